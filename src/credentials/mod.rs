@@ -1,0 +1,12 @@
+//! What proves who somebody is: passwords, devices, recovery codes.
+
+/// What is asked of passwords and devices.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Fewest code points of a new password; never under 8.
+    pub password_min_length: usize,
+    /// Most code points of a new password.
+    pub password_max_length: usize,
+    /// The name that authenticator apps show above the code. No colon.
+    pub issuer: String,
+}

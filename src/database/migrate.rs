@@ -1,0 +1,18 @@
+//! The schema's history. A file that has been released is never edited: a change is a new file.
+
+use sqlx::{
+    AnyPool, SqlSafeStr as _,
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
+};
+
+const HISTORY: &[(i64, &str, &str)] = &[(1, "changes", include_str!("migrations/0001_changes.sql"))];
+
+pub(super) async fn run(pool: &AnyPool) -> Result<(), MigrateError> {
+    let migrations = HISTORY
+        .iter()
+        .map(|&(version, name, sql)| {
+            Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+        })
+        .collect();
+    Migrator::with_migrations(migrations).run(pool).await
+}

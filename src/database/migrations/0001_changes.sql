@@ -1,0 +1,5 @@
+CREATE TABLE changes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    subject TEXT NOT NULL,
+    at BIGINT NOT NULL
+);

@@ -1,0 +1,24 @@
+//! Portcullis: the login wall for a portal that its owners cannot change.
+
+pub mod clock;
+pub mod errors;
+pub mod random;
+pub mod sealing;
+pub mod secret;
+
+pub mod database;
+pub mod redis_pool;
+pub mod telemetry;
+pub mod web;
+
+pub mod credentials;
+pub mod rollout;
+pub mod sessions;
+pub mod throttle;
+
+pub mod identity;
+
+pub mod pages;
+pub mod server;
+pub mod tls;
+pub mod upstream;

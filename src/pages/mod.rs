@@ -1,0 +1,10 @@
+//! Our own URLs: login, enrolment, recovery codes, errors.
+
+/// What our pages say about the portal.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The portal's name, in headings and titles.
+    pub portal_name: String,
+    /// Where users find help: a `mailto:`, `tel:` or `https:` URL.
+    pub support: Option<String>,
+}

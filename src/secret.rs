@@ -1,0 +1,125 @@
+//! Bearer tokens and their hashes: what a browser holds, and what a store may hold of it.
+//!
+//! Passwords and other text secrets use `secrecy::SecretString`; this file is about our own random ids.
+
+use std::fmt;
+
+use aws_lc_rs::{constant_time, digest};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::random::Random;
+
+/// 256 random bits that prove something to us. Only the browser keeps it; stores see its [`TokenHash`].
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct Token([u8; 32]);
+
+impl Token {
+    pub fn generate(random: &dyn Random) -> Self {
+        Self(random.bytes())
+    }
+
+    /// Reads the 43 characters of unpadded base64url; anything else is no token.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() != 43 {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        match BASE64_URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) {
+            Ok(32) => Some(Self(bytes)),
+            _ => None,
+        }
+    }
+
+    /// The text that goes into a cookie.
+    pub fn expose(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    pub fn hash(&self) -> TokenHash {
+        TokenHash(sha256(&self.0))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// SHA-256 of a [`Token`]: the key under which a store files what the token stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TokenHash([u8; 32]);
+
+impl TokenHash {
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// All 64 hexadecimal digits.
+    pub fn to_hex(self) -> String {
+        hex(&self.0)
+    }
+
+    /// The first 16 hexadecimal digits: names a session in logs and on the command line, and opens nothing.
+    pub fn short(self) -> String {
+        hex(&self.0[..8])
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenHash({}…)", self.short())
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    out
+}
+
+/// Compares without revealing by its duration where two secrets differ.
+pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
+    constant_time::verify_slices_are_equal(a, b).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SeededRandom;
+
+    #[test]
+    fn a_token_survives_its_cookie_and_nothing_else_parses() {
+        let token = Token::generate(&SeededRandom::new(1));
+        let text = token.expose();
+        assert_eq!(Token::parse(&text), Some(token.clone()));
+        for bad in
+            ["", "x", &text[1..], &format!("{text}A"), &format!("{text}="), &text.replace(&text[..1], "+")]
+        {
+            assert_eq!(Token::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn debug_output_hides_the_token() {
+        let token = Token::generate(&SeededRandom::new(2));
+        assert!(!format!("{token:?}").contains(&token.expose()));
+        assert_eq!(token.hash().to_hex().len(), 64);
+    }
+}

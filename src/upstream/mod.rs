@@ -1,0 +1,18 @@
+//! The portal's servers and the connections to them.
+
+use std::{path::PathBuf, time::Duration};
+
+use url::Url;
+
+/// Where the portal is, and how patient to be with it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `http` or `https` origins without a path; at least one.
+    pub upstreams: Vec<Url>,
+    /// PEM file with the authority that signed the portal's certificate; absent: the system's authorities.
+    pub ca: Option<PathBuf>,
+    /// To establish a connection, TLS included.
+    pub connect_timeout: Duration,
+    /// From the end of the request to the head of the answer.
+    pub response_timeout: Duration,
+}
