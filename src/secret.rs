@@ -108,7 +108,7 @@ mod tests {
     fn a_token_survives_its_cookie_and_nothing_else_parses() {
         let token = Token::generate(&SeededRandom::new(1));
         let text = token.expose();
-        assert_eq!(Token::parse(&text), Some(token.clone()));
+        assert_eq!(Token::parse(&text), Some(token));
         for bad in
             ["", "x", &text[1..], &format!("{text}A"), &format!("{text}="), &text.replace(&text[..1], "+")]
         {

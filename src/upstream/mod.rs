@@ -1,8 +1,16 @@
-//! The portal's servers and the connections to them.
+//! The portal's servers and the connections to them. Each worker has a pool of its own.
+
+mod connect;
+mod peer;
+mod pool;
 
 use std::{path::PathBuf, time::Duration};
 
 use url::Url;
+
+pub use connect::{ConnectError, Connector};
+pub use peer::Peer;
+pub use pool::{Lease, Pool};
 
 /// Where the portal is, and how patient to be with it.
 #[derive(Clone, Debug)]

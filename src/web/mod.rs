@@ -1,5 +1,16 @@
 //! What every part that touches a request shares: the strict gate, bodies, cookies, forms, addresses, headers.
 
+pub mod answer;
+pub mod body;
+pub mod client;
+pub mod cookies;
+pub mod fields;
+pub mod form;
+pub mod gate;
+pub mod path;
+pub mod raw_head;
+pub mod return_to;
+
 use ipnet::IpNet;
 use url::Url;
 

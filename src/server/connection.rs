@@ -1,0 +1,242 @@
+//! One connection from its first byte to its last: handshake, protocol, drain.
+
+use std::{convert::Infallible, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::TokioTimer;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Config, Service,
+    counted::Counted,
+    io::WatchedIo,
+    watch::{Busy, Ticks, Watch},
+    worker::Worker,
+};
+use crate::web::gate::{MOST_FIELDS, MOST_HEAD_BYTES};
+
+/// Most bytes that are read ahead on HTTP/1: a whole head fits.
+const READ_AHEAD: usize = MOST_HEAD_BYTES + 8 * 1024;
+/// Streams at once on one HTTP/2 connection.
+const STREAMS: u32 = 64;
+/// What a peer may send unasked, a stream and a connection of HTTP/2.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+/// What is held of one answer that an HTTP/2 peer does not take.
+const SEND_BUFFER: usize = 64 * 1024;
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a service may know of the connection a request came on.
+#[derive(Debug)]
+pub struct Connection {
+    peer: SocketAddr,
+    is_http1: bool,
+    watch: Arc<Watch>,
+    drain: CancellationToken,
+}
+
+impl Connection {
+    /// The other end of the socket.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Whether the raw bytes of a request could be read in two ways. Such a connection serves nothing any more.
+    pub fn is_ambiguous(&self) -> bool {
+        self.watch.is_ambiguous()
+    }
+
+    /// Cancelled when the gateway stops: what is long-lived should end.
+    pub fn drain(&self) -> &CancellationToken {
+        &self.drain
+    }
+
+    /// A way to send interim answers ahead of the final one; HTTP/2 has none here.
+    pub fn interim(&self) -> Option<Interim> {
+        self.is_http1.then(|| Interim(Arc::clone(&self.watch)))
+    }
+}
+
+/// Sends interim answers (RFC 9110 §15.2) on an HTTP/1.1 connection.
+#[derive(Clone, Debug)]
+pub struct Interim(Arc<Watch>);
+
+impl Interim {
+    pub fn send(&self, status: StatusCode, headers: &HeaderMap) {
+        let mut wire =
+            format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or(""));
+        for (name, value) in headers {
+            if let Ok(value) = value.to_str() {
+                wire.push_str(name.as_str());
+                wire.push_str(": ");
+                wire.push_str(value);
+                wire.push_str("\r\n");
+            }
+        }
+        wire.push_str("\r\n");
+        self.0.leave_interim(wire.as_bytes());
+    }
+}
+
+/// Serves one accepted socket until it is closed.
+pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, peer: SocketAddr) {
+    // A small answer must not wait for the acknowledgement of the one before it.
+    let _ = socket.set_nodelay(true);
+    let accept = TlsAcceptor::from(worker.tls()).accept(socket);
+    let Ok(Ok(stream)) = tokio::time::timeout(worker.config.handshake_timeout, Box::pin(accept)).await else {
+        worker.service.handshake_failed();
+        return;
+    };
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let watch = worker.register();
+    let connection = Rc::new(Connection {
+        peer,
+        is_http1: !is_http2,
+        watch: Arc::clone(&watch),
+        drain: worker.drain.clone(),
+    });
+    if is_http2 {
+        Box::pin(serve_http2(&worker, stream, connection)).await;
+    } else {
+        Box::pin(serve_http1(&worker, stream, connection)).await;
+    }
+}
+
+async fn serve_http1<S: Service>(
+    worker: &Rc<Worker<S>>,
+    stream: TlsStream<TcpStream>,
+    connection: Rc<Connection>,
+) {
+    let watch = Arc::clone(&connection.watch);
+    let io = WatchedIo::http1(stream, Arc::clone(&watch));
+    let mut builder = http1::Builder::new();
+    builder
+        .max_headers(MOST_FIELDS)
+        .max_header_size(MOST_HEAD_BYTES)
+        .max_buf_size(READ_AHEAD)
+        .half_close(false);
+    let served = builder.serve_connection(io, service(worker, connection)).with_upgrades();
+    drive(served, &watch, &worker.drain).await;
+}
+
+async fn serve_http2<S: Service>(
+    worker: &Rc<Worker<S>>,
+    stream: TlsStream<TcpStream>,
+    connection: Rc<Connection>,
+) {
+    let watch = Arc::clone(&connection.watch);
+    let io = WatchedIo::http2(stream, Arc::clone(&watch));
+    let mut builder = http2::Builder::new(LocalTasks);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(u32::try_from(MOST_HEAD_BYTES).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    let served = builder.serve_connection(io, service(worker, connection));
+    drive(served, &watch, &worker.drain).await;
+}
+
+fn service<S: Service>(
+    worker: &Rc<Worker<S>>,
+    connection: Rc<Connection>,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response<Counted<S::Body>>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<Counted<S::Body>>, Infallible>> + use<S>,
+> + use<S> {
+    let service = Rc::clone(&worker.service);
+    service_fn(move |request| {
+        let busy: Busy = connection.watch.begin();
+        let answer = Rc::clone(&service).call(request, Rc::clone(&connection));
+        async move { Ok(answer.await.map(|body| Counted::new(body, busy))) }
+    })
+}
+
+/// A protocol that can be told to finish.
+trait Drain: Future {
+    fn drain(self: Pin<&mut Self>);
+}
+
+impl<I, S, B> Drain for http1::UpgradeableConnection<I, S>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S, B> Drain for http2::Connection<I, S, LocalTasks>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: 'static,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Runs a protocol until it ends, its deadline passes, or a drain has run its course.
+async fn drive(served: impl Drain, watch: &Watch, drain: &CancellationToken) {
+    let mut served = std::pin::pin!(served);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            biased;
+            // How a client's connection ends is the client's affair: the access log has told what it got.
+            _ = served.as_mut() => return,
+            expired = watch.woken() => if expired { return },
+            () = drain.cancelled(), if !draining => {
+                draining = true;
+                served.as_mut().drain();
+            }
+        }
+    }
+}
+
+/// Runs HTTP/2's own tasks on the worker that accepted the connection.
+#[derive(Clone, Copy, Debug)]
+struct LocalTasks;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(async move {
+            task.await;
+        });
+    }
+}
+
+/// Makes the watch of a connection; the worker sweeps it from then on.
+pub(super) fn watch(ticks: &Arc<Ticks>) -> Arc<Watch> {
+    Watch::new(Arc::clone(ticks))
+}
+
+impl Config {
+    /// The share of the connection limit that one worker enforces.
+    pub(super) fn connections_per_worker(&self) -> usize {
+        (self.max_connections / self.workers.max(1)).max(1)
+    }
+}

@@ -1,0 +1,170 @@
+//! The bytes of one connection on their way between TLS and the HTTP protocol.
+//!
+//! Notes progress for the deadlines, shows HTTP/1 heads to the watcher of raw bytes, slips interim answers in between
+//! answers, and replaces the parser's own bare error answers by ours.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::StatusCode;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::watch::Watch;
+use crate::web::{
+    answer,
+    raw_head::{Ambiguity, RawHead},
+};
+
+/// One connection's bytes.
+#[derive(Debug)]
+pub(super) struct WatchedIo<T> {
+    inner: TokioIo<T>,
+    watch: Arc<Watch>,
+    /// Present on HTTP/1.
+    raw: Option<RawHead>,
+    /// Our own bytes that go out before anything else.
+    pending: Vec<u8>,
+    /// Everything the protocol wrote has been flushed: only now is there room between two answers.
+    flushed: bool,
+}
+
+impl<T> WatchedIo<T> {
+    pub(super) fn http1(inner: T, watch: Arc<Watch>) -> Self {
+        Self { raw: Some(RawHead::default()), ..Self::http2(inner, watch) }
+    }
+
+    pub(super) fn http2(inner: T, watch: Arc<Watch>) -> Self {
+        Self { inner: TokioIo::new(inner), watch, raw: None, pending: Vec::new(), flushed: true }
+    }
+}
+
+impl<T: AsyncRead + Unpin> Read for WatchedIo<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // hyper's cursor cannot show what was read into it; reading into a stack buffer keeps this file safe code.
+        let mut space = [const { std::mem::MaybeUninit::uninit() }; 16 * 1024];
+        let room = space.len().min(cursor.remaining());
+        let mut buffer = ReadBuf::uninit(space.get_mut(..room).unwrap_or_default());
+        ready!(Pin::new(this.inner.inner_mut()).poll_read(cx, &mut buffer))?;
+        let bytes = buffer.filled();
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        this.watch.received(this.raw.is_some());
+        if let Some(raw) = &mut this.raw {
+            match raw.watch(bytes) {
+                Ok(()) => {}
+                Err(Ambiguity::Head) => this.watch.mark_ambiguous(),
+                Err(Ambiguity::Body) => {
+                    this.watch.mark_ambiguous();
+                    return Poll::Ready(Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "ambiguous body framing",
+                    )));
+                }
+            }
+        }
+        cursor.put_slice(bytes);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> WatchedIo<T> {
+    /// Writes our own bytes out.
+    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.pending.is_empty() {
+            let written = Pin::new(&mut self.inner).poll_write(cx, &self.pending);
+            let written = ready!(self.note(written))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.pending.drain(..written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn note<R>(&self, result: Poll<R>) -> Poll<R> {
+        self.watch.blocked(result.is_pending());
+        result
+    }
+
+    /// The parser answers what it cannot read by itself, barely. Those bytes come while no request is in progress.
+    fn replacement(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        if self.raw.is_none() || self.watch.is_busy() {
+            return None;
+        }
+        let status = bytes.strip_prefix(b"HTTP/1.1 4")?.get(..2)?;
+        let status = StatusCode::from_bytes(&[b'4', *status.first()?, *status.get(1)?]).ok()?;
+        Some(answer::raw_refusal(status))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Write for WatchedIo<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_pending(cx))?;
+        if this.flushed {
+            this.flushed = false;
+            if let Some(ours) = this.replacement(bytes) {
+                this.pending = ours;
+                // A write that has to wait is continued by the flush that follows.
+                let _ = this.poll_pending(cx)?;
+                return Poll::Ready(Ok(bytes.len()));
+            }
+        }
+        let written = Pin::new(&mut this.inner).poll_write(cx, bytes);
+        this.note(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.flushed || !this.pending.is_empty() {
+            let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+            if this.replacement(first).is_some() || !this.pending.is_empty() {
+                return Pin::new(this).poll_write(cx, first);
+            }
+            this.flushed = false;
+        }
+        let written = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
+        this.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_pending(cx))?;
+        let flushed = Pin::new(&mut this.inner).poll_flush(cx);
+        ready!(this.note(flushed))?;
+        this.flushed = true;
+        if let Some(interim) = this.watch.take_interim() {
+            this.pending = interim;
+            ready!(this.poll_pending(cx))?;
+            let flushed = Pin::new(&mut this.inner).poll_flush(cx);
+            ready!(this.note(flushed))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_pending(cx))?;
+        Pin::new(&mut this.inner).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,247 @@
+//! Keeps an eye on one connection: where it is in its life, since when, and whether it has overstayed.
+//!
+//! Nothing here sets a timer a request. A connection notes its progress in atomics against a coarse clock, and each
+//! worker sweeps its connections a few times a second.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+};
+
+use tokio::sync::Notify;
+
+use super::Config;
+
+/// The worker's coarse clock: milliseconds since it started, moved by its sweep. It starts at one, so that zero can
+/// mean "not running".
+#[derive(Debug)]
+pub(super) struct Ticks(AtomicU32);
+
+impl Ticks {
+    pub(super) fn new() -> Self {
+        Self(AtomicU32::new(1))
+    }
+
+    pub(super) fn advance_to(&self, millis: u32) {
+        self.0.store(millis.max(1), Relaxed);
+    }
+
+    fn now(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// How long each stage may last, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    first_byte: u32,
+    head: u32,
+    idle: u32,
+    stall: u32,
+}
+
+impl Patience {
+    pub(super) fn new(config: &Config) -> Self {
+        let millis = |duration: std::time::Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+        Self {
+            first_byte: millis(config.first_byte_timeout),
+            head: millis(config.head_timeout),
+            idle: millis(config.idle_timeout),
+            stall: millis(config.stall_timeout),
+        }
+    }
+}
+
+/// The stage a connection is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Stage {
+    /// Nothing has come yet.
+    FirstByte = 0,
+    /// Part of a head has come.
+    Head = 1,
+    /// A request is being answered.
+    Busy = 2,
+    /// Between requests.
+    Idle = 3,
+}
+
+/// The notes of one connection, shared by its IO, its service and the sweep.
+#[derive(Debug)]
+pub(super) struct Watch {
+    ticks: Arc<Ticks>,
+    stage: AtomicU8,
+    stage_since: AtomicU32,
+    active: AtomicU32,
+    /// When the peer stopped taking our bytes; zero while it takes them.
+    blocked_since: AtomicU32,
+    ambiguous: AtomicBool,
+    expired: AtomicBool,
+    wake: Notify,
+    has_interim: AtomicBool,
+    interim: Mutex<Vec<u8>>,
+}
+
+impl Watch {
+    pub(super) fn new(ticks: Arc<Ticks>) -> Arc<Self> {
+        let since = ticks.now();
+        Arc::new(Self {
+            ticks,
+            stage: AtomicU8::new(Stage::FirstByte as u8),
+            stage_since: AtomicU32::new(since),
+            active: AtomicU32::new(0),
+            blocked_since: AtomicU32::new(0),
+            ambiguous: AtomicBool::new(false),
+            expired: AtomicBool::new(false),
+            wake: Notify::new(),
+            has_interim: AtomicBool::new(false),
+            interim: Mutex::new(Vec::new()),
+        })
+    }
+
+    fn enter(&self, stage: Stage) {
+        self.stage.store(stage as u8, Relaxed);
+        self.stage_since.store(self.ticks.now(), Relaxed);
+    }
+
+    fn is_in(&self, stage: Stage) -> bool {
+        self.stage.load(Relaxed) == stage as u8
+    }
+
+    /// Bytes have come. `heads` says whether they start a head, as between requests of HTTP/1 they do.
+    pub(super) fn received(&self, heads: bool) {
+        if self.is_in(Stage::FirstByte) || self.is_in(Stage::Idle) {
+            self.enter(if heads { Stage::Head } else { Stage::Idle });
+        }
+    }
+
+    /// A request is being answered until the guard is dropped.
+    pub(super) fn begin(self: &Arc<Self>) -> Busy {
+        self.active.store(self.active.load(Relaxed).saturating_add(1), Relaxed);
+        self.enter(Stage::Busy);
+        Busy(Arc::clone(self))
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.active.load(Relaxed) > 0
+    }
+
+    /// The socket did not take our bytes, or took some.
+    pub(super) fn blocked(&self, blocked: bool) {
+        if !blocked {
+            self.blocked_since.store(0, Relaxed);
+        } else if self.blocked_since.load(Relaxed) == 0 {
+            self.blocked_since.store(self.ticks.now(), Relaxed);
+        }
+    }
+
+    pub(super) fn mark_ambiguous(&self) {
+        self.ambiguous.store(true, Relaxed);
+    }
+
+    pub(super) fn is_ambiguous(&self) -> bool {
+        self.ambiguous.load(Relaxed)
+    }
+
+    /// Marks the connection for closing when a stage has lasted too long.
+    pub(super) fn check(&self, patience: Patience) {
+        let now = self.ticks.now();
+        let stage_limit = match self.stage.load(Relaxed) {
+            stage if stage == Stage::FirstByte as u8 => patience.first_byte,
+            stage if stage == Stage::Head as u8 => patience.head,
+            stage if stage == Stage::Idle as u8 => patience.idle,
+            // A request may take its time; its bodies have deadlines of their own.
+            _ => u32::MAX,
+        };
+        let blocked_since = self.blocked_since.load(Relaxed);
+        let stalled = blocked_since != 0 && now.saturating_sub(blocked_since) >= patience.stall;
+        if stalled || now.saturating_sub(self.stage_since.load(Relaxed)) >= stage_limit {
+            self.expired.store(true, Relaxed);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits until the connection's task has something to look at besides its protocol; true: it is to be closed.
+    pub(super) async fn woken(&self) -> bool {
+        self.wake.notified().await;
+        self.expired.load(Relaxed)
+    }
+
+    /// Leaves an interim answer (1xx) to be written before the final one.
+    pub(super) fn leave_interim(&self, wire: &[u8]) {
+        self.interim.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(wire);
+        self.has_interim.store(true, Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Takes what [`Self::leave_interim`] left.
+    pub(super) fn take_interim(&self) -> Option<Vec<u8>> {
+        if !self.has_interim.load(Relaxed) {
+            return None;
+        }
+        self.has_interim.store(false, Relaxed);
+        Some(std::mem::take(&mut *self.interim.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+/// One request in progress.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Watch>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let left = self.0.active.load(Relaxed).saturating_sub(1);
+        self.0.active.store(left, Relaxed);
+        if left == 0 {
+            self.0.enter(Stage::Idle);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience { first_byte: 50, head: 100, idle: 1000, stall: 300 };
+
+    fn expired(watch: &Watch, at: u32) -> bool {
+        watch.ticks.advance_to(at);
+        watch.check(PATIENCE);
+        watch.expired.load(Relaxed)
+    }
+
+    #[test]
+    fn each_stage_has_its_own_deadline() {
+        let silent = Watch::new(Arc::new(Ticks::new()));
+        assert!(!expired(&silent, 50));
+        assert!(expired(&silent, 51));
+
+        let slow_head = Watch::new(Arc::new(Ticks::new()));
+        slow_head.received(true);
+        slow_head.ticks.advance_to(90);
+        // More bytes of the same head do not start the stage anew.
+        slow_head.received(true);
+        assert!(!expired(&slow_head, 100));
+        assert!(expired(&slow_head, 101));
+
+        let idle = Watch::new(Arc::new(Ticks::new()));
+        idle.received(true);
+        let request = idle.begin();
+        assert!(!expired(&idle, 1_000_000));
+        drop(request);
+        assert!(!expired(&idle, 1_000_999));
+        assert!(expired(&idle, 1_001_000));
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_closed_and_one_that_takes_a_little_is_not() {
+        let watch = Watch::new(Arc::new(Ticks::new()));
+        let _request = watch.begin();
+        watch.blocked(true);
+        watch.ticks.advance_to(250);
+        watch.blocked(false);
+        watch.blocked(true);
+        assert!(!expired(&watch, 549));
+        assert!(expired(&watch, 550));
+    }
+}

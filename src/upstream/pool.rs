@@ -1,0 +1,146 @@
+//! Connections kept alive between requests, the newest used first, and servers that refused left alone for a while.
+
+use std::{cell::Cell, cell::RefCell, rc::Rc, time::Duration};
+
+use hyper::client::conn::http1::SendRequest;
+use tokio::time::Instant;
+
+use super::{ConnectError, Connector, Peer};
+
+/// Shorter than the keep-alive of the common servers (Node.js: 5 s), so that we close before they do.
+const IDLE_LIMIT: Duration = Duration::from_secs(4);
+/// Idle connections kept a server.
+const MOST_IDLE: usize = 64;
+/// How long a server that refused a connection is asked last.
+const LEFT_ALONE: Duration = Duration::from_secs(3);
+
+/// One worker's connections to the portal. `B` is the body of requests.
+#[derive(Debug)]
+pub struct Pool<B> {
+    servers: Vec<Server<B>>,
+    connector: Connector,
+    next: Cell<usize>,
+}
+
+#[derive(Debug)]
+struct Server<B> {
+    peer: Peer,
+    idle: RefCell<Vec<(SendRequest<B>, Instant)>>,
+    refused_at: Cell<Option<Instant>>,
+}
+
+/// A connection in use. Give it back with [`Lease::give_back`] once its answer has been read to the end; dropped, it
+/// is closed.
+#[derive(Debug)]
+pub struct Lease<B> {
+    pool: Rc<Pool<B>>,
+    server: usize,
+    pub sender: SendRequest<B>,
+    /// It has carried a request before: the portal may have closed it just now.
+    pub reused: bool,
+}
+
+impl<B> Pool<B>
+where
+    B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static,
+{
+    pub fn new(peers: Vec<Peer>, connector: Connector) -> Rc<Self> {
+        let servers = peers
+            .into_iter()
+            .map(|peer| Server { peer, idle: RefCell::new(Vec::new()), refused_at: Cell::new(None) })
+            .collect();
+        Rc::new(Self { servers, connector, next: Cell::new(0) })
+    }
+
+    /// A connection to one of the servers: an idle one if there is, else a new one. With `fresh` always a new one.
+    ///
+    /// Servers are taken in turn; one that refuses is left alone for a while and the next one asked.
+    pub async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease<B>, ConnectError> {
+        let count = self.servers.len();
+        let first = self.next.get() % count.max(1);
+        self.next.set(first + 1);
+        let mut order: Vec<usize> = (0..count).map(|step| (first + step) % count).collect();
+        let now = Instant::now();
+        if count > 1 {
+            // Stable: those left alone keep their order, behind the others.
+            order.sort_by_key(|&server| self.server(server).is_some_and(|server| server.is_left_alone(now)));
+        }
+        let mut refused = None;
+        for index in order {
+            let Some(server) = self.server(index) else { continue };
+            if !fresh && let Some(sender) = server.take_idle(now).await {
+                return Ok(Lease { pool: Rc::clone(self), server: index, sender, reused: true });
+            }
+            match self.connector.open(&server.peer).await {
+                Ok(sender) => {
+                    server.refused_at.set(None);
+                    return Ok(Lease { pool: Rc::clone(self), server: index, sender, reused: false });
+                }
+                Err(error) => {
+                    server.refused_at.set(Some(Instant::now()));
+                    refused = Some(error);
+                }
+            }
+        }
+        Err(refused.unwrap_or_else(|| ConnectError::Connect {
+            peer: "no server".to_owned(),
+            source: std::io::ErrorKind::NotFound.into(),
+        }))
+    }
+
+    fn server(&self, index: usize) -> Option<&Server<B>> {
+        self.servers.get(index)
+    }
+
+    /// Closes connections that have been idle too long; called by the worker every second.
+    pub fn tidy(&self) {
+        let now = Instant::now();
+        for server in &self.servers {
+            server
+                .idle
+                .borrow_mut()
+                .retain(|(sender, since)| !sender.is_closed() && now.duration_since(*since) < IDLE_LIMIT);
+        }
+    }
+}
+
+impl<B> Server<B> {
+    fn is_left_alone(&self, now: Instant) -> bool {
+        self.refused_at.get().is_some_and(|at| now.duration_since(at) < LEFT_ALONE)
+    }
+
+    /// The newest idle connection that is still open.
+    async fn take_idle(&self, now: Instant) -> Option<SendRequest<B>> {
+        loop {
+            let (mut sender, since) = self.idle.borrow_mut().pop()?;
+            if now.duration_since(since) >= IDLE_LIMIT {
+                self.idle.borrow_mut().clear();
+                return None;
+            }
+            // Its last answer has been read; the protocol may need one more turn to notice.
+            if sender.is_ready() || sender.ready().await.is_ok() {
+                return Some(sender);
+            }
+        }
+    }
+}
+
+impl<B> Lease<B> {
+    /// Which server it leads to, for logs.
+    pub fn label(&self) -> &str {
+        self.pool.servers.get(self.server).map_or("", |server| server.peer.label.as_str())
+    }
+
+    /// Keeps the connection for another request.
+    pub fn give_back(self) {
+        if self.sender.is_closed() {
+            return;
+        }
+        if let Some(server) = self.pool.servers.get(self.server) {
+            let mut idle = server.idle.borrow_mut();
+            if idle.len() < MOST_IDLE {
+                idle.push((self.sender, Instant::now()));
+            }
+        }
+    }
+}

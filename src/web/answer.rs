@@ -1,0 +1,129 @@
+//! Answers of our own: small, complete, and with every security header.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+
+/// An answer made here, as opposed to one streamed from the portal.
+pub type Answer = Response<Bytes>;
+
+pub const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
+
+/// What every answer of ours carries. `Referrer-Policy: no-referrer` would make browsers send `Origin: null` with our
+/// forms, so it is `same-origin`.
+static SECURITY: [(HeaderName, &str); 7] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; \
+         base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "same-origin"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (
+        HeaderName::from_static("permissions-policy"),
+        "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    ),
+];
+
+/// Puts the security headers on, and forbids storing unless the answer says otherwise.
+pub fn secure(headers: &mut HeaderMap) {
+    for (name, value) in &SECURITY {
+        headers.insert(name.clone(), HeaderValue::from_static(value));
+    }
+    headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(body.into());
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    secure(answer.headers_mut());
+    answer
+}
+
+/// A page.
+pub fn html(status: StatusCode, body: String) -> Answer {
+    with_type(status, "text/html; charset=utf-8", body)
+}
+
+/// A fact for a script.
+pub fn json(status: StatusCode, body: &impl Serialize) -> Answer {
+    // Our own structs of strings and numbers always serialise.
+    with_type(status, "application/json", serde_json::to_vec(body).unwrap_or_default())
+}
+
+/// No body: a redirect, or an answer whose status says all.
+pub fn empty(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Bytes::new());
+    *answer.status_mut() = status;
+    secure(answer.headers_mut());
+    answer
+}
+
+/// Sends the browser to a path of this site with a fresh GET.
+pub fn see_other(path: &str) -> Answer {
+    redirect(StatusCode::SEE_OTHER, path)
+}
+
+pub fn redirect(status: StatusCode, path: &str) -> Answer {
+    let mut answer = empty(status);
+    // Paths come from `ReturnTo` or are ours: printable ASCII.
+    let location = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static("/"));
+    answer.headers_mut().insert(header::LOCATION, location);
+    answer
+}
+
+/// An error for a script (RFC 9457).
+#[derive(Debug, Serialize)]
+pub struct Problem<'a> {
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    pub title: &'a str,
+    pub status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<&'a str>,
+}
+
+pub fn problem(problem: &Problem<'_>) -> Answer {
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = serde_json::to_vec(problem).unwrap_or_default();
+    with_type(status, "application/problem+json", body)
+}
+
+/// Asks the client to come back after `seconds`.
+pub fn retry_after(answer: &mut Answer, seconds: u64) {
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+}
+
+/// The very first words to a client whose bytes could not even be parsed, ready for the wire.
+pub fn raw_refusal(status: StatusCode) -> Vec<u8> {
+    let title = status.canonical_reason().unwrap_or("Bad Request");
+    let answer = problem(&Problem {
+        kind: "about:blank",
+        title,
+        status: status.as_u16(),
+        detail: None,
+        login_url: None,
+        request_id: None,
+    });
+    let mut wire = format!("HTTP/1.1 {} {title}\r\n", status.as_u16()).into_bytes();
+    for (name, value) in answer.headers() {
+        wire.extend_from_slice(name.as_str().as_bytes());
+        wire.extend_from_slice(b": ");
+        wire.extend_from_slice(value.as_bytes());
+        wire.extend_from_slice(b"\r\n");
+    }
+    wire.extend_from_slice(
+        format!("content-length: {}\r\nconnection: close\r\n\r\n", answer.body().len()).as_bytes(),
+    );
+    wire.extend_from_slice(answer.body());
+    wire
+}

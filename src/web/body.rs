@@ -1,0 +1,89 @@
+//! Bodies in flight: streamed with back-pressure, never gathered, and cut when they make no progress.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the body was cut")]
+    Cut(#[source] hyper::Error),
+    #[error("the body made no progress for {} s", .0.as_secs())]
+    Stalled(Duration),
+}
+
+/// A body from the network with a bound on how long it may stand still while somebody waits for it.
+///
+/// The timer exists only once a read had to wait, and is moved only when it fires: a body that is already there
+/// costs no timer at all.
+#[derive(Debug)]
+pub struct Stream {
+    inner: Incoming,
+    stall: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    waiting_since: Option<Instant>,
+}
+
+impl Stream {
+    pub fn new(inner: Incoming, stall: Duration) -> Self {
+        Self { inner, stall, timer: None, waiting_since: None }
+    }
+
+    /// The inner body's exact length, if its framing told.
+    pub fn exact_length(&self) -> Option<u64> {
+        self.inner.size_hint().exact()
+    }
+
+    /// Ready when the wait has lasted too long.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = Instant::now();
+        let since = *self.waiting_since.get_or_insert(now);
+        let deadline = since + self.stall;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            // It was set for an earlier wait, which ended well.
+            timer.as_mut().reset(deadline);
+        }
+    }
+}
+
+impl Body for Stream {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.waiting_since = None;
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Cut)))
+            }
+            Poll::Pending => {
+                ready!(self.poll_stalled(cx));
+                Poll::Ready(Some(Err(BodyError::Stalled(self.stall))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

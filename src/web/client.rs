@@ -1,0 +1,169 @@
+//! The address of the client, and what kind of answer it expects.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, Method, header};
+use ipnet::IpNet;
+
+/// The client's address: the peer, or what the nearest proxy that is not ours to trust was told to be.
+///
+/// `X-Forwarded-For` and `Forwarded` count only when the peer is listed, and are read from the right: each trusted hop
+/// vouches for the one before it. Both at once, or a malformed entry, end the walk at the last address vouched for.
+pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let peer = peer.to_canonical();
+    if trusted.is_empty() || !is_trusted(peer, trusted) {
+        return peer;
+    }
+    let forwarded_for = joined(headers, "x-forwarded-for");
+    let forwarded = joined(headers, "forwarded");
+    let hops: Vec<Option<IpAddr>> = match (forwarded_for, forwarded) {
+        (Some(list), None) => list.split(',').map(|entry| parse_address(entry.trim())).collect(),
+        (None, Some(list)) => list.split(',').map(forwarded_node).collect(),
+        (None, None) | (Some(_), Some(_)) => return peer,
+    };
+    let mut client = peer;
+    for hop in hops.into_iter().rev() {
+        let Some(hop) = hop else { break };
+        client = hop;
+        if !is_trusted(hop, trusted) {
+            break;
+        }
+    }
+    client
+}
+
+fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|network| network.contains(&address))
+}
+
+fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
+    let values: Option<Vec<&str>> = headers.get_all(name).iter().map(|value| value.to_str().ok()).collect();
+    values.filter(|values| !values.is_empty()).map(|values| values.join(","))
+}
+
+/// An address, with or without brackets and port.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
+        return Some(socket.ip().to_canonical());
+    }
+    let bare = text.strip_prefix('[')?.strip_suffix(']')?;
+    bare.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+/// The `for` of one element of `Forwarded` (RFC 7239 §4).
+fn forwarded_node(element: &str) -> Option<IpAddr> {
+    element.split(';').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("for").then(|| parse_address(value.trim().trim_matches('"')))?
+    })
+}
+
+/// Whether a person is looking at a page: told by `Sec-Fetch-Mode`, or else by the best of `Accept`.
+///
+/// Never by the name of the browser.
+pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+    if headers.contains_key(header::UPGRADE) {
+        return false;
+    }
+    if let Some(mode) = headers.get("sec-fetch-mode") {
+        return mode.as_bytes() == b"navigate";
+    }
+    let scripted = headers
+        .get("x-requested-with")
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"XMLHttpRequest"));
+    matches!(*method, Method::GET | Method::HEAD | Method::POST) && !scripted && prefers_html(headers)
+}
+
+/// Whether HTML is the best that `Accept` names (RFC 9110 §12.5.1). `*/*` alone prefers nothing.
+pub fn prefers_html(headers: &HeaderMap) -> bool {
+    let mut html = 0.0_f32;
+    let mut other = 0.0_f32;
+    for line in headers.get_all(header::ACCEPT) {
+        for range in line.to_str().unwrap_or_default().split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default();
+            let weight = parts
+                .find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")))
+                .map_or(1.0, |text| text.parse::<f32>().unwrap_or(0.0));
+            if kind.eq_ignore_ascii_case("text/html") || kind.eq_ignore_ascii_case("application/xhtml+xml") {
+                html = html.max(weight);
+            } else if kind != "*/*" {
+                other = other.max(weight);
+            }
+        }
+    }
+    html > 0.0 && html >= other
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn forwarded_addresses_count_only_from_trusted_peers_and_from_the_right() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
+        let cases: &[(&str, &[(&str, &str)], &str)] = &[
+            ("203.0.113.9", &[("x-forwarded-for", "127.0.0.1")], "203.0.113.9"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &[("x-forwarded-for", "198.51.100.7")], "198.51.100.7"),
+            ("10.0.0.1", &[("x-forwarded-for", "127.0.0.1, 198.51.100.7, 10.0.0.2")], "198.51.100.7"),
+            (
+                "10.0.0.1",
+                &[("x-forwarded-for", "127.0.0.1"), ("x-forwarded-for", "198.51.100.7")],
+                "198.51.100.7",
+            ),
+            ("10.0.0.1", &[("x-forwarded-for", "198.51.100.7, junk")], "10.0.0.1"),
+            ("10.0.0.1", &[("x-forwarded-for", "198.51.100.7:4711")], "198.51.100.7"),
+            ("::1", &[("forwarded", "for=1.2.3.4;proto=http, For=\"[2001:db8::7]:99\";by=x")], "2001:db8::7"),
+            ("10.0.0.1", &[("forwarded", "for=unknown")], "10.0.0.1"),
+            ("10.0.0.1", &[("forwarded", "for=1.2.3.4"), ("x-forwarded-for", "5.6.7.8")], "10.0.0.1"),
+            ("::ffff:10.0.0.1", &[("x-forwarded-for", "::ffff:198.51.100.7")], "198.51.100.7"),
+        ];
+        for (peer, fields, client) in cases {
+            let seen = address(peer.parse().unwrap(), &headers(fields), &trusted);
+            assert_eq!(seen, client.parse::<IpAddr>().unwrap(), "{peer} {fields:?}");
+        }
+        let unlisted = headers(&[("x-forwarded-for", "1.2.3.4")]);
+        assert_eq!(
+            address("10.0.0.1".parse().unwrap(), &unlisted, &[]),
+            "10.0.0.1".parse::<IpAddr>().unwrap()
+        );
+    }
+
+    #[test]
+    fn pages_and_scripts_are_told_apart() {
+        const BROWSER: (&str, &str) =
+            ("accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8");
+        let cases: &[(&str, &[(&str, &str)], bool)] = &[
+            ("GET", &[BROWSER], true),
+            ("POST", &[BROWSER], true),
+            ("GET", &[BROWSER, ("sec-fetch-mode", "navigate")], true),
+            ("GET", &[BROWSER, ("sec-fetch-mode", "cors")], false),
+            ("GET", &[("sec-fetch-mode", "navigate")], true),
+            ("GET", &[BROWSER, ("x-requested-with", "XMLHttpRequest")], false),
+            ("GET", &[("accept", "application/json")], false),
+            ("GET", &[("accept", "application/json, text/html;q=0.5")], false),
+            ("GET", &[("accept", "*/*")], false),
+            ("GET", &[], false),
+            ("PUT", &[BROWSER], false),
+            ("GET", &[BROWSER, ("upgrade", "websocket")], false),
+            ("GET", &[("user-agent", "Mozilla/5.0")], false),
+        ];
+        for (method, fields, page) in cases {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            assert_eq!(is_navigation(&method, &headers(fields)), *page, "{method} {fields:?}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Our cookies in a request: found without ambiguity, and cut out of what the portal receives.
+
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::secret::Token;
+
+/// Holds the session.
+pub const SESSION: &str = "__Host-portcullis";
+/// Holds a login that is not finished, and before that the browser's half of the form token.
+pub const LOGIN: &str = "__Host-portcullis-login";
+
+/// The token in the cookie `name`. Two cookies of the name, or a malformed one, are none at all.
+pub fn token(headers: &HeaderMap, name: &str) -> Option<Token> {
+    let mut found = None;
+    for (key, value) in pairs(headers) {
+        if key == name.as_bytes() && found.replace(value).is_some() {
+            return None;
+        }
+    }
+    Token::parse(std::str::from_utf8(found?).ok()?)
+}
+
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b';'))
+        .map(split_pair)
+}
+
+fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
+    let pair = pair.trim_ascii();
+    match memchr::memchr(b'=', pair) {
+        Some(at) => (pair.get(..at).unwrap_or_default().trim_ascii(), pair.get(at + 1..).unwrap_or_default()),
+        None => (b"", pair),
+    }
+}
+
+/// Ours in any spelling: browsers compare the prefix without regard to case (RFC 6265bis §4.1.3).
+fn is_ours(name: &[u8]) -> bool {
+    const PREFIX: &[u8] = SESSION.as_bytes();
+    name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+}
+
+/// Leaves one `Cookie` field with every pair that is not ours, or none.
+///
+/// Crumbs of HTTP/2 (RFC 9113 §8.2.3) are joined on the way.
+pub fn cut_ours(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    let single = match (lines.next(), lines.next()) {
+        (None, _) => return,
+        (Some(_), None) => true,
+        _ => false,
+    };
+    if single && !pairs(headers).any(|(name, _)| is_ours(name)) {
+        return;
+    }
+    let mut kept = Vec::new();
+    for line in headers.get_all(header::COOKIE) {
+        for pair in line.as_bytes().split(|&byte| byte == b';') {
+            let pair = pair.trim_ascii();
+            if pair.is_empty() || is_ours(split_pair(pair).0) {
+                continue;
+            }
+            if !kept.is_empty() {
+                kept.extend_from_slice(b"; ");
+            }
+            kept.extend_from_slice(pair);
+        }
+    }
+    match HeaderValue::from_bytes(&kept) {
+        Ok(value) if !kept.is_empty() => headers.insert(header::COOKIE, value),
+        _ => headers.remove(header::COOKIE),
+    };
+}
+
+/// Drops each `Set-Cookie` of the portal that would set a cookie of ours.
+pub fn drop_set_ours(headers: &mut HeaderMap) {
+    let sets_ours = |value: &HeaderValue| {
+        let pair = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
+        let (name, value) = split_pair(pair);
+        // A nameless cookie is read back as its bare value, which could spell a pair of ours.
+        is_ours(name) || (name.is_empty() && is_ours(split_pair(value).0))
+    };
+    if !headers.get_all(header::SET_COOKIE).iter().any(sets_ours) {
+        return;
+    }
+    let kept: Vec<HeaderValue> =
+        headers.get_all(header::SET_COOKIE).iter().filter(|value| !sets_ours(value)).cloned().collect();
+    headers.remove(header::SET_COOKIE);
+    for value in kept {
+        headers.append(header::SET_COOKIE, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SeededRandom;
+
+    fn cookies(lines: &[&str]) -> HeaderMap {
+        lines.iter().map(|line| (header::COOKIE, HeaderValue::from_str(line).unwrap())).collect()
+    }
+
+    #[test]
+    fn one_well_formed_cookie_is_found_and_two_are_none() {
+        let token = Token::generate(&SeededRandom::new(1));
+        let pair = format!("{SESSION}={}", token.expose());
+        assert_eq!(super::token(&cookies(&[&format!("a=b; {pair};c=d")]), SESSION), Some(token));
+        for bad in [
+            vec![format!("{pair}; {pair}")],
+            vec![pair.clone(), pair.clone()],
+            vec![format!("{SESSION}=short")],
+            vec![format!("{SESSION}=\"{}\"", "x".repeat(43))],
+            vec![pair.to_lowercase().replace("__host", "__HOST")],
+            vec![String::new()],
+        ] {
+            let lines: Vec<&str> = bad.iter().map(String::as_str).collect();
+            assert_eq!(super::token(&cookies(&lines), SESSION), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ours_are_cut_in_every_spelling_and_crumbs_are_joined() {
+        for (lines, left) in [
+            (vec!["a=b"], Some("a=b")),
+            (vec!["a=b; __Host-portcullis=x; c=d"], Some("a=b; c=d")),
+            (vec!["__Host-portcullis=x"], None),
+            (vec!["__host-PORTCULLIS-login=x; __Host-portcullis"], Some("__Host-portcullis")),
+            (vec!["a=b", "__HOST-portcullis=x", "c=d"], Some("a=b; c=d")),
+        ] {
+            let mut headers = cookies(&lines);
+            cut_ours(&mut headers);
+            assert_eq!(headers.get(header::COOKIE).map(|value| value.to_str().unwrap()), left, "{lines:?}");
+            assert!(headers.get_all(header::COOKIE).iter().count() <= 1);
+        }
+    }
+
+    #[test]
+    fn the_portal_cannot_set_ours() {
+        let mut headers = HeaderMap::new();
+        for value in
+            ["a=b; Path=/", "__Host-portcullis=x; Path=/", "__HOST-Portcullis-login=", "=__Host-portcullis=x"]
+        {
+            headers.append(header::SET_COOKIE, HeaderValue::from_static(value));
+        }
+        drop_set_ours(&mut headers);
+        assert_eq!(headers.get_all(header::SET_COOKIE).iter().collect::<Vec<_>>(), ["a=b; Path=/"]);
+    }
+}

@@ -1,0 +1,435 @@
+//! The strict gate right behind the HTTP parser: what two readers could understand differently is refused before anybody
+//! looks at it. Knows nothing of sessions or rights.
+
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header, uri::Authority};
+
+use super::{fields, path};
+
+/// Most header fields of one request.
+pub const MOST_FIELDS: usize = 100;
+/// Most bytes of one request's head.
+pub const MOST_HEAD_BYTES: usize = 16 * 1024;
+
+/// Why a request is not looked at any further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the bytes of the request can be read in two ways")]
+    Ambiguous,
+    #[error("the request needs exactly one valid Host")]
+    Host,
+    #[error("the request is for another host")]
+    Misdirected,
+    #[error("the form of the request target is not allowed here")]
+    Target,
+    #[error("the path is not in canonical form")]
+    Path,
+    #[error("the method is not allowed here")]
+    Method,
+    #[error("a header field is malformed")]
+    Field,
+    #[error("the header fields are too many or too large")]
+    TooLarge,
+    #[error("the framing of the body is ambiguous")]
+    Framing,
+    #[error("the upgrade is malformed")]
+    Upgrade,
+    #[error("the expectation is not known")]
+    Expectation,
+}
+
+impl Refusal {
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Ambiguous
+            | Self::Host
+            | Self::Target
+            | Self::Path
+            | Self::Field
+            | Self::Framing
+            | Self::Upgrade => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// A request that has one meaning. Only [`RequestGate`] makes one.
+#[derive(Debug)]
+pub struct CanonicalRequest<B> {
+    request: Request<B>,
+    upgrade: Option<HeaderValue>,
+    ours: bool,
+}
+
+impl<B> CanonicalRequest<B> {
+    pub fn method(&self) -> &Method {
+        self.request.method()
+    }
+
+    pub fn headers(&self) -> &HeaderMap {
+        self.request.headers()
+    }
+
+    /// The path as the client sent it, byte for byte.
+    pub fn path(&self) -> &str {
+        self.request.uri().path()
+    }
+
+    pub fn query(&self) -> Option<&str> {
+        self.request.uri().query()
+    }
+
+    /// Path and query as the client sent them.
+    pub fn target(&self) -> &str {
+        self.request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+    }
+
+    pub fn version(&self) -> Version {
+        self.request.version()
+    }
+
+    /// The protocol that the client offers to switch to.
+    pub fn upgrade(&self) -> Option<&HeaderValue> {
+        self.upgrade.as_ref()
+    }
+
+    /// Whether the path lies under one of our reserved prefixes, in any spelling.
+    pub fn is_ours(&self) -> bool {
+        self.ours
+    }
+
+    /// Gives the request out, to be answered or rebuilt for the portal.
+    pub fn into_request(self) -> Request<B> {
+        self.request
+    }
+}
+
+/// Checks requests against the one host that this gateway answers for.
+#[derive(Clone, Debug)]
+pub struct RequestGate {
+    /// Host and port as they stand in `Host`: without the port when it is the scheme's own.
+    authority: String,
+}
+
+impl RequestGate {
+    pub fn new(public_url: &url::Url) -> Self {
+        let host = public_url.host_str().unwrap_or_default();
+        let authority = public_url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        Self { authority }
+    }
+
+    /// The authority that requests must name.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Lets a request with one meaning pass. `body_follows` says whether the framing announced a body.
+    pub fn admit<B>(
+        &self,
+        mut request: Request<B>,
+        body_follows: bool,
+    ) -> Result<CanonicalRequest<B>, Refusal> {
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            return Err(Refusal::Method);
+        }
+        self.check_host(&request)?;
+        check_fields(request.headers(), request.version())?;
+        let upgrade = upgrade(&request, body_follows)?;
+        if request.uri().authority().is_some() {
+            let origin_form = request.uri().path_and_query().cloned().ok_or(Refusal::Target)?;
+            *request.uri_mut() = Uri::from(origin_form);
+        }
+        let ours = match path::check(request.uri().path()) {
+            Ok(path::Territory::Ours) => true,
+            Ok(path::Territory::Portal) => false,
+            Err(path::NotCanonical) => return Err(Refusal::Path),
+        };
+        if !request.uri().query().is_none_or(path::is_clean_query) {
+            return Err(Refusal::Target);
+        }
+        Ok(CanonicalRequest { request, upgrade, ours })
+    }
+
+    /// RFC 9112 §3.2 and RFC 9113 §8.3.1: one authority, ours, wherever it is written.
+    fn check_host<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+        let uri = request.uri();
+        let mut hosts = request.headers().get_all(header::HOST).iter();
+        let (host, None) = (hosts.next(), hosts.next()) else { return Err(Refusal::Host) };
+        let host = match host {
+            Some(value) => Some(value.to_str().map_err(|_| Refusal::Host)?),
+            None => None,
+        };
+        let target = uri.authority().map(Authority::as_str);
+        if target.is_some() && uri.scheme_str() != Some("https") {
+            return Err(Refusal::Target);
+        }
+        if target.is_none() && !uri.path().starts_with('/') {
+            return Err(Refusal::Target);
+        }
+        let named = match (target, host, request.version()) {
+            (Some(target), None, Version::HTTP_2) => target,
+            (Some(target), Some(host), _) if target.eq_ignore_ascii_case(host) => target,
+            (Some(_) | None, None, _) | (Some(_), Some(_), _) | (None, Some(_), Version::HTTP_2) => {
+                return Err(Refusal::Host);
+            }
+            (None, Some(host), _) => host,
+        };
+        self.check_authority(named)
+    }
+
+    fn check_authority(&self, named: &str) -> Result<(), Refusal> {
+        if named.eq_ignore_ascii_case(&self.authority) {
+            return Ok(());
+        }
+        // `host:443` is `host`; anything else that parses is another host, and what does not parse is none.
+        let authority: Authority = named.parse().map_err(|_| Refusal::Host)?;
+        if named.contains('@') || authority.host().is_empty() || named.ends_with(':') {
+            return Err(Refusal::Host);
+        }
+        match named.strip_suffix(":443") {
+            Some(host) if host.eq_ignore_ascii_case(&self.authority) => Ok(()),
+            _ => Err(Refusal::Misdirected),
+        }
+    }
+}
+
+fn check_fields(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
+    if headers.len() > MOST_FIELDS {
+        return Err(Refusal::TooLarge);
+    }
+    let mut bytes = 0;
+    for (name, value) in headers {
+        // What a portal's CGI-style environment would read as another field's name.
+        if memchr::memchr(b'_', name.as_str().as_bytes()).is_some() {
+            return Err(Refusal::Field);
+        }
+        let value = value.as_bytes();
+        // HTTP/1 parsing trims; HTTP/2 delivers what was sent (RFC 9113 §8.2.1).
+        if value.trim_ascii().len() != value.len() {
+            return Err(Refusal::Field);
+        }
+        bytes += name.as_str().len() + value.len() + 4;
+    }
+    if bytes > MOST_HEAD_BYTES {
+        return Err(Refusal::TooLarge);
+    }
+    if let Some(expectation) = headers.get(header::EXPECT) {
+        let more = headers.get_all(header::EXPECT).iter().count() > 1;
+        if more || !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+            return Err(Refusal::Expectation);
+        }
+    }
+    check_framing(headers, version)
+}
+
+fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
+    if let Some(coding) = headers.get(header::TRANSFER_ENCODING) {
+        let alone = headers.get_all(header::TRANSFER_ENCODING).iter().count() == 1
+            && !headers.contains_key(header::CONTENT_LENGTH);
+        if !alone || version != Version::HTTP_11 || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(Refusal::Framing);
+        }
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        let digits = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+        if !digits || lengths.next().is_some() {
+            return Err(Refusal::Framing);
+        }
+    }
+    Ok(())
+}
+
+/// The one protocol offered by an upgrade (RFC 9110 §7.8). HTTP/1.0 cannot upgrade: there it is ignored.
+fn upgrade<B>(request: &Request<B>, body_follows: bool) -> Result<Option<HeaderValue>, Refusal> {
+    let headers = request.headers();
+    let mut offers = headers.get_all(header::UPGRADE).iter();
+    let Some(offer) = offers.next() else { return Ok(None) };
+    if request.version() == Version::HTTP_10 {
+        return Ok(None);
+    }
+    let token = offer.as_bytes();
+    let well_formed = offers.next().is_none()
+        && !token.is_empty()
+        && token.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-.+/".contains(byte));
+    // Another HTTP would make the portal's answers unreadable to us; TLS inside TLS is nobody's wish.
+    let tunnels_http = token.eq_ignore_ascii_case(b"h2c")
+        || token.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"HTTP/"))
+        || token.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"TLS"));
+    if !well_formed || tunnels_http || body_follows || request.method() != Method::GET {
+        return Err(Refusal::Upgrade);
+    }
+    if !fields::lists(headers, &header::CONNECTION, b"upgrade") {
+        return Err(Refusal::Upgrade);
+    }
+    if token.eq_ignore_ascii_case(b"websocket") {
+        check_websocket(headers)?;
+    }
+    Ok(Some(offer.clone()))
+}
+
+/// RFC 6455 §4.2.1: a 16-byte nonce in base64, and version 13.
+fn check_websocket(headers: &HeaderMap) -> Result<(), Refusal> {
+    let single = |name: &str| {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) => Ok(value.as_bytes()),
+            _ => Err(Refusal::Upgrade),
+        }
+    };
+    let key = single("sec-websocket-key")?;
+    let nonce = key.len() == 24
+        && key.ends_with(b"==")
+        && key.iter().take(22).all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(byte));
+    if nonce && single("sec-websocket-version")? == b"13" { Ok(()) } else { Err(Refusal::Upgrade) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate() -> RequestGate {
+        RequestGate::new(&url::Url::parse("https://iot.example.com").unwrap())
+    }
+
+    /// Each case: version, method, target, fields, whether a body follows.
+    type Case = (Version, &'static str, &'static str, &'static [(&'static str, &'static str)], bool);
+
+    fn admit(case: &Case) -> Result<(String, bool), Refusal> {
+        let (version, method, target, fields, body) = case;
+        let mut request = Request::builder().version(*version).method(*method).uri(*target);
+        for (name, value) in *fields {
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            request = request.header(*name, value);
+        }
+        gate().admit(request.body(()).unwrap(), *body).map(|ok| (ok.target().to_owned(), ok.is_ours()))
+    }
+
+    const H1: Version = Version::HTTP_11;
+    const H2: Version = Version::HTTP_2;
+    const HOST: (&str, &str) = ("host", "iot.example.com");
+
+    #[test]
+    fn requests_with_one_meaning_pass_unchanged() {
+        let cases: &[(Case, &str, bool)] = &[
+            ((H1, "GET", "/sims?q=a%20b", &[HOST], false), "/sims?q=a%20b", false),
+            ((H1, "GET", "https://iot.example.com/x?y", &[HOST], false), "/x?y", false),
+            ((H1, "PROPFIND", "/", &[("host", "IOT.example.com:443")], false), "/", false),
+            ((H2, "GET", "https://iot.example.com/", &[], false), "/", false),
+            (
+                (H2, "GET", "https://iot.example.com/", &[HOST, ("cookie", "a=b"), ("cookie", "c=d")], false),
+                "/",
+                false,
+            ),
+            (
+                (H1, "POST", "/", &[HOST, ("expect", "100-continue"), ("content-length", "5")], true),
+                "/",
+                false,
+            ),
+            ((H1, "GET", "/.portcullis/login", &[HOST], false), "/.portcullis/login", true),
+            ((H1, "GET", "//.PORTCULLIS/login", &[HOST], false), "//.PORTCULLIS/login", true),
+            ((H1, "GET", "/%2eportcullis", &[HOST], false), "/%2eportcullis", true),
+        ];
+        for (case, target, ours) in cases {
+            assert_eq!(admit(case), Ok(((*target).to_owned(), *ours)), "{case:?}");
+        }
+    }
+
+    #[test]
+    fn ambiguous_requests_are_refused() {
+        use Refusal as R;
+        const WS: &[(&str, &str)] = &[
+            HOST,
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-version", "13"),
+        ];
+        let cases: &[(Case, R)] = &[
+            ((H1, "GET", "/", &[], false), R::Host),
+            ((H1, "GET", "/", &[HOST, HOST], false), R::Host),
+            ((H1, "GET", "/", &[("host", "")], false), R::Host),
+            ((H1, "GET", "/", &[("host", "a b")], false), R::Host),
+            ((H1, "GET", "/", &[("host", "iot.example.com:")], false), R::Host),
+            ((H1, "GET", "/", &[("host", "x@iot.example.com")], false), R::Host),
+            ((H1, "GET", "/", &[("host", "evil.example.com")], false), R::Misdirected),
+            ((H1, "GET", "/", &[("host", "iot.example.com:8443")], false), R::Misdirected),
+            ((H1, "GET", "/", &[("host", "iot.example.com.")], false), R::Misdirected),
+            ((H1, "GET", "https://evil.example.com/", &[HOST], false), R::Host),
+            ((H1, "GET", "https://iot.example.com/", &[], false), R::Host),
+            ((H1, "GET", "http://iot.example.com/", &[HOST], false), R::Target),
+            ((H1, "GET", "*", &[HOST], false), R::Target),
+            ((H1, "OPTIONS", "*", &[HOST], false), R::Target),
+            ((H1, "CONNECT", "iot.example.com:443", &[HOST], false), R::Method),
+            ((H1, "TRACE", "/", &[HOST], false), R::Method),
+            ((H2, "GET", "/", &[HOST], false), R::Host),
+            ((H2, "GET", "https://iot.example.com/", &[("host", "other.example.com")], false), R::Host),
+            ((H2, "GET", "https://me@iot.example.com/", &[], false), R::Host),
+            ((H2, "GET", "ftp://iot.example.com/", &[], false), R::Target),
+            ((H2, "GET", "https://iot.example.com/", &[("x-edge", " a")], false), R::Field),
+            ((H2, "GET", "https://iot.example.com/", &[("x-edge", "a\t")], false), R::Field),
+            ((H1, "GET", "/", &[HOST, ("remote_user", "admin")], false), R::Field),
+            ((H1, "POST", "/", &[HOST, ("expect", "200-ok")], true), R::Expectation),
+            (
+                (H1, "POST", "/", &[HOST, ("expect", "100-continue"), ("expect", "100-continue")], true),
+                R::Expectation,
+            ),
+            ((H1, "POST", "/", &[HOST, ("transfer-encoding", "gzip, chunked")], true), R::Framing),
+            (
+                (H1, "POST", "/", &[HOST, ("transfer-encoding", "chunked"), ("content-length", "1")], true),
+                R::Framing,
+            ),
+            ((H1, "POST", "/", &[HOST, ("content-length", "1"), ("content-length", "1")], true), R::Framing),
+            ((H1, "POST", "/", &[HOST, ("content-length", "+1")], true), R::Framing),
+            ((H1, "GET", "/", WS, true), R::Upgrade),
+            ((H1, "POST", "/", WS, false), R::Upgrade),
+            ((H1, "GET", "/", &[HOST, ("upgrade", "websocket")], false), R::Upgrade),
+            (
+                (H1, "GET", "/", &[HOST, ("connection", "upgrade"), ("upgrade", "websocket")], false),
+                R::Upgrade,
+            ),
+            ((H1, "GET", "/", &[HOST, ("connection", "upgrade"), ("upgrade", "h2c")], false), R::Upgrade),
+            ((H1, "GET", "/", &[HOST, ("connection", "upgrade"), ("upgrade", "a, b")], false), R::Upgrade),
+            (
+                (H1, "GET", "/", &[HOST, ("connection", "upgrade"), ("upgrade", "HTTP/2.0")], false),
+                R::Upgrade,
+            ),
+            ((H1, "GET", "/a/../b", &[HOST], false), R::Path),
+            ((H1, "GET", "/a/%2e%2E/b", &[HOST], false), R::Path),
+            ((H1, "GET", "/a%00", &[HOST], false), R::Path),
+        ];
+        for (case, refusal) in cases {
+            assert_eq!(admit(case), Err(*refusal), "{case:?}");
+        }
+        assert!(admit(&(H1, "GET", "/", WS, false)).is_ok());
+    }
+
+    #[test]
+    fn heads_beyond_the_limits_are_refused() {
+        let mut many = Request::builder().uri("/").header("host", "iot.example.com");
+        for _ in 0..MOST_FIELDS {
+            many = many.header("x-a", "b");
+        }
+        assert_eq!(gate().admit(many.body(()).unwrap(), false).unwrap_err(), Refusal::TooLarge);
+        let large = Request::builder()
+            .uri("/")
+            .header("host", "iot.example.com")
+            .header("x-a", "b".repeat(MOST_HEAD_BYTES))
+            .body(())
+            .unwrap();
+        assert_eq!(gate().admit(large, false).unwrap_err(), Refusal::TooLarge);
+    }
+
+    #[test]
+    fn a_port_of_our_own_must_be_named() {
+        let gate = RequestGate::new(&url::Url::parse("https://localhost:8443").unwrap());
+        let ask = |host: &str| {
+            gate.admit(Request::builder().uri("/").header("host", host).body(()).unwrap(), false).map(|_| ())
+        };
+        assert_eq!(ask("localhost:8443"), Ok(()));
+        assert_eq!(ask("localhost"), Err(Refusal::Misdirected));
+        assert_eq!(ask("localhost:443"), Err(Refusal::Misdirected));
+    }
+}

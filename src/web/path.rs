@@ -1,0 +1,163 @@
+//! Paths with one meaning: the path that is judged is, byte for byte, the path that the portal gets.
+
+/// Where our own URLs live.
+pub const OURS: &str = "/.portcullis/";
+/// Where machine-readable facts about us live.
+pub const WELL_KNOWN: &str = "/.well-known/portcullis/";
+
+/// Whose path it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Territory {
+    Ours,
+    Portal,
+}
+
+/// The path can be read in two ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotCanonical;
+
+/// Refuses dot segments in any encoding, backslashes, control characters and broken percent-encoding.
+///
+/// Encoded slashes, doubled slashes and `;` are left as they are: nothing here gives them a meaning. A path that a
+/// lenient reader could take for one of ours counts as ours, so that it never reaches the portal.
+pub fn check(path: &str) -> Result<Territory, NotCanonical> {
+    let bytes = path.as_bytes();
+    if bytes.first() != Some(&b'/') {
+        return Err(NotCanonical);
+    }
+    let plain = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"/-_~:@!$&'()*+,=".contains(byte));
+    if plain {
+        // Without a dot it is neither a dot segment nor ours.
+        return Ok(Territory::Portal);
+    }
+    let decoded = decode(bytes)?;
+    if decoded.iter().any(|&byte| byte < 0x20 || byte == 0x7f || byte == b'\\') {
+        return Err(NotCanonical);
+    }
+    for segment in decoded.split(|&byte| byte == b'/') {
+        let name = segment.split(|&byte| byte == b';').next().unwrap_or_default();
+        if name == b"." || name == b".." {
+            return Err(NotCanonical);
+        }
+    }
+    Ok(if resembles_ours(&decoded) { Territory::Ours } else { Territory::Portal })
+}
+
+/// A query that carries no control character, raw space or byte beyond ASCII; `#` cannot occur.
+pub fn is_clean_query(query: &str) -> bool {
+    query.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Decodes until nothing changes, so that a doubly encoded dot is seen too.
+fn decode(path: &[u8]) -> Result<Vec<u8>, NotCanonical> {
+    let mut current = decode_once(path).ok_or(NotCanonical)?;
+    while current.contains(&b'%') {
+        match decode_once(&current) {
+            Some(next) if next != current => current = next,
+            // A percent sign that was itself encoded: plain text.
+            _ => break,
+        }
+    }
+    Ok(current)
+}
+
+fn decode_once(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes.iter();
+    while let Some(&byte) = rest.next() {
+        if byte == b'%' {
+            let digits = [*rest.next()?, *rest.next()?];
+            if !digits.iter().all(u8::is_ascii_hexdigit) {
+                return None;
+            }
+            out.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+        } else {
+            out.push(byte);
+        }
+    }
+    Some(out)
+}
+
+fn resembles_ours(decoded: &[u8]) -> bool {
+    let mut segments = decoded
+        .split(|&byte| byte == b'/')
+        .map(|segment| segment.split(|&byte| byte == b';').next().unwrap_or_default())
+        .filter(|segment| !segment.is_empty());
+    let first = segments.next().unwrap_or_default();
+    first.eq_ignore_ascii_case(b".portcullis")
+        || (first.eq_ignore_ascii_case(b".well-known")
+            && segments.next().unwrap_or_default().eq_ignore_ascii_case(b"portcullis"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_the_portal_pass() {
+        for path in [
+            "/",
+            "/a/b.html",
+            "/a//b",
+            "/a;v=1/b",
+            "/a%2Fb",
+            "/%41",
+            "/100%25",
+            "/a%20b",
+            "/.well-known/acme",
+            "/..a/b..",
+            "/...",
+        ] {
+            assert_eq!(check(path), Ok(Territory::Portal), "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_with_two_meanings_are_refused() {
+        for path in [
+            "",
+            "a",
+            "/a/./b",
+            "/a/../b",
+            "/..",
+            "/.",
+            "/a/..;/b",
+            "/a/..;x=y/b",
+            "/%2e%2e/a",
+            "/a/.%2E",
+            "/%252e%252e/a",
+            "/a%2f..%2fb",
+            "/a%5cb",
+            "/a\\b",
+            "/a%00",
+            "/a%0d%0a",
+            "/a%",
+            "/a%4",
+            "/a%zz",
+            "/%252fa/%252e%252e",
+        ] {
+            assert_eq!(check(path), Err(NotCanonical), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_looks_like_ours_is_ours() {
+        for path in [
+            "/.portcullis",
+            "/.portcullis/",
+            "/.portcullis/login",
+            "//.portcullis/login",
+            "/.Portcullis/x",
+            "/%2eportcullis/x",
+            "/.portcullis%2flogin",
+            "/.portcullis;x/login",
+            "/%252eportcullis/",
+            "/.well-known/portcullis/jwks.json",
+            "/.well-known//PORTCULLIS",
+        ] {
+            assert_eq!(check(path), Ok(Territory::Ours), "{path}");
+        }
+        assert_eq!(check("/.portcullis-notes"), Ok(Territory::Portal));
+        assert_eq!(check("/a/.portcullis/login"), Ok(Territory::Portal));
+    }
+}

@@ -1,0 +1,294 @@
+//! Watches the bytes of an HTTP/1 connection before hyper reads them, for what hyper forgives and an intermediary must not.
+//!
+//! It follows framing only as far as it needs to know where each head begins, changes no byte, and answers nothing:
+//! the first thing out of order is reported, and from there on it watches no more (RFC 9112 §2.2, §5, §6, §7.1).
+
+use memchr::memchr;
+
+/// The longest head that is watched; the parser behind refuses longer ones by itself.
+const LONGEST_HEAD: usize = 64 * 1024;
+/// The longest line of chunk framing, extension included.
+const LONGEST_CHUNK_LINE: usize = 256;
+
+/// Something that two readers of the same bytes could understand differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ambiguity {
+    /// Before the head ended: the request can still be refused.
+    Head,
+    /// Within a body: the connection can only be cut.
+    Body,
+}
+
+/// The watcher of one connection.
+#[derive(Debug, Default)]
+pub struct RawHead {
+    state: State,
+    /// The part of a head, or of a line of chunk framing, that came in earlier reads.
+    held: Vec<u8>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Head,
+    Body {
+        left: u64,
+    },
+    ChunkSize,
+    ChunkBody {
+        left: u64,
+    },
+    Trailer,
+    /// After an upgrade was asked for, or after an ambiguity: no framing to follow.
+    Opaque,
+}
+
+impl RawHead {
+    /// Takes the bytes of one read.
+    pub fn watch(&mut self, mut bytes: &[u8]) -> Result<(), Ambiguity> {
+        while !bytes.is_empty() {
+            let taken = match self.state {
+                State::Opaque => return Ok(()),
+                State::Head => self.head(bytes),
+                State::Body { left } => {
+                    let taken = length(bytes).min(left);
+                    self.state = if taken == left { State::Head } else { State::Body { left: left - taken } };
+                    Ok(usize::try_from(taken).unwrap_or(bytes.len()))
+                }
+                State::ChunkBody { left } => {
+                    let taken = length(bytes).min(left);
+                    self.state = if taken == left {
+                        State::ChunkSize
+                    } else {
+                        State::ChunkBody { left: left - taken }
+                    };
+                    Ok(usize::try_from(taken).unwrap_or(bytes.len()))
+                }
+                State::ChunkSize | State::Trailer => self.chunk_line(bytes),
+            };
+            match taken {
+                Ok(taken) => bytes = bytes.get(taken..).unwrap_or_default(),
+                Err(ambiguity) => {
+                    self.state = State::Opaque;
+                    return Err(ambiguity);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what belongs to the current head; the usual head arrives in one read and is never copied.
+    fn head(&mut self, bytes: &[u8]) -> Result<usize, Ambiguity> {
+        if self.held.is_empty() {
+            return match end_of_head(bytes)? {
+                Some(end) => {
+                    self.state = framing(bytes.get(..end).unwrap_or_default())?;
+                    Ok(end)
+                }
+                None => {
+                    self.held.extend_from_slice(bytes);
+                    Ok(bytes.len())
+                }
+            };
+        }
+        let before = self.held.len();
+        self.held.extend_from_slice(bytes);
+        match end_of_head(&self.held)? {
+            Some(end) => {
+                self.state = framing(self.held.get(..end).unwrap_or_default())?;
+                self.held = Vec::new();
+                Ok(end.saturating_sub(before))
+            }
+            None if self.held.len() > LONGEST_HEAD => Err(Ambiguity::Head),
+            None => Ok(bytes.len()),
+        }
+    }
+
+    /// Takes one line of chunk framing: a size, the end of a chunk, or a trailer field.
+    fn chunk_line(&mut self, bytes: &[u8]) -> Result<usize, Ambiguity> {
+        let end = memchr(b'\n', bytes).map(|at| at + 1);
+        let taken = end.unwrap_or(bytes.len());
+        self.held.extend_from_slice(bytes.get(..taken).unwrap_or_default());
+        let longest = if self.state == State::Trailer { LONGEST_HEAD } else { LONGEST_CHUNK_LINE };
+        if self.held.len() > longest {
+            return Err(Ambiguity::Body);
+        }
+        if end.is_none() {
+            return Ok(taken);
+        }
+        let line = self.held.strip_suffix(b"\r\n").ok_or(Ambiguity::Body)?;
+        self.state = match (&self.state, line) {
+            (State::Trailer, b"") => State::Head,
+            (State::Trailer, _) => State::Trailer,
+            (_, line) => match chunk_size(line).ok_or(Ambiguity::Body)? {
+                0 => State::Trailer,
+                // The two bytes that end a chunk count as part of it.
+                size => State::ChunkBody { left: size.saturating_add(2) },
+            },
+        };
+        self.held.clear();
+        Ok(taken)
+    }
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+/// Where the head ends, if it does; every line that has ended must have ended in CRLF.
+fn end_of_head(bytes: &[u8]) -> Result<Option<usize>, Ambiguity> {
+    // One empty line before a request is tolerated (RFC 9112 §2.2), more are not.
+    let mut line_start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
+    if bytes.get(line_start..).unwrap_or_default().starts_with(b"\r\n") {
+        return Err(Ambiguity::Head);
+    }
+    let first = line_start;
+    while let Some(at) = memchr(b'\n', bytes.get(line_start..).unwrap_or_default()) {
+        let end = line_start + at + 1;
+        let line = bytes.get(line_start..end).unwrap_or_default();
+        let line = line.strip_suffix(b"\r\n").ok_or(Ambiguity::Head)?;
+        if line.is_empty() && line_start > first {
+            return Ok(Some(end));
+        }
+        line_start = end;
+    }
+    Ok(None)
+}
+
+/// Reads what the head says of its body, refusing all that can be read in two ways.
+fn framing(head: &[u8]) -> Result<State, Ambiguity> {
+    let head = head.strip_prefix(b"\r\n").unwrap_or(head);
+    let mut lines = head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let request_line = lines.next().unwrap_or_default();
+    if memchr(b'\r', request_line).is_some() || memchr(b'#', request_line).is_some() {
+        return Err(Ambiguity::Head);
+    }
+    let (mut content_length, mut chunked, mut upgrade) = (None, false, false);
+    for line in lines.take_while(|line| !line.is_empty()) {
+        // A bare CR, or a line that continues the one before it (obs-fold).
+        if memchr(b'\r', line).is_some() || line.starts_with(b" ") || line.starts_with(b"\t") {
+            return Err(Ambiguity::Head);
+        }
+        let colon = memchr(b':', line).ok_or(Ambiguity::Head)?;
+        let (name, value) = line.split_at(colon);
+        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        match name.len() {
+            7 if name.eq_ignore_ascii_case(b"upgrade") => upgrade = true,
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let length = decimal(value).ok_or(Ambiguity::Head)?;
+                if content_length.replace(length).is_some() {
+                    return Err(Ambiguity::Head);
+                }
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Ambiguity::Head);
+                }
+                chunked = true;
+            }
+            _ => {}
+        }
+    }
+    match (content_length, chunked) {
+        (Some(_), true) => Err(Ambiguity::Head),
+        (None, true) if request_line.ends_with(b"HTTP/1.0") => Err(Ambiguity::Head),
+        (None, true) => Ok(State::ChunkSize),
+        (Some(0) | None, false) if upgrade => Ok(State::Opaque),
+        (Some(0) | None, false) => Ok(State::Head),
+        (Some(left), false) => Ok(State::Body { left }),
+    }
+}
+
+/// Digits only: no sign, no list, no space.
+fn decimal(text: &[u8]) -> Option<u64> {
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    digits.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
+}
+
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let digits = line.split(|&byte| byte == b';').next()?;
+    let hex = !digits.is_empty() && digits.len() <= 16 && digits.iter().all(u8::is_ascii_hexdigit);
+    let clean = memchr(b'\r', line).is_none();
+    (hex && clean).then(|| u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same answer whether the bytes come at once or one by one.
+    fn watch(input: &str) -> Result<State, Ambiguity> {
+        let mut at_once = RawHead::default();
+        let whole = at_once.watch(input.as_bytes()).map(|()| at_once.state);
+        let mut slowly = RawHead::default();
+        let pieces =
+            input.as_bytes().chunks(1).try_for_each(|byte| slowly.watch(byte)).map(|()| slowly.state);
+        assert_eq!(whole, pieces, "{input:?}");
+        whole
+    }
+
+    #[test]
+    fn ordinary_requests_pass_and_the_next_head_is_found() {
+        for input in [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\na\nbGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\na\nb\r\n0\r\nT: v\r\n\r\nGET / HTTP/1.0\r\n\r\n",
+        ] {
+            assert_eq!(watch(input), Ok(State::Head), "{input:?}");
+        }
+        assert_eq!(watch("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n\n\nanything"), Ok(State::Opaque));
+    }
+
+    #[test]
+    fn ambiguous_heads_are_reported() {
+        for input in [
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n",
+            "GET /#x HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nno colon\r\n\r\n",
+            "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: \r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 18446744073709551616\r\n\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: \"chunked\"\r\n\r\n",
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
+            assert_eq!(watch(input), Err(Ambiguity::Head), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn ambiguous_chunks_are_reported() {
+        let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for body in [
+            "1\nab\r\n",
+            "0x1\r\na\r\n",
+            "-1\r\n",
+            " 1\r\n",
+            "\r\n",
+            "1 \r\na",
+            "0\r\nT: v\n\r\n",
+            "fffffffffffffffff\r\n",
+        ] {
+            assert_eq!(watch(&format!("{head}{body}")), Err(Ambiguity::Body), "{body:?}");
+        }
+        let endless = format!("{head}1;{}", "x".repeat(LONGEST_CHUNK_LINE));
+        assert_eq!(watch(&endless), Err(Ambiguity::Body));
+    }
+
+    #[test]
+    fn after_an_ambiguity_nothing_more_is_read_from_the_bytes() {
+        let mut head = RawHead::default();
+        assert_eq!(head.watch(b"GET / HTTP/1.1\nHost: a\n\n"), Err(Ambiguity::Head));
+        assert_eq!(head.watch(b"\n\n\n"), Ok(()));
+    }
+}

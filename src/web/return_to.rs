@@ -1,0 +1,93 @@
+//! Where a finished login may lead: a path of this site, and nothing else.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::path::{self, Territory};
+
+/// What is left alone in a query value.
+const QUERY_VALUE: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+/// The longest path that is remembered.
+const LONGEST: usize = 2048;
+
+/// A path, perhaps with a query, on this site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReturnTo(String);
+
+impl Default for ReturnTo {
+    fn default() -> Self {
+        Self("/".to_owned())
+    }
+}
+
+impl ReturnTo {
+    /// Takes what a browser sent. Whatever is not a plain path of the portal becomes `/`.
+    ///
+    /// `//host` and `/\host` are other sites to a browser; so are control characters that it strips first.
+    pub fn parse(text: &str) -> Self {
+        let plain = text.len() <= LONGEST
+            && text.starts_with('/')
+            && !text.starts_with("//")
+            && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\' && byte != b'#');
+        let path = text.split('?').next().unwrap_or_default();
+        if plain && path::check(path) == Ok(Territory::Portal) {
+            Self(text.to_owned())
+        } else {
+            Self::default()
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// `base`, and the path as its parameter `rd` unless it is just `/`.
+    pub fn append_to(&self, base: &str) -> String {
+        if self.0 == "/" {
+            return base.to_owned();
+        }
+        format!("{base}?rd={}", utf8_percent_encode(&self.0, QUERY_VALUE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_of_this_site_are_remembered() {
+        for good in ["/", "/sims", "/sims?q=a&b=%2F%2Fevil", "/a//b", "/~me/x;y=1"] {
+            assert_eq!(ReturnTo::parse(good).as_str(), good);
+        }
+        for bad in [
+            "",
+            "sims",
+            "//evil.example",
+            "/\\evil.example",
+            "\\/evil.example",
+            "https://evil.example/",
+            "/\t/evil",
+            "/\n/evil",
+            " /x",
+            "/x y",
+            "javascript:alert(1)",
+            "/a/../b",
+            "/%2e%2e/",
+            "/.portcullis/logout",
+            "/.portcullis/login?rd=/x",
+            "/x\u{2028}",
+            "/x#y",
+            "///evil.example",
+            "/é",
+        ] {
+            assert_eq!(ReturnTo::parse(bad).as_str(), "/", "{bad:?}");
+        }
+        assert_eq!(ReturnTo::parse(&format!("/{}", "x".repeat(LONGEST))).as_str(), "/");
+    }
+
+    #[test]
+    fn the_parameter_is_encoded() {
+        assert_eq!(ReturnTo::default().append_to("/l"), "/l");
+        assert_eq!(ReturnTo::parse("/a?b=c&d=%20").append_to("/l"), "/l?rd=/a%3Fb%3Dc%26d%3D%2520");
+    }
+}
