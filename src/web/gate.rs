@@ -100,6 +100,11 @@ impl<B> CanonicalRequest<B> {
         self.ours
     }
 
+    /// The client's side of the connection, once both sides have switched protocols.
+    pub fn on_upgrade(&mut self) -> hyper::upgrade::OnUpgrade {
+        hyper::upgrade::on(&mut self.request)
+    }
+
     /// Gives the request out, to be answered or rebuilt for the portal.
     pub fn into_request(self) -> Request<B> {
         self.request
@@ -123,6 +128,13 @@ impl RequestGate {
     /// The authority that requests must name.
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// Whether a browser says that a page of ours asks. A missing `Origin` is no such word (RFC 6455 §10.2).
+    pub fn is_own_origin(&self, headers: &HeaderMap) -> bool {
+        headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).is_some_and(|origin| {
+            origin.strip_prefix("https://").is_some_and(|host| host.eq_ignore_ascii_case(&self.authority))
+        })
     }
 
     /// Lets a request with one meaning pass. `body_follows` says whether the framing announced a body.
