@@ -1,5 +1,8 @@
 //! Our own URLs: login, enrolment, recovery codes, errors.
 
+pub mod qr;
+
+
 /// What our pages say about the portal.
 #[derive(Clone, Debug)]
 pub struct Config {
