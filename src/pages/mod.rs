@@ -1,5 +1,14 @@
 //! Our own URLs: login, enrolment, recovery codes, errors.
 
+pub mod assets;
+pub mod qr;
+pub mod templates;
+pub mod texts;
+pub mod views;
+
+#[cfg(test)]
+mod tests;
+
 /// What our pages say about the portal.
 #[derive(Clone, Debug)]
 pub struct Config {
