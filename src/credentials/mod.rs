@@ -2,6 +2,7 @@
 
 mod hashing;
 mod password;
+pub mod password_policy;
 mod stored_hash;
 
 pub use hashing::{Hashing, HashingError};
