@@ -11,10 +11,12 @@ pub mod redis_pool;
 pub mod telemetry;
 pub mod web;
 
+pub mod audit;
 pub mod credentials;
 pub mod rollout;
 pub mod sessions;
 pub mod throttle;
+pub mod users;
 
 pub mod identity;
 

@@ -1,5 +1,14 @@
 //! What proves who somebody is: passwords, devices, recovery codes.
 
+mod hashing;
+mod password;
+pub mod password_policy;
+mod stored_hash;
+
+pub use hashing::{Hashing, HashingError};
+pub use password::{PasswordError, Passwords, VerifiedPassword};
+pub use stored_hash::{HashRefusal, StoredHash};
+
 /// What is asked of passwords and devices.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -10,3 +19,6 @@ pub struct Config {
     /// The name that authenticator apps show above the code. No colon.
     pub issuer: String,
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,11 @@ use sqlx::{
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 
-const HISTORY: &[(i64, &str, &str)] = &[(1, "changes", include_str!("migrations/0001_changes.sql"))];
+const HISTORY: &[(i64, &str, &str)] = &[
+    (1, "changes", include_str!("migrations/0001_changes.sql")),
+    (2, "users", include_str!("migrations/0002_users.sql")),
+    (3, "credentials", include_str!("migrations/0003_credentials.sql")),
+];
 
 pub(super) async fn run(pool: &AnyPool) -> Result<(), MigrateError> {
     let migrations = HISTORY
