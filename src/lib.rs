@@ -24,3 +24,5 @@ pub mod pages;
 pub mod server;
 pub mod tls;
 pub mod upstream;
+
+pub mod config;

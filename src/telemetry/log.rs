@@ -14,3 +14,8 @@ pub enum Format {
     Text,
     Json,
 }
+
+/// Reads a filter as `tracing` understands it.
+pub fn filter(level: &str) -> Result<tracing_subscriber::EnvFilter, tracing_subscriber::filter::ParseError> {
+    tracing_subscriber::EnvFilter::builder().parse(level)
+}
