@@ -1,0 +1,34 @@
+//! `portcullis serve`: runs the gateway until it is told to stop.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{app::App, config::Config, telemetry::log};
+
+pub(super) async fn run(config: Config) -> anyhow::Result<()> {
+    let lines = log::init(&config.log)?;
+    let app = App::build(config, &lines).await?;
+    for address in app.addresses() {
+        tracing::info!(%address, "listening");
+    }
+    let drain = CancellationToken::new();
+    let stop = stop_on_signal(drain.clone())?;
+    let served = app.serve(drain).await;
+    stop.abort();
+    lines.flush();
+    served
+}
+
+/// Begins the drain on SIGTERM and SIGINT.
+fn stop_on_signal(drain: CancellationToken) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: no new connections, those open may finish");
+        drain.cancel();
+    }))
+}
