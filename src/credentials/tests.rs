@@ -1,10 +1,12 @@
 //! What the tests of all credentials start from: a store with two users, and a clock turned by hand.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use sqlx::Row as _;
 
 use crate::{
-    clock::{ManualClock, Timestamp},
-    credentials::Config,
+    clock::{Clock as _, ManualClock, Timestamp},
+    credentials::{Config, Devices, Enrolment, RecoveryCodes, SecondFactor, TotpSecret},
     database::{self, Database},
     random::OsRandom,
     sealing::Sealer,
@@ -21,6 +23,9 @@ pub(super) struct Fixture {
     pub(super) bob: UserId,
     _folder: tempfile::TempDir,
 }
+
+/// How long one code lasts.
+pub(super) const STEP: Duration = Duration::from_secs(30);
 
 impl Fixture {
     pub(super) async fn new() -> Self {
@@ -42,5 +47,37 @@ impl Fixture {
             issuer: "IoT Connectivity".to_owned(),
         };
         Self { database, clock, sealer, config, users, ada, bob, _folder: folder }
+    }
+
+    pub(super) fn devices(&self) -> Devices {
+        Devices::new(self.database.clone(), self.sealer.clone(), self.clock.clone(), Arc::new(OsRandom))
+    }
+
+    pub(super) fn recovery_codes(&self) -> RecoveryCodes {
+        RecoveryCodes::new(self.database.clone(), self.sealer.clone(), self.clock.clone(), Arc::new(OsRandom))
+    }
+
+    pub(super) fn second_factor(&self) -> SecondFactor {
+        SecondFactor::new(self.database.clone(), self.sealer.clone(), self.clock.clone())
+    }
+
+    /// Enrols a device whose clock is right, and lets two steps pass, so that no code is spent.
+    pub(super) async fn enrol(&self, user: &UserId, name: &str) -> TotpSecret {
+        let secret = TotpSecret::generate(&OsRandom);
+        let code = secret.code_at(self.clock.now());
+        let enrolled = self.devices().enrol(user, &secret, &code, name, Enrolment::AnyDevice).await;
+        enrolled.unwrap().unwrap();
+        self.clock.advance(2 * STEP);
+        secret
+    }
+
+    /// A number that the store holds.
+    pub(super) async fn number(&self, query: &'static str) -> i64 {
+        sqlx::query(query).fetch_one(self.database.pool()).await.unwrap().try_get(0).unwrap()
+    }
+
+    /// Changes the store as nothing of ours would.
+    pub(super) async fn tamper(&self, statement: &'static str) {
+        sqlx::query(statement).execute(self.database.pool()).await.unwrap();
     }
 }
