@@ -22,3 +22,5 @@ pub mod pages;
 pub mod server;
 pub mod tls;
 pub mod upstream;
+
+pub mod demo;
