@@ -18,11 +18,20 @@ pub mod sessions;
 pub mod throttle;
 pub mod users;
 
+pub mod account;
+pub mod gate;
 pub mod identity;
+pub mod login;
 
 pub mod pages;
+pub mod proxy;
 pub mod server;
 pub mod tls;
 pub mod upstream;
 
+pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod config;
+pub mod demo;
+pub mod gateway;
