@@ -82,8 +82,8 @@ enum Counted {
 }
 
 impl Throttle {
-    pub fn new(config: Config, clock: Arc<dyn Clock>) -> Self {
-        Self::with_capacity(&config, clock, CAPACITY)
+    pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Self {
+        Self::with_capacity(config, clock, CAPACITY)
     }
 
     fn with_capacity(config: &Config, clock: Arc<dyn Clock>, capacity: usize) -> Self {
