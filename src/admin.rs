@@ -12,7 +12,11 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{database::Database, sessions::Sessions, telemetry::metrics::Metrics};
+use crate::{
+    database::Database,
+    sessions::Sessions,
+    telemetry::metrics::{self, Metrics},
+};
 
 /// How long a store may take to say that it is there.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -20,7 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the answers are made from.
-#[derive(Debug)]
 pub struct Admin {
     pub database: Database,
     pub sessions: Arc<Sessions>,
@@ -69,17 +72,15 @@ impl Admin {
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "GET or HEAD\n");
+            let mut answer =
+                text(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "GET or HEAD\n");
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
         match request.uri().path() {
             "/live" => text(StatusCode::OK, "text/plain; charset=utf-8", "alive\n"),
             "/ready" => self.ready().await,
-            "/metrics" => {
-                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                text(StatusCode::OK, kind, self.metrics.render())
-            }
+            "/metrics" => text(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics.render()),
             _ => text(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "/live, /ready or /metrics\n"),
         }
     }

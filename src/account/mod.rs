@@ -9,11 +9,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::{
     audit::{Audit, AuditEvent, Context},
     credentials::{
-        self, CredentialsError,
-        devices::{Device, Devices},
-        password::{PasswordError, Passwords},
+        self, CredentialsError, Device, Devices, PasswordError, Passwords, RecoveryCodes,
         password_policy::{self, Weakness},
-        recovery_codes::RecoveryCodes,
     },
     database::DatabaseError,
     login::PendingLogins,
@@ -33,8 +30,8 @@ pub enum AdministrationError {
     NoSession(String),
     #[error("{0} stands for more than one session: give more of its digits")]
     ManySessions(String),
-    #[error("the password is refused")]
-    Weak(#[from] Weakness),
+    #[error("{0}")]
+    Weak(Weakness),
     #[error("the user cannot be changed")]
     Users(#[from] UsersError),
     #[error("the password cannot be set")]
@@ -78,7 +75,7 @@ impl Administration {
         password: Option<SecretString>,
     ) -> Result<User, AdministrationError> {
         if let Some(password) = &password {
-            self.check_password(password, &new.email)?;
+            self.check_password(password, &new.email).map_err(AdministrationError::Weak)?;
         }
         let user = self.users.add(new).await?;
         if let Some(password) = password {
@@ -91,7 +88,7 @@ impl Administration {
     /// Sets a password; sessions made with the old one end.
     pub async fn set_password(&self, email: &str, password: SecretString) -> Result<(), AdministrationError> {
         let user = self.user(email).await?;
-        self.check_password(&password, &user.email)?;
+        self.check_password(&password, &user.email).map_err(AdministrationError::Weak)?;
         self.passwords.set(&user.id, password).await?;
         self.end_everything(&user).await?;
         self.note(AuditEvent::UserPasswordSet, &user);

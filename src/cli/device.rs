@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::output::{self, Output};
-use crate::{app::Stores, credentials::devices::Device};
+use crate::{app::Stores, credentials::Device};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -112,11 +112,9 @@ fn load(files: &[PathBuf]) -> anyhow::Result<Config> {
 }
 
 fn usual_file() -> anyhow::Result<PathBuf> {
-    USUAL_PLACES
-        .iter()
-        .map(PathBuf::from)
-        .find(|path| path.exists())
-        .with_context(|| format!("no configuration: give --config FILE (looked for {})", USUAL_PLACES.join(" and ")))
+    USUAL_PLACES.iter().map(PathBuf::from).find(|path| path.exists()).with_context(|| {
+        format!("no configuration: give --config FILE (looked for {})", USUAL_PLACES.join(" and "))
+    })
 }
 
 fn show(problems: &Problems) {

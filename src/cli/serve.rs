@@ -5,6 +5,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{app::App, config::Config, telemetry::log};
 
+/// How long the log may take to be written out at the end.
+const LAST_LINES: std::time::Duration = std::time::Duration::from_secs(2);
+
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let lines = log::init(&config.log)?;
     let app = App::build(config, &lines).await?;
@@ -15,7 +18,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let stop = stop_on_signal(drain.clone())?;
     let served = app.serve(drain).await;
     stop.abort();
-    lines.flush();
+    lines.flush(LAST_LINES);
     served
 }
 

@@ -10,7 +10,10 @@ use super::{
     password,
     session::SessionFact,
 };
-use crate::{app::Stores, users::{NewUser, User}};
+use crate::{
+    app::Stores,
+    users::{NewUser, User},
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -57,6 +57,8 @@ impl VerifiedCode {
 pub enum CodeCheck {
     Accepted(VerifiedCode),
     Wrong,
+    /// A code that was right, and has been accepted before. It counts as a failure like a wrong one.
+    Used,
     /// Too many failures in a row: no code counts any more, right or wrong, until all of the user's devices have been
     /// removed and one is enrolled anew.
     Off,
@@ -81,12 +83,12 @@ impl SecondFactor {
         let Some(last_step) = count_attempt(&mut transaction, user).await? else {
             return off(transaction).await;
         };
-        let accepted = match Code::parse(typed) {
+        let check = match Code::parse(typed) {
             Some(code) => self.accept(&mut transaction, user, &code, last_step).await?,
-            None => false,
+            None => CodeCheck::Wrong,
         };
         transaction.commit().await?;
-        Ok(verdict(accepted, user, CodeKind::Totp))
+        Ok(check)
     }
 
     /// Checks a recovery code and uses it up.
@@ -103,7 +105,7 @@ impl SecondFactor {
                 .await?;
         }
         transaction.commit().await?;
-        Ok(verdict(accepted, user, CodeKind::Recovery))
+        Ok(if accepted { proof(user, CodeKind::Recovery) } else { CodeCheck::Wrong })
     }
 
     async fn accept(
@@ -112,9 +114,9 @@ impl SecondFactor {
         user: &UserId,
         code: &Code,
         last_step: i64,
-    ) -> Result<bool, CredentialsError> {
+    ) -> Result<CodeCheck, CredentialsError> {
         let Some((device, step)) = self.matching_device(transaction, user, code, last_step).await? else {
-            return Ok(false);
+            return Ok(CodeCheck::Wrong);
         };
         let raised = sqlx::query(
             "UPDATE second_factors SET failures = 0, last_step = $1 WHERE user_id = $2 AND last_step < $1",
@@ -124,18 +126,18 @@ impl SecondFactor {
         .execute(&mut **transaction)
         .await?;
         if raised.rows_affected() != 1 {
-            return Ok(false);
+            return Ok(CodeCheck::Used);
         }
         sqlx::query("UPDATE devices SET last_used_at = $1 WHERE id = $2")
             .bind(self.clock.now().unix_millis())
             .bind(device)
             .execute(&mut **transaction)
             .await?;
-        Ok(true)
+        Ok(proof(user, CodeKind::Totp))
     }
 
     /// The device whose code of this step, the one before, or (where its clock is known to be ahead) the next one
-    /// this is. Steps up to `last_step` are spent, whichever device spent them.
+    /// this is. Steps up to `last_step` are spent, whichever device spent them, and looked at last.
     async fn matching_device(
         &self,
         transaction: &mut Transaction<'static, Any>,
@@ -159,11 +161,14 @@ impl SecondFactor {
                 TotpSecret::from_bytes(&secret).ok_or(DatabaseError::Corrupt("a device's secret"))?;
             opened.push((id, secret, device.try_get::<i64, _>("drift")?));
         }
-        Ok(opened.into_iter().find_map(|(id, secret, drift)| {
-            let newest = if drift == AHEAD { now + 1 } else { now };
-            let steps = (now - 1..=newest).filter(|&step| step > last_step);
-            secret.matching_step(code, steps).map(|step| (id, step))
-        }))
+        let matching = |spent: bool| {
+            opened.iter().find_map(|(id, secret, drift)| {
+                let newest = if *drift == AHEAD { now + 1 } else { now };
+                let steps = (now - 1..=newest).filter(|&step| (step <= last_step) == spent);
+                secret.matching_step(code, steps).map(|step| (id.clone(), step))
+            })
+        };
+        Ok(matching(false).or_else(|| matching(true)))
     }
 }
 
@@ -196,8 +201,8 @@ async fn off(transaction: Transaction<'static, Any>) -> Result<CodeCheck, Creden
     Ok(CodeCheck::Off)
 }
 
-fn verdict(accepted: bool, user: &UserId, kind: CodeKind) -> CodeCheck {
-    if accepted { CodeCheck::Accepted(VerifiedCode::new(user.clone(), kind)) } else { CodeCheck::Wrong }
+fn proof(user: &UserId, kind: CodeKind) -> CodeCheck {
+    CodeCheck::Accepted(VerifiedCode::new(user.clone(), kind))
 }
 
 #[cfg(test)]
@@ -231,7 +236,7 @@ mod tests {
         for verdict in checks.join_all().await {
             counts[match verdict.unwrap() {
                 CodeCheck::Accepted(_) => 0,
-                CodeCheck::Wrong => 1,
+                CodeCheck::Wrong | CodeCheck::Used => 1,
                 CodeCheck::Off => 2,
             }] += 1;
         }
@@ -247,14 +252,15 @@ mod tests {
         let first = second_factor.verify_code(&fixture.ada, &code).await.unwrap();
         assert_eq!(first, accepted(&fixture.ada, CodeKind::Totp));
         for _ in 0..2 {
-            assert_eq!(second_factor.verify_code(&fixture.ada, &code).await.unwrap(), CodeCheck::Wrong);
+            assert_eq!(second_factor.verify_code(&fixture.ada, &code).await.unwrap(), CodeCheck::Used);
             // Still in its window, and still spent.
             fixture.clock.advance(STEP);
         }
         // A clock that jumps back does not bring it back either.
         fixture.clock.set(fixture.clock.now().minus(4 * STEP));
         for _ in 0..6 {
-            assert_eq!(second_factor.verify_code(&fixture.ada, &code).await.unwrap(), CodeCheck::Wrong);
+            let verdict = second_factor.verify_code(&fixture.ada, &code).await.unwrap();
+            assert!(matches!(verdict, CodeCheck::Wrong | CodeCheck::Used));
             fixture.clock.advance(STEP);
         }
         let next = phone.code_at(fixture.clock.now());
@@ -271,7 +277,7 @@ mod tests {
         let enrolled = devices.enrol(&fixture.ada, &secret, &code, "Phone", Enrolment::FirstDevice).await;
         assert_eq!(enrolled.unwrap().unwrap(), VerifiedCode::new(fixture.ada.clone(), CodeKind::Totp));
         let again = fixture.second_factor().verify_code(&fixture.ada, &code).await.unwrap();
-        assert_eq!(again, CodeCheck::Wrong);
+        assert_eq!(again, CodeCheck::Used);
     }
 
     #[tokio::test]

@@ -123,6 +123,9 @@ mod tests {
         assert_eq!(body["login_url"], "https://iot.example.com/.portcullis/login?rd=/sims%3Fq%3Da");
 
         let grpc = ask(Method::POST, &[("content-type", "application/grpc+proto")]);
-        assert_eq!((grpc.status(), &grpc.headers()["grpc-status"]), (StatusCode::OK, &HeaderValue::from_static("16")));
+        assert_eq!(
+            (grpc.status(), &grpc.headers()["grpc-status"]),
+            (StatusCode::OK, &HeaderValue::from_static("16"))
+        );
     }
 }

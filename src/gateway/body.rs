@@ -15,12 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::Gateway;
-use crate::{
-    proxy::PortalBody,
-    sessions::Live,
-    telemetry::access_log::Line,
-    web::body::BodyError,
-};
+use crate::{proxy::PortalBody, sessions::Live, telemetry::access_log::Line, web::body::BodyError};
 
 /// Where an answer's body comes from.
 pub(super) enum Source {
@@ -84,14 +79,13 @@ impl Drop for Note {
             return;
         }
         let session = self.session.as_ref().map(|live| &live.session);
-        let id = session.map(|session| session.id.short());
         shared.access_log.write(&Line {
             request_id: self.request_id(),
             client_ip: self.client_ip,
             method: self.method.as_str(),
+            time: shared.clock.now(),
             host: shared.request_gate.authority(),
-            path: self.uri.path(),
-            has_query: self.uri.query().is_some(),
+            target: self.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
             protocol: match self.version {
                 Version::HTTP_2 => "HTTP/2",
                 Version::HTTP_10 => "HTTP/1.0",
@@ -99,17 +93,19 @@ impl Drop for Note {
             },
             status: self.status.as_u16(),
             duration: took,
+            bytes_in: 0,
             bytes_out: self.sent,
             user: session.map(|session| session.name.as_str()),
-            session: id.as_deref(),
+            session: session.map(|session| session.id),
             decision: self.decision,
+            upstream: None,
             upstream_duration: self.portal_took,
         });
     }
 }
 
 /// An answer's body on its way to the client.
-pub(crate) struct ClientBody {
+pub struct ClientBody {
     source: Source,
     note: Note,
 }
@@ -150,9 +146,9 @@ impl Body for ClientBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Own(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(0)))
-            }
+            Source::Own(bytes) => SizeHint::with_exact(
+                bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(0)),
+            ),
             Source::Portal(body) => body.size_hint(),
         }
     }

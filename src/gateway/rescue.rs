@@ -50,7 +50,9 @@ impl Failure {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::Page(PageError::FormBody(_) | PageError::Form(_)) => StatusCode::BAD_REQUEST,
-            Self::Page(PageError::Qr(_)) | Self::Identity(_) | Self::Lost(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Page(PageError::Qr(_)) | Self::Identity(_) | Self::Lost(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
     }
 

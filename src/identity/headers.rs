@@ -109,7 +109,8 @@ impl IdentityHeaders {
 
     /// Removes every reserved header, whatever its spelling.
     pub fn strip(&self, headers: &mut HeaderMap) {
-        let claimed: Vec<HeaderName> = headers.keys().filter(|name| self.is_reserved(name)).cloned().collect();
+        let claimed: Vec<HeaderName> =
+            headers.keys().filter(|name| self.is_reserved(name)).cloned().collect();
         for name in claimed {
             headers.remove(&name);
         }
@@ -158,8 +159,14 @@ mod tests {
                 let spelling = name.replace('-', &separator.to_string());
                 for spelling in [spelling.clone(), spelling.to_uppercase()] {
                     let mut headers = HeaderMap::new();
-                    headers.append(HeaderName::try_from(spelling.as_str()).unwrap(), HeaderValue::from_static("x"));
-                    headers.append(HeaderName::try_from(spelling.as_str()).unwrap(), HeaderValue::from_static("y"));
+                    headers.append(
+                        HeaderName::try_from(spelling.as_str()).unwrap(),
+                        HeaderValue::from_static("x"),
+                    );
+                    headers.append(
+                        HeaderName::try_from(spelling.as_str()).unwrap(),
+                        HeaderValue::from_static("y"),
+                    );
                     identity.strip(&mut headers);
                     assert!(headers.is_empty(), "{spelling}");
                 }

@@ -1,9 +1,11 @@
 //! What a user may see and confirm of the own account once logged in.
 
+use secrecy::SecretString;
+
 use super::{Login, LoginError, Source};
 use crate::{
     audit::AuditEvent,
-    credentials::devices::Device,
+    credentials::Device,
     secret::TokenHash,
     sessions::{Session, SessionSummary},
     users::UserId,
@@ -32,7 +34,7 @@ impl Login {
         &self,
         session: &Session,
         source: &Source,
-    ) -> Result<Option<Vec<String>>, LoginError> {
+    ) -> Result<Option<Vec<SecretString>>, LoginError> {
         let codes = self.recovery_codes.unseen(&user_id(session)?).await?;
         if codes.is_some() {
             self.audit.record(AuditEvent::RecoveryCodesShown, &source.of_session(session));
@@ -41,7 +43,11 @@ impl Login {
     }
 
     /// From here on they are never shown again.
-    pub async fn acknowledge_recovery_codes(&self, session: &Session, source: &Source) -> Result<(), LoginError> {
+    pub async fn acknowledge_recovery_codes(
+        &self,
+        session: &Session,
+        source: &Source,
+    ) -> Result<(), LoginError> {
         self.recovery_codes.acknowledge(&user_id(session)?).await?;
         self.audit.record(AuditEvent::RecoveryCodesAcknowledged, &source.of_session(session));
         Ok(())

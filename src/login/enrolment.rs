@@ -3,14 +3,10 @@
 use super::{Login, LoginError, NewLogin, Pending, Proof, Source, Step};
 use crate::{
     audit::AuditEvent,
-    credentials::{
-        devices::{EnrolRefusal, First},
-        totp::TotpSecret,
-    },
+    credentials::{self, EnrolRefusal, TotpSecret},
     rollout::Requirement,
     secret::{Token, TokenHash},
     sessions::{self, Level},
-    throttle::Attempt,
     users::{User, UserId},
 };
 
@@ -57,7 +53,9 @@ impl Login {
 
     /// Begins binding a device from a session: the first, for a session of level one, or a further one.
     pub async fn begin_device(&self, session: &sessions::Session) -> Result<Option<Token>, LoginError> {
-        let Some(user) = self.user(&session.user).await?.filter(|user| !user.disabled) else { return Ok(None) };
+        let Some(user) = self.user(&session.user).await?.filter(|user| !user.disabled) else {
+            return Ok(None);
+        };
         let step = match session.level() {
             // A second device must not be had for a password alone.
             Level::One if self.devices.count(&user.id).await? > 0 => Step::Code,
@@ -89,12 +87,12 @@ impl Login {
         let Some((pending, user)) = self.progress(id).await? else { return Ok(BindOutcome::Over) };
         let first = match pending.step {
             Step::Code => return Ok(BindOutcome::Over),
-            Step::Enrol => First::Required,
-            Step::AddDevice => First::NotRequired,
+            Step::Enrol => credentials::Enrolment::FirstDevice,
+            Step::AddDevice => credentials::Enrolment::AnyDevice,
         };
         let Some(secret) = pending.secret() else { return Ok(BindOutcome::Over) };
         let context = source.context(user.name.as_str());
-        let admission = match self.throttle.admit(&Attempt::Code { user: user.id.as_str() }) {
+        let admission = match self.throttle.admit_code(user.id.as_str()) {
             Ok(admission) => admission,
             Err(throttled) => {
                 self.audit.record(AuditEvent::LoginThrottled, &context);

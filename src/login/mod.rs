@@ -21,10 +21,7 @@ use crate::{
     audit::{Audit, AuditEvent, Context},
     clock::Clock,
     credentials::{
-        devices::Devices,
-        password::{Passwords, VerifiedPassword},
-        recovery_codes::RecoveryCodes,
-        second_factor::{CodeCheck, SecondFactor, VerifiedCode},
+        CodeCheck, CodeKind, Devices, Passwords, RecoveryCodes, SecondFactor, VerifiedCode, VerifiedPassword,
     },
     random::Random,
     rollout,
@@ -48,13 +45,13 @@ pub struct Source {
 #[derive(Clone)]
 pub struct Login {
     pub users: Users,
-    pub passwords: Passwords,
+    pub passwords: Arc<Passwords>,
     pub devices: Devices,
     pub second_factor: SecondFactor,
     pub recovery_codes: RecoveryCodes,
     pub sessions: Arc<Sessions>,
     pub pending: PendingLogins,
-    pub throttle: Arc<Throttle>,
+    pub throttle: Throttle,
     pub audit: Arc<Audit>,
     pub rollout: rollout::Config,
     pub clock: Arc<dyn Clock>,
@@ -82,21 +79,21 @@ impl Login {
         let name = CanonicalName::parse(email);
         let account = name.as_ref().map_or("", CanonicalName::as_str);
         let context = source.context(account);
-        let admission = match self.throttle.admit(&Attempt::Password { account, network: source.client_ip }) {
+        let admission = match self.throttle.admit(&Attempt { account, network: source.client_ip }) {
             Ok(admission) => admission,
             Err(throttled) => {
                 self.audit.record(AuditEvent::LoginThrottled, &context);
                 return Ok(PasswordOutcome::Throttled { retry_after: throttled.retry_after });
             }
         };
-        let user = match &name {
-            Some(name) => self.users.find(name).await?,
-            None => None,
-        };
-        let verified = self.passwords.verify(user.as_ref().map(|user| &user.id), password).await?;
-        let (user, verified) = match (user, verified) {
-            (Some(user), Some(verified)) if !user.disabled => (user, verified),
-            _ => {
+        let (user, verified) = match self.check_password(name.as_ref(), password).await {
+            Ok(Some(proved)) => proved,
+            Err(error) => {
+                // Nobody has guessed anything.
+                admission.withdrawn();
+                return Err(error);
+            }
+            Ok(None) => {
                 self.audit.record(AuditEvent::LoginPasswordRefused, &context);
                 return Ok(PasswordOutcome::Refused);
             }
@@ -107,6 +104,20 @@ impl Login {
         let step = pending.step;
         let token = self.pending.begin(&pending).await?;
         Ok(PasswordOutcome::Continue { token, step })
+    }
+
+    /// The user, if the password is theirs and they may log in. Takes as long for whoever does not exist.
+    async fn check_password(
+        &self,
+        name: Option<&CanonicalName>,
+        password: SecretString,
+    ) -> Result<Option<(User, VerifiedPassword)>, LoginError> {
+        let user = match name {
+            Some(name) => self.users.find(name).await?,
+            None => None,
+        };
+        let verified = self.passwords.verify(user.as_ref().map(|user| &user.id), password).await?;
+        Ok(user.filter(|user| !user.disabled).zip(verified))
     }
 
     /// A device's code, or else the first device.
@@ -141,7 +152,12 @@ impl Login {
     }
 
     /// The second factor: a recovery code in a device's stead.
-    pub async fn recovery(&self, id: &TokenHash, code: &str, source: &Source) -> Result<CodeOutcome, LoginError> {
+    pub async fn recovery(
+        &self,
+        id: &TokenHash,
+        code: &str,
+        source: &Source,
+    ) -> Result<CodeOutcome, LoginError> {
         self.second_step(id, source, SecondStep::Recovery(code)).await
     }
 
@@ -156,7 +172,7 @@ impl Login {
             return Ok(CodeOutcome::Over);
         }
         let context = source.context(user.name.as_str());
-        let admission = match self.throttle.admit(&Attempt::Code { user: user.id.as_str() }) {
+        let admission = match self.throttle.admit_code(user.id.as_str()) {
             Ok(admission) => admission,
             Err(throttled) => {
                 self.audit.record(AuditEvent::LoginThrottled, &context);
@@ -192,7 +208,7 @@ impl Login {
                 Ok(CodeOutcome::AlreadyUsed)
             }
             CodeCheck::Off => {
-                self.audit.record(refused, &context);
+                self.audit.record(AuditEvent::LoginCodesOff, &context);
                 Ok(CodeOutcome::Off)
             }
         }
@@ -204,7 +220,11 @@ impl Login {
             Proof::Password => (vec![Method::Password], false),
             Proof::PasswordAndCode(verified) => {
                 let unseen = self.recovery_codes.unseen(&user.id).await?.is_some();
-                (vec![Method::Password, verified.method()], unseen)
+                let second = match verified.kind() {
+                    CodeKind::Totp => Method::Totp,
+                    CodeKind::Recovery => Method::Recovery,
+                };
+                (vec![Method::Password, second], unseen)
             }
         };
         let session = NewSession {
@@ -215,7 +235,7 @@ impl Login {
             groups: user.groups.clone(),
             amr,
         };
-        let origin = Origin { client_ip: source.client_ip, user_agent: source.user_agent.clone() };
+        let origin = Origin::new(source.client_ip, &source.user_agent);
         let token = self.sessions.create(session, origin).await?;
         if let Some(old) = &source.replaces {
             self.sessions.revoke(old).await?;

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::Step;
 use crate::{
-    credentials::CredentialsError, database::DatabaseError, secret::Token, sessions::SessionError,
+    credentials::{CredentialsError, HashingError, PasswordError},
+    database::DatabaseError,
+    secret::Token,
+    sessions::SessionError,
     users::UsersError,
 };
 
@@ -21,8 +24,19 @@ pub enum LoginError {
     Sessions(#[from] SessionError),
     #[error("the session names no user")]
     Session,
+    #[error("the password cannot be checked")]
+    Password(#[source] PasswordError),
     #[error("too many passwords are being checked at once")]
     Busy,
+}
+
+impl From<PasswordError> for LoginError {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Hashing(HashingError::Busy) => Self::Busy,
+            error => Self::Password(error),
+        }
+    }
 }
 
 /// What became of e-mail and password.

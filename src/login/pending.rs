@@ -10,7 +10,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{
     clock::Clock,
-    credentials::totp::TotpSecret,
+    credentials::TotpSecret,
     database::{Database, DatabaseError},
     random::Random,
     sealing::Sealer,
@@ -85,13 +85,15 @@ impl PendingLogins {
             .bind(now.unix_millis())
             .execute(&mut *transaction)
             .await?;
-        sqlx::query("INSERT INTO pending_logins (id_hash, user_id, record, expires_at) VALUES ($1, $2, $3, $4)")
-            .bind(id.as_bytes().to_vec())
-            .bind(pending.user.as_str().to_owned())
-            .bind(self.sealer.seal(&["pending_logins", &id.to_hex()], &plain))
-            .bind(now.plus(LIFETIME).unix_millis())
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "INSERT INTO pending_logins (id_hash, user_id, record, expires_at) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(id.as_bytes().to_vec())
+        .bind(pending.user.as_str().to_owned())
+        .bind(self.sealer.seal(&["pending_logins", &id.to_hex()], &plain))
+        .bind(now.plus(LIFETIME).unix_millis())
+        .execute(&mut *transaction)
+        .await?;
         transaction.commit().await?;
         Ok(token)
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     secret::TokenHash,
-    sessions::Live,
+    sessions::{Level, Live, Session},
     web::{
         answer::{self, Answer, Problem},
         cookies,
@@ -91,9 +91,7 @@ impl Pages {
         clear_cookie(&mut answer, cookies::SESSION);
         clear_cookie(&mut answer, cookies::LOGIN);
         // What the browser kept of the portal is not for whoever uses it next.
-        answer
-            .headers_mut()
-            .insert("clear-site-data", HeaderValue::from_static("\"cache\", \"storage\""));
+        answer.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\", \"storage\""));
         Ok(answer)
     }
 
@@ -121,13 +119,20 @@ impl Pages {
     }
 }
 
+fn level(session: &Session) -> &'static str {
+    match session.level() {
+        Level::One => "one_factor",
+        Level::Two => "two_factor",
+    }
+}
+
 fn who(live: &Live) -> WhoAmI<'_> {
     let session = &live.session;
     WhoAmI {
         email: &session.email,
         groups: &session.groups,
-        level: session.level().as_str(),
+        level: level(session),
         expires_at: session.expires_at.to_string(),
-        amr: session.amr.iter().map(|method| method.as_str()).collect(),
+        amr: session.amr.iter().map(|method| method.amr()).collect(),
     }
 }

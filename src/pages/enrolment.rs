@@ -1,6 +1,7 @@
 //! The pages on which a device is bound and recovery codes are shown.
 
 use http::StatusCode;
+use secrecy::ExposeSecret as _;
 
 use super::{
     PageError, Pages,
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    credentials::devices::EnrolRefusal,
+    credentials::EnrolRefusal,
     login::{BindOutcome, Enrolment, Step},
     rollout::Requirement,
     secret::{Token, TokenHash},
@@ -141,16 +142,18 @@ impl Pages {
     ) -> Result<Answer, PageError> {
         let account = &enrolment.user.email;
         let uri = enrolment.secret.otpauth_uri(&self.issuer, account);
+        let uri = uri.expose_secret();
         let label = format!("QR code for {}, account {account}", self.issuer);
-        let qr_svg = QrSvg::draw(&uri, &label).map_err(PageError::Qr)?;
-        let key_groups = enrolment.secret.grouped();
+        let qr_svg = QrSvg::draw(uri, &label).map_err(PageError::Qr)?;
+        let grouped = enrolment.secret.grouped();
+        let key_groups: Vec<String> = grouped.expose_secret().split(' ').map(str::to_owned).collect();
         let csrf = self.csrf.token(&token.hash());
         let view = View::Enrol(Enrol {
             account,
             issuer: &self.issuer,
             qr_svg: &qr_svg,
             key_groups: &key_groups,
-            otpauth_uri: &uri,
+            otpauth_uri: uri,
             errors: page.errors,
             csrf: &csrf,
             rd: Some(return_to.as_str()).filter(|&path| path != "/"),
@@ -172,6 +175,7 @@ impl Pages {
         let Some(codes) = self.login.unseen_recovery_codes(&live.session, &visit.source()).await? else {
             return Ok(answer::see_other(return_to.as_str()));
         };
+        let codes: Vec<String> = codes.iter().map(|code| code.expose_secret().to_owned()).collect();
         let csrf = self.csrf.token(&live.session.id);
         let view = View::RecoveryCodes(RecoveryCodes {
             codes: &codes,
@@ -220,7 +224,9 @@ fn name_fault(name: &str) -> Option<EnrolErrors<'static>> {
 
 /// An instant in words: the date, and the time of day where the date alone would mislead.
 pub(super) fn date(instant: Timestamp) -> String {
-    let Ok(instant) = jiff::Timestamp::from_millisecond(instant.unix_millis()) else { return instant.to_string() };
+    let Ok(instant) = jiff::Timestamp::from_millisecond(instant.unix_millis()) else {
+        return instant.to_string();
+    };
     instant.strftime("%-d %B %Y, %H:%M UTC").to_string()
 }
 

@@ -99,7 +99,11 @@ impl Pages {
         if visit.is_embedded() {
             return Ok(self.message_page(StatusCode::FORBIDDEN, &visit.request_id));
         }
-        if visit.method == Method::POST { self.post(route, visit).await } else { self.show(route, &visit).await }
+        if visit.method == Method::POST {
+            self.post(route, visit).await
+        } else {
+            self.show(route, &visit).await
+        }
     }
 
     async fn show(&self, route: Route<'_>, visit: &Visit) -> Result<Answer, PageError> {

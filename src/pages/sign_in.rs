@@ -80,7 +80,11 @@ impl Pages {
         }
     }
 
-    pub(super) async fn show_second_factor(&self, visit: &Visit, factor: Factor) -> Result<Answer, PageError> {
+    pub(super) async fn show_second_factor(
+        &self,
+        visit: &Visit,
+        factor: Factor,
+    ) -> Result<Answer, PageError> {
         let Some(token) = visit.login_token() else { return Ok(self.start_over(visit)) };
         match self.login.progress(&token.hash()).await? {
             Some((pending, user)) if pending.step == Step::Code => {

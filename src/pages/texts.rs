@@ -39,6 +39,13 @@ pub const DEVICE_NAME_TAKEN: &str =
 pub const STORE_UNAVAILABLE: &str =
     "We cannot check who is signed in at the moment. Nothing is lost. Please try again in a minute.";
 
+/// Too many wrong codes in a row, by whoever has the password.
+pub const DEVICES_OFF: &str = "Too many wrong codes have been entered for this account, so its devices are switched off. Please ask support to reset them.";
+
+/// Putting the device off, from the mandatory date on.
+pub const MANDATORY_NOW: &str =
+    "A second factor is mandatory now, so this can no longer wait. Please set up your device.";
+
 /// Too many tries; says nothing about whether the account exists.
 pub fn throttled(minutes: u32) -> String {
     match minutes {

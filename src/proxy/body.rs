@@ -46,7 +46,9 @@ impl Body for RequestBody {
             Self::Stream { stream, identity, progress } => {
                 let frame = ready!(Pin::new(stream).poll_frame(cx));
                 progress.set(Instant::now());
-                Poll::Ready(frame.map(|frame| frame.map(|frame| without_forged_trailers(frame, Some(identity)))))
+                Poll::Ready(
+                    frame.map(|frame| frame.map(|frame| without_forged_trailers(frame, Some(identity)))),
+                )
             }
         }
     }

@@ -98,9 +98,9 @@ impl<T: AsyncWrite + Unpin> WatchedIo<T> {
         result
     }
 
-    /// The parser answers what it cannot read by itself, barely. Those bytes come while no request is in progress.
+    /// The parser answers what it cannot read by itself, barely. Those bytes come while the service answers nothing.
     fn replacement(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        if self.raw.is_none() || self.watch.is_busy() {
+        if self.raw.is_none() || self.watch.is_answering() {
             return None;
         }
         let status = bytes.strip_prefix(b"HTTP/1.1 4")?.get(..2)?;
@@ -153,6 +153,7 @@ impl<T: AsyncWrite + Unpin> Write for WatchedIo<T> {
         let flushed = Pin::new(&mut this.inner).poll_flush(cx);
         ready!(this.note(flushed))?;
         this.flushed = true;
+        this.watch.flushed();
         if let Some(interim) = this.watch.take_interim() {
             this.pending = interim;
             ready!(this.poll_pending(cx))?;

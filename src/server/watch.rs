@@ -73,6 +73,8 @@ pub(super) struct Watch {
     stage: AtomicU8,
     stage_since: AtomicU32,
     active: AtomicU32,
+    /// An answer of the service is in progress or not flushed yet.
+    answering: AtomicBool,
     /// When the peer stopped taking our bytes; zero while it takes them.
     blocked_since: AtomicU32,
     ambiguous: AtomicBool,
@@ -90,6 +92,7 @@ impl Watch {
             stage: AtomicU8::new(Stage::FirstByte as u8),
             stage_since: AtomicU32::new(since),
             active: AtomicU32::new(0),
+            answering: AtomicBool::new(false),
             blocked_since: AtomicU32::new(0),
             ambiguous: AtomicBool::new(false),
             expired: AtomicBool::new(false),
@@ -118,12 +121,21 @@ impl Watch {
     /// A request is being answered until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.active.store(self.active.load(Relaxed).saturating_add(1), Relaxed);
+        self.answering.store(true, Relaxed);
         self.enter(Stage::Busy);
         Busy(Arc::clone(self))
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        self.active.load(Relaxed) > 0
+    /// Whether what is written now is the service's, as opposed to the parser's own.
+    pub(super) fn is_answering(&self) -> bool {
+        self.answering.load(Relaxed)
+    }
+
+    /// Everything written so far has gone out.
+    pub(super) fn flushed(&self) {
+        if self.active.load(Relaxed) == 0 {
+            self.answering.store(false, Relaxed);
+        }
     }
 
     /// The socket did not take our bytes, or took some.

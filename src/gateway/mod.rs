@@ -211,7 +211,11 @@ impl Gateway {
 impl Service for Gateway {
     type Body = ClientBody;
 
-    async fn call(self: Rc<Self>, request: Request<Incoming>, connection: Rc<Connection>) -> Response<ClientBody> {
+    async fn call(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        connection: Rc<Connection>,
+    ) -> Response<ClientBody> {
         let mut note = Note::new(Rc::clone(&self), &request, self.request_id(), connection.peer().ip());
         let is_page = client::is_navigation(request.method(), request.headers());
         let wants_upgrade = request.headers().contains_key(header::UPGRADE);

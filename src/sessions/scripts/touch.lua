@@ -1,0 +1,10 @@
+-- KEYS: sessions. ARGV: inactivity, margin, then when each was seen. What is not there is not made.
+for at, key in ipairs(KEYS) do
+    local seen = tonumber(ARGV[at + 2])
+    local session = redis.call('HMGET', key, 'seen', 'expires')
+    if session[1] and tonumber(session[1]) < seen then
+        redis.call('HSET', key, 'seen', ARGV[at + 2])
+        local left = math.min(tonumber(session[2]) - seen, tonumber(ARGV[1]))
+        redis.call('PEXPIRE', key, string.format('%.0f', left + tonumber(ARGV[2])))
+    end
+end
