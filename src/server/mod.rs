@@ -2,6 +2,7 @@
 
 mod connection;
 mod counted;
+mod flow;
 mod io;
 mod listener;
 mod watch;

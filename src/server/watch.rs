@@ -26,7 +26,7 @@ impl Ticks {
         self.0.store(millis.max(1), Relaxed);
     }
 
-    fn now(&self) -> u32 {
+    pub(super) fn now(&self) -> u32 {
         self.0.load(Relaxed)
     }
 }
@@ -37,7 +37,7 @@ pub(super) struct Patience {
     first_byte: u32,
     head: u32,
     idle: u32,
-    stall: u32,
+    pub(super) stall: u32,
 }
 
 impl Patience {
