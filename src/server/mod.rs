@@ -3,6 +3,7 @@
 mod connection;
 mod counted;
 mod flow;
+mod frames;
 mod io;
 mod listener;
 mod watch;

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod deadlines;
 #[cfg(test)]
+mod floods;
+#[cfg(test)]
 mod request_gate;
 #[cfg(test)]
 mod request_gate_http2;

@@ -43,16 +43,22 @@ impl Forgery {
         Self { fields: owned(fields), ..Self::default() }
     }
 
-    fn frames(&self) -> Vec<u8> {
-        let mut frames = head(&self.fields, self.body.is_none() && self.trailers.is_empty());
+    /// The whole request on a stream.
+    pub(crate) fn frames_on(&self, stream: u32) -> Vec<u8> {
+        let mut frames = self.head_on(stream);
         if let Some(body) = &self.body {
             let end = if self.trailers.is_empty() { END_STREAM } else { 0 };
-            frames.extend(frame(DATA, end, 1, body.as_bytes()));
+            frames.extend(frame(DATA, end, stream, body.as_bytes()));
         }
         if !self.trailers.is_empty() {
-            frames.extend(head(&self.trailers, true));
+            frames.extend(head(&self.trailers, stream, true));
         }
         frames
+    }
+
+    /// What comes before its body.
+    pub(crate) fn head_on(&self, stream: u32) -> Vec<u8> {
+        head(&self.fields, stream, self.body.is_none() && self.trailers.is_empty())
     }
 }
 
@@ -61,7 +67,7 @@ pub(crate) fn owned(fields: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// Header fields as literals that are neither indexed nor compressed (RFC 7541 §6.2.2).
-fn head(fields: &[(String, String)], ends: bool) -> Vec<u8> {
+fn head(fields: &[(String, String)], stream: u32, ends: bool) -> Vec<u8> {
     let mut block = Vec::new();
     for text in fields.iter().flat_map(|(name, value)| [(true, name), (false, value)]) {
         let (is_name, text) = text;
@@ -78,7 +84,7 @@ fn head(fields: &[(String, String)], ends: bool) -> Vec<u8> {
     while let Some(piece) = pieces.next() {
         let end_headers = if pieces.peek().is_none() { END_HEADERS } else { 0 };
         let end_stream = if kind == HEADERS && ends { END_STREAM } else { 0 };
-        frames.extend(frame(kind, end_headers | end_stream, 1, piece));
+        frames.extend(frame(kind, end_headers | end_stream, stream, piece));
         kind = CONTINUATION;
     }
     frames
@@ -105,7 +111,7 @@ impl Browser {
         let (client, ours) = tokio::io::duplex(256 * 1024);
         let (from_client, mut to_client) = tokio::io::split(ours);
         let (mut from_gateway, to_gateway) = tokio::io::split(self.tls(&["h2"]).await);
-        let frames = forgery.frames();
+        let frames = forgery.frames_on(1);
         let pump = tokio::spawn(async move { replace_heads(from_client, to_gateway, &frames).await });
         let back = tokio::spawn(async move {
             let _ = tokio::io::copy(&mut from_gateway, &mut to_client).await;
