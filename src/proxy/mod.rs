@@ -5,14 +5,13 @@ mod request;
 mod response;
 mod tunnel;
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::{request::Reserved, tunnel::Tunnel};
+use self::{body::Progress, request::Reserved, tunnel::Tunnel};
 use crate::{
     gate::Identity,
     server::{Connection, Interim},
@@ -78,8 +77,9 @@ impl Proxy {
         let client = offered.is_some().then(|| request.on_upgrade());
         let interim = (request.version() == http::Version::HTTP_11).then(|| connection.interim()).flatten();
         let (mut rebuilt, incoming) = request::rebuild(request, &self.reserved, &additions);
-        let progress = Rc::new(Cell::new(Instant::now()));
-        if !http_body::Body::is_end_stream(&incoming) {
+        let is_empty = http_body::Body::is_end_stream(&incoming);
+        let progress = Progress::new(is_empty);
+        if !is_empty {
             *rebuilt.body_mut() = RequestBody::Stream {
                 stream: Stream::new(incoming, self.patience.stall),
                 identity: Rc::clone(&self.reserved),
@@ -89,7 +89,7 @@ impl Proxy {
         let (answer, lease) = self.send(rebuilt, interim.as_ref(), &progress).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (parts, incoming) = answer.into_parts();
-            let body = PortalBody::new(Stream::new(incoming, self.patience.stall), lease);
+            let body = PortalBody::new(Stream::new(incoming, self.patience.stall), lease, progress);
             return Ok(response::rebuild(parts, body).map(Some));
         }
         let Some((client, offered)) = client.zip(offered) else { return Err(ForwardError::Switch) };
@@ -100,7 +100,7 @@ impl Proxy {
         &self,
         mut request: Request<RequestBody>,
         interim: Option<&Interim>,
-        progress: &Cell<Instant>,
+        progress: &Progress,
     ) -> Result<(Response<Incoming>, Lease<RequestBody>), ForwardError> {
         let mut lease = self.pool.lease(false).await?;
         let repeatable =
@@ -110,7 +110,7 @@ impl Proxy {
             if let Some(interim) = interim.cloned() {
                 pass_interim_on(&mut request, interim);
             }
-            progress.set(Instant::now());
+            progress.made();
             let answer = lease.sender.try_send_request(request);
             let mut failed = match self.within_patience(answer, progress).await? {
                 Ok(answer) => return Ok((answer, lease)),
@@ -131,14 +131,14 @@ impl Proxy {
     async fn within_patience<T>(
         &self,
         answer: impl Future<Output = T>,
-        progress: &Cell<Instant>,
+        progress: &Progress,
     ) -> Result<T, ForwardError> {
         let mut answer = std::pin::pin!(answer);
         loop {
-            let deadline = progress.get() + self.patience.response;
+            let deadline = progress.last() + self.patience.response;
             match tokio::time::timeout_at(deadline, answer.as_mut()).await {
                 Ok(answer) => return Ok(answer),
-                Err(_) if progress.get() + self.patience.response > deadline => {}
+                Err(_) if progress.last() + self.patience.response > deadline => {}
                 Err(_) => return Err(ForwardError::Timeout(self.patience.response)),
             }
         }
