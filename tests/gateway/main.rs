@@ -5,6 +5,8 @@ mod deadlines;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
+mod forwarding;
+#[cfg(test)]
 mod request_gate;
 #[cfg(test)]
 mod request_gate_http2;
@@ -14,6 +16,8 @@ mod smoke;
 mod smuggling;
 #[cfg(test)]
 mod spoofing;
+#[cfg(test)]
+mod streaming;
 #[cfg(test)]
 #[expect(dead_code, reason = "each topic takes what it needs of the harness")]
 mod support;
