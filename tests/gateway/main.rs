@@ -7,6 +7,8 @@ mod floods;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod portal_faults;
+#[cfg(test)]
 mod request_gate;
 #[cfg(test)]
 mod request_gate_http2;
