@@ -23,3 +23,5 @@ mod streaming;
 #[cfg(test)]
 #[expect(dead_code, reason = "each topic takes what it needs of the harness")]
 mod support;
+#[cfg(test)]
+mod upgrade;
