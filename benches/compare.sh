@@ -172,6 +172,9 @@ upstreams = ["http://127.0.0.1:$origin_port"]
 [storage]
 database = "sqlite:$work/data/portcullis.db"
 key_file = "$work/data/portcullis.key"
+
+[log]
+access = false
 TEXT
     local email=bench@example.com password
     password=$(openssl rand -base64 24)

@@ -21,31 +21,33 @@ import urllib.parse
 COOKIE = "__Host-portcullis"
 
 
-class Form(html.parser.HTMLParser):
-    """What a login page holds: the hidden fields, and the key of an authenticator."""
+class Page(html.parser.HTMLParser):
+    """What the script needs of a login page: the form that posts to `path`, and the key of an authenticator."""
 
-    def __init__(self, page):
+    def __init__(self, text, path):
         super().__init__()
-        self.hidden, self.key, self._in_key = {}, None, None
-        self.feed(page)
+        self.path, self.action, self.hidden, self.key = path, None, {}, ""
+        self._in_form, self._in_key = False, None
+        self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
-        if tag == "input" and attributes.get("type") == "hidden":
+        action = attributes.get("action") or ""
+        # The first one counts: "Not now" is a second form of the same page.
+        if tag == "form" and self.action is None and urllib.parse.urlsplit(action).path == self.path:
+            self.action, self._in_form = action, True
+        if tag == "input" and attributes.get("type") == "hidden" and self._in_form:
             self.hidden[attributes.get("name")] = attributes.get("value") or ""
         if attributes.get("id") == "key":
-            # An input has its text as an attribute, anything else as content.
-            self._in_key = tag
-            self.key = attributes.get("value") or ""
-        link = attributes.get("href") or ""
-        if link.startswith("otpauth://") and not self.key:
-            self.key = urllib.parse.parse_qs(urllib.parse.urlsplit(link).query)["secret"][0]
+            self._in_key, self.key = tag, ""
 
-    def handle_data(self, text):
+    def handle_data(self, data):
         if self._in_key:
-            self.key += text
+            self.key += data
 
     def handle_endtag(self, tag):
+        if tag == "form":
+            self._in_form = False
         if tag == self._in_key:
             self._in_key = None
 
@@ -86,18 +88,19 @@ class Browser:
                     self.cookies[name] = morsel.value
         return answer.status, answer.headers.get("Location"), page
 
-    def form(self, path):
-        status, _, page = self.ask("GET", path)
-        if status != 200:
-            raise SystemExit(f"login: GET {path} was answered {status}")
-        return Form(page)
+    def open(self, path):
+        status, _, text = self.ask("GET", path)
+        page = Page(text, path)
+        if status != 200 or page.action is None:
+            raise SystemExit(f"login: GET {path} was answered {status}, or has no form that posts there")
+        return page
 
-    def submit(self, path, form, expected, **fields):
-        """Posts the form and insists on being sent to a path that begins with `expected`."""
-        status, location, _ = self.ask("POST", path, {**form.hidden, **fields})
+    def submit(self, page, expected, **fields):
+        """Posts the page's form and insists on being sent to a path that begins with `expected`."""
+        status, location, _ = self.ask("POST", page.action, {**page.hidden, **fields})
         to = urllib.parse.urlsplit(location or "").path
         if status != 303 or not to.startswith(expected):
-            raise SystemExit(f"login: POST {path} was answered {status} to {to!r}, not 303 to {expected!r}")
+            raise SystemExit(f"login: POST {page.path} was answered {status} to {to!r}, not 303 to {expected!r}")
 
 
 def totp(key, now):
@@ -116,15 +119,13 @@ def main():
     _, url, email, authority = sys.argv
     password = sys.stdin.read().rstrip("\n")
     browser = Browser(url, authority)
-    form = browser.form("/.portcullis/login")
-    browser.submit("/.portcullis/login", form, "/.portcullis/enrol", email=email, password=password)
-    form = browser.form("/.portcullis/enrol")
-    if not form.key:
+    page = browser.open("/.portcullis/login")
+    browser.submit(page, "/.portcullis/enrol", email=email, password=password)
+    page = browser.open("/.portcullis/enrol")
+    if not page.key:
         raise SystemExit("login: the enrolment page shows no key")
-    code = totp(form.key, time.time())
-    browser.submit("/.portcullis/enrol", form, "/.portcullis/recovery-codes", code=code, device_name="bench")
-    form = browser.form("/.portcullis/recovery-codes")
-    browser.submit("/.portcullis/recovery-codes", form, "/")
+    browser.submit(page, "/.portcullis/recovery-codes", code=totp(page.key, time.time()), device_name="bench")
+    browser.submit(browser.open("/.portcullis/recovery-codes"), "/")
     if COOKIE not in browser.cookies:
         raise SystemExit("login: no session cookie came")
     print(f"{COOKIE}={browser.cookies[COOKIE]}")

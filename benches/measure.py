@@ -150,10 +150,12 @@ def idle(url, count, pid):
     target = Target(url)
 
     def open_some(number):
-        connections = [target.connect() for _ in range(number)]
-        for connection in connections:
-            if target.ask(connection)[0] != 200:
-                raise SystemExit("measure: an idle connection was refused")
+        connections = []
+        for _ in range(number):
+            connections.append(target.connect())
+            # At once: a server need not wait long for a connection's first request.
+            if target.ask(connections[-1])[0] != 200:
+                raise SystemExit("measure: a connection was refused")
         return connections
 
     for connection in open_some(50):
