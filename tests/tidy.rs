@@ -14,8 +14,8 @@ const LAYERS: [(&str, &[&str]); 6] = [
     ("plumbing", &["telemetry", "web", "database", "redis_pool"]),
     ("facts", &["users", "access", "rollout", "throttle", "credentials", "sessions", "audit"]),
     ("judgement", &["identity", "gate", "login", "account"]),
-    ("surface", &["pages", "forward_auth", "upstream", "proxy", "tls", "server"]),
-    ("whole", &["gateway", "config", "app", "demo", "cli"]),
+    ("surface", &["pages", "forward_auth", "tls", "server", "upstream", "proxy"]),
+    ("whole", &["gateway", "config", "admin", "app", "demo", "cli"]),
 ];
 /// The layers that know nothing of HTTP's machinery.
 const PURE: [&str; 2] = ["facts", "judgement"];

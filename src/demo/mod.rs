@@ -40,7 +40,8 @@ pub struct Arguments {
 /// Runs the demonstration until `drain` is cancelled.
 pub async fn run(arguments: &Arguments, drain: CancellationToken) -> anyhow::Result<()> {
     let folder = Folder::create(&OsRandom).context("cannot make a temporary folder")?;
-    let portal = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot start the sample portal")?;
+    let portal =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot start the sample portal")?;
     let config = configure(folder.path(), arguments.port, portal.local_addr()?)?;
     let lines = log::init(&config.log)?;
     let app = match App::build(config, &lines).await {
@@ -50,7 +51,11 @@ pub async fn run(arguments: &Arguments, drain: CancellationToken) -> anyhow::Res
         built => built?,
     };
     let password = passphrase(&OsRandom);
-    let user = NewUser { email: EMAIL.into(), display_name: "Ada Lovelace".into(), groups: vec!["operators".into()] };
+    let user = NewUser {
+        email: EMAIL.into(),
+        display_name: "Ada Lovelace".into(),
+        groups: vec!["operators".into()],
+    };
     app.stores().administration.add_user(user, Some(SecretString::from(password.clone()))).await?;
 
     greet(arguments.port, &password, app.admin_address());

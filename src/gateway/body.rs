@@ -58,7 +58,7 @@ impl Note {
             request_id,
             client_ip: peer.to_canonical(),
             session: None,
-            decision: "refused",
+            decision: "refuse",
             status: StatusCode::OK,
             portal_took: None,
             closes: false,

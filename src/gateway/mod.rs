@@ -30,7 +30,10 @@ use crate::{
     random::Random,
     server::{Connection, Service},
     sessions::{Live, Sessions},
-    telemetry::{access_log::AccessLog, metrics::Metrics},
+    telemetry::{
+        access_log::AccessLog,
+        metrics::{Metrics, OpenConnection},
+    },
     web::{
         answer::Answer,
         client, cookies,
@@ -112,11 +115,11 @@ impl Gateway {
                 return self.forward(request, &identity, connection, note).await;
             }
             Decision::LogIn => {
-                note.decision = "log_in";
+                note.decision = "challenge";
                 self.shared.challenger.log_in(visitor)
             }
             Decision::BindDevice => {
-                note.decision = "bind_device";
+                note.decision = "challenge";
                 self.shared.challenger.bind_device(visitor)
             }
         };
@@ -128,8 +131,10 @@ impl Gateway {
         let Some(token) = cookies::token(request.headers(), cookies::SESSION) else { return Ok(None) };
         let id = token.hash();
         if let Some(live) = self.shared.sessions.cached(&id) {
+            self.shared.metrics.session_cache_hit();
             return Ok(Some(live));
         }
+        self.shared.metrics.session_cache_miss();
         let sessions = Arc::clone(&self.shared.sessions);
         let loaded = self.shared.control.spawn(async move { sessions.load(&id).await });
         Ok(loaded.await.map_err(Failure::Lost)??)
@@ -210,6 +215,7 @@ impl Gateway {
 
 impl Service for Gateway {
     type Body = ClientBody;
+    type Presence = OpenConnection;
 
     async fn call(
         self: Rc<Self>,
@@ -240,6 +246,10 @@ impl Service for Gateway {
             source => source,
         };
         Response::from_parts(parts, ClientBody::new(source, note))
+    }
+
+    fn connected(&self) -> OpenConnection {
+        self.shared.metrics.connection()
     }
 
     fn handshake_failed(&self) {

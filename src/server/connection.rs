@@ -90,6 +90,7 @@ impl Interim {
 
 /// Serves one accepted socket until it is closed.
 pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, peer: SocketAddr) {
+    let _presence = worker.service.connected();
     // A small answer must not wait for the acknowledgement of the one before it.
     let _ = socket.set_nodelay(true);
     let accept = TlsAcceptor::from(worker.tls()).accept(socket);
