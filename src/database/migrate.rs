@@ -5,7 +5,10 @@ use sqlx::{
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 
-const HISTORY: &[(i64, &str, &str)] = &[(1, "changes", include_str!("migrations/0001_changes.sql"))];
+const HISTORY: &[(i64, &str, &str)] = &[
+    (1, "changes", include_str!("migrations/0001_changes.sql")),
+    (4, "sessions", include_str!("migrations/0004_sessions.sql")),
+];
 
 pub(super) async fn run(pool: &AnyPool) -> Result<(), MigrateError> {
     let migrations = HISTORY

@@ -4,7 +4,8 @@
 //! deadline. A replica is no link, since it may lag behind its primary. Knows the prefix of our keys and the
 //! channel of changes, but not what is kept there.
 //!
-//! A user of Redis's ACL needs `~PREFIX*`, `&PREFIX*` and `+@read +@write +@scripting +@pubsub +@connection +role`.
+//! A user of Redis's ACL needs no more than
+//! `~PREFIX* &PREFIX* +@read +@write +@scripting +@pubsub +@connection -@dangerous +role`.
 
 mod link;
 #[cfg(test)]

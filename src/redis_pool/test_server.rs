@@ -35,22 +35,32 @@ impl RedisServer {
     }
 
     async fn launch(arguments: Vec<String>, encrypted: bool) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
         if encrypted {
             write_certificates(folder.path());
         }
-        let mut server = Self { process: None, port, arguments, encrypted, folder };
-        server.restart().await;
-        server
+        let mut server = Self { process: None, port: 0, arguments, encrypted, folder };
+        loop {
+            server.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            // Between our look at the port and its bind, another test's server may have taken it.
+            if server.try_start().await {
+                return server;
+            }
+        }
     }
 
     /// Starts it again on the same port, empty.
     pub(crate) async fn restart(&mut self) {
         self.kill();
+        assert!(self.try_start().await, "the port is still free");
+    }
+
+    async fn try_start(&mut self) -> bool {
+        let log = self.folder.path().join("log");
+        let _ = std::fs::remove_file(&log);
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]);
-        command.arg(self.folder.path());
+        command.arg(self.folder.path()).arg("--logfile").arg(&log);
         let port = self.port.to_string();
         if self.encrypted {
             command.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"]);
@@ -65,9 +75,15 @@ impl RedisServer {
             command.args(["--port", &port]);
         }
         command.args(&self.arguments).stdout(Stdio::null()).stderr(Stdio::null());
-        self.process = Some(command.spawn().expect("redis-server is installed"));
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        let process = self.process.insert(command.spawn().expect("redis-server is installed"));
+        loop {
+            if std::fs::read_to_string(&log).is_ok_and(|text| text.contains("Ready to accept connections")) {
+                return true;
+            }
+            if process.try_wait().unwrap().is_some() {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
