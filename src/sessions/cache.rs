@@ -175,6 +175,19 @@ impl Cache {
         self.register().doubted.insert(id);
     }
 
+    /// Drops the entries of these sessions, and doubts those that are in use.
+    pub(super) fn doubt_sessions(&self, ids: &[TokenHash]) {
+        let mut register = self.register();
+        for id in ids {
+            self.entries.remove(id);
+            if register.known.get(id).is_some_and(Known::in_use) {
+                register.doubted.insert(*id);
+            }
+        }
+        drop(register);
+        self.doubts.notify_one();
+    }
+
     /// Ends what is too old, doubts what seems idle here but may be in use elsewhere, and lets go of what nobody needs.
     pub(super) fn sweep(&self, now: Timestamp, limits: Limits) {
         let mut register = self.register();

@@ -17,7 +17,7 @@ mod steady;
 mod store;
 mod upkeep;
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{collections::HashSet, error::Error, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
@@ -50,7 +50,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a look-up starts over because what it looks up is being changed.
 const ATTEMPTS: usize = 5;
 /// How far the clocks of two gateways may be apart. What seems to come from a later future is refused.
-const SKEW: Duration = Duration::from_secs(60);
+const SKEW: Duration = Duration::from_mins(1);
 
 /// Which store keeps the sessions.
 #[derive(Clone, Debug)]
@@ -198,6 +198,8 @@ impl Sessions {
     pub async fn revoke_user(&self, user: &str) -> Result<usize, SessionError> {
         let ended = self.store.remove_user(user).await?;
         self.cache.end(&ended);
+        // The store may have lost sight of a session that we still remember.
+        self.cache.doubt_users(&HashSet::from([user.to_owned()]));
         Ok(ended.len())
     }
 

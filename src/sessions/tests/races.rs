@@ -43,7 +43,10 @@ impl SessionStore for Slow {
             answer
         })
     }
-    fn touch<'a>(&'a self, seen: &'a [(TokenHash, Timestamp)]) -> BoxFuture<'a, Result<(), SessionError>> {
+    fn touch<'a>(
+        &'a self,
+        seen: &'a [(TokenHash, Timestamp)],
+    ) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>> {
         self.store.touch(seen)
     }
     fn remove<'a>(&'a self, id: &'a TokenHash) -> BoxFuture<'a, Result<(), SessionError>> {
