@@ -1,1 +1,7 @@
-fn main() {}
+//! The whole gateway, in this process, before a recording portal: what goes in at the socket and what comes out.
+
+#[cfg(test)]
+mod smoke;
+#[cfg(test)]
+#[expect(dead_code, reason = "each topic takes what it needs of the harness")]
+mod support;
