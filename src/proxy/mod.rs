@@ -78,15 +78,16 @@ impl Proxy {
         let client = offered.is_some().then(|| request.on_upgrade());
         let interim = (request.version() == http::Version::HTTP_11).then(|| connection.interim()).flatten();
         let (mut rebuilt, incoming) = request::rebuild(request, &self.reserved, &additions);
-        let progress = Rc::new(Cell::new(Instant::now()));
+        let mut progress = None;
         if !http_body::Body::is_end_stream(&incoming) {
+            let progress = progress.insert(Rc::new(Cell::new(Instant::now())));
             *rebuilt.body_mut() = RequestBody::Stream {
                 stream: Stream::new(incoming, self.patience.stall),
                 identity: Rc::clone(&self.reserved),
-                progress: Rc::clone(&progress),
+                progress: Rc::clone(progress),
             };
         }
-        let (answer, lease) = self.send(rebuilt, interim.as_ref(), &progress).await?;
+        let (answer, lease) = self.send(rebuilt, interim.as_ref(), progress.as_deref()).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (parts, incoming) = answer.into_parts();
             let body = PortalBody::new(Stream::new(incoming, self.patience.stall), lease);
@@ -100,7 +101,7 @@ impl Proxy {
         &self,
         mut request: Request<RequestBody>,
         interim: Option<&Interim>,
-        progress: &Cell<Instant>,
+        progress: Option<&Cell<Instant>>,
     ) -> Result<(Response<Incoming>, Lease<RequestBody>), ForwardError> {
         let mut lease = self.pool.lease(false).await?;
         let repeatable =
@@ -110,7 +111,6 @@ impl Proxy {
             if let Some(interim) = interim.cloned() {
                 pass_interim_on(&mut request, interim);
             }
-            progress.set(Instant::now());
             let answer = lease.sender.try_send_request(request);
             let mut failed = match self.within_patience(answer, progress).await? {
                 Ok(answer) => return Ok((answer, lease)),
@@ -131,15 +131,18 @@ impl Proxy {
     async fn within_patience<T>(
         &self,
         answer: impl Future<Output = T>,
-        progress: &Cell<Instant>,
+        progress: Option<&Cell<Instant>>,
     ) -> Result<T, ForwardError> {
         let mut answer = std::pin::pin!(answer);
+        let mut since = Instant::now();
         loop {
-            let deadline = progress.get() + self.patience.response;
-            match tokio::time::timeout_at(deadline, answer.as_mut()).await {
-                Ok(answer) => return Ok(answer),
-                Err(_) if progress.get() + self.patience.response > deadline => {}
-                Err(_) => return Err(ForwardError::Timeout(self.patience.response)),
+            let deadline = since + self.patience.response;
+            if let Ok(answer) = tokio::time::timeout_at(deadline, answer.as_mut()).await {
+                return Ok(answer);
+            }
+            match progress.map(Cell::get) {
+                Some(last) if last > since => since = last,
+                Some(_) | None => return Err(ForwardError::Timeout(self.patience.response)),
             }
         }
     }

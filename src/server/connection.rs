@@ -1,6 +1,9 @@
 //! One connection from its first byte to its last: handshake, protocol, drain.
 
-use std::{convert::Infallible, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::poll_fn, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -19,7 +22,7 @@ use super::{
     Config, Service,
     counted::Counted,
     io::WatchedIo,
-    watch::{Busy, Ticks, Watch},
+    watch::{Busy, Watch},
     worker::Worker,
 };
 use crate::web::gate::{MOST_FIELDS, MOST_HEAD_BYTES};
@@ -127,7 +130,7 @@ async fn serve_http1<S: Service>(
         .max_buf_size(READ_AHEAD)
         .half_close(false);
     let served = builder.serve_connection(io, service(worker, connection)).with_upgrades();
-    drive(served, &watch, &worker.drain).await;
+    drive(served, &watch).await;
 }
 
 async fn serve_http2<S: Service>(
@@ -148,7 +151,7 @@ async fn serve_http2<S: Service>(
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     let served = builder.serve_connection(io, service(worker, connection));
-    drive(served, &watch, &worker.drain).await;
+    drive(served, &watch).await;
 }
 
 fn service<S: Service>(
@@ -201,21 +204,23 @@ where
 }
 
 /// Runs a protocol until it ends, its deadline passes, or a drain has run its course.
-async fn drive(served: impl Drain, watch: &Watch, drain: &CancellationToken) {
+async fn drive(served: impl Drain, watch: &Watch) {
     let mut served = std::pin::pin!(served);
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            biased;
-            // How a client's connection ends is the client's affair: the access log has told what it got.
-            _ = served.as_mut() => return,
-            expired = watch.woken() => if expired { return },
-            () = drain.cancelled(), if !draining => {
-                draining = true;
-                served.as_mut().drain();
-            }
+    let mut told = false;
+    poll_fn(|cx| {
+        watch.wakes(cx.waker());
+        if watch.is_draining() && !told {
+            told = true;
+            served.as_mut().drain();
         }
-    }
+        // How a client's connection ends is the client's affair: the access log has told what it got.
+        if served.as_mut().poll(cx).is_ready() || watch.is_expired() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// Runs HTTP/2's own tasks on the worker that accepted the connection.
@@ -228,11 +233,6 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks {
             task.await;
         });
     }
-}
-
-/// Makes the watch of a connection; the worker sweeps it from then on.
-pub(super) fn watch(ticks: &Arc<Ticks>) -> Arc<Watch> {
-    Watch::new(Arc::clone(ticks))
 }
 
 impl Config {
