@@ -14,7 +14,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioTimer;
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,8 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// What is held of one answer that an HTTP/2 peer does not take.
 const SEND_BUFFER: usize = 64 * 1024;
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
+    content-length: 52\r\nconnection: close\r\n\r\nThis port speaks HTTPS. Use https:// in the address.";
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -96,10 +98,15 @@ pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, 
     let _presence = worker.service.connected();
     // A small answer must not wait for the acknowledgement of the one before it.
     let _ = socket.set_nodelay(true);
-    let accept = TlsAcceptor::from(worker.tls()).accept(socket);
-    let Ok(Ok(stream)) = tokio::time::timeout(worker.config.handshake_timeout, Box::pin(accept)).await else {
-        worker.service.handshake_failed();
-        return;
+    let accept = TlsAcceptor::from(worker.tls()).accept(socket).into_fallible();
+    let accepted = tokio::time::timeout(worker.config.handshake_timeout, Box::pin(accept)).await;
+    let stream = match accepted {
+        Ok(Ok(stream)) => stream,
+        Ok(Err((error, socket))) => {
+            worker.service.handshake_failed();
+            return explain_tls(&error, socket).await;
+        }
+        Err(_) => return worker.service.handshake_failed(),
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let watch = worker.register();
@@ -113,6 +120,16 @@ pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, 
         Box::pin(serve_http2(&worker, stream, connection)).await;
     } else {
         Box::pin(serve_http1(&worker, stream, connection)).await;
+    }
+}
+
+/// Tells somebody who speaks plain HTTP to a TLS port what to do instead.
+async fn explain_tls(error: &std::io::Error, mut socket: TcpStream) {
+    let error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if matches!(error, Some(rustls::Error::InvalidMessage(_))) {
+        // The handshake had its time; these few bytes fit into the socket's buffer.
+        let _ = socket.try_write(PLAIN_HTTP);
+        let _ = socket.shutdown().await;
     }
 }
 
