@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Config, Service,
     counted::Counted,
+    flow::Newest,
     io::WatchedIo,
     watch::{Busy, Watch},
     worker::Worker,
@@ -146,7 +147,7 @@ async fn serve_http1<S: Service>(
         .max_header_size(MOST_HEAD_BYTES)
         .max_buf_size(READ_AHEAD)
         .half_close(false);
-    let served = builder.serve_connection(io, service(worker, connection)).with_upgrades();
+    let served = builder.serve_connection(io, service(worker, connection, None)).with_upgrades();
     drive(served, &watch).await;
 }
 
@@ -157,7 +158,8 @@ async fn serve_http2<S: Service>(
 ) {
     let watch = Arc::clone(&connection.watch);
     let io = WatchedIo::http2(stream, Arc::clone(&watch));
-    let mut builder = http2::Builder::new(LocalTasks);
+    let newest = Newest::default();
+    let mut builder = http2::Builder::new(LocalTasks { newest: newest.clone() });
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
@@ -167,24 +169,30 @@ async fn serve_http2<S: Service>(
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let served = builder.serve_connection(io, service(worker, connection));
+    let served = builder.serve_connection(io, service(worker, connection, Some(newest)));
     drive(served, &watch).await;
 }
 
 fn service<S: Service>(
     worker: &Rc<Worker<S>>,
     connection: Rc<Connection>,
+    newest: Option<Newest>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
     Response = Response<Counted<S::Body>>,
     Error = Infallible,
     Future = impl Future<Output = Result<Response<Counted<S::Body>>, Infallible>> + use<S>,
 > + use<S> {
-    let service = Rc::clone(&worker.service);
+    let worker = Rc::clone(worker);
     service_fn(move |request| {
         let busy: Busy = connection.watch.begin();
-        let answer = Rc::clone(&service).call(request, Rc::clone(&connection));
-        async move { Ok(answer.await.map(|body| Counted::new(body, busy))) }
+        let flow = newest.as_ref().map(|newest| {
+            let flow = worker.register_flow();
+            newest.put(Rc::clone(&flow));
+            flow
+        });
+        let answer = Rc::clone(&worker.service).call(request, Rc::clone(&connection));
+        async move { Ok(answer.await.map(|body| Counted::new(body, busy, flow))) }
     })
 }
 
@@ -240,15 +248,21 @@ async fn drive(served: impl Drain, watch: &Watch) {
     .await;
 }
 
-/// Runs HTTP/2's own tasks on the worker that accepted the connection.
-#[derive(Clone, Copy, Debug)]
-struct LocalTasks;
+/// Runs HTTP/2's own tasks, one a stream, on the worker that accepted the connection.
+#[derive(Clone, Debug)]
+struct LocalTasks {
+    newest: Newest,
+}
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks {
     fn execute(&self, task: F) {
-        tokio::task::spawn_local(async move {
+        let task = tokio::task::spawn_local(async move {
             task.await;
         });
+        // The service has been called for this stream just now, and for no other since.
+        if let Some(flow) = self.newest.take() {
+            flow.runs_in(task.abort_handle());
+        }
     }
 }
 

@@ -197,7 +197,10 @@ impl RequestGate {
         }
         // `host:443` is `host`; anything else that parses is another host, and what does not parse is none.
         let authority: Authority = named.parse().map_err(|_| Refusal::Host)?;
-        if named.contains('@') || authority.host().is_empty() || named.ends_with(':') {
+        let port = named.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':'));
+        let port_is_junk =
+            port.is_some_and(|port| port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()));
+        if named.contains('@') || authority.host().is_empty() || port_is_junk {
             return Err(Refusal::Host);
         }
         match named.strip_suffix(":443") {
@@ -365,6 +368,8 @@ mod tests {
             ((H1, "GET", "/", &[("host", "")], false), R::Host),
             ((H1, "GET", "/", &[("host", "a b")], false), R::Host),
             ((H1, "GET", "/", &[("host", "iot.example.com:")], false), R::Host),
+            ((H1, "GET", "/", &[("host", "iot.example.com:443x")], false), R::Host),
+            ((H1, "GET", "/", &[("host", "evil.example.com:+80")], false), R::Host),
             ((H1, "GET", "/", &[("host", "x@iot.example.com")], false), R::Host),
             ((H1, "GET", "/", &[("host", "evil.example.com")], false), R::Misdirected),
             ((H1, "GET", "/", &[("host", "iot.example.com:8443")], false), R::Misdirected),

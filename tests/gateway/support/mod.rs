@@ -4,6 +4,7 @@
 //! folder, and whatever was started has ended when its handle is dropped.
 
 pub(crate) mod browser;
+pub(crate) mod forged;
 pub(crate) mod log;
 pub(crate) mod phone;
 pub(crate) mod redis;
