@@ -26,7 +26,10 @@ use super::{
     watch::{Busy, Watch},
     worker::Worker,
 };
-use crate::web::gate::{MOST_FIELDS, MOST_HEAD_BYTES};
+use crate::web::{
+    gate::{MOST_FIELDS, MOST_HEAD_BYTES},
+    socket::Socket,
+};
 
 /// Most bytes that are read ahead on HTTP/1: a whole head fits.
 const READ_AHEAD: usize = MOST_HEAD_BYTES + 8 * 1024;
@@ -97,8 +100,8 @@ impl Interim {
 /// Serves one accepted socket until it is closed.
 pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, peer: SocketAddr) {
     let _presence = worker.service.connected();
-    // A small answer must not wait for the acknowledgement of the one before it.
-    let _ = socket.set_nodelay(true);
+    // Fails only for a socket that is gone already.
+    let Ok(socket) = Socket::new(socket) else { return };
     let accept = TlsAcceptor::from(worker.tls()).accept(socket).into_fallible();
     let accepted = tokio::time::timeout(worker.config.handshake_timeout, Box::pin(accept)).await;
     let stream = match accepted {
@@ -125,7 +128,7 @@ pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, 
 }
 
 /// Tells somebody who speaks plain HTTP to a TLS port what to do instead.
-async fn explain_tls(error: &std::io::Error, mut socket: TcpStream) {
+async fn explain_tls(error: &std::io::Error, mut socket: Socket) {
     let error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     if matches!(error, Some(rustls::Error::InvalidMessage(_))) {
         // The handshake had its time; these few bytes fit into the socket's buffer.
@@ -136,7 +139,7 @@ async fn explain_tls(error: &std::io::Error, mut socket: TcpStream) {
 
 async fn serve_http1<S: Service>(
     worker: &Rc<Worker<S>>,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Socket>,
     connection: Rc<Connection>,
 ) {
     let watch = Arc::clone(&connection.watch);
@@ -153,7 +156,7 @@ async fn serve_http1<S: Service>(
 
 async fn serve_http2<S: Service>(
     worker: &Rc<Worker<S>>,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Socket>,
     connection: Rc<Connection>,
 ) {
     let watch = Arc::clone(&connection.watch);
