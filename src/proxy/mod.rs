@@ -6,7 +6,6 @@ mod response;
 mod tunnel;
 
 use std::{
-    cell::Cell,
     future::poll_fn,
     pin::Pin,
     rc::Rc,
@@ -19,7 +18,7 @@ use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::{request::Reserved, tunnel::Tunnel};
+use self::{body::Progress, request::Reserved, tunnel::Tunnel};
 use crate::{
     gate::Identity,
     server::{Connection, Interim},
@@ -87,7 +86,7 @@ impl Proxy {
         let (mut rebuilt, incoming) = request::rebuild(request, &self.reserved, additions);
         let mut progress = None;
         if !http_body::Body::is_end_stream(&incoming) {
-            let progress = progress.insert(Rc::new(Cell::new(Instant::now())));
+            let progress = progress.insert(Progress::begin());
             *rebuilt.body_mut() = RequestBody::Stream {
                 stream: Stream::new(incoming, self.patience.stall),
                 identity: Rc::clone(&self.reserved),
@@ -97,7 +96,7 @@ impl Proxy {
         let (answer, lease) = self.send(rebuilt, interim.as_ref(), progress.as_deref()).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (parts, incoming) = answer.into_parts();
-            let body = PortalBody::new(Stream::new(incoming, self.patience.stall), lease);
+            let body = PortalBody::new(Stream::new(incoming, self.patience.stall), lease, progress);
             return Ok(response::rebuild(parts, body).map(Some));
         }
         let Some((client, offered)) = client.zip(offered) else { return Err(ForwardError::Switch) };
@@ -106,9 +105,9 @@ impl Proxy {
 
     async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         interim: Option<&Interim>,
-        progress: Option<&Cell<Instant>>,
+        progress: Option<&Progress>,
     ) -> Result<(Response<Incoming>, Lease<RequestBody>), ForwardError> {
         let mut lease = match self.pool.idle() {
             Some(lease) => lease,
@@ -120,7 +119,7 @@ impl Proxy {
         if let Some(interim) = interim.cloned() {
             pass_interim_on(&mut request, interim);
         }
-        let answer = lease.sender.try_send_request(request);
+        let answer = lease.sender.try_send_request(*request);
         match within(self.patience.response, &mut lease.timer, progress, answer).await? {
             Ok(answer) => Ok((answer, lease)),
             Err(failed) if lease.reused => {
@@ -137,7 +136,7 @@ impl Proxy {
         mut failed: TrySendError<Request<RequestBody>>,
         copy: Option<Box<Request<RequestBody>>>,
         interim: Option<&Interim>,
-        progress: Option<&Cell<Instant>>,
+        progress: Option<&Progress>,
     ) -> Result<(Response<Incoming>, Lease<RequestBody>), ForwardError> {
         let unsent = failed.take_message();
         let error = failed.into_error();
@@ -162,7 +161,7 @@ impl Proxy {
 async fn within<T>(
     patience: Duration,
     timer: &mut Pin<Box<Sleep>>,
-    progress: Option<&Cell<Instant>>,
+    progress: Option<&Progress>,
     answer: impl Future<Output = T>,
 ) -> Result<T, ForwardError> {
     let mut answer = std::pin::pin!(answer);
@@ -173,7 +172,7 @@ async fn within<T>(
         }
         loop {
             ready!(timer.as_mut().poll(cx));
-            let deadline = progress.map_or(started, |progress| progress.get().max(started)) + patience;
+            let deadline = progress.map_or(started, |progress| progress.last().max(started)) + patience;
             if Instant::now() >= deadline {
                 return Poll::Ready(Err(ForwardError::Timeout(patience)));
             }

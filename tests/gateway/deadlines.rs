@@ -182,7 +182,8 @@ fn endless() -> (Upstream, mpsc::UnboundedReceiver<()>) {
             return Some(exchange);
         }
         exchange.write("HTTP/1.1 200 OK\r\n\r\n").await?;
-        while exchange.write([b'x'; 16 * 1024]).await.is_some() {}
+        let piece = vec![b'x'; 16 * 1024];
+        while exchange.write(&piece).await.is_some() {}
         hung_up.send(()).unwrap();
         None
     });

@@ -11,6 +11,8 @@ mod request_gate_http2;
 #[cfg(test)]
 mod smoke;
 #[cfg(test)]
+mod smuggling;
+#[cfg(test)]
 mod spoofing;
 #[cfg(test)]
 #[expect(dead_code, reason = "each topic takes what it needs of the harness")]

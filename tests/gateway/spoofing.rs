@@ -102,8 +102,12 @@ async fn with_user() -> (TestGateway, Browser) {
 
 /// Requests with up to fifty spellings each.
 fn batches() -> Vec<String> {
-    let lines: Vec<String> = spellings().iter().map(|name| format!("{name}: eve\r\n")).collect();
-    lines.chunks(50).map(<[String]>::concat).collect()
+    spellings().chunks(50).map(lines).collect()
+}
+
+/// One field a name, all with the same lie.
+fn lines(names: &[String]) -> String {
+    names.iter().flat_map(|name| [name, ": eve\r\n"]).collect()
 }
 
 #[tokio::test]
@@ -173,7 +177,7 @@ async fn an_identity_in_a_trailer_never_reaches_the_portal() {
     let (gateway, browser) = with_user().await;
     for names in spellings().chunks(50) {
         let announced = names.join(", ");
-        let trailers: String = names.iter().map(|name| format!("{name}: eve\r\n")).collect();
+        let trailers = lines(names);
         gateway.upstream.forget();
         let request = format!(
             "POST / HTTP/1.1\r\nHost: {HOST}\r\nCookie: {}\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\n\

@@ -18,10 +18,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use portcullis::clock::{Clock as _, SystemClock, Timestamp};
 
-#[expect(unused_imports, reason = "for the topics")]
 pub(crate) use browser::{Answer, Browser, RawConnection};
 pub(crate) use test_gateway::{HOST, PASSWORD, TestGateway};
-#[expect(unused_imports, reason = "for the topics")]
 pub(crate) use upstream::{Exchange, Upstream};
 
 /// How long anything may take that a test waits for. Only a fault ever waits this long.
