@@ -14,24 +14,24 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     for address in app.addresses() {
         tracing::info!(%address, "listening");
     }
-    let drain = CancellationToken::new();
-    let stop = stop_on_signal(drain.clone())?;
-    let served = app.serve(drain).await;
-    stop.abort();
+    let served = app.serve(stop_on_signal()?).await;
     lines.flush(LAST_LINES);
     served
 }
 
-/// Begins the drain on SIGTERM and SIGINT.
-fn stop_on_signal(drain: CancellationToken) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+/// A token that is cancelled by SIGTERM or SIGINT.
+pub(super) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let drain = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(tokio::spawn(async move {
+    let told = drain.clone();
+    tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping: no new connections, those open may finish");
-        drain.cancel();
-    }))
+        told.cancel();
+    });
+    Ok(drain)
 }

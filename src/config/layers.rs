@@ -5,6 +5,7 @@
 
 use std::{
     ffi::OsString,
+    ops::Range,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -20,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Flag,
+    masking::mask,
     problems::{Place, Position, Problem, Problems, Severity},
     source::{SourceFile, parse_value},
     written::{Secret, Text},
@@ -34,6 +36,8 @@ pub(super) struct Layers {
     merged: Figment,
     values: Value,
     problems: Vec<Problem>,
+    /// What must not be shown of a file, beside the secrets that can be told by their names.
+    hidden: Vec<(PathBuf, Range<usize>)>,
     /// A file cannot be read or is no TOML: what seems to be missing may only be illegible.
     illegible: bool,
 }
@@ -65,6 +69,7 @@ impl Layers {
             merged: Figment::new(),
             values: Value::from(Dict::new()),
             problems: Vec::new(),
+            hidden: Vec::new(),
             illegible: false,
         };
         for path in files {
@@ -159,6 +164,9 @@ impl Layers {
     fn note_misfit(&mut self, error: &figment::Error) {
         let unknown = matches!(error.kind, Kind::UnknownField(..));
         let place = self.place(&error.path, unknown);
+        if unknown {
+            self.hide_value(&error.path);
+        }
         let message = match &error.kind {
             Kind::Message(message) => message.clone(),
             Kind::UnknownField(name, known) => format!("unknown key; {}", suggestion(name, known)),
@@ -278,10 +286,26 @@ impl Layers {
 
     /// Everything noted, split into whether it stops the start.
     pub(super) fn finish(self) -> (Problems, Problems) {
-        let sources = || self.files.iter().map(|file| (file.path.clone(), file.text())).collect();
+        let shown = |file: &SourceFile| {
+            let hidden = self.hidden.iter().filter(|(path, _)| *path == file.path);
+            let hidden: Vec<_> = hidden.map(|(_, range)| range.clone()).collect();
+            (file.path.clone(), mask(file.text(), &hidden))
+        };
+        let sources: Vec<_> = self.files.iter().map(shown).collect();
         let (faults, warnings) =
             self.problems.into_iter().partition(|problem| problem.severity == Severity::Fault);
-        (Problems::new(faults, sources()), Problems::new(warnings, sources()))
+        (Problems::new(faults, sources.clone()), Problems::new(warnings, sources))
+    }
+
+    /// A misspelt key may be that of a secret: what it is set to is not shown.
+    fn hide_value(&mut self, path: &[String]) {
+        for file in &self.files {
+            let spot = file.locate(path).filter(|spot| spot.depth == path.len());
+            // The span of a table with a header is that header, and stays.
+            if let Some(spot) = spot.filter(|spot| spot.value.start >= spot.key.end) {
+                self.hidden.push((file.path.clone(), spot.value));
+            }
+        }
     }
 
     fn source_of(&self, value: &Value) -> Option<&Source> {

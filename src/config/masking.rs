@@ -3,11 +3,13 @@
 //! Works on text rather than on parsed TOML, so that it also holds for a file with a syntax error; it would rather blot
 //! out too much. Every byte keeps its place.
 
+use std::ops::Range;
+
 /// The keys whose values are secrets end in this word. `password_file` does not.
 const SECRET_KEY: &str = "password";
 
-/// The same text with every secret replaced by asterisks, byte for byte.
-pub(super) fn mask(text: &str) -> String {
+/// The same text with every secret replaced by asterisks, byte for byte; and so is what stands in `hidden`.
+pub(super) fn mask(text: &str, hidden: &[Range<usize>]) -> String {
     let mut masked = String::with_capacity(text.len());
     let mut open = None;
     for line in text.split_inclusive('\n') {
@@ -21,6 +23,11 @@ pub(super) fn mask(text: &str) -> String {
             None => ["\"\"\"", "'''"].into_iter().find(|quotes| secret.matches(quotes).count() == 1),
             Some(quotes) => Some(quotes).filter(|quotes| !secret.contains(quotes)),
         };
+    }
+    for range in hidden {
+        let mut blotted = String::new();
+        blot(text.get(range.clone()).unwrap_or_default(), &mut blotted);
+        masked.replace_range(range.clone(), &blotted);
     }
     masked
 }
@@ -72,8 +79,9 @@ mod tests {
             ("a = \"http://h\" # mail x@y", "a = \"http://h\" # mail x@y"),
             ("password_file = \"run/secret\"", "password_file = \"run/secret\""),
         ] {
-            assert_eq!(mask(text), masked, "{text}");
-            assert_eq!(mask(text).len(), text.len(), "{text}");
+            assert_eq!(mask(text, &[]), masked, "{text}");
+            assert_eq!(mask(text, &[]).len(), text.len(), "{text}");
         }
+        assert_eq!(mask("é = \"ü\" # é", std::slice::from_ref(&(5..9))), "é = **** # é");
     }
 }

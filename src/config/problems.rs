@@ -1,6 +1,6 @@
 //! What is wrong or doubtful in the configuration: collected, put in order, and shown where it is written.
 //!
-//! The lines shown never hold a secret: they are masked before they are kept.
+//! Takes texts whose secrets are masked already, and shows nothing else.
 
 use std::{fmt, ops::Range, path::PathBuf};
 
@@ -8,8 +8,6 @@ use annotate_snippets::{
     AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str,
 };
 use serde::Serialize;
-
-use super::masking::mask;
 
 /// Whether a problem stops the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -80,9 +78,8 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// `sources` are the files in the order they were read.
-    pub(super) fn new(mut list: Vec<Problem>, sources: Vec<(PathBuf, &str)>) -> Self {
-        let sources: Vec<_> = sources.into_iter().map(|(path, text)| (path, mask(text))).collect();
+    /// `sources` are the files in the order they were read, their secrets masked.
+    pub(super) fn new(mut list: Vec<Problem>, sources: Vec<(PathBuf, String)>) -> Self {
         list.sort_by_key(|problem| match &problem.place {
             Place::File { path, position } => {
                 let file = sources.iter().position(|(source, _)| source == path).unwrap_or(sources.len());

@@ -303,7 +303,7 @@ fn the_report_shows_the_line_and_points_into_it() {
     let report = problems.render(false);
     assert!(report.contains("error: log.levle: unknown key; did you mean `level`?"), "{report}");
     assert!(report.contains("portcullis.toml:8:1"), "{report}");
-    assert!(report.contains("8 | levle = \"info\"\n  | ^^^^^"), "{report}");
+    assert!(report.contains("8 | levle = ******\n  | ^^^^^"), "{report}");
     assert!(report.contains("portcullis.toml:9:10"), "{report}");
     assert!(!report.contains('\x1b'), "{report}");
     assert!(problems.render(true).contains('\x1b'));
@@ -317,8 +317,10 @@ fn no_report_holds_a_secret() {
     assert_eq!(problems.iter().count(), 3, "{problems}");
     let unclosed =
         load(&format!("{LEAST}[sessions.redis]\npassword = \"canary\nuser = \"a\"\n")).unwrap_err();
-    let number = load_with(LEAST, &[("PORTCULLIS_SESSIONS__STORE", "redis://u:canary@h/x")]).unwrap_err();
-    for problems in [problems, unclosed, number] {
+    let misspelt =
+        load(&format!("{LEAST}[sessions.redis]\npasword = \"canary\"\nüser = '''canary'''\n")).unwrap_err();
+    let variable = load_with(LEAST, &[("PORTCULLIS_SESSIONS__STORE", "redis://u:canary@h/x")]).unwrap_err();
+    for problems in [problems, unclosed, misspelt, variable] {
         assert!(!format!("{problems} {problems:?}").contains("canary"), "{problems}");
     }
 }

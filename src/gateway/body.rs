@@ -58,7 +58,7 @@ impl Note {
             request_id,
             client_ip: peer.to_canonical(),
             session: None,
-            decision: "refused",
+            decision: "refuse",
             status: StatusCode::OK,
             portal_took: None,
             closes: false,
@@ -107,11 +107,11 @@ impl Drop for Note {
 /// An answer's body on its way to the client.
 pub struct ClientBody {
     source: Source,
-    note: Note,
+    note: Box<Note>,
 }
 
 impl ClientBody {
-    pub(super) fn new(source: Source, note: Note) -> Self {
+    pub(super) fn new(source: Source, note: Box<Note>) -> Self {
         Self { source, note }
     }
 }

@@ -56,6 +56,18 @@ impl Failure {
         }
     }
 
+    /// The word for it in the access log.
+    fn decision(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refuse",
+            Self::ForeignOrigin => "deny",
+            Self::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => "own",
+            Self::Session(_) | Self::Forward(_) | Self::Page(_) | Self::Identity(_) | Self::Lost(_) => {
+                "error"
+            }
+        }
+    }
+
     /// When it is worth asking again, in seconds.
     fn retry_after(&self) -> Option<u64> {
         match self {
@@ -81,6 +93,7 @@ impl Gateway {
     pub(super) fn rescue(&self, failure: &Failure, is_page: bool, note: &mut Note) -> Answer {
         let status = failure.status();
         note.closes = failure.closes();
+        note.decision = failure.decision();
         self.report(failure, note);
         let mut answer = if is_page {
             self.shared.pages.message_page(status, note.request_id())

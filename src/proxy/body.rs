@@ -30,12 +30,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// `has_ended` says that nothing follows the head.
-    pub(super) fn new(has_ended: bool) -> Rc<Self> {
-        Rc::new(Self { last: Cell::new(Instant::now()), has_ended: Cell::new(has_ended) })
+    pub(super) fn begin() -> Rc<Self> {
+        Rc::new(Self { last: Cell::new(Instant::now()), has_ended: Cell::new(false) })
     }
 
-    pub(super) fn made(&self) {
+    fn made(&self) {
         self.last.set(Instant::now());
     }
 
@@ -93,12 +92,13 @@ impl Body for RequestBody {
 pub struct PortalBody {
     stream: Stream,
     lease: Option<Lease<RequestBody>>,
-    upload: Rc<Progress>,
+    /// Absent when nothing followed the request's head.
+    upload: Option<Rc<Progress>>,
 }
 
 impl PortalBody {
     /// A body that has ended already frees its connection at once.
-    pub(super) fn new(stream: Stream, lease: Lease<RequestBody>, upload: Rc<Progress>) -> Self {
+    pub(super) fn new(stream: Stream, lease: Lease<RequestBody>, upload: Option<Rc<Progress>>) -> Self {
         let mut body = Self { stream, lease: Some(lease), upload };
         body.give_back_if_ended();
         body
@@ -109,7 +109,7 @@ impl PortalBody {
     fn give_back_if_ended(&mut self) {
         if self.stream.is_end_stream()
             && let Some(lease) = self.lease.take()
-            && self.upload.has_ended.get()
+            && self.upload.as_ref().is_none_or(|upload| upload.has_ended.get())
         {
             lease.give_back();
         }

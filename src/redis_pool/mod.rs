@@ -3,9 +3,6 @@
 //! While there is no link a command fails at once: nothing queues, and a caller never waits longer than the
 //! deadline. A replica is no link, since it may lag behind its primary. Knows the prefix of our keys and the
 //! channel of changes, but not what is kept there.
-//!
-//! A user of Redis's ACL needs no more than
-//! `~PREFIX* &PREFIX* +@read +@write +@scripting +@pubsub +@connection -@dangerous +role`.
 
 mod link;
 #[cfg(test)]
@@ -22,6 +19,9 @@ use self::link::{Dialer, Link};
 use crate::{errors::Chain, random::Random};
 
 /// Where Redis is.
+///
+/// A user of Redis's ACL needs no more than
+/// `~PREFIX* &PREFIX* +@read +@write +@scripting +@pubsub +@connection -@dangerous +role`.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `redis://[user[:password]@]host[:port][/database]` or `rediss://…`.

@@ -9,6 +9,8 @@ use crate::random::OsRandom;
 
 /// Long enough for a busy machine, and never waited for in full.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// For a machine that is busy with other tests.
+const SLACK: Duration = Duration::from_millis(250);
 
 async fn open(config: &Config) -> Result<RedisPool, RedisError> {
     RedisPool::open(config, Arc::new(OsRandom)).await
@@ -25,6 +27,17 @@ async fn until(pool: &RedisPool, wanted: impl Fn(&Result<(), RedisError>) -> boo
     .await
     .expect("the link changes its state");
     start.elapsed()
+}
+
+/// Whether commands fail without waiting: the fastest of five says that, and a busy machine does not.
+async fn is_down_at_once(pool: &RedisPool) -> bool {
+    let mut fastest = PATIENCE;
+    for _ in 0..5 {
+        let start = Instant::now();
+        assert!(matches!(pool.ping().await, Err(RedisError::Down)));
+        fastest = fastest.min(start.elapsed());
+    }
+    fastest < Duration::from_millis(50)
 }
 
 async fn next(news: &mut broadcast::Receiver<News>) -> News {
@@ -56,8 +69,8 @@ async fn a_wrong_password_is_a_clear_error_without_the_password() {
 
 #[tokio::test]
 async fn the_documented_acl_is_enough_and_less_is_refused() {
-    let acl =
-        "user gate on >pass ~portcullis:* &portcullis:* +@read +@write +@scripting +@pubsub +@connection";
+    let acl = "user gate on >pass ~portcullis:* &portcullis:* \
+               +@read +@write +@scripting +@pubsub +@connection -@dangerous";
     let words: Vec<_> = acl.split(' ').collect();
     let arguments = |more: &[&'static str]| {
         let mut all = vec!["--user"];
@@ -114,11 +127,9 @@ async fn a_killed_server_fails_fast_and_is_found_again_within_a_second() {
     server.kill();
     let start = Instant::now();
     assert!(pool.ping().await.is_err());
-    assert!(start.elapsed() < Duration::from_millis(350));
+    assert!(start.elapsed() < server.config().timeout + SLACK);
     until(&pool, |answer| matches!(answer, Err(RedisError::Down))).await;
-    let start = Instant::now();
-    assert!(pool.ping().await.is_err());
-    assert!(start.elapsed() < Duration::from_millis(50));
+    assert!(is_down_at_once(&pool).await);
 
     server.restart().await;
     assert!(until(&pool, Result::is_ok).await < Duration::from_secs(1));
@@ -133,10 +144,8 @@ async fn a_frozen_server_costs_one_deadline_and_then_nothing() {
     let start = Instant::now();
     let first = pool.ping().await;
     assert!(matches!(first, Err(RedisError::Slow | RedisError::Down)), "{first:?}");
-    assert!(start.elapsed() < Duration::from_millis(350), "{:?}", start.elapsed());
-    let start = Instant::now();
-    assert!(matches!(pool.ping().await, Err(RedisError::Down)));
-    assert!(start.elapsed() < Duration::from_millis(50), "{:?}", start.elapsed());
+    assert!(start.elapsed() < server.config().timeout + SLACK);
+    assert!(is_down_at_once(&pool).await);
 
     server.thaw();
     assert!(until(&pool, Result::is_ok).await < Duration::from_secs(1));
@@ -201,16 +210,17 @@ async fn messages_come_before_the_beat_that_vouches_for_them() {
 async fn a_new_connection_is_told_before_anything_it_vouches_for() {
     let mut server = RedisServer::start().await;
     let pool = open(&server.config()).await.unwrap();
-    until(&pool, Result::is_ok).await;
     let mut news = pool.news();
+    while !matches!(next(&mut news).await, News::Current(_)) {}
+    server.kill();
+    let killed = Instant::now();
     server.restart().await;
-    let restarted = Instant::now();
     loop {
         match next(&mut news).await {
             News::Reconnected => break,
-            News::Current(asked) => assert!(asked < restarted),
+            News::Current(asked) => assert!(asked < killed),
             News::Message(_) => {}
         }
     }
-    assert!(matches!(next(&mut news).await, News::Current(asked) if asked > restarted));
+    assert!(matches!(next(&mut news).await, News::Current(asked) if asked > killed));
 }

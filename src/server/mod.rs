@@ -76,6 +76,12 @@ pub trait Service: 'static {
         connection: Rc<Connection>,
     ) -> impl Future<Output = Response<Self::Body>> + 'static;
 
+    /// Held as long as a connection lasts.
+    type Presence;
+
+    /// A client has connected.
+    fn connected(&self) -> Self::Presence;
+
     /// A client did not finish the TLS handshake.
     fn handshake_failed(&self);
 }

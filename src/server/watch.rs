@@ -3,12 +3,15 @@
 //! Nothing here sets a timer a request. A connection notes its progress in atomics against a coarse clock, and each
 //! worker sweeps its connections a few times a second.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+    },
+    task::Waker,
 };
 
-use tokio::sync::Notify;
+use futures_util::task::AtomicWaker;
 
 use super::Config;
 
@@ -84,7 +87,8 @@ pub(super) struct Watch {
     /// Since the last sweep.
     idle_frames: AtomicU32,
     expired: AtomicBool,
-    wake: Notify,
+    draining: AtomicBool,
+    waker: AtomicWaker,
     has_interim: AtomicBool,
     interim: Mutex<Vec<u8>>,
 }
@@ -102,7 +106,8 @@ impl Watch {
             ambiguous: AtomicBool::new(false),
             idle_frames: AtomicU32::new(0),
             expired: AtomicBool::new(false),
-            wake: Notify::new(),
+            draining: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
             has_interim: AtomicBool::new(false),
             interim: Mutex::new(Vec::new()),
         })
@@ -183,21 +188,36 @@ impl Watch {
         let flooded = self.idle_frames.swap(0, Relaxed) > MOST_IDLE_FRAMES;
         if flooded || stalled || now.saturating_sub(self.stage_since.load(Relaxed)) >= stage_limit {
             self.expired.store(true, Relaxed);
-            self.wake.notify_one();
+            self.waker.wake();
         }
     }
 
-    /// Waits until the connection's task has something to look at besides its protocol; true: it is to be closed.
-    pub(super) async fn woken(&self) -> bool {
-        self.wake.notified().await;
+    /// Wakes `waker` when there is something to look at besides the protocol.
+    pub(super) fn wakes(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Whether the connection has overstayed and is to be closed.
+    pub(super) fn is_expired(&self) -> bool {
         self.expired.load(Relaxed)
+    }
+
+    /// Asks the connection to finish what it is doing and end.
+    pub(super) fn drain(&self) {
+        if !self.draining.swap(true, Relaxed) {
+            self.waker.wake();
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
     }
 
     /// Leaves an interim answer (1xx) to be written before the final one.
     pub(super) fn leave_interim(&self, wire: &[u8]) {
         self.interim.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(wire);
         self.has_interim.store(true, Relaxed);
-        self.wake.notify_one();
+        self.waker.wake();
     }
 
     /// Takes what [`Self::leave_interim`] left.

@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Config, Service,
-    connection::{self, serve},
+    connection::serve,
     flow::Flow,
     watch::{Patience, Ticks, Watch},
 };
@@ -77,6 +77,7 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
             )));
         }
         worker.drain.cancelled().await;
+        worker.watches.borrow().iter().filter_map(Weak::upgrade).for_each(|watch| watch.drain());
         for task in accepting {
             // It ends on the drain by itself; waiting frees the port before anything else.
             let _ = task.await;
@@ -96,7 +97,10 @@ impl<S: Service> Worker<S> {
 
     /// Starts watching a connection.
     pub(super) fn register(&self) -> Arc<Watch> {
-        let watch = connection::watch(&self.ticks);
+        let watch = Watch::new(Arc::clone(&self.ticks));
+        if self.drain.is_cancelled() {
+            watch.drain();
+        }
         self.watches.borrow_mut().push(Arc::downgrade(&watch));
         watch
     }

@@ -104,7 +104,7 @@ impl Cache {
         self.entries.remove(id);
     }
 
-    /// Makes the session known, which must come before asking the store for it: what is announced from then on finds it.
+    /// Makes the session known. Must come before asking the store for it, so that what is announced meanwhile finds it.
     pub(super) fn enrol(&self, id: &TokenHash) -> Arc<Pulse> {
         let mut register = self.register();
         let fresh = || Known { pulse: Arc::new(Pulse::new()), facts: None };
@@ -173,6 +173,19 @@ impl Cache {
     /// Puts back what could not be resolved.
     pub(super) fn still_doubted(&self, id: TokenHash) {
         self.register().doubted.insert(id);
+    }
+
+    /// Drops the entries of these sessions, and doubts those that are in use.
+    pub(super) fn doubt_sessions(&self, ids: &[TokenHash]) {
+        let mut register = self.register();
+        for id in ids {
+            self.entries.remove(id);
+            if register.known.get(id).is_some_and(Known::in_use) {
+                register.doubted.insert(*id);
+            }
+        }
+        drop(register);
+        self.doubts.notify_one();
     }
 
     /// Ends what is too old, doubts what seems idle here but may be in use elsewhere, and lets go of what nobody needs.

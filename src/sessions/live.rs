@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_session_is_over_at_the_very_instant_of_a_limit() {
-        let limits = Limits { inactivity: Duration::from_secs(60) };
+        let limits = Limits { inactivity: Duration::from_mins(1) };
         let at = Timestamp::from_unix_millis;
         assert!(!limits.over(at(0), at(100_000), at(59_999)));
         assert!(limits.over(at(0), at(100_000), at(60_000)));

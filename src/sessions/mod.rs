@@ -3,8 +3,8 @@
 //! A request asks [`Sessions::cached`] and, when that knows nothing, [`Sessions::load`]. What they hand out carries a
 //! token that is cancelled when the session ends. An error is a store that did not answer, never "no session".
 //!
-//! The cache is believed only while changes are heard of within a second (`feed`), and every use is checked against
-//! the limits by a clock that nobody gains from setting back (`steady`). Does not read cookies or decide who may do what.
+//! The cache is believed only while changes are heard of within a second (`feed`), and every use is checked against the
+//! limits by a clock that nobody gains from setting back (`steady`). Reads no cookies and decides nobody's rights.
 
 mod cache;
 mod feed;
@@ -17,7 +17,7 @@ mod steady;
 mod store;
 mod upkeep;
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{collections::HashSet, error::Error, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
@@ -50,7 +50,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a look-up starts over because what it looks up is being changed.
 const ATTEMPTS: usize = 5;
 /// How far the clocks of two gateways may be apart. What seems to come from a later future is refused.
-const SKEW: Duration = Duration::from_secs(60);
+const SKEW: Duration = Duration::from_mins(1);
 
 /// Which store keeps the sessions.
 #[derive(Clone, Debug)]
@@ -198,6 +198,8 @@ impl Sessions {
     pub async fn revoke_user(&self, user: &str) -> Result<usize, SessionError> {
         let ended = self.store.remove_user(user).await?;
         self.cache.end(&ended);
+        // The store may have lost sight of a session that we still remember.
+        self.cache.doubt_users(&HashSet::from([user.to_owned()]));
         Ok(ended.len())
     }
 
@@ -263,7 +265,7 @@ impl Sessions {
         timeout(PATIENCE, self.ask(id)).await.unwrap_or(Err(SessionError::Slow))
     }
 
-    /// Asks the store, and then whether the user may still be in. When there is no session, ends what is left of it here.
+    /// Asks the store, and then whether the user may still be in. Without a session, ends what is left of it here.
     async fn ask(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
         let pulse = self.cache.enrol(id);
         let answer = self.judge(id, &pulse).await;

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How much longer than its limits a session is kept: a gateway judges the limits, by its own clock.
-const MARGIN: Duration = Duration::from_secs(60);
+const MARGIN: Duration = Duration::from_mins(1);
 /// Sessions touched by one script, which keeps others waiting while it runs.
 const BATCH: usize = 100;
 
@@ -91,16 +91,18 @@ impl RedisSessions {
         }))
     }
 
-    async fn touch(&self, seen: &[(TokenHash, Timestamp)]) -> Result<(), RedisError> {
+    async fn touch(&self, seen: &[(TokenHash, Timestamp)]) -> Result<Vec<TokenHash>, RedisError> {
+        let mut missing = Vec::new();
         for batch in seen.chunks(BATCH) {
             let mut call = TOUCH.arg(millis(self.inactivity));
             call.arg(millis(MARGIN));
             for (id, at) in batch {
                 call.key(self.session_key(&id.to_hex())).arg(at.unix_millis());
             }
-            self.pool.invoke::<()>(&call).await?;
+            let places: Vec<usize> = self.pool.invoke(&call).await?;
+            missing.extend(places.iter().filter_map(|place| Some(batch.get(place.checked_sub(1)?)?.0)));
         }
-        Ok(())
+        Ok(missing)
     }
 
     async fn remove(&self, id: &TokenHash) -> Result<(), RedisError> {
@@ -112,7 +114,13 @@ impl RedisSessions {
     async fn remove_user(&self, user: &str) -> Result<Vec<TokenHash>, RedisError> {
         let ended: Vec<String> = self
             .pool
-            .invoke(REMOVE_USER.key(self.index_key(user)).arg(self.session_key("")).arg(self.pool.channel()))
+            .invoke(
+                REMOVE_USER
+                    .key(self.index_key(user))
+                    .arg(user)
+                    .arg(self.session_key(""))
+                    .arg(self.pool.channel()),
+            )
             .await?;
         Ok(ended.iter().filter_map(|id| parse_id(id)).collect())
     }
@@ -158,10 +166,7 @@ impl RedisSessions {
         hear(News::Gap);
         loop {
             hear(match news.recv().await {
-                Ok(redis_pool::News::Message(id)) => match parse_id(&id) {
-                    Some(id) => News::Changed(vec![Change::Session(id)]),
-                    None => News::Gap,
-                },
+                Ok(redis_pool::News::Message(text)) => News::Changed(vec![parse_change(&text)]),
                 Ok(redis_pool::News::Current(asked)) => News::Current(asked),
                 Ok(redis_pool::News::Reconnected) | Err(RecvError::Lagged(_)) => News::Gap,
                 // The pool is ours and still there, so that its news cannot end.
@@ -180,7 +185,10 @@ impl SessionStore for RedisSessions {
         self.load(id).err_into().boxed()
     }
 
-    fn touch<'a>(&'a self, seen: &'a [(TokenHash, Timestamp)]) -> BoxFuture<'a, Result<(), SessionError>> {
+    fn touch<'a>(
+        &'a self,
+        seen: &'a [(TokenHash, Timestamp)],
+    ) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>> {
         self.touch(seen).err_into().boxed()
     }
 
@@ -212,6 +220,15 @@ impl SessionStore for RedisSessions {
 
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A message names what it is about as our keys do. What makes no sense changes everything.
+fn parse_change(text: &str) -> Change {
+    match text.split_once(':') {
+        Some(("s", id)) => parse_id(id).map_or(Change::All, Change::Session),
+        Some(("u", user)) => Change::User(user.to_owned()),
+        _ => Change::All,
+    }
 }
 
 fn parse_id(hex: &str) -> Option<TokenHash> {
@@ -246,6 +263,16 @@ mod tests {
         assert_eq!(parse_id(&id.to_hex()), Some(id));
         for text in ["", "a7", &"+1".repeat(32), &"é".repeat(32), &id.to_hex()[1..]] {
             assert_eq!(parse_id(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_makes_no_sense_changes_everything() {
+        let id = TokenHash::from_bytes([0xa7; 32]);
+        assert_eq!(parse_change(&format!("s:{}", id.to_hex())), Change::Session(id));
+        assert_eq!(parse_change("u:a:b"), Change::User("a:b".into()));
+        for text in ["", "s", "s:", "s:a7", "x:y", &id.to_hex()] {
+            assert_eq!(parse_change(text), Change::All, "{text}");
         }
     }
 

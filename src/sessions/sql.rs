@@ -48,16 +48,24 @@ impl SqlSessions {
             .transpose()
     }
 
-    async fn touch(&self, seen: &[(TokenHash, Timestamp)]) -> Result<(), DatabaseError> {
+    async fn touch(&self, seen: &[(TokenHash, Timestamp)]) -> Result<Vec<TokenHash>, DatabaseError> {
+        let mut missing = Vec::new();
         let mut transaction = self.database.write().await?;
         for (id, at) in seen {
-            sqlx::query("UPDATE sessions SET last_seen = $2 WHERE id = $1 AND last_seen < $2")
-                .bind(bytes(id))
-                .bind(at.unix_millis())
-                .execute(&mut *transaction)
-                .await?;
+            let touched = sqlx::query(
+                "UPDATE sessions SET last_seen = CASE WHEN last_seen < $2 THEN $2 ELSE last_seen END \
+                 WHERE id = $1",
+            )
+            .bind(bytes(id))
+            .bind(at.unix_millis())
+            .execute(&mut *transaction)
+            .await?;
+            if touched.rows_affected() == 0 {
+                missing.push(*id);
+            }
         }
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        Ok(missing)
     }
 
     async fn remove(&self, id: &TokenHash) -> Result<(), DatabaseError> {
@@ -112,7 +120,10 @@ impl SessionStore for SqlSessions {
         self.load(id).err_into().boxed()
     }
 
-    fn touch<'a>(&'a self, seen: &'a [(TokenHash, Timestamp)]) -> BoxFuture<'a, Result<(), SessionError>> {
+    fn touch<'a>(
+        &'a self,
+        seen: &'a [(TokenHash, Timestamp)],
+    ) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>> {
         self.touch(seen).err_into().boxed()
     }
 

@@ -50,7 +50,7 @@ mod tests {
     use crate::clock::ManualClock;
 
     const START: Timestamp = Timestamp::from_unix_seconds(1_000_000);
-    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR: Duration = Duration::from_hours(1);
 
     #[test]
     fn a_clock_that_is_set_back_goes_on_all_the_same() {

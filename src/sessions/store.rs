@@ -28,8 +28,11 @@ pub trait SessionStore: Send + Sync {
     /// May still give a session whose limits are over.
     fn load<'a>(&'a self, id: &'a TokenHash) -> BoxFuture<'a, Result<Option<StoredSession>, SessionError>>;
 
-    /// Moves `last_seen` forward, never back, and of sessions that exist only.
-    fn touch<'a>(&'a self, seen: &'a [(TokenHash, Timestamp)]) -> BoxFuture<'a, Result<(), SessionError>>;
+    /// Moves `last_seen` forward, never back, and of sessions that exist only. Says which of them do not.
+    fn touch<'a>(
+        &'a self,
+        seen: &'a [(TokenHash, Timestamp)],
+    ) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>>;
 
     /// Ends one session. That there is none is announced as well.
     fn remove<'a>(&'a self, id: &'a TokenHash) -> BoxFuture<'a, Result<(), SessionError>>;

@@ -22,10 +22,10 @@ const SWEEP: Duration = Duration::from_secs(1);
 const FLUSH: Duration = Duration::from_secs(10);
 /// Uses written in one go.
 const BATCH: usize = 1000;
-const PURGE: Duration = Duration::from_secs(3600);
+const PURGE: Duration = Duration::from_hours(1);
 /// Sessions and announcements are kept for this long after they have become useless: a gateway whose clock is wrong
 /// must not erase what others still honour.
-const GRACE: Duration = Duration::from_secs(24 * 3600);
+const GRACE: Duration = Duration::from_hours(24);
 /// A clock that is set back by more than this is complained of.
 const STEP: Duration = Duration::from_secs(5);
 
@@ -110,11 +110,15 @@ impl Sessions {
         }
     }
 
-    /// Writes down the uses that the store does not know of; what fails is tried again the next time.
-    async fn flush(&self) {
+    /// Writes down the uses that the store does not know of; what fails is tried again the next time. That a session
+    /// is missing is how we learn that the store has lost it, which nobody announces.
+    pub(super) async fn flush(&self) {
         for batch in self.cache.unstored().chunks(BATCH) {
             match self.store.touch(batch).await {
-                Ok(()) => self.cache.stored(batch),
+                Ok(missing) => {
+                    self.cache.stored(batch);
+                    self.cache.doubt_sessions(&missing);
+                }
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "cannot write down when sessions were used");
                     return;

@@ -96,7 +96,7 @@ impl Line<'_> {
         fields.number("bytes_in", self.bytes_in);
         fields.number("bytes_out", self.bytes_out);
         if let Some(user) = self.user {
-            fields.string("user", user);
+            fields.string("user.name", user);
         }
         if let Some(session) = self.session {
             fields.session("session.id", session);
@@ -298,7 +298,7 @@ mod tests {
             line().render(Format::Text),
             "2026-03-02T00:00:00.040Z  ACCESS request.id=0a1b client.ip=192.0.2.1 method=GET host=iot.example.com \
              path=/sims query=true protocol=HTTP/2 status=200 duration_us=1234 bytes_in=0 bytes_out=5120 \
-             user=ada@example.com session.id=abababababababab decision=allow upstream=http://127.0.0.1:3000 \
+             user.name=ada@example.com session.id=abababababababab decision=allow upstream=http://127.0.0.1:3000 \
              upstream_duration_us=987\n"
         );
     }
@@ -352,7 +352,7 @@ mod tests {
         let evil = "a\" status=200\r\n\t\0\\ \x1b[31m\u{7f}\u{85}\u{2028}\u{202e}é";
         let line = Line { host: evil, user: Some(evil), target: evil, request_id: "", ..line() };
         let object: serde_json::Value = serde_json::from_str(&line.render(Format::Json)).unwrap();
-        assert_eq!((&object["host"], &object["user"]), (&evil.into(), &evil.into()));
+        assert_eq!((&object["host"], &object["user.name"]), (&evil.into(), &evil.into()));
         let text = line.render(Format::Text);
         assert!(
             text.contains(r#"host="a\" status=200\u000d\u000a\u0009\u0000\\ \u001b[31m\u007f"#),

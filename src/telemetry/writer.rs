@@ -113,7 +113,10 @@ fn gather(first: Entry, entries: &Receiver<Entry>, batch: &mut Vec<u8>) -> (u64,
 /// the marks that reverse the direction of text.
 pub(super) fn is_disruptive(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
 }
 
 #[cfg(test)]

@@ -2,16 +2,6 @@
 //!
 //! It knows nothing of the gateway: no login of its own, plain HTTP, and whatever `Remote-User` it receives it believes.
 //! Its state lives in memory and starts afresh each time.
-//!
-//! | path | what |
-//! |---|---|
-//! | `/`, `/sims?q=`, `/sims/{iccid}` | overview, search, one SIM; POST `action` (`rename`, `activate`, `suspend`) and `name` |
-//! | `/live`, `/ws/usage` | live usage over a WebSocket |
-//! | `/events`, `/sse/usage` | live usage as server-sent events |
-//! | `/upload`, `/download?bytes=` | counts and hashes a file of any size; sends one |
-//! | `/api/sims?q=`, `/api/sims/{iccid}`, `/api/whoami` | JSON |
-//! | `/preferences` | POST `theme`; kept in the portal's own cookie |
-//! | `/echo`, `/slow?ms=` | the request's head as received; an answer that takes its time |
 
 mod answer;
 mod assets;
@@ -71,6 +61,16 @@ const BUSIEST: usize = 5;
 /// # Errors
 ///
 /// A template that cannot be parsed.
+///
+/// | path | what |
+/// |---|---|
+/// | `/`, `/sims?q=`, `/sims/{iccid}` | overview, search, one SIM; POST `action` (`rename`, `activate`, `suspend`) and `name` |
+/// | `/live`, `/ws/usage` | live usage over a WebSocket |
+/// | `/events`, `/sse/usage` | live usage as server-sent events |
+/// | `/upload`, `/download?bytes=` | counts and hashes a file of any size; sends one |
+/// | `/api/sims?q=`, `/api/sims/{iccid}`, `/api/whoami` | JSON |
+/// | `/preferences` | POST `theme`; kept in the portal's own cookie |
+/// | `/echo`, `/slow?ms=` | the request's head as received; an answer that takes its time |
 pub async fn serve(listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
     let portal = Arc::new(Portal {
         pages: Pages::parse().map_err(io::Error::other)?,

@@ -4,4 +4,4 @@ redis.call('DEL', KEYS[1])
 if user then
     redis.call('ZREM', ARGV[2] .. user, ARGV[1])
 end
-redis.call('PUBLISH', ARGV[3], ARGV[1])
+redis.call('PUBLISH', ARGV[3], 's:' .. ARGV[1])

@@ -24,8 +24,8 @@ use crate::{
     redis_pool::{RedisPool, test_server::RedisServer},
 };
 
-const INACTIVITY: Duration = Duration::from_secs(3600);
-const EXPIRATION: Duration = Duration::from_secs(12 * 3600);
+const INACTIVITY: Duration = Duration::from_hours(1);
+const EXPIRATION: Duration = Duration::from_hours(12);
 const START: Timestamp = Timestamp::from_unix_seconds(1_700_000_000);
 /// What the product promises for the end of a session on every gateway.
 const BOUND: Duration = Duration::from_secs(1);
@@ -67,6 +67,8 @@ struct World {
     redis: Option<RedisServer>,
     clock: Arc<ManualClock>,
     people: Arc<People>,
+    /// The deadline of a command to Redis: longer than the product's, unless a test is about it.
+    deadline: Duration,
 }
 
 impl World {
@@ -80,6 +82,7 @@ impl World {
             redis,
             clock: Arc::new(ManualClock::at(START)),
             people: Arc::default(),
+            deadline: Duration::from_secs(5),
         };
         for user in ["ada", "bob"] {
             world.people.profiles.lock().unwrap().insert(user.into(), profile(user, &[]));
@@ -100,7 +103,8 @@ impl World {
         match &self.redis {
             None => Arc::new(SqlSessions::new(self.database().await, INACTIVITY, self.clock.clone())),
             Some(server) => {
-                let pool = RedisPool::open(&server.config(), Arc::new(OsRandom)).await.unwrap();
+                let config = redis_pool::Config { timeout: self.deadline, ..server.config() };
+                let pool = RedisPool::open(&config, Arc::new(OsRandom)).await.unwrap();
                 Arc::new(RedisSessions::new(Arc::new(pool), INACTIVITY))
             }
         }

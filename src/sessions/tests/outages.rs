@@ -4,25 +4,39 @@ use tokio::time::Instant;
 
 use super::*;
 
+/// The deadline of a command, as configured by default.
+const DEADLINE: Duration = Duration::from_millis(250);
+/// For a machine that is busy with other tests.
+const SLACK: Duration = Duration::from_millis(250);
+
 async fn fails(gateway: &Gateway, id: &TokenHash) -> bool {
     gateway.sessions.load(id).await.is_err()
 }
 
+/// Whether looking up fails each time, and without waiting: the fastest of five says that, and a busy machine does not.
+async fn fails_fast(gateway: &Gateway, id: &TokenHash) -> bool {
+    let mut fastest = PATIENCE;
+    for _ in 0..5 {
+        let start = Instant::now();
+        assert!(fails(gateway, id).await);
+        fastest = fastest.min(start.elapsed());
+    }
+    fastest < Duration::from_millis(50)
+}
+
 #[tokio::test]
 async fn a_killed_redis_is_an_error_and_an_empty_one_is_no_session() {
-    let mut world = World::new(Kind::Redis).await;
+    let mut world = World { deadline: DEADLINE, ..World::new(Kind::Redis).await };
     let gateway = world.gateway().await;
     let (cached, fresh) = (gateway.log_in("ada").await, gateway.log_in("ada").await);
     let open = gateway.live(&cached).await;
     world.redis().kill();
     let start = Instant::now();
     assert!(fails(&gateway, &fresh).await);
-    assert!(start.elapsed() < Duration::from_millis(350));
+    assert!(start.elapsed() < DEADLINE + SLACK);
     eventually("the cache is no longer believed", async || gateway.sessions.cached(&cached).is_none()).await;
     for id in [&cached, &fresh] {
-        let start = Instant::now();
-        assert!(fails(&gateway, id).await);
-        assert!(start.elapsed() < Duration::from_millis(50));
+        assert!(fails_fast(&gateway, id).await);
     }
     assert!(gateway.sessions.create(login("ada"), origin()).await.is_err());
     assert!(gateway.sessions.revoke(&cached).await.is_err());
@@ -40,17 +54,15 @@ async fn a_killed_redis_is_an_error_and_an_empty_one_is_no_session() {
 
 #[tokio::test]
 async fn a_frozen_redis_ends_trust_within_a_second_and_loses_nothing() {
-    let world = World::new(Kind::Redis).await;
+    let world = World { deadline: DEADLINE, ..World::new(Kind::Redis).await };
     let gateway = world.gateway().await;
     let id = gateway.log_in("ada").await;
     let open = gateway.live(&id).await;
     let server = world.redis.as_ref().unwrap();
     server.freeze();
     let distrust = eventually("distrust", async || gateway.sessions.cached(&id).is_none()).await;
-    assert!(distrust < BOUND + Duration::from_millis(100), "{distrust:?}");
-    let start = Instant::now();
-    assert!(fails(&gateway, &id).await);
-    assert!(start.elapsed() < Duration::from_millis(50), "{:?}", start.elapsed());
+    assert!(distrust < BOUND + SLACK, "{distrust:?}");
+    assert!(fails_fast(&gateway, &id).await);
 
     server.thaw();
     let back =
@@ -79,6 +91,41 @@ async fn an_end_that_was_missed_is_found_out_on_reconnecting() {
 }
 
 #[tokio::test]
+async fn sessions_that_the_store_has_lost_end_when_their_use_is_written_down() {
+    for kind in BOTH {
+        let world = World::new(kind).await;
+        let gateway = world.gateway().await;
+        let id = gateway.log_in("ada").await;
+        let open = gateway.live(&id).await;
+        match &world.redis {
+            Some(server) => server.command::<()>(&["FLUSHALL"]).await,
+            None => drop(sqlx::query("DELETE FROM sessions").execute(gateway.database.pool()).await.unwrap()),
+        }
+        world.clock.advance(INACTIVITY / 2);
+        assert!(gateway.sessions.cached(&id).is_some());
+        gateway.sessions.flush().await;
+        ended(&open).await;
+        assert!(gateway.is_out(&id).await);
+    }
+}
+
+#[tokio::test]
+async fn a_session_missing_from_its_users_index_ends_with_the_user() {
+    let world = World::new(Kind::Redis).await;
+    let (here, there) = (world.gateway().await, world.gateway().await);
+    let id = here.log_in("ada").await;
+    let open = [here.live(&id).await, there.live(&id).await];
+    // As a server does that is short of memory.
+    world.redis.as_ref().unwrap().command::<()>(&["DEL", "portcullis:u:ada"]).await;
+    here.sessions.revoke_user("ada").await.unwrap();
+    assert!(here.sessions.cached(&id).is_none());
+    for live in &open {
+        assert!(ended(live).await < BOUND);
+    }
+    assert!(here.is_out(&id).await && there.is_out(&id).await);
+}
+
+#[tokio::test]
 async fn a_message_that_makes_no_sense_makes_the_cache_forget_all() {
     let world = World::new(Kind::Redis).await;
     let gateway = world.gateway().await;
@@ -98,7 +145,7 @@ async fn a_change_feed_that_stops_ends_trust_within_a_second() {
         gateway.live(&id).await;
         gateway.database.close().await;
         let distrust = eventually("distrust", async || gateway.sessions.cached(&id).is_none()).await;
-        assert!(distrust < BOUND + Duration::from_millis(100), "{distrust:?}");
+        assert!(distrust < BOUND + SLACK, "{distrust:?}");
         // The store of the sessions answers, and is asked each time.
         gateway.live(&id).await;
         assert!(gateway.sessions.cached(&id).is_none());
