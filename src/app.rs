@@ -281,7 +281,8 @@ impl App {
         let service = move || {
             let pool = Pool::new(peers.clone(), connector.clone());
             tokio::task::spawn_local(tidy(Rc::downgrade(&pool)));
-            let proxy = Proxy::new(pool, Rc::new(shared.identity.clone()), patience);
+            let reserved = Rc::new(shared.identity.clone());
+            let proxy = Proxy::new(pool, reserved, Arc::clone(&shared.sessions), patience);
             Gateway::new(Arc::clone(&shared), proxy, &*random)
         };
         let served = self.bound.serve(tls, drain, service).await;

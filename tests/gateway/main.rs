@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod deadlines;
 #[cfg(test)]
+mod ended_sessions;
+#[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod forwarding;
