@@ -274,7 +274,7 @@ impl App {
                 metrics: Arc::clone(&self.environment.metrics),
                 drain: drain.clone(),
             };
-            tokio::spawn(Arc::new(admin).serve(listener));
+            tokio::spawn(Arc::new(admin).serve(listener, stop.clone()));
         }
         let (shared, random) = (self.shared, Arc::clone(&self.environment.random));
         let (peers, connector, patience) = (self.peers, self.connector, self.patience);

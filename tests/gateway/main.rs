@@ -11,9 +11,13 @@ mod forwarding;
 #[cfg(test)]
 mod portal_faults;
 #[cfg(test)]
+mod protocols;
+#[cfg(test)]
 mod request_gate;
 #[cfg(test)]
 mod request_gate_http2;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod smoke;
 #[cfg(test)]
