@@ -79,6 +79,20 @@ impl Browser {
         Self { protocol: Protocol::Http2, idle: Mutex::default(), ..self }
     }
 
+    /// The same browser, cookies included, where the site is to be found now.
+    #[must_use]
+    pub(crate) fn moved_to(self, surroundings: &Arc<Surroundings>) -> Self {
+        Self { surroundings: Arc::clone(surroundings), idle: Mutex::default(), ..self }
+    }
+
+    /// Another window or a look at it later: the same cookies from here on, apart from then on.
+    #[must_use]
+    pub(crate) fn copy(&self) -> Self {
+        let cookies = Mutex::new(self.cookies.lock().unwrap().clone());
+        let surroundings = Arc::clone(&self.surroundings);
+        Self { surroundings, protocol: self.protocol, cookies, idle: Mutex::default() }
+    }
+
     // --- Cookies.
 
     pub(crate) fn cookie(&self, name: &str) -> Option<String> {
@@ -303,8 +317,17 @@ impl Browser {
         answer
     }
 
-    fn phone(&self, email: &str) -> Option<Phone> {
-        self.surroundings.phones.lock().unwrap().get(email).cloned()
+    /// The phone with which a user logs in, once they have enrolled.
+    pub(crate) fn phone(&self, email: &str) -> Option<Phone> {
+        self.phones().lock().unwrap().get(email).cloned()
+    }
+
+    pub(super) fn phones(&self) -> &Phones {
+        &self.surroundings.phones
+    }
+
+    pub(crate) fn clock(&self) -> Arc<ManualClock> {
+        Arc::clone(&self.surroundings.clock)
     }
 }
 
@@ -374,7 +397,7 @@ impl Answer {
     }
 }
 
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     let mut text = text.to_owned();
     for (escaped, plain) in
         [("&quot;", "\""), ("&#x27;", "'"), ("&#x2f;", "/"), ("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")]

@@ -4,8 +4,10 @@
 //! folder, and whatever was started has ended when its handle is dropped.
 
 pub(crate) mod browser;
+pub(crate) mod forms;
 pub(crate) mod log;
 pub(crate) mod phone;
+pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod test_gateway;
 pub(crate) mod upstream;
@@ -18,7 +20,8 @@ use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use portcullis::clock::{Clock as _, SystemClock, Timestamp};
 
 #[expect(unused_imports, reason = "for the topics")]
-pub(crate) use browser::{Answer, Browser, RawConnection};
+pub(crate) use browser::RawConnection;
+pub(crate) use browser::{Answer, Browser};
 pub(crate) use test_gateway::{HOST, PASSWORD, TestGateway};
 #[expect(unused_imports, reason = "for the topics")]
 pub(crate) use upstream::{Exchange, Upstream};
@@ -47,6 +50,15 @@ pub(crate) fn within<T>(limit: Duration, event: impl Future<Output = T>) -> impl
         let happened = tokio::time::timeout(limit, event).await;
         happened.unwrap_or_else(|_| panic!("{place}: nothing happened within {limit:?}"))
     }
+}
+
+/// How long it takes until `state` holds. It is asked for again and again; the test fails when that takes too long.
+pub(crate) async fn soon(limit: Duration, what: &str, mut state: impl AsyncFnMut() -> bool) -> Duration {
+    let start = tokio::time::Instant::now();
+    while !state().await {
+        assert!(start.elapsed() < limit, "within {limit:?}: {what}");
+    }
+    start.elapsed()
 }
 
 /// The time at which gateways start.
