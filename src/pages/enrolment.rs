@@ -80,7 +80,12 @@ impl Pages {
             self.login.bind(&id, form.value("code"), name, &source).await?
         };
         match outcome {
-            BindOutcome::Finished(login) => Ok(finished(&login, &return_to)),
+            BindOutcome::Finished(login) => {
+                // Whoever adds a further device comes from their own page, unless they say otherwise.
+                let adds = visit.full_session().is_some() && return_to == ReturnTo::default();
+                let return_to = if adds { ReturnTo::parse(paths::ACCOUNT) } else { return_to };
+                Ok(finished(&login, &return_to))
+            }
             BindOutcome::Over => self.bind_is_over(&visit, &id).await,
             BindOutcome::Mandatory => {
                 let errors = EnrolErrors { form: Some(texts::MANDATORY_NOW), ..EnrolErrors::default() };

@@ -32,11 +32,14 @@ pub(super) enum Factor {
 impl Pages {
     pub(super) fn show_login(&self, visit: &Visit) -> Answer {
         let return_to = visit.return_to();
-        // `again` asks somebody who is signed in to prove it once more.
-        if visit.session.is_some() && !visit.has_flag("again") {
+        if visit.session.is_some() && !visit.is_again() {
             return answer::redirect(StatusCode::FOUND, return_to.as_str());
         }
-        let notice = visit.has_flag("expired").then_some(texts::LOGIN_TIMED_OUT);
+        let notice = if visit.has_flag("expired") {
+            Some(texts::LOGIN_TIMED_OUT)
+        } else {
+            visit.is_again().then_some(texts::SIGN_IN_AGAIN)
+        };
         self.login_page(visit, &return_to, LoginPage { notice, ..LoginPage::default() })
     }
 
@@ -48,7 +51,7 @@ impl Pages {
         // Another tab was faster: there is nothing left to do, and no password to check.
         if let Some(live) = &visit.session
             && CanonicalName::parse(email).is_some_and(|name| name.as_str() == live.session.name)
-            && !visit.has_flag("again")
+            && !visit.is_again()
         {
             return Ok(answer::see_other(return_to.as_str()));
         }
@@ -175,6 +178,7 @@ impl Pages {
             error: page.error,
             notice: page.notice,
             csrf: &csrf,
+            again: visit.is_again(),
             rd: Some(return_to.as_str()).filter(|&path| path != "/"),
         });
         let mut answer = answer::html(page.status, self.templates.render(&view));

@@ -20,6 +20,10 @@ pub const WRONG_RECOVERY_CODE: &str = "That recovery code did not work. Please c
 pub const LOGIN_TIMED_OUT: &str =
     "Signing in took too long, so we stopped it to keep your account safe. Please sign in again.";
 
+/// On the login page, before somebody who signed in a while ago may add a device.
+pub const SIGN_IN_AGAIN: &str =
+    "You signed in a while ago. Before you can add a device, please sign in once more.";
+
 /// On the login page, when a session has ended.
 pub const SESSION_ENDED: &str =
     "Your session has ended. Sign in again and you will be back on the page you asked for.";

@@ -35,6 +35,8 @@ pub struct Login<'a> {
     /// Why the user is here, when that is no fault of what was typed.
     pub notice: Option<&'a str>,
     pub csrf: &'a str,
+    /// Whether somebody who is signed in proves it once more.
+    pub again: bool,
     /// The page first asked for, as in every view that has it.
     pub rd: Option<&'a str>,
 }

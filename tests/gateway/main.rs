@@ -1,6 +1,8 @@
 //! The whole gateway, in this process, before a recording portal: what goes in at the socket and what comes out.
 
 #[cfg(test)]
+mod devices;
+#[cfg(test)]
 mod smoke;
 #[cfg(test)]
 #[expect(dead_code, reason = "each topic takes what it needs of the harness")]
