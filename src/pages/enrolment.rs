@@ -18,6 +18,7 @@ use crate::{
     login::{BindOutcome, Enrolment, Step},
     rollout::Requirement,
     secret::{Token, TokenHash},
+    sessions::Session,
     web::{
         answer::{self, Answer},
         cookies,
@@ -176,26 +177,37 @@ impl Pages {
     /// The codes that nobody has confirmed to have seen; the same ones on every look until then.
     pub(super) async fn show_recovery_codes(&self, visit: &Visit) -> Result<Answer, PageError> {
         let Some(live) = visit.full_session() else { return Ok(self.start_over(visit)) };
+        self.recovery_codes_page(visit, &live.session, StatusCode::OK, None).await
+    }
+
+    async fn recovery_codes_page(
+        &self,
+        visit: &Visit,
+        session: &Session,
+        status: StatusCode,
+        error: Option<&'static str>,
+    ) -> Result<Answer, PageError> {
         let return_to = visit.return_to();
-        let Some(codes) = self.login.unseen_recovery_codes(&live.session, &visit.source()).await? else {
+        let Some(codes) = self.login.unseen_recovery_codes(session, &visit.source()).await? else {
             return Ok(answer::see_other(return_to.as_str()));
         };
         let codes: Vec<String> = codes.iter().map(|code| code.expose_secret().to_owned()).collect();
-        let csrf = self.csrf.token(&live.session.id);
+        let csrf = self.csrf.token(&session.id);
         let view = View::RecoveryCodes(RecoveryCodes {
             codes: &codes,
+            error,
             csrf: &csrf,
             rd: Some(return_to.as_str()).filter(|&path| path != "/"),
         });
-        Ok(answer::html(StatusCode::OK, self.templates.render(&view)))
+        Ok(answer::html(status, self.templates.render(&view)))
     }
 
     pub(super) async fn post_recovery_codes(&self, mut visit: Visit) -> Result<Answer, PageError> {
         let form = visit.form().await?;
         let Some(live) = visit.full_session() else { return Ok(self.start_over(&visit)) };
         if !self.is_session_form(&live.session.id, form.value("csrf")) {
-            let path = visit.return_to().append_to(paths::RECOVERY_CODES);
-            return Ok(answer::see_other(&path));
+            let error = Some(texts::FORM_OUT_OF_DATE);
+            return self.recovery_codes_page(&visit, &live.session, StatusCode::FORBIDDEN, error).await;
         }
         self.login.acknowledge_recovery_codes(&live.session, &visit.source()).await?;
         Ok(answer::see_other(visit.return_to().as_str()))

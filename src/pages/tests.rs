@@ -65,7 +65,7 @@ impl Filling {
                 device_name: text,
                 invite: Some(Invite { date: text.into(), days_left: 3 }),
             }),
-            View::RecoveryCodes(RecoveryCodes { codes: &self.list, csrf: text, rd: some }),
+            View::RecoveryCodes(RecoveryCodes { codes: &self.list, error: some, csrf: text, rd: some }),
             View::Account(Account {
                 email: text,
                 signed_in_since: text,
@@ -339,7 +339,10 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
         ("enrol-error", View::Enrol(Enrol { errors: wrong, device_name: "Work phone", ..page() })),
         ("enrol-name-error", View::Enrol(Enrol { errors: unnamed, device_name: "Work phone", ..page() })),
         ("enrol-invite", View::Enrol(Enrol { invite: invite(), ..page() })),
-        ("recovery-codes", View::RecoveryCodes(RecoveryCodes { codes: &filling.codes, csrf, rd })),
+        (
+            "recovery-codes",
+            View::RecoveryCodes(RecoveryCodes { codes: &filling.codes, error: None, csrf, rd }),
+        ),
         ("account", account(&filling.devices, &filling.sessions, 8)),
         ("account-bare", account(&[], &filling.sessions[..1], 2)),
         ("signed-out", View::SignedOut),

@@ -2,7 +2,10 @@
 //!
 //! Handlers choose among these and write no text of their own. What a page always says stands in its template.
 
-use super::views::{Action, Message};
+use super::{
+    route::paths,
+    views::{Action, Message},
+};
 
 pub const WRONG_CREDENTIALS: &str = "That e-mail and password do not match. Please check both and try again.";
 
@@ -59,6 +62,20 @@ pub fn throttled(minutes: u32) -> String {
 }
 
 impl<'a> Message<'a> {
+    /// Signing out with a form that was not made for this session.
+    pub(super) fn still_signed_in(request_id: &'a str) -> Self {
+        Self {
+            title: "You are still signed in",
+            text:
+                "That form was out of date, so nothing has been sent. You can sign out on your account page."
+                    .into(),
+            status: 403,
+            request_id: Some(request_id),
+            retry: false,
+            action: Some(Action { label: "Go to your account", path: paths::ACCOUNT }),
+        }
+    }
+
     /// The page for an answer without a page of its own. An unlisted status gets the words of its class.
     ///
     /// For a `429` whose end is known, replace `text` by [`throttled`].

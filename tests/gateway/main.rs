@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod devices;
 #[cfg(test)]
+mod login;
+#[cfg(test)]
 mod smoke;
 #[cfg(test)]
 #[expect(dead_code, reason = "each topic takes what it needs of the harness")]
