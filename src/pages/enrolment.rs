@@ -7,7 +7,7 @@ use super::{
     PageError, Pages,
     qr::QrSvg,
     route::paths,
-    sign_in::{finished, minutes, page_of},
+    sign_in::{finished, minutes, page_of, start_over},
     texts,
     views::{DEVICE_NAME_LIMIT, Enrol, EnrolErrors, Invite, RecoveryCodes, View},
     visit::{Visit, set_cookie},
@@ -45,13 +45,13 @@ impl Pages {
                 return self.enrol_page(&token, &return_to, &enrolment, EnrolPage::default());
             }
         }
-        let Some(live) = &visit.session else { return Ok(self.start_over(visit)) };
+        let Some(live) = &visit.session else { return Ok(start_over(visit)) };
         if visit.full_session().is_some() && self.clock.now().since(live.session.created_at) > FRESH {
             let again = format!("{}?rd={}&again=1", paths::LOGIN, paths::ENROL);
             return Ok(answer::redirect(StatusCode::FOUND, &again));
         }
         let Some(token) = self.login.begin_device(&live.session).await? else {
-            return Ok(self.start_over(visit));
+            return Ok(start_over(visit));
         };
         let mut answer = match self.login.enrolment(&token.hash(), &visit.source()).await? {
             Some(enrolment) => self.enrol_page(&token, &return_to, &enrolment, EnrolPage::default())?,
@@ -64,7 +64,7 @@ impl Pages {
     pub(super) async fn post_enrol(&self, mut visit: Visit) -> Result<Answer, PageError> {
         let form = visit.form().await?;
         let return_to = visit.return_to();
-        let Some(token) = visit.login_token() else { return Ok(self.start_over(&visit)) };
+        let Some(token) = visit.login_token() else { return Ok(start_over(&visit)) };
         let id = token.hash();
         if !self.is_own_form(&visit, form.value("csrf")) {
             let errors = EnrolErrors { form: Some(texts::FORM_OUT_OF_DATE), ..EnrolErrors::default() };
@@ -119,7 +119,7 @@ impl Pages {
     async fn bind_is_over(&self, visit: &Visit, id: &TokenHash) -> Result<Answer, PageError> {
         Ok(match self.login.progress(id).await? {
             Some((pending, _)) => answer::see_other(&visit.return_to().append_to(page_of(pending.step))),
-            None => self.start_over(visit),
+            None => start_over(visit),
         })
     }
 
@@ -131,7 +131,7 @@ impl Pages {
         status: StatusCode,
         errors: EnrolErrors<'_>,
     ) -> Result<Answer, PageError> {
-        let Some(token) = visit.login_token() else { return Ok(self.start_over(visit)) };
+        let Some(token) = visit.login_token() else { return Ok(start_over(visit)) };
         let Some(enrolment) = self.login.enrolment(&token.hash(), &visit.source()).await? else {
             return self.bind_is_over(visit, &token.hash()).await;
         };
@@ -176,7 +176,7 @@ impl Pages {
 
     /// The codes that nobody has confirmed to have seen; the same ones on every look until then.
     pub(super) async fn show_recovery_codes(&self, visit: &Visit) -> Result<Answer, PageError> {
-        let Some(live) = visit.full_session() else { return Ok(self.start_over(visit)) };
+        let Some(live) = visit.full_session() else { return Ok(start_over(visit)) };
         self.recovery_codes_page(visit, &live.session, StatusCode::OK, None).await
     }
 
@@ -204,7 +204,7 @@ impl Pages {
 
     pub(super) async fn post_recovery_codes(&self, mut visit: Visit) -> Result<Answer, PageError> {
         let form = visit.form().await?;
-        let Some(live) = visit.full_session() else { return Ok(self.start_over(&visit)) };
+        let Some(live) = visit.full_session() else { return Ok(start_over(&visit)) };
         if !self.is_session_form(&live.session.id, form.value("csrf")) {
             let error = Some(texts::FORM_OUT_OF_DATE);
             return self.recovery_codes_page(&visit, &live.session, StatusCode::FORBIDDEN, error).await;
