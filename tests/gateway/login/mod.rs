@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{Request, StatusCode};
 use portcullis::clock::Clock as _;
 
-use crate::support::{Answer, Browser, PASSWORD, TestGateway, body, now};
+use crate::support::{Answer, Browser, PASSWORD, TestGateway, body, now, upstream::Recorded};
 
 const ADA: &str = "ada@example.com";
 const BOB: &str = "bob@example.com";
@@ -69,7 +69,7 @@ async fn the_first_login_goes_from_the_page_asked_for_over_qr_code_and_recovery_
     assert_eq!(page.heading(), "Enter your code");
     let page = elsewhere.submit(&page, &[("code", &phone.fresh_code())]).await;
     assert_eq!(page.text(), "the portal: GET /alarms\n");
-    let asked: Vec<String> = gateway.upstream.requests().iter().map(|request| request.first_line()).collect();
+    let asked: Vec<String> = gateway.upstream.requests().iter().map(Recorded::first_line).collect();
     assert_eq!(
         asked,
         ["GET /sims?page=2&sort=-date HTTP/1.1", "GET /alarms HTTP/1.1"],
