@@ -127,6 +127,10 @@ impl Login {
         match self.rollout.requirement(self.clock.now()) {
             Requirement::Demand => Ok(BindOutcome::Mandatory),
             Requirement::Invite { .. } => {
+                // No code that works once guards this step, so the login itself has to.
+                if !self.pending.remove(id).await? {
+                    return Ok(BindOutcome::Over);
+                }
                 self.audit.record(AuditEvent::EnrolmentSkipped, &source.context(user.name.as_str()));
                 let session = self.finish(id, &pending, &user, Proof::Password, source).await?;
                 Ok(BindOutcome::Finished(session))

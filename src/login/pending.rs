@@ -132,13 +132,13 @@ impl PendingLogins {
         Ok(serde_json::from_slice(&plain).ok())
     }
 
-    /// Ends one login.
-    pub async fn remove(&self, id: &TokenHash) -> Result<(), DatabaseError> {
-        sqlx::query("DELETE FROM pending_logins WHERE id_hash = $1")
+    /// Ends one login. False: somebody else has ended it already.
+    pub async fn remove(&self, id: &TokenHash) -> Result<bool, DatabaseError> {
+        let removed = sqlx::query("DELETE FROM pending_logins WHERE id_hash = $1")
             .bind(id.as_bytes().to_vec())
             .execute(self.database.pool())
             .await?;
-        Ok(())
+        Ok(removed.rows_affected() == 1)
     }
 
     /// Ends every login in progress of one user.
