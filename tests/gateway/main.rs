@@ -3,11 +3,19 @@
 #[cfg(test)]
 mod deadlines;
 #[cfg(test)]
+mod devices;
+#[cfg(test)]
 mod floods;
+#[cfg(test)]
+mod login;
+#[cfg(test)]
+mod own_pages;
 #[cfg(test)]
 mod request_gate;
 #[cfg(test)]
 mod request_gate_http2;
+#[cfg(test)]
+mod rollout;
 #[cfg(test)]
 mod smoke;
 #[cfg(test)]

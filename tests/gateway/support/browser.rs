@@ -55,7 +55,8 @@ pub(crate) struct Browser {
     surroundings: Arc<Surroundings>,
     protocol: Protocol,
     cookies: Mutex<BTreeMap<String, String>>,
-    idle: Mutex<Vec<Sender>>,
+    /// Connections without a request, which copies share.
+    idle: Arc<Mutex<Vec<Sender>>>,
 }
 
 /// An answer, read to its end.
@@ -70,13 +71,27 @@ pub(crate) struct Answer {
 
 impl Browser {
     pub(crate) fn new(surroundings: Arc<Surroundings>, protocol: Protocol) -> Self {
-        Self { surroundings, protocol, cookies: Mutex::default(), idle: Mutex::default() }
+        Self { surroundings, protocol, cookies: Mutex::default(), idle: Arc::default() }
     }
 
     /// The same browser, cookies included, over HTTP/2.
     #[must_use]
     pub(crate) fn http2(self) -> Self {
-        Self { protocol: Protocol::Http2, idle: Mutex::default(), ..self }
+        Self { protocol: Protocol::Http2, idle: Arc::default(), ..self }
+    }
+
+    /// The same browser, cookies included, where the site is to be found now.
+    #[must_use]
+    pub(crate) fn moved_to(self, surroundings: &Arc<Surroundings>) -> Self {
+        Self { surroundings: Arc::clone(surroundings), idle: Arc::default(), ..self }
+    }
+
+    /// Another window or a look at it later: the same cookies from here on, apart from then on.
+    #[must_use]
+    pub(crate) fn copy(&self) -> Self {
+        let cookies = Mutex::new(self.cookies.lock().unwrap().clone());
+        let (surroundings, idle) = (Arc::clone(&self.surroundings), Arc::clone(&self.idle));
+        Self { surroundings, protocol: self.protocol, cookies, idle }
     }
 
     // --- Cookies.
@@ -303,8 +318,17 @@ impl Browser {
         answer
     }
 
-    fn phone(&self, email: &str) -> Option<Phone> {
-        self.surroundings.phones.lock().unwrap().get(email).cloned()
+    /// The phone with which a user logs in, once they have enrolled.
+    pub(crate) fn phone(&self, email: &str) -> Option<Phone> {
+        self.phones().lock().unwrap().get(email).cloned()
+    }
+
+    pub(super) fn phones(&self) -> &Phones {
+        &self.surroundings.phones
+    }
+
+    pub(crate) fn clock(&self) -> Arc<ManualClock> {
+        Arc::clone(&self.surroundings.clock)
     }
 }
 
@@ -374,7 +398,7 @@ impl Answer {
     }
 }
 
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     let mut text = text.to_owned();
     for (escaped, plain) in
         [("&quot;", "\""), ("&#x27;", "'"), ("&#x2f;", "/"), ("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")]

@@ -5,8 +5,10 @@
 
 pub(crate) mod browser;
 pub(crate) mod forged;
+pub(crate) mod forms;
 pub(crate) mod log;
 pub(crate) mod phone;
+pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod test_gateway;
 pub(crate) mod upstream;
@@ -46,6 +48,15 @@ pub(crate) fn within<T>(limit: Duration, event: impl Future<Output = T>) -> impl
         let happened = tokio::time::timeout(limit, event).await;
         happened.unwrap_or_else(|_| panic!("{place}: nothing happened within {limit:?}"))
     }
+}
+
+/// How long it takes until `state` holds. It is asked for again and again; the test fails when that takes too long.
+pub(crate) async fn soon(limit: Duration, what: &str, mut state: impl AsyncFnMut() -> bool) -> Duration {
+    let start = tokio::time::Instant::now();
+    while !state().await {
+        assert!(start.elapsed() < limit, "within {limit:?}: {what}");
+    }
+    start.elapsed()
 }
 
 /// The time at which gateways start.
