@@ -10,6 +10,9 @@ mod floods;
 mod login;
 #[cfg(test)]
 mod own_pages;
+mod forwarding;
+#[cfg(test)]
+mod portal_faults;
 #[cfg(test)]
 mod request_gate;
 #[cfg(test)]
@@ -23,5 +26,9 @@ mod smuggling;
 #[cfg(test)]
 mod spoofing;
 #[cfg(test)]
+mod streaming;
+#[cfg(test)]
 #[expect(dead_code, reason = "each topic takes what it needs of the harness")]
 mod support;
+#[cfg(test)]
+mod upgrade;
