@@ -15,7 +15,7 @@ struct Report {
     warnings: usize,
 }
 
-pub(super) async fn run(config: &Config, output: Output) -> anyhow::Result<()> {
+pub(super) fn run(config: &Config, output: Output) -> anyhow::Result<()> {
     tls::load(&config.tls)?;
     Connector::new(&config.upstream)?;
     let report = Report {

@@ -88,7 +88,7 @@ async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
     match arguments.command {
         Command::Demo(arguments) => demo::run(&arguments, serve::stop_on_signal()?).await,
         Command::Serve => serve::run(load(&files)?).await,
-        Command::Check => check::run(&load(&files)?, output).await,
+        Command::Check => check::run(&load(&files)?, output),
         Command::User(command) => user::run(command, &open(&files).await?, output).await,
         Command::Device(command) => device::run(command, &open(&files).await?, output).await,
         Command::Session(command) => session::run(command, &open(&files).await?, output).await,

@@ -74,11 +74,10 @@ fn configure(folder: &Path, port: u16, portal: SocketAddr) -> anyhow::Result<Con
     let made = rcgen::generate_simple_self_signed(names).context("cannot make a certificate")?;
     std::fs::write(folder.join("certificate.pem"), made.cert.pem())?;
     std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
-    let mut listen = format!("\"127.0.0.1:{port}\"");
     // Browsers try the IPv6 loopback first, on machines that have one.
-    if StdListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
-        listen.push_str(&format!(", \"[::1]:{port}\""));
-    }
+    let has_ipv6 = StdListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    let ipv6 = if has_ipv6 { format!(", \"[::1]:{port}\"") } else { String::new() };
+    let listen = format!("\"127.0.0.1:{port}\"{ipv6}");
     let text = format!(
         r#"
 [server]

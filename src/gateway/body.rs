@@ -107,11 +107,11 @@ impl Drop for Note {
 /// An answer's body on its way to the client.
 pub struct ClientBody {
     source: Source,
-    note: Note,
+    note: Box<Note>,
 }
 
 impl ClientBody {
-    pub(super) fn new(source: Source, note: Note) -> Self {
+    pub(super) fn new(source: Source, note: Box<Note>) -> Self {
         Self { source, note }
     }
 }

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use ipnet::IpNet;
@@ -28,6 +28,7 @@ use crate::{
     pages::{Pages, Route, Visit},
     proxy::{Additions, Origin, Proxy},
     random::Random,
+    secret::TokenHash,
     server::{Connection, Service},
     sessions::{Live, Sessions},
     telemetry::{
@@ -90,7 +91,7 @@ impl Gateway {
     /// The straight line. What is noted on the way goes into the access log.
     async fn handle(
         &self,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         connection: &Connection,
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
@@ -103,9 +104,14 @@ impl Gateway {
             client::address(connection.peer().ip(), request.headers(), &self.shared.trusted_proxies);
         if request.is_ours() {
             note.decision = "own";
-            return Ok(self.own(request, note).await?.map(|bytes| Source::Own(Some(bytes))));
+            // Boxed like every way that is not the usual one: what the usual one moves about stays small.
+            return Ok(Box::pin(self.own(request, note)).await?.map(|bytes| Source::Own(Some(bytes))));
         }
-        let session = self.session(&request).await?;
+        let session = match self.known_session(request.headers()) {
+            Known::Session(live) => Some(live),
+            Known::Nobody => None,
+            Known::Ask(id) => Box::pin(self.load_session(id)).await?,
+        };
         note.session.clone_from(&session);
         let visitor =
             Visitor { method: request.method(), headers: request.headers(), target: request.target() };
@@ -126,14 +132,21 @@ impl Gateway {
         Ok(answer.map(|bytes| Source::Own(Some(bytes))))
     }
 
-    /// The session that the browser holds. An error is the store's silence, never "no session".
-    async fn session(&self, request: &CanonicalRequest<Incoming>) -> Result<Option<Arc<Live>>, Failure> {
-        let Some(token) = cookies::token(request.headers(), cookies::SESSION) else { return Ok(None) };
+    /// What this gateway knows of the browser's session without asking anybody.
+    fn known_session(&self, headers: &HeaderMap) -> Known {
+        let Some(token) = cookies::token(headers, cookies::SESSION) else { return Known::Nobody };
         let id = token.hash();
-        if let Some(live) = self.shared.sessions.cached(&id) {
-            self.shared.metrics.session_cache_hit();
-            return Ok(Some(live));
+        match self.shared.sessions.cached(&id) {
+            Some(live) => {
+                self.shared.metrics.session_cache_hit();
+                Known::Session(live)
+            }
+            None => Known::Ask(id),
         }
+    }
+
+    /// Asks the store. An error is its silence, never "no session".
+    async fn load_session(&self, id: TokenHash) -> Result<Option<Arc<Live>>, Failure> {
         self.shared.metrics.session_cache_miss();
         let sessions = Arc::clone(&self.shared.sessions);
         let loaded = self.shared.control.spawn(async move { sessions.load(&id).await });
@@ -143,7 +156,11 @@ impl Gateway {
     /// Our own pages, off the worker: what they do can take its time.
     async fn own(&self, request: CanonicalRequest<Incoming>, note: &mut Note) -> Result<Answer, Failure> {
         let wants_session = Route::parse(request.path()).is_some_and(Route::wants_session);
-        let session = if wants_session { self.session(&request).await? } else { None };
+        let session = match self.known_session(request.headers()) {
+            Known::Session(live) => Some(live),
+            Known::Ask(id) if wants_session => self.load_session(id).await?,
+            Known::Ask(_) | Known::Nobody => None,
+        };
         note.session.clone_from(&session);
         let (path, query) = (request.path().to_owned(), request.query().map(str::to_owned));
         let (parts, body) = request.into_request().into_parts();
@@ -180,9 +197,9 @@ impl Gateway {
             request_id: &note.request_id,
             identity: self.shared.identity.of(identity.session())?,
         };
-        let asked = Instant::now();
-        let forwarded = self.proxy.forward(request, identity, additions, connection).await;
-        note.portal_took = Some(asked.elapsed());
+        let asked = self.shared.access_log.is_enabled().then(Instant::now);
+        let forwarded = self.proxy.forward(request, identity, &additions, connection).await;
+        note.portal_took = asked.map(|asked| asked.elapsed());
         Ok(forwarded?.map(|body| body.map_or(Source::Own(None), Source::Portal)))
     }
 
@@ -213,6 +230,13 @@ impl Gateway {
     }
 }
 
+/// What a worker can say of a session at once.
+enum Known {
+    Session(Arc<Live>),
+    Nobody,
+    Ask(TokenHash),
+}
+
 impl Service for Gateway {
     type Body = ClientBody;
     type Presence = OpenConnection;
@@ -222,12 +246,13 @@ impl Service for Gateway {
         request: Request<Incoming>,
         connection: Rc<Connection>,
     ) -> Response<ClientBody> {
-        let mut note = Note::new(Rc::clone(&self), &request, self.request_id(), connection.peer().ip());
+        let mut note =
+            Box::new(Note::new(Rc::clone(&self), &request, self.request_id(), connection.peer().ip()));
         let is_page = client::is_navigation(request.method(), request.headers());
         let wants_upgrade = request.headers().contains_key(header::UPGRADE);
         let is_head = request.method() == Method::HEAD;
         let version = request.version();
-        let mut answer = match self.handle(request, &connection, &mut note).await {
+        let mut answer = match self.handle(Box::new(request), &connection, &mut note).await {
             Ok(answer) => answer,
             Err(failure) => self.rescue(&failure, is_page, &mut note).map(|bytes| Source::Own(Some(bytes))),
         };

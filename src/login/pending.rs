@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Long enough to install an authenticator app on the way.
-const LIFETIME: Duration = Duration::from_secs(30 * 60);
+const LIFETIME: Duration = Duration::from_mins(30);
 
 /// What a login that has proved its password waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

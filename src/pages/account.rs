@@ -54,7 +54,7 @@ impl Pages {
             .map(|other| SessionRow {
                 when: date(other.created_at),
                 where_: other.origin.client_ip.to_string(),
-                agent: other.origin.user_agent.clone(),
+                agent: agent_in_words(&other.origin.user_agent),
                 current: other.id == session.id,
             })
             .collect();
@@ -119,6 +119,35 @@ impl Pages {
     }
 }
 
+/// A browser's name for itself, in words where it is a usual one. For the user's eyes: nothing is decided by it.
+fn agent_in_words(agent: &str) -> String {
+    const BROWSERS: [(&str, &str); 6] = [
+        ("Edg", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("SamsungBrowser/", "Samsung Internet"),
+        ("Chrome/", "Chrome"),
+        ("Safari/", "Safari"),
+    ];
+    const SYSTEMS: [(&str, &str); 6] = [
+        ("Windows", "Windows"),
+        ("Android", "Android"),
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Mac OS X", "macOS"),
+        ("Linux", "Linux"),
+    ];
+    let find = |known: &[(&str, &'static str)]| {
+        known.iter().find(|(mark, _)| agent.contains(mark)).map(|(_, name)| *name)
+    };
+    match (find(&BROWSERS), find(&SYSTEMS)) {
+        (Some(browser), Some(system)) => format!("{browser} on {system}"),
+        (Some(browser), None) => browser.to_owned(),
+        (None, _) if agent.is_empty() => "Unknown program".to_owned(),
+        (None, _) => agent.to_owned(),
+    }
+}
+
 fn level(session: &Session) -> &'static str {
     match session.level() {
         Level::One => "one_factor",
@@ -134,5 +163,22 @@ fn who(live: &Live) -> WhoAmI<'_> {
         level: level(session),
         expires_at: session.expires_at.to_string(),
         amr: session.amr.iter().map(|method| method.amr()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usual_browsers_are_called_by_their_names() {
+        let chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36";
+        let edge = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/156.0.0.0 Safari/537.36 Edg/156.0.0.0";
+        let phone = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Version/19.0 Safari/604.1";
+        assert_eq!(agent_in_words(chrome), "Chrome on Linux");
+        assert_eq!(agent_in_words(edge), "Edge on Windows");
+        assert_eq!(agent_in_words(phone), "Safari on iPhone");
+        assert_eq!(agent_in_words("curl/8.1"), "curl/8.1");
+        assert_eq!(agent_in_words(""), "Unknown program");
     }
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How long a form may lie open. Longer than a login may take, so that what ends is the login, not the form.
-const LIFETIME: Duration = Duration::from_secs(12 * 3600);
+const LIFETIME: Duration = Duration::from_hours(12);
 const BINDING: usize = 16;
 const TIME: usize = 8;
 const MAC: usize = 32;

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// For how long a login lets somebody add a device without proving it once more.
-const FRESH: std::time::Duration = std::time::Duration::from_secs(10 * 60);
+const FRESH: std::time::Duration = std::time::Duration::from_mins(10);
 const DAY: u64 = 24 * 3600;
 
 impl Pages {

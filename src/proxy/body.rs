@@ -21,16 +21,33 @@ use crate::{
     },
 };
 
+/// How far the sending of a request has come.
+#[derive(Debug)]
+pub struct Progress {
+    /// When the last part went out; the portal's time to answer starts there.
+    last: Cell<Instant>,
+    has_ended: Cell<bool>,
+}
+
+impl Progress {
+    pub(super) fn begin() -> Rc<Self> {
+        Rc::new(Self { last: Cell::new(Instant::now()), has_ended: Cell::new(false) })
+    }
+
+    fn made(&self) {
+        self.last.set(Instant::now());
+    }
+
+    pub(super) fn last(&self) -> Instant {
+        self.last.get()
+    }
+}
+
 /// What goes to the portal.
 #[derive(Debug)]
 pub enum RequestBody {
     Empty,
-    Stream {
-        stream: Stream,
-        identity: Rc<IdentityHeaders>,
-        /// When the last part went out; the portal's time to answer starts there.
-        progress: Rc<Cell<Instant>>,
-    },
+    Stream { stream: Stream, identity: Rc<IdentityHeaders>, progress: Rc<Progress> },
 }
 
 impl Body for RequestBody {
@@ -44,8 +61,10 @@ impl Body for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Stream { stream, identity, progress } => {
-                let frame = ready!(Pin::new(stream).poll_frame(cx));
-                progress.set(Instant::now());
+                let frame = ready!(Pin::new(&mut *stream).poll_frame(cx));
+                progress.made();
+                // Nobody asks beyond a last part that says it is the last.
+                progress.has_ended.set(frame.is_none() || stream.is_end_stream());
                 Poll::Ready(
                     frame.map(|frame| frame.map(|frame| without_forged_trailers(frame, Some(identity)))),
                 )
@@ -73,19 +92,24 @@ impl Body for RequestBody {
 pub struct PortalBody {
     stream: Stream,
     lease: Option<Lease<RequestBody>>,
+    /// Absent when nothing followed the request's head.
+    upload: Option<Rc<Progress>>,
 }
 
 impl PortalBody {
     /// A body that has ended already frees its connection at once.
-    pub(super) fn new(stream: Stream, lease: Lease<RequestBody>) -> Self {
-        let mut body = Self { stream, lease: Some(lease) };
+    pub(super) fn new(stream: Stream, lease: Lease<RequestBody>, upload: Option<Rc<Progress>>) -> Self {
+        let mut body = Self { stream, lease: Some(lease), upload };
         body.give_back_if_ended();
         body
     }
 
+    /// A connection whose request is still on its way is left to finish it alone: whoever got it next would wait for a
+    /// stranger's upload.
     fn give_back_if_ended(&mut self) {
         if self.stream.is_end_stream()
             && let Some(lease) = self.lease.take()
+            && self.upload.as_ref().is_none_or(|upload| upload.has_ended.get())
         {
             lease.give_back();
         }

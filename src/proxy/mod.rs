@@ -5,14 +5,20 @@ mod request;
 mod response;
 mod tunnel;
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    task::{Poll, ready},
+    time::Duration,
+};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tokio::time::Instant;
+use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::{request::Reserved, tunnel::Tunnel};
+use self::{body::Progress, request::Reserved, tunnel::Tunnel};
 use crate::{
     gate::Identity,
     server::{Connection, Interim},
@@ -71,16 +77,16 @@ impl Proxy {
         &self,
         mut request: CanonicalRequest<Incoming>,
         identity: &Identity,
-        additions: Additions<'_>,
+        additions: &Additions<'_>,
         connection: &Connection,
     ) -> Result<Forwarded, ForwardError> {
         let offered = request.upgrade().cloned();
         let client = offered.is_some().then(|| request.on_upgrade());
         let interim = (request.version() == http::Version::HTTP_11).then(|| connection.interim()).flatten();
-        let (mut rebuilt, incoming) = request::rebuild(request, &self.reserved, &additions);
+        let (mut rebuilt, incoming) = request::rebuild(request, &self.reserved, additions);
         let mut progress = None;
         if !http_body::Body::is_end_stream(&incoming) {
-            let progress = progress.insert(Rc::new(Cell::new(Instant::now())));
+            let progress = progress.insert(Progress::begin());
             *rebuilt.body_mut() = RequestBody::Stream {
                 stream: Stream::new(incoming, self.patience.stall),
                 identity: Rc::clone(&self.reserved),
@@ -90,7 +96,7 @@ impl Proxy {
         let (answer, lease) = self.send(rebuilt, interim.as_ref(), progress.as_deref()).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (parts, incoming) = answer.into_parts();
-            let body = PortalBody::new(Stream::new(incoming, self.patience.stall), lease);
+            let body = PortalBody::new(Stream::new(incoming, self.patience.stall), lease, progress);
             return Ok(response::rebuild(parts, body).map(Some));
         }
         let Some((client, offered)) = client.zip(offered) else { return Err(ForwardError::Switch) };
@@ -99,53 +105,81 @@ impl Proxy {
 
     async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         interim: Option<&Interim>,
-        progress: Option<&Cell<Instant>>,
+        progress: Option<&Progress>,
     ) -> Result<(Response<Incoming>, Lease<RequestBody>), ForwardError> {
-        let mut lease = self.pool.lease(false).await?;
+        let mut lease = match self.pool.idle() {
+            Some(lease) => lease,
+            None => Box::pin(self.pool.lease(false)).await?,
+        };
         let repeatable =
             matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && is_empty(&request);
-        let mut copy = (lease.reused && repeatable).then(|| request::copy_of_head(&request));
-        loop {
-            if let Some(interim) = interim.cloned() {
-                pass_interim_on(&mut request, interim);
+        let copy = (lease.reused && repeatable).then(|| Box::new(request::copy_of_head(&request)));
+        if let Some(interim) = interim.cloned() {
+            pass_interim_on(&mut request, interim);
+        }
+        let answer = lease.sender.try_send_request(*request);
+        match within(self.patience.response, &mut lease.timer, progress, answer).await? {
+            Ok(answer) => Ok((answer, lease)),
+            Err(failed) if lease.reused => {
+                drop(lease);
+                Box::pin(self.send_again(failed, copy, interim, progress)).await
             }
-            let answer = lease.sender.try_send_request(request);
-            let mut failed = match self.within_patience(answer, progress).await? {
-                Ok(answer) => return Ok((answer, lease)),
-                Err(failed) => failed,
-            };
-            let unsent = failed.take_message();
-            let error = failed.into_error();
-            request = match unsent.or_else(|| copy.take().filter(|_| is_lost_connection(&error))) {
-                // A connection that died while idle; a new one cannot have.
-                Some(request) if lease.reused => request,
-                _ => return Err(classify(error)),
-            };
-            lease = self.pool.lease(true).await?;
+            Err(failed) => Err(classify(failed.into_error())),
         }
     }
 
-    /// Waits for the head of the answer; the time counts from the last part of the request that went out.
-    async fn within_patience<T>(
+    /// Sends a request once more, on a new connection: one that died while idle, this one cannot have.
+    async fn send_again(
         &self,
-        answer: impl Future<Output = T>,
-        progress: Option<&Cell<Instant>>,
-    ) -> Result<T, ForwardError> {
-        let mut answer = std::pin::pin!(answer);
-        let mut since = Instant::now();
-        loop {
-            let deadline = since + self.patience.response;
-            if let Ok(answer) = tokio::time::timeout_at(deadline, answer.as_mut()).await {
-                return Ok(answer);
-            }
-            match progress.map(Cell::get) {
-                Some(last) if last > since => since = last,
-                Some(_) | None => return Err(ForwardError::Timeout(self.patience.response)),
-            }
+        mut failed: TrySendError<Request<RequestBody>>,
+        copy: Option<Box<Request<RequestBody>>>,
+        interim: Option<&Interim>,
+        progress: Option<&Progress>,
+    ) -> Result<(Response<Incoming>, Lease<RequestBody>), ForwardError> {
+        let unsent = failed.take_message();
+        let error = failed.into_error();
+        let Some(mut request) =
+            unsent.or_else(|| copy.filter(|_| is_lost_connection(&error)).map(|copy| *copy))
+        else {
+            return Err(classify(error));
+        };
+        let mut lease = self.pool.lease(true).await?;
+        if let Some(interim) = interim.cloned() {
+            pass_interim_on(&mut request, interim);
+        }
+        let answer = lease.sender.try_send_request(request);
+        match within(self.patience.response, &mut lease.timer, progress, answer).await? {
+            Ok(answer) => Ok((answer, lease)),
+            Err(failed) => Err(classify(failed.into_error())),
         }
     }
+}
+
+/// Waits for the head of the answer; the time counts from the last part of the request that went out.
+async fn within<T>(
+    patience: Duration,
+    timer: &mut Pin<Box<Sleep>>,
+    progress: Option<&Progress>,
+    answer: impl Future<Output = T>,
+) -> Result<T, ForwardError> {
+    let mut answer = std::pin::pin!(answer);
+    let started = Instant::now();
+    poll_fn(|cx| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            return Poll::Ready(Ok(answer));
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            let deadline = progress.map_or(started, |progress| progress.last().max(started)) + patience;
+            if Instant::now() >= deadline {
+                return Poll::Ready(Err(ForwardError::Timeout(patience)));
+            }
+            timer.as_mut().reset(deadline);
+        }
+    })
+    .await
 }
 
 fn is_empty(request: &Request<RequestBody>) -> bool {

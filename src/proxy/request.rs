@@ -52,7 +52,7 @@ pub(super) fn rebuild(
     request: CanonicalRequest<Incoming>,
     reserved: &IdentityHeaders,
     additions: &Additions<'_>,
-) -> (Request<RequestBody>, Incoming) {
+) -> (Box<Request<RequestBody>>, Incoming) {
     let upgrade = request.upgrade().cloned();
     let version = request.version();
     let (parts, incoming) = request.into_request().into_parts();
@@ -80,7 +80,7 @@ pub(super) fn rebuild(
     }
     connection_fields(&mut headers, upgrade, wants_trailers);
 
-    let mut rebuilt = Request::new(RequestBody::Empty);
+    let mut rebuilt = Box::new(Request::new(RequestBody::Empty));
     *rebuilt.method_mut() = parts.method;
     *rebuilt.uri_mut() = parts.uri;
     *rebuilt.headers_mut() = headers;

@@ -2,6 +2,8 @@
 
 mod connection;
 mod counted;
+mod flow;
+mod frames;
 mod io;
 mod listener;
 mod watch;

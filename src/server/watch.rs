@@ -15,6 +15,9 @@ use futures_util::task::AtomicWaker;
 
 use super::Config;
 
+/// Most idle frames of HTTP/2 between two sweeps: far more than any client has use for.
+const MOST_IDLE_FRAMES: u32 = 1000;
+
 /// The worker's coarse clock: milliseconds since it started, moved by its sweep. It starts at one, so that zero can
 /// mean "not running".
 #[derive(Debug)]
@@ -29,7 +32,7 @@ impl Ticks {
         self.0.store(millis.max(1), Relaxed);
     }
 
-    fn now(&self) -> u32 {
+    pub(super) fn now(&self) -> u32 {
         self.0.load(Relaxed)
     }
 }
@@ -40,7 +43,7 @@ pub(super) struct Patience {
     first_byte: u32,
     head: u32,
     idle: u32,
-    stall: u32,
+    pub(super) stall: u32,
 }
 
 impl Patience {
@@ -81,6 +84,8 @@ pub(super) struct Watch {
     /// When the peer stopped taking our bytes; zero while it takes them.
     blocked_since: AtomicU32,
     ambiguous: AtomicBool,
+    /// Since the last sweep.
+    idle_frames: AtomicU32,
     expired: AtomicBool,
     draining: AtomicBool,
     waker: AtomicWaker,
@@ -99,6 +104,7 @@ impl Watch {
             answering: AtomicBool::new(false),
             blocked_since: AtomicU32::new(0),
             ambiguous: AtomicBool::new(false),
+            idle_frames: AtomicU32::new(0),
             expired: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -152,6 +158,13 @@ impl Watch {
         }
     }
 
+    /// Frames of HTTP/2 have come that neither ask for anything nor carry anything.
+    pub(super) fn received_idle_frames(&self, count: u32) {
+        if count > 0 {
+            self.idle_frames.store(self.idle_frames.load(Relaxed).saturating_add(count), Relaxed);
+        }
+    }
+
     pub(super) fn mark_ambiguous(&self) {
         self.ambiguous.store(true, Relaxed);
     }
@@ -160,7 +173,7 @@ impl Watch {
         self.ambiguous.load(Relaxed)
     }
 
-    /// Marks the connection for closing when a stage has lasted too long.
+    /// Marks the connection for closing when a stage has lasted too long, or when it does nothing but keep us busy.
     pub(super) fn check(&self, patience: Patience) {
         let now = self.ticks.now();
         let stage_limit = match self.stage.load(Relaxed) {
@@ -172,7 +185,8 @@ impl Watch {
         };
         let blocked_since = self.blocked_since.load(Relaxed);
         let stalled = blocked_since != 0 && now.saturating_sub(blocked_since) >= patience.stall;
-        if stalled || now.saturating_sub(self.stage_since.load(Relaxed)) >= stage_limit {
+        let flooded = self.idle_frames.swap(0, Relaxed) > MOST_IDLE_FRAMES;
+        if flooded || stalled || now.saturating_sub(self.stage_since.load(Relaxed)) >= stage_limit {
             self.expired.store(true, Relaxed);
             self.waker.wake();
         }
@@ -263,6 +277,19 @@ mod tests {
         drop(request);
         assert!(!expired(&idle, 1_000_999));
         assert!(expired(&idle, 1_001_000));
+    }
+
+    #[test]
+    fn a_flood_of_idle_frames_is_cut_and_a_trickle_is_not() {
+        let watch = Watch::new(Arc::new(Ticks::new()));
+        let _request = watch.begin();
+        for sweep in 1..10 {
+            watch.received_idle_frames(MOST_IDLE_FRAMES);
+            assert!(!expired(&watch, sweep));
+        }
+        watch.received_idle_frames(MOST_IDLE_FRAMES);
+        watch.received_idle_frames(1);
+        assert!(expired(&watch, 10));
     }
 
     #[test]

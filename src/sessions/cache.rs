@@ -104,7 +104,7 @@ impl Cache {
         self.entries.remove(id);
     }
 
-    /// Makes the session known, which must come before asking the store for it: what is announced from then on finds it.
+    /// Makes the session known. Must come before asking the store for it, so that what is announced meanwhile finds it.
     pub(super) fn enrol(&self, id: &TokenHash) -> Arc<Pulse> {
         let mut register = self.register();
         let fresh = || Known { pulse: Arc::new(Pulse::new()), facts: None };

@@ -3,8 +3,8 @@
 //! A request asks [`Sessions::cached`] and, when that knows nothing, [`Sessions::load`]. What they hand out carries a
 //! token that is cancelled when the session ends. An error is a store that did not answer, never "no session".
 //!
-//! The cache is believed only while changes are heard of within a second (`feed`), and every use is checked against
-//! the limits by a clock that nobody gains from setting back (`steady`). Does not read cookies or decide who may do what.
+//! The cache is believed only while changes are heard of within a second (`feed`), and every use is checked against the
+//! limits by a clock that nobody gains from setting back (`steady`). Reads no cookies and decides nobody's rights.
 
 mod cache;
 mod feed;
@@ -265,7 +265,7 @@ impl Sessions {
         timeout(PATIENCE, self.ask(id)).await.unwrap_or(Err(SessionError::Slow))
     }
 
-    /// Asks the store, and then whether the user may still be in. When there is no session, ends what is left of it here.
+    /// Asks the store, and then whether the user may still be in. Without a session, ends what is left of it here.
     async fn ask(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
         let pulse = self.cache.enrol(id);
         let answer = self.judge(id, &pulse).await;

@@ -58,7 +58,8 @@ impl Refusal {
 /// A request that has one meaning. Only [`RequestGate`] makes one.
 #[derive(Debug)]
 pub struct CanonicalRequest<B> {
-    request: Request<B>,
+    /// Boxed: it is handed on through every stage, and each would keep a copy of its place.
+    request: Box<Request<B>>,
     upgrade: Option<HeaderValue>,
     ours: bool,
 }
@@ -102,12 +103,12 @@ impl<B> CanonicalRequest<B> {
 
     /// The client's side of the connection, once both sides have switched protocols.
     pub fn on_upgrade(&mut self) -> hyper::upgrade::OnUpgrade {
-        hyper::upgrade::on(&mut self.request)
+        hyper::upgrade::on(&mut *self.request)
     }
 
     /// Gives the request out, to be answered or rebuilt for the portal.
     pub fn into_request(self) -> Request<B> {
-        self.request
+        *self.request
     }
 }
 
@@ -140,7 +141,7 @@ impl RequestGate {
     /// Lets a request with one meaning pass. `body_follows` says whether the framing announced a body.
     pub fn admit<B>(
         &self,
-        mut request: Request<B>,
+        mut request: Box<Request<B>>,
         body_follows: bool,
     ) -> Result<CanonicalRequest<B>, Refusal> {
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
@@ -197,7 +198,10 @@ impl RequestGate {
         }
         // `host:443` is `host`; anything else that parses is another host, and what does not parse is none.
         let authority: Authority = named.parse().map_err(|_| Refusal::Host)?;
-        if named.contains('@') || authority.host().is_empty() || named.ends_with(':') {
+        let port = named.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':'));
+        let port_is_junk =
+            port.is_some_and(|port| port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()));
+        if named.contains('@') || authority.host().is_empty() || port_is_junk {
             return Err(Refusal::Host);
         }
         match named.strip_suffix(":443") {
@@ -316,7 +320,9 @@ mod tests {
             let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
             request = request.header(*name, value);
         }
-        gate().admit(request.body(()).unwrap(), *body).map(|ok| (ok.target().to_owned(), ok.is_ours()))
+        gate()
+            .admit(Box::new(request.body(()).unwrap()), *body)
+            .map(|ok| (ok.target().to_owned(), ok.is_ours()))
     }
 
     const H1: Version = Version::HTTP_11;
@@ -365,6 +371,8 @@ mod tests {
             ((H1, "GET", "/", &[("host", "")], false), R::Host),
             ((H1, "GET", "/", &[("host", "a b")], false), R::Host),
             ((H1, "GET", "/", &[("host", "iot.example.com:")], false), R::Host),
+            ((H1, "GET", "/", &[("host", "iot.example.com:443x")], false), R::Host),
+            ((H1, "GET", "/", &[("host", "evil.example.com:+80")], false), R::Host),
             ((H1, "GET", "/", &[("host", "x@iot.example.com")], false), R::Host),
             ((H1, "GET", "/", &[("host", "evil.example.com")], false), R::Misdirected),
             ((H1, "GET", "/", &[("host", "iot.example.com:8443")], false), R::Misdirected),
@@ -424,21 +432,22 @@ mod tests {
         for _ in 0..MOST_FIELDS {
             many = many.header("x-a", "b");
         }
-        assert_eq!(gate().admit(many.body(()).unwrap(), false).unwrap_err(), Refusal::TooLarge);
+        assert_eq!(gate().admit(Box::new(many.body(()).unwrap()), false).unwrap_err(), Refusal::TooLarge);
         let large = Request::builder()
             .uri("/")
             .header("host", "iot.example.com")
             .header("x-a", "b".repeat(MOST_HEAD_BYTES))
             .body(())
             .unwrap();
-        assert_eq!(gate().admit(large, false).unwrap_err(), Refusal::TooLarge);
+        assert_eq!(gate().admit(Box::new(large), false).unwrap_err(), Refusal::TooLarge);
     }
 
     #[test]
     fn a_port_of_our_own_must_be_named() {
         let gate = RequestGate::new(&url::Url::parse("https://localhost:8443").unwrap());
         let ask = |host: &str| {
-            gate.admit(Request::builder().uri("/").header("host", host).body(()).unwrap(), false).map(|_| ())
+            gate.admit(Box::new(Request::builder().uri("/").header("host", host).body(()).unwrap()), false)
+                .map(|_| ())
         };
         assert_eq!(ask("localhost:8443"), Ok(()));
         assert_eq!(ask("localhost"), Err(Refusal::Misdirected));

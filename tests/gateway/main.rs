@@ -1,7 +1,19 @@
 //! The whole gateway, in this process, before a recording portal: what goes in at the socket and what comes out.
 
 #[cfg(test)]
+mod deadlines;
+#[cfg(test)]
+mod floods;
+#[cfg(test)]
+mod request_gate;
+#[cfg(test)]
+mod request_gate_http2;
+#[cfg(test)]
 mod smoke;
+#[cfg(test)]
+mod smuggling;
+#[cfg(test)]
+mod spoofing;
 #[cfg(test)]
 #[expect(dead_code, reason = "each topic takes what it needs of the harness")]
 mod support;

@@ -78,22 +78,22 @@ fn look_up(gateway: &Gateway, id: TokenHash) -> JoinHandle<Option<Arc<Live>>> {
 #[tokio::test]
 async fn a_session_revoked_while_it_is_looked_up_is_not_cached() {
     for kind in BOTH {
-        let world = World::new(kind).await;
-        let slow = Slow::new(world.store().await);
-        let gateway = world.gateway_on(slow.clone()).await;
-        let other = world.gateway().await;
-        for revoked_here in [true, false] {
+        for revoked in ["here", "elsewhere", "elsewhere with its user"] {
+            let world = World::new(kind).await;
+            let slow = Slow::new(world.store().await);
+            let gateway = world.gateway_on(slow.clone()).await;
+            let other = world.gateway().await;
             let id = gateway.log_in("ada").await;
             let looking = look_up(&gateway, id);
             slow.holds_back(1).await;
             let pulse = gateway.sessions.cache.enrol(&id);
-            if revoked_here {
-                gateway.sessions.revoke(&id).await.unwrap();
-            } else {
-                other.sessions.revoke(&id).await.unwrap();
-                timeout(PATIENCE, pulse.ended.cancelled()).await.unwrap();
+            match revoked {
+                "here" => gateway.sessions.revoke(&id).await.unwrap(),
+                "elsewhere" => other.sessions.revoke(&id).await.unwrap(),
+                _ => assert_eq!(other.sessions.revoke_user("ada").await.unwrap(), 1),
             }
-            slow.answers.add_permits(1);
+            timeout(PATIENCE, pulse.ended.cancelled()).await.expect("the gateway hears of it");
+            slow.answers.add_permits(100);
             assert!(timeout(PATIENCE, looking).await.unwrap().unwrap().is_none());
             assert!(gateway.sessions.cached(&id).is_none());
         }
@@ -175,7 +175,7 @@ async fn a_store_that_never_answers_is_an_error_for_all_who_wait() {
     assert!(matches!((one, two), (Err(SessionError::Slow), Err(SessionError::Slow))));
     assert!(start.elapsed() < Duration::from_secs(2));
     // And nothing that would keep the next from looking.
-    slow.answers.add_permits(1);
+    slow.answers.add_permits(100);
     gateway.live(&id).await;
 }
 

@@ -4,6 +4,7 @@
 //! folder, and whatever was started has ended when its handle is dropped.
 
 pub(crate) mod browser;
+pub(crate) mod forged;
 pub(crate) mod log;
 pub(crate) mod phone;
 pub(crate) mod redis;
@@ -17,10 +18,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use portcullis::clock::{Clock as _, SystemClock, Timestamp};
 
-#[expect(unused_imports, reason = "for the topics")]
 pub(crate) use browser::{Answer, Browser, RawConnection};
 pub(crate) use test_gateway::{HOST, PASSWORD, TestGateway};
-#[expect(unused_imports, reason = "for the topics")]
 pub(crate) use upstream::{Exchange, Upstream};
 
 /// How long anything may take that a test waits for. Only a fault ever waits this long.
