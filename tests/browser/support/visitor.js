@@ -55,10 +55,18 @@ export class Visitor {
     await expect(this.heading()).toHaveText(text);
   }
 
+  /** What is to be seen on every page of the portal, and on no other. */
+  portalMark = '[data-portal]';
+
   /** A page of the portal, at exactly this path and query. */
   async expectPortal(target) {
-    await expect(this.page).toHaveURL(this.gateway.url + target);
-    await expect(this.page.locator('[data-portal]')).toBeVisible();
+    await expect.poll(() => this.isAt(target), { message: `at ${target}, not at ${this.page.url()}` }).toBe(true);
+    await expect(this.page.locator(this.portalMark)).toBeVisible();
+  }
+
+  /** Whether this is the address shown. What a page writes behind the # is its own affair. */
+  isAt(target) {
+    return this.page.url().split('#')[0] === this.gateway.url + target;
   }
 
   field(label) {
@@ -157,7 +165,7 @@ export class Visitor {
 
   /** Does what page after page asks for, until the one that was wanted is there. */
   async arriveAt(target, { atMost = 8 } = {}) {
-    for (let steps = 0; this.page.url() !== this.gateway.url + target; steps += 1) {
+    for (let steps = 0; !this.isAt(target); steps += 1) {
       if (steps === atMost) {
         throw new Error(`not at ${target} after ${atMost} pages: ${this.passed.join(' > ')}, now ${this.page.url()}`);
       }
