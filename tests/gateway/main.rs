@@ -10,6 +10,7 @@ mod floods;
 mod login;
 #[cfg(test)]
 mod own_pages;
+#[cfg(test)]
 mod forwarding;
 #[cfg(test)]
 mod portal_faults;
