@@ -274,14 +274,15 @@ impl App {
                 metrics: Arc::clone(&self.environment.metrics),
                 drain: drain.clone(),
             };
-            tokio::spawn(Arc::new(admin).serve(listener));
+            tokio::spawn(Arc::new(admin).serve(listener, stop.clone()));
         }
         let (shared, random) = (self.shared, Arc::clone(&self.environment.random));
         let (peers, connector, patience) = (self.peers, self.connector, self.patience);
         let service = move || {
             let pool = Pool::new(peers.clone(), connector.clone());
             tokio::task::spawn_local(tidy(Rc::downgrade(&pool)));
-            let proxy = Proxy::new(pool, Rc::new(shared.identity.clone()), patience);
+            let reserved = Rc::new(shared.identity.clone());
+            let proxy = Proxy::new(pool, reserved, Arc::clone(&shared.sessions), patience);
             Gateway::new(Arc::clone(&shared), proxy, &*random)
         };
         let served = self.bound.serve(tls, drain, service).await;

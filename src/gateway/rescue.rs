@@ -43,6 +43,7 @@ impl Failure {
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::Session(_) | Self::Page(PageError::Login(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Forward(ForwardError::Timeout(_)) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Forward(ForwardError::SessionEnded) => StatusCode::UNAUTHORIZED,
             Self::Forward(ForwardError::RequestBody(_)) => StatusCode::BAD_REQUEST,
             Self::Forward(_) => StatusCode::BAD_GATEWAY,
             Self::Page(PageError::FormType) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -82,7 +83,7 @@ impl Failure {
         matches!(
             self,
             Self::Refused(_)
-                | Self::Forward(ForwardError::RequestBody(_))
+                | Self::Forward(ForwardError::RequestBody(_) | ForwardError::SessionEnded)
                 | Self::Page(PageError::FormType | PageError::FormBody(_))
         )
     }
@@ -114,6 +115,9 @@ impl Gateway {
         if let Some(seconds) = failure.retry_after() {
             answer::retry_after(&mut answer, seconds);
         }
+        if status == StatusCode::UNAUTHORIZED {
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, self.shared.challenger.authenticate());
+        }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
             answer.headers_mut().insert(header::ALLOW, allowed);
@@ -125,7 +129,9 @@ impl Gateway {
     fn report(&self, failure: &Failure, note: &Note) {
         let request_id = note.request_id();
         match failure {
-            Failure::Refused(_) | Failure::ForeignOrigin | Failure::Forward(ForwardError::RequestBody(_)) => {
+            Failure::Refused(_)
+            | Failure::ForeignOrigin
+            | Failure::Forward(ForwardError::RequestBody(_) | ForwardError::SessionEnded) => {
                 tracing::debug!(request.id = request_id, error = %Chain(failure), "refused a request");
             }
             Failure::Forward(error) => {

@@ -5,21 +5,27 @@ mod deadlines;
 #[cfg(test)]
 mod devices;
 #[cfg(test)]
+mod ended_sessions;
+#[cfg(test)]
 mod floods;
+#[cfg(test)]
+mod forwarding;
 #[cfg(test)]
 mod login;
 #[cfg(test)]
 mod own_pages;
 #[cfg(test)]
-mod forwarding;
-#[cfg(test)]
 mod portal_faults;
+#[cfg(test)]
+mod protocols;
 #[cfg(test)]
 mod request_gate;
 #[cfg(test)]
 mod request_gate_http2;
 #[cfg(test)]
 mod rollout;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod smoke;
 #[cfg(test)]

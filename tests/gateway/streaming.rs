@@ -127,9 +127,9 @@ async fn large_bodies_alone_in_their_process() {
 
 #[tokio::test]
 async fn bodies_of_two_hundred_megabytes_pass_without_being_held() {
-    let test = "streaming::large_bodies_alone_in_their_process";
+    let alone = "streaming::large_bodies_alone_in_their_process";
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--ignored", "--exact", test]);
+    command.args(["--ignored", "--exact", alone]);
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && text.contains("1 passed"), "{text}");

@@ -216,7 +216,9 @@ async fn a_switch_that_nobody_offered_is_a_502() {
         assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{answer}");
         got.assert_secure();
     }
-    let plain = |cookies: &str| format!("GET /switch HTTP/1.1\r\nHost: {HOST}\r\nCookie: {cookies}\r\n\r\n");
+    let plain = |cookies: &str| {
+        format!("GET /switch HTTP/1.1\r\nHost: {HOST}\r\nCookie: {cookies}\r\nConnection: close\r\n\r\n")
+    };
     let unasked = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     assert_eq!(answer_to(unasked, plain).await.status, StatusCode::BAD_GATEWAY);
 }
