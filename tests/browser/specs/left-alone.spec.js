@@ -19,15 +19,12 @@ test('a first login that was left for too long begins again, with a word why', a
   await visitor.givePassword();
   await visitor.scan();
   await visitor.fillEnrolment();
-  await gateway.passTime(LATER);
+  await timePasses(visitor, LATER);
   await visitor.press('Save');
   await visitor.expectHeading('Sign in');
   await expect(visitor.page.getByRole('status')).toContainText('took too long');
   expect(await gateway.devices(visitor.email)).toEqual([]);
 
-  await visitor.givePassword();
-  await visitor.scan();
-  visitor.authenticator.ahead = LATER;
   await visitor.arriveAt(TARGET);
 });
 
@@ -37,8 +34,7 @@ test('a later login that was left for too long begins again, with a word why', a
   const visitor = await newVisitor({ gateway, person: before, pocket: before.pocket });
   await visitor.open(TARGET);
   await visitor.givePassword();
-  await gateway.passTime(LATER);
-  visitor.authenticator.ahead = LATER;
+  await timePasses(visitor, LATER);
   await visitor.giveCode();
   await visitor.expectHeading('Sign in');
   await expect(visitor.page.getByRole('status')).toContainText('took too long');
@@ -48,8 +44,7 @@ test('a later login that was left for too long begins again, with a word why', a
 for (const [what, minutes] of [['idle for longer than it may be', AFTER_LUNCH], ['left until the next day', NEXT_DAY]]) {
   test(`a session that was ${what} has ended, and the way back is the usual one`, async ({ visitor, gateway, portal }) => {
     await visitor.signIn('/sims');
-    await gateway.passTime(minutes);
-    visitor.authenticator.ahead = minutes;
+    await timePasses(visitor, minutes);
     portal.requests.length = 0;
     expect((await visitor.fetch('/api/sims')).status).toBe(401);
     await visitor.open(TARGET);
@@ -60,11 +55,15 @@ for (const [what, minutes] of [['idle for longer than it may be', AFTER_LUNCH], 
   });
 }
 
-test('a login page that was open all night still works', async ({ visitor, gateway }) => {
+test('a login page that was open all night still works', async ({ visitor }) => {
   await visitor.open(TARGET);
-  await gateway.passTime(NEXT_DAY);
+  await timePasses(visitor, NEXT_DAY);
   await visitor.givePassword();
-  await visitor.scan();
-  visitor.authenticator.ahead = NEXT_DAY;
   await visitor.arriveAt(TARGET);
 });
+
+/** Time passes for the gateway and for the user's phone alike. */
+async function timePasses(visitor, minutes) {
+  await visitor.gateway.passTime(minutes);
+  visitor.pocket.ahead = minutes;
+}

@@ -11,12 +11,12 @@ export class Authenticator {
   /** The step of the code last given out. */
   lastStep = 0;
 
-  /** Minutes that the phone's clock is ahead of ours. */
-  ahead = 0;
+  #clock;
 
-  /** @param key base32, in groups or not */
-  constructor(key) {
+  /** `key` in base32, in groups or not; `clock.ahead` says by how many minutes the phone's clock is ahead of ours. */
+  constructor(key, clock = { ahead: 0 }) {
     this.key = key.replace(/\s/g, '');
+    this.#clock = clock;
   }
 
   /** The code that the app shows at `step`. */
@@ -53,7 +53,7 @@ export class Authenticator {
 
   #moment() {
     const { step, into } = moment();
-    return { step: step + (this.ahead * 60) / STEP, into };
+    return { step: step + (this.#clock.ahead * 60) / STEP, into };
   }
 
   /** Six digits that no clock within minutes would show. */
