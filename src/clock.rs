@@ -4,8 +4,11 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicI64, Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{
+        LazyLock,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
@@ -62,6 +65,9 @@ impl fmt::Display for Timestamp {
 /// Where the current wall-clock time comes from. It is not required to be monotonic.
 pub trait Clock: Send + Sync + fmt::Debug {
     fn now(&self) -> Timestamp;
+
+    /// How long this process has been counting. Goes on when the clock is set back.
+    fn elapsed(&self) -> Duration;
 }
 
 /// The machine's clock.
@@ -77,19 +83,28 @@ impl Clock for SystemClock {
         };
         Timestamp(millis)
     }
+
+    fn elapsed(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
+    }
 }
 
-/// A clock that stands still until a test moves it.
+/// A clock that stands still until a test moves it. Moving it forward is time passing; moving it back is not.
 #[derive(Debug)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    now: AtomicI64,
+    elapsed: AtomicI64,
+}
 
 impl ManualClock {
     pub fn at(start: Timestamp) -> Self {
-        Self(AtomicI64::new(start.0))
+        Self { now: AtomicI64::new(start.0), elapsed: AtomicI64::new(0) }
     }
 
     pub fn set(&self, to: Timestamp) {
-        self.0.store(to.0, Ordering::SeqCst);
+        let from = self.now.swap(to.0, Ordering::SeqCst);
+        self.elapsed.fetch_add(to.0.saturating_sub(from).max(0), Ordering::SeqCst);
     }
 
     pub fn advance(&self, by: Duration) {
@@ -99,7 +114,11 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
+        Timestamp(self.now.load(Ordering::SeqCst))
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.elapsed.load(Ordering::SeqCst)).unwrap_or(0))
     }
 }
 
@@ -124,5 +143,19 @@ mod tests {
         let clock = ManualClock::at(Timestamp::from_unix_seconds(5));
         clock.advance(Duration::from_secs(3));
         assert_eq!(clock.now(), Timestamp::from_unix_seconds(8));
+    }
+
+    #[test]
+    fn time_that_has_passed_stays_passed_when_the_clock_is_set_back() {
+        let clock = ManualClock::at(Timestamp::from_unix_seconds(100));
+        clock.advance(Duration::from_secs(3));
+        clock.set(Timestamp::from_unix_seconds(50));
+        assert_eq!(clock.elapsed(), Duration::from_secs(3));
+        clock.advance(Duration::from_secs(4));
+        assert_eq!(clock.elapsed(), Duration::from_secs(7));
+
+        let system = SystemClock;
+        let before = system.elapsed();
+        assert!(system.elapsed() >= before);
     }
 }

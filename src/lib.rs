@@ -1,4 +1,52 @@
 //! Portcullis: the login wall for a portal that its owners cannot change.
+//!
+//! A TLS reverse proxy stands in front of an existing web application, asks everyone for e-mail and password plus a
+//! one-time code, keeps the session, and forwards what is authenticated with a proven identity. This page is the map.
+//!
+//! # Layout, in reading order
+//!
+//! | layer | modules | what they know |
+//! |---|---|---|
+//! | base | [`clock`] [`random`] [`secret`] [`sealing`] [`errors`] | injected time and randomness, tokens and their hashes, secrets at rest |
+//! | plumbing | [`web`] [`telemetry`] [`database`] [`redis_pool`] | the strict request gate, bodies, cookies, forms; logs and metrics; the two kinds of store |
+//! | facts | [`users`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`audit`] | who there is, what they have proved, how often somebody failed |
+//! | judgement | [`identity`] [`gate`] [`login`] [`account`] | who a request is from, whether it passes, how a login goes on |
+//! | surface | [`pages`] [`tls`] [`server`] [`upstream`] [`proxy`] | our own URLs; sockets, workers and protocols; the way to the portal |
+//! | whole | [`gateway`] [`config`] [`admin`] [`app`] [`demo`] [`cli`] | the straight line; everything put together |
+//!
+//! A module uses only those before it in this table; `tests/tidy.rs` reads the imports and keeps it so.
+//!
+//! # The straight line
+//!
+//! ```text
+//! main > cli/serve > app > server: listener > worker > connection (TLS, HTTP/1 or HTTP/2 by ALPN) > gateway::handle:
+//!  1 web::gate::RequestGate::admit   refuses what two readers could understand differently
+//!  2 web::client::address            the client's address; the note for the access log is open from here
+//!  3 a path of ours?                 > pages, on the control runtime; it never goes to the portal
+//!  4 sessions.cached, else .load     a store that is down is an error, never "no session"
+//!  5 gate.decide                     pure: Allow(Identity) | LogIn | BindDevice
+//!  6 Allow > proxy.forward           the head rebuilt, the body streamed, or a tunnel
+//!    else  > gate::Challenger        302 or 303 for a page, 401 for a script
+//!  7 any error > gateway::rescue     the only place where an error becomes an answer
+//!  8 the body's end                  one access-log line, metrics
+//! POST login: pages/sign_in > login (throttle > password > pending login) > code or enrolment > sessions.create > cookie > 303
+//! ```
+//!
+//! # Threads
+//!
+//! Each worker is a thread with a runtime, listeners (`SO_REUSEPORT`) and connections to the portal of its own; workers
+//! share no lock that a request would wait for. Our own pages, the stores and what runs in the background live on the
+//! control runtime. Passwords are hashed on a few threads of low priority behind a bounded queue.
+//!
+//! # What is deliberately absent
+//!
+//! - No global state: time, randomness, stores and metrics come in as arguments; only [`app`] names a concrete store.
+//! - No timer a request on the way in: connections note their progress, and each worker sweeps them (`server::watch`).
+//! - Facts and judgement never see a hyper type. [`gate::Gate::decide`] and [`rollout`] do no IO.
+//! - Nobody but [`gate::Gate`] makes the [`gate::Identity`] that [`proxy::Proxy::forward`] demands; nobody but the
+//!   request gate makes the [`web::gate::CanonicalRequest`] behind it; a session of level two takes a
+//!   [`credentials::VerifiedPassword`] and a [`credentials::VerifiedCode`].
+//! - No module reads [`config`]; each owns its `Config`, which `config` fills.
 
 pub mod clock;
 pub mod errors;
@@ -11,14 +59,27 @@ pub mod redis_pool;
 pub mod telemetry;
 pub mod web;
 
+pub mod audit;
 pub mod credentials;
 pub mod rollout;
 pub mod sessions;
 pub mod throttle;
+pub mod users;
 
+pub mod account;
+pub mod gate;
 pub mod identity;
+pub mod login;
 
 pub mod pages;
+pub mod proxy;
 pub mod server;
 pub mod tls;
 pub mod upstream;
+
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod gateway;

@@ -1,4 +1,26 @@
 //! What proves who somebody is: passwords, devices, recovery codes.
+//!
+//! Everything durable is decided inside one transaction: a crash leaves the old state or the new, and of any number
+//! of guesses at once each one counts. Secrets are sealed, codes and passwords stored as hashes.
+
+mod devices;
+mod hashing;
+mod password;
+pub mod password_policy;
+mod recovery_codes;
+mod second_factor;
+mod stored_hash;
+mod totp;
+
+pub use devices::{Device, Devices, EnrolRefusal, Enrolment};
+pub use hashing::{Hashing, HashingError};
+pub use password::{PasswordError, Passwords, VerifiedPassword};
+pub use recovery_codes::RecoveryCodes;
+pub use second_factor::{CodeCheck, CodeKind, SecondFactor, VerifiedCode};
+pub use stored_hash::{HashRefusal, StoredHash};
+pub use totp::TotpSecret;
+
+use crate::{database::DatabaseError, sealing::Unsealable};
 
 /// What is asked of passwords and devices.
 #[derive(Clone, Debug)]
@@ -10,3 +32,21 @@ pub struct Config {
     /// The name that authenticator apps show above the code. No colon.
     pub issuer: String,
 }
+
+/// Why a device or a code was neither accepted nor refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    #[error("the store of devices and codes did not answer")]
+    Database(#[from] DatabaseError),
+    #[error("a secret in the store was not sealed with this key for this user")]
+    Sealed(#[from] Unsealable),
+}
+
+impl From<sqlx::Error> for CredentialsError {
+    fn from(error: sqlx::Error) -> Self {
+        DatabaseError::from(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests;

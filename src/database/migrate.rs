@@ -5,7 +5,13 @@ use sqlx::{
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 
-const HISTORY: &[(i64, &str, &str)] = &[(1, "changes", include_str!("migrations/0001_changes.sql"))];
+const HISTORY: &[(i64, &str, &str)] = &[
+    (1, "changes", include_str!("migrations/0001_changes.sql")),
+    (2, "users", include_str!("migrations/0002_users.sql")),
+    (3, "credentials", include_str!("migrations/0003_credentials.sql")),
+    (4, "sessions", include_str!("migrations/0004_sessions.sql")),
+    (5, "pending logins", include_str!("migrations/0005_pending_logins.sql")),
+];
 
 pub(super) async fn run(pool: &AnyPool) -> Result<(), MigrateError> {
     let migrations = HISTORY

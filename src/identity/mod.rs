@@ -1,7 +1,11 @@
 //! Who a request is from, and how the portal is told.
 
+mod headers;
+
+pub use headers::{IdentityHeaders, Unrepresentable};
+
 /// How the portal wants to be told who the user is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Names of the headers that carry the identity.
     pub headers: HeaderNames,

@@ -1,5 +1,25 @@
 //! Our own URLs: login, enrolment, recovery codes, errors.
 
+mod account;
+pub mod assets;
+mod csrf;
+mod enrolment;
+mod handle;
+pub mod qr;
+mod route;
+mod sign_in;
+pub mod templates;
+pub mod texts;
+pub mod views;
+mod visit;
+
+#[cfg(test)]
+mod tests;
+
+pub use handle::{PageError, Pages, Parts};
+pub use route::Route;
+pub use visit::Visit;
+
 /// What our pages say about the portal.
 #[derive(Clone, Debug)]
 pub struct Config {

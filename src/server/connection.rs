@@ -1,6 +1,9 @@
 //! One connection from its first byte to its last: handshake, protocol, drain.
 
-use std::{convert::Infallible, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::poll_fn, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -11,18 +14,22 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioTimer;
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Config, Service,
     counted::Counted,
+    flow::Newest,
     io::WatchedIo,
-    watch::{Busy, Ticks, Watch},
+    watch::{Busy, Watch},
     worker::Worker,
 };
-use crate::web::gate::{MOST_FIELDS, MOST_HEAD_BYTES};
+use crate::web::{
+    gate::{MOST_FIELDS, MOST_HEAD_BYTES},
+    socket::Socket,
+};
 
 /// Most bytes that are read ahead on HTTP/1: a whole head fits.
 const READ_AHEAD: usize = MOST_HEAD_BYTES + 8 * 1024;
@@ -33,6 +40,8 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// What is held of one answer that an HTTP/2 peer does not take.
 const SEND_BUFFER: usize = 64 * 1024;
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
+    content-length: 52\r\nconnection: close\r\n\r\nThis port speaks HTTPS. Use https:// in the address.";
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -90,12 +99,18 @@ impl Interim {
 
 /// Serves one accepted socket until it is closed.
 pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, peer: SocketAddr) {
-    // A small answer must not wait for the acknowledgement of the one before it.
-    let _ = socket.set_nodelay(true);
-    let accept = TlsAcceptor::from(worker.tls()).accept(socket);
-    let Ok(Ok(stream)) = tokio::time::timeout(worker.config.handshake_timeout, Box::pin(accept)).await else {
-        worker.service.handshake_failed();
-        return;
+    let _presence = worker.service.connected();
+    // Fails only for a socket that is gone already.
+    let Ok(socket) = Socket::new(socket) else { return };
+    let accept = TlsAcceptor::from(worker.tls()).accept(socket).into_fallible();
+    let accepted = tokio::time::timeout(worker.config.handshake_timeout, Box::pin(accept)).await;
+    let stream = match accepted {
+        Ok(Ok(stream)) => stream,
+        Ok(Err((error, socket))) => {
+            worker.service.handshake_failed();
+            return explain_tls(&error, socket).await;
+        }
+        Err(_) => return worker.service.handshake_failed(),
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let watch = worker.register();
@@ -112,9 +127,19 @@ pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, 
     }
 }
 
+/// Tells somebody who speaks plain HTTP to a TLS port what to do instead.
+async fn explain_tls(error: &std::io::Error, mut socket: Socket) {
+    let error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if matches!(error, Some(rustls::Error::InvalidMessage(_))) {
+        // The handshake had its time; these few bytes fit into the socket's buffer.
+        let _ = socket.try_write(PLAIN_HTTP);
+        let _ = socket.shutdown().await;
+    }
+}
+
 async fn serve_http1<S: Service>(
     worker: &Rc<Worker<S>>,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Socket>,
     connection: Rc<Connection>,
 ) {
     let watch = Arc::clone(&connection.watch);
@@ -125,18 +150,19 @@ async fn serve_http1<S: Service>(
         .max_header_size(MOST_HEAD_BYTES)
         .max_buf_size(READ_AHEAD)
         .half_close(false);
-    let served = builder.serve_connection(io, service(worker, connection)).with_upgrades();
-    drive(served, &watch, &worker.drain).await;
+    let served = builder.serve_connection(io, service(worker, connection, None)).with_upgrades();
+    drive(served, &watch).await;
 }
 
 async fn serve_http2<S: Service>(
     worker: &Rc<Worker<S>>,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Socket>,
     connection: Rc<Connection>,
 ) {
     let watch = Arc::clone(&connection.watch);
     let io = WatchedIo::http2(stream, Arc::clone(&watch));
-    let mut builder = http2::Builder::new(LocalTasks);
+    let newest = Newest::default();
+    let mut builder = http2::Builder::new(LocalTasks { newest: newest.clone() });
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
@@ -146,24 +172,30 @@ async fn serve_http2<S: Service>(
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let served = builder.serve_connection(io, service(worker, connection));
-    drive(served, &watch, &worker.drain).await;
+    let served = builder.serve_connection(io, service(worker, connection, Some(newest)));
+    drive(served, &watch).await;
 }
 
 fn service<S: Service>(
     worker: &Rc<Worker<S>>,
     connection: Rc<Connection>,
+    newest: Option<Newest>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
     Response = Response<Counted<S::Body>>,
     Error = Infallible,
     Future = impl Future<Output = Result<Response<Counted<S::Body>>, Infallible>> + use<S>,
 > + use<S> {
-    let service = Rc::clone(&worker.service);
+    let worker = Rc::clone(worker);
     service_fn(move |request| {
         let busy: Busy = connection.watch.begin();
-        let answer = Rc::clone(&service).call(request, Rc::clone(&connection));
-        async move { Ok(answer.await.map(|body| Counted::new(body, busy))) }
+        let flow = newest.as_ref().map(|newest| {
+            let flow = worker.register_flow();
+            newest.put(Rc::clone(&flow));
+            flow
+        });
+        let answer = Rc::clone(&worker.service).call(request, Rc::clone(&connection));
+        async move { Ok(answer.await.map(|body| Counted::new(body, busy, flow))) }
     })
 }
 
@@ -200,38 +232,41 @@ where
 }
 
 /// Runs a protocol until it ends, its deadline passes, or a drain has run its course.
-async fn drive(served: impl Drain, watch: &Watch, drain: &CancellationToken) {
+async fn drive(served: impl Drain, watch: &Watch) {
     let mut served = std::pin::pin!(served);
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            biased;
-            // How a client's connection ends is the client's affair: the access log has told what it got.
-            _ = served.as_mut() => return,
-            expired = watch.woken() => if expired { return },
-            () = drain.cancelled(), if !draining => {
-                draining = true;
-                served.as_mut().drain();
-            }
+    let mut told = false;
+    poll_fn(|cx| {
+        watch.wakes(cx.waker());
+        if watch.is_draining() && !told {
+            told = true;
+            served.as_mut().drain();
         }
-    }
+        // How a client's connection ends is the client's affair: the access log has told what it got.
+        if served.as_mut().poll(cx).is_ready() || watch.is_expired() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
-/// Runs HTTP/2's own tasks on the worker that accepted the connection.
-#[derive(Clone, Copy, Debug)]
-struct LocalTasks;
+/// Runs HTTP/2's own tasks, one a stream, on the worker that accepted the connection.
+#[derive(Clone, Debug)]
+struct LocalTasks {
+    newest: Newest,
+}
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks {
     fn execute(&self, task: F) {
-        tokio::task::spawn_local(async move {
+        let task = tokio::task::spawn_local(async move {
             task.await;
         });
+        // The service has been called for this stream just now, and for no other since.
+        if let Some(flow) = self.newest.take() {
+            flow.runs_in(task.abort_handle());
+        }
     }
-}
-
-/// Makes the watch of a connection; the worker sweeps it from then on.
-pub(super) fn watch(ticks: &Arc<Ticks>) -> Arc<Watch> {
-    Watch::new(Arc::clone(ticks))
 }
 
 impl Config {

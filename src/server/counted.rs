@@ -2,23 +2,26 @@
 
 use std::{
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
 };
 
 use http_body::{Body, Frame, SizeHint};
 
-use super::watch::Busy;
+use super::{flow::Flow, watch::Busy};
 
 /// An answer's body, and the mark that the request is in progress.
 #[derive(Debug)]
 pub(super) struct Counted<B> {
     inner: B,
     _busy: Busy,
+    /// Present on HTTP/2.
+    flow: Option<Rc<Flow>>,
 }
 
 impl<B> Counted<B> {
-    pub(super) fn new(inner: B, busy: Busy) -> Self {
-        Self { inner, _busy: busy }
+    pub(super) fn new(inner: B, busy: Busy, flow: Option<Rc<Flow>>) -> Self {
+        Self { inner, _busy: busy, flow }
     }
 }
 
@@ -30,7 +33,13 @@ impl<B: Body + Unpin> Body for Counted<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+        let Some(flow) = self.flow.clone() else { return Pin::new(&mut self.inner).poll_frame(cx) };
+        flow.asked();
+        let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        if frame.is_ready() {
+            flow.gave();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,7 +1,7 @@
 //! The bytes of one connection on their way between TLS and the HTTP protocol.
 //!
-//! Notes progress for the deadlines, shows HTTP/1 heads to the watcher of raw bytes, slips interim answers in between
-//! answers, and replaces the parser's own bare error answers by ours.
+//! Notes progress for the deadlines, shows HTTP/1 heads to the watcher of raw bytes, counts idle frames of HTTP/2, slips
+//! interim answers in between answers, and replaces the parser's own bare error answers by ours.
 
 use std::{
     io,
@@ -15,7 +15,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::watch::Watch;
+use super::{frames::Frames, watch::Watch};
 use crate::web::{
     answer,
     raw_head::{Ambiguity, RawHead},
@@ -26,21 +26,35 @@ use crate::web::{
 pub(super) struct WatchedIo<T> {
     inner: TokioIo<T>,
     watch: Arc<Watch>,
-    /// Present on HTTP/1.
-    raw: Option<RawHead>,
+    raw: Raw,
     /// Our own bytes that go out before anything else.
     pending: Vec<u8>,
     /// Everything the protocol wrote has been flushed: only now is there room between two answers.
     flushed: bool,
 }
 
+/// What looks at the bytes that come in.
+#[derive(Debug)]
+enum Raw {
+    Http1(RawHead),
+    Http2(Frames),
+}
+
 impl<T> WatchedIo<T> {
     pub(super) fn http1(inner: T, watch: Arc<Watch>) -> Self {
-        Self { raw: Some(RawHead::default()), ..Self::http2(inner, watch) }
+        Self::new(inner, watch, Raw::Http1(RawHead::default()))
     }
 
     pub(super) fn http2(inner: T, watch: Arc<Watch>) -> Self {
-        Self { inner: TokioIo::new(inner), watch, raw: None, pending: Vec::new(), flushed: true }
+        Self::new(inner, watch, Raw::Http2(Frames::default()))
+    }
+
+    fn new(inner: T, watch: Arc<Watch>, raw: Raw) -> Self {
+        Self { inner: TokioIo::new(inner), watch, raw, pending: Vec::new(), flushed: true }
+    }
+
+    fn is_http1(&self) -> bool {
+        matches!(self.raw, Raw::Http1(_))
     }
 }
 
@@ -60,9 +74,9 @@ impl<T: AsyncRead + Unpin> Read for WatchedIo<T> {
         if bytes.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        this.watch.received(this.raw.is_some());
-        if let Some(raw) = &mut this.raw {
-            match raw.watch(bytes) {
+        this.watch.received(this.is_http1());
+        match &mut this.raw {
+            Raw::Http1(raw) => match raw.watch(bytes) {
                 Ok(()) => {}
                 Err(Ambiguity::Head) => this.watch.mark_ambiguous(),
                 Err(Ambiguity::Body) => {
@@ -72,7 +86,8 @@ impl<T: AsyncRead + Unpin> Read for WatchedIo<T> {
                         "ambiguous body framing",
                     )));
                 }
-            }
+            },
+            Raw::Http2(frames) => this.watch.received_idle_frames(frames.watch(bytes)),
         }
         cursor.put_slice(bytes);
         Poll::Ready(Ok(()))
@@ -93,14 +108,24 @@ impl<T: AsyncWrite + Unpin> WatchedIo<T> {
         Poll::Ready(Ok(()))
     }
 
+    /// Interim answers that have been left go out ahead of the answer that begins now: behind its head they would be
+    /// taken for its body.
+    fn begin_with_interim(&mut self) {
+        if self.flushed
+            && let Some(interim) = self.watch.take_interim()
+        {
+            self.pending.extend(interim);
+        }
+    }
+
     fn note<R>(&self, result: Poll<R>) -> Poll<R> {
         self.watch.blocked(result.is_pending());
         result
     }
 
-    /// The parser answers what it cannot read by itself, barely. Those bytes come while no request is in progress.
+    /// The parser answers what it cannot read by itself, barely. Those bytes come while the service answers nothing.
     fn replacement(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        if self.raw.is_none() || self.watch.is_busy() {
+        if !self.is_http1() || self.watch.is_answering() {
             return None;
         }
         let status = bytes.strip_prefix(b"HTTP/1.1 4")?.get(..2)?;
@@ -112,6 +137,7 @@ impl<T: AsyncWrite + Unpin> WatchedIo<T> {
 impl<T: AsyncWrite + Unpin> Write for WatchedIo<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.begin_with_interim();
         ready!(this.poll_pending(cx))?;
         if this.flushed {
             this.flushed = false;
@@ -132,6 +158,7 @@ impl<T: AsyncWrite + Unpin> Write for WatchedIo<T> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.begin_with_interim();
         if this.flushed || !this.pending.is_empty() {
             let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
             if this.replacement(first).is_some() || !this.pending.is_empty() {
@@ -153,6 +180,7 @@ impl<T: AsyncWrite + Unpin> Write for WatchedIo<T> {
         let flushed = Pin::new(&mut this.inner).poll_flush(cx);
         ready!(this.note(flushed))?;
         this.flushed = true;
+        this.watch.flushed();
         if let Some(interim) = this.watch.take_interim() {
             this.pending = interim;
             ready!(this.poll_pending(cx))?;

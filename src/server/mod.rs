@@ -2,6 +2,8 @@
 
 mod connection;
 mod counted;
+mod flow;
+mod frames;
 mod io;
 mod listener;
 mod watch;
@@ -73,6 +75,12 @@ pub trait Service: 'static {
         request: Request<Incoming>,
         connection: Rc<Connection>,
     ) -> impl Future<Output = Response<Self::Body>> + 'static;
+
+    /// Held as long as a connection lasts.
+    type Presence;
+
+    /// A client has connected.
+    fn connected(&self) -> Self::Presence;
 
     /// A client did not finish the TLS handshake.
     fn handshake_failed(&self);

@@ -3,14 +3,20 @@
 //! Nothing here sets a timer a request. A connection notes its progress in atomics against a coarse clock, and each
 //! worker sweeps its connections a few times a second.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
+    },
+    task::Waker,
 };
 
-use tokio::sync::Notify;
+use futures_util::task::AtomicWaker;
 
 use super::Config;
+
+/// Most idle frames of HTTP/2 between two sweeps: far more than any client has use for.
+const MOST_IDLE_FRAMES: u32 = 1000;
 
 /// The worker's coarse clock: milliseconds since it started, moved by its sweep. It starts at one, so that zero can
 /// mean "not running".
@@ -26,7 +32,7 @@ impl Ticks {
         self.0.store(millis.max(1), Relaxed);
     }
 
-    fn now(&self) -> u32 {
+    pub(super) fn now(&self) -> u32 {
         self.0.load(Relaxed)
     }
 }
@@ -37,7 +43,7 @@ pub(super) struct Patience {
     first_byte: u32,
     head: u32,
     idle: u32,
-    stall: u32,
+    pub(super) stall: u32,
 }
 
 impl Patience {
@@ -73,11 +79,16 @@ pub(super) struct Watch {
     stage: AtomicU8,
     stage_since: AtomicU32,
     active: AtomicU32,
+    /// An answer of the service is in progress or not flushed yet.
+    answering: AtomicBool,
     /// When the peer stopped taking our bytes; zero while it takes them.
     blocked_since: AtomicU32,
     ambiguous: AtomicBool,
+    /// Since the last sweep.
+    idle_frames: AtomicU32,
     expired: AtomicBool,
-    wake: Notify,
+    draining: AtomicBool,
+    waker: AtomicWaker,
     has_interim: AtomicBool,
     interim: Mutex<Vec<u8>>,
 }
@@ -90,10 +101,13 @@ impl Watch {
             stage: AtomicU8::new(Stage::FirstByte as u8),
             stage_since: AtomicU32::new(since),
             active: AtomicU32::new(0),
+            answering: AtomicBool::new(false),
             blocked_since: AtomicU32::new(0),
             ambiguous: AtomicBool::new(false),
+            idle_frames: AtomicU32::new(0),
             expired: AtomicBool::new(false),
-            wake: Notify::new(),
+            draining: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
             has_interim: AtomicBool::new(false),
             interim: Mutex::new(Vec::new()),
         })
@@ -118,12 +132,21 @@ impl Watch {
     /// A request is being answered until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.active.store(self.active.load(Relaxed).saturating_add(1), Relaxed);
+        self.answering.store(true, Relaxed);
         self.enter(Stage::Busy);
         Busy(Arc::clone(self))
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        self.active.load(Relaxed) > 0
+    /// Whether what is written now is the service's, as opposed to the parser's own.
+    pub(super) fn is_answering(&self) -> bool {
+        self.answering.load(Relaxed)
+    }
+
+    /// Everything written so far has gone out.
+    pub(super) fn flushed(&self) {
+        if self.active.load(Relaxed) == 0 {
+            self.answering.store(false, Relaxed);
+        }
     }
 
     /// The socket did not take our bytes, or took some.
@@ -135,6 +158,13 @@ impl Watch {
         }
     }
 
+    /// Frames of HTTP/2 have come that neither ask for anything nor carry anything.
+    pub(super) fn received_idle_frames(&self, count: u32) {
+        if count > 0 {
+            self.idle_frames.store(self.idle_frames.load(Relaxed).saturating_add(count), Relaxed);
+        }
+    }
+
     pub(super) fn mark_ambiguous(&self) {
         self.ambiguous.store(true, Relaxed);
     }
@@ -143,7 +173,7 @@ impl Watch {
         self.ambiguous.load(Relaxed)
     }
 
-    /// Marks the connection for closing when a stage has lasted too long.
+    /// Marks the connection for closing when a stage has lasted too long, or when it does nothing but keep us busy.
     pub(super) fn check(&self, patience: Patience) {
         let now = self.ticks.now();
         let stage_limit = match self.stage.load(Relaxed) {
@@ -155,23 +185,39 @@ impl Watch {
         };
         let blocked_since = self.blocked_since.load(Relaxed);
         let stalled = blocked_since != 0 && now.saturating_sub(blocked_since) >= patience.stall;
-        if stalled || now.saturating_sub(self.stage_since.load(Relaxed)) >= stage_limit {
+        let flooded = self.idle_frames.swap(0, Relaxed) > MOST_IDLE_FRAMES;
+        if flooded || stalled || now.saturating_sub(self.stage_since.load(Relaxed)) >= stage_limit {
             self.expired.store(true, Relaxed);
-            self.wake.notify_one();
+            self.waker.wake();
         }
     }
 
-    /// Waits until the connection's task has something to look at besides its protocol; true: it is to be closed.
-    pub(super) async fn woken(&self) -> bool {
-        self.wake.notified().await;
+    /// Wakes `waker` when there is something to look at besides the protocol.
+    pub(super) fn wakes(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Whether the connection has overstayed and is to be closed.
+    pub(super) fn is_expired(&self) -> bool {
         self.expired.load(Relaxed)
+    }
+
+    /// Asks the connection to finish what it is doing and end.
+    pub(super) fn drain(&self) {
+        if !self.draining.swap(true, Relaxed) {
+            self.waker.wake();
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
     }
 
     /// Leaves an interim answer (1xx) to be written before the final one.
     pub(super) fn leave_interim(&self, wire: &[u8]) {
         self.interim.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(wire);
         self.has_interim.store(true, Relaxed);
-        self.wake.notify_one();
+        self.waker.wake();
     }
 
     /// Takes what [`Self::leave_interim`] left.
@@ -231,6 +277,19 @@ mod tests {
         drop(request);
         assert!(!expired(&idle, 1_000_999));
         assert!(expired(&idle, 1_001_000));
+    }
+
+    #[test]
+    fn a_flood_of_idle_frames_is_cut_and_a_trickle_is_not() {
+        let watch = Watch::new(Arc::new(Ticks::new()));
+        let _request = watch.begin();
+        for sweep in 1..10 {
+            watch.received_idle_frames(MOST_IDLE_FRAMES);
+            assert!(!expired(&watch, sweep));
+        }
+        watch.received_idle_frames(MOST_IDLE_FRAMES);
+        watch.received_idle_frames(1);
+        assert!(expired(&watch, 10));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     io,
     net::TcpListener as StdListener,
-    rc::Rc,
+    rc::{self, Rc},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -21,7 +21,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Config, Service,
-    connection::{self, serve},
+    connection::serve,
+    flow::Flow,
     watch::{Patience, Ticks, Watch},
 };
 
@@ -38,6 +39,7 @@ pub(super) struct Worker<S> {
     tls: Arc<ArcSwap<ServerConfig>>,
     ticks: Arc<Ticks>,
     watches: RefCell<Vec<Weak<Watch>>>,
+    flows: RefCell<Vec<rc::Weak<Flow>>>,
     tasks: TaskTracker,
 }
 
@@ -60,6 +62,7 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
             tls: start.tls,
             ticks: Arc::new(Ticks::new()),
             watches: RefCell::new(Vec::new()),
+            flows: RefCell::new(Vec::new()),
             tasks: TaskTracker::new(),
         });
         let sweep = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
@@ -74,6 +77,7 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
             )));
         }
         worker.drain.cancelled().await;
+        worker.watches.borrow().iter().filter_map(Weak::upgrade).for_each(|watch| watch.drain());
         for task in accepting {
             // It ends on the drain by itself; waiting frees the port before anything else.
             let _ = task.await;
@@ -93,9 +97,19 @@ impl<S: Service> Worker<S> {
 
     /// Starts watching a connection.
     pub(super) fn register(&self) -> Arc<Watch> {
-        let watch = connection::watch(&self.ticks);
+        let watch = Watch::new(Arc::clone(&self.ticks));
+        if self.drain.is_cancelled() {
+            watch.drain();
+        }
         self.watches.borrow_mut().push(Arc::downgrade(&watch));
         watch
+    }
+
+    /// Starts watching whether a client takes one answer of HTTP/2.
+    pub(super) fn register_flow(&self) -> Rc<Flow> {
+        let flow = Flow::new(Arc::clone(&self.ticks));
+        self.flows.borrow_mut().push(Rc::downgrade(&flow));
+        flow
     }
 }
 
@@ -140,6 +154,12 @@ async fn sweep<S: Service>(worker: Rc<Worker<S>>) {
         worker.watches.borrow_mut().retain(|watch| {
             watch.upgrade().is_some_and(|watch| {
                 watch.check(patience);
+                true
+            })
+        });
+        worker.flows.borrow_mut().retain(|flow| {
+            flow.upgrade().is_some_and(|flow| {
+                flow.check(patience.stall);
                 true
             })
         });

@@ -1,8 +1,56 @@
-//! Sessions: what a finished login leaves behind.
+//! Sessions: what a finished login leaves behind, from its making to its end on every gateway.
+//!
+//! A request asks [`Sessions::cached`] and, when that knows nothing, [`Sessions::load`]. What they hand out carries a
+//! token that is cancelled when the session ends. An error is a store that did not answer, never "no session".
+//!
+//! The cache is believed only while changes are heard of within a second (`feed`), and every use is checked against the
+//! limits by a clock that nobody gains from setting back (`steady`). Reads no cookies and decides nobody's rights.
 
-use std::time::Duration;
+mod cache;
+mod feed;
+mod live;
+mod record;
+mod redis;
+mod session;
+mod sql;
+mod steady;
+mod store;
+mod upkeep;
 
-use crate::redis_pool;
+use std::{collections::HashSet, error::Error, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use tokio::time::timeout;
+
+use self::{
+    cache::Cache,
+    feed::Trust,
+    live::{Limits, Pulse},
+    steady::Steady,
+};
+pub use self::{
+    feed::{Hear, News},
+    live::Live,
+    redis::RedisSessions,
+    session::{Level, Method, NewSession, Origin, Profile, Session, SessionSummary},
+    sql::SqlSessions,
+    store::{SessionStore, StoredSession},
+};
+use crate::{
+    clock::Clock,
+    database::{Database, DatabaseError},
+    random::Random,
+    redis_pool::{self, RedisError},
+    sealing::Sealer,
+    secret::{Token, TokenHash},
+};
+
+/// The longest that looking up one session may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often a look-up starts over because what it looks up is being changed.
+const ATTEMPTS: usize = 5;
+/// How far the clocks of two gateways may be apart. What seems to come from a later future is refused.
+const SKEW: Duration = Duration::from_mins(1);
 
 /// Which store keeps the sessions.
 #[derive(Clone, Debug)]
@@ -21,3 +69,246 @@ pub struct Config {
     /// A session this old is over, however busy.
     pub expiration: Duration,
 }
+
+/// Why it cannot be said whether there is a session, or a session could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("the database, which keeps the sessions, failed")]
+    Database(#[from] DatabaseError),
+    #[error("Redis, which keeps the sessions, failed")]
+    Redis(#[from] RedisError),
+    #[error("it cannot be said whether the session's user may still be in")]
+    Standing(#[source] Box<dyn Error + Send + Sync>),
+    #[error("looking up the session took too long")]
+    Slow,
+    #[error("the session changed again and again while it was looked up")]
+    Unsettled,
+}
+
+/// Whether a user may still be in, and as whom. Asked whenever a session comes from the store.
+pub trait Standing: Send + Sync {
+    /// None: the user, by id, is gone or disabled. An error must mean that nobody can tell.
+    fn of<'a>(
+        &'a self,
+        user: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Profile>, Box<dyn Error + Send + Sync>>>;
+}
+
+/// What sessions need from the rest of the gateway.
+pub struct Surroundings {
+    pub store: Arc<dyn SessionStore>,
+    /// For its change feed, which tells of users whichever store keeps the sessions.
+    pub database: Database,
+    pub standing: Arc<dyn Standing>,
+    pub sealer: Arc<Sealer>,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+}
+
+/// All sessions, as one gateway sees them.
+pub struct Sessions {
+    store: Arc<dyn SessionStore>,
+    database: Database,
+    standing: Arc<dyn Standing>,
+    sealer: Arc<Sealer>,
+    random: Arc<dyn Random>,
+    limits: Limits,
+    expiration: Duration,
+    steady: Steady,
+    trust: Trust,
+    cache: Cache,
+}
+
+impl Sessions {
+    pub fn new(config: &Config, surroundings: Surroundings) -> Self {
+        let Surroundings { store, database, standing, sealer, clock, random } = surroundings;
+        Self {
+            store,
+            database,
+            standing,
+            sealer,
+            random,
+            limits: Limits { inactivity: config.inactivity },
+            expiration: config.expiration,
+            steady: Steady::new(clock),
+            trust: Trust::none(),
+            cache: Cache::new(),
+        }
+    }
+
+    /// Makes a session for somebody who has just proved all that `new.amr` says. The token is for the browser alone.
+    pub async fn create(&self, new: NewSession, origin: Origin) -> Result<Token, SessionError> {
+        let NewSession { user, name, email, display_name, groups, amr, since } = new;
+        let token = Token::generate(self.random.as_ref());
+        let now = self.steady.now();
+        let created_at = since.map_or(now, |since| since.min(now));
+        let session = Session {
+            id: token.hash(),
+            user,
+            name,
+            email,
+            display_name,
+            groups,
+            amr,
+            created_at,
+            expires_at: created_at.plus(self.expiration),
+            origin,
+            csrf: self.random.bytes(),
+        };
+        let stored = StoredSession {
+            id: session.id,
+            record: record::seal(&self.sealer, &session),
+            user: session.user,
+            last_seen: now,
+            expires_at: session.expires_at,
+        };
+        self.store.insert(&stored).await?;
+        Ok(token)
+    }
+
+    /// The session, if this gateway knows for certain that it is good. Called for every request that is forwarded:
+    /// waits for nothing, allocates nothing, and takes no lock that another reader would wait for.
+    pub fn cached(&self, id: &TokenHash) -> Option<Arc<Live>> {
+        if !self.trust.holds() {
+            return None;
+        }
+        self.cache.get(id).filter(|live| self.limits.use_at(live, self.steady.now()))
+    }
+
+    /// The session, if it is good: from the cache, else from the store. Counts as a use.
+    pub async fn load(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
+        match self.cached(id) {
+            Some(live) => Ok(Some(live)),
+            None => timeout(PATIENCE, self.look_up(id)).await.unwrap_or(Err(SessionError::Slow)),
+        }
+    }
+
+    /// Notes a use of a session that is held on to, as by a tunnel that carries something. False when it is over.
+    pub fn touch(&self, live: &Live) -> bool {
+        self.limits.use_at(live, self.steady.now())
+    }
+
+    /// Ends one session, here before this returns and elsewhere within a second.
+    pub async fn revoke(&self, id: &TokenHash) -> Result<(), SessionError> {
+        self.store.remove(id).await?;
+        self.cache.end(&[*id]);
+        Ok(())
+    }
+
+    /// Ends all sessions of a user, by id, and says how many there were.
+    pub async fn revoke_user(&self, user: &str) -> Result<usize, SessionError> {
+        let ended = self.store.remove_user(user).await?;
+        self.cache.end(&ended);
+        // The store may have lost sight of a session that we still remember.
+        self.cache.doubt_users(&HashSet::from([user.to_owned()]));
+        Ok(ended.len())
+    }
+
+    /// The sessions that are not over, of one user (by id) or of all, the latest login first.
+    pub async fn list(&self, user: Option<&str>) -> Result<Vec<SessionSummary>, SessionError> {
+        let now = self.steady.now();
+        let mut list: Vec<_> = self
+            .store
+            .list(user)
+            .await?
+            .into_iter()
+            .filter(|stored| !self.limits.over(stored.last_seen, stored.expires_at, now))
+            .filter_map(|stored| {
+                let session = record::open(&self.sealer, &stored)?;
+                Some(SessionSummary {
+                    id: session.id,
+                    user: session.user,
+                    name: session.name,
+                    amr: session.amr,
+                    created_at: session.created_at,
+                    last_seen: stored.last_seen,
+                    expires_at: session.expires_at,
+                    origin: session.origin,
+                })
+            })
+            .collect();
+        list.sort_by_key(|summary| std::cmp::Reverse(summary.created_at));
+        Ok(list)
+    }
+
+    /// Whether the store answers.
+    pub async fn ping(&self) -> Result<(), SessionError> {
+        self.store.ping().await
+    }
+
+    async fn look_up(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
+        for _ in 0..ATTEMPTS {
+            let now = self.steady.now();
+            if !self.trust.holds() {
+                return Ok(self.ask(id).await?.inspect(|live| live.pulse.saw(now)));
+            }
+            match self.cache.get_or_vacancy(id).await {
+                // Whom we waited for may have been told meanwhile that it is over.
+                Ok(live) if !live.ended.is_cancelled() && self.limits.use_at(&live, now) => {
+                    return Ok(Some(live));
+                }
+                // It looks idle from here, but may be in use at another gateway.
+                Ok(_) => self.cache.forget(id),
+                Err(vacancy) => {
+                    let Some(live) = self.ask(id).await? else { return Ok(None) };
+                    live.pulse.saw(now);
+                    if vacancy.fill(Arc::clone(&live)) {
+                        return Ok(Some(live));
+                    }
+                    // It changed while we asked: what we were told may be what it was before.
+                }
+            }
+        }
+        Err(SessionError::Unsettled)
+    }
+
+    async fn ask_in_time(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
+        timeout(PATIENCE, self.ask(id)).await.unwrap_or(Err(SessionError::Slow))
+    }
+
+    /// Asks the store, and then whether the user may still be in. Without a session, ends what is left of it here.
+    async fn ask(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
+        let pulse = self.cache.enrol(id);
+        let answer = self.judge(id, &pulse).await;
+        if matches!(answer, Ok(None)) {
+            self.cache.end(&[*id]);
+        }
+        drop(pulse);
+        if !matches!(answer, Ok(Some(_))) {
+            self.cache.release(id);
+        }
+        answer
+    }
+
+    async fn judge(&self, id: &TokenHash, pulse: &Arc<Pulse>) -> Result<Option<Arc<Live>>, SessionError> {
+        let Some(stored) = self.store.load(id).await? else { return Ok(None) };
+        let Some(mut session) = record::open(&self.sealer, &stored) else {
+            tracing::warn!(session.id = id.short(), "a stored session does not open with our key");
+            return Ok(None);
+        };
+        let now = self.steady.now();
+        if session.created_at.max(stored.last_seen) > now.plus(SKEW) {
+            tracing::warn!(
+                session.id = id.short(),
+                "a session from the future: a clock was set back, or differs"
+            );
+            return Ok(None);
+        }
+        pulse.store_has(stored.last_seen);
+        pulse.saw(stored.last_seen.min(now));
+        self.cache.identify(id, &session.user, session.expires_at);
+        let standing = self.standing.of(&session.user).await.map_err(SessionError::Standing)?;
+        let Some(profile) = standing else { return Ok(None) };
+        let now = self.steady.now();
+        if pulse.ended.is_cancelled() || self.limits.over(pulse.last_seen(), session.expires_at, now) {
+            return Ok(None);
+        }
+        session.adopt(profile);
+        Ok(Some(Arc::new(Live::new(session, Arc::clone(pulse)))))
+    }
+}
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod tests;

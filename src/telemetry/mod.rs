@@ -1,3 +1,6 @@
 //! What operators see: logs, one access-log line a request, metrics.
 
+pub mod access_log;
 pub mod log;
+pub mod metrics;
+pub mod writer;

@@ -135,7 +135,7 @@ mod tests {
 
         let swapped = Config { certificate: a.key.clone(), key: a.certificate.clone() };
         assert!(matches!(load(&swapped), Err(TlsError::Empty { .. })));
-        let absent = Config { certificate: folder.path().join("none.pem"), ..a.clone() };
+        let absent = Config { certificate: folder.path().join("none.pem"), ..a };
         assert!(load(&absent).unwrap_err().to_string().contains("none.pem"));
         std::fs::write(&b.key, "rubbish").unwrap();
         assert!(matches!(load(&b), Err(TlsError::Malformed { .. })));

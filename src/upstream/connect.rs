@@ -12,7 +12,10 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{Config, Peer};
-use crate::tls::{self, TlsError};
+use crate::{
+    tls::{self, TlsError},
+    web::socket::Socket,
+};
 
 /// Most bytes of an answer's head, and of what is read ahead of its body.
 const READ_AHEAD: usize = 64 * 1024;
@@ -83,8 +86,8 @@ impl Connector {
             + 'static,
     {
         let failed = |source| ConnectError::Connect { peer: peer.label.clone(), source };
-        let socket = TcpStream::connect((peer.host.as_str(), peer.port)).await.map_err(failed)?;
-        socket.set_nodelay(true).map_err(failed)?;
+        let stream = TcpStream::connect((peer.host.as_str(), peer.port)).await.map_err(failed)?;
+        let socket = Socket::new(stream).map_err(failed)?;
         match &peer.tls {
             None => speak_http(socket, peer).await,
             Some(name) => {

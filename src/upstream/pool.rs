@@ -1,9 +1,14 @@
 //! Connections kept alive between requests, the newest used first, and servers that refused left alone for a while.
 
-use std::{cell::Cell, cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    pin::Pin,
+    rc::Rc,
+    time::Duration,
+};
 
 use hyper::client::conn::http1::SendRequest;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::{ConnectError, Connector, Peer};
 
@@ -25,8 +30,15 @@ pub struct Pool<B> {
 #[derive(Debug)]
 struct Server<B> {
     peer: Peer,
-    idle: RefCell<Vec<(SendRequest<B>, Instant)>>,
+    idle: RefCell<Vec<Idle<B>>>,
     refused_at: Cell<Option<Instant>>,
+}
+
+#[derive(Debug)]
+struct Idle<B> {
+    sender: SendRequest<B>,
+    timer: Pin<Box<Sleep>>,
+    since: Instant,
 }
 
 /// A connection in use. Give it back with [`Lease::give_back`] once its answer has been read to the end; dropped, it
@@ -36,6 +48,9 @@ pub struct Lease<B> {
     pool: Rc<Pool<B>>,
     server: usize,
     pub sender: SendRequest<B>,
+    /// For the wait for an answer. It stays with the connection, and is moved only when it fires: to set a timer anew for
+    /// each request would cost more than to let an old one fire once in a while.
+    pub timer: Pin<Box<Sleep>>,
     /// It has carried a request before: the portal may have closed it just now.
     pub reused: bool,
 }
@@ -52,7 +67,15 @@ where
         Rc::new(Self { servers, connector, next: Cell::new(0) })
     }
 
-    /// A connection to one of the servers: an idle one if there is, else a new one. With `fresh` always a new one.
+    /// An idle connection to the server whose turn it is, if there is one and nothing has to be waited for.
+    pub fn idle(self: &Rc<Self>) -> Option<Lease<B>> {
+        let index = self.next.get() % self.servers.len().max(1);
+        let sender = self.server(index)?.take_ready()?;
+        self.next.set(index + 1);
+        Some(self.lease_of(index, sender, true))
+    }
+
+    /// A new connection, or an idle one of the server whose turn it is unless `fresh` forbids.
     ///
     /// Servers are taken in turn; one that refuses is left alone for a while and the next one asked.
     pub async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease<B>, ConnectError> {
@@ -68,13 +91,15 @@ where
         let mut refused = None;
         for index in order {
             let Some(server) = self.server(index) else { continue };
-            if !fresh && let Some(sender) = server.take_idle(now).await {
-                return Ok(Lease { pool: Rc::clone(self), server: index, sender, reused: true });
+            if !fresh && let Some(sender) = server.take_idle().await {
+                return Ok(self.lease_of(index, sender, true));
             }
             match self.connector.open(&server.peer).await {
                 Ok(sender) => {
                     server.refused_at.set(None);
-                    return Ok(Lease { pool: Rc::clone(self), server: index, sender, reused: false });
+                    let now = Instant::now();
+                    let timer = Box::pin(tokio::time::sleep_until(now));
+                    return Ok(self.lease_of(index, Idle { sender, timer, since: now }, false));
                 }
                 Err(error) => {
                     server.refused_at.set(Some(Instant::now()));
@@ -88,6 +113,10 @@ where
         }))
     }
 
+    fn lease_of(self: &Rc<Self>, server: usize, idle: Idle<B>, reused: bool) -> Lease<B> {
+        Lease { pool: Rc::clone(self), server, sender: idle.sender, timer: idle.timer, reused }
+    }
+
     fn server(&self, index: usize) -> Option<&Server<B>> {
         self.servers.get(index)
     }
@@ -99,7 +128,7 @@ where
             server
                 .idle
                 .borrow_mut()
-                .retain(|(sender, since)| !sender.is_closed() && now.duration_since(*since) < IDLE_LIMIT);
+                .retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < IDLE_LIMIT);
         }
     }
 }
@@ -109,17 +138,19 @@ impl<B> Server<B> {
         self.refused_at.get().is_some_and(|at| now.duration_since(at) < LEFT_ALONE)
     }
 
+    /// The newest idle connection, if its protocol has noticed already that its last answer was read.
+    fn take_ready(&self) -> Option<Idle<B>> {
+        let mut idle = self.idle.borrow_mut();
+        idle.last()?.sender.is_ready().then(|| idle.pop())?
+    }
+
     /// The newest idle connection that is still open.
-    async fn take_idle(&self, now: Instant) -> Option<SendRequest<B>> {
+    async fn take_idle(&self) -> Option<Idle<B>> {
         loop {
-            let (mut sender, since) = self.idle.borrow_mut().pop()?;
-            if now.duration_since(since) >= IDLE_LIMIT {
-                self.idle.borrow_mut().clear();
-                return None;
-            }
-            // Its last answer has been read; the protocol may need one more turn to notice.
-            if sender.is_ready() || sender.ready().await.is_ok() {
-                return Some(sender);
+            let mut newest = self.idle.borrow_mut().pop()?;
+            // Its protocol may need one more turn.
+            if newest.sender.is_ready() || newest.sender.ready().await.is_ok() {
+                return Some(newest);
             }
         }
     }
@@ -139,7 +170,7 @@ impl<B> Lease<B> {
         if let Some(server) = self.pool.servers.get(self.server) {
             let mut idle = server.idle.borrow_mut();
             if idle.len() < MOST_IDLE {
-                idle.push((self.sender, Instant::now()));
+                idle.push(Idle { sender: self.sender, timer: self.timer, since: Instant::now() });
             }
         }
     }

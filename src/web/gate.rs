@@ -1,7 +1,9 @@
 //! The strict gate right behind the HTTP parser: what two readers could understand differently is refused before anybody
 //! looks at it. Knows nothing of sessions or rights.
 
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header, uri::Authority};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header, uri::Authority,
+};
 
 use super::{fields, path};
 
@@ -58,7 +60,8 @@ impl Refusal {
 /// A request that has one meaning. Only [`RequestGate`] makes one.
 #[derive(Debug)]
 pub struct CanonicalRequest<B> {
-    request: Request<B>,
+    /// Boxed: it is handed on through every stage, and each would keep a copy of its place.
+    request: Box<Request<B>>,
     upgrade: Option<HeaderValue>,
     ours: bool,
 }
@@ -100,9 +103,14 @@ impl<B> CanonicalRequest<B> {
         self.ours
     }
 
+    /// The client's side of the connection, once both sides have switched protocols.
+    pub fn on_upgrade(&mut self) -> hyper::upgrade::OnUpgrade {
+        hyper::upgrade::on(&mut *self.request)
+    }
+
     /// Gives the request out, to be answered or rebuilt for the portal.
     pub fn into_request(self) -> Request<B> {
-        self.request
+        *self.request
     }
 }
 
@@ -125,10 +133,17 @@ impl RequestGate {
         &self.authority
     }
 
+    /// Whether a browser says that a page of ours asks. A missing `Origin` is no such word (RFC 6455 §10.2).
+    pub fn is_own_origin(&self, headers: &HeaderMap) -> bool {
+        headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).is_some_and(|origin| {
+            origin.strip_prefix("https://").is_some_and(|host| host.eq_ignore_ascii_case(&self.authority))
+        })
+    }
+
     /// Lets a request with one meaning pass. `body_follows` says whether the framing announced a body.
     pub fn admit<B>(
         &self,
-        mut request: Request<B>,
+        mut request: Box<Request<B>>,
         body_follows: bool,
     ) -> Result<CanonicalRequest<B>, Refusal> {
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
@@ -185,7 +200,10 @@ impl RequestGate {
         }
         // `host:443` is `host`; anything else that parses is another host, and what does not parse is none.
         let authority: Authority = named.parse().map_err(|_| Refusal::Host)?;
-        if named.contains('@') || authority.host().is_empty() || named.ends_with(':') {
+        let port = named.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':'));
+        let port_is_junk =
+            port.is_some_and(|port| port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()));
+        if named.contains('@') || authority.host().is_empty() || port_is_junk {
             return Err(Refusal::Host);
         }
         match named.strip_suffix(":443") {
@@ -200,7 +218,9 @@ fn check_fields(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
         return Err(Refusal::TooLarge);
     }
     let mut bytes = 0;
+    let mut told = Told::default();
     for (name, value) in headers {
+        told.note(name);
         // What a portal's CGI-style environment would read as another field's name.
         if memchr::memchr(b'_', name.as_str().as_bytes()).is_some() {
             return Err(Refusal::Field);
@@ -215,13 +235,31 @@ fn check_fields(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
     if bytes > MOST_HEAD_BYTES {
         return Err(Refusal::TooLarge);
     }
-    if let Some(expectation) = headers.get(header::EXPECT) {
-        let more = headers.get_all(header::EXPECT).iter().count() > 1;
-        if more || !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+    if told.expectation {
+        let mut expectations = headers.get_all(header::EXPECT).iter();
+        let first = expectations.next().map(HeaderValue::as_bytes).unwrap_or_default();
+        if expectations.next().is_some() || !first.eq_ignore_ascii_case(b"100-continue") {
             return Err(Refusal::Expectation);
         }
     }
-    check_framing(headers, version)
+    if told.framing { check_framing(headers, version) } else { Ok(()) }
+}
+
+/// Which fields there are that need a closer look. Most requests have none of them.
+#[derive(Default)]
+struct Told {
+    expectation: bool,
+    framing: bool,
+}
+
+impl Told {
+    fn note(&mut self, name: &HeaderName) {
+        match name.as_str() {
+            "expect" => self.expectation = true,
+            "content-length" | "transfer-encoding" => self.framing = true,
+            _ => {}
+        }
+    }
 }
 
 fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
@@ -304,7 +342,9 @@ mod tests {
             let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
             request = request.header(*name, value);
         }
-        gate().admit(request.body(()).unwrap(), *body).map(|ok| (ok.target().to_owned(), ok.is_ours()))
+        gate()
+            .admit(Box::new(request.body(()).unwrap()), *body)
+            .map(|ok| (ok.target().to_owned(), ok.is_ours()))
     }
 
     const H1: Version = Version::HTTP_11;
@@ -353,6 +393,8 @@ mod tests {
             ((H1, "GET", "/", &[("host", "")], false), R::Host),
             ((H1, "GET", "/", &[("host", "a b")], false), R::Host),
             ((H1, "GET", "/", &[("host", "iot.example.com:")], false), R::Host),
+            ((H1, "GET", "/", &[("host", "iot.example.com:443x")], false), R::Host),
+            ((H1, "GET", "/", &[("host", "evil.example.com:+80")], false), R::Host),
             ((H1, "GET", "/", &[("host", "x@iot.example.com")], false), R::Host),
             ((H1, "GET", "/", &[("host", "evil.example.com")], false), R::Misdirected),
             ((H1, "GET", "/", &[("host", "iot.example.com:8443")], false), R::Misdirected),
@@ -412,21 +454,22 @@ mod tests {
         for _ in 0..MOST_FIELDS {
             many = many.header("x-a", "b");
         }
-        assert_eq!(gate().admit(many.body(()).unwrap(), false).unwrap_err(), Refusal::TooLarge);
+        assert_eq!(gate().admit(Box::new(many.body(()).unwrap()), false).unwrap_err(), Refusal::TooLarge);
         let large = Request::builder()
             .uri("/")
             .header("host", "iot.example.com")
             .header("x-a", "b".repeat(MOST_HEAD_BYTES))
             .body(())
             .unwrap();
-        assert_eq!(gate().admit(large, false).unwrap_err(), Refusal::TooLarge);
+        assert_eq!(gate().admit(Box::new(large), false).unwrap_err(), Refusal::TooLarge);
     }
 
     #[test]
     fn a_port_of_our_own_must_be_named() {
         let gate = RequestGate::new(&url::Url::parse("https://localhost:8443").unwrap());
         let ask = |host: &str| {
-            gate.admit(Request::builder().uri("/").header("host", host).body(()).unwrap(), false).map(|_| ())
+            gate.admit(Box::new(Request::builder().uri("/").header("host", host).body(()).unwrap()), false)
+                .map(|_| ())
         };
         assert_eq!(ask("localhost:8443"), Ok(()));
         assert_eq!(ask("localhost"), Err(Refusal::Misdirected));

@@ -10,6 +10,7 @@ pub mod gate;
 pub mod path;
 pub mod raw_head;
 pub mod return_to;
+pub mod socket;
 
 use ipnet::IpNet;
 use url::Url;

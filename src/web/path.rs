@@ -16,6 +16,25 @@ pub enum Territory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotCanonical;
 
+/// Bytes of a path that mean themselves to every reader.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let punctuation = b"/.-_~:@!$&'()*+,=";
+    let mut at = 0;
+    while at < punctuation.len() {
+        plain[punctuation[at] as usize] = true;
+        at += 1;
+    }
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() {
+            plain[byte as usize] = true;
+        }
+        byte += 1;
+    }
+    plain
+};
+
 /// Refuses dot segments in any encoding, backslashes, control characters and broken percent-encoding.
 ///
 /// Encoded slashes, doubled slashes and `;` are left as they are: nothing here gives them a meaning. A path that a
@@ -25,9 +44,8 @@ pub fn check(path: &str) -> Result<Territory, NotCanonical> {
     if bytes.first() != Some(&b'/') {
         return Err(NotCanonical);
     }
-    let plain = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"/-_~:@!$&'()*+,=".contains(byte));
-    if plain {
-        // Without a dot it is neither a dot segment nor ours.
+    // No segment that begins with a dot, nothing encoded: neither a dot segment nor ours.
+    if bytes.iter().all(|byte| PLAIN[usize::from(*byte)]) && memchr::memmem::find(bytes, b"/.").is_none() {
         return Ok(Territory::Portal);
     }
     let decoded = decode(bytes)?;

@@ -1,1 +1,34 @@
-fn main() {}
+//! The whole gateway, in this process, before a recording portal: what goes in at the socket and what comes out.
+
+#[cfg(test)]
+mod deadlines;
+#[cfg(test)]
+mod devices;
+#[cfg(test)]
+mod floods;
+#[cfg(test)]
+mod login;
+#[cfg(test)]
+mod own_pages;
+mod forwarding;
+#[cfg(test)]
+mod portal_faults;
+#[cfg(test)]
+mod request_gate;
+#[cfg(test)]
+mod request_gate_http2;
+#[cfg(test)]
+mod rollout;
+#[cfg(test)]
+mod smoke;
+#[cfg(test)]
+mod smuggling;
+#[cfg(test)]
+mod spoofing;
+#[cfg(test)]
+mod streaming;
+#[cfg(test)]
+#[expect(dead_code, reason = "each topic takes what it needs of the harness")]
+mod support;
+#[cfg(test)]
+mod upgrade;

@@ -1,0 +1,213 @@
+//! What an operator does to users, their devices and their sessions. Sees neither HTTP nor a terminal.
+//!
+//! Whatever takes a right away ends the sessions that were made with it.
+
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::{
+    audit::{Audit, AuditEvent, Context},
+    credentials::{
+        self, CredentialsError, Device, Devices, PasswordError, Passwords, RecoveryCodes,
+        password_policy::{self, Weakness},
+    },
+    database::DatabaseError,
+    login::PendingLogins,
+    secret::TokenHash,
+    sessions::{SessionError, SessionSummary, Sessions},
+    users::{CanonicalName, NewUser, User, Users, UsersError},
+};
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum AdministrationError {
+    #[error("there is no user {0}")]
+    NoUser(String),
+    #[error("{user} has no device {device}")]
+    NoDevice { user: String, device: String },
+    #[error("there is no session {0}")]
+    NoSession(String),
+    #[error("{0} stands for more than one session: give more of its digits")]
+    ManySessions(String),
+    #[error("{0}")]
+    Weak(Weakness),
+    #[error("the user cannot be changed")]
+    Users(#[from] UsersError),
+    #[error("the password cannot be set")]
+    Password(#[from] PasswordError),
+    #[error("the devices cannot be changed")]
+    Credentials(#[from] CredentialsError),
+    #[error("the sessions cannot be changed")]
+    Sessions(#[from] SessionError),
+    #[error("the logins in progress cannot be ended")]
+    Pending(#[from] DatabaseError),
+}
+
+/// Everything that administration needs.
+pub struct Administration {
+    pub users: Users,
+    pub passwords: Arc<Passwords>,
+    pub devices: Devices,
+    pub recovery_codes: RecoveryCodes,
+    pub sessions: Arc<Sessions>,
+    pub pending: PendingLogins,
+    pub audit: Arc<Audit>,
+    pub policy: credentials::Config,
+    /// Words that no password may be made of: the portal's name and host.
+    pub context_words: Vec<String>,
+}
+
+/// A user with what hangs on them.
+#[derive(Debug)]
+pub struct Dossier {
+    pub user: User,
+    pub devices: Vec<Device>,
+    pub recovery_left: u32,
+    pub sessions: Vec<SessionSummary>,
+}
+
+impl Administration {
+    /// Makes a user. The password is looked at first, so that a refused one leaves no user behind.
+    pub async fn add_user(
+        &self,
+        new: NewUser,
+        password: Option<SecretString>,
+    ) -> Result<User, AdministrationError> {
+        if let Some(password) = &password {
+            self.check_password(password, &new.email).map_err(AdministrationError::Weak)?;
+        }
+        let user = self.users.add(new).await?;
+        if let Some(password) = password {
+            self.passwords.set(&user.id, password).await?;
+        }
+        self.note(AuditEvent::UserAdded, &user);
+        Ok(user)
+    }
+
+    /// Sets a password; sessions made with the old one end.
+    pub async fn set_password(&self, email: &str, password: SecretString) -> Result<(), AdministrationError> {
+        let user = self.user(email).await?;
+        self.check_password(&password, &user.email).map_err(AdministrationError::Weak)?;
+        self.passwords.set(&user.id, password).await?;
+        self.end_everything(&user).await?;
+        self.note(AuditEvent::UserPasswordSet, &user);
+        Ok(())
+    }
+
+    /// Keeps a user out, or lets one in again. Answers whether that changed anything.
+    pub async fn set_disabled(&self, email: &str, disabled: bool) -> Result<bool, AdministrationError> {
+        let user = self.user(email).await?;
+        let changed = self.users.set_disabled(&user.id, disabled).await?;
+        if disabled {
+            self.end_everything(&user).await?;
+        }
+        self.note(if disabled { AuditEvent::UserDisabled } else { AuditEvent::UserEnabled }, &user);
+        Ok(changed)
+    }
+
+    pub async fn remove_user(&self, email: &str) -> Result<(), AdministrationError> {
+        let user = self.user(email).await?;
+        self.users.remove(&user.id).await?;
+        self.end_everything(&user).await?;
+        self.note(AuditEvent::UserRemoved, &user);
+        Ok(())
+    }
+
+    pub async fn users(&self) -> Result<Vec<User>, AdministrationError> {
+        Ok(self.users.list().await?)
+    }
+
+    pub async fn dossier(&self, email: &str) -> Result<Dossier, AdministrationError> {
+        let user = self.user(email).await?;
+        Ok(Dossier {
+            devices: self.devices.list(&user.id).await?,
+            recovery_left: self.recovery_codes.remaining(&user.id).await?,
+            sessions: self.sessions.list(Some(user.id.as_str())).await?,
+            user,
+        })
+    }
+
+    /// Takes a device away, by id or name. Sessions that it opened end.
+    pub async fn remove_device(&self, email: &str, device: &str) -> Result<Device, AdministrationError> {
+        let user = self.user(email).await?;
+        let devices = self.devices.list(&user.id).await?;
+        let found = devices.into_iter().find(|known| known.id == device || known.name == device);
+        let found = found.ok_or_else(|| AdministrationError::NoDevice {
+            user: user.email.clone(),
+            device: device.to_owned(),
+        })?;
+        self.devices.remove(&user.id, &found.id).await?;
+        self.end_everything(&user).await?;
+        self.note(AuditEvent::DeviceRemoved, &user);
+        Ok(found)
+    }
+
+    /// The sessions of one user, or of all.
+    pub async fn sessions(&self, email: Option<&str>) -> Result<Vec<SessionSummary>, AdministrationError> {
+        let user = match email {
+            Some(email) => Some(self.user(email).await?),
+            None => None,
+        };
+        Ok(self.sessions.list(user.as_ref().map(|user| user.id.as_str())).await?)
+    }
+
+    /// Ends the session whose id begins with `digits`.
+    pub async fn revoke_session(&self, digits: &str) -> Result<TokenHash, AdministrationError> {
+        let digits = digits.to_ascii_lowercase();
+        let all = self.sessions.list(None).await?;
+        let mut matching = all.iter().filter(|session| session.id.to_hex().starts_with(&digits));
+        let session = match (matching.next(), matching.next()) {
+            (Some(session), None) if digits.len() >= 8 => session,
+            (Some(_), _) => return Err(AdministrationError::ManySessions(digits)),
+            (None, _) => return Err(AdministrationError::NoSession(digits)),
+        };
+        self.sessions.revoke(&session.id).await?;
+        self.audit.record(
+            AuditEvent::SessionRevoked,
+            &Context { user: Some(&session.name), session: Some(session.id), ..Context::default() },
+        );
+        Ok(session.id)
+    }
+
+    /// Ends every session of a user.
+    pub async fn revoke_user(&self, email: &str) -> Result<usize, AdministrationError> {
+        let user = self.user(email).await?;
+        let ended = self.end_everything(&user).await?;
+        self.note(AuditEvent::SessionRevoked, &user);
+        Ok(ended)
+    }
+
+    /// Ends every session there is.
+    pub async fn revoke_all(&self) -> Result<usize, AdministrationError> {
+        let all = self.sessions.list(None).await?;
+        for session in &all {
+            self.sessions.revoke(&session.id).await?;
+        }
+        self.audit.record(AuditEvent::SessionRevoked, &Context::default());
+        Ok(all.len())
+    }
+
+    /// Whether a password may be used by whoever has this e-mail.
+    pub fn check_password(&self, password: &SecretString, email: &str) -> Result<(), Weakness> {
+        let local_part = email.split('@').next().unwrap_or_default();
+        let mut words: Vec<&str> = self.context_words.iter().map(String::as_str).collect();
+        words.extend([email, local_part]);
+        password_policy::check(&self.policy, password.expose_secret(), &words)
+    }
+
+    async fn user(&self, email: &str) -> Result<User, AdministrationError> {
+        let missing = || AdministrationError::NoUser(email.to_owned());
+        let name = CanonicalName::parse(email).ok_or_else(missing)?;
+        self.users.find(&name).await?.ok_or_else(missing)
+    }
+
+    async fn end_everything(&self, user: &User) -> Result<usize, AdministrationError> {
+        self.pending.remove_user(&user.id).await?;
+        Ok(self.sessions.revoke_user(user.id.as_str()).await?)
+    }
+
+    fn note(&self, event: AuditEvent, user: &User) {
+        self.audit.record(event, &Context { user: Some(user.name.as_str()), ..Context::default() });
+    }
+}

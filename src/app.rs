@@ -1,0 +1,309 @@
+//! The composition root: from a configuration to stores, gateway and server. The only file that knows every concrete
+//! type.
+
+use std::{error::Error, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use futures_util::future::BoxFuture;
+use tokio::{net::TcpListener, runtime::Handle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    account::Administration,
+    admin::{self, Admin},
+    audit::Audit,
+    clock::{Clock, SystemClock},
+    config::Config,
+    credentials::{Devices, Hashing, Passwords, RecoveryCodes, SecondFactor},
+    database::Database,
+    gate::{Challenger, Gate},
+    gateway::{Gateway, Shared},
+    identity::IdentityHeaders,
+    login::{Login, PendingLogins},
+    pages::{self, Pages},
+    proxy::{Patience, Proxy},
+    random::{OsRandom, Random},
+    redis_pool::RedisPool,
+    sealing::Sealer,
+    server::Bound,
+    sessions::{self, Profile, RedisSessions, SessionStore, Sessions, SqlSessions, Standing, Surroundings},
+    telemetry::{access_log::AccessLog, metrics::Metrics, writer::LogWriter},
+    throttle::Throttle,
+    tls,
+    upstream::{Connector, Peer, Pool},
+    users::{UserId, Users},
+    web::gate::RequestGate,
+};
+
+/// How often a worker closes idle connections to the portal.
+const TIDY: Duration = Duration::from_secs(1);
+/// How long the last uses of sessions may take to be written down at the end.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+
+/// What the stores are opened with besides the configuration.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Environment {
+    /// The machine's clock and randomness.
+    pub fn system(metrics: Metrics) -> Self {
+        Self { clock: Arc::new(SystemClock), random: Arc::new(OsRandom), metrics: Arc::new(metrics) }
+    }
+}
+
+/// The stores, and what works on them without HTTP.
+pub struct Stores {
+    pub administration: Administration,
+    pub database: Database,
+    pub sealer: Arc<Sealer>,
+    pub hashing: Arc<Hashing>,
+    second_factor: SecondFactor,
+}
+
+impl Stores {
+    /// Opens the stores beside a gateway that may be running.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        Self::open_in(config, &Environment::system(Metrics::new())).await
+    }
+
+    /// Opens the stores with a clock, randomness and metrics of the caller's.
+    pub async fn open_in(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
+        let Environment { clock, random, metrics } = environment;
+        let sealer = Arc::new(Sealer::from_file(&config.key_file, &**random)?);
+        let database = Database::open(&config.database).await?;
+        let users = Users::new(database.clone(), Arc::clone(clock), Arc::clone(random));
+        let store: Arc<dyn SessionStore> = match &config.sessions.store {
+            sessions::Store::Database => {
+                Arc::new(SqlSessions::new(database.clone(), config.sessions.inactivity, Arc::clone(clock)))
+            }
+            sessions::Store::Redis(redis) => {
+                let pool = RedisPool::open(redis, Arc::clone(random)).await?;
+                Arc::new(RedisSessions::new(Arc::new(pool), config.sessions.inactivity))
+            }
+        };
+        let surroundings = Surroundings {
+            store,
+            database: database.clone(),
+            standing: Arc::new(UserStanding(users.clone())),
+            sealer: Arc::clone(&sealer),
+            clock: Arc::clone(clock),
+            random: Arc::clone(random),
+        };
+        let sessions = Arc::new(Sessions::new(&config.sessions, surroundings));
+        let threads = Hashing::default_threads();
+        let hashing = Arc::new(Hashing::start(threads, Arc::clone(random)).context("cannot start hashing")?);
+        let counted = Arc::clone(metrics);
+        let (d, s, c, r) = (database.clone(), Arc::clone(&sealer), Arc::clone(clock), Arc::clone(random));
+        let administration = Administration {
+            users,
+            passwords: Arc::new(Passwords::new(
+                d.clone(),
+                Arc::clone(&hashing),
+                Arc::clone(&c),
+                &config.credentials,
+            )),
+            devices: Devices::new(d.clone(), Arc::clone(&s), Arc::clone(&c), Arc::clone(&r)),
+            recovery_codes: RecoveryCodes::new(d.clone(), Arc::clone(&s), Arc::clone(&c), Arc::clone(&r)),
+            sessions,
+            pending: PendingLogins::new(d.clone(), Arc::clone(&s), Arc::clone(&c), Arc::clone(&r)),
+            audit: Arc::new(Audit::new(Box::new(move |event| counted.audit_event(event)))),
+            policy: config.credentials.clone(),
+            context_words: context_words(config),
+        };
+        let second_factor = SecondFactor::new(d, s, c);
+        Ok(Self { administration, database, sealer, hashing, second_factor })
+    }
+
+    fn login(&self, config: &Config, environment: &Environment) -> Login {
+        let administration = &self.administration;
+        Login {
+            users: administration.users.clone(),
+            passwords: Arc::clone(&administration.passwords),
+            devices: administration.devices.clone(),
+            second_factor: self.second_factor.clone(),
+            recovery_codes: administration.recovery_codes.clone(),
+            sessions: Arc::clone(&administration.sessions),
+            pending: administration.pending.clone(),
+            throttle: Throttle::new(&config.throttle, Arc::clone(&environment.clock)),
+            audit: Arc::clone(&administration.audit),
+            rollout: config.rollout.clone(),
+            clock: Arc::clone(&environment.clock),
+            random: Arc::clone(&environment.random),
+        }
+    }
+}
+
+/// Words that a password must not be made of.
+fn context_words(config: &Config) -> Vec<String> {
+    let host = config.web.public_url.host_str().unwrap_or_default();
+    vec!["portcullis".to_owned(), host.to_owned(), config.pages.portal_name.clone()]
+}
+
+/// A session is good only as long as its user is.
+struct UserStanding(Users);
+
+impl Standing for UserStanding {
+    fn of<'a>(
+        &'a self,
+        user: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Profile>, Box<dyn Error + Send + Sync>>> {
+        Box::pin(async move {
+            let Some(id) = UserId::parse(user) else { return Ok(None) };
+            let user = self.0.by_id(&id).await?.filter(|user| !user.disabled);
+            Ok(user.map(|user| Profile {
+                name: user.name.as_str().to_owned(),
+                email: user.email,
+                display_name: user.display_name,
+                groups: user.groups,
+            }))
+        })
+    }
+}
+
+/// A gateway that is ready to serve.
+pub struct App {
+    stores: Stores,
+    shared: Arc<Shared>,
+    bound: Bound,
+    admin: Option<(TcpListener, SocketAddr)>,
+    certificate: tls::Reload,
+    peers: Vec<Peer>,
+    connector: Connector,
+    patience: Patience,
+    environment: Environment,
+}
+
+impl App {
+    /// Builds everything on the machine's clock and binds the sockets; nothing is served yet.
+    pub async fn build(config: Config, log: &LogWriter) -> anyhow::Result<Self> {
+        let access_log = AccessLog::new(config.log.format, config.access_log, log.clone());
+        Self::build_in(config, access_log, Environment::system(Metrics::with_log(log.clone()))).await
+    }
+
+    /// Builds everything in an environment of the caller's.
+    pub async fn build_in(
+        config: Config,
+        access_log: AccessLog,
+        environment: Environment,
+    ) -> anyhow::Result<Self> {
+        let certificate = tls::Reload::new(&config.tls)?;
+        let connector = Connector::new(&config.upstream)?;
+        let stores = Stores::open_in(&config, &environment).await?;
+        let public = &config.web.public_url;
+        let request_gate = RequestGate::new(public);
+        let origin = public.origin().ascii_serialization();
+        let challenger = Challenger::new(&origin);
+        let parts = pages::Parts {
+            login: stores.login(&config, &environment),
+            challenger: challenger.clone(),
+            clock: Arc::clone(&environment.clock),
+            issuer: config.credentials.issuer.clone(),
+            origin,
+        };
+        let pages = Pages::new(&config.pages, parts, &stores.sealer)?;
+        let shared = Shared {
+            request_gate,
+            gate: Gate::new(config.rollout.clone()),
+            challenger,
+            sessions: Arc::clone(&stores.administration.sessions),
+            identity: IdentityHeaders::new(&config.identity)
+                .context("an identity header has no valid name")?,
+            pages: Arc::new(pages),
+            trusted_proxies: config.web.trusted_proxies.clone(),
+            access_log,
+            metrics: Arc::clone(&environment.metrics),
+            clock: Arc::clone(&environment.clock),
+            control: Handle::current(),
+        };
+        let admin = match config.admin_listen {
+            Some(address) => {
+                let listener = admin::bind(address).await;
+                let listener =
+                    listener.with_context(|| format!("cannot listen on {address} for the operator"))?;
+                let address = listener.local_addr()?;
+                Some((listener, address))
+            }
+            None => None,
+        };
+        Ok(Self {
+            stores,
+            shared: Arc::new(shared),
+            bound: Bound::new(&config.server)?,
+            admin,
+            certificate,
+            peers: config.upstream.upstreams.iter().filter_map(Peer::parse).collect(),
+            connector,
+            patience: Patience {
+                response: config.upstream.response_timeout,
+                stall: config.server.stall_timeout,
+            },
+            environment,
+        })
+    }
+
+    /// Where the public listeners are.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.bound.addresses()
+    }
+
+    /// Where the operator's listener is.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(_, address)| *address)
+    }
+
+    pub fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
+    /// Serves until `drain` is cancelled and what was open has ended.
+    pub async fn serve(self, drain: CancellationToken) -> anyhow::Result<()> {
+        // What runs beside the requests ends after them.
+        let stop = CancellationToken::new();
+        let sessions = Arc::clone(&self.stores.administration.sessions);
+        let upkeep = tokio::spawn(Arc::clone(&sessions).maintain(stop.clone()));
+        let tls = self.certificate.current();
+        let reload = tokio::spawn(self.certificate.watch(stop.clone()));
+        if let Some((listener, _)) = self.admin {
+            let admin = Admin {
+                database: self.stores.database.clone(),
+                sessions,
+                metrics: Arc::clone(&self.environment.metrics),
+                drain: drain.clone(),
+            };
+            tokio::spawn(Arc::new(admin).serve(listener));
+        }
+        let (shared, random) = (self.shared, Arc::clone(&self.environment.random));
+        let (peers, connector, patience) = (self.peers, self.connector, self.patience);
+        let service = move || {
+            let pool = Pool::new(peers.clone(), connector.clone());
+            tokio::task::spawn_local(tidy(Rc::downgrade(&pool)));
+            let proxy = Proxy::new(pool, Rc::new(shared.identity.clone()), patience);
+            Gateway::new(Arc::clone(&shared), proxy, &*random)
+        };
+        let served = self.bound.serve(tls, drain, service).await;
+        stop.cancel();
+        let _ = tokio::time::timeout(LAST_WRITES, upkeep).await;
+        let _ = reload.await;
+        self.stores.database.close().await;
+        Ok(served?)
+    }
+}
+
+/// Closes what has been idle too long, as long as the pool is in use.
+async fn tidy<B>(pool: std::rc::Weak<Pool<B>>)
+where
+    B: http_body::Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + 'static,
+{
+    let mut interval = tokio::time::interval(TIDY);
+    loop {
+        interval.tick().await;
+        match pool.upgrade() {
+            Some(pool) => pool.tidy(),
+            None => return,
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! The audit trail: what happened to whom and from where, one structured line each, under names that never change.
+//!
+//! The log is the only sink; everything goes through [`Audit::record`], so that another one would be added here.
+//! Takes no secret: a context has no place for one.
+
+use std::{borrow::Cow, fmt, net::IpAddr};
+
+use crate::secret::TokenHash;
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $words:literal;)+) => {
+        /// What happened. Names are part of the contract: filters and metrics are written against them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum AuditEvent {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl AuditEvent {
+            /// Every event there is.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The stable, dotted name.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// The same for a human reader.
+            const fn words(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $words,)+
+                }
+            }
+        }
+    };
+}
+
+events! {
+    LoginPasswordAccepted = "login.password.accepted", "password accepted";
+    /// Wrong, unknown or disabled: the trail does not tell what the page does not.
+    LoginPasswordRefused = "login.password.refused", "password refused";
+    LoginThrottled = "login.throttled", "too many failed logins";
+    LoginCodeAccepted = "login.code.accepted", "code accepted";
+    LoginCodeRefused = "login.code.refused", "code refused";
+    LoginRecoveryAccepted = "login.recovery.accepted", "recovery code accepted";
+    LoginRecoveryRefused = "login.recovery.refused", "recovery code refused";
+    /// Too many wrong codes in a row.
+    LoginCodesOff = "login.codes.off", "devices are off after too many wrong codes";
+    LoginFinished = "login.finished", "logged in";
+    Logout = "logout", "logged out";
+    SessionRevoked = "session.revoked", "session revoked";
+    EnrolmentStarted = "enrolment.started", "enrolment started";
+    EnrolmentFinished = "enrolment.finished", "device enrolled";
+    EnrolmentSkipped = "enrolment.skipped", "enrolment put off";
+    EnrolmentRefused = "enrolment.refused", "enrolment refused";
+    DeviceRemoved = "device.removed", "device removed";
+    RecoveryCodesShown = "recovery_codes.shown", "recovery codes shown";
+    RecoveryCodesAcknowledged = "recovery_codes.acknowledged", "recovery codes stored by their user";
+    RecoveryCodesReplaced = "recovery_codes.replaced", "recovery codes replaced";
+    UserAdded = "user.added", "user added";
+    UserDisabled = "user.disabled", "user disabled";
+    UserEnabled = "user.enabled", "user enabled";
+    UserRemoved = "user.removed", "user removed";
+    UserPasswordSet = "user.password_set", "password set";
+}
+
+impl fmt::Display for AuditEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Whom an event is about and where it came from; what is not known stays absent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Context<'a> {
+    /// The canonical name, whether or not a user has it.
+    pub user: Option<&'a str>,
+    pub client_ip: Option<IpAddr>,
+    pub request_id: Option<&'a str>,
+    /// Only its short form is written.
+    pub session: Option<TokenHash>,
+}
+
+/// The audit trail of this process.
+pub struct Audit {
+    on_event: Box<dyn Fn(&'static str) + Send + Sync>,
+}
+
+impl Audit {
+    /// `on_event` hears the name of every event, to count it.
+    pub fn new(on_event: Box<dyn Fn(&'static str) + Send + Sync>) -> Self {
+        Self { on_event }
+    }
+
+    pub fn record(&self, event: AuditEvent, context: &Context<'_>) {
+        tracing::info!(
+            target: "audit",
+            event = event.name(),
+            user.name = context.user.map(one_line).as_deref(),
+            client.ip = context.client_ip.map(tracing::field::display),
+            request.id = context.request_id.map(one_line).as_deref(),
+            session.id = context.session.map(TokenHash::short),
+            "{}",
+            event.words(),
+        );
+        (self.on_event)(event.name());
+    }
+}
+
+impl fmt::Debug for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Audit(…)")
+    }
+}
+
+/// Escapes what could end a line, colour a terminal or turn the direction of text, whatever writes the log.
+fn one_line(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if harmful(c) {
+            escaped.extend(c.escape_default());
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::HashSet,
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    use serde_json::{Value, json};
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Captured {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    /// The lines that `act` logs.
+    fn lines(act: impl FnOnce(&Audit)) -> Vec<String> {
+        let captured = Captured::default();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .without_time()
+            .with_writer(captured.clone())
+            .finish();
+        let audit = Audit::new(Box::new(|_| ()));
+        tracing::subscriber::with_default(subscriber, || act(&audit));
+        let bytes = captured.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn an_event_is_one_line_with_dotted_fields() {
+        let lines = lines(|audit| {
+            audit.record(
+                AuditEvent::LoginFinished,
+                &Context {
+                    user: Some("ada@example.com"),
+                    client_ip: Some("192.0.2.1".parse().unwrap()),
+                    request_id: Some("01J"),
+                    session: Some(TokenHash::from_bytes([0xab; 32])),
+                },
+            );
+            audit.record(AuditEvent::LoginThrottled, &Context::default());
+        });
+        let parsed: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(
+            parsed,
+            [
+                json!({
+                    "level": "INFO", "target": "audit", "message": "logged in", "event": "login.finished",
+                    "user.name": "ada@example.com", "client.ip": "192.0.2.1", "request.id": "01J",
+                    "session.id": "abababababababab",
+                }),
+                json!({
+                    "level": "INFO", "target": "audit", "message": "too many failed logins",
+                    "event": "login.throttled",
+                }),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_name_cannot_forge_a_line() {
+        let user = "a\r\nlogin.finished\u{1b}[31m\0\u{85}\u{2028}\u{202e}ü";
+        let lines = lines(|audit| {
+            let context = Context { user: Some(user), request_id: Some("x\ny"), ..Context::default() };
+            audit.record(AuditEvent::LoginPasswordRefused, &context);
+        });
+        assert_eq!(lines.len(), 1);
+        let parsed: Value = serde_json::from_str(&lines[0]).unwrap();
+        assert_eq!(parsed["user.name"], "a\\r\\nlogin.finished\\u{1b}[31m\\u{0}\\u{85}\\u{2028}\\u{202e}ü");
+        assert_eq!(parsed["request.id"], "x\\ny");
+    }
+
+    #[test]
+    fn every_event_is_counted_by_its_name() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let audit = Audit::new({
+            let heard = Arc::clone(&heard);
+            Box::new(move |name| heard.lock().unwrap().push(name))
+        });
+        for &event in AuditEvent::ALL {
+            audit.record(event, &Context::default());
+        }
+        let names: Vec<_> = AuditEvent::ALL.iter().map(|event| event.name()).collect();
+        assert_eq!(*heard.lock().unwrap(), names);
+    }
+
+    #[test]
+    fn names_are_dotted_lower_case_and_unlike_each_other() {
+        let names: HashSet<_> = AuditEvent::ALL.iter().map(|event| event.name()).collect();
+        assert_eq!(names.len(), AuditEvent::ALL.len());
+        for name in names {
+            assert!(
+                name.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'.' | b'_')),
+                "{name}"
+            );
+        }
+    }
+}

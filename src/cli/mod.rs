@@ -1,0 +1,129 @@
+//! The command line: one file a verb. Human output by default, `--json` everywhere.
+//!
+//! Exit status: 0 done, 1 failed, 2 wrong usage.
+
+mod check;
+mod device;
+mod hash;
+mod output;
+mod password;
+mod serve;
+mod session;
+mod user;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand};
+
+use self::output::Output;
+use crate::{
+    app::Stores,
+    config::{Config, Problems},
+    demo,
+};
+
+/// Where the configuration is looked for when nothing is said.
+const USUAL_PLACES: [&str; 2] = ["portcullis.toml", "/etc/portcullis/portcullis.toml"];
+
+/// The login wall for a portal its owners cannot change.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, about, max_term_width = 100)]
+struct Arguments {
+    /// Configuration file; may be repeated, later files win [default: portcullis.toml, then /etc/portcullis/portcullis.toml]
+    #[arg(long, short, global = true, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show everything on this machine: a sample portal behind the wall, with one user
+    Demo(demo::Arguments),
+    /// Stand before the portal
+    Serve,
+    /// Read the configuration and say what is wrong with it
+    Check,
+    /// Users
+    #[command(subcommand)]
+    User(user::Command),
+    /// The authenticator devices of a user
+    #[command(subcommand)]
+    Device(device::Command),
+    /// Sessions
+    #[command(subcommand)]
+    Session(session::Command),
+    /// Hash a password the way it is stored
+    Hash(hash::Arguments),
+}
+
+/// Runs the command that was typed.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output { json: arguments.json };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(dispatch(arguments, output)),
+        Err(error) => Err(error).context("cannot start the runtime"),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.fail(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
+    let files = arguments.config;
+    match arguments.command {
+        Command::Demo(arguments) => demo::run(&arguments, serve::stop_on_signal()?).await,
+        Command::Serve => serve::run(load(&files)?).await,
+        Command::Check => check::run(&load(&files)?, output),
+        Command::User(command) => user::run(command, &open(&files).await?, output).await,
+        Command::Device(command) => device::run(command, &open(&files).await?, output).await,
+        Command::Session(command) => session::run(command, &open(&files).await?, output).await,
+        Command::Hash(arguments) => hash::run(&arguments, output).await,
+    }
+}
+
+/// Reads the configuration; every fault is shown at once.
+fn load(files: &[PathBuf]) -> anyhow::Result<Config> {
+    let files = if files.is_empty() { vec![usual_file()?] } else { files.to_vec() };
+    match Config::load(&files, std::env::vars_os(), &[]) {
+        Ok(config) => {
+            show(&config.warnings);
+            Ok(config)
+        }
+        Err(problems) => {
+            show(&problems);
+            bail!("the configuration cannot be used")
+        }
+    }
+}
+
+fn usual_file() -> anyhow::Result<PathBuf> {
+    USUAL_PLACES.iter().map(PathBuf::from).find(|path| path.exists()).with_context(|| {
+        format!("no configuration: give --config FILE (looked for {})", USUAL_PLACES.join(" and "))
+    })
+}
+
+fn show(problems: &Problems) {
+    if !problems.is_empty() {
+        output::explain(&problems.render(output::is_colourful()));
+    }
+}
+
+/// Opens the stores beside a gateway that may be running.
+async fn open(files: &[PathBuf]) -> anyhow::Result<Stores> {
+    Stores::open(&load(files)?).await
+}

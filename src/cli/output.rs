@@ -1,0 +1,63 @@
+//! What commands print: text in columns for people, JSON for scripts, errors with their whole chain.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde::Serialize;
+
+/// How to print.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Output {
+    pub(super) json: bool,
+}
+
+impl Output {
+    /// Prints `fact` as JSON, or what `text` says of it.
+    pub(super) fn print<T: Serialize>(self, fact: &T, text: impl FnOnce(&T) -> String) {
+        let line = if self.json {
+            // Our own structs of strings and numbers always serialise.
+            serde_json::to_string_pretty(fact).unwrap_or_default()
+        } else {
+            text(fact)
+        };
+        // Nobody reads on: there is nobody to tell.
+        let _ = writeln!(io::stdout().lock(), "{line}");
+    }
+
+    /// Prints why a command failed.
+    pub(super) fn fail(self, error: &anyhow::Error) {
+        if self.json {
+            let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+            let fact = serde_json::json!({ "error": error.to_string(), "causes": causes });
+            let _ = writeln!(io::stdout().lock(), "{fact:#}");
+        }
+        explain(&format!("error: {error:#}"));
+    }
+}
+
+/// Prints to people, beside the output proper.
+pub(super) fn explain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", text.trim_end());
+}
+
+/// Whether a person is looking, in colour.
+pub(super) fn is_colourful() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// Columns as wide as their widest cell.
+pub(super) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = heads.map(|head| head.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: [&str; N]| {
+        let padded: Vec<String> =
+            cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    let mut lines = vec![line(heads)];
+    lines.extend(rows.iter().map(|row| line(std::array::from_fn(|at| row[at].as_str()))));
+    lines.join("\n")
+}

@@ -1,0 +1,37 @@
+//! `portcullis serve`: runs the gateway until it is told to stop.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{app::App, config::Config, telemetry::log};
+
+/// How long the log may take to be written out at the end.
+const LAST_LINES: std::time::Duration = std::time::Duration::from_secs(2);
+
+pub(super) async fn run(config: Config) -> anyhow::Result<()> {
+    let lines = log::init(&config.log)?;
+    let app = App::build(config, &lines).await?;
+    for address in app.addresses() {
+        tracing::info!(%address, "listening");
+    }
+    let served = app.serve(stop_on_signal()?).await;
+    lines.flush(LAST_LINES);
+    served
+}
+
+/// A token that is cancelled by SIGTERM or SIGINT.
+pub(super) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let drain = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let told = drain.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: no new connections, those open may finish");
+        told.cancel();
+    });
+    Ok(drain)
+}

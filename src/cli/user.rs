@@ -1,0 +1,185 @@
+//! `portcullis user …`: who may log in.
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::{
+    device::DeviceFact,
+    output::{self, Output},
+    password,
+    session::SessionFact,
+};
+use crate::{
+    app::Stores,
+    users::{NewUser, User},
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Add a user
+    Add(Add),
+    /// List all users
+    List,
+    /// Show a user with devices and sessions
+    Show { email: String },
+    /// Keep a user out; sessions end at once
+    Disable { email: String },
+    /// Let a disabled user in again
+    Enable { email: String },
+    /// Remove a user with devices, codes and sessions
+    Remove {
+        email: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Set a user's password; sessions end at once
+    SetPassword {
+        email: String,
+        /// Read the password from standard input instead of asking
+        #[arg(long)]
+        password_stdin: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// What the user logs in with
+    email: String,
+    /// The name that the portal is told
+    #[arg(long, default_value = "")]
+    name: String,
+    /// A group that the portal is told; may be repeated
+    #[arg(long = "group")]
+    groups: Vec<String>,
+    /// Read the password from standard input instead of asking
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+#[derive(Serialize)]
+struct UserFact {
+    id: String,
+    email: String,
+    name: String,
+    groups: Vec<String>,
+    disabled: bool,
+    created_at: String,
+}
+
+#[derive(Serialize)]
+struct DossierFact {
+    #[serde(flatten)]
+    user: UserFact,
+    recovery_codes_left: u32,
+    devices: Vec<DeviceFact>,
+    sessions: Vec<SessionFact>,
+}
+
+#[derive(Serialize)]
+struct Done {
+    email: String,
+    done: &'static str,
+}
+
+pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> anyhow::Result<()> {
+    let administration = &stores.administration;
+    match command {
+        Command::Add(add) => {
+            let password = password::read(add.password_stdin, &format!("Password for {}", add.email))?;
+            let new = NewUser { email: add.email, display_name: add.name, groups: add.groups };
+            let user = administration.add_user(new, Some(password)).await?;
+            output.print(&fact(&user), |user| format!("Added {}.", user.email));
+        }
+        Command::List => {
+            let users: Vec<UserFact> = administration.users().await?.iter().map(fact).collect();
+            output.print(&users, |users| list(users));
+        }
+        Command::Show { email } => show(stores, &email, output).await?,
+        Command::Disable { email } => {
+            administration.set_disabled(&email, true).await?;
+            done(output, email, "disabled");
+        }
+        Command::Enable { email } => {
+            administration.set_disabled(&email, false).await?;
+            done(output, email, "enabled");
+        }
+        Command::Remove { email, yes } => {
+            if !yes && !confirmed(&email)? {
+                bail!("nothing was removed");
+            }
+            administration.remove_user(&email).await?;
+            done(output, email, "removed");
+        }
+        Command::SetPassword { email, password_stdin } => {
+            let password = password::read(password_stdin, &format!("New password for {email}"))?;
+            administration.set_password(&email, password).await?;
+            done(output, email, "password set");
+        }
+    }
+    Ok(())
+}
+
+async fn show(stores: &Stores, email: &str, output: Output) -> anyhow::Result<()> {
+    let dossier = stores.administration.dossier(email).await?;
+    let fact = DossierFact {
+        user: fact(&dossier.user),
+        recovery_codes_left: dossier.recovery_left,
+        devices: dossier.devices.iter().map(DeviceFact::of).collect(),
+        sessions: dossier.sessions.iter().map(SessionFact::of).collect(),
+    };
+    output.print(&fact, |fact| {
+        let user = &fact.user;
+        format!(
+            "{}\n  name            {}\n  groups          {}\n  state           {}\n  added           {}\n  recovery codes  {} left\n\n{}\n\n{}",
+            user.email,
+            user.name,
+            user.groups.join(", "),
+            state(user),
+            user.created_at,
+            fact.recovery_codes_left,
+            super::device::list(&fact.devices),
+            super::session::list(&fact.sessions),
+        )
+    });
+    Ok(())
+}
+
+fn fact(user: &User) -> UserFact {
+    UserFact {
+        id: user.id.as_str().to_owned(),
+        email: user.email.clone(),
+        name: user.display_name.clone(),
+        groups: user.groups.clone(),
+        disabled: user.disabled,
+        created_at: user.created_at.to_string(),
+    }
+}
+
+fn list(users: &[UserFact]) -> String {
+    let rows: Vec<[String; 4]> = users
+        .iter()
+        .map(|user| [user.email.clone(), user.name.clone(), user.groups.join(","), state(user).to_owned()])
+        .collect();
+    output::table(["E-MAIL", "NAME", "GROUPS", "STATE"], &rows)
+}
+
+fn state(user: &UserFact) -> &'static str {
+    if user.disabled { "disabled" } else { "enabled" }
+}
+
+fn done(output: Output, email: String, done: &'static str) {
+    output.print(&Done { email, done }, |fact| format!("{}: {}.", fact.email, fact.done));
+}
+
+fn confirmed(email: &str) -> anyhow::Result<bool> {
+    use std::io::IsTerminal as _;
+    if !std::io::stdin().is_terminal() {
+        bail!("there is no terminal to ask: use --yes");
+    }
+    output::explain(&format!("Type the e-mail again to remove {email} with all devices and sessions:"));
+    let mut typed = String::new();
+    std::io::stdin().read_line(&mut typed)?;
+    Ok(typed.trim() == email)
+}

@@ -1,0 +1,175 @@
+//! `[identity]`: the headers that tell the portal who the user is.
+
+use http::HeaderName;
+use serde::Deserialize;
+
+use super::{
+    layers::Layers,
+    written::{Text, Written},
+};
+use crate::identity::{Config, HeaderNames};
+
+/// Headers that mean something to HTTP, to a browser or to the gateway itself.
+const RESERVED: [&str; 26] = [
+    "authorization",
+    "cache-control",
+    "connection",
+    "cookie",
+    "date",
+    "expect",
+    "forwarded",
+    "from",
+    "host",
+    "keep-alive",
+    "origin",
+    "range",
+    "referer",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+];
+const RESERVED_PREFIXES: [&str; 6] = ["accept", "access-control-", "content-", "if-", "proxy-", "sec-"];
+const OURS: &str = "x-portcullis-";
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Section {
+    /// Names that portals already know: `remote`, `x-forwarded` or `x-auth-request`.
+    preset: Preset,
+    headers: Headers,
+}
+
+/// Single names, in place of the preset's.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Headers {
+    /// The canonical name.
+    user: Option<Text<Name>>,
+    /// The e-mail address.
+    email: Option<Text<Name>>,
+    /// The name for people.
+    name: Option<Text<Name>>,
+    /// The groups, separated by commas.
+    groups: Option<Text<Name>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Preset {
+    /// `Remote-User`, `Remote-Email`, `Remote-Name`, `Remote-Groups`, as Authelia sends them.
+    #[default]
+    Remote,
+    /// `X-Forwarded-User`, `-Email`, `-Preferred-Username`, `-Groups`, as oauth2-proxy sends them to an upstream.
+    XForwarded,
+    /// `X-Auth-Request-User`, `-Email`, `-Preferred-Username`, `-Groups`, as oauth2-proxy answers nginx.
+    XAuthRequest,
+}
+
+impl Section {
+    pub(super) fn settle(self, layers: &mut Layers) -> Config {
+        let preset = self.preset.names();
+        let chosen = |own: Option<Text<Name>>, preset| own.map_or(preset, |Text(Name(name))| name);
+        let headers = HeaderNames {
+            user: chosen(self.headers.user, preset.user),
+            email: chosen(self.headers.email, preset.email),
+            name: chosen(self.headers.name, preset.name),
+            groups: chosen(self.headers.groups, preset.groups),
+        };
+        let mut seen: Vec<(&str, &str)> = Vec::new();
+        for (fact, name) in [
+            ("user", headers.user.as_str()),
+            ("email", &headers.email),
+            ("name", &headers.name),
+            ("groups", &headers.groups),
+        ] {
+            match seen.iter().find(|(_, earlier)| earlier.eq_ignore_ascii_case(name)) {
+                Some((earlier, _)) => {
+                    // Point at the one that was written, not at the preset's.
+                    let key = format!("identity.headers.{fact}");
+                    let key = if layers.says(&key) { key } else { format!("identity.headers.{earlier}") };
+                    layers.fault(&key, format!("`{name}` would carry both `{earlier}` and `{fact}`"));
+                }
+                None => seen.push((fact, name)),
+            }
+        }
+        Config { headers }
+    }
+}
+
+impl Preset {
+    fn names(&self) -> HeaderNames {
+        let prefix = match self {
+            Self::Remote => return HeaderNames::default(),
+            Self::XForwarded => "X-Forwarded",
+            Self::XAuthRequest => "X-Auth-Request",
+        };
+        HeaderNames {
+            user: format!("{prefix}-User"),
+            email: format!("{prefix}-Email"),
+            name: format!("{prefix}-Preferred-Username"),
+            groups: format!("{prefix}-Groups"),
+        }
+    }
+}
+
+/// The name of a header that is free to carry an identity.
+struct Name(String);
+
+impl Written for Name {
+    const EXPECTED: &'static str = "the name of a header, such as `Remote-User`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let name = HeaderName::from_bytes(text.as_bytes())
+            .map_err(|_| format!("`{text}` is not the name of a header, such as `Remote-User`"))?;
+        let name = name.as_str();
+        if name.contains('_') {
+            return Err(format!(
+                "`{text}` holds an underscore, which servers take for a hyphen; use a hyphen"
+            ));
+        }
+        let reserved =
+            RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        if reserved || name.starts_with(OURS) {
+            return Err(format!("`{text}` has a meaning of its own; choose a name such as `Remote-User`"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_every_preset_are_free() {
+        for preset in [Preset::Remote, Preset::XForwarded, Preset::XAuthRequest] {
+            let HeaderNames { user, email, name, groups } = preset.names();
+            for header in [user, email, name, groups] {
+                assert!(Name::read(&header).is_ok(), "{header}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_with_a_meaning_of_its_own_carries_no_identity() {
+        for taken in
+            ["Host", "cookie", "Connection", "TE", "Content-Length", "X-Forwarded-For", "Sec-Fetch-Mode"]
+        {
+            assert!(Name::read(taken).is_err(), "{taken}");
+        }
+        for odd in ["", "Remote User", "Remote_User", "Rémote", "Remote-User:", "X-Portcullis-Jwt-Assertion"]
+        {
+            assert!(Name::read(odd).is_err(), "{odd}");
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! The layers of the configuration: files, then environment, then flags, each over the one before; and what is wrong
+//! in them.
+//!
+//! Every fault is found in one go: a value that cannot be read is noted, taken out, and the rest is read again.
+
+use std::{
+    ffi::OsString,
+    ops::Range,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment, Metadata, Profile, Provider, Source,
+    error::{Actual, Kind},
+    value::{Dict, Empty, Map, Value},
+};
+use secrecy::SecretString;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use super::{
+    Flag,
+    masking::mask,
+    problems::{Place, Position, Problem, Problems, Severity},
+    source::{SourceFile, parse_value},
+    written::{Secret, Text},
+};
+
+/// What our environment variables begin with; `__` stands between the levels of a key.
+const PREFIX: &str = "PORTCULLIS_";
+
+/// All layers, merged, and the problems found so far.
+pub(super) struct Layers {
+    files: Vec<SourceFile>,
+    merged: Figment,
+    values: Value,
+    problems: Vec<Problem>,
+    /// What must not be shown of a file, beside the secrets that can be told by their names.
+    hidden: Vec<(PathBuf, Range<usize>)>,
+    /// A file cannot be read or is no TOML: what seems to be missing may only be illegible.
+    illegible: bool,
+}
+
+/// One layer on its way into figment.
+struct Layer {
+    source: Source,
+    values: Dict,
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::from("configuration", self.source.clone())
+    }
+
+    fn data(&self) -> figment::error::Result<Map<Profile, Dict>> {
+        Ok(Map::from([(Profile::Default, self.values.clone())]))
+    }
+}
+
+impl Layers {
+    pub(super) fn gather(
+        files: &[PathBuf],
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: &[Flag],
+    ) -> Self {
+        let mut layers = Self {
+            files: Vec::new(),
+            merged: Figment::new(),
+            values: Value::from(Dict::new()),
+            problems: Vec::new(),
+            hidden: Vec::new(),
+            illegible: false,
+        };
+        for path in files {
+            layers.add_file(path);
+        }
+        let mut variables: Vec<_> = environment.into_iter().filter_map(ours).collect();
+        variables.sort();
+        for (name, value) in variables {
+            let key = name[PREFIX.len()..].to_lowercase().replace("__", ".");
+            match value.into_string() {
+                Ok(value) => layers.add_setting(&name, &key, value),
+                Err(_) => {
+                    layers.note(Severity::Fault, key, Place::Setting(name), "is not valid UTF-8".into());
+                }
+            }
+        }
+        for Flag { name, key, value } in flags {
+            layers.add_setting(name, key, value.clone());
+        }
+        let values = layers.merged.data().ok().and_then(|mut profiles| profiles.remove(&Profile::Default));
+        layers.values = Value::from(values.unwrap_or_default());
+        layers
+    }
+
+    fn add_file(&mut self, path: &Path) {
+        let file = match SourceFile::read(path) {
+            Ok(file) => file,
+            Err(reason) => {
+                let place = Place::File { path: path.into(), position: None };
+                self.illegible = true;
+                return self.note(
+                    Severity::Fault,
+                    String::new(),
+                    place,
+                    format!("cannot read the file: {reason}"),
+                );
+            }
+        };
+        let (values, faults) = file.values();
+        for fault in faults {
+            let position = fault.span().map(|span| Position::new(file.text(), span));
+            let place = Place::File { path: path.into(), position };
+            self.note(Severity::Fault, String::new(), place, format!("not TOML: {}", fault.message()));
+            self.illegible = true;
+        }
+        self.merge(Source::File(path.into()), values);
+        self.files.push(file);
+    }
+
+    fn add_setting(&mut self, name: &str, key: &str, value: String) {
+        let mut steps = key.rsplit('.');
+        let leaf = steps.next().unwrap_or_default().to_owned();
+        let values = steps.fold(Dict::from([(leaf, Value::from(value))]), |inner, step| {
+            Dict::from([(step.to_owned(), Value::from(inner))])
+        });
+        self.merge(Source::Custom(name.to_owned()), values);
+    }
+
+    fn merge(&mut self, source: Source, values: Dict) {
+        self.merged = std::mem::take(&mut self.merged).merge(Layer { source, values });
+    }
+
+    /// Reads all values into a shape, noting whatever does not fit.
+    pub(super) fn read<T: DeserializeOwned + Default>(&mut self) -> T {
+        let mut values = self.values.clone();
+        loop {
+            let error = match T::deserialize(&values) {
+                Ok(read) => return read,
+                Err(error) => error,
+            };
+            if self.read_setting_as_toml(&mut values, &error.path) {
+                continue;
+            }
+            self.note_misfit(&error);
+            if !take_out(&mut values, &error.path) {
+                return T::default();
+            }
+        }
+    }
+
+    /// The text of a variable or flag is taken as it stands, so that a password may be all digits. Where a text does
+    /// not fit, it is read as in TOML: as a number, a truth value, a list. Says whether that changed anything.
+    fn read_setting_as_toml(&self, values: &mut Value, path: &[String]) -> bool {
+        let Some(value) = find_mut(values, path) else { return false };
+        if !matches!(self.source_of(value), Some(Source::Custom(_))) {
+            return false;
+        }
+        let parsed = value.as_str().and_then(parse_value).filter(|parsed| parsed.as_str().is_none());
+        parsed.map(|parsed| *value = parsed).is_some()
+    }
+
+    fn note_misfit(&mut self, error: &figment::Error) {
+        let unknown = matches!(error.kind, Kind::UnknownField(..));
+        let place = self.place(&error.path, unknown);
+        if unknown {
+            self.hide_value(&error.path);
+        }
+        let message = match &error.kind {
+            Kind::Message(message) => message.clone(),
+            Kind::UnknownField(name, known) => format!("unknown key; {}", suggestion(name, known)),
+            Kind::UnknownVariant(name, known) => {
+                format!("`{name}` is not known; {}", suggestion(name, known))
+            }
+            Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+                format!("expected {}, found {}", in_words(expected), kind_of(found))
+            }
+            other => other.to_string(),
+        };
+        self.note(Severity::Fault, shown(&error.path), place, message);
+    }
+
+    fn note(&mut self, severity: Severity, key: String, place: Place, message: String) {
+        // What is odd about a value in a line that is no TOML follows from just that.
+        let no_toml = |earlier: &Problem| earlier.key.is_empty() && same_line(&earlier.place, &place);
+        if !key.is_empty() && self.problems.iter().any(no_toml) {
+            return;
+        }
+        self.problems.push(Problem { severity, key, place, message });
+    }
+
+    /// Notes that the value of a key is wrong; the message says what would be right.
+    pub(super) fn fault(&mut self, key: &str, message: impl Into<String>) {
+        let path = steps(key);
+        let place = self.place(&path, false);
+        self.note(Severity::Fault, shown(&path), place, message.into());
+    }
+
+    /// Notes that a key without a default is absent, unless a fault already says why.
+    pub(super) fn missing(&mut self, key: &str, wanted: &str) {
+        if !self.illegible && self.sound(&[key]) {
+            self.fault(key, format!("is missing; {wanted}"));
+        }
+    }
+
+    /// Notes something that works but is probably not meant.
+    pub(super) fn warn(&mut self, key: &str, message: impl Into<String>) {
+        let path = steps(key);
+        let place = self.place(&path, false);
+        self.note(Severity::Warning, shown(&path), place, message.into());
+    }
+
+    /// Whether no fault was noted at these keys, in them or around them. A rule between keys makes no sense where one
+    /// of them was unreadable.
+    pub(super) fn sound(&self, keys: &[&str]) -> bool {
+        let within = |inner: &str, outer: &str| {
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let mut faults = self.problems.iter().filter(|problem| problem.severity == Severity::Fault);
+        !faults.any(|fault| keys.iter().any(|key| within(&fault.key, key) || within(key, &fault.key)))
+    }
+
+    /// Whether any layer says something about this key or table.
+    pub(super) fn says(&self, key: &str) -> bool {
+        find(&self.values, &steps(key)).1 == steps(key).len()
+    }
+
+    /// A relative path in a file is meant from that file's folder, and so is a default when there is a file. Paths in
+    /// variables and flags are meant from the working directory.
+    pub(super) fn resolve(&self, key: &str, path: &Path) -> PathBuf {
+        let file = if self.says(key) {
+            match self.source_of(find(&self.values, &steps(key)).0) {
+                Some(Source::File(file)) => Some(file.as_path()),
+                _ => None,
+            }
+        } else {
+            self.files.first().map(|file| file.path.as_path())
+        };
+        file.and_then(Path::parent).map_or_else(|| path.into(), |folder| folder.join(path))
+    }
+
+    /// The secret given by a key or by its `_file` twin.
+    pub(super) fn secret(
+        &mut self,
+        key: &str,
+        inline: Option<Text<Secret>>,
+        file: Option<Text<PathBuf>>,
+    ) -> Option<SecretString> {
+        let twin = format!("{key}_file");
+        match (inline, file) {
+            (Some(_), Some(_)) => {
+                self.fault(&twin, format!("`{key}` is set as well; keep one of the two"));
+                None
+            }
+            (Some(Text(Secret(secret))), None) => Some(secret),
+            (None, Some(Text(path))) => {
+                let path = self.resolve(&twin, &path);
+                match std::fs::read_to_string(&path).map(Zeroizing::new) {
+                    Ok(text) => self.secret_in_file(&twin, &path, &text),
+                    Err(reason) => {
+                        self.fault(&twin, format!("cannot read {}: {reason}", path.display()));
+                        None
+                    }
+                }
+            }
+            (None, None) => None,
+        }
+    }
+
+    fn secret_in_file(&mut self, key: &str, path: &Path, text: &str) -> Option<SecretString> {
+        if std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0) {
+            self.warn(
+                key,
+                format!("everyone on this machine can read it; run `chmod o-r {}`", path.display()),
+            );
+        }
+        let secret = text.strip_suffix('\n').unwrap_or(text);
+        let secret = secret.strip_suffix('\r').unwrap_or(secret);
+        if secret.is_empty() {
+            self.fault(key, format!("{} is empty", path.display()));
+            return None;
+        }
+        Some(SecretString::from(secret))
+    }
+
+    /// Everything noted, split into whether it stops the start.
+    pub(super) fn finish(self) -> (Problems, Problems) {
+        let shown = |file: &SourceFile| {
+            let hidden = self.hidden.iter().filter(|(path, _)| *path == file.path);
+            let hidden: Vec<_> = hidden.map(|(_, range)| range.clone()).collect();
+            (file.path.clone(), mask(file.text(), &hidden))
+        };
+        let sources: Vec<_> = self.files.iter().map(shown).collect();
+        let (faults, warnings) =
+            self.problems.into_iter().partition(|problem| problem.severity == Severity::Fault);
+        (Problems::new(faults, sources.clone()), Problems::new(warnings, sources))
+    }
+
+    /// A misspelt key may be that of a secret: what it is set to is not shown.
+    fn hide_value(&mut self, path: &[String]) {
+        for file in &self.files {
+            let spot = file.locate(path).filter(|spot| spot.depth == path.len());
+            // The span of a table with a header is that header, and stays.
+            if let Some(spot) = spot.filter(|spot| spot.value.start >= spot.key.end) {
+                self.hidden.push((file.path.clone(), spot.value));
+            }
+        }
+    }
+
+    fn source_of(&self, value: &Value) -> Option<&Source> {
+        self.merged.get_metadata(value.tag()).and_then(|layer| layer.source.as_ref())
+    }
+
+    /// Where a key is written or, when it is missing, where its table is.
+    fn place(&self, path: &[String], at_key: bool) -> Place {
+        let (value, depth) = find(&self.values, path);
+        // A table may come from several layers; a value comes from one, also when the path would go on within it.
+        let written = !matches!(value, Value::Dict(..)) || depth == path.len();
+        let source = self.source_of(value).filter(|_| written);
+        if let Some(Source::Custom(name)) = source {
+            return Place::Setting(name.clone());
+        }
+        let only = source.and_then(Source::file_path);
+        let files = self.files.iter().filter(|file| only.is_none_or(|path| path == file.path));
+        let spots = files.map(|file| (file, file.locate(path)));
+        let deepest = spots.max_by_key(|(_, spot)| spot.as_ref().map_or(0, |spot| spot.depth));
+        let Some((file, spot)) = deepest else { return Place::Nowhere };
+        let span = spot.map(|spot| if at_key || spot.depth < path.len() { spot.key } else { spot.value });
+        let position = span.map(|span| Position::new(file.text(), span));
+        Place::File { path: file.path.clone(), position }
+    }
+}
+
+/// A variable of ours, with a name that can be read.
+fn ours((name, value): (OsString, OsString)) -> Option<(String, OsString)> {
+    let name = name.into_string().ok()?;
+    name.starts_with(PREFIX).then_some((name, value))
+}
+
+fn same_line(a: &Place, b: &Place) -> bool {
+    match (a, b) {
+        (Place::File { path: a, position: Some(at) }, Place::File { path: b, position: Some(bt) }) => {
+            a == b && at.line == bt.line
+        }
+        _ => false,
+    }
+}
+
+fn steps(key: &str) -> Vec<String> {
+    key.split('.').map(str::to_owned).collect()
+}
+
+/// `server.listen.1` as people write it: `server.listen[1]`.
+fn shown(path: &[String]) -> String {
+    let is_index = |step: &String| step.bytes().all(|byte| byte.is_ascii_digit());
+    let mut shown = String::new();
+    for step in path {
+        match step {
+            index if is_index(index) => shown.extend(["[", index, "]"]),
+            first if shown.is_empty() => shown.push_str(first),
+            next => shown.extend([".", next]),
+        }
+    }
+    shown
+}
+
+/// Follows a path as far as it goes: the value reached, and how many steps were taken.
+fn find<'v>(values: &'v Value, path: &[String]) -> (&'v Value, usize) {
+    let mut value = values;
+    for (depth, step) in path.iter().enumerate() {
+        let next = match value {
+            Value::Dict(_, dict) => dict.get(step),
+            Value::Array(_, elements) => step.parse::<usize>().ok().and_then(|index| elements.get(index)),
+            _ => None,
+        };
+        match next {
+            Some(next) => value = next,
+            None => return (value, depth),
+        }
+    }
+    (value, path.len())
+}
+
+fn find_mut<'v>(values: &'v mut Value, path: &[String]) -> Option<&'v mut Value> {
+    path.iter().try_fold(values, |value, step| match value {
+        Value::Dict(_, dict) => dict.get_mut(step),
+        Value::Array(_, elements) => step.parse::<usize>().ok().and_then(|index| elements.get_mut(index)),
+        _ => None,
+    })
+}
+
+/// Takes a value out. An element of a list leaves a gap, so that the others keep their index.
+fn take_out(values: &mut Value, path: &[String]) -> bool {
+    let Some((last, parents)) = path.split_last() else { return false };
+    match find_mut(values, parents) {
+        Some(Value::Dict(_, dict)) => dict.remove(last).is_some(),
+        Some(Value::Array(tag, elements)) => {
+            match last.parse::<usize>().ok().and_then(|index| elements.get_mut(index)) {
+                Some(element) if !matches!(element, Value::Empty(..)) => {
+                    *element = Value::Empty(*tag, Empty::None);
+                    true
+                }
+                _ => false,
+            }
+        }
+        _ => false,
+    }
+}
+
+/// The known name that was probably meant, or all of them.
+fn suggestion(name: &str, known: &[&str]) -> String {
+    let likeness = |candidate: &&&str| strsim::jaro_winkler(name, candidate);
+    let closest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match closest {
+        Some(closest) if likeness(&closest) > 0.8 => format!("did you mean `{closest}`?"),
+        _ => format!("expected one of `{}`", known.join("`, `")),
+    }
+}
+
+/// What serde calls a type, in the operator's words.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "u32" => "a whole number up to 4294967295",
+        "usize" => "a whole number",
+        "a boolean" => "true or false",
+        "a string" => "text in quotes",
+        expected if expected.starts_with("struct ") => "a table",
+        expected => expected,
+    }
+}
+
+/// What was found instead, without repeating it: it may be a secret.
+fn kind_of(found: &Actual) -> &'static str {
+    match found {
+        Actual::Bool(_) => "true or false",
+        Actual::Signed(number) if *number < 0 => "a negative number",
+        Actual::Unsigned(_) | Actual::Signed(_) => "a whole number",
+        Actual::Float(number) if number.is_infinite() => "a number too large",
+        Actual::Float(_) => "a number that is not whole",
+        Actual::Str(_) => "text",
+        Actual::Seq => "a list",
+        Actual::Map => "a table",
+        _ => "something else",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_shown_as_people_write_it() {
+        assert_eq!(shown(&steps("server.listen.1")), "server.listen[1]");
+    }
+
+    #[test]
+    fn a_slip_of_the_keyboard_is_recognised_and_nonsense_is_not() {
+        let known = ["listen", "public_url"];
+        assert_eq!(suggestion("lisen", &known), "did you mean `listen`?");
+        assert_eq!(suggestion("frobnicate", &known), "expected one of `listen`, `public_url`");
+    }
+}

@@ -1,0 +1,132 @@
+//! The only reader of files and environment: turns them into every module's own `Config`, or into all that is wrong at once.
+//!
+//! Layers, each over the one before: the defaults beside each key in the section files, the configuration files in
+//! their order, `PORTCULLIS_…` variables, flags. Does not open what the values point at, secrets in files excepted.
+
+mod identity;
+mod layers;
+mod log;
+mod login;
+mod masking;
+mod portal;
+mod problems;
+mod second_factor;
+mod server;
+mod sessions;
+mod source;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod written;
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
+
+use serde::Deserialize;
+
+use self::layers::Layers;
+pub use self::problems::{Place, Position, Problem, Problems, Severity};
+
+/// All that a gateway can be told: one field per module.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub server: crate::server::Config,
+    pub web: crate::web::Config,
+    pub tls: crate::tls::Config,
+    pub upstream: crate::upstream::Config,
+    pub pages: crate::pages::Config,
+    pub database: crate::database::Config,
+    /// The key that seals secrets at rest.
+    pub key_file: PathBuf,
+    pub sessions: crate::sessions::Config,
+    pub credentials: crate::credentials::Config,
+    pub throttle: crate::throttle::Config,
+    pub rollout: crate::rollout::Config,
+    pub identity: crate::identity::Config,
+    pub log: crate::telemetry::log::Config,
+    /// Whether each request leaves a line.
+    pub access_log: bool,
+    /// Where `/live`, `/ready` and `/metrics` are served; absent: nowhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// What works but is probably not meant. Shown by whoever loads the configuration.
+    pub warnings: Problems,
+}
+
+/// One key set on the command line.
+#[derive(Clone, Debug)]
+pub struct Flag {
+    /// The flag as typed, such as `--listen`; faults name it.
+    pub name: String,
+    /// The key it sets, such as `server.listen`.
+    pub key: String,
+    /// As in an environment variable: text, or a number, a truth value or a list as in TOML.
+    pub value: String,
+}
+
+/// The shape of a configuration file.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Document {
+    server: server::Section,
+    tls: tls::Section,
+    portal: portal::Section,
+    storage: storage::Section,
+    sessions: sessions::Section,
+    login: login::Section,
+    second_factor: second_factor::Section,
+    identity: identity::Section,
+    log: log::Section,
+}
+
+impl Config {
+    /// Reads `files` in their order, then the variables of `environment` that begin with `PORTCULLIS_`, then `flags`.
+    ///
+    /// Takes the environment as `std::env::vars_os()` gives it. Either everything is right, or the problems are all
+    /// there are.
+    pub fn load(
+        files: &[PathBuf],
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: &[Flag],
+    ) -> Result<Self, Problems> {
+        let mut layers = Layers::gather(files, environment, flags);
+        let document: Document = layers.read();
+
+        let server = document.server.settle(&mut layers);
+        let tls = document.tls.settle(&layers);
+        let portal = document.portal.settle(&mut layers);
+        let storage = document.storage.settle(&layers);
+        let sessions = document.sessions.settle(&mut layers);
+        let login = document.login.settle(&mut layers);
+        let portal_name = portal.pages.as_ref().map(|pages| pages.portal_name.as_str());
+        let second_factor = document.second_factor.settle(portal_name, &mut layers);
+        let identity = document.identity.settle(&mut layers);
+        let log = document.log.settle();
+
+        let (faults, warnings) = layers.finish();
+        let (Some(web), Some(pages), true) = (server.web, portal.pages, faults.is_empty()) else {
+            return Err(faults);
+        };
+        Ok(Self {
+            server: server.server,
+            web,
+            tls,
+            upstream: portal.upstream,
+            pages,
+            database: storage.database,
+            key_file: storage.key_file,
+            sessions,
+            credentials: crate::credentials::Config {
+                password_min_length: login.password_min_length,
+                password_max_length: login.password_max_length,
+                issuer: second_factor.issuer,
+            },
+            throttle: login.throttle,
+            rollout: second_factor.rollout,
+            identity,
+            log: log.log,
+            access_log: log.access_log,
+            admin_listen: server.admin_listen,
+            warnings,
+        })
+    }
+}

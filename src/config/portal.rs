@@ -1,0 +1,135 @@
+//! `[portal]`: what the gateway stands in front of, and what our pages say about it.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+use url::Url;
+
+use super::{
+    layers::Layers,
+    written::{List, Text, Written, origin},
+};
+use crate::{pages, upstream};
+
+/// What `[portal]` becomes; what lacks a required key is absent, and that is a fault.
+pub(super) struct Settled {
+    pub(super) upstream: upstream::Config,
+    pub(super) pages: Option<pages::Config>,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Section {
+    /// The portal's name, in headings and, unless `second_factor.issuer` says otherwise, in authenticator apps. Required.
+    name: Option<Text<Name>>,
+    /// The portal's servers: `http` or `https` URLs without a path. Required.
+    upstreams: List<UpstreamUrl>,
+    /// Where users find help: a `mailto:`, `tel:` or `https:` URL, shown on every page. Absent: none is shown.
+    support: Option<Text<Support>>,
+    /// PEM file with the authority that signed the portal's certificate. Absent: the system's authorities.
+    ca: Option<Text<PathBuf>>,
+    /// To establish a connection to the portal, TLS included.
+    connect_timeout: Text<Duration>,
+    /// From the end of a request to the head of the portal's answer.
+    response_timeout: Text<Duration>,
+}
+
+impl Default for Section {
+    fn default() -> Self {
+        Self {
+            name: None,
+            upstreams: List::default(),
+            support: None,
+            ca: None,
+            connect_timeout: Text(Duration::from_secs(2)),
+            response_timeout: Text(Duration::from_mins(1)),
+        }
+    }
+}
+
+impl Section {
+    pub(super) fn settle(self, layers: &mut Layers) -> Settled {
+        if self.name.is_none() {
+            layers.missing("portal.name", "set it to the name that users know the portal by");
+        }
+        let upstreams: Vec<_> = self.upstreams.0.into_iter().map(|UpstreamUrl(url)| url).collect();
+        check_upstreams(&upstreams, layers);
+        if self.ca.is_some() && !upstreams.iter().any(|url| url.scheme() == "https") {
+            layers.warn("portal.ca", "has no effect: none of `portal.upstreams` is `https`");
+        }
+        Settled {
+            upstream: upstream::Config {
+                upstreams,
+                ca: self.ca.map(|Text(ca)| layers.resolve("portal.ca", &ca)),
+                connect_timeout: self.connect_timeout.0,
+                response_timeout: self.response_timeout.0,
+            },
+            pages: self.name.map(|Text(Name(portal_name))| pages::Config {
+                portal_name,
+                support: self.support.map(|Text(Support(url))| url),
+            }),
+        }
+    }
+}
+
+fn check_upstreams(upstreams: &[Url], layers: &mut Layers) {
+    const KEY: &str = "portal.upstreams";
+    if upstreams.is_empty() && layers.sound(&[KEY]) {
+        if layers.says(KEY) {
+            layers.fault(KEY, "is empty; list at least one server of the portal");
+        } else {
+            layers.missing(KEY, "list the portal's servers, such as `[\"http://127.0.0.1:3000\"]`");
+        }
+    }
+    for (index, url) in upstreams.iter().enumerate() {
+        if upstreams[..index].contains(url) && layers.sound(&[KEY]) {
+            layers.fault(KEY, format!("lists `{url}` twice"));
+        }
+    }
+}
+
+/// A name that fits into a heading.
+struct Name(String);
+
+impl Written for Name {
+    const EXPECTED: &'static str = "a name in quotes";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let name = text.trim();
+        if name.is_empty() {
+            return Err("is empty; expected a name".into());
+        }
+        if name.chars().count() > 64 || name.chars().any(char::is_control) {
+            return Err("must be at most 64 characters, on one line".into());
+        }
+        Ok(Self(name.to_owned()))
+    }
+}
+
+/// An origin of the portal.
+#[derive(PartialEq)]
+struct UpstreamUrl(Url);
+
+impl Written for UpstreamUrl {
+    const EXPECTED: &'static str = "a URL such as `http://127.0.0.1:3000`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        origin(text, &["http", "https"]).map(Self)
+    }
+}
+
+/// A link that helps.
+struct Support(String);
+
+impl Written for Support {
+    const EXPECTED: &'static str = "a link such as `mailto:support@example.com`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "mailto" | "tel" | "https") => Ok(Self(url.into())),
+            Ok(_) | Err(_) => Err(format!(
+                "`{text}` is not a link; expected `mailto:support@example.com`, `tel:+4930123456` or an `https:` URL"
+            )),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What is wrong or doubtful in the configuration: collected, put in order, and shown where it is written.
+//!
+//! Takes texts whose secrets are masked already, and shows nothing else.
+
+use std::{fmt, ops::Range, path::PathBuf};
+
+use annotate_snippets::{
+    AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str,
+};
+use serde::Serialize;
+
+/// Whether a problem stops the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Fault,
+    Warning,
+}
+
+/// Where the value in question was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// A file; without a position when the problem is about the file as a whole.
+    File { path: PathBuf, position: Option<Position> },
+    /// An environment variable or a command-line flag, by name.
+    Setting(String),
+    /// Nowhere: a key that is missing, without any file where it could have been.
+    Nowhere,
+}
+
+/// A stretch of a file's text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Position {
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// In bytes.
+    #[serde(skip)]
+    pub span: Range<usize>,
+}
+
+impl Position {
+    pub(super) fn new(text: &str, span: Range<usize>) -> Self {
+        let before = text.get(..span.start).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Self {
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+            span,
+        }
+    }
+}
+
+/// One thing that is wrong or doubtful.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    pub severity: Severity,
+    /// The key's path, such as `server.listen[0]`; empty when the problem is no key's.
+    pub key: String,
+    pub place: Place,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl Problem {
+    fn title(&self) -> String {
+        if self.key.is_empty() { self.message.clone() } else { format!("{}: {}", self.key, self.message) }
+    }
+}
+
+/// Every problem that was found, in the order of the files, with the text to show them in.
+#[derive(Clone, Debug, Default)]
+pub struct Problems {
+    list: Vec<Problem>,
+    sources: Vec<(PathBuf, String)>,
+}
+
+impl Problems {
+    /// `sources` are the files in the order they were read, their secrets masked.
+    pub(super) fn new(mut list: Vec<Problem>, sources: Vec<(PathBuf, String)>) -> Self {
+        list.sort_by_key(|problem| match &problem.place {
+            Place::File { path, position } => {
+                let file = sources.iter().position(|(source, _)| source == path).unwrap_or(sources.len());
+                (file, position.as_ref().map_or(0, |position| position.span.start))
+            }
+            Place::Setting(_) | Place::Nowhere => (usize::MAX, 0),
+        });
+        Self { list, sources }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.list.iter()
+    }
+
+    /// The report for a person, with escape sequences for colour only if asked for.
+    pub fn render(&self, colour: bool) -> String {
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        let reports: Vec<_> =
+            self.list.iter().map(|problem| renderer.render(&[self.report(problem)])).collect();
+        reports.join("\n\n")
+    }
+
+    fn report<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
+        let level = match problem.severity {
+            Severity::Fault => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let title = level.primary_title(problem.title());
+        match &problem.place {
+            Place::File { path, position } => {
+                let source = self.sources.iter().find(|(source, _)| source == path);
+                let shown = path.display().to_string();
+                match (source, position) {
+                    (Some((_, text)), Some(position)) => title.element(
+                        Snippet::source(text)
+                            .path(shown)
+                            .annotation(AnnotationKind::Primary.span(position.span.clone())),
+                    ),
+                    _ => title.element(Origin::path(shown)),
+                }
+            }
+            Place::Setting(name) => {
+                let note = format!("set by {}", normalize_untrusted_str(name));
+                title.element(Level::NOTE.message(note))
+            }
+            Place::Nowhere => title.elements(std::iter::empty::<Element<'_>>()),
+        }
+    }
+}
+
+impl fmt::Display for Problems {
+    /// The same report, without colour.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Problems {}

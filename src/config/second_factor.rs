@@ -1,0 +1,65 @@
+//! `[second_factor]`: what authenticator apps show, and from when everybody needs one.
+
+use serde::Deserialize;
+
+use super::{
+    layers::Layers,
+    written::{Text, Written},
+};
+use crate::{clock::Timestamp, rollout};
+
+/// What `[second_factor]` becomes.
+pub(super) struct Settled {
+    pub(super) issuer: String,
+    pub(super) rollout: rollout::Config,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Section {
+    /// The name that authenticator apps show above the code. No colon. Absent: `portal.name`.
+    issuer: Option<Text<Issuer>>,
+    /// From this instant on nobody gets in without a device. With its offset. Absent: that holds now.
+    mandatory_from: Option<Text<Timestamp>>,
+}
+
+impl Section {
+    /// `portal_name` is absent when it is missing, which is a fault already.
+    pub(super) fn settle(self, portal_name: Option<&str>, layers: &mut Layers) -> Settled {
+        let issuer = self.issuer.map(|Text(Issuer(issuer))| issuer).or_else(|| {
+            let name = portal_name?;
+            if name.contains(':') && layers.sound(&["second_factor.issuer"]) {
+                layers.fault(
+                    "portal.name",
+                    "holds a colon, which authenticator apps cannot show; give `second_factor.issuer` one without",
+                );
+            }
+            Some(name.to_owned())
+        });
+        Settled {
+            issuer: issuer.unwrap_or_default(),
+            rollout: rollout::Config { mandatory_from: self.mandatory_from.map(|Text(instant)| instant) },
+        }
+    }
+}
+
+/// A name that survives in an `otpauth` URI.
+struct Issuer(String);
+
+impl Written for Issuer {
+    const EXPECTED: &'static str = "a name in quotes";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let issuer = text.trim();
+        if issuer.is_empty() {
+            return Err("is empty; expected a name, or leave it out for `portal.name`".into());
+        }
+        if issuer.contains(':') {
+            return Err("must not hold a colon: authenticator apps take it for the end of the name".into());
+        }
+        if issuer.chars().count() > 64 || issuer.chars().any(char::is_control) {
+            return Err("must be at most 64 characters, on one line".into());
+        }
+        Ok(Self(issuer.to_owned()))
+    }
+}

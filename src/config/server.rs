@@ -1,0 +1,185 @@
+//! `[server]` and `[server.timeouts]`: where the gateway listens, who it believes, how patient it is.
+
+use std::{collections::HashSet, net::SocketAddr, thread, time::Duration};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use url::Url;
+
+use super::{
+    layers::Layers,
+    written::{List, Text, Written, origin},
+};
+use crate::{server, web};
+
+/// What `[server]` becomes.
+pub(super) struct Settled {
+    pub(super) server: server::Config,
+    /// Absent when `public_url` is, which is a fault.
+    pub(super) web: Option<web::Config>,
+    pub(super) admin_listen: Option<SocketAddr>,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Section {
+    /// The addresses and ports to serve HTTPS on. `[::]` takes IPv4 as well.
+    listen: List<SocketAddr>,
+    /// The `https` URL that users type, without a path. Redirects and cookies are made for it. Required.
+    public_url: Option<Text<PublicUrl>>,
+    /// Where `/live`, `/ready` and `/metrics` are served, without TLS or login; `off` for nowhere.
+    admin_listen: Text<AdminListen>,
+    /// Load balancers whose `X-Forwarded-For` or `Forwarded` names the client: networks or single addresses.
+    trusted_proxies: List<IpNet>,
+    /// Threads that serve connections. Absent: one a core.
+    workers: Option<usize>,
+    /// Connections at once; further ones wait until one closes.
+    max_connections: usize,
+    timeouts: Timeouts,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Timeouts {
+    /// From the accepted connection to the finished TLS handshake.
+    handshake: Text<Duration>,
+    /// From the handshake to the first byte of the first request.
+    first_byte: Text<Duration>,
+    /// From the first byte of a request to the end of its head.
+    head: Text<Duration>,
+    /// Without any progress of a body, in either direction.
+    stall: Text<Duration>,
+    /// Between two requests of one connection.
+    idle: Text<Duration>,
+    /// From the signal to stop until the connections still open are cut.
+    drain: Text<Duration>,
+}
+
+impl Default for Section {
+    fn default() -> Self {
+        Self {
+            listen: List(vec![SocketAddr::from(([0; 16], 8443))]),
+            public_url: None,
+            admin_listen: Text(AdminListen(Some(SocketAddr::from(([127, 0, 0, 1], 9180))))),
+            trusted_proxies: List::default(),
+            workers: None,
+            max_connections: 10_000,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = |seconds| Text(Duration::from_secs(seconds));
+        Self {
+            handshake: seconds(5),
+            first_byte: seconds(5),
+            head: seconds(10),
+            stall: seconds(30),
+            idle: seconds(60),
+            drain: seconds(30),
+        }
+    }
+}
+
+impl Section {
+    pub(super) fn settle(self, layers: &mut Layers) -> Settled {
+        self.check(layers);
+        if self.public_url.is_none() {
+            layers.missing(
+                "server.public_url",
+                "set it to the URL that users type, such as `https://iot.example.com`",
+            );
+        }
+        let timeouts = self.timeouts;
+        let Text(AdminListen(admin_listen)) = self.admin_listen;
+        Settled {
+            server: server::Config {
+                listen: self.listen.0,
+                workers: self
+                    .workers
+                    .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)),
+                handshake_timeout: timeouts.handshake.0,
+                first_byte_timeout: timeouts.first_byte.0,
+                head_timeout: timeouts.head.0,
+                stall_timeout: timeouts.stall.0,
+                idle_timeout: timeouts.idle.0,
+                drain_timeout: timeouts.drain.0,
+                max_connections: self.max_connections,
+            },
+            web: self.public_url.map(|Text(PublicUrl(public_url))| web::Config {
+                public_url,
+                trusted_proxies: self.trusted_proxies.0,
+            }),
+            admin_listen,
+        }
+    }
+
+    fn check(&self, layers: &mut Layers) {
+        let List(listen) = &self.listen;
+        if listen.is_empty() && layers.sound(&["server.listen"]) {
+            layers
+                .fault("server.listen", "is empty; give at least one address and port, such as `[::]:8443`");
+        }
+        let mut seen = HashSet::new();
+        for address in listen.iter().filter(|address| address.port() != 0) {
+            if !seen.insert(address) {
+                layers.fault("server.listen", format!("lists `{address}` twice"));
+            }
+        }
+        if let Text(AdminListen(Some(admin))) = self.admin_listen {
+            if listen.contains(&admin) && admin.port() != 0 {
+                layers.fault("server.admin_listen", "is also in `server.listen`; choose another port");
+            }
+            if !admin.ip().is_loopback() {
+                layers.warn(
+                    "server.admin_listen",
+                    "is not a loopback address: whoever reaches it sees the metrics",
+                );
+            }
+        }
+        for (index, network) in self.trusted_proxies.0.iter().enumerate() {
+            if network.prefix_len() == 0 {
+                layers.warn(
+                    &format!("server.trusted_proxies.{index}"),
+                    "trusts the whole internet: every client may choose the address it is known by",
+                );
+            }
+        }
+        if self.workers == Some(0) {
+            layers.fault("server.workers", "must be at least 1; leave it out for one a core");
+        }
+        if self.max_connections == 0 {
+            layers.fault("server.max_connections", "must be at least 1");
+        }
+    }
+}
+
+/// An `https` URL without a path.
+struct PublicUrl(Url);
+
+impl Written for PublicUrl {
+    const EXPECTED: &'static str = "a URL such as `https://iot.example.com`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        origin(text, &["https"]).map(Self)
+    }
+}
+
+/// An address and port, or `off`.
+struct AdminListen(Option<SocketAddr>);
+
+impl Written for AdminListen {
+    const EXPECTED: &'static str = "an address and port such as `127.0.0.1:9180`, or `off`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let address = text.parse().map(|address| Self(Some(address)));
+        address.map_err(|_| {
+            format!("`{text}` is neither an IP address with a port, such as `127.0.0.1:9180`, nor `off`")
+        })
+    }
+}

@@ -1,0 +1,159 @@
+//! `[sessions]` and `[sessions.redis]`: how long a login lasts, and where it is kept.
+
+use std::{path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+
+use super::{
+    layers::Layers,
+    written::{Secret, Text, Written},
+};
+use crate::{redis_pool, sessions};
+
+/// NIST SP 800-63B-4 asks for a new login at least this often where two factors are required (AAL2).
+const LONGEST_ADVISED: Duration = Duration::from_hours(24);
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Section {
+    /// `database`, or for many gateways `redis://host:port/number` or, with TLS, `rediss://…`.
+    store: Text<Store>,
+    /// A session that is not used for this long is over.
+    inactivity: Text<Duration>,
+    /// A session this old is over, however busy.
+    expiration: Text<Duration>,
+    redis: Redis,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Redis {
+    /// The ACL user. Absent: the one in the URL, or Redis's default user.
+    user: Option<Text<Printable>>,
+    /// The password, in place of one in the URL.
+    password: Option<Text<Secret>>,
+    /// A file that holds the password; a newline at its end is cut off.
+    password_file: Option<Text<PathBuf>>,
+    /// PEM file with the authority that signed the server's certificate. Absent: the system's authorities.
+    ca: Option<Text<PathBuf>>,
+    /// What every key of ours begins with.
+    key_prefix: Text<Printable>,
+    /// The longest that one command may take.
+    timeout: Text<Duration>,
+}
+
+impl Default for Section {
+    fn default() -> Self {
+        Self {
+            store: Text(Store::Database),
+            inactivity: Text(Duration::from_hours(1)),
+            expiration: Text(Duration::from_hours(12)),
+            redis: Redis::default(),
+        }
+    }
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            user: None,
+            password: None,
+            password_file: None,
+            ca: None,
+            key_prefix: Text(Printable("portcullis:".into())),
+            timeout: Text(Duration::from_millis(250)),
+        }
+    }
+}
+
+impl Section {
+    pub(super) fn settle(self, layers: &mut Layers) -> sessions::Config {
+        let (inactivity, expiration) = (self.inactivity.0, self.expiration.0);
+        if inactivity > expiration && layers.sound(&["sessions.inactivity", "sessions.expiration"]) {
+            // Point at what was written: the other one may be the default.
+            let key = if layers.says("sessions.inactivity") { "inactivity" } else { "expiration" };
+            layers.fault(
+                &format!("sessions.{key}"),
+                format!(
+                    "`inactivity` ({}) must not be longer than `expiration` ({})",
+                    humantime::format_duration(inactivity),
+                    humantime::format_duration(expiration)
+                ),
+            );
+        }
+        if expiration > LONGEST_ADVISED {
+            layers.warn(
+                "sessions.expiration",
+                "is above 24h, the most that NIST SP 800-63B-4 allows with two factors",
+            );
+        }
+        let store = match self.store.0 {
+            Store::Database => {
+                if layers.says("sessions.redis") {
+                    layers.warn("sessions.redis", "has no effect: `sessions.store` is `database`");
+                }
+                sessions::Store::Database
+            }
+            Store::Redis(url) => sessions::Store::Redis(self.redis.settle(url, layers)),
+        };
+        sessions::Config { store, inactivity, expiration }
+    }
+}
+
+impl Redis {
+    fn settle(self, url: SecretString, layers: &mut Layers) -> redis_pool::Config {
+        redis_pool::Config {
+            url,
+            password: layers.secret("sessions.redis.password", self.password, self.password_file),
+            user: self.user.map(|Text(Printable(user))| user),
+            ca: self.ca.map(|Text(ca)| layers.resolve("sessions.redis.ca", &ca)),
+            key_prefix: self.key_prefix.0.0,
+            timeout: self.timeout.0,
+        }
+    }
+}
+
+/// `database`, or the URL of a Redis, which may hold a password and is therefore never repeated in a message.
+enum Store {
+    Database,
+    Redis(SecretString),
+}
+
+impl Written for Store {
+    const EXPECTED: &'static str = "`database` or a URL such as `redis://127.0.0.1:6379/0`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text == "database" {
+            return Ok(Self::Database);
+        }
+        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "redis" | "rediss"));
+        let Some(url) = url else {
+            return Err("is no store; expected `database`, `redis://host:port/number` or `rediss://…`".into());
+        };
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err("has no host; expected `redis://host:port/number`".into());
+        }
+        let number = url.path().trim_start_matches('/');
+        if !number.is_empty() && number.parse::<u32>().is_err() {
+            return Err("must end in the number of a database, such as `/0`, or after the port".into());
+        }
+        Ok(Self::Redis(SecretString::from(text)))
+    }
+}
+
+/// A word without spaces.
+#[derive(Clone)]
+struct Printable(String);
+
+impl Written for Printable {
+    const EXPECTED: &'static str = "a word in quotes";
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.len() > 128 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("must be one word of at most 128 letters, digits and signs".into());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}

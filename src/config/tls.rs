@@ -1,0 +1,32 @@
+//! `[tls]`: the certificate that users see.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::{layers::Layers, written::Text};
+use crate::tls;
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Section {
+    /// PEM file with the certificate and its chain. Read again when it changes.
+    certificate: Text<PathBuf>,
+    /// PEM file with the certificate's private key.
+    key: Text<PathBuf>,
+}
+
+impl Default for Section {
+    fn default() -> Self {
+        Self { certificate: Text("certs/fullchain.pem".into()), key: Text("certs/privkey.pem".into()) }
+    }
+}
+
+impl Section {
+    pub(super) fn settle(self, layers: &Layers) -> tls::Config {
+        tls::Config {
+            certificate: layers.resolve("tls.certificate", &self.certificate.0),
+            key: layers.resolve("tls.key", &self.key.0),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! How values are written in the configuration: durations, addresses, URLs, names, lists, secrets.
+//!
+//! A type here refuses what can never be right and says what would be. Rules between keys are the sections' own.
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, SeqAccess, Visitor, value::SeqAccessDeserializer},
+};
+use url::Url;
+
+use crate::clock::Timestamp;
+
+/// The longest duration taken: what is longer is a slip, and would overflow deadlines.
+const LONGEST: Duration = Duration::from_hours(365 * 24);
+
+/// Something written as text between quotes.
+pub(super) trait Written: Sized {
+    /// What a right value looks like; completes "expected …".
+    const EXPECTED: &'static str;
+
+    /// Reads the text, or says what is wrong with it. The words must not repeat a text that may hold a secret.
+    fn read(text: &str) -> Result<Self, String>;
+}
+
+/// Gives any [`Written`] type its place in a section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Text<T>(pub(super) T);
+
+impl<'de, T: Written> Deserialize<'de> for Text<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reads<T>(PhantomData<T>);
+
+        impl<T: Written> Visitor<'_> for Reads<T> {
+            type Value = Text<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(T::EXPECTED)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                T::read(text).map(Text).map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Reads(PhantomData))
+    }
+}
+
+/// Several [`Written`] values. A lone text counts as a list, separated by commas, so that an environment variable
+/// needs no brackets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct List<T>(pub(super) Vec<T>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Written> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reads<T>(PhantomData<T>);
+
+        impl<'de, T: Written> Visitor<'de> for Reads<T> {
+            type Value = List<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list, each element {}", T::EXPECTED)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                let elements = text.split(',').map(str::trim).filter(|element| !element.is_empty());
+                elements.map(T::read).collect::<Result<_, _>>().map(List).map_err(E::custom)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Self::Value, A::Error> {
+                // An element already reported as faulty arrives as nothing, so that the others keep their index.
+                let elements = Vec::<Option<Text<T>>>::deserialize(SeqAccessDeserializer::new(elements))?;
+                Ok(List(elements.into_iter().flatten().map(|Text(element)| element).collect()))
+            }
+        }
+
+        deserializer.deserialize_any(Reads(PhantomData))
+    }
+}
+
+/// A secret written into the configuration itself. It is taken as it stands: no trimming, and no reading as a number.
+#[derive(Clone, Debug)]
+pub(super) struct Secret(pub(super) SecretString);
+
+impl Written for Secret {
+    const EXPECTED: &'static str = "a secret in quotes";
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("is empty".into());
+        }
+        Ok(Self(SecretString::from(text)))
+    }
+}
+
+impl Written for PathBuf {
+    const EXPECTED: &'static str = "the path of a file";
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("is empty; expected the path of a file".into());
+        }
+        Ok(Self::from(text))
+    }
+}
+
+impl Written for Duration {
+    const EXPECTED: &'static str = "a duration such as `250ms`, `30s`, `5m` or `1h 30m`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let duration = humantime::parse_duration(text).map_err(|_| {
+            format!("`{text}` is not a duration; expected one such as `250ms`, `30s`, `5m` or `1h 30m`")
+        })?;
+        if duration.is_zero() {
+            return Err("must be longer than zero".into());
+        }
+        if duration > LONGEST {
+            return Err("must be at most 365 days".into());
+        }
+        Ok(duration)
+    }
+}
+
+impl Written for SocketAddr {
+    const EXPECTED: &'static str = "an address and port such as `[::]:8443` or `127.0.0.1:9180`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("`{text}` is not an IP address with a port, such as `[::]:8443`"))
+    }
+}
+
+impl Written for IpNet {
+    const EXPECTED: &'static str = "a network such as `10.0.0.0/8`, or one address";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let one = text.parse::<IpAddr>().map(Self::from).ok();
+        one.or_else(|| text.parse().ok())
+            .ok_or_else(|| format!("`{text}` is not a network such as `10.0.0.0/8`, nor an IP address"))
+    }
+}
+
+/// An absolute instant: a TOML offset date-time, or the same as text (RFC 3339).
+impl Written for Timestamp {
+    const EXPECTED: &'static str = "a date and time with its offset, such as `2026-03-02T00:00:00Z`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        if let Ok(instant) = text.parse::<jiff::Timestamp>() {
+            return Ok(Self::from_unix_millis(instant.as_millisecond()));
+        }
+        if text.parse::<jiff::civil::DateTime>().is_ok() {
+            return Err(format!(
+                "`{text}` does not say in which time zone; write an offset, such as `…T00:00:00+01:00`, or `Z` for UTC"
+            ));
+        }
+        Err(format!("`{text}` is not a date and time such as `2026-03-02T00:00:00Z`"))
+    }
+}
+
+/// Where a server is, and nothing else: a scheme, a host, perhaps a port.
+pub(super) fn origin(text: &str, schemes: &[&str]) -> Result<Url, String> {
+    let wanted = schemes.iter().map(|scheme| format!("`{scheme}://host`")).collect::<Vec<_>>().join(" or ");
+    let url = Url::parse(text).map_err(|reason| format!("is not a URL ({reason}); expected {wanted}"))?;
+    if !schemes.contains(&url.scheme()) {
+        return Err(format!("must begin with {}", wanted.replace("host`", "`")));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(format!("has no host; expected {wanted}"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold a user name or a password".into());
+    }
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("must end after the host and port; expected {wanted}, without a path"));
+    }
+    Ok(url)
+}

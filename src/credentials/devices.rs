@@ -1,0 +1,406 @@
+//! Devices: the authenticators that a user has enrolled.
+//!
+//! A device is stored once a right code has been given for it, never before; its secret is sealed for its own row.
+
+use std::sync::Arc;
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use sqlx::{Any, Row as _, Transaction, any::AnyRow};
+
+use super::{
+    CodeKind, CredentialsError, RecoveryCodes, TotpSecret, VerifiedCode,
+    recovery_codes::lock,
+    second_factor::secret_place,
+    totp::{Code, step_at},
+};
+use crate::{
+    clock::{Clock, Timestamp},
+    database::{Change, Database},
+    random::Random,
+    sealing::Sealer,
+    users::UserId,
+};
+
+/// Longest name of a device in code points.
+const MAX_NAME: usize = 64;
+
+/// An enrolled authenticator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub id: String,
+    /// What the user calls it; no two devices of a user share one.
+    pub name: String,
+    pub created_at: Timestamp,
+    /// Absent until it has been used to log in.
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// What an enrolment may do for a user who has a device already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enrolment {
+    /// Nothing: whoever enrols has proved no second factor yet.
+    FirstDevice,
+    /// Add another one.
+    AnyDevice,
+}
+
+/// Why a device was not enrolled. Nothing has been stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnrolRefusal {
+    WrongCode,
+    AlreadyEnrolled,
+    NameMissing,
+    NameTooLong,
+    NameTaken,
+}
+
+/// The devices of all users.
+#[derive(Clone, Debug)]
+pub struct Devices {
+    database: Database,
+    sealer: Arc<Sealer>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    recovery_codes: RecoveryCodes,
+}
+
+impl Devices {
+    pub fn new(
+        database: Database,
+        sealer: Arc<Sealer>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        let recovery_codes =
+            RecoveryCodes::new(database.clone(), sealer.clone(), clock.clone(), random.clone());
+        Self { database, sealer, clock, random, recovery_codes }
+    }
+
+    /// The user's devices, oldest first.
+    pub async fn list(&self, user: &UserId) -> Result<Vec<Device>, CredentialsError> {
+        let rows = sqlx::query(
+            "SELECT id, name, created_at, last_used_at FROM devices WHERE user_id = $1 ORDER BY created_at, id",
+        )
+        .bind(user.as_str())
+        .fetch_all(self.database.pool())
+        .await?;
+        rows.iter().map(read).collect()
+    }
+
+    pub async fn count(&self, user: &UserId) -> Result<u32, CredentialsError> {
+        let mut connection = self.database.pool().acquire().await?;
+        Ok(u32::try_from(count(&mut connection, user).await?).unwrap_or(u32::MAX))
+    }
+
+    /// Stores the device that `secret` is on, if `code` shows that it is; and recovery codes, if the user has none.
+    /// The code is spent.
+    pub async fn enrol(
+        &self,
+        user: &UserId,
+        secret: &TotpSecret,
+        code: &str,
+        name: &str,
+        enrolment: Enrolment,
+    ) -> Result<Result<VerifiedCode, EnrolRefusal>, CredentialsError> {
+        let name = match checked_name(name) {
+            Ok(name) => name,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let now = step_at(self.clock.now());
+        let step = Code::parse(code).and_then(|code| secret.matching_step(&code, [now, now - 1, now + 1]));
+        let Some(step) = step else { return Ok(Err(EnrolRefusal::WrongCode)) };
+
+        let mut transaction = self.database.write().await?;
+        make_and_lock(&mut transaction, user).await?;
+        let devices = count(&mut transaction, user).await?;
+        if devices > 0 && enrolment == Enrolment::FirstDevice {
+            transaction.rollback().await?;
+            return Ok(Err(EnrolRefusal::AlreadyEnrolled));
+        }
+        if name_is_taken(&mut transaction, user, &name).await? {
+            transaction.rollback().await?;
+            return Ok(Err(EnrolRefusal::NameTaken));
+        }
+        self.insert(&mut transaction, user, secret, &name, step - now).await?;
+        // Only a first device starts from no failures: another one must not switch those on that are off.
+        sqlx::query(
+            "UPDATE second_factors SET failures = CASE WHEN $1 = 0 THEN 0 ELSE failures END, \
+             last_step = CASE WHEN last_step < $2 THEN $2 ELSE last_step END WHERE user_id = $3",
+        )
+        .bind(devices)
+        .bind(step)
+        .bind(user.as_str())
+        .execute(&mut *transaction)
+        .await?;
+        self.recovery_codes.issue_if_none(&mut transaction, user).await?;
+        Database::announce(&mut transaction, &Change::User(user.to_string()), self.clock.now()).await?;
+        transaction.commit().await?;
+        Ok(Ok(VerifiedCode::new(user.clone(), CodeKind::Totp)))
+    }
+
+    /// Removes a device; with the last one go the recovery codes and the count of failures. False: the user has no
+    /// such device.
+    pub async fn remove(&self, user: &UserId, device: &str) -> Result<bool, CredentialsError> {
+        let mut transaction = self.database.write().await?;
+        lock(&mut transaction, user).await?;
+        let removed = sqlx::query("DELETE FROM devices WHERE user_id = $1 AND id = $2")
+            .bind(user.as_str())
+            .bind(device)
+            .execute(&mut *transaction)
+            .await?;
+        if removed.rows_affected() == 0 {
+            transaction.rollback().await?;
+            return Ok(false);
+        }
+        if count(&mut transaction, user).await? == 0 {
+            for statement in [
+                "DELETE FROM recovery_codes WHERE user_id = $1",
+                "DELETE FROM second_factors WHERE user_id = $1",
+            ] {
+                sqlx::query(statement).bind(user.as_str()).execute(&mut *transaction).await?;
+            }
+        }
+        Database::announce(&mut transaction, &Change::User(user.to_string()), self.clock.now()).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    async fn insert(
+        &self,
+        transaction: &mut Transaction<'static, Any>,
+        user: &UserId,
+        secret: &TotpSecret,
+        name: &str,
+        drift: i64,
+    ) -> Result<(), CredentialsError> {
+        let id = BASE64_URL_SAFE_NO_PAD.encode(self.random.bytes::<16>());
+        sqlx::query(
+            "INSERT INTO devices (id, user_id, name, secret, drift, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(id.as_str())
+        .bind(user.as_str())
+        .bind(name)
+        .bind(self.sealer.seal(&secret_place(user, &id), secret.expose()))
+        .bind(drift)
+        .bind(self.clock.now().unix_millis())
+        .execute(&mut **transaction)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Makes the user's row if they have none, and takes it until the end of the transaction.
+async fn make_and_lock(
+    transaction: &mut Transaction<'static, Any>,
+    user: &UserId,
+) -> Result<(), CredentialsError> {
+    sqlx::query(
+        "INSERT INTO second_factors (user_id, failures, last_step) VALUES ($1, 0, -1) \
+         ON CONFLICT (user_id) DO NOTHING",
+    )
+    .bind(user.as_str())
+    .execute(&mut **transaction)
+    .await?;
+    lock(transaction, user).await
+}
+
+async fn count(connection: &mut sqlx::AnyConnection, user: &UserId) -> Result<i64, CredentialsError> {
+    let row = sqlx::query("SELECT COUNT(*) AS devices FROM devices WHERE user_id = $1")
+        .bind(user.as_str())
+        .fetch_one(connection)
+        .await?;
+    Ok(row.try_get("devices")?)
+}
+
+async fn name_is_taken(
+    transaction: &mut Transaction<'static, Any>,
+    user: &UserId,
+    name: &str,
+) -> Result<bool, CredentialsError> {
+    let found = sqlx::query("SELECT id FROM devices WHERE user_id = $1 AND name = $2")
+        .bind(user.as_str())
+        .bind(name)
+        .fetch_optional(&mut **transaction)
+        .await?;
+    Ok(found.is_some())
+}
+
+fn read(row: &AnyRow) -> Result<Device, CredentialsError> {
+    let last_used_at: Option<i64> = row.try_get("last_used_at")?;
+    Ok(Device {
+        id: row.try_get("id")?,
+        name: row.try_get("name")?,
+        created_at: Timestamp::from_unix_millis(row.try_get("created_at")?),
+        last_used_at: last_used_at.map(Timestamp::from_unix_millis),
+    })
+}
+
+/// One line with single spaces.
+fn checked_name(typed: &str) -> Result<String, EnrolRefusal> {
+    let visible: String = typed.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let name = visible.split_whitespace().collect::<Vec<_>>().join(" ");
+    match name.chars().count() {
+        0 => Err(EnrolRefusal::NameMissing),
+        1..=MAX_NAME => Ok(name),
+        _ => Err(EnrolRefusal::NameTooLong),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        credentials::tests::{Fixture, STEP},
+        random::OsRandom,
+    };
+
+    async fn names(fixture: &Fixture, user: &UserId) -> Vec<String> {
+        fixture.devices().list(user).await.unwrap().into_iter().map(|device| device.name).collect()
+    }
+
+    #[tokio::test]
+    async fn nothing_counts_before_a_right_code_and_the_same_secret_can_be_tried_again() {
+        let fixture = Fixture::new().await;
+        let (devices, secret) = (fixture.devices(), TotpSecret::generate(&OsRandom));
+        let late = secret.code_at(fixture.clock.now().minus(2 * STEP));
+        let early = secret.code_at(fixture.clock.now().plus(2 * STEP));
+        for wrong in ["", "12345", "abcdef", late.as_str(), early.as_str()] {
+            let refused = devices.enrol(&fixture.ada, &secret, wrong, "Phone", Enrolment::FirstDevice).await;
+            assert_eq!(refused.unwrap(), Err(EnrolRefusal::WrongCode), "{wrong}");
+            assert_eq!(devices.count(&fixture.ada).await.unwrap(), 0);
+            assert_eq!(fixture.number("SELECT COUNT(*) FROM second_factors").await, 0);
+        }
+        let code = secret.code_at(fixture.clock.now());
+        let enrolled =
+            devices.enrol(&fixture.ada, &secret, &code, " My\n phone ", Enrolment::FirstDevice).await;
+        assert_eq!(enrolled.unwrap().unwrap().kind(), CodeKind::Totp);
+        let listed = devices.list(&fixture.ada).await.unwrap();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].name, "My phone");
+        assert_eq!(listed[0].created_at, fixture.clock.now());
+        assert_eq!(listed[0].last_used_at, None);
+        assert_eq!(devices.count(&fixture.bob).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_has_a_device_does_not_enrol_a_first_one() {
+        let fixture = Fixture::new().await;
+        fixture.enrol(&fixture.ada, "Phone").await;
+        let secret = TotpSecret::generate(&OsRandom);
+        let code = secret.code_at(fixture.clock.now());
+        let devices = fixture.devices();
+        for (enrolment, refusal) in
+            [(Enrolment::FirstDevice, Some(EnrolRefusal::AlreadyEnrolled)), (Enrolment::AnyDevice, None)]
+        {
+            let verdict = devices.enrol(&fixture.ada, &secret, &code, "Tablet", enrolment).await.unwrap();
+            assert_eq!(verdict.err(), refusal);
+        }
+        assert_eq!(names(&fixture, &fixture.ada).await, ["Phone", "Tablet"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_many_first_devices_at_once_one_is_enrolled() {
+        let fixture = Fixture::new().await;
+        let mut enrolments = tokio::task::JoinSet::new();
+        for number in 0..20 {
+            let (devices, user) = (fixture.devices(), fixture.ada.clone());
+            let now = fixture.clock.now();
+            enrolments.spawn(async move {
+                let secret = TotpSecret::generate(&OsRandom);
+                let (code, name) = (secret.code_at(now), format!("Phone {number}"));
+                devices.enrol(&user, &secret, &code, &name, Enrolment::FirstDevice).await.unwrap()
+            });
+        }
+        let verdicts = enrolments.join_all().await;
+        assert_eq!(verdicts.iter().filter(|verdict| verdict.is_ok()).count(), 1);
+        assert_eq!(fixture.devices().count(&fixture.ada).await.unwrap(), 1);
+        assert_eq!(fixture.recovery_codes().remaining(&fixture.ada).await.unwrap(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_needed_and_tells_devices_apart() {
+        let fixture = Fixture::new().await;
+        fixture.enrol(&fixture.ada, "Phone").await;
+        let secret = TotpSecret::generate(&OsRandom);
+        let code = secret.code_at(fixture.clock.now());
+        for (name, refusal) in [
+            ("", EnrolRefusal::NameMissing),
+            (" \t\0\n", EnrolRefusal::NameMissing),
+            (&*"ß".repeat(65), EnrolRefusal::NameTooLong),
+            (" Phone ", EnrolRefusal::NameTaken),
+        ] {
+            let verdict =
+                fixture.devices().enrol(&fixture.ada, &secret, &code, name, Enrolment::AnyDevice).await;
+            assert_eq!(verdict.unwrap().unwrap_err(), refusal, "{name:?}");
+        }
+        assert_eq!(names(&fixture, &fixture.ada).await, ["Phone"]);
+        // Somebody else's name is no matter.
+        fixture.enrol(&fixture.bob, "Phone").await;
+    }
+
+    #[tokio::test]
+    async fn removing_the_last_device_removes_the_codes_too() {
+        let fixture = Fixture::new().await;
+        fixture.enrol(&fixture.ada, "Phone").await;
+        fixture.enrol(&fixture.ada, "Tablet").await;
+        fixture.enrol(&fixture.bob, "Phone").await;
+        let devices = fixture.devices();
+        let ids: Vec<_> =
+            devices.list(&fixture.ada).await.unwrap().into_iter().map(|device| device.id).collect();
+        let before = fixture.database.latest_change().await.unwrap();
+        assert!(!devices.remove(&fixture.bob, &ids[0]).await.unwrap());
+        assert!(!devices.remove(&fixture.ada, "no such device").await.unwrap());
+        assert_eq!(fixture.database.latest_change().await.unwrap(), before);
+
+        assert!(devices.remove(&fixture.ada, &ids[0]).await.unwrap());
+        assert_eq!(fixture.recovery_codes().remaining(&fixture.ada).await.unwrap(), 10);
+        assert!(devices.remove(&fixture.ada, &ids[1]).await.unwrap());
+        assert_eq!(fixture.recovery_codes().remaining(&fixture.ada).await.unwrap(), 0);
+        assert!(fixture.recovery_codes().unseen(&fixture.ada).await.unwrap().is_none());
+        assert!(!devices.remove(&fixture.ada, &ids[1]).await.unwrap());
+        let changes = fixture.database.changes_after(before).await.unwrap();
+        assert_eq!(changes.len(), 2);
+        assert!(changes.iter().all(|(_, change)| *change == Change::User(fixture.ada.to_string())));
+        assert_eq!(fixture.recovery_codes().remaining(&fixture.bob).await.unwrap(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_removed_user_leaves_nothing_behind() {
+        let fixture = Fixture::new().await;
+        fixture.enrol(&fixture.ada, "Phone").await;
+        fixture.users.remove(&fixture.ada).await.unwrap();
+        for query in [
+            "SELECT COUNT(*) FROM devices",
+            "SELECT COUNT(*) FROM second_factors",
+            "SELECT COUNT(*) FROM recovery_codes",
+        ] {
+            assert_eq!(fixture.number(query).await, 0, "{query}");
+        }
+        let secret = TotpSecret::generate(&OsRandom);
+        let code = secret.code_at(fixture.clock.now());
+        let devices = fixture.devices();
+        let enrolled = devices.enrol(&fixture.ada, &secret, &code, "Phone", Enrolment::FirstDevice).await;
+        assert!(enrolled.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_enrolment_that_breaks_off_leaves_nothing_behind() {
+        let fixture = Fixture::new().await;
+        fixture
+            .tamper(
+                "CREATE TRIGGER stop BEFORE INSERT ON changes BEGIN SELECT RAISE(ABORT, 'on purpose'); END",
+            )
+            .await;
+        let secret = TotpSecret::generate(&OsRandom);
+        let code = secret.code_at(fixture.clock.now());
+        let devices = fixture.devices();
+        let broken = devices.enrol(&fixture.ada, &secret, &code, "Phone", Enrolment::FirstDevice).await;
+        assert!(broken.is_err());
+        assert_eq!(devices.count(&fixture.ada).await.unwrap(), 0);
+        assert_eq!(fixture.number("SELECT COUNT(*) FROM second_factors").await, 0);
+        assert_eq!(fixture.recovery_codes().remaining(&fixture.ada).await.unwrap(), 0);
+        fixture.tamper("DROP TRIGGER stop").await;
+        let enrolled = devices.enrol(&fixture.ada, &secret, &code, "Phone", Enrolment::FirstDevice).await;
+        assert!(enrolled.unwrap().is_ok());
+    }
+}

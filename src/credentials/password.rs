@@ -1,0 +1,311 @@
+//! Passwords: checked so that nobody learns from the time it takes whether a user exists, set, and re-hashed.
+//!
+//! Whether a new password is good enough is for [`super::password_policy`], how often one may guess for `throttle`.
+
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::Row as _;
+use unicode_normalization::UnicodeNormalization as _;
+use zeroize::Zeroizing;
+
+use super::{Config, HashRefusal, Hashing, HashingError, StoredHash};
+use crate::{
+    clock::Clock,
+    database::{Change, Database, DatabaseError},
+    users::UserId,
+};
+
+/// Longest password in bytes of UTF-8 after normalising, unless the policy allows more code points than fit in it.
+const MAX_BYTES: usize = 1024;
+
+/// Why a password was neither accepted nor refused, or not set.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    #[error("this password is too long")]
+    TooLong,
+    #[error("this hash cannot be stored")]
+    Hash(#[from] HashRefusal),
+    #[error("the password could not be hashed")]
+    Hashing(#[from] HashingError),
+    #[error("the store of passwords did not answer")]
+    Database(#[from] DatabaseError),
+}
+
+impl From<sqlx::Error> for PasswordError {
+    fn from(error: sqlx::Error) -> Self {
+        DatabaseError::from(error).into()
+    }
+}
+
+/// Proof that a user's password was given. Only [`Passwords::verify`] makes one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct VerifiedPassword {
+    user: UserId,
+}
+
+impl VerifiedPassword {
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+}
+
+/// The passwords of all users.
+#[derive(Debug)]
+pub struct Passwords {
+    database: Database,
+    hashing: Arc<Hashing>,
+    clock: Arc<dyn Clock>,
+    /// Stands in for the hash of users who have none, or do not exist.
+    dummy: StoredHash,
+    max_bytes: usize,
+}
+
+impl Passwords {
+    pub fn new(database: Database, hashing: Arc<Hashing>, clock: Arc<dyn Clock>, config: &Config) -> Self {
+        let dummy = hashing.dummy();
+        let max_bytes = config.password_max_length.saturating_mul(char::MAX.len_utf8()).max(MAX_BYTES);
+        Self { database, hashing, clock, dummy, max_bytes }
+    }
+
+    /// Whether `password` is the user's. Every call asks the store once and hashes once, whoever is asked for.
+    pub async fn verify(
+        &self,
+        user: Option<&UserId>,
+        password: SecretString,
+    ) -> Result<Option<VerifiedPassword>, PasswordError> {
+        let stored: Option<String> = sqlx::query("SELECT hash FROM passwords WHERE user_id = $1")
+            .bind(user.map_or("", UserId::as_str))
+            .fetch_optional(self.database.pool())
+            .await?
+            .map(|row| row.try_get("hash"))
+            .transpose()?;
+        let (Some(user), Some(stored), Some(password)) = (user, &stored, self.normalised(&password)) else {
+            self.hashing.verify(self.dummy.clone(), Zeroizing::default()).await?;
+            return Ok(None);
+        };
+        let hash = StoredHash::parse(stored).map_err(|_| DatabaseError::Corrupt("a password hash"))?;
+        let weak = hash.is_weaker_than_today();
+        if !self.hashing.verify(hash, password.clone()).await? {
+            return Ok(None);
+        }
+        if weak && let Err(error) = self.rehash(user, stored, password).await {
+            // The password was right all the same; the next login tries again.
+            tracing::warn!(user.id = %user, %error, "a weak password hash could not be renewed");
+        }
+        Ok(Some(VerifiedPassword { user: user.clone() }))
+    }
+
+    /// Gives the user this password. It must have passed the policy.
+    pub async fn set(&self, user: &UserId, password: SecretString) -> Result<(), PasswordError> {
+        let phc = self.hash(password).await?;
+        self.store(user, &phc).await
+    }
+
+    /// The PHC string that [`Self::set`] would store.
+    pub async fn hash(&self, password: SecretString) -> Result<String, PasswordError> {
+        let password = self.normalised(&password).ok_or(PasswordError::TooLong)?;
+        Ok(self.hashing.hash(password).await?.to_phc())
+    }
+
+    /// Gives the user the password that `phc` is the hash of.
+    pub async fn set_hash(&self, user: &UserId, phc: &str) -> Result<(), PasswordError> {
+        StoredHash::parse(phc)?;
+        self.store(user, phc).await
+    }
+
+    async fn store(&self, user: &UserId, phc: &str) -> Result<(), PasswordError> {
+        let now = self.clock.now();
+        let mut transaction = self.database.write().await?;
+        sqlx::query(
+            "INSERT INTO passwords (user_id, hash, set_at) VALUES ($1, $2, $3) \
+             ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, set_at = excluded.set_at",
+        )
+        .bind(user.as_str())
+        .bind(phc)
+        .bind(now.unix_millis())
+        .execute(&mut *transaction)
+        .await?;
+        Database::announce(&mut transaction, &Change::User(user.to_string()), now).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Replaces a weak hash of the same password, unless the password has been changed meanwhile.
+    async fn rehash(
+        &self,
+        user: &UserId,
+        weak: &str,
+        password: Zeroizing<String>,
+    ) -> Result<(), PasswordError> {
+        let renewed = self.hashing.hash(password).await?.to_phc();
+        sqlx::query("UPDATE passwords SET hash = $1 WHERE user_id = $2 AND hash = $3")
+            .bind(renewed)
+            .bind(user.as_str())
+            .bind(weak)
+            .execute(self.database.pool())
+            .await?;
+        Ok(())
+    }
+
+    /// The form that is hashed, so that a password typed on another keyboard is the same one; absent when too long.
+    fn normalised(&self, password: &SecretString) -> Option<Zeroizing<String>> {
+        let typed = password.expose_secret();
+        // Composing shrinks no text to less than a quarter.
+        if typed.len() / 4 > self.max_bytes {
+            return None;
+        }
+        // Room for the worst case: growing would leave copies behind that nobody wipes.
+        let mut composed = Zeroizing::new(String::with_capacity(3 * typed.len()));
+        composed.extend(typed.nfc());
+        (composed.len() <= self.max_bytes).then_some(composed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        credentials::{hashing::tests::stalled, tests::Fixture},
+        random::OsRandom,
+    };
+
+    /// Of "correct horse", cheaper than what is made today.
+    const WEAK: &str =
+        "$argon2id$v=19$m=1024,t=1,p=4$MDEyMzQ1Njc4OWFiY2RlZg$41rLQhXhdcRWdYZmyJFHotLW6U90fsz9374tfcqOXZw";
+
+    fn passwords(fixture: &Fixture) -> Passwords {
+        passwords_with(fixture, Hashing::start(Hashing::default_threads(), Arc::new(OsRandom)).unwrap())
+    }
+
+    fn passwords_with(fixture: &Fixture, hashing: Hashing) -> Passwords {
+        Passwords::new(fixture.database.clone(), Arc::new(hashing), fixture.clock.clone(), &fixture.config)
+    }
+
+    async fn stored(fixture: &Fixture) -> String {
+        sqlx::query("SELECT hash FROM passwords")
+            .fetch_one(fixture.database.pool())
+            .await
+            .unwrap()
+            .try_get(0)
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_the_users_own_password_is_accepted() {
+        let fixture = Fixture::new().await;
+        let passwords = passwords(&fixture);
+        passwords.set(&fixture.ada, "correct horse".into()).await.unwrap();
+        passwords.set(&fixture.bob, "battery staple".into()).await.unwrap();
+        let verified = passwords.verify(Some(&fixture.ada), "correct horse".into()).await.unwrap();
+        assert_eq!(verified.unwrap().user(), &fixture.ada);
+        for wrong in ["battery staple", "Correct horse", "correct horse ", " correct horse", ""] {
+            let verdict = passwords.verify(Some(&fixture.ada), wrong.into()).await.unwrap();
+            assert_eq!(verdict, None, "{wrong:?}");
+        }
+        passwords.set(&fixture.ada, "a new one".into()).await.unwrap();
+        assert_eq!(passwords.verify(Some(&fixture.ada), "correct horse".into()).await.unwrap(), None);
+        assert!(passwords.verify(Some(&fixture.ada), "a new one".into()).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn composed_and_decomposed_forms_are_one_password() {
+        let fixture = Fixture::new().await;
+        let passwords = passwords(&fixture);
+        passwords.set(&fixture.ada, "Zo\u{eb} und Bj\u{f6}rn".into()).await.unwrap();
+        for (typed, accepted) in [("Zoe\u{308} und Bjo\u{308}rn", true), ("Zoe und Bjorn", false)] {
+            let verdict = passwords.verify(Some(&fixture.ada), typed.into()).await.unwrap();
+            assert_eq!(verdict.is_some(), accepted, "{typed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_password_of_1024_bytes_counts_to_its_last_byte_and_a_longer_one_is_none() {
+        let fixture = Fixture::new().await;
+        let passwords = passwords(&fixture);
+        let longest = "\u{1f40e}".repeat(256);
+        passwords.set(&fixture.ada, longest.as_str().into()).await.unwrap();
+        assert!(passwords.verify(Some(&fixture.ada), longest.as_str().into()).await.unwrap().is_some());
+        for wrong in [format!("{longest}x"), "x".repeat(1_000_000)] {
+            assert_eq!(passwords.verify(Some(&fixture.ada), wrong.as_str().into()).await.unwrap(), None);
+            let refused = passwords.set(&fixture.ada, wrong.into()).await;
+            assert!(matches!(refused, Err(PasswordError::TooLong)));
+        }
+        assert!(passwords.verify(Some(&fixture.ada), longest.into()).await.unwrap().is_some());
+    }
+
+    /// With the queue full, whoever hashes is busy: every refusal must be, or its time would tell it apart.
+    #[tokio::test]
+    async fn every_kind_of_refusal_hashes() {
+        let fixture = Fixture::new().await;
+        passwords(&fixture).set(&fixture.ada, "correct horse".into()).await.unwrap();
+        let (hashing, _release) = stalled();
+        let passwords = passwords_with(&fixture, hashing);
+        let long = "x".repeat(1_000_000);
+        for (user, password) in [
+            (Some(&fixture.ada), "wrong"),
+            (Some(&fixture.ada), long.as_str()),
+            (Some(&fixture.bob), "has none"),
+            (None, "unknown"),
+            (None, long.as_str()),
+        ] {
+            let verdict = passwords.verify(user, password.into()).await;
+            assert!(matches!(verdict, Err(PasswordError::Hashing(HashingError::Busy))));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_user_without_a_password_cannot_log_in_with_any() {
+        let fixture = Fixture::new().await;
+        let passwords = passwords(&fixture);
+        for user in [None, Some(&fixture.ada), Some(&UserId::generate(&OsRandom))] {
+            for password in ["", "x"] {
+                assert_eq!(passwords.verify(user, password.into()).await.unwrap(), None);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_weak_hash_is_renewed_by_the_right_password_alone() {
+        let fixture = Fixture::new().await;
+        let passwords = passwords(&fixture);
+        passwords.set_hash(&fixture.ada, WEAK).await.unwrap();
+        assert_eq!(passwords.verify(Some(&fixture.ada), "wrong".into()).await.unwrap(), None);
+        assert_eq!(stored(&fixture).await, WEAK);
+        assert!(passwords.verify(Some(&fixture.ada), "correct horse".into()).await.unwrap().is_some());
+        let renewed = stored(&fixture).await;
+        assert!(!StoredHash::parse(&renewed).unwrap().is_weaker_than_today());
+        assert!(passwords.verify(Some(&fixture.ada), "correct horse".into()).await.unwrap().is_some());
+        assert_eq!(stored(&fixture).await, renewed);
+    }
+
+    #[tokio::test]
+    async fn a_hash_that_cannot_be_checked_is_never_stored() {
+        let fixture = Fixture::new().await;
+        let passwords = passwords(&fixture);
+        for phc in [
+            "",
+            "correct horse",
+            "$argon2id$v=19$m=4194304,t=1,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
+        ] {
+            assert!(matches!(passwords.set_hash(&fixture.ada, phc).await, Err(PasswordError::Hash(_))));
+        }
+        let unknown = UserId::generate(&OsRandom);
+        assert!(matches!(passwords.set_hash(&unknown, WEAK).await, Err(PasswordError::Database(_))));
+    }
+
+    #[tokio::test]
+    async fn a_new_password_is_announced_and_goes_with_its_user() {
+        let fixture = Fixture::new().await;
+        let passwords = passwords(&fixture);
+        let before = fixture.database.latest_change().await.unwrap();
+        passwords.set(&fixture.ada, "correct horse".into()).await.unwrap();
+        let changes = fixture.database.changes_after(before).await.unwrap();
+        assert_eq!(changes.last().unwrap().1, Change::User(fixture.ada.to_string()));
+
+        fixture.users.remove(&fixture.ada).await.unwrap();
+        assert_eq!(passwords.verify(Some(&fixture.ada), "correct horse".into()).await.unwrap(), None);
+        let left = sqlx::query("SELECT COUNT(*) FROM passwords").fetch_one(fixture.database.pool()).await;
+        assert_eq!(left.unwrap().try_get::<i64, _>(0).unwrap(), 0);
+    }
+}

@@ -1,0 +1,428 @@
+//! Recovery codes: ten one-use stand-ins for a lost device, stored as keyed hashes.
+//!
+//! The text of a batch is kept, sealed, only until its user has confirmed having stored it. Checking a code that
+//! somebody typed is for [`super::SecondFactor`], which counts the attempt too.
+
+use std::{sync::Arc, time::Duration};
+
+use aws_lc_rs::hmac;
+use secrecy::SecretString;
+use sqlx::{Any, Row as _, Transaction};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::CredentialsError;
+use crate::{
+    clock::{Clock, Timestamp},
+    database::{Database, DatabaseError},
+    random::Random,
+    sealing::Sealer,
+    secret::hex,
+    users::UserId,
+};
+
+/// Codes in a batch.
+const BATCH: usize = 10;
+
+/// How long a batch that nobody confirmed can still be shown. After that it may have been seen by somebody else.
+const UNSEEN_FOR: Duration = Duration::from_hours(1);
+
+/// Crockford's base 32: no letter that passes for a digit, and no U.
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+/// Symbols of a code; with five bits each, 80 bits.
+const SYMBOLS: usize = 16;
+
+/// The recovery codes of all users.
+#[derive(Clone, Debug)]
+pub struct RecoveryCodes {
+    database: Database,
+    sealer: Arc<Sealer>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+}
+
+impl RecoveryCodes {
+    pub fn new(
+        database: Database,
+        sealer: Arc<Sealer>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        Self { database, sealer, clock, random }
+    }
+
+    /// The batch that the user has not confirmed yet; a fresh one when it has waited for longer than an hour.
+    pub async fn unseen(&self, user: &UserId) -> Result<Option<Vec<SecretString>>, CredentialsError> {
+        let mut connection = self.database.pool().acquire().await?;
+        let Some((sealed, since)) = sealed_batch(&mut connection, user).await? else { return Ok(None) };
+        if !self.has_waited_too_long(since) {
+            return self.open(user, &sealed).map(Some);
+        }
+        drop(connection);
+
+        let mut transaction = self.database.write().await?;
+        lock(&mut transaction, user).await?;
+        // It may have been confirmed or replaced before we had the lock.
+        let codes = match sealed_batch(&mut transaction, user).await? {
+            None => None,
+            Some((_, since)) if self.has_waited_too_long(since) => {
+                Some(self.issue(&mut transaction, user).await?)
+            }
+            Some((sealed, _)) => Some(self.open(user, &sealed)?),
+        };
+        transaction.commit().await?;
+        Ok(codes)
+    }
+
+    /// Forgets the text of the batch: the user has stored it.
+    pub async fn acknowledge(&self, user: &UserId) -> Result<(), CredentialsError> {
+        sqlx::query("UPDATE second_factors SET unseen_codes = NULL, unseen_since = NULL WHERE user_id = $1")
+            .bind(user.as_str())
+            .execute(self.database.pool())
+            .await?;
+        Ok(())
+    }
+
+    /// Codes that have not been used.
+    pub async fn remaining(&self, user: &UserId) -> Result<u32, CredentialsError> {
+        let mut connection = self.database.pool().acquire().await?;
+        let count = count(&mut connection, user).await?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    /// Replaces the user's codes by ten new ones, to be shown by [`Self::unseen`]. False: without a device there is
+    /// nothing that they could stand in for.
+    pub async fn regenerate(&self, user: &UserId) -> Result<bool, CredentialsError> {
+        let mut transaction = self.database.write().await?;
+        lock(&mut transaction, user).await?;
+        let devices: i64 = sqlx::query("SELECT COUNT(*) AS devices FROM devices WHERE user_id = $1")
+            .bind(user.as_str())
+            .fetch_one(&mut *transaction)
+            .await?
+            .try_get("devices")?;
+        if devices == 0 {
+            transaction.rollback().await?;
+            return Ok(false);
+        }
+        self.issue(&mut transaction, user).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Gives the user a fresh batch if no code is left. Their row must be locked.
+    pub(super) async fn issue_if_none(
+        &self,
+        transaction: &mut Transaction<'static, Any>,
+        user: &UserId,
+    ) -> Result<(), CredentialsError> {
+        if count(transaction, user).await? == 0 {
+            self.issue(transaction, user).await?;
+        }
+        Ok(())
+    }
+
+    async fn issue(
+        &self,
+        transaction: &mut Transaction<'static, Any>,
+        user: &UserId,
+    ) -> Result<Vec<SecretString>, CredentialsError> {
+        sqlx::query("DELETE FROM recovery_codes WHERE user_id = $1")
+            .bind(user.as_str())
+            .execute(&mut **transaction)
+            .await?;
+        let mut codes = Vec::with_capacity(BATCH);
+        let mut text = Zeroizing::new(String::with_capacity(BATCH * 20));
+        for _ in 0..BATCH {
+            let code = generate(&*self.random);
+            sqlx::query("INSERT INTO recovery_codes (user_id, hash) VALUES ($1, $2)")
+                .bind(user.as_str())
+                .bind(hash(&self.sealer, user, &code))
+                .execute(&mut **transaction)
+                .await?;
+            let shown = shown(&code);
+            text.push_str(&shown);
+            text.push('\n');
+            codes.push(SecretString::from(shown.as_str()));
+        }
+        sqlx::query("UPDATE second_factors SET unseen_codes = $1, unseen_since = $2 WHERE user_id = $3")
+            .bind(self.sealer.seal(&place(user), text.as_bytes()))
+            .bind(self.clock.now().unix_millis())
+            .bind(user.as_str())
+            .execute(&mut **transaction)
+            .await?;
+        Ok(codes)
+    }
+
+    fn open(&self, user: &UserId, sealed: &[u8]) -> Result<Vec<SecretString>, CredentialsError> {
+        let text = self.sealer.open(&place(user), sealed)?;
+        let text = std::str::from_utf8(&text).map_err(|_| DatabaseError::Corrupt("recovery codes"))?;
+        Ok(text.lines().map(SecretString::from).collect())
+    }
+
+    fn has_waited_too_long(&self, since: Timestamp) -> bool {
+        self.clock.now().since(since) > UNSEEN_FOR
+    }
+}
+
+/// Takes the user's row until the end of the transaction, so that changes of one user's devices and codes queue.
+pub(super) async fn lock(
+    transaction: &mut Transaction<'static, Any>,
+    user: &UserId,
+) -> Result<(), CredentialsError> {
+    sqlx::query("UPDATE second_factors SET failures = failures WHERE user_id = $1")
+        .bind(user.as_str())
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+/// Uses up the code that `typed` is, if it is one of the user's. Of any number of tries, one deletes the row.
+pub(super) async fn redeem(
+    transaction: &mut Transaction<'static, Any>,
+    sealer: &Sealer,
+    user: &UserId,
+    typed: &str,
+) -> Result<bool, CredentialsError> {
+    let Some(code) = parse(typed) else { return Ok(false) };
+    let deleted = sqlx::query("DELETE FROM recovery_codes WHERE user_id = $1 AND hash = $2")
+        .bind(user.as_str())
+        .bind(hash(sealer, user, &code))
+        .execute(&mut **transaction)
+        .await?;
+    Ok(deleted.rows_affected() == 1)
+}
+
+async fn count(connection: &mut sqlx::AnyConnection, user: &UserId) -> Result<i64, CredentialsError> {
+    let row = sqlx::query("SELECT COUNT(*) AS codes FROM recovery_codes WHERE user_id = $1")
+        .bind(user.as_str())
+        .fetch_one(connection)
+        .await?;
+    Ok(row.try_get("codes")?)
+}
+
+async fn sealed_batch(
+    connection: &mut sqlx::AnyConnection,
+    user: &UserId,
+) -> Result<Option<(Vec<u8>, Timestamp)>, CredentialsError> {
+    let row = sqlx::query(
+        "SELECT unseen_codes, unseen_since FROM second_factors \
+         WHERE user_id = $1 AND unseen_codes IS NOT NULL AND unseen_since IS NOT NULL",
+    )
+    .bind(user.as_str())
+    .fetch_optional(connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some((row.try_get("unseen_codes")?, Timestamp::from_unix_millis(row.try_get("unseen_since")?))))
+}
+
+fn place(user: &UserId) -> [&str; 3] {
+    ["second_factors", user.as_str(), "unseen_codes"]
+}
+
+/// 16 symbols without the dashes.
+fn generate(random: &dyn Random) -> Zeroizing<String> {
+    let mut bytes = random.bytes::<SYMBOLS>();
+    let symbols = bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)]));
+    let mut code = Zeroizing::new(String::with_capacity(SYMBOLS));
+    code.extend(symbols);
+    bytes.zeroize();
+    code
+}
+
+/// In groups of four.
+fn shown(code: &str) -> Zeroizing<String> {
+    let mut shown = Zeroizing::new(String::with_capacity(SYMBOLS + 3));
+    for (at, c) in code.chars().enumerate() {
+        if at > 0 && at % 4 == 0 {
+            shown.push('-');
+        }
+        shown.push(c);
+    }
+    shown
+}
+
+/// The 16 symbols that somebody typed in any case, with or without dashes and spaces, an O for a zero included.
+fn parse(typed: &str) -> Option<Zeroizing<String>> {
+    let mut code = Zeroizing::new(String::with_capacity(SYMBOLS));
+    let dash = |c: char| matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}');
+    for c in typed.chars().filter(|&c| !c.is_whitespace() && !dash(c)) {
+        let symbol = match c.to_ascii_uppercase() {
+            'O' => '0',
+            'I' | 'L' => '1',
+            other => other,
+        };
+        if code.len() == SYMBOLS || !ALPHABET.contains(&u8::try_from(symbol).ok()?) {
+            return None;
+        }
+        code.push(symbol);
+    }
+    (code.len() == SYMBOLS).then_some(code)
+}
+
+/// The user is part of what is hashed, so that a row copied to another user is worth nothing there.
+fn hash(sealer: &Sealer, user: &UserId, code: &str) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, sealer.derive("recovery codes").as_slice());
+    let mut context = hmac::Context::with_key(&key);
+    context.update(user.as_str().as_bytes());
+    context.update(b"\0");
+    context.update(code.as_bytes());
+    hex(context.sign().as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+    use crate::{
+        credentials::{CodeCheck, tests::Fixture},
+        random::OsRandom,
+    };
+
+    const HOUR: Duration = UNSEEN_FOR;
+
+    fn texts(codes: Option<Vec<SecretString>>) -> Vec<String> {
+        codes.unwrap().iter().map(|code| code.expose_secret().to_owned()).collect()
+    }
+
+    async fn redeems(fixture: &Fixture, user: &UserId, typed: &str) -> bool {
+        let verdict = fixture.second_factor().redeem_recovery(user, typed).await.unwrap();
+        matches!(verdict, CodeCheck::Accepted(_))
+    }
+
+    #[tokio::test]
+    async fn the_first_device_brings_ten_codes_that_are_shown_until_confirmed() {
+        let fixture = Fixture::new().await;
+        let recovery_codes = fixture.recovery_codes();
+        assert!(recovery_codes.unseen(&fixture.ada).await.unwrap().is_none());
+        assert_eq!(recovery_codes.remaining(&fixture.ada).await.unwrap(), 0);
+
+        fixture.enrol(&fixture.ada, "Phone").await;
+        let codes = texts(recovery_codes.unseen(&fixture.ada).await.unwrap());
+        assert_eq!(codes.iter().collect::<HashSet<_>>().len(), BATCH);
+        assert!(codes.iter().all(|code| code.len() == 19 && code.split('-').all(|group| group.len() == 4)));
+        assert_eq!(texts(recovery_codes.unseen(&fixture.ada).await.unwrap()), codes);
+        assert!(recovery_codes.unseen(&fixture.bob).await.unwrap().is_none());
+
+        recovery_codes.acknowledge(&fixture.ada).await.unwrap();
+        assert!(recovery_codes.unseen(&fixture.ada).await.unwrap().is_none());
+        assert_eq!(recovery_codes.remaining(&fixture.ada).await.unwrap(), 10);
+        assert_eq!(
+            fixture.number("SELECT COUNT(*) FROM second_factors WHERE unseen_codes IS NOT NULL").await,
+            0
+        );
+        // A second device leaves them as they are.
+        fixture.enrol(&fixture.ada, "Tablet").await;
+        assert!(recovery_codes.unseen(&fixture.ada).await.unwrap().is_none());
+        assert!(redeems(&fixture, &fixture.ada, &codes[0]).await);
+    }
+
+    #[tokio::test]
+    async fn a_code_works_once_and_for_its_user_alone() {
+        let fixture = Fixture::new().await;
+        fixture.enrol(&fixture.ada, "Phone").await;
+        fixture.enrol(&fixture.bob, "Phone").await;
+        let codes = texts(fixture.recovery_codes().unseen(&fixture.ada).await.unwrap());
+        assert!(!redeems(&fixture, &fixture.bob, &codes[0]).await);
+        assert!(redeems(&fixture, &fixture.ada, &codes[0]).await);
+        assert!(!redeems(&fixture, &fixture.ada, &codes[0]).await);
+        assert!(redeems(&fixture, &fixture.ada, &codes[1]).await);
+        assert_eq!(fixture.recovery_codes().remaining(&fixture.ada).await.unwrap(), 8);
+        // A row that somebody copies to another user is worth nothing there.
+        fixture
+            .tamper(
+                "UPDATE recovery_codes SET user_id = (SELECT id FROM users WHERE name = 'bob@example.com')",
+            )
+            .await;
+        assert!(!redeems(&fixture, &fixture.bob, &codes[2]).await);
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_waited_for_over_an_hour_is_replaced() {
+        let fixture = Fixture::new().await;
+        fixture.enrol(&fixture.ada, "Phone").await;
+        let recovery_codes = fixture.recovery_codes();
+        let old = texts(recovery_codes.unseen(&fixture.ada).await.unwrap());
+        fixture.clock.advance(Duration::from_mins(59));
+        assert_eq!(texts(recovery_codes.unseen(&fixture.ada).await.unwrap()), old);
+        fixture.clock.advance(Duration::from_millis(1));
+        let fresh = texts(recovery_codes.unseen(&fixture.ada).await.unwrap());
+        assert!(fresh.iter().all(|code| !old.contains(code)));
+        assert_eq!(texts(recovery_codes.unseen(&fixture.ada).await.unwrap()), fresh);
+        assert!(!redeems(&fixture, &fixture.ada, &old[0]).await);
+        assert!(redeems(&fixture, &fixture.ada, &fresh[0]).await);
+    }
+
+    #[tokio::test]
+    async fn confirmed_codes_stay_good_however_old() {
+        let fixture = Fixture::new().await;
+        fixture.enrol(&fixture.ada, "Phone").await;
+        let codes = texts(fixture.recovery_codes().unseen(&fixture.ada).await.unwrap());
+        fixture.recovery_codes().acknowledge(&fixture.ada).await.unwrap();
+        fixture.clock.advance(1000 * HOUR);
+        assert!(fixture.recovery_codes().unseen(&fixture.ada).await.unwrap().is_none());
+        assert!(redeems(&fixture, &fixture.ada, &codes[7]).await);
+    }
+
+    #[tokio::test]
+    async fn new_codes_end_the_old_ones() {
+        let fixture = Fixture::new().await;
+        assert!(!fixture.recovery_codes().regenerate(&fixture.ada).await.unwrap());
+        fixture.enrol(&fixture.ada, "Phone").await;
+        let old = texts(fixture.recovery_codes().unseen(&fixture.ada).await.unwrap());
+        fixture.recovery_codes().acknowledge(&fixture.ada).await.unwrap();
+        assert!(fixture.recovery_codes().regenerate(&fixture.ada).await.unwrap());
+        let new = texts(fixture.recovery_codes().unseen(&fixture.ada).await.unwrap());
+        assert!(!redeems(&fixture, &fixture.ada, &old[0]).await);
+        assert!(redeems(&fixture, &fixture.ada, &new[0]).await);
+        assert_eq!(fixture.recovery_codes().remaining(&fixture.ada).await.unwrap(), 9);
+    }
+
+    #[tokio::test]
+    async fn the_store_holds_no_code_in_clear() {
+        let fixture = Fixture::new().await;
+        fixture.enrol(&fixture.ada, "Phone").await;
+        let codes = texts(fixture.recovery_codes().unseen(&fixture.ada).await.unwrap());
+        let stored = sqlx::query("SELECT unseen_codes FROM second_factors")
+            .fetch_one(fixture.database.pool())
+            .await
+            .unwrap()
+            .try_get::<Vec<u8>, _>(0)
+            .unwrap();
+        let bare = codes[0].replace('-', "");
+        for text in [codes[0].as_bytes(), bare.as_bytes()] {
+            assert!(!stored.windows(text.len()).any(|window| window == text));
+        }
+        fixture
+            .tamper(
+                "UPDATE second_factors SET user_id = (SELECT id FROM users WHERE name = 'bob@example.com')",
+            )
+            .await;
+        let moved = fixture.recovery_codes().unseen(&fixture.bob).await;
+        assert!(matches!(moved, Err(CredentialsError::Sealed(_))));
+    }
+
+    #[test]
+    fn codes_are_read_as_people_type_them() {
+        let code = generate(&OsRandom);
+        let shown = shown(&code);
+        for typed in [
+            shown.to_string(),
+            code.to_string(),
+            shown.to_lowercase(),
+            format!("  {} ", shown.replace('-', " ")),
+            shown.replace('-', "\u{2013}"),
+            code.replace('0', "o").replace('1', "l"),
+            code.replace('0', "O").replace('1', "I"),
+        ] {
+            assert_eq!(parse(&typed).as_deref(), Some(&*code), "{typed}");
+        }
+        for typed in ["", "-", &code[1..], &format!("{}U", &code[1..]), &format!("{}é", &code[1..])] {
+            assert!(parse(typed).is_none(), "{typed}");
+        }
+        assert!(parse(&format!("{}0", &*code)).is_none());
+        assert!(parse(&"0".repeat(1_000_000)).is_none());
+    }
+}

@@ -1,0 +1,506 @@
+//! Checking what a user types as second factor: a code of any of their devices, or a recovery code.
+//!
+//! One counter of failures a user, shared by both and counted before anybody learns the verdict; one watermark a
+//! user, below which no code is accepted again. Both change in the transaction that decides.
+
+use std::sync::Arc;
+
+use sqlx::{Any, Row as _, Transaction};
+
+use super::{
+    CredentialsError, recovery_codes,
+    totp::{Code, TotpSecret, step_at},
+};
+use crate::{
+    clock::Clock,
+    database::{Database, DatabaseError},
+    sealing::Sealer,
+    users::UserId,
+};
+
+/// Failures in a row after which a user's devices are off (NIST SP 800-63B-4, section 3.2.2).
+const MAX_FAILURES: i64 = 100;
+
+/// The device's clock was found to run a step ahead of ours when it was enrolled.
+const AHEAD: i64 = 1;
+
+/// Which kind of code proved the second factor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeKind {
+    Totp,
+    Recovery,
+}
+
+/// Proof that a user's second factor was given. Only this folder makes one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct VerifiedCode {
+    user: UserId,
+    kind: CodeKind,
+}
+
+impl VerifiedCode {
+    pub(super) fn new(user: UserId, kind: CodeKind) -> Self {
+        Self { user, kind }
+    }
+
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    pub fn kind(&self) -> CodeKind {
+        self.kind
+    }
+}
+
+/// What came of a code.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CodeCheck {
+    Accepted(VerifiedCode),
+    Wrong,
+    /// A code that was right, and has been accepted before. It counts as a failure like a wrong one.
+    Used,
+    /// Too many failures in a row: no code counts any more, right or wrong, until all of the user's devices have been
+    /// removed and one is enrolled anew.
+    Off,
+}
+
+/// The second factors of all users.
+#[derive(Clone, Debug)]
+pub struct SecondFactor {
+    database: Database,
+    sealer: Arc<Sealer>,
+    clock: Arc<dyn Clock>,
+}
+
+impl SecondFactor {
+    pub fn new(database: Database, sealer: Arc<Sealer>, clock: Arc<dyn Clock>) -> Self {
+        Self { database, sealer, clock }
+    }
+
+    /// Checks a one-time code against every device of the user; together that is one attempt.
+    pub async fn verify_code(&self, user: &UserId, typed: &str) -> Result<CodeCheck, CredentialsError> {
+        let mut transaction = self.database.write().await?;
+        let Some(last_step) = count_attempt(&mut transaction, user).await? else {
+            return off(transaction).await;
+        };
+        let check = match Code::parse(typed) {
+            Some(code) => self.accept(&mut transaction, user, &code, last_step).await?,
+            None => CodeCheck::Wrong,
+        };
+        transaction.commit().await?;
+        Ok(check)
+    }
+
+    /// Checks a recovery code and uses it up.
+    pub async fn redeem_recovery(&self, user: &UserId, typed: &str) -> Result<CodeCheck, CredentialsError> {
+        let mut transaction = self.database.write().await?;
+        if count_attempt(&mut transaction, user).await?.is_none() {
+            return off(transaction).await;
+        }
+        let accepted = recovery_codes::redeem(&mut transaction, &self.sealer, user, typed).await?;
+        if accepted {
+            sqlx::query("UPDATE second_factors SET failures = 0 WHERE user_id = $1")
+                .bind(user.as_str())
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(if accepted { proof(user, CodeKind::Recovery) } else { CodeCheck::Wrong })
+    }
+
+    async fn accept(
+        &self,
+        transaction: &mut Transaction<'static, Any>,
+        user: &UserId,
+        code: &Code,
+        last_step: i64,
+    ) -> Result<CodeCheck, CredentialsError> {
+        let Some((device, step)) = self.matching_device(transaction, user, code, last_step).await? else {
+            return Ok(CodeCheck::Wrong);
+        };
+        let raised = sqlx::query(
+            "UPDATE second_factors SET failures = 0, last_step = $1 WHERE user_id = $2 AND last_step < $1",
+        )
+        .bind(step)
+        .bind(user.as_str())
+        .execute(&mut **transaction)
+        .await?;
+        if raised.rows_affected() != 1 {
+            return Ok(CodeCheck::Used);
+        }
+        sqlx::query("UPDATE devices SET last_used_at = $1 WHERE id = $2")
+            .bind(self.clock.now().unix_millis())
+            .bind(device)
+            .execute(&mut **transaction)
+            .await?;
+        Ok(proof(user, CodeKind::Totp))
+    }
+
+    /// The device whose code of this step, the one before, or (where its clock is known to be ahead) the next one
+    /// this is. Steps up to `last_step` are spent, whichever device spent them, and looked at last.
+    async fn matching_device(
+        &self,
+        transaction: &mut Transaction<'static, Any>,
+        user: &UserId,
+        code: &Code,
+        last_step: i64,
+    ) -> Result<Option<(String, i64)>, CredentialsError> {
+        let now = step_at(self.clock.now());
+        let devices = sqlx::query("SELECT id, secret, drift FROM devices WHERE user_id = $1")
+            .bind(user.as_str())
+            .fetch_all(&mut **transaction)
+            .await?;
+        // All are opened before any is tried: one that does not open must not make wrong guesses go uncounted while
+        // right ones are accepted.
+        let mut opened = Vec::with_capacity(devices.len());
+        for device in devices {
+            let id: String = device.try_get("id")?;
+            let sealed: Vec<u8> = device.try_get("secret")?;
+            let secret = self.sealer.open(&secret_place(user, &id), &sealed)?;
+            let secret =
+                TotpSecret::from_bytes(&secret).ok_or(DatabaseError::Corrupt("a device's secret"))?;
+            opened.push((id, secret, device.try_get::<i64, _>("drift")?));
+        }
+        let matching = |spent: bool| {
+            opened.iter().find_map(|(id, secret, drift)| {
+                let newest = if *drift == AHEAD { now + 1 } else { now };
+                let steps = (now - 1..=newest).filter(|&step| (step <= last_step) == spent);
+                secret.matching_step(code, steps).map(|step| (id.clone(), step))
+            })
+        };
+        Ok(matching(false).or_else(|| matching(true)))
+    }
+}
+
+/// Where a device's secret is sealed for.
+pub(super) fn secret_place<'a>(user: &'a UserId, device: &'a str) -> [&'a str; 4] {
+    ["devices", user.as_str(), device, "secret"]
+}
+
+/// Counts a failure that success takes back, and takes the user's row until the transaction ends. Gives the last
+/// step that was accepted; absent when the devices are off.
+async fn count_attempt(
+    transaction: &mut Transaction<'static, Any>,
+    user: &UserId,
+) -> Result<Option<i64>, CredentialsError> {
+    let row = sqlx::query(
+        "INSERT INTO second_factors (user_id, failures, last_step) VALUES ($1, 1, -1) \
+         ON CONFLICT (user_id) DO UPDATE SET failures = second_factors.failures + 1 \
+         RETURNING failures, last_step",
+    )
+    .bind(user.as_str())
+    .fetch_one(&mut **transaction)
+    .await?;
+    let failures: i64 = row.try_get("failures")?;
+    Ok((failures <= MAX_FAILURES).then_some(row.try_get("last_step")?))
+}
+
+/// The count stays where it is: it says that the devices are off, not how often that was tried.
+async fn off(transaction: Transaction<'static, Any>) -> Result<CodeCheck, CredentialsError> {
+    transaction.rollback().await?;
+    Ok(CodeCheck::Off)
+}
+
+fn proof(user: &UserId, kind: CodeKind) -> CodeCheck {
+    CodeCheck::Accepted(VerifiedCode::new(user.clone(), kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+    use crate::{
+        clock::Timestamp,
+        credentials::{
+            Enrolment,
+            tests::{Fixture, STEP},
+        },
+        random::OsRandom,
+    };
+
+    fn accepted(user: &UserId, kind: CodeKind) -> CodeCheck {
+        CodeCheck::Accepted(VerifiedCode::new(user.clone(), kind))
+    }
+
+    /// Runs 200 checks at once and gives how many were accepted, wrong and off.
+    async fn at_once<F>(fixture: &Fixture, check: impl Fn(SecondFactor) -> F) -> [usize; 3]
+    where
+        F: Future<Output = Result<CodeCheck, CredentialsError>> + Send + 'static,
+    {
+        let mut checks = tokio::task::JoinSet::new();
+        for _ in 0..200 {
+            checks.spawn(check(fixture.second_factor()));
+        }
+        let mut counts = [0; 3];
+        for verdict in checks.join_all().await {
+            counts[match verdict.unwrap() {
+                CodeCheck::Accepted(_) => 0,
+                CodeCheck::Wrong | CodeCheck::Used => 1,
+                CodeCheck::Off => 2,
+            }] += 1;
+        }
+        counts
+    }
+
+    #[tokio::test]
+    async fn a_code_is_accepted_once() {
+        let fixture = Fixture::new().await;
+        let phone = fixture.enrol(&fixture.ada, "Phone").await;
+        let second_factor = fixture.second_factor();
+        let code = phone.code_at(fixture.clock.now());
+        let first = second_factor.verify_code(&fixture.ada, &code).await.unwrap();
+        assert_eq!(first, accepted(&fixture.ada, CodeKind::Totp));
+        for _ in 0..2 {
+            assert_eq!(second_factor.verify_code(&fixture.ada, &code).await.unwrap(), CodeCheck::Used);
+            // Still in its window, and still spent.
+            fixture.clock.advance(STEP);
+        }
+        // A clock that jumps back does not bring it back either.
+        fixture.clock.set(fixture.clock.now().minus(4 * STEP));
+        for _ in 0..6 {
+            let verdict = second_factor.verify_code(&fixture.ada, &code).await.unwrap();
+            assert!(matches!(verdict, CodeCheck::Wrong | CodeCheck::Used));
+            fixture.clock.advance(STEP);
+        }
+        let next = phone.code_at(fixture.clock.now());
+        let next = second_factor.verify_code(&fixture.ada, &next).await.unwrap();
+        assert_eq!(next, accepted(&fixture.ada, CodeKind::Totp));
+    }
+
+    #[tokio::test]
+    async fn the_code_of_the_enrolment_is_spent() {
+        let fixture = Fixture::new().await;
+        let secret = TotpSecret::generate(&OsRandom);
+        let code = secret.code_at(fixture.clock.now());
+        let devices = fixture.devices();
+        let enrolled = devices.enrol(&fixture.ada, &secret, &code, "Phone", Enrolment::FirstDevice).await;
+        assert_eq!(enrolled.unwrap().unwrap(), VerifiedCode::new(fixture.ada.clone(), CodeKind::Totp));
+        let again = fixture.second_factor().verify_code(&fixture.ada, &code).await.unwrap();
+        assert_eq!(again, CodeCheck::Used);
+    }
+
+    #[tokio::test]
+    async fn only_this_step_and_the_one_before_count() {
+        let fixture = Fixture::new().await;
+        let phone = fixture.enrol(&fixture.ada, "Phone").await;
+        let second_factor = fixture.second_factor();
+        for (offset, right) in [(-3, false), (-2, false), (-1, true), (0, true), (1, false), (2, false)] {
+            fixture.clock.advance(10 * STEP);
+            let shown_at = Timestamp::from_unix_seconds(fixture.clock.now().unix_seconds() + 30 * offset);
+            let code = phone.code_at(shown_at);
+            let verdict = second_factor.verify_code(&fixture.ada, &code).await.unwrap();
+            assert_eq!(matches!(verdict, CodeCheck::Accepted(_)), right, "{offset}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_device_known_to_be_ahead_may_be_a_step_ahead() {
+        let fixture = Fixture::new().await;
+        let ahead = TotpSecret::generate(&OsRandom);
+        let code = ahead.code_at(fixture.clock.now().plus(STEP));
+        let devices = fixture.devices();
+        let enrolled = devices.enrol(&fixture.ada, &ahead, &code, "Fast", Enrolment::FirstDevice).await;
+        enrolled.unwrap().unwrap();
+        let second_factor = fixture.second_factor();
+        for (steps, right) in [(1, true), (2, false), (0, true)] {
+            fixture.clock.advance(10 * STEP);
+            let code = ahead.code_at(fixture.clock.now().plus(steps * STEP));
+            let verdict = second_factor.verify_code(&fixture.ada, &code).await.unwrap();
+            assert_eq!(matches!(verdict, CodeCheck::Accepted(_)), right, "{steps}");
+        }
+    }
+
+    #[tokio::test]
+    async fn any_device_will_do_and_a_wrong_code_is_one_attempt() {
+        let fixture = Fixture::new().await;
+        let phone = fixture.enrol(&fixture.ada, "Phone").await;
+        let tablet = fixture.enrol(&fixture.ada, "Tablet").await;
+        let second_factor = fixture.second_factor();
+        assert_eq!(second_factor.verify_code(&fixture.ada, "12345").await.unwrap(), CodeCheck::Wrong);
+        assert_eq!(fixture.number("SELECT failures FROM second_factors").await, 1);
+        for device in [&tablet, &phone] {
+            let code = device.code_at(fixture.clock.now());
+            let spaced = format!(" {} {} ", &code[..3], &code[3..]);
+            let verdict = second_factor.verify_code(&fixture.ada, &spaced).await.unwrap();
+            assert_eq!(verdict, accepted(&fixture.ada, CodeKind::Totp));
+            fixture.clock.advance(STEP);
+        }
+        assert_eq!(fixture.number("SELECT failures FROM second_factors").await, 0);
+        let used = fixture.devices().list(&fixture.ada).await.unwrap();
+        assert!(used.iter().all(|device| device.last_used_at.is_some()));
+    }
+
+    #[tokio::test]
+    async fn a_code_with_leading_zeros_is_text() {
+        let fixture = Fixture::new().await;
+        let phone = fixture.enrol(&fixture.ada, "Phone").await;
+        while !phone.code_at(fixture.clock.now()).starts_with('0') {
+            fixture.clock.advance(STEP);
+        }
+        let code = phone.code_at(fixture.clock.now());
+        let second_factor = fixture.second_factor();
+        let short = second_factor.verify_code(&fixture.ada, code.trim_start_matches('0')).await.unwrap();
+        assert_eq!(short, CodeCheck::Wrong);
+        let whole = second_factor.verify_code(&fixture.ada, &code).await.unwrap();
+        assert_eq!(whole, accepted(&fixture.ada, CodeKind::Totp));
+    }
+
+    #[tokio::test]
+    async fn nobody_logs_in_with_the_code_of_somebody_else() {
+        let fixture = Fixture::new().await;
+        let phone = fixture.enrol(&fixture.ada, "Phone").await;
+        fixture.enrol(&fixture.bob, "Phone").await;
+        let code = phone.code_at(fixture.clock.now());
+        let second_factor = fixture.second_factor();
+        assert_eq!(second_factor.verify_code(&fixture.bob, &code).await.unwrap(), CodeCheck::Wrong);
+        let ada = second_factor.verify_code(&fixture.ada, &code).await.unwrap();
+        assert_eq!(ada, accepted(&fixture.ada, CodeKind::Totp));
+    }
+
+    #[tokio::test]
+    async fn secrets_swapped_between_users_open_for_nobody() {
+        let fixture = Fixture::new().await;
+        let (ada, bob) =
+            (fixture.enrol(&fixture.ada, "Phone").await, fixture.enrol(&fixture.bob, "Phone").await);
+        fixture.tamper("CREATE TABLE before AS SELECT id, secret FROM devices").await;
+        fixture
+            .tamper("UPDATE devices SET secret = (SELECT secret FROM before WHERE before.id <> devices.id)")
+            .await;
+        for user in [&fixture.ada, &fixture.bob] {
+            for device in [&ada, &bob] {
+                let code = device.code_at(fixture.clock.now());
+                let verdict = fixture.second_factor().verify_code(user, &code).await;
+                assert!(matches!(verdict, Err(CredentialsError::Sealed(_))));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn one_secret_that_does_not_open_denies_every_code() {
+        let fixture = Fixture::new().await;
+        let phone = fixture.enrol(&fixture.ada, "Phone").await;
+        fixture.enrol(&fixture.ada, "Tablet").await;
+        fixture.tamper("UPDATE devices SET secret = x'01' WHERE name = 'Tablet'").await;
+        let code = phone.code_at(fixture.clock.now());
+        for typed in [code.as_str(), "000000"] {
+            let verdict = fixture.second_factor().verify_code(&fixture.ada, typed).await;
+            assert!(matches!(verdict, Err(CredentialsError::Sealed(_))));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_200_posts_of_one_code_one_is_accepted() {
+        let fixture = Fixture::new().await;
+        let phone = fixture.enrol(&fixture.ada, "Phone").await;
+        let code = phone.code_at(fixture.clock.now());
+        let user = fixture.ada.clone();
+        let verdicts = at_once(&fixture, move |second_factor| {
+            let (user, code) = (user.clone(), code.clone());
+            async move { second_factor.verify_code(&user, &code).await }
+        });
+        // The one resets the count, after which a hundred count and the rest find the devices off.
+        let [accepted, wrong, off] = verdicts.await;
+        assert_eq!(accepted, 1);
+        assert!(wrong >= 100 && off <= 99, "{wrong} wrong, {off} off");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_200_posts_of_one_recovery_code_one_is_accepted() {
+        let fixture = Fixture::new().await;
+        fixture.enrol(&fixture.ada, "Phone").await;
+        let codes = fixture.recovery_codes().unseen(&fixture.ada).await.unwrap().unwrap();
+        let code = codes[3].expose_secret().to_owned();
+        let user = fixture.ada.clone();
+        let verdicts = at_once(&fixture, move |second_factor| {
+            let (user, code) = (user.clone(), code.clone());
+            async move { second_factor.redeem_recovery(&user, &code).await }
+        });
+        assert_eq!(verdicts.await[0], 1);
+        assert_eq!(fixture.recovery_codes().remaining(&fixture.ada).await.unwrap(), 9);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn parallel_guesses_all_count_and_the_101st_right_code_fails() {
+        let fixture = Fixture::new().await;
+        let phone = fixture.enrol(&fixture.ada, "Phone").await;
+        let user = fixture.ada.clone();
+        let verdicts = at_once(&fixture, move |second_factor| {
+            let user = user.clone();
+            async move {
+                second_factor.verify_code(&user, "guess").await?;
+                second_factor.redeem_recovery(&user, "guess").await
+            }
+        });
+        verdicts.await;
+        assert_eq!(fixture.number("SELECT failures FROM second_factors").await, MAX_FAILURES);
+        let code = phone.code_at(fixture.clock.now());
+        let second_factor = fixture.second_factor();
+        assert_eq!(second_factor.verify_code(&fixture.ada, &code).await.unwrap(), CodeCheck::Off);
+        let recovery = fixture.recovery_codes().unseen(&fixture.ada).await.unwrap().unwrap();
+        let recovery =
+            second_factor.redeem_recovery(&fixture.ada, recovery[0].expose_secret()).await.unwrap();
+        assert_eq!(recovery, CodeCheck::Off);
+        assert_eq!(fixture.recovery_codes().remaining(&fixture.ada).await.unwrap(), 10);
+    }
+
+    #[tokio::test]
+    async fn devices_that_are_off_come_back_by_enrolling_anew_alone() {
+        let fixture = Fixture::new().await;
+        let phone = fixture.enrol(&fixture.ada, "Phone").await;
+        fixture.tamper("UPDATE second_factors SET failures = 100").await;
+        let second_factor = fixture.second_factor();
+        let tablet = fixture.enrol(&fixture.ada, "Tablet").await;
+        for device in [&phone, &tablet] {
+            let code = device.code_at(fixture.clock.now());
+            assert_eq!(second_factor.verify_code(&fixture.ada, &code).await.unwrap(), CodeCheck::Off);
+        }
+        let devices = fixture.devices();
+        for device in devices.list(&fixture.ada).await.unwrap() {
+            let code = tablet.code_at(fixture.clock.now());
+            assert_eq!(second_factor.verify_code(&fixture.ada, &code).await.unwrap(), CodeCheck::Off);
+            assert!(devices.remove(&fixture.ada, &device.id).await.unwrap());
+        }
+        let renewed = fixture.enrol(&fixture.ada, "Phone").await;
+        for (device, verdict) in
+            [(&phone, CodeCheck::Wrong), (&renewed, accepted(&fixture.ada, CodeKind::Totp))]
+        {
+            let code = device.code_at(fixture.clock.now());
+            assert_eq!(second_factor.verify_code(&fixture.ada, &code).await.unwrap(), verdict);
+        }
+    }
+
+    #[tokio::test]
+    async fn success_forgives_and_the_hundredth_try_may_still_be_right() {
+        let fixture = Fixture::new().await;
+        let phone = fixture.enrol(&fixture.ada, "Phone").await;
+        fixture.tamper("UPDATE second_factors SET failures = 99").await;
+        let code = phone.code_at(fixture.clock.now());
+        let verdict = fixture.second_factor().verify_code(&fixture.ada, &code).await.unwrap();
+        assert_eq!(verdict, accepted(&fixture.ada, CodeKind::Totp));
+        fixture.tamper("UPDATE second_factors SET failures = 99").await;
+        let codes = fixture.recovery_codes().unseen(&fixture.ada).await.unwrap().unwrap();
+        let verdict =
+            fixture.second_factor().redeem_recovery(&fixture.ada, codes[9].expose_secret()).await.unwrap();
+        assert_eq!(verdict, accepted(&fixture.ada, CodeKind::Recovery));
+        assert_eq!(fixture.number("SELECT failures FROM second_factors").await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_check_that_breaks_off_changes_nothing() {
+        let fixture = Fixture::new().await;
+        let phone = fixture.enrol(&fixture.ada, "Phone").await;
+        fixture
+            .tamper(
+                "CREATE TRIGGER stop BEFORE UPDATE ON devices BEGIN SELECT RAISE(ABORT, 'on purpose'); END",
+            )
+            .await;
+        let code = phone.code_at(fixture.clock.now());
+        let second_factor = fixture.second_factor();
+        assert!(second_factor.verify_code(&fixture.ada, &code).await.is_err());
+        assert_eq!(fixture.number("SELECT failures FROM second_factors").await, 0);
+        fixture.tamper("DROP TRIGGER stop").await;
+        let verdict = second_factor.verify_code(&fixture.ada, &code).await.unwrap();
+        assert_eq!(verdict, accepted(&fixture.ada, CodeKind::Totp));
+    }
+}

@@ -1,0 +1,83 @@
+//! What the tests of all credentials start from: a store with two users, and a clock turned by hand.
+
+use std::{sync::Arc, time::Duration};
+
+use sqlx::Row as _;
+
+use crate::{
+    clock::{Clock as _, ManualClock, Timestamp},
+    credentials::{Config, Devices, Enrolment, RecoveryCodes, SecondFactor, TotpSecret},
+    database::{self, Database},
+    random::OsRandom,
+    sealing::Sealer,
+    users::{NewUser, UserId, Users},
+};
+
+pub(super) struct Fixture {
+    pub(super) database: Database,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) sealer: Arc<Sealer>,
+    pub(super) users: Users,
+    pub(super) config: Config,
+    pub(super) ada: UserId,
+    pub(super) bob: UserId,
+    _folder: tempfile::TempDir,
+}
+
+/// How long one code lasts.
+pub(super) const STEP: Duration = Duration::from_secs(30);
+
+impl Fixture {
+    pub(super) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("credentials.db").display());
+        let database = Database::open(&database::Config { url }).await.unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_800_000_000)));
+        let users = Users::new(database.clone(), clock.clone(), Arc::new(OsRandom));
+        let mut ids = Vec::new();
+        for email in ["ada@example.com", "bob@example.com"] {
+            let new = NewUser { email: email.to_owned(), ..NewUser::default() };
+            ids.push(users.add(new).await.unwrap().id);
+        }
+        let (bob, ada) = (ids.pop().unwrap(), ids.pop().unwrap());
+        let sealer = Arc::new(Sealer::from_key(&[7; 32]));
+        let config = Config {
+            password_min_length: 15,
+            password_max_length: 256,
+            issuer: "IoT Connectivity".to_owned(),
+        };
+        Self { database, clock, sealer, config, users, ada, bob, _folder: folder }
+    }
+
+    pub(super) fn devices(&self) -> Devices {
+        Devices::new(self.database.clone(), self.sealer.clone(), self.clock.clone(), Arc::new(OsRandom))
+    }
+
+    pub(super) fn recovery_codes(&self) -> RecoveryCodes {
+        RecoveryCodes::new(self.database.clone(), self.sealer.clone(), self.clock.clone(), Arc::new(OsRandom))
+    }
+
+    pub(super) fn second_factor(&self) -> SecondFactor {
+        SecondFactor::new(self.database.clone(), self.sealer.clone(), self.clock.clone())
+    }
+
+    /// Enrols a device whose clock is right, and lets two steps pass, so that no code is spent.
+    pub(super) async fn enrol(&self, user: &UserId, name: &str) -> TotpSecret {
+        let secret = TotpSecret::generate(&OsRandom);
+        let code = secret.code_at(self.clock.now());
+        let enrolled = self.devices().enrol(user, &secret, &code, name, Enrolment::AnyDevice).await;
+        enrolled.unwrap().unwrap();
+        self.clock.advance(2 * STEP);
+        secret
+    }
+
+    /// A number that the store holds.
+    pub(super) async fn number(&self, query: &'static str) -> i64 {
+        sqlx::query(query).fetch_one(self.database.pool()).await.unwrap().try_get(0).unwrap()
+    }
+
+    /// Changes the store as nothing of ours would.
+    pub(super) async fn tamper(&self, statement: &'static str) {
+        sqlx::query(statement).execute(self.database.pool()).await.unwrap();
+    }
+}

@@ -1,0 +1,86 @@
+//! The portal's answers: pages, JSON, redirects, and what it says when it refuses. Does not know any page's content.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::Body;
+use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
+use serde::Serialize;
+
+/// An answer whose body cannot fail: everything it streams is made here.
+pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// Why a request gets no answer of its own; the text is shown to the user.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("There is no such page or SIM.")]
+    NotFound,
+    #[error("This page cannot be used that way.")]
+    WrongMethod { allowed: &'static str },
+    #[error("{0}")]
+    Malformed(&'static str),
+    #[error("{0}")]
+    Conflict(&'static str),
+    #[error("The form is too large.")]
+    TooLarge,
+    #[error("The upload ended before it was complete.")]
+    Cut(#[source] hyper::Error),
+    #[error("Something went wrong on our side.")]
+    Template(#[from] minijinja::Error),
+    #[error("Something went wrong on our side.")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Error {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Malformed(_) | Self::Cut(_) => StatusCode::BAD_REQUEST,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Template(_) | Self::Json(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+/// An answer with a body of this type; `no-store` because every page names the user and shows live state.
+pub(super) fn with_body(
+    content_type: &'static str,
+    body: impl Body<Data = Bytes, Error = Infallible> + Send + 'static,
+) -> Answer {
+    let mut answer = Response::new(body.boxed_unsync());
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+pub(super) fn text(content_type: &'static str, text: impl Into<Bytes>) -> Answer {
+    with_body(content_type, Full::new(text.into()))
+}
+
+pub(super) fn html(page: String) -> Answer {
+    text("text/html; charset=utf-8", page)
+}
+
+pub(super) fn json(value: &impl Serialize) -> Result<Answer, Error> {
+    Ok(text("application/json", serde_json::to_vec(value)?))
+}
+
+/// After a form: 303, so that reloading the page does not post again. The path is one of our own, never a user's.
+pub(super) fn see_other(path: &str) -> Answer {
+    let mut answer = Response::new(Empty::new().boxed_unsync());
+    *answer.status_mut() = StatusCode::SEE_OTHER;
+    if let Ok(location) = HeaderValue::from_str(path) {
+        answer.headers_mut().insert(header::LOCATION, location);
+    }
+    answer
+}
+
+/// Whether a browser wants to show the answer; everybody else gets JSON.
+pub(super) fn wants_page(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
+}

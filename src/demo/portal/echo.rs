@@ -1,0 +1,39 @@
+//! `/echo`: shows the head of a request as the portal received it, and so what a proxy in front adds and takes away.
+//!
+//! Names of headers are in lower case, whatever case they came in. The body is not shown.
+
+use http::Request;
+use serde::Serialize;
+
+use super::answer::{self, Answer, Error};
+
+#[derive(Serialize)]
+struct Head {
+    method: String,
+    target: String,
+    version: String,
+    /// In order of arrival, repeated names included.
+    headers: Vec<(String, String)>,
+}
+
+/// As JSON to programs, as plain text to browsers.
+pub(super) fn answer<B>(request: &Request<B>) -> Result<Answer, Error> {
+    let head = Head {
+        method: request.method().to_string(),
+        target: request.uri().to_string(),
+        version: format!("{:?}", request.version()),
+        headers: request
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .collect(),
+    };
+    if !answer::wants_page(request.headers()) {
+        return answer::json(&head);
+    }
+    let mut text = format!("{} {} {}\n", head.method, head.target, head.version);
+    for (name, value) in &head.headers {
+        text.extend([name, ": ", value, "\n"]);
+    }
+    Ok(answer::text("text/plain; charset=utf-8", text))
+}

@@ -1,0 +1,155 @@
+//! The body that the client gets, and the note of its request, written down when the last byte has gone.
+
+use std::{
+    net::IpAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf as _, Bytes};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::Gateway;
+use crate::{proxy::PortalBody, sessions::Live, telemetry::access_log::Line, web::body::BodyError};
+
+/// Where an answer's body comes from.
+pub(super) enum Source {
+    Own(Option<Bytes>),
+    Portal(PortalBody),
+}
+
+/// What is known of one request. Dropped with the body, it becomes a line of the access log.
+pub(super) struct Note {
+    gateway: Rc<Gateway>,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    started: Instant,
+    sent: u64,
+    pub(super) request_id: HeaderValue,
+    pub(super) client_ip: IpAddr,
+    pub(super) session: Option<Arc<Live>>,
+    pub(super) decision: &'static str,
+    pub(super) status: StatusCode,
+    pub(super) portal_took: Option<Duration>,
+    /// The connection serves nothing after this.
+    pub(super) closes: bool,
+}
+
+impl Note {
+    pub(super) fn new<B>(
+        gateway: Rc<Gateway>,
+        request: &Request<B>,
+        request_id: HeaderValue,
+        peer: IpAddr,
+    ) -> Self {
+        Self {
+            gateway,
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            started: Instant::now(),
+            sent: 0,
+            request_id,
+            client_ip: peer.to_canonical(),
+            session: None,
+            decision: "refuse",
+            status: StatusCode::OK,
+            portal_took: None,
+            closes: false,
+        }
+    }
+
+    pub(super) fn request_id(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        let shared = &self.gateway.shared;
+        let took = self.started.elapsed();
+        shared.metrics.request(self.decision, self.status.as_u16(), took);
+        if !shared.access_log.is_enabled() {
+            return;
+        }
+        let session = self.session.as_ref().map(|live| &live.session);
+        shared.access_log.write(&Line {
+            request_id: self.request_id(),
+            client_ip: self.client_ip,
+            method: self.method.as_str(),
+            time: shared.clock.now(),
+            host: shared.request_gate.authority(),
+            target: self.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
+            protocol: match self.version {
+                Version::HTTP_2 => "HTTP/2",
+                Version::HTTP_10 => "HTTP/1.0",
+                _ => "HTTP/1.1",
+            },
+            status: self.status.as_u16(),
+            duration: took,
+            bytes_in: 0,
+            bytes_out: self.sent,
+            user: session.map(|session| session.name.as_str()),
+            session: session.map(|session| session.id),
+            decision: self.decision,
+            upstream: None,
+            upstream_duration: self.portal_took,
+        });
+    }
+}
+
+/// An answer's body on its way to the client.
+pub struct ClientBody {
+    source: Source,
+    note: Box<Note>,
+}
+
+impl ClientBody {
+    pub(super) fn new(source: Source, note: Box<Note>) -> Self {
+        Self { source, note }
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.source {
+            Source::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            Source::Portal(body) => ready!(Pin::new(body).poll_frame(cx)),
+        };
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            this.note.sent += u64::try_from(data.remaining()).unwrap_or(0);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Source::Portal(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(
+                bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(0)),
+            ),
+            Source::Portal(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The straight line that every request follows, and the only place where an error becomes an answer.
+
+mod body;
+mod rescue;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::IpAddr,
+    rc::Rc,
+    sync::Arc,
+};
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use ipnet::IpNet;
+use tokio::{runtime::Handle, time::Instant};
+
+use self::{
+    body::{ClientBody, Note, Source},
+    rescue::Failure,
+};
+use crate::{
+    clock::Clock,
+    gate::{Challenger, Decision, Gate, Identity, Visitor},
+    identity::IdentityHeaders,
+    pages::{Pages, Route, Visit},
+    proxy::{Additions, Origin, Proxy},
+    random::Random,
+    secret::TokenHash,
+    server::{Connection, Service},
+    sessions::{Live, Sessions},
+    telemetry::{
+        access_log::AccessLog,
+        metrics::{Metrics, OpenConnection},
+    },
+    web::{
+        answer::Answer,
+        client, cookies,
+        gate::{CanonicalRequest, Refusal, RequestGate},
+    },
+};
+
+/// Clients whose address is kept in header form; a worker that sees more starts afresh.
+const KNOWN_CLIENTS: usize = 4096;
+
+/// What all workers share.
+pub struct Shared {
+    pub request_gate: RequestGate,
+    pub gate: Gate,
+    pub challenger: Challenger,
+    pub sessions: Arc<Sessions>,
+    pub identity: IdentityHeaders,
+    pub pages: Arc<Pages>,
+    pub trusted_proxies: Vec<IpNet>,
+    pub access_log: AccessLog,
+    pub metrics: Arc<Metrics>,
+    pub clock: Arc<dyn Clock>,
+    /// Where our pages and the stores do their work, away from the workers.
+    pub control: Handle,
+}
+
+/// One worker's gateway.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    proxy: Proxy,
+    authority: HeaderValue,
+    /// Sets this worker's request ids apart from all others.
+    id_prefix: u32,
+    id_next: Cell<u32>,
+    origins: RefCell<HashMap<IpAddr, Rc<Origin>>>,
+}
+
+impl Gateway {
+    pub fn new(shared: Arc<Shared>, proxy: Proxy, random: &dyn Random) -> Self {
+        let authority = shared.request_gate.authority();
+        // A host that parsed as part of a URL is a header value too.
+        let authority = HeaderValue::from_str(authority).unwrap_or(HeaderValue::from_static("localhost"));
+        let [id_prefix, id_first] = [random.bytes::<4>(), random.bytes::<4>()].map(u32::from_be_bytes);
+        Self {
+            shared,
+            proxy,
+            authority,
+            id_prefix,
+            id_next: Cell::new(id_first),
+            origins: RefCell::new(HashMap::new()),
+        }
+    }
+
+    /// The straight line. What is noted on the way goes into the access log.
+    async fn handle(
+        &self,
+        request: Box<Request<Incoming>>,
+        connection: &Connection,
+        note: &mut Note,
+    ) -> Result<Response<Source>, Failure> {
+        if connection.is_ambiguous() {
+            return Err(Refusal::Ambiguous.into());
+        }
+        let body_follows = !request.body().is_end_stream();
+        let request = self.shared.request_gate.admit(request, body_follows)?;
+        note.client_ip =
+            client::address(connection.peer().ip(), request.headers(), &self.shared.trusted_proxies);
+        if request.is_ours() {
+            note.decision = "own";
+            // Boxed like every way that is not the usual one: what the usual one moves about stays small.
+            return Ok(Box::pin(self.own(request, note)).await?.map(|bytes| Source::Own(Some(bytes))));
+        }
+        let session = match self.known_session(request.headers()) {
+            Known::Session(live) => Some(live),
+            Known::Nobody => None,
+            Known::Ask(id) => Box::pin(self.load_session(id)).await?,
+        };
+        note.session.clone_from(&session);
+        let visitor =
+            Visitor { method: request.method(), headers: request.headers(), target: request.target() };
+        let answer = match self.shared.gate.decide(session, self.shared.clock.now()) {
+            Decision::Allow(identity) => {
+                note.decision = "allow";
+                return self.forward(request, &identity, connection, note).await;
+            }
+            Decision::LogIn => {
+                note.decision = "challenge";
+                self.shared.challenger.log_in(visitor)
+            }
+            Decision::BindDevice => {
+                note.decision = "challenge";
+                self.shared.challenger.bind_device(visitor)
+            }
+        };
+        Ok(answer.map(|bytes| Source::Own(Some(bytes))))
+    }
+
+    /// What this gateway knows of the browser's session without asking anybody.
+    fn known_session(&self, headers: &HeaderMap) -> Known {
+        let Some(token) = cookies::token(headers, cookies::SESSION) else { return Known::Nobody };
+        let id = token.hash();
+        match self.shared.sessions.cached(&id) {
+            Some(live) => {
+                self.shared.metrics.session_cache_hit();
+                Known::Session(live)
+            }
+            None => Known::Ask(id),
+        }
+    }
+
+    /// Asks the store. An error is its silence, never "no session".
+    async fn load_session(&self, id: TokenHash) -> Result<Option<Arc<Live>>, Failure> {
+        self.shared.metrics.session_cache_miss();
+        let sessions = Arc::clone(&self.shared.sessions);
+        let loaded = self.shared.control.spawn(async move { sessions.load(&id).await });
+        Ok(loaded.await.map_err(Failure::Lost)??)
+    }
+
+    /// Our own pages, off the worker: what they do can take its time.
+    async fn own(&self, request: CanonicalRequest<Incoming>, note: &mut Note) -> Result<Answer, Failure> {
+        let wants_session = Route::parse(request.path()).is_some_and(Route::wants_session);
+        let session = match self.known_session(request.headers()) {
+            Known::Session(live) => Some(live),
+            Known::Ask(id) if wants_session => self.load_session(id).await?,
+            Known::Ask(_) | Known::Nobody => None,
+        };
+        note.session.clone_from(&session);
+        let (path, query) = (request.path().to_owned(), request.query().map(str::to_owned));
+        let (parts, body) = request.into_request().into_parts();
+        let visit = Visit {
+            method: parts.method,
+            path,
+            query,
+            headers: parts.headers,
+            body: Some(body),
+            client_ip: note.client_ip,
+            request_id: note.request_id().to_owned(),
+            session,
+        };
+        let pages = Arc::clone(&self.shared.pages);
+        let answered = self.shared.control.spawn(async move { pages.answer(visit).await });
+        Ok(answered.await.map_err(Failure::Lost)??)
+    }
+
+    async fn forward(
+        &self,
+        request: CanonicalRequest<Incoming>,
+        identity: &Identity,
+        connection: &Connection,
+        note: &mut Note,
+    ) -> Result<Response<Source>, Failure> {
+        // A page of another site could otherwise open a socket with the user's cookie.
+        if request.upgrade().is_some() && !self.shared.request_gate.is_own_origin(request.headers()) {
+            return Err(Failure::ForeignOrigin);
+        }
+        let origin = self.origin(note.client_ip);
+        let additions = Additions {
+            origin: &origin,
+            authority: &self.authority,
+            request_id: &note.request_id,
+            identity: self.shared.identity.of(identity.session())?,
+        };
+        let asked = self.shared.access_log.is_enabled().then(Instant::now);
+        let forwarded = self.proxy.forward(request, identity, &additions, connection).await;
+        note.portal_took = asked.map(|asked| asked.elapsed());
+        Ok(forwarded?.map(|body| body.map_or(Source::Own(None), Source::Portal)))
+    }
+
+    fn origin(&self, client: IpAddr) -> Rc<Origin> {
+        let mut origins = self.origins.borrow_mut();
+        if let Some(origin) = origins.get(&client) {
+            return Rc::clone(origin);
+        }
+        if origins.len() >= KNOWN_CLIENTS {
+            origins.clear();
+        }
+        let origin = Rc::new(Origin::new(client, self.shared.request_gate.authority()));
+        origins.insert(client, Rc::clone(&origin));
+        origin
+    }
+
+    /// Sixteen hexadecimal digits that no other request has had.
+    fn request_id(&self) -> HeaderValue {
+        let number = self.id_next.get();
+        self.id_next.set(number.wrapping_add(1));
+        let id = (u64::from(self.id_prefix) << 32) | u64::from(number);
+        let mut digits = [0; 16];
+        for (place, digit) in digits.iter_mut().enumerate() {
+            let nibble = (id >> (60 - 4 * place)) & 0xf;
+            *digit = b"0123456789abcdef"[usize::try_from(nibble).unwrap_or(0)];
+        }
+        HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("0"))
+    }
+}
+
+/// What a worker can say of a session at once.
+enum Known {
+    Session(Arc<Live>),
+    Nobody,
+    Ask(TokenHash),
+}
+
+impl Service for Gateway {
+    type Body = ClientBody;
+    type Presence = OpenConnection;
+
+    async fn call(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        connection: Rc<Connection>,
+    ) -> Response<ClientBody> {
+        let mut note =
+            Box::new(Note::new(Rc::clone(&self), &request, self.request_id(), connection.peer().ip()));
+        let is_page = client::is_navigation(request.method(), request.headers());
+        let wants_upgrade = request.headers().contains_key(header::UPGRADE);
+        let is_head = request.method() == Method::HEAD;
+        let version = request.version();
+        let mut answer = match self.handle(Box::new(request), &connection, &mut note).await {
+            Ok(answer) => answer,
+            Err(failure) => self.rescue(&failure, is_page, &mut note).map(|bytes| Source::Own(Some(bytes))),
+        };
+        // After a request whose bytes could be misread, or an upgrade that did not happen, nothing more is read.
+        let over = note.closes || (wants_upgrade && answer.status() != StatusCode::SWITCHING_PROTOCOLS);
+        if over && version != Version::HTTP_2 {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        note.status = answer.status();
+        let (mut parts, source) = answer.into_parts();
+        let source = match source {
+            Source::Own(Some(bytes)) if is_head => {
+                parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+                Source::Own(None)
+            }
+            source => source,
+        };
+        Response::from_parts(parts, ClientBody::new(source, note))
+    }
+
+    fn connected(&self) -> OpenConnection {
+        self.shared.metrics.connection()
+    }
+
+    fn handshake_failed(&self) {
+        self.shared.metrics.handshake_failed();
+    }
+}

@@ -1,0 +1,151 @@
+//! From errors to answers. Whatever went wrong, the answer lets nobody in and takes no cookie away.
+
+use http::{HeaderValue, StatusCode, header};
+use http_body_util::LengthLimitError;
+
+use super::{Gateway, body::Note};
+use crate::{
+    errors::Chain,
+    identity::Unrepresentable,
+    login::LoginError,
+    pages::PageError,
+    proxy::ForwardError,
+    sessions::SessionError,
+    web::{
+        answer::{self, Answer, Problem},
+        gate::Refusal,
+    },
+};
+
+/// Everything that can keep a request from its answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("the request was refused")]
+    Refused(#[from] Refusal),
+    #[error("a page of another site asked for a connection")]
+    ForeignOrigin,
+    #[error("the session cannot be checked")]
+    Session(#[from] SessionError),
+    #[error("the portal cannot be asked")]
+    Forward(#[from] ForwardError),
+    #[error("a page of ours cannot be given")]
+    Page(#[from] PageError),
+    #[error("the identity cannot be handed over")]
+    Identity(#[from] Unrepresentable),
+    #[error("the work on the request broke off")]
+    Lost(#[source] tokio::task::JoinError),
+}
+
+impl Failure {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Refused(refusal) => refusal.status(),
+            Self::ForeignOrigin => StatusCode::FORBIDDEN,
+            Self::Session(_) | Self::Page(PageError::Login(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Forward(ForwardError::Timeout(_)) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Forward(ForwardError::RequestBody(_)) => StatusCode::BAD_REQUEST,
+            Self::Forward(_) => StatusCode::BAD_GATEWAY,
+            Self::Page(PageError::FormType) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Page(PageError::FormBody(error)) if error.is::<LengthLimitError>() => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            Self::Page(PageError::FormBody(_) | PageError::Form(_)) => StatusCode::BAD_REQUEST,
+            Self::Page(PageError::Qr(_)) | Self::Identity(_) | Self::Lost(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        }
+    }
+
+    /// The word for it in the access log.
+    fn decision(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refuse",
+            Self::ForeignOrigin => "deny",
+            Self::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => "own",
+            Self::Session(_) | Self::Forward(_) | Self::Page(_) | Self::Identity(_) | Self::Lost(_) => {
+                "error"
+            }
+        }
+    }
+
+    /// When it is worth asking again, in seconds.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Page(PageError::Login(LoginError::Busy)) => Some(2),
+            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(5),
+            _ => None,
+        }
+    }
+
+    /// Whether the rest of the connection's bytes cannot be trusted to be what they seem.
+    fn closes(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(_)
+                | Self::Forward(ForwardError::RequestBody(_))
+                | Self::Page(PageError::FormType | PageError::FormBody(_))
+        )
+    }
+}
+
+impl Gateway {
+    /// The answer to a request that failed: a page for a person, a problem for a script.
+    pub(super) fn rescue(&self, failure: &Failure, is_page: bool, note: &mut Note) -> Answer {
+        let status = failure.status();
+        note.closes = failure.closes();
+        note.decision = failure.decision();
+        self.report(failure, note);
+        let mut answer = if is_page {
+            self.shared.pages.message_page(status, note.request_id())
+        } else {
+            let detail = match failure {
+                Failure::Refused(refusal) => Some(refusal.to_string()),
+                _ => None,
+            };
+            answer::problem(&Problem {
+                kind: "about:blank",
+                title: status.canonical_reason().unwrap_or("Error"),
+                status: status.as_u16(),
+                detail: detail.as_deref(),
+                login_url: None,
+                request_id: Some(note.request_id()),
+            })
+        };
+        if let Some(seconds) = failure.retry_after() {
+            answer::retry_after(&mut answer, seconds);
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+            answer.headers_mut().insert(header::ALLOW, allowed);
+        }
+        answer
+    }
+
+    /// One line in the log, by whose fault it is: the operator's things are loud, a client's quiet.
+    fn report(&self, failure: &Failure, note: &Note) {
+        let request_id = note.request_id();
+        match failure {
+            Failure::Refused(_) | Failure::ForeignOrigin | Failure::Forward(ForwardError::RequestBody(_)) => {
+                tracing::debug!(request.id = request_id, error = %Chain(failure), "refused a request");
+            }
+            Failure::Forward(error) => {
+                self.shared.metrics.upstream_error(match error {
+                    ForwardError::Connect(_) => "connect",
+                    ForwardError::Timeout(_) => "timeout",
+                    _ => "answer",
+                });
+                tracing::warn!(request.id = request_id, error = %Chain(failure), "the portal did not answer");
+            }
+            Failure::Session(_) | Failure::Page(PageError::Login(_)) => {
+                self.shared.metrics.store_error();
+                tracing::error!(request.id = request_id, error = %Chain(failure), "a store did not answer");
+            }
+            Failure::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => {
+                tracing::debug!(request.id = request_id, error = %Chain(failure), "refused a form");
+            }
+            Failure::Page(PageError::Qr(_)) | Failure::Identity(_) | Failure::Lost(_) => {
+                tracing::error!(request.id = request_id, error = %Chain(failure), "cannot answer a request");
+            }
+        }
+    }
+}

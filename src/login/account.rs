@@ -1,0 +1,74 @@
+//! What a user may see and confirm of the own account once logged in.
+
+use secrecy::SecretString;
+
+use super::{Login, LoginError, Source};
+use crate::{
+    audit::AuditEvent,
+    credentials::Device,
+    secret::TokenHash,
+    sessions::{Session, SessionSummary},
+    users::UserId,
+};
+
+/// A user's devices, codes and sessions.
+#[derive(Debug)]
+pub struct Account {
+    pub devices: Vec<Device>,
+    pub recovery_left: u32,
+    pub sessions: Vec<SessionSummary>,
+}
+
+impl Login {
+    pub async fn account(&self, session: &Session) -> Result<Account, LoginError> {
+        let user = user_id(session)?;
+        Ok(Account {
+            devices: self.devices.list(&user).await?,
+            recovery_left: self.recovery_codes.remaining(&user).await?,
+            sessions: self.sessions.list(Some(&session.user)).await?,
+        })
+    }
+
+    /// The recovery codes that wait to be confirmed as stored.
+    pub async fn unseen_recovery_codes(
+        &self,
+        session: &Session,
+        source: &Source,
+    ) -> Result<Option<Vec<SecretString>>, LoginError> {
+        let codes = self.recovery_codes.unseen(&user_id(session)?).await?;
+        if codes.is_some() {
+            self.audit.record(AuditEvent::RecoveryCodesShown, &source.of_session(session));
+        }
+        Ok(codes)
+    }
+
+    /// From here on they are never shown again.
+    pub async fn acknowledge_recovery_codes(
+        &self,
+        session: &Session,
+        source: &Source,
+    ) -> Result<(), LoginError> {
+        self.recovery_codes.acknowledge(&user_id(session)?).await?;
+        self.audit.record(AuditEvent::RecoveryCodesAcknowledged, &source.of_session(session));
+        Ok(())
+    }
+
+    /// Ends a session, and a login in progress beside it.
+    pub async fn log_out(
+        &self,
+        session: &Session,
+        pending: Option<&TokenHash>,
+        source: &Source,
+    ) -> Result<(), LoginError> {
+        self.sessions.revoke(&session.id).await?;
+        if let Some(pending) = pending {
+            self.pending.remove(pending).await?;
+        }
+        self.audit.record(AuditEvent::Logout, &source.of_session(session));
+        Ok(())
+    }
+}
+
+fn user_id(session: &Session) -> Result<UserId, LoginError> {
+    UserId::parse(&session.user).ok_or(LoginError::Session)
+}

@@ -1,0 +1,140 @@
+//! Binding a device: the first one on the way to a session, or a further one later.
+
+use super::{Login, LoginError, NewLogin, Pending, Proof, Source, Step};
+use crate::{
+    audit::AuditEvent,
+    credentials::{self, EnrolRefusal, TotpSecret},
+    rollout::Requirement,
+    secret::{Token, TokenHash},
+    sessions::{self, Level},
+    users::{User, UserId},
+};
+
+/// What the page shows on which a device is bound.
+pub struct Enrolment {
+    pub user: User,
+    pub secret: TotpSecret,
+    pub requirement: Requirement,
+    pub step: Step,
+}
+
+/// What became of a code and a name for a new device, or of putting it off.
+#[derive(Debug)]
+pub enum BindOutcome {
+    Refused(EnrolRefusal),
+    Throttled {
+        retry_after: std::time::Duration,
+    },
+    /// There is no login in progress that could bind a device.
+    Over,
+    /// It cannot be put off any more.
+    Mandatory,
+    Finished(NewLogin),
+}
+
+impl Login {
+    /// A login in progress that waits for the user's first device. The secret of `previous` is kept when that was the
+    /// same user's in the same browser.
+    pub(super) async fn first_device(
+        &self,
+        user: &UserId,
+        previous: Option<&TokenHash>,
+    ) -> Result<Pending, LoginError> {
+        let earlier = match previous {
+            Some(id) => self.pending.load(id).await?,
+            None => None,
+        };
+        let kept = earlier
+            .filter(|earlier| earlier.user == *user && earlier.step == Step::Enrol)
+            .and_then(|earlier| earlier.secret());
+        let secret = kept.unwrap_or_else(|| TotpSecret::generate(&*self.random));
+        Ok(Pending::new(user.clone(), Step::Enrol, Some(&secret)))
+    }
+
+    /// Begins binding a device from a session: the first, for a session of level one, or a further one.
+    pub async fn begin_device(&self, session: &sessions::Session) -> Result<Option<Token>, LoginError> {
+        let Some(user) = self.user(&session.user).await?.filter(|user| !user.disabled) else {
+            return Ok(None);
+        };
+        let step = match session.level() {
+            // A second device must not be had for a password alone.
+            Level::One if self.devices.count(&user.id).await? > 0 => Step::Code,
+            Level::One => Step::Enrol,
+            Level::Two => Step::AddDevice,
+        };
+        let secret = (step != Step::Code).then(|| TotpSecret::generate(&*self.random));
+        let pending = Pending::new(user.id.clone(), step, secret.as_ref()).from_session(session);
+        Ok(Some(self.pending.begin(&pending).await?))
+    }
+
+    /// What to show of the device that `id` is binding.
+    pub async fn enrolment(&self, id: &TokenHash, source: &Source) -> Result<Option<Enrolment>, LoginError> {
+        let Some((pending, user)) = self.progress(id).await? else { return Ok(None) };
+        let Some(secret) = pending.secret() else { return Ok(None) };
+        self.audit.record(AuditEvent::EnrolmentStarted, &source.context(user.name.as_str()));
+        let requirement = self.rollout.requirement(self.clock.now());
+        Ok(Some(Enrolment { user, secret, requirement, step: pending.step }))
+    }
+
+    /// Binds the device when the code is right, and finishes the login.
+    pub async fn bind(
+        &self,
+        id: &TokenHash,
+        code: &str,
+        device_name: &str,
+        source: &Source,
+    ) -> Result<BindOutcome, LoginError> {
+        let Some((pending, user)) = self.progress(id).await? else { return Ok(BindOutcome::Over) };
+        let first = match pending.step {
+            Step::Code => return Ok(BindOutcome::Over),
+            Step::Enrol => credentials::Enrolment::FirstDevice,
+            Step::AddDevice => credentials::Enrolment::AnyDevice,
+        };
+        let Some(secret) = pending.secret() else { return Ok(BindOutcome::Over) };
+        let context = source.context(user.name.as_str());
+        let admission = match self.throttle.admit_code(user.id.as_str()) {
+            Ok(admission) => admission,
+            Err(throttled) => {
+                self.audit.record(AuditEvent::LoginThrottled, &context);
+                return Ok(BindOutcome::Throttled { retry_after: throttled.retry_after });
+            }
+        };
+        match self.devices.enrol(&user.id, &secret, code, device_name, first).await? {
+            Ok(verified) => {
+                admission.succeeded();
+                self.audit.record(AuditEvent::EnrolmentFinished, &context);
+                Ok(BindOutcome::Finished(
+                    self.finish(id, &pending, &user, Proof::PasswordAndCode(verified), source).await?,
+                ))
+            }
+            Err(refusal) => {
+                if refusal != EnrolRefusal::WrongCode {
+                    // Nothing was guessed at.
+                    admission.succeeded();
+                }
+                self.audit.record(AuditEvent::EnrolmentRefused, &context);
+                Ok(BindOutcome::Refused(refusal))
+            }
+        }
+    }
+
+    /// Puts the first device off, as long as the roll-out lets the user.
+    pub async fn skip(&self, id: &TokenHash, source: &Source) -> Result<BindOutcome, LoginError> {
+        let Some((pending, user)) = self.progress(id).await? else { return Ok(BindOutcome::Over) };
+        if pending.step != Step::Enrol || self.devices.count(&user.id).await? > 0 {
+            return Ok(BindOutcome::Over);
+        }
+        match self.rollout.requirement(self.clock.now()) {
+            Requirement::Demand => Ok(BindOutcome::Mandatory),
+            Requirement::Invite { .. } => {
+                // No code that works once guards this step, so the login itself has to.
+                if !self.pending.remove(id).await? {
+                    return Ok(BindOutcome::Over);
+                }
+                self.audit.record(AuditEvent::EnrolmentSkipped, &source.context(user.name.as_str()));
+                let session = self.finish(id, &pending, &user, Proof::Password, source).await?;
+                Ok(BindOutcome::Finished(session))
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Drives a login from e-mail and password to a session. Sees no HTTP.
+//!
+//! Every step looks the user up again: one that was disabled half-way gets no session. Refusals are outcomes; errors
+//! mean that something did not answer, and never let anybody in.
+
+mod account;
+mod enrolment;
+mod outcome;
+mod pending;
+
+use std::{net::IpAddr, sync::Arc};
+
+use secrecy::SecretString;
+
+pub use account::Account;
+pub use enrolment::{BindOutcome, Enrolment};
+pub use outcome::{CodeOutcome, LoginError, PasswordOutcome, Session as NewLogin};
+pub use pending::{Pending, PendingLogins, Step};
+
+use crate::{
+    audit::{Audit, AuditEvent, Context},
+    clock::Clock,
+    credentials::{
+        CodeCheck, CodeKind, Devices, Passwords, RecoveryCodes, SecondFactor, VerifiedCode, VerifiedPassword,
+    },
+    random::Random,
+    rollout,
+    secret::TokenHash,
+    sessions::{self, Method, NewSession, Origin, Sessions},
+    throttle::{Attempt, Throttle},
+    users::{CanonicalName, User, UserId, Users},
+};
+
+/// Where a step of a login comes from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub client_ip: IpAddr,
+    pub user_agent: String,
+    pub request_id: String,
+    /// The session that the browser already holds; it ends when another begins in its place.
+    pub replaces: Option<TokenHash>,
+}
+
+/// Everything that a login needs.
+#[derive(Clone)]
+pub struct Login {
+    pub users: Users,
+    pub passwords: Arc<Passwords>,
+    pub devices: Devices,
+    pub second_factor: SecondFactor,
+    pub recovery_codes: RecoveryCodes,
+    pub sessions: Arc<Sessions>,
+    pub pending: PendingLogins,
+    pub throttle: Throttle,
+    pub audit: Arc<Audit>,
+    pub rollout: rollout::Config,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+}
+
+/// What has been proved. A session of level two needs the second variant.
+enum Proof {
+    Password,
+    PasswordAndCode(VerifiedCode),
+}
+
+impl Login {
+    /// The first factor. An unknown account takes the same time, counts the same and gets the same answer as a wrong
+    /// password.
+    ///
+    /// `previous` is a login in progress in the same browser: when it is of the same user, its QR code stays.
+    pub async fn password(
+        &self,
+        email: &str,
+        password: SecretString,
+        previous: Option<&TokenHash>,
+        source: &Source,
+    ) -> Result<PasswordOutcome, LoginError> {
+        let name = CanonicalName::parse(email);
+        let account = name.as_ref().map_or("", CanonicalName::as_str);
+        let context = source.context(account);
+        let admission = match self.throttle.admit(&Attempt { account, network: source.client_ip }) {
+            Ok(admission) => admission,
+            Err(throttled) => {
+                self.audit.record(AuditEvent::LoginThrottled, &context);
+                return Ok(PasswordOutcome::Throttled { retry_after: throttled.retry_after });
+            }
+        };
+        let (user, verified) = match self.check_password(name.as_ref(), password).await {
+            Ok(Some(proved)) => proved,
+            Err(error) => {
+                // Nobody has guessed anything.
+                admission.withdrawn();
+                return Err(error);
+            }
+            Ok(None) => {
+                self.audit.record(AuditEvent::LoginPasswordRefused, &context);
+                return Ok(PasswordOutcome::Refused);
+            }
+        };
+        admission.succeeded();
+        self.audit.record(AuditEvent::LoginPasswordAccepted, &context);
+        let pending = self.next_step(&user, &verified, previous).await?;
+        let step = pending.step;
+        let token = self.pending.begin(&pending).await?;
+        Ok(PasswordOutcome::Continue { token, step })
+    }
+
+    /// The user, if the password is theirs and they may log in. Takes as long for whoever does not exist.
+    async fn check_password(
+        &self,
+        name: Option<&CanonicalName>,
+        password: SecretString,
+    ) -> Result<Option<(User, VerifiedPassword)>, LoginError> {
+        let user = match name {
+            Some(name) => self.users.find(name).await?,
+            None => None,
+        };
+        let verified = self.passwords.verify(user.as_ref().map(|user| &user.id), password).await?;
+        Ok(user.filter(|user| !user.disabled).zip(verified))
+    }
+
+    /// A device's code, or else the first device.
+    async fn next_step(
+        &self,
+        user: &User,
+        _verified: &VerifiedPassword,
+        previous: Option<&TokenHash>,
+    ) -> Result<Pending, LoginError> {
+        if self.devices.count(&user.id).await? > 0 {
+            return Ok(Pending::new(user.id.clone(), Step::Code, None));
+        }
+        self.first_device(&user.id, previous).await
+    }
+
+    /// Where a login stands; `None` when it is over, its user no longer may log in, or the session has ended that it was
+    /// begun from.
+    pub async fn progress(&self, id: &TokenHash) -> Result<Option<(Pending, User)>, LoginError> {
+        let Some(mut pending) = self.pending.load(id).await? else { return Ok(None) };
+        let Some(user) = self.users.by_id(&pending.user).await?.filter(|user| !user.disabled) else {
+            return Ok(None);
+        };
+        if let Some(parent) = &pending.parent
+            && self.sessions.load(&parent.session).await?.is_none()
+        {
+            return Ok(None);
+        }
+        // Bound meanwhile, in another browser or just before we were cut off: its code is what is missing now.
+        if pending.step == Step::Enrol && self.devices.count(&user.id).await? > 0 {
+            pending.step = Step::Code;
+        }
+        Ok(Some((pending, user)))
+    }
+
+    /// The second factor: a code of any device of the user.
+    pub async fn code(&self, id: &TokenHash, code: &str, source: &Source) -> Result<CodeOutcome, LoginError> {
+        self.second_step(id, source, SecondStep::Code(code)).await
+    }
+
+    /// The second factor: a recovery code in a device's stead.
+    pub async fn recovery(
+        &self,
+        id: &TokenHash,
+        code: &str,
+        source: &Source,
+    ) -> Result<CodeOutcome, LoginError> {
+        self.second_step(id, source, SecondStep::Recovery(code)).await
+    }
+
+    async fn second_step(
+        &self,
+        id: &TokenHash,
+        source: &Source,
+        step: SecondStep<'_>,
+    ) -> Result<CodeOutcome, LoginError> {
+        let Some((pending, user)) = self.progress(id).await? else { return Ok(CodeOutcome::Over) };
+        if pending.step != Step::Code {
+            return Ok(CodeOutcome::Over);
+        }
+        let context = source.context(user.name.as_str());
+        let admission = match self.throttle.admit_code(user.id.as_str()) {
+            Ok(admission) => admission,
+            Err(throttled) => {
+                self.audit.record(AuditEvent::LoginThrottled, &context);
+                return Ok(CodeOutcome::Throttled { retry_after: throttled.retry_after });
+            }
+        };
+        let (check, accepted, refused) = match step {
+            SecondStep::Code(code) => (
+                self.second_factor.verify_code(&user.id, code).await?,
+                AuditEvent::LoginCodeAccepted,
+                AuditEvent::LoginCodeRefused,
+            ),
+            SecondStep::Recovery(code) => (
+                self.second_factor.redeem_recovery(&user.id, code).await?,
+                AuditEvent::LoginRecoveryAccepted,
+                AuditEvent::LoginRecoveryRefused,
+            ),
+        };
+        match check {
+            CodeCheck::Accepted(verified) => {
+                admission.succeeded();
+                self.audit.record(accepted, &context);
+                let proof = Proof::PasswordAndCode(verified);
+                Ok(CodeOutcome::Finished(self.finish(id, &pending, &user, proof, source).await?))
+            }
+            CodeCheck::Wrong => {
+                self.audit.record(refused, &context);
+                Ok(CodeOutcome::Refused)
+            }
+            CodeCheck::Used => {
+                self.audit.record(refused, &context);
+                Ok(CodeOutcome::AlreadyUsed)
+            }
+            CodeCheck::Off => {
+                self.audit.record(AuditEvent::LoginCodesOff, &context);
+                Ok(CodeOutcome::Off)
+            }
+        }
+    }
+
+    /// Makes the session that the login `id` was for, and ends that login and the session that the browser held.
+    async fn finish(
+        &self,
+        id: &TokenHash,
+        pending: &Pending,
+        user: &User,
+        proof: Proof,
+        source: &Source,
+    ) -> Result<NewLogin, LoginError> {
+        let (amr, unseen_codes) = match proof {
+            Proof::Password => (vec![Method::Password], false),
+            Proof::PasswordAndCode(verified) => {
+                let unseen = self.recovery_codes.unseen(&user.id).await?.is_some();
+                let second = match verified.kind() {
+                    CodeKind::Totp => Method::Totp,
+                    CodeKind::Recovery => Method::Recovery,
+                };
+                (vec![Method::Password, second], unseen)
+            }
+        };
+        let session = NewSession {
+            user: user.id.as_str().to_owned(),
+            name: user.name.as_str().to_owned(),
+            email: user.email.clone(),
+            display_name: user.display_name.clone(),
+            groups: user.groups.clone(),
+            amr,
+            since: pending.parent.map(|parent| parent.since),
+        };
+        let origin = Origin::new(source.client_ip, &source.user_agent);
+        let token = self.sessions.create(session, origin).await?;
+        if let Some(old) = &source.replaces {
+            self.sessions.revoke(old).await?;
+        }
+        self.pending.remove(id).await?;
+        let hash = token.hash();
+        let mut context = source.context(user.name.as_str());
+        context.session = Some(hash);
+        self.audit.record(AuditEvent::LoginFinished, &context);
+        Ok(NewLogin { token, unseen_codes })
+    }
+
+    /// The user of a session, for pages about the account.
+    pub async fn user(&self, id: &str) -> Result<Option<User>, LoginError> {
+        match UserId::parse(id) {
+            Some(id) => Ok(self.users.by_id(&id).await?),
+            None => Ok(None),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum SecondStep<'a> {
+    Code(&'a str),
+    Recovery(&'a str),
+}
+
+impl Source {
+    fn context<'a>(&'a self, user: &'a str) -> Context<'a> {
+        Context {
+            user: Some(user).filter(|user| !user.is_empty()),
+            client_ip: Some(self.client_ip),
+            request_id: Some(&self.request_id),
+            session: None,
+        }
+    }
+
+    fn of_session<'a>(&'a self, session: &'a sessions::Session) -> Context<'a> {
+        Context { session: Some(session.id), ..self.context(&session.name) }
+    }
+}

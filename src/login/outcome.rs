@@ -1,0 +1,72 @@
+//! What a step of a login can come to.
+
+use std::time::Duration;
+
+use super::Step;
+use crate::{
+    credentials::{CredentialsError, HashingError, PasswordError},
+    database::DatabaseError,
+    secret::Token,
+    sessions::SessionError,
+    users::UsersError,
+};
+
+/// Something did not answer. Nobody is let in, and nothing is forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    #[error("the store of users did not answer")]
+    Users(#[from] UsersError),
+    #[error("the store of credentials did not answer")]
+    Credentials(#[from] CredentialsError),
+    #[error("the store of logins in progress did not answer")]
+    Pending(#[from] DatabaseError),
+    #[error("the store of sessions did not answer")]
+    Sessions(#[from] SessionError),
+    #[error("the session names no user")]
+    Session,
+    #[error("the password cannot be checked")]
+    Password(#[source] PasswordError),
+    #[error("too many passwords are being checked at once")]
+    Busy,
+}
+
+impl From<PasswordError> for LoginError {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Hashing(HashingError::Busy) => Self::Busy,
+            error => Self::Password(error),
+        }
+    }
+}
+
+/// What became of e-mail and password.
+#[derive(Debug)]
+pub enum PasswordOutcome {
+    Refused,
+    Throttled { retry_after: Duration },
+    Continue { token: Token, step: Step },
+}
+
+/// What became of a code.
+#[derive(Debug)]
+pub enum CodeOutcome {
+    Refused,
+    /// The code was right, and has been used before.
+    AlreadyUsed,
+    /// Too many wrong codes in a row: the user's devices are off until an operator steps in.
+    Off,
+    Throttled {
+        retry_after: Duration,
+    },
+    /// There is no login in progress: it is finished, took too long, or its user may not log in.
+    Over,
+    Finished(Session),
+}
+
+/// A login that has come to its end.
+#[derive(Debug)]
+pub struct Session {
+    pub token: Token,
+    /// There are recovery codes that the user has not seen yet.
+    pub unseen_codes: bool,
+}

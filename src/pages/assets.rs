@@ -1,0 +1,120 @@
+//! The style sheet, the script and the icon, built into the program.
+//!
+//! Each has its content's hash in its name, so a browser may keep it for ever and still sees a new one at once. This
+//! file answers no request: the handler looks a name up and sends what it finds.
+
+use serde::Serialize;
+
+use crate::secret;
+
+/// Where the handler serves what [`Assets::find`] knows.
+pub const PREFIX: &str = "/.portcullis/assets/";
+
+/// A name never changes its content (RFC 8246).
+pub const CACHE_CONTROL: &str = "public, max-age=31536000, immutable";
+
+/// One file as it is served.
+#[derive(Debug)]
+pub struct Asset {
+    /// `<hash>-<name>`, what follows [`PREFIX`] in its URL.
+    pub file: String,
+    pub content_type: &'static str,
+    pub body: &'static [u8],
+}
+
+/// Everything our pages load.
+#[derive(Debug)]
+pub struct Assets {
+    style: Asset,
+    script: Asset,
+    icon: Asset,
+}
+
+/// The URLs that templates write.
+#[derive(Serialize)]
+pub(super) struct Urls {
+    style: String,
+    script: String,
+    icon: String,
+}
+
+impl Assets {
+    pub fn embedded() -> Self {
+        Self {
+            style: Asset::new(
+                "portcullis.css",
+                "text/css; charset=utf-8",
+                include_bytes!("assets/portcullis.css"),
+            ),
+            script: Asset::new(
+                "portcullis.js",
+                "text/javascript; charset=utf-8",
+                include_bytes!("assets/portcullis.js"),
+            ),
+            icon: Asset::new("icon.svg", "image/svg+xml", include_bytes!("assets/icon.svg")),
+        }
+    }
+
+    /// Looks up what follows [`PREFIX`]. A name with another version's hash is unknown, never a newer content.
+    pub fn find(&self, file: &str) -> Option<&Asset> {
+        [&self.style, &self.script, &self.icon].into_iter().find(|asset| asset.file == file)
+    }
+
+    pub(super) fn urls(&self) -> Urls {
+        Urls { style: self.style.url(), script: self.script.url(), icon: self.icon.url() }
+    }
+}
+
+impl Asset {
+    fn new(name: &str, content_type: &'static str, body: &'static [u8]) -> Self {
+        let hash = secret::hex(&secret::sha256(body)[..8]);
+        Self { file: format!("{hash}-{name}"), content_type, body }
+    }
+
+    fn url(&self) -> String {
+        format!("{PREFIX}{}", self.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_url_in_the_pages_is_found_under_its_hashed_name_alone() {
+        let assets = Assets::embedded();
+        let urls = assets.urls();
+        for (url, name, kind) in [
+            (&urls.style, "portcullis.css", "text/css; charset=utf-8"),
+            (&urls.script, "portcullis.js", "text/javascript; charset=utf-8"),
+            (&urls.icon, "icon.svg", "image/svg+xml"),
+        ] {
+            let asset = assets.find(url.strip_prefix(PREFIX).unwrap()).unwrap();
+            assert_eq!(asset.content_type, kind);
+            assert!(!asset.body.is_empty());
+            assert!(assets.find(name).is_none());
+            assert!(assets.find(&format!("0000000000000000-{name}")).is_none());
+        }
+        assert!(assets.find("").is_none());
+        assert!(assets.find("../templates/base.html").is_none());
+    }
+
+    #[test]
+    fn other_content_gets_another_name() {
+        assert_ne!(Asset::new("a", "text/css", b"1").file, Asset::new("a", "text/css", b"2").file);
+    }
+
+    #[test]
+    fn the_assets_load_nothing_from_anywhere() {
+        for body in [
+            include_str!("assets/portcullis.css"),
+            include_str!("assets/portcullis.js"),
+            include_str!("assets/icon.svg"),
+        ] {
+            let body = body.replace(r#"xmlns="http://www.w3.org/2000/svg""#, "");
+            for reach in ["http:", "https:", "//cdn", "url(", "@import", "fetch(", "eval(", "innerHTML"] {
+                assert!(!body.contains(reach), "{reach}");
+            }
+        }
+    }
+}

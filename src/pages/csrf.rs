@@ -1,0 +1,109 @@
+//! Tokens that tie a form to the browser it was shown in.
+//!
+//! A token names a digest of the cookie that the browser held, and when it was made, under a MAC. It proves two things
+//! apart from each other: that we made it not long ago, and that it was made for this very browser state.
+
+use std::{sync::Arc, time::Duration};
+
+use aws_lc_rs::hmac;
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+
+use crate::{
+    clock::{Clock, Timestamp},
+    sealing::Sealer,
+    secret::TokenHash,
+};
+
+/// How long a form may lie open. Longer than a login may take, so that what ends is the login, not the form.
+const LIFETIME: Duration = Duration::from_hours(12);
+const BINDING: usize = 16;
+const TIME: usize = 8;
+const MAC: usize = 32;
+
+/// What a token proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It was made for this browser state.
+    Bound,
+    /// It is ours and recent, and was made for another browser state: another tab went on meanwhile.
+    Elsewhere,
+    Invalid,
+}
+
+/// Makes and checks tokens.
+#[derive(Clone, Debug)]
+pub(super) struct Csrf {
+    key: hmac::Key,
+    clock: Arc<dyn Clock>,
+}
+
+impl Csrf {
+    pub(super) fn new(sealer: &Sealer, clock: Arc<dyn Clock>) -> Self {
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, sealer.derive("form tokens").as_slice()), clock }
+    }
+
+    /// A token for the browser that holds the cookie of this hash.
+    pub(super) fn token(&self, holder: &TokenHash) -> String {
+        let mut bytes = Vec::with_capacity(BINDING + TIME + MAC);
+        bytes.extend_from_slice(&self.binding(holder));
+        bytes.extend_from_slice(&self.clock.now().unix_millis().to_be_bytes());
+        let mac = hmac::sign(&self.key, &message(&bytes));
+        bytes.extend_from_slice(mac.as_ref());
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    pub(super) fn check(&self, token: &str, holder: Option<&TokenHash>) -> Verdict {
+        let Ok(bytes) = BASE64_URL_SAFE_NO_PAD.decode(token) else { return Verdict::Invalid };
+        let Some((claim, mac)) = bytes.split_last_chunk::<MAC>() else { return Verdict::Invalid };
+        if hmac::verify(&self.key, &message(claim), mac).is_err() {
+            return Verdict::Invalid;
+        }
+        let Some((binding, time)) = claim.split_last_chunk::<TIME>() else { return Verdict::Invalid };
+        let made = Timestamp::from_unix_millis(i64::from_be_bytes(*time));
+        if self.clock.now().since(made) >= LIFETIME {
+            return Verdict::Invalid;
+        }
+        match holder {
+            Some(holder) if binding == self.binding(holder) => Verdict::Bound,
+            _ => Verdict::Elsewhere,
+        }
+    }
+
+    fn binding(&self, holder: &TokenHash) -> [u8; BINDING] {
+        let digest = hmac::sign(&self.key, &[b"holder:", holder.as_bytes().as_slice()].concat());
+        let mut binding = [0; BINDING];
+        binding.copy_from_slice(digest.as_ref().get(..BINDING).unwrap_or_default());
+        binding
+    }
+}
+
+/// Apart from the message of [`Csrf::binding`] by its first word.
+fn message(claim: &[u8]) -> Vec<u8> {
+    [b"token:", claim].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    #[test]
+    fn a_token_counts_for_one_browser_state_and_a_while() {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1000)));
+        let csrf = Csrf::new(&Sealer::from_key(&[1; 32]), clock.clone());
+        let (mine, other) = (TokenHash::from_bytes([1; 32]), TokenHash::from_bytes([2; 32]));
+        let token = csrf.token(&mine);
+        assert_eq!(csrf.check(&token, Some(&mine)), Verdict::Bound);
+        assert_eq!(csrf.check(&token, Some(&other)), Verdict::Elsewhere);
+        assert_eq!(csrf.check(&token, None), Verdict::Elsewhere);
+
+        let foreign = Csrf::new(&Sealer::from_key(&[2; 32]), clock.clone()).token(&mine);
+        let mut damaged = token.clone();
+        damaged.replace_range(..1, if token.starts_with('A') { "B" } else { "A" });
+        for bad in ["", "x", &token[1..], &format!("{token}AAAA"), &damaged, &foreign] {
+            assert_eq!(csrf.check(bad, Some(&mine)), Verdict::Invalid, "{bad}");
+        }
+        clock.advance(LIFETIME);
+        assert_eq!(csrf.check(&token, Some(&mine)), Verdict::Invalid);
+    }
+}

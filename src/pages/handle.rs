@@ -1,0 +1,151 @@
+//! From a request for one of our pages to its handler.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, StatusCode, header};
+
+use super::{
+    Config,
+    assets::{self, Asset, Assets},
+    csrf::Csrf,
+    qr::QrError,
+    route::Route,
+    sign_in::Factor,
+    templates::{Templates, TemplatesError},
+    views::{Message, View},
+    visit::Visit,
+};
+use crate::{
+    clock::Clock,
+    gate::Challenger,
+    login::{Login, LoginError},
+    sealing::Sealer,
+    web::{
+        answer::{self, Answer},
+        form,
+    },
+};
+
+/// Why a page cannot be given.
+#[derive(Debug, thiserror::Error)]
+pub enum PageError {
+    #[error("a form must be sent as application/x-www-form-urlencoded")]
+    FormType,
+    #[error("the form did not arrive")]
+    FormBody(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the form cannot be read")]
+    Form(#[source] form::Malformed),
+    #[error("the login cannot go on")]
+    Login(#[from] LoginError),
+    #[error("the QR code cannot be drawn")]
+    Qr(#[source] QrError),
+}
+
+/// Our pages and everything that they need.
+pub struct Pages {
+    pub(super) templates: Templates,
+    pub(super) assets: Assets,
+    pub(super) login: Login,
+    pub(super) csrf: Csrf,
+    pub(super) challenger: Challenger,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) issuer: String,
+    /// The public origin, without a slash at its end.
+    pub(super) origin: String,
+}
+
+/// What the pages take over from the rest of the gateway.
+pub struct Parts {
+    pub login: Login,
+    pub challenger: Challenger,
+    pub clock: Arc<dyn Clock>,
+    /// What authenticator apps show above a code.
+    pub issuer: String,
+    pub origin: String,
+}
+
+impl Pages {
+    pub fn new(config: &Config, parts: Parts, sealer: &Sealer) -> Result<Self, TemplatesError> {
+        Ok(Self {
+            templates: Templates::new(config)?,
+            assets: Assets::embedded(),
+            csrf: Csrf::new(sealer, Arc::clone(&parts.clock)),
+            login: parts.login,
+            challenger: parts.challenger,
+            clock: parts.clock,
+            issuer: parts.issuer,
+            origin: parts.origin,
+        })
+    }
+
+    /// Answers a request for one of our pages.
+    pub async fn answer(&self, visit: Visit) -> Result<Answer, PageError> {
+        let path = visit.path.clone();
+        let Some(route) = Route::parse(&path) else {
+            return Ok(self.message_page(StatusCode::NOT_FOUND, &visit.request_id));
+        };
+        if !route.allows(&visit.method) {
+            let mut answer = self.message_page(StatusCode::METHOD_NOT_ALLOWED, &visit.request_id);
+            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(route.allowed()));
+            return Ok(answer);
+        }
+        if let Route::Asset(file) = route {
+            return Ok(match self.assets.find(file) {
+                Some(asset) => serve(asset),
+                None => self.message_page(StatusCode::NOT_FOUND, &visit.request_id),
+            });
+        }
+        // Our pages belong into a window of their own: not into a frame, an image or a script of somebody's page.
+        if visit.is_embedded() {
+            return Ok(self.message_page(StatusCode::FORBIDDEN, &visit.request_id));
+        }
+        if visit.method == Method::POST {
+            self.post(route, visit).await
+        } else {
+            self.show(route, &visit).await
+        }
+    }
+
+    async fn show(&self, route: Route<'_>, visit: &Visit) -> Result<Answer, PageError> {
+        match route {
+            Route::Login => Ok(self.show_login(visit)),
+            Route::Code => self.show_second_factor(visit, Factor::Code).await,
+            Route::Recovery => self.show_second_factor(visit, Factor::Recovery).await,
+            Route::Enrol => self.show_enrol(visit).await,
+            Route::RecoveryCodes => self.show_recovery_codes(visit).await,
+            Route::Account => self.show_account(visit).await,
+            Route::Logout => Ok(self.show_logout(visit)),
+            Route::WhoAmI => Ok(self.who_am_i(visit)),
+            Route::Asset(_) => Ok(self.message_page(StatusCode::NOT_FOUND, &visit.request_id)),
+        }
+    }
+
+    async fn post(&self, route: Route<'_>, visit: Visit) -> Result<Answer, PageError> {
+        match route {
+            Route::Login => self.post_login(visit).await,
+            Route::Code => self.post_second_factor(visit, Factor::Code).await,
+            Route::Recovery => self.post_second_factor(visit, Factor::Recovery).await,
+            Route::Enrol => self.post_enrol(visit).await,
+            Route::RecoveryCodes => self.post_recovery_codes(visit).await,
+            Route::Logout => self.post_logout(visit).await,
+            Route::Account | Route::WhoAmI | Route::Asset(_) => {
+                Ok(self.message_page(StatusCode::METHOD_NOT_ALLOWED, &visit.request_id))
+            }
+        }
+    }
+
+    /// A page for a person that says what a status means and what to do.
+    pub fn message_page(&self, status: StatusCode, request_id: &str) -> Answer {
+        let message = Message::for_status(status.as_u16(), Some(request_id));
+        answer::html(status, self.templates.render(&View::Message(message)))
+    }
+}
+
+fn serve(asset: &Asset) -> Answer {
+    let mut answer = answer::empty(StatusCode::OK);
+    *answer.body_mut() = bytes::Bytes::from_static(asset.body);
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(assets::CACHE_CONTROL));
+    answer
+}

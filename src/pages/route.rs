@@ -1,0 +1,67 @@
+//! Our own URLs: which page a path means, and what may be done with it.
+
+use http::Method;
+
+use super::assets;
+
+/// A page or resource of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route<'a> {
+    Login,
+    Code,
+    Recovery,
+    Enrol,
+    RecoveryCodes,
+    Account,
+    Logout,
+    WhoAmI,
+    Asset(&'a str),
+}
+
+impl<'a> Route<'a> {
+    /// `None` for any other path, one that merely resembles ours included.
+    pub fn parse(path: &'a str) -> Option<Self> {
+        if let Some(file) = path.strip_prefix(assets::PREFIX) {
+            return Some(Self::Asset(file));
+        }
+        Some(match path.strip_prefix("/.portcullis/")? {
+            "login" => Self::Login,
+            "code" => Self::Code,
+            "recovery" => Self::Recovery,
+            "enrol" => Self::Enrol,
+            "recovery-codes" => Self::RecoveryCodes,
+            "account" => Self::Account,
+            "logout" => Self::Logout,
+            "whoami" => Self::WhoAmI,
+            _ => return None,
+        })
+    }
+
+    /// The methods that it answers to, as `Allow` lists them.
+    pub(super) fn allowed(self) -> &'static str {
+        match self {
+            Self::Login | Self::Code | Self::Recovery | Self::Enrol | Self::RecoveryCodes | Self::Logout => {
+                "GET, HEAD, POST"
+            }
+            Self::Account | Self::WhoAmI | Self::Asset(_) => "GET, HEAD",
+        }
+    }
+
+    pub(super) fn allows(self, method: &Method) -> bool {
+        self.allowed().split(", ").any(|allowed| allowed == method.as_str())
+    }
+
+    /// Whether the session matters to it.
+    pub fn wants_session(self) -> bool {
+        !matches!(self, Self::Asset(_))
+    }
+}
+
+/// Where the pages are, for redirects.
+pub(super) mod paths {
+    pub(in crate::pages) const LOGIN: &str = "/.portcullis/login";
+    pub(in crate::pages) const CODE: &str = "/.portcullis/code";
+    pub(in crate::pages) const ENROL: &str = "/.portcullis/enrol";
+    pub(in crate::pages) const RECOVERY_CODES: &str = "/.portcullis/recovery-codes";
+    pub(in crate::pages) const ACCOUNT: &str = "/.portcullis/account";
+}

@@ -1,0 +1,261 @@
+//! The pages of a login: e-mail and password, code, recovery code.
+
+use http::{HeaderValue, StatusCode, header};
+use secrecy::SecretString;
+
+use super::{
+    PageError, Pages,
+    csrf::Verdict,
+    route::paths,
+    texts,
+    views::{Code, Login, Recovery, View},
+    visit::{Visit, clear_cookie, set_cookie},
+};
+use crate::{
+    login::{CodeOutcome, NewLogin, PasswordOutcome, Step},
+    secret::Token,
+    users::CanonicalName,
+    web::{
+        answer::{self, Answer},
+        cookies,
+        return_to::ReturnTo,
+    },
+};
+
+/// Which of the two second-factor pages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Factor {
+    Code,
+    Recovery,
+}
+
+impl Pages {
+    pub(super) fn show_login(&self, visit: &Visit) -> Answer {
+        let return_to = visit.return_to();
+        if visit.session.is_some() && !visit.is_again() {
+            return answer::redirect(StatusCode::FOUND, return_to.as_str());
+        }
+        let notice = if visit.has_flag("expired") {
+            Some(texts::LOGIN_TIMED_OUT)
+        } else {
+            visit.is_again().then_some(texts::SIGN_IN_AGAIN)
+        };
+        self.login_page(visit, &return_to, LoginPage { notice, ..LoginPage::default() })
+    }
+
+    pub(super) async fn post_login(&self, mut visit: Visit) -> Result<Answer, PageError> {
+        let form = visit.form().await?;
+        let return_to = ReturnTo::parse(form.value("rd"));
+        let email = form.value("email");
+        let page = |status, error| LoginPage { status, email, error: Some(error), notice: None };
+        // Another tab was faster: there is nothing left to do, and no password to check.
+        if let Some(live) = &visit.session
+            && CanonicalName::parse(email).is_some_and(|name| name.as_str() == live.session.name)
+            && !visit.is_again()
+        {
+            return Ok(answer::see_other(return_to.as_str()));
+        }
+        if !self.is_own_form(&visit, form.value("csrf")) {
+            let page = page(StatusCode::FORBIDDEN, texts::FORM_OUT_OF_DATE);
+            return Ok(self.login_page(&visit, &return_to, page));
+        }
+        let previous = visit.login_token().map(|token| token.hash());
+        let password = SecretString::from(form.value("password").to_owned());
+        match self.login.password(email, password, previous.as_ref(), &visit.source()).await? {
+            PasswordOutcome::Refused => {
+                let page = page(StatusCode::UNAUTHORIZED, texts::WRONG_CREDENTIALS);
+                let mut answer = self.login_page(&visit, &return_to, page);
+                answer.headers_mut().insert(header::WWW_AUTHENTICATE, self.challenger.authenticate());
+                Ok(answer)
+            }
+            PasswordOutcome::Throttled { retry_after } => {
+                let text = texts::throttled(minutes(retry_after));
+                let page = LoginPage { error: Some(&text), ..page(StatusCode::TOO_MANY_REQUESTS, "") };
+                let mut answer = self.login_page(&visit, &return_to, page);
+                answer::retry_after(&mut answer, retry_after.as_secs().max(1));
+                Ok(answer)
+            }
+            PasswordOutcome::Continue { token, step } => {
+                let mut answer = answer::see_other(&return_to.append_to(page_of(step)));
+                set_cookie(&mut answer, cookies::LOGIN, &token);
+                Ok(answer)
+            }
+        }
+    }
+
+    pub(super) async fn show_second_factor(
+        &self,
+        visit: &Visit,
+        factor: Factor,
+    ) -> Result<Answer, PageError> {
+        let Some(token) = visit.login_token() else { return Ok(start_over(visit)) };
+        match self.login.progress(&token.hash()).await? {
+            Some((pending, user)) if pending.step == Step::Code => {
+                Ok(self.factor_page(&token, &visit.return_to(), FactorPage::new(factor, &user.email)))
+            }
+            Some((pending, _)) => {
+                let path = visit.return_to().append_to(page_of(pending.step));
+                Ok(answer::redirect(StatusCode::FOUND, &path))
+            }
+            None => Ok(start_over(visit)),
+        }
+    }
+
+    pub(super) async fn post_second_factor(
+        &self,
+        mut visit: Visit,
+        factor: Factor,
+    ) -> Result<Answer, PageError> {
+        let form = visit.form().await?;
+        let Some(token) = visit.login_token() else { return Ok(start_over(&visit)) };
+        let id = token.hash();
+        let Some((_, user)) = self.login.progress(&id).await? else { return Ok(start_over(&visit)) };
+        let return_to = visit.return_to();
+        let mut page = FactorPage::new(factor, &user.email);
+        if !self.is_own_form(&visit, form.value("csrf")) {
+            page.status = StatusCode::FORBIDDEN;
+            page.error = Some(texts::FORM_OUT_OF_DATE);
+            return Ok(self.factor_page(&token, &return_to, page));
+        }
+        let source = visit.source();
+        let outcome = match factor {
+            Factor::Code => self.login.code(&id, form.value("code"), &source).await?,
+            Factor::Recovery => self.login.recovery(&id, form.value("recovery_code"), &source).await?,
+        };
+        page.status = StatusCode::UNAUTHORIZED;
+        page.error = Some(match outcome {
+            CodeOutcome::Finished(login) => return Ok(finished(&login, &return_to)),
+            CodeOutcome::Over => return Ok(start_over(&visit)),
+            CodeOutcome::Throttled { retry_after } => {
+                let text = texts::throttled(minutes(retry_after));
+                page.status = StatusCode::TOO_MANY_REQUESTS;
+                page.error = Some(&text);
+                let mut answer = self.factor_page(&token, &return_to, page);
+                answer::retry_after(&mut answer, retry_after.as_secs().max(1));
+                return Ok(answer);
+            }
+            CodeOutcome::AlreadyUsed => texts::CODE_ALREADY_USED,
+            CodeOutcome::Off => texts::DEVICES_OFF,
+            CodeOutcome::Refused if factor == Factor::Code => texts::WRONG_CODE,
+            CodeOutcome::Refused => texts::WRONG_RECOVERY_CODE,
+        });
+        Ok(self.factor_page(&token, &return_to, page))
+    }
+
+    /// Whether a posted form was shown in this browser: by its token, or, when another tab has gone on since, by the
+    /// token being ours and the browser's own word that one of our pages sent it.
+    pub(super) fn is_own_form(&self, visit: &Visit, token: &str) -> bool {
+        let holder = visit.login_token().map(|token| token.hash());
+        match self.csrf.check(token, holder.as_ref()) {
+            Verdict::Bound => true,
+            Verdict::Elsewhere => visit.is_same_origin(&self.origin),
+            Verdict::Invalid => false,
+        }
+    }
+
+    fn login_page(&self, visit: &Visit, return_to: &ReturnTo, page: LoginPage<'_>) -> Answer {
+        let (browser, is_new) = match visit.login_token() {
+            Some(token) => (token, false),
+            None => (Token::generate(&*self.login.random), true),
+        };
+        let csrf = self.csrf.token(&browser.hash());
+        let view = View::Login(Login {
+            email: page.email,
+            error: page.error,
+            notice: page.notice,
+            csrf: &csrf,
+            again: visit.is_again(),
+            rd: Some(return_to.as_str()).filter(|&path| path != "/"),
+        });
+        let mut answer = answer::html(page.status, self.templates.render(&view));
+        if is_new {
+            set_cookie(&mut answer, cookies::LOGIN, &browser);
+        }
+        answer
+    }
+
+    fn factor_page(&self, token: &Token, return_to: &ReturnTo, page: FactorPage<'_>) -> Answer {
+        let csrf = self.csrf.token(&token.hash());
+        let rd = Some(return_to.as_str()).filter(|&path| path != "/");
+        let FactorPage { factor, status, email, error } = page;
+        let view = match factor {
+            Factor::Code => View::Code(Code { email, error, csrf: &csrf, rd }),
+            Factor::Recovery => View::Recovery(Recovery { email, error, csrf: &csrf, rd }),
+        };
+        let mut answer = answer::html(status, self.templates.render(&view));
+        if status == StatusCode::UNAUTHORIZED {
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, self.challenger.authenticate());
+        }
+        answer
+    }
+}
+
+/// For a page of a login that is not in progress: on to the portal if it was finished elsewhere, or to its start.
+pub(super) fn start_over(visit: &Visit) -> Answer {
+    let return_to = visit.return_to();
+    if visit.session.is_some() {
+        return answer::see_other(return_to.as_str());
+    }
+    let path = return_to.append_to(paths::LOGIN);
+    if visit.login_token().is_none() {
+        return answer::see_other(&path);
+    }
+    let join = if path.contains('?') { '&' } else { '?' };
+    answer::see_other(&format!("{path}{join}expired=1"))
+}
+
+/// Hands the session to the browser and sends it on: to unseen recovery codes first, then to the page asked for.
+pub(super) fn finished(login: &NewLogin, return_to: &ReturnTo) -> Answer {
+    let path = if login.unseen_codes {
+        return_to.append_to(paths::RECOVERY_CODES)
+    } else {
+        return_to.as_str().to_owned()
+    };
+    let mut answer = answer::see_other(&path);
+    set_cookie(&mut answer, cookies::SESSION, &login.token);
+    clear_cookie(&mut answer, cookies::LOGIN);
+    // The browser may have kept a page of somebody who used it before.
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// The page on which a login goes on.
+pub(super) fn page_of(step: Step) -> &'static str {
+    match step {
+        Step::Code => paths::CODE,
+        Step::Enrol | Step::AddDevice => paths::ENROL,
+    }
+}
+
+/// Whole minutes, rounded up.
+pub(super) fn minutes(wait: std::time::Duration) -> u32 {
+    u32::try_from(wait.as_secs().div_ceil(60)).unwrap_or(u32::MAX)
+}
+
+#[derive(Clone, Copy)]
+struct LoginPage<'a> {
+    status: StatusCode,
+    email: &'a str,
+    error: Option<&'a str>,
+    notice: Option<&'a str>,
+}
+
+impl Default for LoginPage<'_> {
+    fn default() -> Self {
+        Self { status: StatusCode::OK, email: "", error: None, notice: None }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct FactorPage<'a> {
+    factor: Factor,
+    status: StatusCode,
+    email: &'a str,
+    error: Option<&'a str>,
+}
+
+impl<'a> FactorPage<'a> {
+    fn new(factor: Factor, email: &'a str) -> Self {
+        Self { factor, status: StatusCode::OK, email, error: None }
+    }
+}

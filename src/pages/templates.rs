@@ -1,0 +1,135 @@
+//! Turns views into HTML. All templates are built in and compiled at start; every value is escaped, and a value that
+//! a template names but no view has is an error instead of a gap.
+
+use minijinja::{Environment, UndefinedBehavior, Value, context, value::Serde};
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde::Serialize;
+use url::Url;
+
+use super::{
+    Config,
+    assets::Assets,
+    views::{DEVICE_NAME_LIMIT, View},
+};
+use crate::errors::Chain;
+
+/// Names and texts of the built-in templates. The ending `.html` is what switches escaping on.
+pub(super) const SOURCES: [(&str, &str); 10] = [
+    ("base.html", include_str!("templates/base.html")),
+    ("parts.html", include_str!("templates/parts.html")),
+    ("login.html", include_str!("templates/login.html")),
+    ("code.html", include_str!("templates/code.html")),
+    ("recovery.html", include_str!("templates/recovery.html")),
+    ("enrol.html", include_str!("templates/enrol.html")),
+    ("recovery_codes.html", include_str!("templates/recovery_codes.html")),
+    ("account.html", include_str!("templates/account.html")),
+    ("signed_out.html", include_str!("templates/signed_out.html")),
+    ("message.html", include_str!("templates/message.html")),
+];
+
+/// Stands in for a page that could not be rendered; says nothing of why.
+const BROKEN: &str = r#"<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Error: Something went wrong</title></head>
+<body><main><h1>Something went wrong</h1><p>The fault is on our side, not yours. Please try again in a minute.</p></main></body></html>
+"#;
+
+/// Why the pages cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplatesError {
+    #[error("the template {name} cannot be read")]
+    Template {
+        name: &'static str,
+        #[source]
+        source: minijinja::Error,
+    },
+    #[error("the support contact is no URL")]
+    SupportUrl(#[source] url::ParseError),
+    #[error("the support contact must begin with mailto:, tel: or https:, not {scheme}:")]
+    SupportScheme { scheme: String },
+}
+
+/// Every page of ours, ready to render.
+#[derive(Debug)]
+pub struct Templates {
+    environment: Environment<'static>,
+}
+
+impl Templates {
+    pub fn new(config: &Config) -> Result<Self, TemplatesError> {
+        let support = config.support.as_deref().map(Support::parse).transpose()?;
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        // With it on, a template error would carry the values of the page into the log, seeds and codes too.
+        environment.set_debug(false);
+        environment.add_global(
+            "portal",
+            context! { name => config.portal_name.as_str(), support => Serde(support) },
+        );
+        environment.add_global("assets", Value::from(Serde(Assets::embedded().urls())));
+        environment.add_global("device_name_limit", DEVICE_NAME_LIMIT);
+        for (name, source) in SOURCES {
+            environment
+                .add_template(name, source)
+                .map_err(|source| TemplatesError::Template { name, source })?;
+        }
+        Ok(Self { environment })
+    }
+
+    /// The page as HTML. Should a template fail, the fault is logged and the reader sees a plain error page.
+    pub fn render(&self, view: &View<'_>) -> String {
+        let name = view.template();
+        let context =
+            context! { page => Serde(view), failed => view.failed(), rd_query => rd_query(view.rd()) };
+        match self.environment.get_template(name).and_then(|template| template.render(context)) {
+            Ok(html) => html,
+            Err(error) => {
+                tracing::error!(page = name, error = %Chain(&error), "a page could not be rendered");
+                BROKEN.to_owned()
+            }
+        }
+    }
+}
+
+/// Where users find help, as a link that can do no harm.
+#[derive(Serialize)]
+struct Support {
+    href: String,
+    label: String,
+}
+
+impl Support {
+    fn parse(text: &str) -> Result<Self, TemplatesError> {
+        let url = Url::parse(text).map_err(TemplatesError::SupportUrl)?;
+        let label = match url.scheme() {
+            "mailto" | "tel" => percent_decode_str(url.path()).decode_utf8_lossy().into_owned(),
+            "https" => format!("{}{}", url.host_str().unwrap_or_default(), url.path().trim_end_matches('/')),
+            scheme => return Err(TemplatesError::SupportScheme { scheme: scheme.to_owned() }),
+        };
+        Ok(Self { href: url.into(), label })
+    }
+}
+
+/// `?rd=…`, or nothing when there is no page to return to.
+fn rd_query(rd: Option<&str>) -> String {
+    rd.map(|rd| format!("?rd={}", utf8_percent_encode(rd, NON_ALPHANUMERIC))).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pages::views::Login;
+
+    #[test]
+    fn a_template_that_fails_shows_a_plain_page_and_keeps_the_values_to_itself() {
+        let config = Config { portal_name: "Portal".into(), support: None };
+        let mut templates = Templates::new(&config).unwrap();
+        templates.environment.add_template("login.html", "{{ page.email }}{{ page.absent }}").unwrap();
+        let email = "ada@example.com";
+        let view = View::Login(Login { email, error: None, notice: None, csrf: "c", again: false, rd: None });
+        assert_eq!(templates.render(&view), BROKEN);
+
+        let template = templates.environment.get_template("login.html").unwrap();
+        let error = template.render(context! { page => Serde(&view) }).unwrap_err();
+        assert!(!format!("{error:#} {error:?} {}", Chain(&error)).contains(email));
+    }
+}

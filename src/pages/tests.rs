@@ -1,0 +1,405 @@
+//! Every page with sample and with hostile values, and what no template may contain.
+//!
+//! The samples also go to `target/pages-preview/`, to be looked at in a browser.
+
+use std::{fs, path::Path};
+
+use super::{
+    Config,
+    assets::Assets,
+    qr::QrSvg,
+    templates::{SOURCES, Templates, TemplatesError},
+    texts,
+    views::{
+        Account, Action, Code, DeviceRow, Enrol, EnrolErrors, Invite, Login, Message, Recovery,
+        RecoveryCodes, SessionRow, View,
+    },
+};
+
+const HOSTILE: &str = r#""><svg/onload=1>' data-left=""#;
+const URI: &str = "otpauth://totp/IoT%20Connectivity:ada.lovelace@example.com?secret=JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP&issuer=IoT%20Connectivity&algorithm=SHA1&digits=6&period=30";
+
+fn templates(portal_name: &str, support: Option<&str>) -> Templates {
+    let config = Config { portal_name: portal_name.to_owned(), support: support.map(str::to_owned) };
+    Templates::new(&config).unwrap()
+}
+
+/// One value in every place of text.
+struct Filling {
+    text: String,
+    qr: QrSvg,
+    list: Vec<String>,
+    devices: Vec<DeviceRow>,
+    sessions: Vec<SessionRow>,
+}
+
+impl Filling {
+    fn new(text: &str) -> Self {
+        let row =
+            |current| SessionRow { when: text.into(), where_: text.into(), agent: text.into(), current };
+        Self {
+            text: text.to_owned(),
+            qr: QrSvg::draw(text, text).unwrap(),
+            list: vec![text.to_owned(); 3],
+            devices: vec![DeviceRow { name: text.into(), added: text.into(), last_used: Some(text.into()) }],
+            sessions: vec![row(true), row(false)],
+        }
+    }
+
+    fn views(&self) -> Vec<View<'_>> {
+        let text = self.text.as_str();
+        let some = Some(text);
+        vec![
+            View::Login(Login { email: text, error: some, notice: some, csrf: text, again: true, rd: some }),
+            View::Code(Code { email: text, error: some, csrf: text, rd: some }),
+            View::Recovery(Recovery { email: text, error: some, csrf: text, rd: some }),
+            View::Enrol(Enrol {
+                account: text,
+                issuer: text,
+                qr_svg: &self.qr,
+                key_groups: &self.list,
+                otpauth_uri: text,
+                errors: EnrolErrors { code: some, device_name: some, form: some },
+                csrf: text,
+                rd: some,
+                device_name: text,
+                invite: Some(Invite { date: text.into(), days_left: 3 }),
+            }),
+            View::RecoveryCodes(RecoveryCodes { codes: &self.list, error: some, csrf: text, rd: some }),
+            View::Account(Account {
+                email: text,
+                signed_in_since: text,
+                devices: &self.devices,
+                recovery_left: 2,
+                sessions: &self.sessions,
+                csrf: text,
+            }),
+            View::SignedOut,
+            View::Message(Message {
+                title: text,
+                text: text.into(),
+                status: 500,
+                request_id: some,
+                retry: true,
+                action: Some(Action { label: text, path: text }),
+            }),
+        ]
+    }
+}
+
+fn enrol<'a>(qr: &'a QrSvg, groups: &'a [String]) -> Enrol<'a> {
+    Enrol {
+        account: "ada.lovelace@example.com",
+        issuer: "IoT Connectivity",
+        qr_svg: qr,
+        key_groups: groups,
+        otpauth_uri: URI,
+        errors: EnrolErrors::default(),
+        csrf: "csrf",
+        rd: Some("/sims?page=2"),
+        device_name: "",
+        invite: None,
+    }
+}
+
+fn key_groups() -> Vec<String> {
+    ["JBSW", "Y3DP", "EHPK", "3PXP"].repeat(2).into_iter().map(str::to_owned).collect()
+}
+
+/// The lines of `html` that hold `needle`.
+fn lines<'a>(html: &'a str, needle: &str) -> Vec<&'a str> {
+    html.lines().filter(|line| line.contains(needle)).collect()
+}
+
+#[test]
+fn hostile_text_stays_text_in_every_field() {
+    let filling = Filling::new(HOSTILE);
+    for view in filling.views() {
+        let html = templates(HOSTILE, Some("mailto:help@example.com")).render(&view);
+        assert!(html.contains("&quot;&gt;&lt;svg"), "{}: nothing was escaped", view.template());
+        assert!(!html.contains("<svg/onload"), "{}", view.template());
+        assert!(!html.contains(r#"data-left=""#), "{}: an attribute was left early", view.template());
+    }
+}
+
+#[test]
+fn no_value_of_a_view_goes_missing() {
+    // A marker in each place: if a template forgot a field, its count would be lower.
+    let marked = Filling::new("marker");
+    let templates = templates("Portal", None);
+    let counts: Vec<_> =
+        marked.views().iter().map(|view| templates.render(view).matches("marker").count()).collect();
+    for (view, count) in marked.views().iter().zip(counts) {
+        let fewest = match view {
+            View::Code(_) | View::Recovery(_) => 4,
+            View::Enrol(_) => 14,
+            View::Account(_) => 12,
+            View::SignedOut => 0,
+            View::Login(_) | View::RecoveryCodes(_) | View::Message(_) => 5,
+        };
+        assert!(count >= fewest, "{} holds {count} markers, not {fewest}", view.template());
+    }
+}
+
+#[test]
+fn only_an_otpauth_uri_becomes_the_link_for_the_same_phone() {
+    let (qr, groups) = (QrSvg::draw("x", "QR code").unwrap(), key_groups());
+    let templates = templates("Portal", None);
+    let good = templates.render(&View::Enrol(enrol(&qr, &groups)));
+    assert!(
+        good.contains(r#"href="otpauth:&#x2f;&#x2f;totp&#x2f;"#),
+        "{:?}",
+        lines(&good, "Open the authenticator app")
+    );
+    for bad in ["javascript:alert(1)", "https://evil.example/", " otpauth://totp/x", "otpauth:x", ""] {
+        let html = templates.render(&View::Enrol(Enrol { otpauth_uri: bad, ..enrol(&qr, &groups) }));
+        assert!(!html.contains("Open the authenticator app"), "{bad}");
+    }
+}
+
+#[test]
+fn only_mail_phone_and_https_are_support_contacts() {
+    for (support, label) in [
+        ("mailto:help@example.com", "help@example.com"),
+        ("mailto:help%2Bsims@example.com?subject=Login", "help+sims@example.com"),
+        ("tel:+43-1-2345", "+43-1-2345"),
+        ("https://help.example.com/sims/", "help.example.com/sims"),
+    ] {
+        let html = templates("Portal", Some(support)).render(&View::SignedOut);
+        let link = lines(&html, "Need help?").concat().replace("&#x2f;", "/");
+        assert!(link.contains(&format!("href=\"{support}\">{label}</a>")), "{link}");
+    }
+    for bad in ["javascript:alert(1)", "http://help.example.com/", "data:text/html,x", "ftp://example.com/"] {
+        let config = Config { portal_name: "Portal".into(), support: Some(bad.into()) };
+        assert!(matches!(Templates::new(&config), Err(TemplatesError::SupportScheme { .. })), "{bad}");
+    }
+    let config = Config { portal_name: "Portal".into(), support: Some("help@example.com".into()) };
+    assert!(matches!(Templates::new(&config), Err(TemplatesError::SupportUrl(_))));
+}
+
+#[test]
+fn every_page_says_where_to_find_help() {
+    let filling = Filling::new("x");
+    for view in filling.views() {
+        assert!(templates("Portal", None).render(&view).contains("Need help? Ask the people"));
+        assert!(templates("Portal", Some("tel:112")).render(&view).contains(r#"href="tel:112""#));
+    }
+}
+
+#[test]
+fn a_message_leads_nowhere_but_this_site() {
+    for (path, expected) in [
+        ("/sims", "&#x2f;sims"),
+        ("//evil.example", "&#x2f;"),
+        ("/\\evil.example", "&#x2f;"),
+        ("/\t/evil.example", "&#x2f;"),
+        ("https://evil.example", "&#x2f;"),
+        ("javascript:alert(1)", "&#x2f;"),
+        ("", "&#x2f;"),
+    ] {
+        let action = Some(Action { label: "Onwards", path });
+        let html = templates("Portal", None)
+            .render(&View::Message(Message { action, ..Message::for_status(404, None) }));
+        assert!(html.contains(&format!(r#"href="{expected}">Onwards"#)), "{:?}", lines(&html, "Onwards"));
+    }
+}
+
+#[test]
+fn the_page_asked_for_is_carried_along_encoded() {
+    let code = |rd| View::Code(Code { email: "a@example.com", error: None, csrf: "c", rd });
+    let html = templates("Portal", None).render(&code(Some("/sims?page=2&x=\"é")));
+    let query = "?rd=%2Fsims%3Fpage%3D2%26x%3D%22%C3%A9\"";
+    for path in ["code", "recovery", "login"] {
+        assert!(html.contains(&format!("\"/.portcullis/{path}{query}")), "{path}");
+    }
+    let html = templates("Portal", None).render(&code(None));
+    assert!(!html.contains("rd="));
+}
+
+#[test]
+fn the_title_says_when_something_is_wrong() {
+    let templates = templates("Portal", None);
+    let login =
+        |error| View::Login(Login { email: "", error, notice: None, csrf: "c", again: false, rd: None });
+    assert!(templates.render(&login(None)).contains("<title>Sign in – Portal</title>"));
+    let failed = templates.render(&login(Some(texts::WRONG_CREDENTIALS)));
+    assert!(failed.contains("<title>Error: Sign in – Portal</title>"));
+    assert!(failed.contains(r#"id="login-problem" role="alert""#));
+    assert_eq!(failed.matches(r#"aria-invalid="true" aria-describedby="login-problem""#).count(), 2);
+}
+
+#[test]
+fn enrolment_puts_each_error_at_its_field_and_keeps_the_name() {
+    let (qr, groups) = (QrSvg::draw(URI, "QR code").unwrap(), key_groups());
+    let errors = EnrolErrors { code: Some(texts::WRONG_CODE_AT_ENROLMENT), ..EnrolErrors::default() };
+    let html = templates("Portal", None).render(&View::Enrol(Enrol {
+        errors,
+        device_name: "Work phone",
+        ..enrol(&qr, &groups)
+    }));
+    assert!(lines(&html, r#"id="code" name="code""#).concat().contains(r#"aria-describedby="code-problem""#));
+    let name = lines(&html, r#"id="device_name""#).concat();
+    assert!(name.contains(r#"value="Work phone""#) && !name.contains("aria-invalid"));
+}
+
+#[test]
+fn not_now_is_offered_only_with_an_invitation() {
+    let (qr, groups) = (QrSvg::draw(URI, "QR code").unwrap(), key_groups());
+    let page = |days_left: Option<u32>| {
+        let invite = days_left.map(|days_left| Invite { date: "2 March 2026".into(), days_left });
+        templates("Portal", None).render(&View::Enrol(Enrol { invite, ..enrol(&qr, &groups) }))
+    };
+    assert!(!page(None).contains(r#"name="skip""#) && !page(None).contains("Not now"));
+    for (days, words) in [(12, "12 days are left."), (1, "1 day is left."), (0, "today is the last day.")] {
+        assert!(page(Some(days)).contains(r#"<input type="hidden" name="skip" value="1">"#));
+        assert!(page(Some(days)).contains(words), "{days}");
+    }
+}
+
+#[test]
+fn no_template_needs_an_exception_from_a_strict_policy() {
+    for (name, source) in SOURCES {
+        let source = source.to_ascii_lowercase();
+        for banned in ["style=", "<style", "http://", "https://", "javascript:", "data:"] {
+            assert!(!source.contains(banned), "{name} contains {banned}");
+        }
+        for script in source.split("<script").skip(1) {
+            assert!(
+                script.starts_with(" src=\"") && script.contains("></script>"),
+                "{name} has an inline script"
+            );
+        }
+        for (at, _) in source.match_indices(" on") {
+            let word: String = source[at + 1..].chars().take_while(char::is_ascii_alphabetic).collect();
+            assert!(!source[at + 1 + word.len()..].starts_with('='), "{name} has an {word} attribute");
+        }
+    }
+}
+
+#[test]
+fn every_page_has_one_heading_a_language_and_landmarks() {
+    let filling = Filling::new("x");
+    for view in filling.views() {
+        let html = templates("Portal", None).render(&view);
+        for (part, count) in
+            [("<h1", 1), ("<main", 1), ("<header", 1), ("<footer", 1), (r#"<html lang="en">"#, 1)]
+        {
+            assert_eq!(html.matches(part).count(), count, "{}: {part}", view.template());
+        }
+        assert!(html.starts_with("<!doctype html>"), "{}", view.template());
+    }
+}
+
+#[test]
+fn every_post_carries_the_form_token() {
+    let filling = Filling::new("x");
+    for view in filling.views() {
+        let html = templates("Portal", None).render(&view);
+        for form in html.split("<form").skip(1) {
+            let form = form.split("</form>").next().unwrap();
+            assert!(form.contains(r#"method="post" action="/.portcullis/"#), "{}", view.template());
+            assert!(form.contains(r#"<input type="hidden" name="csrf" value="x">"#), "{}", view.template());
+        }
+    }
+}
+
+/// The samples, each with the name of its preview.
+fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'a>)> {
+    let email = "ada.lovelace@example.com";
+    let rd = Some("/sims?page=2");
+    let csrf = "csrf";
+    let login = |email, error, notice| View::Login(Login { email, error, notice, csrf, again: false, rd });
+    let code = |error| View::Code(Code { email, error, csrf, rd });
+    let recovery = |error| View::Recovery(Recovery { email, error, csrf, rd });
+    let invite = || Some(Invite { date: "2 March 2026".into(), days_left: 12 });
+    let account = |devices, sessions, recovery_left| {
+        View::Account(Account {
+            email,
+            signed_in_since: "09:12 today",
+            devices,
+            recovery_left,
+            sessions,
+            csrf,
+        })
+    };
+    let message = |status| View::Message(Message::for_status(status, Some("01J9Z6T4QK8F")));
+    let wrong = EnrolErrors { code: Some(texts::WRONG_CODE_AT_ENROLMENT), ..EnrolErrors::default() };
+    let unnamed = EnrolErrors { device_name: Some(texts::DEVICE_NAME_TAKEN), ..EnrolErrors::default() };
+    let page = || enrol(qr, &filling.groups);
+    vec![
+        ("login", login("", None, None)),
+        ("login-error", login(email, Some(texts::WRONG_CREDENTIALS), None)),
+        ("login-notice", login(email, None, Some(texts::LOGIN_TIMED_OUT))),
+        ("login-again", login("", None, Some(texts::SIGN_IN_AGAIN))),
+        ("code", code(None)),
+        ("code-error", code(Some(texts::CODE_ALREADY_USED))),
+        ("recovery", recovery(None)),
+        ("recovery-error", recovery(Some(texts::WRONG_RECOVERY_CODE))),
+        ("enrol", View::Enrol(page())),
+        ("enrol-error", View::Enrol(Enrol { errors: wrong, device_name: "Work phone", ..page() })),
+        ("enrol-name-error", View::Enrol(Enrol { errors: unnamed, device_name: "Work phone", ..page() })),
+        ("enrol-invite", View::Enrol(Enrol { invite: invite(), ..page() })),
+        (
+            "recovery-codes",
+            View::RecoveryCodes(RecoveryCodes { codes: &filling.codes, error: None, csrf, rd }),
+        ),
+        ("account", account(&filling.devices, &filling.sessions, 8)),
+        ("account-bare", account(&[], &filling.sessions[..1], 2)),
+        ("signed-out", View::SignedOut),
+        ("message-403", message(403)),
+        ("message-404", message(404)),
+        ("message-502", message(502)),
+        ("message-504", message(504)),
+    ]
+}
+
+struct Samples {
+    groups: Vec<String>,
+    codes: Vec<String>,
+    devices: Vec<DeviceRow>,
+    sessions: Vec<SessionRow>,
+}
+
+impl Samples {
+    fn new() -> Self {
+        let device = |name: &str, used: Option<&str>| DeviceRow {
+            name: name.into(),
+            added: "12 January 2026".into(),
+            last_used: used.map(str::to_owned),
+        };
+        let session = |agent: &str, when: &str, current| SessionRow {
+            when: when.into(),
+            where_: "192.0.2.17".into(),
+            agent: agent.into(),
+            current,
+        };
+        Self {
+            groups: key_groups(),
+            codes: (0..10).map(|n| format!("k7q{n}-9fwm-x2ta-c{n}h6")).collect(),
+            devices: vec![device("Work phone", Some("today, 09:12")), device("Tablet at home", None)],
+            sessions: vec![
+                session("Firefox on Linux", "since 09:12 today", true),
+                session("Safari on iPhone", "since yesterday, 17:40", false),
+            ],
+        }
+    }
+}
+
+#[test]
+fn the_samples_render_and_can_be_looked_at() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/pages-preview");
+    fs::create_dir_all(folder.join("assets")).unwrap();
+    let templates = templates("IoT Connectivity", Some("mailto:support@example.com"));
+    let (qr, filling) = (QrSvg::draw(URI, "QR code for your authenticator app").unwrap(), Samples::new());
+    let assets = Assets::embedded();
+    for (name, view) in samples(&qr, &filling) {
+        let html = templates.render(&view);
+        assert!(html.contains("IoT Connectivity</span>"), "{name} is not the page asked for");
+        let html = html.replace("&#x2f;.portcullis&#x2f;assets&#x2f;", "assets/");
+        for url in html.split('"').filter(|part| part.starts_with("assets/")) {
+            let asset = assets.find(&url["assets/".len()..]).unwrap();
+            fs::write(folder.join(url), asset.body).unwrap();
+        }
+        fs::write(folder.join(format!("{name}.html")), html).unwrap();
+    }
+}

@@ -1,0 +1,158 @@
+//! What our pages tell the user: kind, concrete, in simple English, and the same whether or not an account exists.
+//!
+//! Handlers choose among these and write no text of their own. What a page always says stands in its template.
+
+use super::{
+    route::paths,
+    views::{Action, Message},
+};
+
+pub const WRONG_CREDENTIALS: &str = "That e-mail and password do not match. Please check both and try again.";
+
+pub const WRONG_CODE: &str = "That code did not work. Please enter the six digits your app shows now.";
+
+/// Below the QR code, whose secret stays the same.
+pub const WRONG_CODE_AT_ENROLMENT: &str = "That code did not work. Please enter the six digits your app shows now. There is no need to scan again: the QR code is still the same.";
+
+pub const CODE_ALREADY_USED: &str =
+    "That code has been used already. Please wait for your app to show the next one.";
+
+pub const WRONG_RECOVERY_CODE: &str = "That recovery code did not work. Please check it, or use another one from your list: each of them works once.";
+
+/// On the login page, when the time between password and code was too long.
+pub const LOGIN_TIMED_OUT: &str =
+    "Signing in took too long, so we stopped it to keep your account safe. Please sign in again.";
+
+/// On the login page, before somebody who signed in a while ago may add a device.
+pub const SIGN_IN_AGAIN: &str =
+    "You signed in a while ago. Before you can add a device, please sign in once more.";
+
+/// On the login page, when a session has ended.
+pub const SESSION_ENDED: &str =
+    "Your session has ended. Sign in again and you will be back on the page you asked for.";
+
+/// A form token that is missing, old or from another browser.
+pub const FORM_OUT_OF_DATE: &str =
+    "This form was out of date, so nothing has been sent. Please fill it in again.";
+
+pub const DEVICE_NAME_MISSING: &str = "Please give this device a name, for example “Work phone”.";
+
+/// The limit is [`DEVICE_NAME_LIMIT`](super::views::DEVICE_NAME_LIMIT).
+pub const DEVICE_NAME_TOO_LONG: &str = "That name is too long. Please use at most 64 characters.";
+
+pub const DEVICE_NAME_TAKEN: &str =
+    "You already have a device with that name. Please choose another, for example “Work phone 2”.";
+
+pub const STORE_UNAVAILABLE: &str =
+    "We cannot check who is signed in at the moment. Nothing is lost. Please try again in a minute.";
+
+/// Too many wrong codes in a row, by whoever has the password.
+pub const DEVICES_OFF: &str = "Too many wrong codes have been entered for this account, so its devices are switched off. Please ask support to reset them.";
+
+/// Putting the device off, from the mandatory date on.
+pub const MANDATORY_NOW: &str =
+    "A second factor is mandatory now, so this can no longer wait. Please set up your device.";
+
+/// Too many tries; says nothing about whether the account exists.
+pub fn throttled(minutes: u32) -> String {
+    match minutes {
+        0 | 1 => "There have been too many tries. Please wait a minute, then try again.".to_owned(),
+        _ => format!("There have been too many tries. Please wait {minutes} minutes, then try again."),
+    }
+}
+
+impl<'a> Message<'a> {
+    /// Signing out with a form that was not made for this session.
+    pub(super) fn still_signed_in(request_id: &'a str) -> Self {
+        Self {
+            title: "You are still signed in",
+            text:
+                "That form was out of date, so nothing has been sent. You can sign out on your account page."
+                    .into(),
+            status: 403,
+            request_id: Some(request_id),
+            retry: false,
+            action: Some(Action { label: "Go to your account", path: paths::ACCOUNT }),
+        }
+    }
+
+    /// The page for an answer without a page of its own. An unlisted status gets the words of its class.
+    ///
+    /// For a `429` whose end is known, replace `text` by [`throttled`].
+    pub fn for_status(status: u16, request_id: Option<&'a str>) -> Self {
+        let (title, text, retry) = match status {
+            403 => (
+                "You do not have access",
+                "You are signed in, but your account may not open this page. If you need it, please ask support.",
+                false,
+            ),
+            404 => (
+                "Page not found",
+                "There is no page at this address. The link may be old, or a letter may be missing.",
+                false,
+            ),
+            405 => ("That does not work here", "This page cannot be used in that way.", false),
+            429 => (
+                "Please wait a moment",
+                "There have been too many tries. Please wait a few minutes, then try again.",
+                true,
+            ),
+            502 => (
+                "The portal is not answering",
+                "Your sign-in is fine, but the portal behind it cannot be reached. Please try again in a minute.",
+                true,
+            ),
+            503 => ("Please try again in a minute", STORE_UNAVAILABLE, true),
+            504 => (
+                "The portal is too slow",
+                "Your sign-in is fine, but the portal took too long to answer. If you were saving something, check whether it was saved before you try again.",
+                true,
+            ),
+            500..=599 => (
+                "Something went wrong",
+                "The fault is on our side, not yours. Please try again. If it happens again, tell support the reference below.",
+                true,
+            ),
+            _ => (
+                "We could not read that request",
+                "Your browser sent something we do not understand. Please go back and try again.",
+                false,
+            ),
+        };
+        let home = Action { label: "Go to the start page", path: "/" };
+        Self { title, text: text.into(), status, request_id, retry, action: (!retry).then_some(home) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pages::views::DEVICE_NAME_LIMIT;
+
+    #[test]
+    fn waiting_times_read_like_english() {
+        assert!(throttled(0).contains("wait a minute,"));
+        assert!(throttled(1).contains("wait a minute,"));
+        assert!(throttled(15).contains("wait 15 minutes,"));
+    }
+
+    #[test]
+    fn the_name_limit_is_the_one_in_the_text() {
+        assert!(DEVICE_NAME_TOO_LONG.contains(&format!("at most {DEVICE_NAME_LIMIT} characters")));
+    }
+
+    #[test]
+    fn every_status_has_words_and_a_way_on() {
+        for status in [400, 403, 404, 405, 418, 429, 500, 502, 503, 504, 599] {
+            let message = Message::for_status(status, None);
+            assert_eq!(message.status, status);
+            assert!(!message.title.is_empty() && !message.text.is_empty());
+            assert_ne!(message.retry, message.action.is_some(), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_slow_portal_warns_before_something_is_sent_twice() {
+        assert!(Message::for_status(504, None).text.contains("check whether it was saved"));
+    }
+}

@@ -1,0 +1,213 @@
+//! What each page shows, as one typed struct a page.
+//!
+//! Handlers fill these with facts; [`Templates`](super::templates::Templates) turns them into HTML. Text is plain
+//! text here and escaped there. Views carry seeds, codes and form tokens, hence no `Debug`.
+
+use std::borrow::Cow;
+
+use serde::{Serialize, Serializer};
+
+use super::qr::QrSvg;
+
+/// The longest device name, in characters, that the enrolment page lets in.
+pub const DEVICE_NAME_LIMIT: usize = 64;
+
+/// A page and what it shows.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum View<'a> {
+    Login(Login<'a>),
+    Code(Code<'a>),
+    Recovery(Recovery<'a>),
+    Enrol(Enrol<'a>),
+    RecoveryCodes(RecoveryCodes<'a>),
+    Account(Account<'a>),
+    SignedOut,
+    Message(Message<'a>),
+}
+
+/// E-mail and password.
+#[derive(Serialize)]
+pub struct Login<'a> {
+    /// What was typed before, or empty.
+    pub email: &'a str,
+    pub error: Option<&'a str>,
+    /// Why the user is here, when that is no fault of what was typed.
+    pub notice: Option<&'a str>,
+    pub csrf: &'a str,
+    /// Whether somebody who is signed in proves it once more.
+    pub again: bool,
+    /// The page first asked for, as in every view that has it.
+    pub rd: Option<&'a str>,
+}
+
+/// The code of an authenticator app.
+#[derive(Serialize)]
+pub struct Code<'a> {
+    pub email: &'a str,
+    pub error: Option<&'a str>,
+    pub csrf: &'a str,
+    pub rd: Option<&'a str>,
+}
+
+/// A recovery code instead of a device.
+#[derive(Serialize)]
+pub struct Recovery<'a> {
+    pub email: &'a str,
+    pub error: Option<&'a str>,
+    pub csrf: &'a str,
+    pub rd: Option<&'a str>,
+}
+
+/// Binding an authenticator app: scan, code, name, Save.
+#[derive(Serialize)]
+pub struct Enrol<'a> {
+    pub account: &'a str,
+    pub issuer: &'a str,
+    pub qr_svg: &'a QrSvg,
+    /// The base32 key, cut into groups for reading.
+    pub key_groups: &'a [String],
+    /// For an app on the same device. Shown only if it is an `otpauth:` URI.
+    #[serde(serialize_with = "only_otpauth")]
+    pub otpauth_uri: &'a str,
+    pub errors: EnrolErrors<'a>,
+    pub csrf: &'a str,
+    pub rd: Option<&'a str>,
+    /// What was typed before, or a suggestion, or empty.
+    pub device_name: &'a str,
+    /// Present while enrolment may still be put off.
+    pub invite: Option<Invite>,
+}
+
+/// What is wrong, by the place where the page says so.
+#[derive(Default, Serialize)]
+pub struct EnrolErrors<'a> {
+    pub code: Option<&'a str>,
+    pub device_name: Option<&'a str>,
+    /// What belongs to no field, such as a form out of date.
+    pub form: Option<&'a str>,
+}
+
+/// Until when a second factor is a choice.
+#[derive(Serialize)]
+pub struct Invite {
+    /// The first mandatory day, in words.
+    pub date: String,
+    /// Zero on the last day.
+    pub days_left: u32,
+}
+
+/// The codes, shown this once.
+#[derive(Serialize)]
+pub struct RecoveryCodes<'a> {
+    pub codes: &'a [String],
+    pub error: Option<&'a str>,
+    pub csrf: &'a str,
+    pub rd: Option<&'a str>,
+}
+
+/// A user's own devices, recovery codes and sessions. Times are in words.
+#[derive(Serialize)]
+pub struct Account<'a> {
+    pub email: &'a str,
+    pub signed_in_since: &'a str,
+    pub devices: &'a [DeviceRow],
+    pub recovery_left: u32,
+    pub sessions: &'a [SessionRow],
+    pub csrf: &'a str,
+}
+
+#[derive(Serialize)]
+pub struct DeviceRow {
+    pub name: String,
+    pub added: String,
+    /// `None` until its first login.
+    pub last_used: Option<String>,
+}
+
+#[derive(Serialize)]
+pub struct SessionRow {
+    pub when: String,
+    /// A network address or a place; `where` is a keyword.
+    #[serde(rename = "where")]
+    pub where_: String,
+    /// The browser, in words.
+    pub agent: String,
+    /// Whether it is the session that asks.
+    pub current: bool,
+}
+
+/// Any answer without a page of its own; see [`Message::for_status`].
+#[derive(Serialize)]
+pub struct Message<'a> {
+    pub title: &'a str,
+    pub text: Cow<'a, str>,
+    pub status: u16,
+    /// What support can search the log for.
+    pub request_id: Option<&'a str>,
+    /// Offers to load the same address again.
+    pub retry: bool,
+    pub action: Option<Action<'a>>,
+}
+
+/// A way on from a [`Message`].
+#[derive(Serialize)]
+pub struct Action<'a> {
+    pub label: &'a str,
+    /// A path on this site; anything else becomes the start page.
+    #[serde(serialize_with = "own_path_or_start")]
+    pub path: &'a str,
+}
+
+impl View<'_> {
+    pub(super) fn template(&self) -> &'static str {
+        match self {
+            Self::Login(_) => "login.html",
+            Self::Code(_) => "code.html",
+            Self::Recovery(_) => "recovery.html",
+            Self::Enrol(_) => "enrol.html",
+            Self::RecoveryCodes(_) => "recovery_codes.html",
+            Self::Account(_) => "account.html",
+            Self::SignedOut => "signed_out.html",
+            Self::Message(_) => "message.html",
+        }
+    }
+
+    /// Whether the page's title begins with "Error".
+    pub(super) fn failed(&self) -> bool {
+        match self {
+            Self::Login(page) => page.error.is_some(),
+            Self::Code(page) => page.error.is_some(),
+            Self::Recovery(page) => page.error.is_some(),
+            Self::Enrol(page) => page.errors.code.or(page.errors.device_name).or(page.errors.form).is_some(),
+            Self::RecoveryCodes(page) => page.error.is_some(),
+            Self::Account(_) | Self::SignedOut => false,
+            Self::Message(page) => page.status >= 400,
+        }
+    }
+
+    /// The page first asked for, which links and form actions carry on.
+    pub(super) fn rd(&self) -> Option<&str> {
+        match self {
+            Self::Login(page) => page.rd,
+            Self::Code(page) => page.rd,
+            Self::Recovery(page) => page.rd,
+            Self::Enrol(page) => page.rd,
+            Self::RecoveryCodes(page) => page.rd,
+            Self::Account(_) | Self::SignedOut | Self::Message(_) => None,
+        }
+    }
+}
+
+fn only_otpauth<S: Serializer>(uri: &&str, serializer: S) -> Result<S::Ok, S::Error> {
+    Some(*uri).filter(|uri| uri.starts_with("otpauth://")).serialize(serializer)
+}
+
+fn own_path_or_start<S: Serializer>(path: &&str, serializer: S) -> Result<S::Ok, S::Error> {
+    // Browsers read `//` and `/\` as the start of another host, and drop tabs and line breaks first.
+    let own = path.starts_with('/')
+        && !path.starts_with("//")
+        && !path.contains('\\')
+        && !path.chars().any(char::is_control);
+    serializer.serialize_str(if own { path } else { "/" })
+}

@@ -1,0 +1,134 @@
+//! One request for a page of ours, and what its handler may read of it.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use cookie::{Cookie, SameSite, time};
+use http::{HeaderMap, HeaderValue, Method, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+
+use super::PageError;
+use crate::{
+    login::Source,
+    secret::Token,
+    sessions::{Level, Live},
+    web::{
+        answer::Answer,
+        body::Stream,
+        cookies,
+        form::{self, Form},
+        return_to::ReturnTo,
+    },
+};
+
+/// How long a small form may stand still on its way.
+const FORM_STALL: Duration = Duration::from_secs(10);
+/// What is kept of a browser's name.
+const USER_AGENT_LENGTH: usize = 200;
+
+/// A request for a page of ours.
+pub struct Visit {
+    pub method: Method,
+    pub path: String,
+    pub query: Option<String>,
+    pub headers: HeaderMap,
+    /// Taken by the handler that reads the form.
+    pub body: Option<Incoming>,
+    pub client_ip: IpAddr,
+    pub request_id: String,
+    /// The session that the browser holds, whatever its level.
+    pub session: Option<Arc<Live>>,
+}
+
+impl Visit {
+    /// The page first asked for, as the address says.
+    pub(super) fn return_to(&self) -> ReturnTo {
+        self.query
+            .as_deref()
+            .and_then(|query| form::query_value(query, "rd"))
+            .map_or_else(ReturnTo::default, |rd| ReturnTo::parse(&rd))
+    }
+
+    /// Whether the address carries the parameter `name` with the value `1`.
+    pub(super) fn has_flag(&self, name: &str) -> bool {
+        self.query.as_deref().and_then(|query| form::query_value(query, name)).as_deref() == Some("1")
+    }
+
+    /// Whether somebody who is signed in is asked to prove it once more.
+    pub(super) fn is_again(&self) -> bool {
+        self.session.is_some() && self.has_flag("again")
+    }
+
+    /// The token of a login in progress, or of the form that was shown before one.
+    pub(super) fn login_token(&self) -> Option<Token> {
+        cookies::token(&self.headers, cookies::LOGIN)
+    }
+
+    /// The session, when it has proved both factors.
+    pub(super) fn full_session(&self) -> Option<&Arc<Live>> {
+        self.session.as_ref().filter(|live| live.session.level() == Level::Two)
+    }
+
+    /// What is noted about where a step comes from.
+    pub(super) fn source(&self) -> Source {
+        let agent = self.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
+        Source {
+            client_ip: self.client_ip,
+            user_agent: agent.chars().take(USER_AGENT_LENGTH).collect(),
+            request_id: self.request_id.clone(),
+            replaces: self.session.as_ref().map(|live| live.session.id),
+        }
+    }
+
+    /// Whether the browser itself says that the form was sent from a page of `origin`.
+    pub(super) fn is_same_origin(&self, origin: &str) -> bool {
+        match self.headers.get("sec-fetch-site") {
+            Some(site) => site == "same-origin",
+            None => self.headers.get(header::ORIGIN).is_some_and(|value| value == origin),
+        }
+    }
+
+    /// Whether the browser wants to put the answer anywhere but into a window of its own.
+    pub(super) fn is_embedded(&self) -> bool {
+        self.headers
+            .get("sec-fetch-dest")
+            .is_some_and(|dest| !matches!(dest.as_bytes(), b"document" | b"empty"))
+    }
+
+    /// Reads the posted form.
+    pub(super) async fn form(&mut self) -> Result<Form, PageError> {
+        let kind = self.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        let kind = kind.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+        if !kind.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
+            return Err(PageError::FormType);
+        }
+        let Some(body) = self.body.take() else { return Ok(Form::default()) };
+        let body = Limited::new(Stream::new(body, FORM_STALL), form::LARGEST);
+        let bytes = body.collect().await.map_err(PageError::FormBody)?.to_bytes();
+        Form::parse(&bytes).map_err(PageError::Form)
+    }
+}
+
+/// Puts a cookie of ours on an answer.
+pub(super) fn set_cookie(answer: &mut Answer, name: &'static str, token: &Token) {
+    append(answer, base(name, token.expose()));
+}
+
+/// Takes a cookie of ours away.
+pub(super) fn clear_cookie(answer: &mut Answer, name: &'static str) {
+    let mut cookie = base(name, String::new());
+    cookie.set_max_age(time::Duration::ZERO);
+    append(answer, cookie);
+}
+
+fn base(name: &'static str, value: String) -> Cookie<'static> {
+    Cookie::build((name, value)).secure(true).http_only(true).same_site(SameSite::Lax).path("/").build()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "a cookie is made to be set once")]
+fn append(answer: &mut Answer, cookie: Cookie<'static>) {
+    // Names are ours and values base64url.
+    if let Ok(value) = HeaderValue::from_str(&cookie.to_string()) {
+        answer.headers_mut().append(header::SET_COOKIE, value);
+    }
+}

@@ -1,0 +1,238 @@
+//! Forwards a request to the portal and streams the answer back. Decides nothing about who may pass.
+
+mod body;
+mod request;
+mod response;
+mod tunnel;
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    task::{Poll, ready},
+    time::Duration,
+};
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+
+use self::{body::Progress, request::Reserved, tunnel::Tunnel};
+use crate::{
+    gate::Identity,
+    server::{Connection, Interim},
+    upstream::{ConnectError, Lease, Pool},
+    web::{body::Stream, fields, gate::CanonicalRequest},
+};
+
+pub use body::{PortalBody, RequestBody};
+pub use request::{Additions, Origin};
+
+/// Why the portal's answer cannot be given.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    #[error("the portal cannot be reached")]
+    Connect(#[from] ConnectError),
+    #[error("the portal's answer cannot be read")]
+    Answer(#[source] hyper::Error),
+    #[error("the request's body did not arrive")]
+    RequestBody(#[source] hyper::Error),
+    #[error("the portal did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    #[error("the portal switched to a protocol that nobody offered")]
+    Switch,
+}
+
+/// How patient to be while forwarding.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From the end of the request to the head of the answer.
+    pub response: Duration,
+    /// Without progress of a body.
+    pub stall: Duration,
+}
+
+/// One worker's way to the portal.
+#[derive(Debug)]
+pub struct Proxy {
+    pool: Rc<Pool<RequestBody>>,
+    reserved: Reserved,
+    patience: Patience,
+}
+
+/// The portal's answer, or the switch of protocols that a tunnel will follow.
+pub type Forwarded = Response<Option<PortalBody>>;
+
+impl Proxy {
+    pub fn new(pool: Rc<Pool<RequestBody>>, reserved: Reserved, patience: Patience) -> Self {
+        Self { pool, reserved, patience }
+    }
+
+    /// Sends one request to the portal, at most once: a second try happens only when the first cannot have been seen,
+    /// or when repeating is harmless (RFC 9110 §9.2.2).
+    ///
+    /// The [`Identity`] is the proof that the gate was passed.
+    pub async fn forward(
+        &self,
+        mut request: CanonicalRequest<Incoming>,
+        identity: &Identity,
+        additions: &Additions<'_>,
+        connection: &Connection,
+    ) -> Result<Forwarded, ForwardError> {
+        let offered = request.upgrade().cloned();
+        let client = offered.is_some().then(|| request.on_upgrade());
+        let interim = (request.version() == http::Version::HTTP_11).then(|| connection.interim()).flatten();
+        let (mut rebuilt, incoming) = request::rebuild(request, &self.reserved, additions);
+        let mut progress = None;
+        if !http_body::Body::is_end_stream(&incoming) {
+            let progress = progress.insert(Progress::begin());
+            *rebuilt.body_mut() = RequestBody::Stream {
+                stream: Stream::new(incoming, self.patience.stall),
+                identity: Rc::clone(&self.reserved),
+                progress: Rc::clone(progress),
+            };
+        }
+        let (answer, lease) = self.send(rebuilt, interim.as_ref(), progress.as_deref()).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let (parts, incoming) = answer.into_parts();
+            let body = PortalBody::new(Stream::new(incoming, self.patience.stall), lease, progress);
+            return Ok(response::rebuild(parts, body).map(Some));
+        }
+        let Some((client, offered)) = client.zip(offered) else { return Err(ForwardError::Switch) };
+        switch(answer, client, &offered, identity.ended(), connection.drain())
+    }
+
+    async fn send(
+        &self,
+        mut request: Box<Request<RequestBody>>,
+        interim: Option<&Interim>,
+        progress: Option<&Progress>,
+    ) -> Result<(Response<Incoming>, Lease<RequestBody>), ForwardError> {
+        let mut lease = match self.pool.idle() {
+            Some(lease) => lease,
+            None => Box::pin(self.pool.lease(false)).await?,
+        };
+        let repeatable =
+            matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && is_empty(&request);
+        let copy = (lease.reused && repeatable).then(|| Box::new(request::copy_of_head(&request)));
+        if let Some(interim) = interim.cloned() {
+            pass_interim_on(&mut request, interim);
+        }
+        let answer = lease.sender.try_send_request(*request);
+        match within(self.patience.response, &mut lease.timer, progress, answer).await? {
+            Ok(answer) => Ok((answer, lease)),
+            Err(failed) if lease.reused => {
+                drop(lease);
+                Box::pin(self.send_again(failed, copy, interim, progress)).await
+            }
+            Err(failed) => Err(classify(failed.into_error())),
+        }
+    }
+
+    /// Sends a request once more, on a new connection: one that died while idle, this one cannot have.
+    async fn send_again(
+        &self,
+        mut failed: TrySendError<Request<RequestBody>>,
+        copy: Option<Box<Request<RequestBody>>>,
+        interim: Option<&Interim>,
+        progress: Option<&Progress>,
+    ) -> Result<(Response<Incoming>, Lease<RequestBody>), ForwardError> {
+        let unsent = failed.take_message();
+        let error = failed.into_error();
+        let Some(mut request) =
+            unsent.or_else(|| copy.filter(|_| is_lost_connection(&error)).map(|copy| *copy))
+        else {
+            return Err(classify(error));
+        };
+        let mut lease = self.pool.lease(true).await?;
+        if let Some(interim) = interim.cloned() {
+            pass_interim_on(&mut request, interim);
+        }
+        let answer = lease.sender.try_send_request(request);
+        match within(self.patience.response, &mut lease.timer, progress, answer).await? {
+            Ok(answer) => Ok((answer, lease)),
+            Err(failed) => Err(classify(failed.into_error())),
+        }
+    }
+}
+
+/// Waits for the head of the answer; the time counts from the last part of the request that went out.
+async fn within<T>(
+    patience: Duration,
+    timer: &mut Pin<Box<Sleep>>,
+    progress: Option<&Progress>,
+    answer: impl Future<Output = T>,
+) -> Result<T, ForwardError> {
+    let mut answer = std::pin::pin!(answer);
+    let started = Instant::now();
+    poll_fn(|cx| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            return Poll::Ready(Ok(answer));
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            let deadline = progress.map_or(started, |progress| progress.last().max(started)) + patience;
+            if Instant::now() >= deadline {
+                return Poll::Ready(Err(ForwardError::Timeout(patience)));
+            }
+            timer.as_mut().reset(deadline);
+        }
+    })
+    .await
+}
+
+fn is_empty(request: &Request<RequestBody>) -> bool {
+    matches!(request.body(), RequestBody::Empty)
+}
+
+fn is_lost_connection(error: &hyper::Error) -> bool {
+    use std::error::Error as _;
+    let reset = error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).is_some_and(|io| {
+        matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
+    });
+    reset || error.is_incomplete_message() || error.is_closed() || error.is_canceled()
+}
+
+fn classify(error: hyper::Error) -> ForwardError {
+    if error.is_user() { ForwardError::RequestBody(error) } else { ForwardError::Answer(error) }
+}
+
+/// Forwards 103 and its like ahead of the answer. 100 was given by us already, 101 is an answer of its own.
+fn pass_interim_on(request: &mut Request<RequestBody>, interim: Interim) {
+    hyper::ext::on_informational(request, move |early| {
+        if early.status() != StatusCode::CONTINUE && early.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let mut headers: HeaderMap = early.headers().clone();
+            fields::remove_hop_by_hop(&mut headers);
+            headers.remove(header::SET_COOKIE);
+            headers.remove(header::CONTENT_LENGTH);
+            interim.send(early.status(), &headers);
+        }
+    });
+}
+
+/// Follows the portal to the protocol that was offered; to another one it would be raw bytes that nobody agreed on.
+fn switch(
+    mut answer: Response<Incoming>,
+    client: OnUpgrade,
+    offered: &http::HeaderValue,
+    ended: CancellationToken,
+    drain: &CancellationToken,
+) -> Result<Forwarded, ForwardError> {
+    let agreed = answer
+        .headers()
+        .get(header::UPGRADE)
+        .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(offered.as_bytes()));
+    if !agreed {
+        return Err(ForwardError::Switch);
+    }
+    let portal = hyper::upgrade::on(&mut answer);
+    let tunnel = Tunnel { client, portal, ended, drain: drain.clone() };
+    tokio::task::spawn_local(async move {
+        if let Err(error) = tunnel.run().await {
+            tracing::debug!(%error, "a tunnel broke");
+        }
+    });
+    let (parts, _) = answer.into_parts();
+    Ok(Response::from_parts(response::rebuild_switch(parts, offered.clone()), None))
+}

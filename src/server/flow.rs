@@ -1,0 +1,96 @@
+//! One answer of HTTP/2 on its way to a client that may stop taking it while the rest of its connection goes on.
+//!
+//! A flow-control window that stays shut is seen by nobody but the protocol, which simply asks for no more of the answer.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
+
+use tokio::task::AbortHandle;
+
+use super::watch::Ticks;
+
+/// Notes when the protocol came for more of an answer.
+#[derive(Debug)]
+pub(super) struct Flow {
+    ticks: Arc<Ticks>,
+    /// When a part was handed over that has not been asked beyond yet; zero while it is on us to provide.
+    handed_over: Cell<u32>,
+    task: RefCell<Option<AbortHandle>>,
+}
+
+impl Flow {
+    pub(super) fn new(ticks: Arc<Ticks>) -> Rc<Self> {
+        Rc::new(Self { ticks, handed_over: Cell::new(0), task: RefCell::new(None) })
+    }
+
+    /// The task that runs the stream; ended, it resets the stream.
+    pub(super) fn runs_in(&self, task: AbortHandle) {
+        self.task.replace(Some(task));
+    }
+
+    /// The protocol asks for more.
+    pub(super) fn asked(&self) {
+        self.handed_over.set(0);
+    }
+
+    /// The protocol got something, and is expected to ask again once the client has taken it.
+    pub(super) fn gave(&self) {
+        self.handed_over.set(self.ticks.now());
+    }
+
+    /// Resets the stream when the client has taken nothing for so many milliseconds.
+    pub(super) fn check(&self, stall: u32) {
+        let since = self.handed_over.get();
+        if since != 0
+            && self.ticks.now().saturating_sub(since) >= stall
+            && let Some(task) = self.task.take()
+        {
+            task.abort();
+        }
+    }
+}
+
+/// Where the newest request's flow waits for the task that hyper starts for it right after.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Newest(Rc<RefCell<Option<Rc<Flow>>>>);
+
+impl Newest {
+    pub(super) fn put(&self, flow: Rc<Flow>) {
+        self.0.replace(Some(flow));
+    }
+
+    pub(super) fn take(&self) -> Option<Rc<Flow>> {
+        self.0.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_taken_is_given_up_and_one_that_waits_for_us_is_not() {
+        let ticks = Arc::new(Ticks::new());
+        let flow = Flow::new(Arc::clone(&ticks));
+        let task = tokio::spawn(std::future::pending::<()>());
+        flow.runs_in(task.abort_handle());
+        ticks.advance_to(10_000);
+        flow.check(300);
+        flow.gave();
+        ticks.advance_to(10_299);
+        flow.check(300);
+        flow.asked();
+        ticks.advance_to(20_000);
+        flow.check(300);
+        tokio::task::yield_now().await;
+        assert!(!task.is_finished());
+
+        flow.gave();
+        ticks.advance_to(20_300);
+        flow.check(300);
+        assert!(task.await.unwrap_err().is_cancelled());
+    }
+}

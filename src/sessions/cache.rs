@@ -1,0 +1,286 @@
+//! What this gateway remembers of sessions: a bounded cache for requests, and beside it a register of every session
+//! that is still in use, so that ending one reaches those whose cache entry has been evicted.
+//!
+//! Does not know whether it may be believed: that is `feed::Trust`.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use quick_cache::{Weighter, sync};
+use tokio::sync::Notify;
+
+use super::live::{Limits, Live, Pulse};
+use crate::{clock::Timestamp, secret::TokenHash};
+
+/// Bytes of sessions remembered for requests.
+const BUDGET: u64 = 64 << 20;
+/// What a session is expected to weigh.
+const TYPICAL: u64 = 3 << 10;
+
+#[derive(Clone, Debug)]
+struct ByBytes;
+
+impl Weighter<TokenHash, Arc<Live>> for ByBytes {
+    fn weight(&self, _id: &TokenHash, live: &Arc<Live>) -> u64 {
+        u64::try_from(live.weight()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The right to fill in one entry, which is lost when the entry is forgotten meanwhile.
+pub(super) struct Vacancy<'a>(Guard<'a>);
+
+type Guard<'a> = sync::PlaceholderGuard<
+    'a,
+    TokenHash,
+    Arc<Live>,
+    ByBytes,
+    quick_cache::DefaultHashBuilder,
+    sync::DefaultLifecycle<TokenHash, Arc<Live>>,
+>;
+
+impl Vacancy<'_> {
+    /// False when somebody has been told to forget this session since the vacancy was found.
+    pub(super) fn fill(self, live: Arc<Live>) -> bool {
+        self.0.insert(live).is_ok()
+    }
+}
+
+#[derive(Debug)]
+struct Known {
+    pulse: Arc<Pulse>,
+    /// The user's id and the session's end, once the store has told them.
+    facts: Option<(String, Timestamp)>,
+}
+
+impl Known {
+    /// Whether a request, a tunnel, the cache or somebody who is just asking the store holds on to it.
+    fn in_use(&self) -> bool {
+        Arc::strong_count(&self.pulse) > 1
+    }
+}
+
+#[derive(Debug, Default)]
+struct Register {
+    /// Everything in the cache is in here as well.
+    known: HashMap<TokenHash, Known>,
+    /// In use, and perhaps over: to be asked for again.
+    doubted: HashSet<TokenHash>,
+}
+
+pub(super) struct Cache {
+    entries: sync::Cache<TokenHash, Arc<Live>, ByBytes>,
+    register: Mutex<Register>,
+    doubts: Notify,
+}
+
+impl Cache {
+    pub(super) fn new() -> Self {
+        Self::with_budget(BUDGET)
+    }
+
+    fn with_budget(budget: u64) -> Self {
+        let typically = usize::try_from(budget / TYPICAL).unwrap_or(usize::MAX);
+        Self {
+            entries: sync::Cache::with_weighter(typically, budget, ByBytes),
+            register: Mutex::default(),
+            doubts: Notify::new(),
+        }
+    }
+
+    /// Takes no lock for writing and allocates nothing.
+    pub(super) fn get(&self, id: &TokenHash) -> Option<Arc<Live>> {
+        self.entries.get(id)
+    }
+
+    /// The entry, or the right to make it; who comes second waits for who came first.
+    pub(super) async fn get_or_vacancy(&self, id: &TokenHash) -> Result<Arc<Live>, Vacancy<'_>> {
+        self.entries.get_value_or_guard_async(id).await.map_err(Vacancy)
+    }
+
+    /// Drops the entry and nothing else.
+    pub(super) fn forget(&self, id: &TokenHash) {
+        self.entries.remove(id);
+    }
+
+    /// Makes the session known. Must come before asking the store for it, so that what is announced meanwhile finds it.
+    pub(super) fn enrol(&self, id: &TokenHash) -> Arc<Pulse> {
+        let mut register = self.register();
+        let fresh = || Known { pulse: Arc::new(Pulse::new()), facts: None };
+        Arc::clone(&register.known.entry(*id).or_insert_with(fresh).pulse)
+    }
+
+    /// Notes whose session it is, which must come before asking for the user's rights.
+    pub(super) fn identify(&self, id: &TokenHash, user: &str, expires_at: Timestamp) {
+        if let Some(known) = self.register().known.get_mut(id) {
+            known.facts.get_or_insert_with(|| (user.to_owned(), expires_at));
+        }
+    }
+
+    /// Forgets what [`Self::enrol`] made known, unless something is left to do with it.
+    pub(super) fn release(&self, id: &TokenHash) {
+        let mut register = self.register();
+        if register.known.get(id).is_some_and(|known| !known.in_use() && known.pulse.unstored().is_none()) {
+            register.known.remove(id);
+        }
+    }
+
+    /// Forgets `ids`, and tells those who hold on to them that they are over.
+    pub(super) fn end(&self, ids: &[TokenHash]) {
+        let mut register = self.register();
+        for id in ids {
+            self.entries.remove(id);
+            register.doubted.remove(id);
+            if let Some(known) = register.known.get(id) {
+                known.pulse.ended.cancel();
+            }
+        }
+    }
+
+    /// Drops the entries of these users, and doubts those sessions of theirs that are in use.
+    pub(super) fn doubt_users(&self, users: &HashSet<String>) {
+        self.doubt(|known| known.facts.as_ref().is_some_and(|(user, _)| users.contains(user)));
+    }
+
+    /// Drops every entry, and doubts every session in use.
+    pub(super) fn doubt_all(&self) {
+        self.doubt(|_| true);
+    }
+
+    fn doubt(&self, which: impl Fn(&Known) -> bool) {
+        let mut register = self.register();
+        let Register { known, doubted } = &mut *register;
+        for (id, known) in known.iter().filter(|(_, known)| which(known)) {
+            self.entries.remove(id);
+            if known.in_use() {
+                doubted.insert(*id);
+            }
+        }
+        drop(register);
+        self.doubts.notify_one();
+    }
+
+    /// Waits until something is doubted.
+    pub(super) async fn doubted(&self) {
+        self.doubts.notified().await;
+    }
+
+    pub(super) fn take_doubted(&self) -> HashSet<TokenHash> {
+        std::mem::take(&mut self.register().doubted)
+    }
+
+    /// Puts back what could not be resolved.
+    pub(super) fn still_doubted(&self, id: TokenHash) {
+        self.register().doubted.insert(id);
+    }
+
+    /// Drops the entries of these sessions, and doubts those that are in use.
+    pub(super) fn doubt_sessions(&self, ids: &[TokenHash]) {
+        let mut register = self.register();
+        for id in ids {
+            self.entries.remove(id);
+            if register.known.get(id).is_some_and(Known::in_use) {
+                register.doubted.insert(*id);
+            }
+        }
+        drop(register);
+        self.doubts.notify_one();
+    }
+
+    /// Ends what is too old, doubts what seems idle here but may be in use elsewhere, and lets go of what nobody needs.
+    pub(super) fn sweep(&self, now: Timestamp, limits: Limits) {
+        let mut register = self.register();
+        let Register { known, doubted } = &mut *register;
+        let mut doubts = false;
+        known.retain(|id, known| {
+            let Some((_, expires_at)) = known.facts else { return known.in_use() };
+            if now >= expires_at {
+                self.entries.remove(id);
+                known.pulse.ended.cancel();
+                return known.in_use();
+            }
+            if limits.idle(known.pulse.last_seen(), now) {
+                self.entries.remove(id);
+                if known.in_use() && !known.pulse.ended.is_cancelled() {
+                    doubts |= doubted.insert(*id);
+                }
+            }
+            known.in_use() || (known.pulse.unstored().is_some() && !known.pulse.ended.is_cancelled())
+        });
+        drop(register);
+        if doubts {
+            self.doubts.notify_one();
+        }
+    }
+
+    /// The uses that the store does not know of.
+    pub(super) fn unstored(&self) -> Vec<(TokenHash, Timestamp)> {
+        let register = self.register();
+        let unstored = register.known.iter().filter_map(|(id, known)| {
+            let at = known.pulse.unstored()?;
+            (!known.pulse.ended.is_cancelled()).then_some((*id, at))
+        });
+        unstored.collect()
+    }
+
+    pub(super) fn stored(&self, seen: &[(TokenHash, Timestamp)]) {
+        let register = self.register();
+        for (id, at) in seen {
+            if let Some(known) = register.known.get(id) {
+                known.pulse.store_has(*at);
+            }
+        }
+    }
+
+    fn register(&self) -> MutexGuard<'_, Register> {
+        // Nothing that holds the lock leaves the register half changed, whatever else of it panics.
+        self.register.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.register().known.is_empty() && self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::{Origin, Session};
+
+    fn live(cache: &Cache, number: u32) -> Arc<Live> {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        let session = Session {
+            id: TokenHash::from_bytes(id),
+            user: "ada".into(),
+            name: "ada@example.com".into(),
+            email: "ada@example.com".into(),
+            display_name: "Ada".into(),
+            groups: vec!["g".repeat(100); 20],
+            amr: vec![],
+            created_at: Timestamp::from_unix_seconds(0),
+            expires_at: Timestamp::from_unix_seconds(100),
+            origin: Origin::new([127, 0, 0, 1].into(), ""),
+            csrf: [0; 16],
+        };
+        let pulse = cache.enrol(&session.id);
+        Arc::new(Live::new(session, pulse))
+    }
+
+    #[tokio::test]
+    async fn memory_stays_within_the_budget() {
+        let cache = Cache::with_budget(1 << 20);
+        for number in 0..2000 {
+            let live = live(&cache, number);
+            let Err(vacancy) = cache.get_or_vacancy(&live.session.id).await else { panic!("not yet cached") };
+            assert!(vacancy.fill(Arc::clone(&live)));
+        }
+        assert!(cache.entries.weight() <= 1 << 20);
+        assert!(cache.entries.len() > 100);
+        // What was evicted is not kept in the register either.
+        cache.sweep(Timestamp::from_unix_seconds(1), Limits { inactivity: std::time::Duration::MAX });
+        assert_eq!(cache.register().known.len(), cache.entries.len());
+    }
+}

@@ -1,0 +1,215 @@
+//! The contract of `SessionStore`, held against every store there is, on real servers.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use super::{RedisSessions, SessionStore, SqlSessions, StoredSession};
+use crate::{
+    clock::{ManualClock, Timestamp},
+    database::{self, Database},
+    random::OsRandom,
+    redis_pool::{self, RedisPool, test_server::RedisServer},
+    secret::TokenHash,
+};
+
+const INACTIVITY: Duration = Duration::from_hours(1);
+const NOW: Timestamp = Timestamp::from_unix_seconds(1_700_000_000);
+
+fn id(number: u8) -> TokenHash {
+    TokenHash::from_bytes([number; 32])
+}
+
+fn session(number: u8, user: &str) -> StoredSession {
+    StoredSession {
+        id: id(number),
+        user: user.to_owned(),
+        record: (0..=255).rev().collect(),
+        last_seen: NOW,
+        expires_at: NOW.plus(12 * INACTIVITY),
+    }
+}
+
+fn ids(sessions: &[StoredSession]) -> BTreeSet<TokenHash> {
+    sessions.iter().map(|session| session.id).collect()
+}
+
+/// Everything a store promises, on one that is empty.
+async fn honours_the_contract(store: &dyn SessionStore) {
+    store.ping().await.unwrap();
+    what_goes_in_comes_out(store).await;
+    uses_move_forward_only(store).await;
+    what_is_removed_stays_removed(store).await;
+    a_user_is_removed_alone_and_whole(store).await;
+    purging_spares_what_is_good(store).await;
+}
+
+async fn what_goes_in_comes_out(store: &dyn SessionStore) {
+    assert_eq!(store.load(&id(1)).await.unwrap(), None);
+    assert_eq!(store.list(None).await.unwrap(), []);
+    let awkward = "*[a-z]?\\ \r\n\0ü{u1}:";
+    for put in [session(1, "u1"), session(2, "u1"), session(3, awkward)] {
+        store.insert(&put).await.unwrap();
+        assert_eq!(store.load(&put.id).await.unwrap(), Some(put));
+    }
+    assert_eq!(ids(&store.list(Some("u1")).await.unwrap()), [id(1), id(2)].into());
+    assert_eq!(store.list(Some(awkward)).await.unwrap(), [session(3, awkward)]);
+    assert_eq!(store.list(Some("u")).await.unwrap(), []);
+    assert_eq!(ids(&store.list(None).await.unwrap()), [id(1), id(2), id(3)].into());
+}
+
+async fn uses_move_forward_only(store: &dyn SessionStore) {
+    let seen = async |number| store.load(&id(number)).await.unwrap().unwrap().last_seen;
+    let later = NOW.plus(Duration::from_mins(1));
+    let touch = async |seen: &[_]| store.touch(seen).await.unwrap();
+    assert_eq!(touch(&[]).await, []);
+    assert_eq!(touch(&[(id(1), later), (id(99), later), (id(2), later)]).await, [id(99)]);
+    assert_eq!((seen(1).await, seen(2).await, seen(3).await), (later, later, NOW));
+    assert_eq!(touch(&[(id(1), NOW)]).await, []);
+    assert_eq!(seen(1).await, later);
+    assert_eq!(store.load(&id(99)).await.unwrap(), None);
+    let many: Vec<_> = (0..=255).map(|number| (id(number), later)).collect();
+    assert_eq!(touch(&many).await.len(), 253);
+    assert_eq!(seen(3).await, later);
+    assert_eq!(store.list(None).await.unwrap().len(), 3);
+}
+
+async fn what_is_removed_stays_removed(store: &dyn SessionStore) {
+    store.remove(&id(1)).await.unwrap();
+    store.remove(&id(1)).await.unwrap();
+    store.remove(&id(99)).await.unwrap();
+    assert_eq!(store.touch(&[(id(1), NOW.plus(INACTIVITY))]).await.unwrap(), [id(1)]);
+    assert_eq!(store.load(&id(1)).await.unwrap(), None);
+    assert_eq!(ids(&store.list(Some("u1")).await.unwrap()), [id(2)].into());
+    assert_eq!(ids(&store.list(None).await.unwrap()), [id(2), id(3)].into());
+}
+
+async fn a_user_is_removed_alone_and_whole(store: &dyn SessionStore) {
+    store.insert(&session(4, "u1")).await.unwrap();
+    store.insert(&session(5, "u2")).await.unwrap();
+    let ended: BTreeSet<_> = store.remove_user("u1").await.unwrap().into_iter().collect();
+    assert_eq!(ended, [id(2), id(4)].into());
+    store.touch(&[(id(2), NOW.plus(INACTIVITY)), (id(4), NOW.plus(INACTIVITY))]).await.unwrap();
+    for number in [2, 4] {
+        assert_eq!(store.load(&id(number)).await.unwrap(), None);
+    }
+    assert_eq!(store.list(Some("u1")).await.unwrap(), []);
+    assert_eq!(store.remove_user("u1").await.unwrap(), []);
+    assert_eq!(store.load(&id(5)).await.unwrap(), Some(session(5, "u2")));
+
+    store.insert(&session(6, "u1")).await.unwrap();
+    assert_eq!(store.list(Some("u1")).await.unwrap(), [session(6, "u1")]);
+    assert_eq!(store.remove_user("u1").await.unwrap(), [id(6)]);
+}
+
+async fn purging_spares_what_is_good(store: &dyn SessionStore) {
+    let good = ids(&store.list(None).await.unwrap());
+    store.purge(NOW.plus(Duration::from_secs(61))).await.unwrap();
+    assert_eq!(ids(&store.list(None).await.unwrap()), good);
+}
+
+async fn database(folder: &tempfile::TempDir) -> Database {
+    let url = format!("sqlite:{}", folder.path().join("portcullis.db").display());
+    Database::open(&database::Config { url }).await.unwrap()
+}
+
+async fn redis(config: &redis_pool::Config) -> RedisSessions {
+    // What is tested here is not how fast a busy machine is.
+    let config = redis_pool::Config { timeout: Duration::from_secs(5), ..config.clone() };
+    let pool = RedisPool::open(&config, Arc::new(OsRandom)).await.unwrap();
+    RedisSessions::new(Arc::new(pool), INACTIVITY)
+}
+
+#[tokio::test]
+async fn the_database_honours_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqlSessions::new(database(&folder).await, INACTIVITY, Arc::new(ManualClock::at(NOW)));
+    honours_the_contract(&store).await;
+}
+
+#[tokio::test]
+async fn redis_honours_the_contract() {
+    let server = RedisServer::start().await;
+    honours_the_contract(&redis(&server.config()).await).await;
+    // A prefix that is a pattern too, on a server that holds another's sessions.
+    let other = redis_pool::Config { key_prefix: "p*[o]?:".into(), ..server.config() };
+    honours_the_contract(&redis(&other).await).await;
+}
+
+#[tokio::test]
+async fn redis_with_a_restricted_user_honours_the_contract() {
+    let acl = "--user gate on >pass ~portcullis:* &portcullis:* \
+               +@read +@write +@scripting +@pubsub +@connection -@dangerous +role";
+    let arguments: Vec<_> = acl.split_whitespace().chain(["--requirepass", "admin"]).collect();
+    let server = RedisServer::start_with(&arguments).await;
+    let config =
+        redis_pool::Config { user: Some("gate".into()), password: Some("pass".into()), ..server.config() };
+    honours_the_contract(&redis(&config).await).await;
+}
+
+#[tokio::test]
+async fn redis_over_tls_honours_the_contract() {
+    let server = RedisServer::start_encrypted().await;
+    honours_the_contract(&redis(&server.config()).await).await;
+}
+
+#[tokio::test]
+async fn the_database_purges_what_is_idle_or_too_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqlSessions::new(database(&folder).await, INACTIVITY, Arc::new(ManualClock::at(NOW)));
+    let at = |seen, expires| (NOW.plus(seen * INACTIVITY), NOW.plus(expires * INACTIVITY));
+    for (number, (last_seen, expires_at)) in [(1, at(0, 12)), (2, at(9, 10)), (3, at(10, 12))] {
+        store.insert(&StoredSession { last_seen, expires_at, ..session(number, "u1") }).await.unwrap();
+    }
+    assert_eq!(SessionStore::purge(&store, NOW.plus(10 * INACTIVITY)).await.unwrap(), 2);
+    assert_eq!(ids(&SessionStore::list(&store, None).await.unwrap()), [id(3)].into());
+}
+
+#[tokio::test]
+async fn redis_forgets_by_itself_what_is_idle_or_too_old() {
+    let server = RedisServer::start().await;
+    let store = redis(&server.config()).await;
+    let put = session(1, "u1");
+    SessionStore::insert(&store, &put).await.unwrap();
+    let (key, index) = (format!("portcullis:s:{}", id(1).to_hex()), "portcullis:u:u1");
+    let ttl = async |key: &str| server.command::<i64>(&["TTL", key]).await;
+    assert!((3640..=3660).contains(&ttl(&key).await));
+    assert!((43240..=43260).contains(&ttl(index).await));
+
+    server.command::<()>(&["PERSIST", &key]).await;
+    SessionStore::touch(&store, &[(id(1), NOW.plus(Duration::from_secs(10)))]).await.unwrap();
+    assert!((3640..=3660).contains(&ttl(&key).await));
+    let late = put.expires_at.minus(Duration::from_secs(100));
+    SessionStore::touch(&store, &[(id(1), late)]).await.unwrap();
+    assert!((140..=160).contains(&ttl(&key).await));
+
+    // A shorter session does not shorten the index, and a later one clears out what has ended.
+    let shorter = StoredSession { expires_at: NOW.plus(INACTIVITY), ..session(2, "u1") };
+    SessionStore::insert(&store, &shorter).await.unwrap();
+    assert!((43230..=43260).contains(&ttl(index).await));
+    let later = StoredSession { last_seen: NOW.plus(2 * INACTIVITY), ..session(3, "u1") };
+    SessionStore::insert(&store, &later).await.unwrap();
+    let left: Vec<String> = server.command(&["ZRANGE", index, "0", "-1"]).await;
+    assert_eq!(left, [id(1).to_hex(), id(3).to_hex()]);
+}
+
+#[tokio::test]
+async fn a_session_that_could_not_be_ended_with_its_user_is_none() {
+    let server = RedisServer::start().await;
+    let store = redis(&server.config()).await;
+    SessionStore::insert(&store, &session(1, "u1")).await.unwrap();
+    // As a server does that is short of memory.
+    server.command::<()>(&["DEL", "portcullis:u:u1"]).await;
+    assert_eq!(SessionStore::load(&store, &id(1)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn nothing_but_a_session_is_a_session_to_redis() {
+    let server = RedisServer::start().await;
+    let store = redis(&server.config()).await;
+    for (number, command) in [(1, "SET"), (2, "HSET")] {
+        let key = format!("portcullis:s:{}", id(number).to_hex());
+        let value: &[&str] = if command == "HSET" { &["user", "u1"] } else { &["x"] };
+        server.command::<()>(&[&[command, &key], value].concat()).await;
+        server.command::<()>(&["ZADD", "portcullis:u:u1", "9e15", &id(number).to_hex()]).await;
+        assert!(!matches!(SessionStore::load(&store, &id(number)).await, Ok(Some(_))));
+    }
+}

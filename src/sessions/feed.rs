@@ -1,0 +1,149 @@
+//! Believing the cache: only while we are sure to hear of every change within a second.
+
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
+
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::{SessionError, cache::Cache};
+use crate::{
+    database::{Change, Database, DatabaseError},
+    errors::Chain,
+};
+
+/// For how long one sign of life of a source is good; also the bound on how late a change is heard.
+pub(super) const TRUST: Duration = Duration::from_secs(1);
+/// How often the database is asked for changes.
+const POLL: Duration = Duration::from_millis(200);
+
+/// What a source of changes has to tell, in the order in which it happened.
+#[derive(Debug)]
+pub enum News {
+    /// Any number of changes may have been missed before this.
+    Gap,
+    Changed(Vec<Change>),
+    /// Every change made before this instant has been told.
+    Current(Instant),
+}
+
+/// Whom a source tells.
+pub type Hear<'a> = dyn Fn(News) + Send + Sync + 'a;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source {
+    /// The database's change feed.
+    Database,
+    /// The session store's own.
+    Store,
+}
+
+/// Until when each source is believed to have told everything, in milliseconds since `origin`.
+///
+/// By the runtime's clock rather than ours: what counts is how long the sources have really been silent.
+#[derive(Debug)]
+pub(super) struct Trust {
+    origin: Instant,
+    database: AtomicI64,
+    store: AtomicI64,
+}
+
+impl Trust {
+    /// Nothing is believed before both sources have spoken.
+    pub(super) fn none() -> Self {
+        Self { origin: Instant::now(), database: AtomicI64::new(0), store: AtomicI64::new(0) }
+    }
+
+    pub(super) fn holds(&self) -> bool {
+        let now = self.millis(Instant::now());
+        now < self.database.load(Ordering::Acquire) && now < self.store.load(Ordering::Acquire)
+    }
+
+    /// All that happened before `asked` has been told.
+    pub(super) fn extend(&self, source: Source, asked: Instant) {
+        self.of(source).store(self.millis(asked + TRUST), Ordering::Release);
+    }
+
+    pub(super) fn end(&self, source: Source) {
+        self.of(source).store(0, Ordering::Release);
+    }
+
+    /// There is no such source, so that it misses nothing.
+    pub(super) fn waive(&self, source: Source) {
+        self.of(source).store(i64::MAX, Ordering::Release);
+    }
+
+    fn millis(&self, instant: Instant) -> i64 {
+        let since = instant.saturating_duration_since(self.origin);
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn of(&self, source: Source) -> &AtomicI64 {
+        match source {
+            Source::Database => &self.database,
+            Source::Store => &self.store,
+        }
+    }
+}
+
+/// Makes the cache forget what has changed.
+pub(super) fn apply(changes: Vec<Change>, cache: &Cache) {
+    let mut users = HashSet::new();
+    let mut sessions = Vec::new();
+    for change in changes {
+        match change {
+            Change::User(user) => drop(users.insert(user)),
+            Change::Session(id) => sessions.push(id),
+            Change::All => return cache.doubt_all(),
+        }
+    }
+    cache.end(&sessions);
+    if !users.is_empty() {
+        cache.doubt_users(&users);
+    }
+}
+
+/// Tells `hear` what the database's change feed tells, for ever.
+pub(super) async fn follow_database(database: &Database, hear: &Hear<'_>) {
+    let mut polls = interval(POLL);
+    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut position = None;
+    let mut last: Option<Instant> = None;
+    let mut complained = false;
+    loop {
+        polls.tick().await;
+        let asked = Instant::now();
+        let answer = timeout(TRUST, poll(database, position)).await;
+        match answer.map_or(Err(SessionError::Slow), |polled| polled.map_err(SessionError::from)) {
+            Ok((newest, changes)) => {
+                // Whoever was cut off starts anew: the feed keeps what was missed, but not for ever.
+                if last.is_none_or(|last| asked.duration_since(last) >= TRUST) {
+                    hear(News::Gap);
+                }
+                if !changes.is_empty() {
+                    hear(News::Changed(changes));
+                }
+                hear(News::Current(asked));
+                (position, last, complained) = (Some(newest), Some(asked), false);
+            }
+            Err(error) => {
+                if !complained {
+                    tracing::warn!(error = %Chain(&error), "cannot follow the database's changes");
+                }
+                complained = true;
+            }
+        }
+    }
+}
+
+/// What came after `position`, and the position of the last of it.
+async fn poll(database: &Database, position: Option<i64>) -> Result<(i64, Vec<Change>), DatabaseError> {
+    let Some(position) = position else {
+        return Ok((database.latest_change().await?, Vec::new()));
+    };
+    let changes = database.changes_after(position).await?;
+    let newest = changes.last().map_or(position, |&(at, _)| at);
+    Ok((newest, changes.into_iter().map(|(_, change)| change).collect()))
+}

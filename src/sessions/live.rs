@@ -1,0 +1,145 @@
+//! A session as this gateway holds it: what requests share while it lasts.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{HeaderName, HeaderValue};
+use tokio_util::sync::CancellationToken;
+
+use super::Session;
+use crate::clock::Timestamp;
+
+/// What is reckoned for the headers that `prepared` will hold, an assertion among them, and for what surrounds them.
+const OVERHEAD: usize = 2048;
+/// Uses closer together than this are one use.
+const GRAIN: i64 = 1000;
+
+/// A session that was good when it was handed out.
+#[derive(Debug)]
+pub struct Live {
+    pub session: Session,
+    /// What the portal is told of it, made once and then shared.
+    pub prepared: OnceLock<Vec<(HeaderName, HeaderValue)>>,
+    /// Cancelled when the session is over; whoever keeps something open for it ends that then.
+    pub ended: CancellationToken,
+    pub(super) pulse: Arc<Pulse>,
+    weight: usize,
+}
+
+impl Live {
+    pub(super) fn new(session: Session, pulse: Arc<Pulse>) -> Self {
+        let Session { user, name, email, display_name, groups, origin, .. } = &session;
+        let texts = [user, name, email, display_name, &origin.user_agent];
+        let weight = OVERHEAD + texts.into_iter().chain(groups).map(|text| text.len() + 32).sum::<usize>();
+        Self { session, prepared: OnceLock::new(), ended: pulse.ended.clone(), pulse, weight }
+    }
+
+    /// The last use on this gateway, or the last that it has heard of; to the second.
+    pub fn last_seen(&self) -> Timestamp {
+        self.pulse.last_seen()
+    }
+
+    /// Bytes of memory, by estimate. Never changes, as the cache counts on.
+    pub(super) fn weight(&self) -> usize {
+        self.weight
+    }
+}
+
+/// What outlives a [`Live`]: several of one session share it, when the user's rights change in between.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    last_seen: AtomicI64,
+    /// The `last_seen` that the store has.
+    stored: AtomicI64,
+    pub(super) ended: CancellationToken,
+}
+
+impl Pulse {
+    pub(super) fn new() -> Self {
+        Self {
+            last_seen: AtomicI64::new(i64::MIN),
+            stored: AtomicI64::new(i64::MIN),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    pub(super) fn last_seen(&self) -> Timestamp {
+        Timestamp::from_unix_millis(self.last_seen.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn saw(&self, at: Timestamp) {
+        self.last_seen.fetch_max(at.unix_millis(), Ordering::Relaxed);
+    }
+
+    pub(super) fn store_has(&self, at: Timestamp) {
+        self.stored.fetch_max(at.unix_millis(), Ordering::Relaxed);
+    }
+
+    /// The last use, when the store does not know of it.
+    pub(super) fn unstored(&self) -> Option<Timestamp> {
+        let seen = self.last_seen.load(Ordering::Relaxed);
+        (seen > self.stored.load(Ordering::Relaxed)).then(|| Timestamp::from_unix_millis(seen))
+    }
+}
+
+/// When a session is over although nobody ended it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) inactivity: Duration,
+}
+
+impl Limits {
+    pub(super) fn idle(self, last_seen: Timestamp, now: Timestamp) -> bool {
+        now.since(last_seen) >= self.inactivity
+    }
+
+    pub(super) fn over(self, last_seen: Timestamp, expires_at: Timestamp, now: Timestamp) -> bool {
+        now >= expires_at || self.idle(last_seen, now)
+    }
+
+    /// Whether `live` may be used at `now`, which is then noted as a use.
+    pub(super) fn use_at(self, live: &Live, now: Timestamp) -> bool {
+        let last_seen = live.pulse.last_seen();
+        if self.over(last_seen, live.session.expires_at, now) {
+            return false;
+        }
+        if now.unix_millis() - last_seen.unix_millis() >= GRAIN {
+            live.pulse.saw(now);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_over_at_the_very_instant_of_a_limit() {
+        let limits = Limits { inactivity: Duration::from_mins(1) };
+        let at = Timestamp::from_unix_millis;
+        assert!(!limits.over(at(0), at(100_000), at(59_999)));
+        assert!(limits.over(at(0), at(100_000), at(60_000)));
+        assert!(!limits.over(at(99_000), at(100_000), at(99_999)));
+        assert!(limits.over(at(99_000), at(100_000), at(100_000)));
+    }
+
+    #[test]
+    fn a_pulse_never_goes_back() {
+        let pulse = Pulse::new();
+        assert_eq!(pulse.unstored(), None);
+        let at = Timestamp::from_unix_seconds;
+        pulse.saw(at(10));
+        pulse.saw(at(5));
+        assert_eq!(pulse.unstored(), Some(at(10)));
+        pulse.store_has(at(9));
+        assert_eq!(pulse.unstored(), Some(at(10)));
+        pulse.store_has(at(10));
+        assert_eq!(pulse.unstored(), None);
+    }
+}

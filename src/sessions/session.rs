@@ -1,0 +1,207 @@
+//! What a session is: who it stands for, how that was proved, since when and from where.
+//!
+//! Knows no cookie and no store; says nothing about whether the session is still good.
+
+use std::{fmt, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{clock::Timestamp, secret::TokenHash};
+
+/// One proof that was given at login. The names are stored, so they never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Method {
+    #[serde(rename = "pwd")]
+    Password,
+    #[serde(rename = "otp")]
+    Totp,
+    #[serde(rename = "rec")]
+    Recovery,
+}
+
+impl Method {
+    /// The value for an `amr` claim (RFC 8176). Recovery codes have none there, so theirs is ours.
+    pub const fn amr(self) -> &'static str {
+        match self {
+            Self::Password => "pwd",
+            Self::Totp => "otp",
+            Self::Recovery => "rec",
+        }
+    }
+}
+
+/// How many factors a session has proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    One,
+    Two,
+}
+
+/// Where a login came from, for the user to recognise it by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub client_ip: IpAddr,
+    /// As the browser calls itself: at most 200 characters, none of them a control character.
+    pub user_agent: String,
+}
+
+impl Origin {
+    pub fn new(client_ip: IpAddr, user_agent: &str) -> Self {
+        let user_agent = user_agent.chars().filter(|character| !character.is_control()).take(200).collect();
+        Self { client_ip, user_agent }
+    }
+}
+
+/// What a finished login knows.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    /// The user's id.
+    pub user: String,
+    /// The canonical name.
+    pub name: String,
+    pub email: String,
+    pub display_name: String,
+    pub groups: Vec<String>,
+    pub amr: Vec<Method>,
+    /// When the password was given, for a session that takes the place of one which remembers it; absent: just now.
+    pub since: Option<Timestamp>,
+}
+
+/// What is true of a user now, whatever it was at login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// The canonical name.
+    pub name: String,
+    pub email: String,
+    pub display_name: String,
+    pub groups: Vec<String>,
+}
+
+/// A login that has not ended yet.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// The key under which it is stored, which is therefore not stored again.
+    #[serde(skip, default = "nameless")]
+    pub id: TokenHash,
+    /// The user's id.
+    pub user: String,
+    /// The canonical name.
+    pub name: String,
+    pub email: String,
+    pub display_name: String,
+    pub groups: Vec<String>,
+    /// In the order in which they were given.
+    pub amr: Vec<Method>,
+    /// When the password was given. Proving more later makes no session younger.
+    pub created_at: Timestamp,
+    /// The end, however busy the session is.
+    pub expires_at: Timestamp,
+    pub origin: Origin,
+    /// What tokens in forms are derived from.
+    pub csrf: [u8; 16],
+}
+
+const fn nameless() -> TokenHash {
+    TokenHash::from_bytes([0; 32])
+}
+
+impl Session {
+    /// Two factors are a password and something that the user has; two of the latter are not.
+    pub fn level(&self) -> Level {
+        let has = |method| self.amr.contains(&method);
+        if has(Method::Password) && (has(Method::Totp) || has(Method::Recovery)) {
+            Level::Two
+        } else {
+            Level::One
+        }
+    }
+
+    pub(super) fn adopt(&mut self, profile: Profile) {
+        let Profile { name, email, display_name, groups } = profile;
+        (self.name, self.email, self.display_name, self.groups) = (name, email, display_name, groups);
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id)
+            .field("user", &self.user)
+            .field("amr", &self.amr)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One line of a list of sessions.
+#[derive(Clone, Debug)]
+pub struct SessionSummary {
+    pub id: TokenHash,
+    /// The user's id.
+    pub user: String,
+    /// The canonical name at login.
+    pub name: String,
+    pub amr: Vec<Method>,
+    pub created_at: Timestamp,
+    /// As the store knows it, which is some seconds late.
+    pub last_seen: Timestamp,
+    pub expires_at: Timestamp,
+    pub origin: Origin,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(amr: &[Method]) -> Session {
+        Session {
+            id: nameless(),
+            user: "u1".into(),
+            name: "ada@example.com".into(),
+            email: "Ada@example.com".into(),
+            display_name: "Ada".into(),
+            groups: vec![],
+            amr: amr.to_vec(),
+            created_at: Timestamp::from_unix_seconds(1),
+            expires_at: Timestamp::from_unix_seconds(2),
+            origin: Origin::new([127, 0, 0, 1].into(), "curl"),
+            csrf: [0xc5; 16],
+        }
+    }
+
+    #[test]
+    fn two_factors_take_a_password_and_something_else() {
+        use Method::{Password, Recovery, Totp};
+        for (amr, level) in [
+            (&[][..], Level::One),
+            (&[Password], Level::One),
+            (&[Totp], Level::One),
+            (&[Totp, Recovery], Level::One),
+            (&[Password, Password], Level::One),
+            (&[Password, Totp], Level::Two),
+            (&[Recovery, Password], Level::Two),
+        ] {
+            assert_eq!(session(amr).level(), level, "{amr:?}");
+        }
+    }
+
+    #[test]
+    fn stored_names_of_methods_are_those_of_the_claim() {
+        for method in [Method::Password, Method::Totp, Method::Recovery] {
+            assert_eq!(serde_json::to_string(&method).unwrap(), format!("\"{}\"", method.amr()));
+        }
+    }
+
+    #[test]
+    fn an_origin_is_short_and_fit_to_print() {
+        let origin = Origin::new([127, 0, 0, 1].into(), &format!("\x1b[31m\r\n{}", "ü".repeat(300)));
+        assert_eq!(origin.user_agent.chars().count(), 200);
+        assert!(origin.user_agent.starts_with("[31mü"));
+    }
+
+    #[test]
+    fn debug_output_hides_what_forms_are_signed_with() {
+        let text = format!("{:?}", session(&[Method::Password]));
+        assert!(text.contains("u1") && !text.contains("197"), "{text}");
+    }
+}

@@ -1,0 +1,169 @@
+//! Sessions in the durable store, beside the users. Its change feed announces what is removed.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
+use sqlx::{Row as _, any::AnyRow};
+
+use super::{SessionError, SessionStore, StoredSession};
+use crate::{
+    clock::{Clock, Timestamp},
+    database::{Change, Database, DatabaseError},
+    secret::TokenHash,
+};
+
+/// The store that needs nothing but the database.
+pub struct SqlSessions {
+    database: Database,
+    inactivity: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl SqlSessions {
+    /// `inactivity` is how long a session that nobody uses is worth keeping.
+    pub fn new(database: Database, inactivity: Duration, clock: Arc<dyn Clock>) -> Self {
+        Self { database, inactivity, clock }
+    }
+
+    async fn insert(&self, session: &StoredSession) -> Result<(), DatabaseError> {
+        sqlx::query(
+            "INSERT INTO sessions (id, user_id, record, last_seen, expires_at) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(bytes(&session.id))
+        .bind(session.user.clone())
+        .bind(session.record.clone())
+        .bind(session.last_seen.unix_millis())
+        .bind(session.expires_at.unix_millis())
+        .execute(self.database.pool())
+        .await?;
+        Ok(())
+    }
+
+    async fn load(&self, id: &TokenHash) -> Result<Option<StoredSession>, DatabaseError> {
+        sqlx::query("SELECT id, user_id, record, last_seen, expires_at FROM sessions WHERE id = $1")
+            .bind(bytes(id))
+            .fetch_optional(self.database.pool())
+            .await?
+            .map(|row| read(&row))
+            .transpose()
+    }
+
+    async fn touch(&self, seen: &[(TokenHash, Timestamp)]) -> Result<Vec<TokenHash>, DatabaseError> {
+        let mut missing = Vec::new();
+        let mut transaction = self.database.write().await?;
+        for (id, at) in seen {
+            let touched = sqlx::query(
+                "UPDATE sessions SET last_seen = CASE WHEN last_seen < $2 THEN $2 ELSE last_seen END \
+                 WHERE id = $1",
+            )
+            .bind(bytes(id))
+            .bind(at.unix_millis())
+            .execute(&mut *transaction)
+            .await?;
+            if touched.rows_affected() == 0 {
+                missing.push(*id);
+            }
+        }
+        transaction.commit().await?;
+        Ok(missing)
+    }
+
+    async fn remove(&self, id: &TokenHash) -> Result<(), DatabaseError> {
+        let mut transaction = self.database.write().await?;
+        sqlx::query("DELETE FROM sessions WHERE id = $1").bind(bytes(id)).execute(&mut *transaction).await?;
+        Database::announce(&mut transaction, &Change::Session(*id), self.clock.now()).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn remove_user(&self, user: &str) -> Result<Vec<TokenHash>, DatabaseError> {
+        let mut transaction = self.database.write().await?;
+        let rows = sqlx::query("DELETE FROM sessions WHERE user_id = $1 RETURNING id")
+            .bind(user.to_owned())
+            .fetch_all(&mut *transaction)
+            .await?;
+        let ids = rows.iter().map(id).collect::<Result<Vec<_>, _>>()?;
+        // One by one rather than as the user: a gateway that is just loading one of them does not know whose it is.
+        for id in &ids {
+            Database::announce(&mut transaction, &Change::Session(*id), self.clock.now()).await?;
+        }
+        transaction.commit().await?;
+        Ok(ids)
+    }
+
+    async fn list(&self, user: Option<&str>) -> Result<Vec<StoredSession>, DatabaseError> {
+        let query = match user {
+            Some(user) => sqlx::query(
+                "SELECT id, user_id, record, last_seen, expires_at FROM sessions WHERE user_id = $1",
+            )
+            .bind(user.to_owned()),
+            None => sqlx::query("SELECT id, user_id, record, last_seen, expires_at FROM sessions"),
+        };
+        query.fetch_all(self.database.pool()).await?.iter().map(read).collect()
+    }
+
+    async fn purge(&self, now: Timestamp) -> Result<u64, DatabaseError> {
+        let gone = sqlx::query("DELETE FROM sessions WHERE expires_at <= $1 OR last_seen <= $2")
+            .bind(now.unix_millis())
+            .bind(now.minus(self.inactivity).unix_millis())
+            .execute(self.database.pool())
+            .await?;
+        Ok(gone.rows_affected())
+    }
+}
+
+impl SessionStore for SqlSessions {
+    fn insert<'a>(&'a self, session: &'a StoredSession) -> BoxFuture<'a, Result<(), SessionError>> {
+        self.insert(session).err_into().boxed()
+    }
+
+    fn load<'a>(&'a self, id: &'a TokenHash) -> BoxFuture<'a, Result<Option<StoredSession>, SessionError>> {
+        self.load(id).err_into().boxed()
+    }
+
+    fn touch<'a>(
+        &'a self,
+        seen: &'a [(TokenHash, Timestamp)],
+    ) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>> {
+        self.touch(seen).err_into().boxed()
+    }
+
+    fn remove<'a>(&'a self, id: &'a TokenHash) -> BoxFuture<'a, Result<(), SessionError>> {
+        self.remove(id).err_into().boxed()
+    }
+
+    fn remove_user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>> {
+        self.remove_user(user).err_into().boxed()
+    }
+
+    fn list<'a>(&'a self, user: Option<&'a str>) -> BoxFuture<'a, Result<Vec<StoredSession>, SessionError>> {
+        self.list(user).err_into().boxed()
+    }
+
+    fn purge(&self, now: Timestamp) -> BoxFuture<'_, Result<u64, SessionError>> {
+        self.purge(now).err_into().boxed()
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), SessionError>> {
+        self.database.ping().err_into().boxed()
+    }
+}
+
+fn bytes(id: &TokenHash) -> Vec<u8> {
+    id.as_bytes().to_vec()
+}
+
+fn id(row: &AnyRow) -> Result<TokenHash, DatabaseError> {
+    let bytes: Vec<u8> = row.try_get("id")?;
+    let bytes = bytes.try_into().map_err(|_| DatabaseError::Corrupt("a session's id"))?;
+    Ok(TokenHash::from_bytes(bytes))
+}
+
+fn read(row: &AnyRow) -> Result<StoredSession, DatabaseError> {
+    Ok(StoredSession {
+        id: id(row)?,
+        user: row.try_get("user_id")?,
+        record: row.try_get("record")?,
+        last_seen: Timestamp::from_unix_millis(row.try_get("last_seen")?),
+        expires_at: Timestamp::from_unix_millis(row.try_get("expires_at")?),
+    })
+}

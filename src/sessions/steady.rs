@@ -1,0 +1,86 @@
+//! Time that a session cannot gain from: the wall clock, but never slower than time really passes.
+//!
+//! When the wall clock is set back, this one goes on. When it is set forward (or the machine was asleep) this one
+//! follows, and a mistake in that direction ends sessions early until the process is restarted.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::clock::{Clock, Timestamp};
+
+#[derive(Debug)]
+pub(super) struct Steady {
+    clock: Arc<dyn Clock>,
+    /// The most that the wall clock has ever been ahead of the time that this process has run, in milliseconds.
+    lead: AtomicI64,
+}
+
+impl Steady {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, lead: AtomicI64::new(i64::MIN) }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        // A pause between the two readings must not look like a lead: the wall clock is read first.
+        let wall = self.clock.now().unix_millis();
+        let elapsed = i64::try_from(self.clock.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let lead = wall.saturating_sub(elapsed);
+        let mut most = self.lead.load(Ordering::Relaxed);
+        // Only a clock that was set forward writes here.
+        if lead > most {
+            most = self.lead.fetch_max(lead, Ordering::Relaxed).max(lead);
+        }
+        Timestamp::from_unix_millis(elapsed.saturating_add(most))
+    }
+
+    /// By how much the wall clock is behind, because it was set back.
+    pub(super) fn set_back(&self) -> Duration {
+        self.now().since(self.clock.now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    const START: Timestamp = Timestamp::from_unix_seconds(1_000_000);
+    const HOUR: Duration = Duration::from_hours(1);
+
+    #[test]
+    fn a_clock_that_is_set_back_goes_on_all_the_same() {
+        let clock = Arc::new(ManualClock::at(START));
+        let steady = Steady::new(clock.clone());
+        assert_eq!((steady.now(), steady.set_back()), (START, Duration::ZERO));
+        clock.set(START.minus(HOUR));
+        assert_eq!((steady.now(), steady.set_back()), (START, HOUR));
+        clock.advance(HOUR / 2);
+        assert_eq!(steady.now(), START.plus(HOUR / 2));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_forward_is_followed() {
+        #[derive(Debug)]
+        struct Jumped(AtomicI64);
+        impl Clock for Jumped {
+            fn now(&self) -> Timestamp {
+                START.plus(HOUR * u32::try_from(self.0.load(Ordering::Relaxed)).unwrap())
+            }
+            fn elapsed(&self) -> Duration {
+                Duration::from_secs(1)
+            }
+        }
+        let clock = Arc::new(Jumped(AtomicI64::new(0)));
+        let steady = Steady::new(clock.clone());
+        assert_eq!(steady.now(), START);
+        clock.0.store(2, Ordering::Relaxed);
+        assert_eq!(steady.now(), START.plus(2 * HOUR));
+        clock.0.store(1, Ordering::Relaxed);
+        assert_eq!(steady.now(), START.plus(2 * HOUR));
+    }
+}

@@ -1,0 +1,57 @@
+//! What every store of sessions promises. `contract.rs` holds each of them to it.
+
+use futures_util::future::BoxFuture;
+
+use super::{SessionError, feed::Hear};
+use crate::{clock::Timestamp, secret::TokenHash};
+
+/// A session as a store sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSession {
+    pub id: TokenHash,
+    /// The user's id.
+    pub user: String,
+    /// The rest, sealed.
+    pub record: Vec<u8>,
+    pub last_seen: Timestamp,
+    /// The end, however busy the session is.
+    pub expires_at: Timestamp,
+}
+
+/// Keeps sessions for all gateways.
+///
+/// An error always means that the store did not answer. What is removed stays removed, and by the time that removing
+/// returns, the removal has been announced to every gateway.
+pub trait SessionStore: Send + Sync {
+    fn insert<'a>(&'a self, session: &'a StoredSession) -> BoxFuture<'a, Result<(), SessionError>>;
+
+    /// May still give a session whose limits are over.
+    fn load<'a>(&'a self, id: &'a TokenHash) -> BoxFuture<'a, Result<Option<StoredSession>, SessionError>>;
+
+    /// Moves `last_seen` forward, never back, and of sessions that exist only. Says which of them do not.
+    fn touch<'a>(
+        &'a self,
+        seen: &'a [(TokenHash, Timestamp)],
+    ) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>>;
+
+    /// Ends one session. That there is none is announced as well.
+    fn remove<'a>(&'a self, id: &'a TokenHash) -> BoxFuture<'a, Result<(), SessionError>>;
+
+    /// Ends all sessions of a user, by id, and says which.
+    fn remove_user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>>;
+
+    /// The sessions of one user, or all.
+    fn list<'a>(&'a self, user: Option<&'a str>) -> BoxFuture<'a, Result<Vec<StoredSession>, SessionError>>;
+
+    /// Forgets what was over at `now` already, and says how many.
+    fn purge(&self, now: Timestamp) -> BoxFuture<'_, Result<u64, SessionError>>;
+
+    /// Whether the store answers.
+    fn ping(&self) -> BoxFuture<'_, Result<(), SessionError>>;
+
+    /// Tells `hear` what is removed, for ever. None: the database's change feed tells it.
+    fn follow<'a>(&'a self, hear: &'a Hear<'a>) -> Option<BoxFuture<'a, ()>> {
+        let _ = hear;
+        None
+    }
+}

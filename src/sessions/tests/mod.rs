@@ -1,0 +1,223 @@
+//! Several gateways on one store, and what becomes of a session there. This file makes the world they live in.
+
+mod life;
+mod limits;
+mod outages;
+mod races;
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    clock::{ManualClock, Timestamp},
+    database::{self, Change, Database},
+    random::OsRandom,
+    redis_pool::{RedisPool, test_server::RedisServer},
+};
+
+const INACTIVITY: Duration = Duration::from_hours(1);
+const EXPIRATION: Duration = Duration::from_hours(12);
+const START: Timestamp = Timestamp::from_unix_seconds(1_700_000_000);
+/// What the product promises for the end of a session on every gateway.
+const BOUND: Duration = Duration::from_secs(1);
+/// Long enough for a busy machine, and never waited for in full.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Database,
+    Redis,
+}
+
+const BOTH: [Kind; 2] = [Kind::Database, Kind::Redis];
+
+/// The users, and whether anybody can ask for them.
+#[derive(Default)]
+struct People {
+    profiles: Mutex<HashMap<String, Profile>>,
+    unreachable: Mutex<bool>,
+}
+
+impl Standing for People {
+    fn of<'a>(
+        &'a self,
+        user: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Profile>, Box<dyn Error + Send + Sync>>> {
+        let answer = if *self.unreachable.lock().unwrap() {
+            Err("nobody knows".into())
+        } else {
+            Ok(self.profiles.lock().unwrap().get(user).cloned())
+        };
+        std::future::ready(answer).boxed()
+    }
+}
+
+/// What all gateways share.
+struct World {
+    folder: tempfile::TempDir,
+    redis: Option<RedisServer>,
+    clock: Arc<ManualClock>,
+    people: Arc<People>,
+    /// The deadline of a command to Redis: longer than the product's, unless a test is about it.
+    deadline: Duration,
+}
+
+impl World {
+    async fn new(kind: Kind) -> Self {
+        let redis = match kind {
+            Kind::Database => None,
+            Kind::Redis => Some(RedisServer::start().await),
+        };
+        let world = Self {
+            folder: tempfile::tempdir().unwrap(),
+            redis,
+            clock: Arc::new(ManualClock::at(START)),
+            people: Arc::default(),
+            deadline: Duration::from_secs(5),
+        };
+        for user in ["ada", "bob"] {
+            world.people.profiles.lock().unwrap().insert(user.into(), profile(user, &[]));
+        }
+        world
+    }
+
+    fn redis(&mut self) -> &mut RedisServer {
+        self.redis.as_mut().unwrap()
+    }
+
+    async fn database(&self) -> Database {
+        let url = format!("sqlite:{}", self.folder.path().join("portcullis.db").display());
+        Database::open(&database::Config { url }).await.unwrap()
+    }
+
+    async fn store(&self) -> Arc<dyn SessionStore> {
+        match &self.redis {
+            None => Arc::new(SqlSessions::new(self.database().await, INACTIVITY, self.clock.clone())),
+            Some(server) => {
+                let config = redis_pool::Config { timeout: self.deadline, ..server.config() };
+                let pool = RedisPool::open(&config, Arc::new(OsRandom)).await.unwrap();
+                Arc::new(RedisSessions::new(Arc::new(pool), INACTIVITY))
+            }
+        }
+    }
+
+    /// A gateway that keeps itself up to date.
+    async fn gateway(&self) -> Gateway {
+        self.gateway_on(self.store().await).await
+    }
+
+    async fn gateway_on(&self, store: Arc<dyn SessionStore>) -> Gateway {
+        let gateway = self.idle_gateway_on(store).await;
+        let stop = CancellationToken::new();
+        let upkeep = tokio::spawn(Arc::clone(&gateway.sessions).maintain(stop.clone()));
+        let gateway = Gateway { upkeep: Some((stop, upkeep)), ..gateway };
+        eventually("the cache is believed", async || gateway.trusted()).await;
+        gateway
+    }
+
+    /// A gateway whose upkeep does not run, as in a command of the command line.
+    async fn idle_gateway_on(&self, store: Arc<dyn SessionStore>) -> Gateway {
+        let database = self.database().await;
+        let surroundings = Surroundings {
+            store,
+            database: database.clone(),
+            standing: self.people.clone(),
+            sealer: Arc::new(Sealer::from_key(&[7; 32])),
+            clock: self.clock.clone(),
+            random: Arc::new(OsRandom),
+        };
+        let config = Config { store: Store::Database, inactivity: INACTIVITY, expiration: EXPIRATION };
+        Gateway { sessions: Arc::new(Sessions::new(&config, surroundings)), database, upkeep: None }
+    }
+
+    /// Changes a user as the users' module does: the change and its announcement are one.
+    async fn change_user(&self, user: &str, profile: Option<Profile>) {
+        match profile {
+            Some(profile) => drop(self.people.profiles.lock().unwrap().insert(user.into(), profile)),
+            None => drop(self.people.profiles.lock().unwrap().remove(user)),
+        }
+        let database = self.database().await;
+        let mut transaction = database.write().await.unwrap();
+        Database::announce(&mut transaction, &Change::User(user.into()), START).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+}
+
+struct Gateway {
+    sessions: Arc<Sessions>,
+    database: Database,
+    upkeep: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl Gateway {
+    async fn log_in(&self, user: &str) -> TokenHash {
+        self.sessions.create(login(user), origin()).await.unwrap().hash()
+    }
+
+    /// Loads a session that has to be good.
+    async fn live(&self, id: &TokenHash) -> Arc<Live> {
+        self.sessions.load(id).await.unwrap().expect("the session is good")
+    }
+
+    async fn is_out(&self, id: &TokenHash) -> bool {
+        self.sessions.load(id).await.unwrap().is_none()
+    }
+
+    fn trusted(&self) -> bool {
+        self.sessions.trust.holds()
+    }
+
+    /// Ends as a gateway does that is asked to.
+    async fn stop(mut self) {
+        let (stop, upkeep) = self.upkeep.take().unwrap();
+        stop.cancel();
+        timeout(PATIENCE, upkeep).await.expect("the upkeep returns").unwrap();
+    }
+}
+
+fn profile(user: &str, groups: &[&str]) -> Profile {
+    Profile {
+        name: format!("{user}@example.com"),
+        email: format!("{user}@example.com"),
+        display_name: user.to_owned(),
+        groups: groups.iter().map(|&group| group.to_owned()).collect(),
+    }
+}
+
+fn login(user: &str) -> NewSession {
+    let Profile { name, email, display_name, groups } = profile(user, &[]);
+    let amr = vec![Method::Password, Method::Totp];
+    NewSession { user: user.to_owned(), name, email, display_name, groups, amr, since: None }
+}
+
+fn origin() -> Origin {
+    Origin::new([192, 0, 2, 7].into(), "Mozilla/5.0")
+}
+
+/// Waits for `state`, looking again and again, and says how long that took.
+async fn eventually<F: Future<Output = bool>>(what: &str, mut state: impl FnMut() -> F) -> Duration {
+    let start = tokio::time::Instant::now();
+    let waiting = async {
+        while !state().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+    start.elapsed()
+}
+
+/// Waits until `live` is told that it is over, and says how long that took.
+async fn ended(live: &Live) -> Duration {
+    let start = tokio::time::Instant::now();
+    timeout(PATIENCE, live.ended.cancelled()).await.expect("what is open is told of the end");
+    start.elapsed()
+}

@@ -1,0 +1,213 @@
+//! Stores that are down, hang, forget or come back: an error, never "no session", and never a stale one.
+
+use tokio::time::Instant;
+
+use super::*;
+
+/// The deadline of a command, as configured by default.
+const DEADLINE: Duration = Duration::from_millis(250);
+/// For a machine that is busy with other tests.
+const SLACK: Duration = Duration::from_millis(250);
+
+async fn fails(gateway: &Gateway, id: &TokenHash) -> bool {
+    gateway.sessions.load(id).await.is_err()
+}
+
+/// Whether looking up fails each time, and without waiting: the fastest of five says that, and a busy machine does not.
+async fn fails_fast(gateway: &Gateway, id: &TokenHash) -> bool {
+    let mut fastest = PATIENCE;
+    for _ in 0..5 {
+        let start = Instant::now();
+        assert!(fails(gateway, id).await);
+        fastest = fastest.min(start.elapsed());
+    }
+    fastest < Duration::from_millis(50)
+}
+
+#[tokio::test]
+async fn a_killed_redis_is_an_error_and_an_empty_one_is_no_session() {
+    let mut world = World { deadline: DEADLINE, ..World::new(Kind::Redis).await };
+    let gateway = world.gateway().await;
+    let (cached, fresh) = (gateway.log_in("ada").await, gateway.log_in("ada").await);
+    let open = gateway.live(&cached).await;
+    world.redis().kill();
+    let start = Instant::now();
+    assert!(fails(&gateway, &fresh).await);
+    assert!(start.elapsed() < DEADLINE + SLACK);
+    eventually("the cache is no longer believed", async || gateway.sessions.cached(&cached).is_none()).await;
+    for id in [&cached, &fresh] {
+        assert!(fails_fast(&gateway, id).await);
+    }
+    assert!(gateway.sessions.create(login("ada"), origin()).await.is_err());
+    assert!(gateway.sessions.revoke(&cached).await.is_err());
+    assert!(gateway.sessions.ping().await.is_err());
+    assert!(!open.ended.is_cancelled());
+
+    world.redis().restart().await;
+    let back = eventually("Redis answers", async || gateway.sessions.ping().await.is_ok()).await;
+    assert!(back < BOUND);
+    assert!(gateway.is_out(&cached).await && gateway.is_out(&fresh).await);
+    assert!(ended(&open).await < BOUND);
+    let id = gateway.log_in("ada").await;
+    gateway.live(&id).await;
+}
+
+#[tokio::test]
+async fn a_frozen_redis_ends_trust_within_a_second_and_loses_nothing() {
+    let world = World { deadline: DEADLINE, ..World::new(Kind::Redis).await };
+    let gateway = world.gateway().await;
+    let id = gateway.log_in("ada").await;
+    let open = gateway.live(&id).await;
+    let server = world.redis.as_ref().unwrap();
+    server.freeze();
+    let distrust = eventually("distrust", async || gateway.sessions.cached(&id).is_none()).await;
+    assert!(distrust < BOUND + SLACK, "{distrust:?}");
+    assert!(fails_fast(&gateway, &id).await);
+
+    server.thaw();
+    let back =
+        eventually("the session is back", async || matches!(gateway.sessions.load(&id).await, Ok(Some(_))));
+    assert!(back.await < BOUND);
+    assert!(!open.ended.is_cancelled());
+    eventually("the cache is believed again", async || gateway.trusted()).await;
+    gateway.live(&id).await;
+    assert!(gateway.sessions.cached(&id).is_some());
+}
+
+#[tokio::test]
+async fn an_end_that_was_missed_is_found_out_on_reconnecting() {
+    let world = World::new(Kind::Redis).await;
+    let gateway = world.gateway().await;
+    let id = gateway.log_in("ada").await;
+    let open = gateway.live(&id).await;
+    let server = world.redis.as_ref().unwrap();
+    // Removed without a message, as by a gateway that published while the link was down.
+    server.command::<()>(&["DEL", &format!("portcullis:s:{}", id.to_hex())]).await;
+    assert!(gateway.sessions.cached(&id).is_some());
+    server.command::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    assert!(ended(&open).await < BOUND);
+    eventually("the link is back", async || gateway.sessions.ping().await.is_ok()).await;
+    assert!(gateway.is_out(&id).await);
+}
+
+#[tokio::test]
+async fn sessions_that_the_store_has_lost_end_when_their_use_is_written_down() {
+    for kind in BOTH {
+        let world = World::new(kind).await;
+        let gateway = world.gateway().await;
+        let id = gateway.log_in("ada").await;
+        let open = gateway.live(&id).await;
+        match &world.redis {
+            Some(server) => server.command::<()>(&["FLUSHALL"]).await,
+            None => drop(sqlx::query("DELETE FROM sessions").execute(gateway.database.pool()).await.unwrap()),
+        }
+        world.clock.advance(INACTIVITY / 2);
+        assert!(gateway.sessions.cached(&id).is_some());
+        gateway.sessions.flush().await;
+        ended(&open).await;
+        assert!(gateway.is_out(&id).await);
+    }
+}
+
+#[tokio::test]
+async fn a_session_missing_from_its_users_index_ends_with_the_user() {
+    let world = World::new(Kind::Redis).await;
+    let (here, there) = (world.gateway().await, world.gateway().await);
+    let id = here.log_in("ada").await;
+    let open = [here.live(&id).await, there.live(&id).await];
+    // As a server does that is short of memory.
+    world.redis.as_ref().unwrap().command::<()>(&["DEL", "portcullis:u:ada"]).await;
+    here.sessions.revoke_user("ada").await.unwrap();
+    assert!(here.sessions.cached(&id).is_none());
+    for live in &open {
+        assert!(ended(live).await < BOUND);
+    }
+    assert!(here.is_out(&id).await && there.is_out(&id).await);
+}
+
+#[tokio::test]
+async fn a_message_that_makes_no_sense_makes_the_cache_forget_all() {
+    let world = World::new(Kind::Redis).await;
+    let gateway = world.gateway().await;
+    let id = gateway.log_in("ada").await;
+    let open = gateway.live(&id).await;
+    world.redis.as_ref().unwrap().command::<()>(&["PUBLISH", "portcullis:changes", "?"]).await;
+    eventually("the entry is gone", async || !Arc::ptr_eq(&gateway.live(&id).await, &open)).await;
+    assert!(!open.ended.is_cancelled());
+}
+
+#[tokio::test]
+async fn a_change_feed_that_stops_ends_trust_within_a_second() {
+    for kind in BOTH {
+        let world = World::new(kind).await;
+        let gateway = world.gateway().await;
+        let id = gateway.log_in("ada").await;
+        gateway.live(&id).await;
+        gateway.database.close().await;
+        let distrust = eventually("distrust", async || gateway.sessions.cached(&id).is_none()).await;
+        assert!(distrust < BOUND + SLACK, "{distrust:?}");
+        // The store of the sessions answers, and is asked each time.
+        gateway.live(&id).await;
+        assert!(gateway.sessions.cached(&id).is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_closed_database_is_an_error() {
+    let world = World::new(Kind::Database).await;
+    let database = world.database().await;
+    let store = SqlSessions::new(database.clone(), INACTIVITY, world.clock.clone());
+    let gateway = world.gateway_on(Arc::new(store)).await;
+    let id = gateway.log_in("ada").await;
+    database.close().await;
+    assert!(fails(&gateway, &id).await);
+    assert!(gateway.sessions.ping().await.is_err());
+}
+
+#[tokio::test]
+async fn a_user_whom_nobody_can_look_up_is_an_error() {
+    for kind in BOTH {
+        let world = World::new(kind).await;
+        let gateway = world.gateway().await;
+        let id = gateway.log_in("ada").await;
+        *world.people.unreachable.lock().unwrap() = true;
+        assert!(matches!(gateway.sessions.load(&id).await, Err(SessionError::Standing(_))));
+        *world.people.unreachable.lock().unwrap() = false;
+        gateway.live(&id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_doubt_is_resolved_as_soon_as_somebody_can_tell() {
+    for kind in BOTH {
+        let world = World::new(kind).await;
+        let gateway = world.gateway().await;
+        let (ada, bob) = (gateway.log_in("ada").await, gateway.log_in("bob").await);
+        let (adas, bobs) = (gateway.live(&ada).await, gateway.live(&bob).await);
+        *world.people.unreachable.lock().unwrap() = true;
+        world.change_user("bob", Some(profile("bob", &["new"]))).await;
+        world.change_user("ada", None).await;
+        eventually("nothing is cached", async || {
+            [&ada, &bob].iter().all(|id| gateway.sessions.cached(id).is_none())
+        })
+        .await;
+        assert!(fails(&gateway, &ada).await && fails(&gateway, &bob).await);
+        assert!(!adas.ended.is_cancelled() && !bobs.ended.is_cancelled());
+        *world.people.unreachable.lock().unwrap() = false;
+        assert!(ended(&adas).await < BOUND);
+        assert!(!bobs.ended.is_cancelled());
+    }
+}
+
+#[tokio::test]
+async fn without_upkeep_nothing_is_believed_but_the_store() {
+    for kind in BOTH {
+        let world = World::new(kind).await;
+        let gateway = world.idle_gateway_on(world.store().await).await;
+        let id = gateway.log_in("ada").await;
+        gateway.live(&id).await;
+        assert!(gateway.sessions.cached(&id).is_none());
+        world.store().await.remove(&id).await.unwrap();
+        assert!(gateway.is_out(&id).await);
+    }
+}

@@ -1,0 +1,149 @@
+//! What runs beside the requests: hearing of changes, asking again for what is doubted, writing down uses, tidying up.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::stream::{self, StreamExt as _};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Sessions,
+    feed::{News, Source, apply, follow_database},
+};
+use crate::errors::Chain;
+
+/// How soon a doubt that could not be resolved is looked at again.
+const RETRY: Duration = Duration::from_millis(200);
+/// Doubts resolved at once.
+const AT_ONCE: usize = 32;
+/// How often limits are looked after without a request.
+const SWEEP: Duration = Duration::from_secs(1);
+/// The longest that the store may be behind with what it knows of uses.
+const FLUSH: Duration = Duration::from_secs(10);
+/// Uses written in one go.
+const BATCH: usize = 1000;
+const PURGE: Duration = Duration::from_hours(1);
+/// Sessions and announcements are kept for this long after they have become useless: a gateway whose clock is wrong
+/// must not erase what others still honour.
+const GRACE: Duration = Duration::from_hours(24);
+/// A clock that is set back by more than this is complained of.
+const STEP: Duration = Duration::from_secs(5);
+
+impl Sessions {
+    /// Runs until `stop`, then writes down the last uses. Without it nothing is cached, and nothing that is open ends.
+    pub async fn maintain(self: Arc<Self>, stop: CancellationToken) {
+        let work = async {
+            tokio::join!(
+                self.follow(),
+                self.resolve_doubts(),
+                self.sweep_regularly(),
+                self.flush_regularly(),
+                self.purge_regularly()
+            )
+        };
+        stop.run_until_cancelled(work).await;
+        self.flush().await;
+    }
+
+    async fn follow(&self) {
+        let hear_database = |news| self.hear(Source::Database, news);
+        let hear_store = |news| self.hear(Source::Store, news);
+        let Some(store) = self.store.follow(&hear_store) else {
+            self.trust.waive(Source::Store);
+            return follow_database(&self.database, &hear_database).await;
+        };
+        tokio::join!(store, follow_database(&self.database, &hear_database));
+    }
+
+    fn hear(&self, source: Source, news: News) {
+        match news {
+            News::Gap => {
+                self.trust.end(source);
+                self.cache.doubt_all();
+            }
+            News::Changed(changes) => apply(changes, &self.cache),
+            News::Current(asked) => self.trust.extend(source, asked),
+        }
+    }
+
+    /// Asks the store again for what is in use and perhaps over, until it answers.
+    async fn resolve_doubts(&self) {
+        loop {
+            tokio::select! {
+                () = self.cache.doubted() => {}
+                () = sleep(RETRY) => {}
+            }
+            stream::iter(self.cache.take_doubted())
+                .for_each_concurrent(AT_ONCE, async |id| {
+                    // Asking ends the session when there is none; an error leaves the question open.
+                    if self.ask_in_time(&id).await.is_err() {
+                        self.cache.still_doubted(id);
+                    }
+                })
+                .await;
+        }
+    }
+
+    async fn sweep_regularly(&self) {
+        let mut sweeps = regularly(SWEEP.min(self.limits.inactivity));
+        let mut complained = false;
+        loop {
+            sweeps.tick().await;
+            self.cache.sweep(self.steady.now(), self.limits);
+            let set_back = self.steady.set_back();
+            if set_back >= STEP && !complained {
+                tracing::warn!(
+                    seconds = set_back.as_secs(),
+                    "the machine's clock was set back: sessions go on by the time that really passes; \
+                     if the clock was wrong before and is right now, restart this gateway"
+                );
+            }
+            complained = set_back >= STEP;
+        }
+    }
+
+    async fn flush_regularly(&self) {
+        let mut flushes = regularly(FLUSH.min(self.limits.inactivity / 10));
+        loop {
+            flushes.tick().await;
+            self.flush().await;
+        }
+    }
+
+    /// Writes down the uses that the store does not know of; what fails is tried again the next time. That a session
+    /// is missing is how we learn that the store has lost it, which nobody announces.
+    pub(super) async fn flush(&self) {
+        for batch in self.cache.unstored().chunks(BATCH) {
+            match self.store.touch(batch).await {
+                Ok(missing) => {
+                    self.cache.stored(batch);
+                    self.cache.doubt_sessions(&missing);
+                }
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "cannot write down when sessions were used");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn purge_regularly(&self) {
+        let mut purges = regularly(PURGE);
+        loop {
+            purges.tick().await;
+            let before = self.steady.now().minus(GRACE);
+            if let Err(error) = self.store.purge(before).await {
+                tracing::warn!(error = %Chain(&error), "cannot purge sessions that are over");
+            }
+            if let Err(error) = self.database.forget_changes(before).await {
+                tracing::warn!(error = %Chain(&error), "cannot purge old announcements");
+            }
+        }
+    }
+}
+
+fn regularly(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

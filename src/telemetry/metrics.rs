@@ -1,0 +1,338 @@
+//! Every metric there is, and its exposition as OpenMetrics text.
+//!
+//! What each request touches is counted in stripes, one per thread, which are summed when someone looks: a proxied
+//! request takes no lock and shares no cache line. Labels are few and fixed; none holds a path, a user or a host.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet, text},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge, info::Info},
+    registry::Registry,
+};
+
+use super::writer::LogWriter;
+
+/// The media type of what [`Metrics::render`] gives.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The decisions that are told apart; any other counts as the last.
+const DECISIONS: [&str; 8] = ["allow", "bypass", "challenge", "deny", "own", "refuse", "error", "other"];
+const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+/// Upper bounds in microseconds: the lowest tell the gateway's own work apart, the highest a portal that hangs.
+const BOUNDS: [u64; 14] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000,
+];
+/// More threads than this share stripes, which costs them a little and counts no less.
+const STRIPES: usize = 16;
+
+type Labels = [(&'static str, &'static str); 1];
+
+/// All metrics of one gateway.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    hot: Arc<Hot>,
+    audit_events: Family<Labels, Counter>,
+    connections: Gauge,
+    handshake_failures: Counter,
+    upstream_errors: Family<Labels, Counter>,
+    store_errors: Counter,
+}
+
+/// Counts as one open connection until it is dropped.
+#[derive(Debug)]
+pub struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        Self::build(None)
+    }
+
+    /// With the lines that this log has lost.
+    pub fn with_log(log: LogWriter) -> Self {
+        Self::build(Some(log))
+    }
+
+    fn build(log: Option<LogWriter>) -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            hot: Arc::new(Hot { stripes: std::array::from_fn(|_| Stripe::default()), log }),
+            audit_events: Family::default(),
+            connections: Gauge::default(),
+            handshake_failures: Counter::default(),
+            upstream_errors: Family::default(),
+            store_errors: Counter::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    /// The encoder adds `_total` to counters and `_info` to the build.
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("portcullis_build", "What is running", build);
+        registry.register_collector(Box::new(Arc::clone(&self.hot)));
+        let (name, help) = ("portcullis_audit_events", "Audited events");
+        registry.register(name, help, self.audit_events.clone());
+        let (name, help) = ("portcullis_connections", "Connections open now");
+        registry.register(name, help, self.connections.clone());
+        let (name, help) = ("portcullis_handshake_failures", "TLS handshakes that failed");
+        registry.register(name, help, self.handshake_failures.clone());
+        let (name, help) = ("portcullis_upstream_errors", "Requests that the portal did not answer");
+        registry.register(name, help, self.upstream_errors.clone());
+        let (name, help) = ("portcullis_store_errors", "Answers that a store failed to give");
+        registry.register(name, help, self.store_errors.clone());
+    }
+
+    /// A request is over. `decision` is the word of the access log.
+    pub fn request(&self, decision: &str, status: u16, duration: Duration) {
+        let decision = DECISIONS.iter().position(|known| *known == decision).unwrap_or(DECISIONS.len() - 1);
+        let class = usize::from(status / 100).clamp(1, STATUS_CLASSES.len()) - 1;
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let stripe = self.hot.stripe();
+        stripe.requests[decision][class].fetch_add(1, Relaxed);
+        stripe.durations[BOUNDS.partition_point(|bound| *bound < micros)].fetch_add(1, Relaxed);
+        stripe.micros.fetch_add(micros, Relaxed);
+    }
+
+    pub fn session_cache_hit(&self) {
+        self.hot.stripe().cache_hits.fetch_add(1, Relaxed);
+    }
+
+    pub fn session_cache_miss(&self) {
+        self.hot.stripe().cache_misses.fetch_add(1, Relaxed);
+    }
+
+    /// `event` is the stable name of an audit event.
+    pub fn audit_event(&self, event: &'static str) {
+        self.audit_events.get_or_create(&[("event", event)]).inc();
+    }
+
+    /// A connection was accepted; it counts until the guard is dropped.
+    pub fn connection(&self) -> OpenConnection {
+        self.connections.inc();
+        OpenConnection(self.connections.clone())
+    }
+
+    pub fn handshake_failed(&self) {
+        self.handshake_failures.inc();
+    }
+
+    /// `kind` says in one word what failed: `connect`, `timeout`, `reset`.
+    pub fn upstream_error(&self, kind: &'static str) {
+        self.upstream_errors.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    pub fn store_error(&self) {
+        self.store_errors.inc();
+    }
+
+    /// All metrics as OpenMetrics text.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a `String` cannot fail, and no metric of ours refuses to be encoded.
+        let _ = text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// What requests count, and what the log has lost.
+#[derive(Debug)]
+struct Hot {
+    stripes: [Stripe; STRIPES],
+    log: Option<LogWriter>,
+}
+
+/// The counts of one thread, or of few. Aligned so that two stripes never share a cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Stripe {
+    requests: [[AtomicU64; STATUS_CLASSES.len()]; DECISIONS.len()],
+    /// One for each bound, and one for what lies above them all.
+    durations: [AtomicU64; BOUNDS.len() + 1],
+    micros: AtomicU64,
+    cache_hits: AtomicU64,
+    cache_misses: AtomicU64,
+}
+
+thread_local! {
+    /// Threads take the stripes in turn.
+    static STRIPE: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Relaxed) % STRIPES
+    };
+}
+
+impl Hot {
+    fn stripe(&self) -> &Stripe {
+        STRIPE.with(|index| &self.stripes[*index])
+    }
+
+    fn sum(&self, count: impl Fn(&Stripe) -> &AtomicU64) -> u64 {
+        self.stripes.iter().map(|stripe| count(stripe).load(Relaxed)).sum()
+    }
+
+    fn encode_requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (name, help) = ("portcullis_requests", "Requests, by decision and status");
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (decision, word) in DECISIONS.iter().enumerate() {
+            for (class, digit) in STATUS_CLASSES.iter().enumerate() {
+                let count = self.sum(|stripe| &stripe.requests[decision][class]);
+                if count > 0 {
+                    let labels = [("decision", *word), ("status_class", *digit)];
+                    metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (name, help) = ("portcullis_request_duration_seconds", "Time from request head to end of answer");
+        let counts: [u64; BOUNDS.len() + 1] =
+            std::array::from_fn(|bucket| self.sum(|stripe| &stripe.durations[bucket]));
+        let bounds = BOUNDS.iter().map(|bound| seconds(*bound)).chain([f64::INFINITY]);
+        let buckets: Vec<_> = bounds.zip(counts).collect();
+        let (sum, count) = (seconds(self.sum(|stripe| &stripe.micros)), counts.iter().sum());
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+}
+
+impl Collector for Hot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_requests(&mut encoder)?;
+        self.encode_durations(&mut encoder)?;
+        for (name, help, count) in [
+            (
+                "portcullis_session_cache_hits",
+                "Sessions found in memory",
+                self.sum(|stripe| &stripe.cache_hits),
+            ),
+            (
+                "portcullis_session_cache_misses",
+                "Sessions asked of the store",
+                self.sum(|stripe| &stripe.cache_misses),
+            ),
+            ("portcullis_log_dropped", "Log lines lost", self.log.as_ref().map_or(0, LogWriter::dropped)),
+        ] {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            metric.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+}
+
+fn seconds(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn expect_lines(metrics: &Metrics, lines: &[&str]) {
+        let text = metrics.render();
+        for line in lines {
+            assert!(text.lines().any(|rendered| rendered == *line), "`{line}` is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_metric_is_rendered_under_its_documented_name() {
+        let metrics = Metrics::new();
+        metrics.request("allow", 200, Duration::from_micros(400));
+        metrics.request("allow", 204, Duration::from_millis(3));
+        metrics.request("challenge", 302, Duration::from_secs(11));
+        metrics.request("unheard-of", 999, Duration::from_micros(500));
+        metrics.session_cache_hit();
+        metrics.session_cache_miss();
+        metrics.session_cache_miss();
+        metrics.audit_event("login.succeeded");
+        metrics.handshake_failed();
+        metrics.upstream_error("timeout");
+        metrics.store_error();
+        let one = metrics.connection();
+        drop(metrics.connection());
+        expect_lines(
+            &metrics,
+            &[
+                concat!("portcullis_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+                "portcullis_requests_total{decision=\"allow\",status_class=\"2xx\"} 2",
+                "portcullis_requests_total{decision=\"challenge\",status_class=\"3xx\"} 1",
+                "portcullis_requests_total{decision=\"other\",status_class=\"5xx\"} 1",
+                "portcullis_request_duration_seconds_bucket{le=\"0.0005\"} 2",
+                "portcullis_request_duration_seconds_bucket{le=\"0.005\"} 3",
+                "portcullis_request_duration_seconds_bucket{le=\"10.0\"} 3",
+                "portcullis_request_duration_seconds_bucket{le=\"+Inf\"} 4",
+                "portcullis_request_duration_seconds_count 4",
+                "portcullis_request_duration_seconds_sum 11.0039",
+                "portcullis_session_cache_hits_total 1",
+                "portcullis_session_cache_misses_total 2",
+                "portcullis_log_dropped_total 0",
+                "portcullis_audit_events_total{event=\"login.succeeded\"} 1",
+                "portcullis_connections 1",
+                "portcullis_handshake_failures_total 1",
+                "portcullis_upstream_errors_total{kind=\"timeout\"} 1",
+                "portcullis_store_errors_total 1",
+                "# TYPE portcullis_requests counter",
+                "# EOF",
+            ],
+        );
+        drop(one);
+        expect_lines(&metrics, &["portcullis_connections 0"]);
+    }
+
+    #[test]
+    fn no_count_is_lost_between_threads() {
+        let metrics = Metrics::new();
+        thread::scope(|scope| {
+            for _ in 0..STRIPES * 2 {
+                scope.spawn(|| (0..1000).for_each(|_| metrics.request("allow", 200, Duration::ZERO)));
+            }
+        });
+        let total = STRIPES * 2 * 1000;
+        expect_lines(
+            &metrics,
+            &[
+                &format!("portcullis_requests_total{{decision=\"allow\",status_class=\"2xx\"}} {total}"),
+                &format!("portcullis_request_duration_seconds_count {total}"),
+            ],
+        );
+    }
+
+    #[test]
+    fn lines_lost_by_the_log_are_counted() {
+        let (reader, sink) = std::io::pipe().unwrap();
+        drop(reader);
+        let log = LogWriter::start(sink).unwrap();
+        log.line("x\n".into());
+        assert!(log.flush(Duration::from_secs(30)));
+        expect_lines(&Metrics::with_log(log), &["portcullis_log_dropped_total 1"]);
+    }
+}

@@ -1,0 +1,202 @@
+//! Who may log in: users, their names and their groups, in the durable store.
+//!
+//! Knows no credential; those hang on a user's id and go when the user goes.
+
+mod id;
+mod name;
+
+use std::sync::Arc;
+
+pub use id::UserId;
+pub use name::CanonicalName;
+use sqlx::{Row as _, any::AnyRow};
+
+use crate::{
+    clock::{Clock, Timestamp},
+    database::{Change, Database, DatabaseError},
+    random::Random,
+};
+
+/// Longest display name and group name in bytes.
+const MAX_TEXT_BYTES: usize = 254;
+
+/// A person who may log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub id: UserId,
+    pub name: CanonicalName,
+    /// As it was typed, trimmed.
+    pub email: String,
+    /// Empty when nobody gave one.
+    pub display_name: String,
+    /// Each once, in the order given.
+    pub groups: Vec<String>,
+    pub disabled: bool,
+    pub created_at: Timestamp,
+}
+
+/// What it takes to make a user. The canonical name comes from the e-mail.
+#[derive(Clone, Debug, Default)]
+pub struct NewUser {
+    pub email: String,
+    pub display_name: String,
+    pub groups: Vec<String>,
+}
+
+/// Why a user was not read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UsersError {
+    #[error("there is a user of this name already")]
+    Exists,
+    #[error("the e-mail is empty, too long, or holds white space or control characters")]
+    InvalidName,
+    #[error("the display name is too long or holds control characters")]
+    InvalidDisplayName,
+    #[error("the group {0:?} is empty, too long, or holds a comma or control characters")]
+    InvalidGroup(String),
+    #[error("the store of users did not answer")]
+    Database(#[from] DatabaseError),
+}
+
+impl From<sqlx::Error> for UsersError {
+    fn from(error: sqlx::Error) -> Self {
+        DatabaseError::from(error).into()
+    }
+}
+
+/// The users of this installation.
+#[derive(Clone, Debug)]
+pub struct Users {
+    database: Database,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+}
+
+impl Users {
+    pub fn new(database: Database, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
+        Self { database, clock, random }
+    }
+
+    pub async fn add(&self, new: NewUser) -> Result<User, UsersError> {
+        let now = self.clock.now();
+        let user = User {
+            id: UserId::generate(&*self.random),
+            name: CanonicalName::parse(&new.email).ok_or(UsersError::InvalidName)?,
+            email: new.email.trim().to_owned(),
+            display_name: checked_display_name(&new.display_name)?,
+            groups: checked_groups(new.groups)?,
+            disabled: false,
+            created_at: now,
+        };
+        let mut transaction = self.database.write().await?;
+        sqlx::query(
+            "INSERT INTO users (id, name, email, display_name, group_names, disabled, created_at) \
+             VALUES ($1, $2, $3, $4, $5, 0, $6)",
+        )
+        .bind(user.id.as_str())
+        .bind(user.name.as_str())
+        .bind(user.email.as_str())
+        .bind(user.display_name.as_str())
+        .bind(user.groups.join(","))
+        .bind(now.unix_millis())
+        .execute(&mut *transaction)
+        .await
+        .map_err(|error| match error.as_database_error() {
+            Some(cause) if cause.is_unique_violation() => UsersError::Exists,
+            _ => error.into(),
+        })?;
+        Database::announce(&mut transaction, &Change::User(user.id.to_string()), now).await?;
+        transaction.commit().await?;
+        Ok(user)
+    }
+
+    pub async fn find(&self, name: &CanonicalName) -> Result<Option<User>, UsersError> {
+        let row = sqlx::query("SELECT * FROM users WHERE name = $1")
+            .bind(name.as_str())
+            .fetch_optional(self.database.pool())
+            .await?;
+        row.map(|row| read(&row)).transpose()
+    }
+
+    pub async fn by_id(&self, id: &UserId) -> Result<Option<User>, UsersError> {
+        let row = sqlx::query("SELECT * FROM users WHERE id = $1")
+            .bind(id.as_str())
+            .fetch_optional(self.database.pool())
+            .await?;
+        row.map(|row| read(&row)).transpose()
+    }
+
+    /// Everybody, by name.
+    pub async fn list(&self) -> Result<Vec<User>, UsersError> {
+        let rows = sqlx::query("SELECT * FROM users ORDER BY name").fetch_all(self.database.pool()).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Stops a user from logging in, or lets them again. False: there is no such user.
+    pub async fn set_disabled(&self, id: &UserId, disabled: bool) -> Result<bool, UsersError> {
+        let statement = sqlx::query("UPDATE users SET disabled = $1 WHERE id = $2")
+            .bind(i64::from(disabled))
+            .bind(id.as_str());
+        self.change(id, statement).await
+    }
+
+    /// Removes a user with their password, devices and codes. False: there is no such user.
+    pub async fn remove(&self, id: &UserId) -> Result<bool, UsersError> {
+        // What hangs on the user is declared ON DELETE CASCADE.
+        let statement = sqlx::query("DELETE FROM users WHERE id = $1").bind(id.as_str());
+        self.change(id, statement).await
+    }
+
+    async fn change(
+        &self,
+        id: &UserId,
+        statement: sqlx::query::Query<'_, sqlx::Any, sqlx::any::AnyArguments>,
+    ) -> Result<bool, UsersError> {
+        let mut transaction = self.database.write().await?;
+        let found = statement.execute(&mut *transaction).await?.rows_affected() == 1;
+        Database::announce(&mut transaction, &Change::User(id.to_string()), self.clock.now()).await?;
+        transaction.commit().await?;
+        Ok(found)
+    }
+}
+
+fn read(row: &AnyRow) -> Result<User, UsersError> {
+    let id: String = row.try_get("id")?;
+    let groups: String = row.try_get("group_names")?;
+    Ok(User {
+        id: UserId::parse(&id).ok_or(DatabaseError::Corrupt("a user's id"))?,
+        name: CanonicalName::from_stored(row.try_get("name")?),
+        email: row.try_get("email")?,
+        display_name: row.try_get("display_name")?,
+        groups: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
+        disabled: row.try_get::<i64, _>("disabled")? != 0,
+        created_at: Timestamp::from_unix_millis(row.try_get("created_at")?),
+    })
+}
+
+fn checked_display_name(typed: &str) -> Result<String, UsersError> {
+    let name = typed.trim();
+    if name.len() > MAX_TEXT_BYTES || name.contains(char::is_control) {
+        return Err(UsersError::InvalidDisplayName);
+    }
+    Ok(name.to_owned())
+}
+
+/// A comma would let one group pass for two wherever groups travel as a list.
+fn checked_groups(typed: Vec<String>) -> Result<Vec<String>, UsersError> {
+    let mut groups: Vec<String> = Vec::with_capacity(typed.len());
+    for group in typed {
+        let name = group.trim();
+        let refused = |c: char| c == ',' || c.is_control();
+        if name.is_empty() || name.len() > MAX_TEXT_BYTES || name.contains(refused) {
+            return Err(UsersError::InvalidGroup(group));
+        }
+        if !groups.iter().any(|known| known == name) {
+            groups.push(name.to_owned());
+        }
+    }
+    Ok(groups)
+}
+
+#[cfg(test)]
+mod tests;

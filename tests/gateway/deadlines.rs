@@ -1,0 +1,215 @@
+//! Nobody holds a connection by doing nothing: every stage has its own deadline, on both protocols.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::Request;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::mpsc};
+
+use crate::support::{
+    Body, Browser, Exchange, PATIENCE, TestGateway, Upstream, forged::frame, test_gateway::Builder,
+    wire::Wire, within,
+};
+
+/// Deadlines that this test waits for are short, all others far longer than the test.
+fn only(deadline: &str) -> Builder {
+    let mut builder = TestGateway::builder();
+    for name in ["handshake", "first_byte", "head", "stall", "idle"] {
+        let value = if name == deadline { "300ms" } else { "60s" };
+        builder = builder.set(&format!("server.timeouts.{name}"), value);
+    }
+    builder
+}
+
+/// Waits for the gateway to close, and checks that it did not do so before the deadline.
+async fn closes_in_time(begun: Instant, mut wire: Wire) {
+    let mut rest = Vec::new();
+    while let Ok(bytes) = within(PATIENCE, wire.read_some()).await
+        && !bytes.is_empty()
+    {
+        rest.extend(bytes);
+    }
+    let waited = begun.elapsed();
+    assert!(waited >= Duration::from_millis(50), "closed after {waited:?}: {rest:?}");
+    assert!(waited < Duration::from_secs(5), "closed after {waited:?}");
+}
+
+async fn logged_in(gateway: &TestGateway, browser: &Browser) -> String {
+    gateway.add_user("ada@example.com").await;
+    browser.log_in("ada@example.com").await;
+    gateway.upstream.forget();
+    browser.cookies()
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_finish_the_handshake_is_closed() {
+    let (gateway, _) = only("handshake").start().await;
+    let begun = Instant::now();
+    let mut silent = TcpStream::connect(gateway.address()).await.unwrap();
+    within(PATIENCE, silent.read(&mut [0; 1])).await.ok();
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    // The first bytes of a handshake buy no more time.
+    let begun = Instant::now();
+    let mut wire = Wire::new(TcpStream::connect(gateway.address()).await.unwrap());
+    wire.write(&[22, 3, 1, 2, 0]).await.unwrap();
+    closes_in_time(begun, wire).await;
+}
+
+#[tokio::test]
+async fn a_connection_without_a_first_byte_is_closed() {
+    let (_gateway, browser) = only("first_byte").start().await;
+    for protocol in ["http/1.1", "h2"] {
+        let begun = Instant::now();
+        closes_in_time(begun, Wire::new(browser.tls(&[protocol]).await)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_comes_in_drops_is_cut_at_its_deadline() {
+    let (gateway, browser) = only("head").start().await;
+    let begun = Instant::now();
+    let mut connection = browser.raw("GET / HTTP/1.1\r\nHost: iot.example.com\r\nX: ").await;
+    let mut drops = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        tokio::select! {
+            _ = drops.tick() => connection.send("x").await,
+            more = connection.wire.fill() => if !more.unwrap_or(false) { break },
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "every drop bought more time");
+    }
+    assert_eq!(gateway.upstream.bytes(), 0);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let (_gateway, browser) = only("idle").start().await;
+    let mut connection = browser.raw("GET / HTTP/1.1\r\nHost: iot.example.com\r\n\r\n").await;
+    connection.answer().await;
+    closes_in_time(Instant::now(), connection.wire).await;
+
+    // HTTP/2: the preface and settings are no request.
+    let mut wire = Wire::new(browser.tls(&["h2"]).await);
+    wire.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    wire.write(&frame(4, 0, 0, &[])).await.unwrap();
+    closes_in_time(Instant::now(), wire).await;
+}
+
+#[tokio::test]
+async fn a_request_in_progress_is_not_idle() {
+    let (release, held) = mpsc::channel::<()>(1);
+    let held = tokio::sync::Mutex::new(held);
+    let portal = Upstream::scripted(async move |mut exchange: Exchange| {
+        if exchange.target() == "/slow" {
+            held.lock().await.recv().await;
+        }
+        exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").await?;
+        Some(exchange)
+    });
+    let (gateway, browser) = only("idle").upstream(&portal).start().await;
+    let cookies = logged_in(&gateway, &browser).await;
+    let request = format!("GET /slow HTTP/1.1\r\nHost: iot.example.com\r\nCookie: {cookies}\r\n\r\n");
+    let mut slow = browser.raw(request).await;
+    gateway.upstream.arrived(1).await;
+    // An idle connection that was opened later is closed first.
+    let mut idle = browser.raw("GET / HTTP/1.1\r\nHost: iot.example.com\r\n\r\n").await;
+    idle.answer().await;
+    idle.rest().await;
+    release.send(()).await.unwrap();
+    assert_eq!(slow.answer().await.text(), "late");
+}
+
+#[tokio::test]
+async fn an_upload_that_stops_is_cut_and_the_portal_never_takes_it_for_whole() {
+    let (gateway, browser) = only("stall").start().await;
+    let cookies = logged_in(&gateway, &browser).await;
+    for framing in ["Content-Length: 100", "Transfer-Encoding: chunked"] {
+        gateway.upstream.forget();
+        let request = format!(
+            "POST /upload HTTP/1.1\r\nHost: iot.example.com\r\nCookie: {cookies}\r\n{framing}\r\n\r\n5\r\nhello\r\n"
+        );
+        let begun = Instant::now();
+        let mut connection = browser.raw(request).await;
+        gateway.upstream.arrived(1).await;
+        let answer = connection.answer().await;
+        assert_eq!((answer.status.as_u16(), answer.header("connection").as_str()), (400, "close"));
+        answer.assert_secure();
+        closes_in_time(begun, connection.wire).await;
+        assert_eq!(gateway.upstream.only_request().content.body, b"", "the body never ended");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_stops_on_http_2_is_cut_without_the_connection() {
+    let (gateway, browser) = only("stall").start().await;
+    logged_in(&gateway, &browser).await;
+    let browser = {
+        let other = gateway.browser().http2();
+        other.set_cookie("__Host-portcullis", &browser.session());
+        other
+    };
+    let first = Ok(Frame::data(Bytes::from_static(b"hello")));
+    let never = stream::iter([first]).chain_pending();
+    let request = Request::post("/upload").body(never).unwrap();
+    let answer = browser.send(request).await;
+    assert_eq!(answer.status, 400);
+    assert_eq!(browser.get("/next").await.text(), "the portal: GET /next\n");
+    assert_eq!(gateway.upstream.requests()[0].content.body, b"");
+}
+
+/// Ends a stream of frames in silence rather than with an end.
+trait ChainPending {
+    fn chain_pending(self) -> Body;
+}
+
+impl<S> ChainPending for S
+where
+    S: stream::Stream<Item = Result<Frame<Bytes>, crate::support::BoxError>> + Send + 'static,
+{
+    fn chain_pending(self) -> Body {
+        StreamBody::new(stream::StreamExt::chain(self, stream::pending())).boxed_unsync()
+    }
+}
+
+/// A portal that sends without end, and tells when it could not go on.
+fn endless() -> (Upstream, mpsc::UnboundedReceiver<()>) {
+    let (hung_up, until) = mpsc::unbounded_channel();
+    let portal = Upstream::scripted(async move |mut exchange: Exchange| {
+        if exchange.target() != "/endless" {
+            exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await?;
+            return Some(exchange);
+        }
+        exchange.write("HTTP/1.1 200 OK\r\n\r\n").await?;
+        let piece = vec![b'x'; 16 * 1024];
+        while exchange.write(&piece).await.is_some() {}
+        hung_up.send(()).unwrap();
+        None
+    });
+    (portal, until)
+}
+
+#[tokio::test]
+async fn a_client_that_reads_no_more_is_cut_and_the_portal_is_let_go() {
+    let (portal, mut hung_up) = endless();
+    let (gateway, browser) = only("stall").upstream(&portal).start().await;
+    let cookies = logged_in(&gateway, &browser).await;
+    let request = format!("GET /endless HTTP/1.1\r\nHost: iot.example.com\r\nCookie: {cookies}\r\n\r\n");
+    let _unread = browser.raw(request).await;
+    within(PATIENCE, hung_up.recv()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_of_http_2_that_is_read_no_more_is_cut_and_the_portal_is_let_go() {
+    let (portal, mut hung_up) = endless();
+    let (gateway, browser) = only("stall").upstream(&portal).start().await;
+    logged_in(&gateway, &browser).await;
+    let other = gateway.browser().http2();
+    other.set_cookie("__Host-portcullis", &browser.session());
+    // The connection is alive and answers pings; only the window of this stream stays shut.
+    let unread = other.open(Request::get("/endless").body(crate::support::empty()).unwrap()).await;
+    within(PATIENCE, hung_up.recv()).await.unwrap();
+    drop(unread);
+    assert_eq!(other.get("/").await.status, 200);
+}

@@ -1,0 +1,71 @@
+//! A gateway of a test's own in one line, and who stands around it: a browser, a recording portal, a Redis.
+//!
+//! Nothing is shared between tests, and nothing is left over: ports are the kernel's choice, files are in a temporary
+//! folder, and whatever was started has ended when its handle is dropped.
+
+pub(crate) mod browser;
+pub(crate) mod forged;
+pub(crate) mod forms;
+pub(crate) mod log;
+pub(crate) mod phone;
+pub(crate) mod process;
+pub(crate) mod redis;
+pub(crate) mod test_gateway;
+pub(crate) mod upstream;
+pub(crate) mod wire;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
+use portcullis::clock::{Clock as _, SystemClock, Timestamp};
+
+pub(crate) use browser::{Answer, Browser, RawConnection};
+pub(crate) use test_gateway::{HOST, PASSWORD, TestGateway};
+pub(crate) use upstream::{Exchange, Upstream};
+
+/// How long anything may take that a test waits for. Only a fault ever waits this long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// The body of a request that a test makes.
+pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// A body that is there at once.
+pub(crate) fn body(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+pub(crate) fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Waits for an event, and fails the test when it does not come.
+#[track_caller]
+pub(crate) fn within<T>(limit: Duration, event: impl Future<Output = T>) -> impl Future<Output = T> {
+    let place = std::panic::Location::caller();
+    async move {
+        let happened = tokio::time::timeout(limit, event).await;
+        happened.unwrap_or_else(|_| panic!("{place}: nothing happened within {limit:?}"))
+    }
+}
+
+/// How long it takes until `state` holds. It is asked for again and again; the test fails when that takes too long.
+pub(crate) async fn soon(limit: Duration, what: &str, mut state: impl AsyncFnMut() -> bool) -> Duration {
+    let start = tokio::time::Instant::now();
+    while !state().await {
+        assert!(start.elapsed() < limit, "within {limit:?}: {what}");
+    }
+    start.elapsed()
+}
+
+/// The time at which gateways start.
+pub(crate) fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+/// The authority-less certificate of a server of a test's own, as PEM: certificate and key.
+pub(crate) fn certificate(name: &str) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
