@@ -18,6 +18,9 @@ const BINARY = process.env.BROWSER_TESTS_GATEWAY ?? path.join(REPOSITORY, 'targe
 const ENVIRONMENT = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('PORTCULLIS_')));
 
 export class Gateway {
+  /** Minutes that its wall clock is ahead of ours. */
+  ahead = 0;
+
   #program;
   #read = 0;
 
@@ -62,7 +65,8 @@ export class Gateway {
   async resume(settings = {}) {
     this.settings = merge(this.settings, settings);
     fs.writeFileSync(this.configuration, toToml(this.settings));
-    this.#program = new Program(BINARY, ['serve', '--config', this.configuration], { log: this.log, env: ENVIRONMENT });
+    const env = { ...ENVIRONMENT, ...(this.ahead > 0 ? clockAhead(this.ahead) : {}) };
+    this.#program = new Program(BINARY, ['serve', '--config', this.configuration], { log: this.log, env });
     await this.#program.ready(() => this.#isReady());
   }
 
@@ -77,6 +81,13 @@ export class Gateway {
   /** Ends it without a warning. */
   async kill() {
     await this.#program.end('SIGKILL');
+  }
+
+  /** Starts it again with its wall clock this many minutes ahead, as if it had been left alone for so long. */
+  async passTime(minutes) {
+    await this.stop();
+    this.ahead = minutes;
+    await this.resume();
   }
 
   async killAndResume() {
@@ -126,6 +137,18 @@ export class Gateway {
         .once('error', () => resolve(false));
     });
   }
+}
+
+/** What makes the dynamic linker put libfaketime before the clock. Monotonic time stays what it is. */
+function clockAhead(minutes) {
+  const library = fs.readdirSync('/usr/lib', { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map((entry) => path.join('/usr/lib', entry.name, 'faketime/libfaketimeMT.so.1'))
+    .find((candidate) => fs.existsSync(candidate));
+  if (library === undefined) {
+    throw new Error('libfaketime is not installed');
+  }
+  return { LD_PRELOAD: library, FAKETIME: `+${minutes}m`, FAKETIME_DONT_FAKE_MONOTONIC: '1' };
 }
 
 function merge(base, over) {

@@ -21,8 +21,8 @@ export class Visitor {
   /** The headings of the pages of ours that were passed, in order. */
   passed = [];
 
-  /** `pocket` is what the user has about them: the app, and the recovery codes on a slip of paper. */
-  constructor({ page, gateway, person, javaScript = true, pocket = { recoveryCodes: [] } }) {
+  /** `pocket` is what the user has about them: a phone with its clock, and the recovery codes on a slip of paper. */
+  constructor({ page, gateway, person, javaScript = true, pocket = { recoveryCodes: [], ahead: 0 } }) {
     const { email, name, password } = person;
     Object.assign(this, { page, gateway, javaScript, email, name, password, pocket });
   }
@@ -126,7 +126,7 @@ export class Visitor {
   async scan() {
     const key = await this.typedKey();
     if (this.authenticator?.key !== key) {
-      this.pocket.authenticator = new Authenticator(key);
+      this.pocket.authenticator = new Authenticator(key, this.pocket);
     }
   }
 
