@@ -1,6 +1,8 @@
 //! The whole gateway, in this process, before a recording portal: what goes in at the socket and what comes out.
 
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod deadlines;
 #[cfg(test)]
 mod devices;
@@ -16,6 +18,8 @@ mod request_gate;
 mod request_gate_http2;
 #[cfg(test)]
 mod rollout;
+#[cfg(test)]
+mod sessions;
 #[cfg(test)]
 mod smoke;
 #[cfg(test)]

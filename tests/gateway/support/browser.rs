@@ -54,6 +54,8 @@ enum Sender {
 pub(crate) struct Browser {
     surroundings: Arc<Surroundings>,
     protocol: Protocol,
+    /// What stands in the address bar: host, and port if it is not the usual one.
+    authority: String,
     cookies: Mutex<BTreeMap<String, String>>,
     /// Connections without a request, which copies share.
     idle: Arc<Mutex<Vec<Sender>>>,
@@ -71,7 +73,13 @@ pub(crate) struct Answer {
 
 impl Browser {
     pub(crate) fn new(surroundings: Arc<Surroundings>, protocol: Protocol) -> Self {
-        Self { surroundings, protocol, cookies: Mutex::default(), idle: Arc::default() }
+        Self {
+            surroundings,
+            protocol,
+            authority: HOST.to_owned(),
+            cookies: Mutex::default(),
+            idle: Arc::default(),
+        }
     }
 
     /// The same browser, cookies included, over HTTP/2.
@@ -86,12 +94,18 @@ impl Browser {
         Self { surroundings: Arc::clone(surroundings), idle: Arc::default(), ..self }
     }
 
+    /// The same browser at a site of another name.
+    #[must_use]
+    pub(crate) fn at(self, authority: &str) -> Self {
+        Self { authority: authority.to_owned(), ..self }
+    }
+
     /// Another window or a look at it later: the same cookies from here on, apart from then on.
     #[must_use]
     pub(crate) fn copy(&self) -> Self {
         let cookies = Mutex::new(self.cookies.lock().unwrap().clone());
         let (surroundings, idle) = (Arc::clone(&self.surroundings), Arc::clone(&self.idle));
-        Self { surroundings, protocol: self.protocol, cookies, idle }
+        Self { surroundings, protocol: self.protocol, authority: self.authority.clone(), cookies, idle }
     }
 
     // --- Cookies.
@@ -151,7 +165,7 @@ impl Browser {
         let request = Request::post(path)
             .header("sec-fetch-mode", "navigate")
             .header("sec-fetch-site", "same-origin")
-            .header("origin", format!("https://{HOST}"))
+            .header("origin", format!("https://{}", self.authority))
             .header("accept", "text/html,*/*;q=0.8")
             .header("content-type", "application/x-www-form-urlencoded");
         self.send(request.body(body(form)).unwrap()).await
@@ -188,13 +202,18 @@ impl Browser {
         };
         let answer = match &mut sender {
             Sender::Http1(sender) => {
-                request.headers_mut().entry(header::HOST).or_insert(HeaderValue::from_static(HOST));
+                let host = HeaderValue::from_str(&self.authority).unwrap();
+                request.headers_mut().entry(header::HOST).or_insert(host);
                 within(PATIENCE, sender.send_request(request)).await?
             }
             Sender::Http2(sender) => {
                 let path = request.uri().path_and_query().cloned().unwrap();
-                *request.uri_mut() =
-                    Uri::builder().scheme("https").authority(HOST).path_and_query(path).build().unwrap();
+                *request.uri_mut() = Uri::builder()
+                    .scheme("https")
+                    .authority(&*self.authority)
+                    .path_and_query(path)
+                    .build()
+                    .unwrap();
                 within(PATIENCE, sender.send_request(request)).await?
             }
         };
@@ -253,7 +272,12 @@ impl Browser {
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let socket = TcpStream::connect(self.surroundings.address).await?;
         socket.set_nodelay(true)?;
-        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(HOST).unwrap(), socket).await
+        TlsConnector::from(Arc::new(config)).connect(self.server_name(), socket).await
+    }
+
+    fn server_name(&self) -> ServerName<'static> {
+        let host = self.authority.split(':').next().unwrap_or_default();
+        ServerName::try_from(host.to_owned()).unwrap()
     }
 
     /// A connection for HTTP/1 by hand.

@@ -40,10 +40,15 @@ impl Outcome {
     }
 }
 
-/// Runs one command to its end, with `input` on its standard input.
+/// Runs the program to its end, with `input` on its standard input.
 pub(crate) async fn run<A: AsRef<OsStr>>(arguments: &[A], input: &str) -> Outcome {
     let mut command = Command::new(PROGRAM);
     command.args(arguments);
+    run_command(command, input).await
+}
+
+/// Runs any command to its end, with `input` on its standard input.
+pub(crate) async fn run_command(command: Command, input: &str) -> Outcome {
     let input = input.to_owned();
     let ran = tokio::task::spawn_blocking(move || run_blocking(command, &input));
     within(PATIENCE, ran).await.unwrap()
@@ -143,6 +148,12 @@ impl Served {
         let config = Config::load(&[file], [], &[]).unwrap_or_else(|problems| panic!("{problems}"));
         let stores = Stores::open(&config).await.unwrap();
         Self { process, folder, upstream, phones: Phones::default(), address, stores }
+    }
+
+    /// Tells it to stop, and waits until it has. Answers how it ended and all that it said.
+    pub(crate) async fn stop(self, signal: Signal) -> (ExitStatus, String) {
+        self.process.signal(signal);
+        self.process.ended().await
     }
 
     /// Kills it as a power cut does, whatever it is doing, and starts it again on the same files.
