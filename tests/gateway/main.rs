@@ -9,6 +9,8 @@ mod devices;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
+mod kill;
+#[cfg(test)]
 mod login;
 #[cfg(test)]
 mod own_pages;

@@ -161,6 +161,11 @@ impl Browser {
 
     /// Sends a form of a page of this site.
     pub(crate) async fn post_form(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        self.send(self.form_request(path, fields)).await
+    }
+
+    /// What is sent for a form of a page of this site.
+    pub(crate) fn form_request(&self, path: &str, fields: &[(&str, &str)]) -> Request<Body> {
         let form: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let request = Request::post(path)
             .header("sec-fetch-mode", "navigate")
@@ -168,7 +173,7 @@ impl Browser {
             .header("origin", format!("https://{}", self.authority))
             .header("accept", "text/html,*/*;q=0.8")
             .header("content-type", "application/x-www-form-urlencoded");
-        self.send(request.body(body(form)).unwrap()).await
+        request.body(body(form)).unwrap()
     }
 
     /// Sends any request, with the host and the cookies added, and reads the answer to its end.
