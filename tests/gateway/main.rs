@@ -1,6 +1,8 @@
 //! The whole gateway, in this process, before a recording portal: what goes in at the socket and what comes out.
 
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod deadlines;
 #[cfg(test)]
 mod devices;
@@ -10,6 +12,8 @@ mod ended_sessions;
 mod floods;
 #[cfg(test)]
 mod forwarding;
+#[cfg(test)]
+mod kill;
 #[cfg(test)]
 mod login;
 #[cfg(test)]
@@ -26,6 +30,8 @@ mod request_gate_http2;
 mod rollout;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod sessions;
 #[cfg(test)]
 mod smoke;
 #[cfg(test)]

@@ -50,13 +50,16 @@ pub(crate) fn within<T>(limit: Duration, event: impl Future<Output = T>) -> impl
     }
 }
 
-/// How long it takes until `state` holds. It is asked for again and again; the test fails when that takes too long.
-pub(crate) async fn soon(limit: Duration, what: &str, mut state: impl AsyncFnMut() -> bool) -> Duration {
+/// Asks again and again until `state` holds. The test fails when it does not for a question asked after `limit`.
+pub(crate) async fn soon(limit: Duration, what: &str, mut state: impl AsyncFnMut() -> bool) {
     let start = tokio::time::Instant::now();
-    while !state().await {
-        assert!(start.elapsed() < limit, "within {limit:?}: {what}");
+    loop {
+        let asked = start.elapsed();
+        if state().await {
+            return;
+        }
+        assert!(asked < limit, "within {limit:?}: {what}");
     }
-    start.elapsed()
 }
 
 /// The time at which gateways start.

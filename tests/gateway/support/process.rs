@@ -40,10 +40,15 @@ impl Outcome {
     }
 }
 
-/// Runs one command to its end, with `input` on its standard input.
+/// Runs the program to its end, with `input` on its standard input.
 pub(crate) async fn run<A: AsRef<OsStr>>(arguments: &[A], input: &str) -> Outcome {
     let mut command = Command::new(PROGRAM);
     command.args(arguments);
+    run_command(command, input).await
+}
+
+/// Runs any command to its end, with `input` on its standard input.
+pub(crate) async fn run_command(command: Command, input: &str) -> Outcome {
     let input = input.to_owned();
     let ran = tokio::task::spawn_blocking(move || run_blocking(command, &input));
     within(PATIENCE, ran).await.unwrap()
@@ -131,6 +136,7 @@ pub(crate) struct Served {
     pub(crate) upstream: Upstream,
     phones: Phones,
     address: SocketAddr,
+    restarts: usize,
     stores: Stores,
 }
 
@@ -142,13 +148,33 @@ impl Served {
         let (process, address) = serve(&file).await;
         let config = Config::load(&[file], [], &[]).unwrap_or_else(|problems| panic!("{problems}"));
         let stores = Stores::open(&config).await.unwrap();
-        Self { process, folder, upstream, phones: Phones::default(), address, stores }
+        Self { process, folder, upstream, phones: Phones::default(), address, restarts: 0, stores }
     }
 
-    /// Kills it as a power cut does, whatever it is doing, and starts it again on the same files.
-    pub(crate) async fn kill_and_restart(&mut self) {
+    /// Tells it to stop, and waits until it has. Answers how it ended and all that it said.
+    pub(crate) async fn stop(self, signal: Signal) -> (ExitStatus, String) {
+        self.process.signal(signal);
+        self.process.ended().await
+    }
+
+    /// Kills it as a power cut does, whatever it is doing.
+    pub(crate) fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Starts it again on the same files, once it has been killed.
+    pub(crate) async fn restart(&mut self) {
         (self.process, self.address) = serve(&self.file()).await;
+        self.restarts += 1;
+    }
+
+    pub(crate) fn restarts(&self) -> usize {
+        self.restarts
+    }
+
+    /// The log of what has been written to the database.
+    pub(crate) fn write_ahead_log(&self) -> PathBuf {
+        self.folder.path().join("portcullis.db-wal")
     }
 
     pub(crate) fn file(&self) -> PathBuf {
