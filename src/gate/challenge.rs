@@ -96,33 +96,33 @@ fn unauthenticated_grpc() -> Answer {
 mod tests {
     use super::*;
 
-    fn ask(method: Method, fields: &[(&'static str, &'static str)]) -> Answer {
+    fn ask(method: &Method, fields: &[(&'static str, &'static str)]) -> Answer {
         let headers: HeaderMap = fields
             .iter()
             .map(|&(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
-        let visitor = Visitor { method: &method, headers: &headers, target: "/sims?q=a" };
+        let visitor = Visitor { method, headers: &headers, target: "/sims?q=a" };
         Challenger::new("https://iot.example.com").log_in(visitor)
     }
 
     #[test]
     fn pages_are_sent_to_the_login_and_scripts_get_a_problem() {
-        let page = ask(Method::GET, &[("sec-fetch-mode", "navigate")]);
+        let page = ask(&Method::GET, &[("sec-fetch-mode", "navigate")]);
         assert_eq!(page.status(), StatusCode::FOUND);
         assert_eq!(page.headers()[header::LOCATION], "/.portcullis/login?rd=/sims%3Fq%3Da");
 
-        let form = ask(Method::POST, &[("accept", "text/html")]);
+        let form = ask(&Method::POST, &[("accept", "text/html")]);
         assert_eq!(form.status(), StatusCode::SEE_OTHER);
         assert_eq!(form.headers()[header::LOCATION], "/.portcullis/login");
 
-        let script = ask(Method::GET, &[("accept", "application/json")]);
+        let script = ask(&Method::GET, &[("accept", "application/json")]);
         assert_eq!(script.status(), StatusCode::UNAUTHORIZED);
         assert_eq!(script.headers()[header::CONTENT_TYPE], "application/problem+json");
         assert!(script.headers().contains_key(header::WWW_AUTHENTICATE));
         let body: serde_json::Value = serde_json::from_slice(script.body()).unwrap();
         assert_eq!(body["login_url"], "https://iot.example.com/.portcullis/login?rd=/sims%3Fq%3Da");
 
-        let grpc = ask(Method::POST, &[("content-type", "application/grpc+proto")]);
+        let grpc = ask(&Method::POST, &[("content-type", "application/grpc+proto")]);
         assert_eq!(
             (grpc.status(), &grpc.headers()["grpc-status"]),
             (StatusCode::OK, &HeaderValue::from_static("16"))

@@ -63,7 +63,7 @@ impl Login {
             Level::Two => Step::AddDevice,
         };
         let secret = (step != Step::Code).then(|| TotpSecret::generate(&*self.random));
-        let pending = Pending::new(user.id.clone(), step, secret.as_ref());
+        let pending = Pending::new(user.id.clone(), step, secret.as_ref()).from_session(session);
         Ok(Some(self.pending.begin(&pending).await?))
     }
 
@@ -103,9 +103,9 @@ impl Login {
             Ok(verified) => {
                 admission.succeeded();
                 self.audit.record(AuditEvent::EnrolmentFinished, &context);
-                let session = self.finish(&user, Proof::PasswordAndCode(verified), source).await?;
-                self.pending.remove(id).await?;
-                Ok(BindOutcome::Finished(session))
+                Ok(BindOutcome::Finished(
+                    self.finish(id, &pending, &user, Proof::PasswordAndCode(verified), source).await?,
+                ))
             }
             Err(refusal) => {
                 if refusal != EnrolRefusal::WrongCode {
@@ -127,9 +127,12 @@ impl Login {
         match self.rollout.requirement(self.clock.now()) {
             Requirement::Demand => Ok(BindOutcome::Mandatory),
             Requirement::Invite { .. } => {
+                // No code that works once guards this step, so the login itself has to.
+                if !self.pending.remove(id).await? {
+                    return Ok(BindOutcome::Over);
+                }
                 self.audit.record(AuditEvent::EnrolmentSkipped, &source.context(user.name.as_str()));
-                let session = self.finish(&user, Proof::Password, source).await?;
-                self.pending.remove(id).await?;
+                let session = self.finish(id, &pending, &user, Proof::Password, source).await?;
                 Ok(BindOutcome::Finished(session))
             }
         }

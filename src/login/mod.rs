@@ -133,12 +133,18 @@ impl Login {
         self.first_device(&user.id, previous).await
     }
 
-    /// Where a login stands; `None` when it is over, or its user no longer may log in.
+    /// Where a login stands; `None` when it is over, its user no longer may log in, or the session has ended that it was
+    /// begun from.
     pub async fn progress(&self, id: &TokenHash) -> Result<Option<(Pending, User)>, LoginError> {
         let Some(mut pending) = self.pending.load(id).await? else { return Ok(None) };
         let Some(user) = self.users.by_id(&pending.user).await?.filter(|user| !user.disabled) else {
             return Ok(None);
         };
+        if let Some(parent) = &pending.parent
+            && self.sessions.load(&parent.session).await?.is_none()
+        {
+            return Ok(None);
+        }
         // Bound meanwhile, in another browser or just before we were cut off: its code is what is missing now.
         if pending.step == Step::Enrol && self.devices.count(&user.id).await? > 0 {
             pending.step = Step::Code;
@@ -195,9 +201,8 @@ impl Login {
             CodeCheck::Accepted(verified) => {
                 admission.succeeded();
                 self.audit.record(accepted, &context);
-                let session = self.finish(&user, Proof::PasswordAndCode(verified), source).await?;
-                self.pending.remove(id).await?;
-                Ok(CodeOutcome::Finished(session))
+                let proof = Proof::PasswordAndCode(verified);
+                Ok(CodeOutcome::Finished(self.finish(id, &pending, &user, proof, source).await?))
             }
             CodeCheck::Wrong => {
                 self.audit.record(refused, &context);
@@ -214,8 +219,15 @@ impl Login {
         }
     }
 
-    /// Makes the session that a login was for.
-    async fn finish(&self, user: &User, proof: Proof, source: &Source) -> Result<NewLogin, LoginError> {
+    /// Makes the session that the login `id` was for, and ends that login and the session that the browser held.
+    async fn finish(
+        &self,
+        id: &TokenHash,
+        pending: &Pending,
+        user: &User,
+        proof: Proof,
+        source: &Source,
+    ) -> Result<NewLogin, LoginError> {
         let (amr, unseen_codes) = match proof {
             Proof::Password => (vec![Method::Password], false),
             Proof::PasswordAndCode(verified) => {
@@ -234,12 +246,14 @@ impl Login {
             display_name: user.display_name.clone(),
             groups: user.groups.clone(),
             amr,
+            since: pending.parent.map(|parent| parent.since),
         };
         let origin = Origin::new(source.client_ip, &source.user_agent);
         let token = self.sessions.create(session, origin).await?;
         if let Some(old) = &source.replaces {
             self.sessions.revoke(old).await?;
         }
+        self.pending.remove(id).await?;
         let hash = token.hash();
         let mut context = source.context(user.name.as_str());
         context.session = Some(hash);

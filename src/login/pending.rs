@@ -9,12 +9,13 @@ use sqlx::Row as _;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     credentials::TotpSecret,
     database::{Database, DatabaseError},
     random::Random,
     sealing::Sealer,
     secret::{Token, TokenHash},
+    sessions::Session,
     users::UserId,
 };
 
@@ -41,11 +42,30 @@ pub struct Pending {
     pub step: Step,
     /// The secret behind the QR code: the same on every look at the page, so that nobody scans twice.
     seed: Option<Vec<u8>>,
+    /// Present when it was begun from a session instead of with a password.
+    #[zeroize(skip)]
+    #[serde(default)]
+    pub parent: Option<Parent>,
+}
+
+/// The session that stands in for a password: what is begun from it ends with it, and becomes no younger than it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parent {
+    pub session: TokenHash,
+    /// When the password was given.
+    pub since: Timestamp,
 }
 
 impl Pending {
     pub fn new(user: UserId, step: Step, seed: Option<&TotpSecret>) -> Self {
-        Self { user, step, seed: seed.map(|seed| seed.expose().to_vec()) }
+        Self { user, step, seed: seed.map(|seed| seed.expose().to_vec()), parent: None }
+    }
+
+    /// The same, begun from `session`.
+    #[must_use]
+    pub fn from_session(mut self, session: &Session) -> Self {
+        self.parent = Some(Parent { session: session.id, since: session.created_at });
+        self
     }
 
     /// The secret that is being bound, on the steps that bind one.
@@ -112,13 +132,13 @@ impl PendingLogins {
         Ok(serde_json::from_slice(&plain).ok())
     }
 
-    /// Ends one login.
-    pub async fn remove(&self, id: &TokenHash) -> Result<(), DatabaseError> {
-        sqlx::query("DELETE FROM pending_logins WHERE id_hash = $1")
+    /// Ends one login. False: somebody else has ended it already.
+    pub async fn remove(&self, id: &TokenHash) -> Result<bool, DatabaseError> {
+        let removed = sqlx::query("DELETE FROM pending_logins WHERE id_hash = $1")
             .bind(id.as_bytes().to_vec())
             .execute(self.database.pool())
             .await?;
-        Ok(())
+        Ok(removed.rows_affected() == 1)
     }
 
     /// Ends every login in progress of one user.

@@ -8,7 +8,7 @@ use super::{
     csrf::Verdict,
     enrolment::date,
     route::paths,
-    views::{Account, DeviceRow, SessionRow, View},
+    views::{Account, DeviceRow, Message, SessionRow, View},
     visit::{Visit, clear_cookie},
 };
 use crate::{
@@ -82,7 +82,8 @@ impl Pages {
         let form = visit.form().await?;
         if let Some(live) = visit.session.clone() {
             if !self.is_session_form(&live.session.id, form.value("csrf")) {
-                return Ok(self.message_page(StatusCode::FORBIDDEN, &visit.request_id));
+                let message = View::Message(Message::still_signed_in(&visit.request_id));
+                return Ok(answer::html(StatusCode::FORBIDDEN, self.templates.render(&message)));
             }
             let pending = visit.login_token().map(|token| token.hash());
             self.login.log_out(&live.session, pending.as_ref(), &visit.source()).await?;

@@ -7,7 +7,7 @@ use super::{
     PageError, Pages,
     qr::QrSvg,
     route::paths,
-    sign_in::{finished, minutes, page_of},
+    sign_in::{finished, minutes, page_of, start_over},
     texts,
     views::{DEVICE_NAME_LIMIT, Enrol, EnrolErrors, Invite, RecoveryCodes, View},
     visit::{Visit, set_cookie},
@@ -18,6 +18,7 @@ use crate::{
     login::{BindOutcome, Enrolment, Step},
     rollout::Requirement,
     secret::{Token, TokenHash},
+    sessions::Session,
     web::{
         answer::{self, Answer},
         cookies,
@@ -44,13 +45,13 @@ impl Pages {
                 return self.enrol_page(&token, &return_to, &enrolment, EnrolPage::default());
             }
         }
-        let Some(live) = &visit.session else { return Ok(self.start_over(visit)) };
+        let Some(live) = &visit.session else { return Ok(start_over(visit)) };
         if visit.full_session().is_some() && self.clock.now().since(live.session.created_at) > FRESH {
             let again = format!("{}?rd={}&again=1", paths::LOGIN, paths::ENROL);
             return Ok(answer::redirect(StatusCode::FOUND, &again));
         }
         let Some(token) = self.login.begin_device(&live.session).await? else {
-            return Ok(self.start_over(visit));
+            return Ok(start_over(visit));
         };
         let mut answer = match self.login.enrolment(&token.hash(), &visit.source()).await? {
             Some(enrolment) => self.enrol_page(&token, &return_to, &enrolment, EnrolPage::default())?,
@@ -63,7 +64,7 @@ impl Pages {
     pub(super) async fn post_enrol(&self, mut visit: Visit) -> Result<Answer, PageError> {
         let form = visit.form().await?;
         let return_to = visit.return_to();
-        let Some(token) = visit.login_token() else { return Ok(self.start_over(&visit)) };
+        let Some(token) = visit.login_token() else { return Ok(start_over(&visit)) };
         let id = token.hash();
         if !self.is_own_form(&visit, form.value("csrf")) {
             let errors = EnrolErrors { form: Some(texts::FORM_OUT_OF_DATE), ..EnrolErrors::default() };
@@ -80,7 +81,12 @@ impl Pages {
             self.login.bind(&id, form.value("code"), name, &source).await?
         };
         match outcome {
-            BindOutcome::Finished(login) => Ok(finished(&login, &return_to)),
+            BindOutcome::Finished(login) => {
+                // Whoever adds a further device comes from their own page, unless they say otherwise.
+                let adds = visit.full_session().is_some() && return_to == ReturnTo::default();
+                let return_to = if adds { ReturnTo::parse(paths::ACCOUNT) } else { return_to };
+                Ok(finished(&login, &return_to))
+            }
             BindOutcome::Over => self.bind_is_over(&visit, &id).await,
             BindOutcome::Mandatory => {
                 let errors = EnrolErrors { form: Some(texts::MANDATORY_NOW), ..EnrolErrors::default() };
@@ -113,7 +119,7 @@ impl Pages {
     async fn bind_is_over(&self, visit: &Visit, id: &TokenHash) -> Result<Answer, PageError> {
         Ok(match self.login.progress(id).await? {
             Some((pending, _)) => answer::see_other(&visit.return_to().append_to(page_of(pending.step))),
-            None => self.start_over(visit),
+            None => start_over(visit),
         })
     }
 
@@ -125,7 +131,7 @@ impl Pages {
         status: StatusCode,
         errors: EnrolErrors<'_>,
     ) -> Result<Answer, PageError> {
-        let Some(token) = visit.login_token() else { return Ok(self.start_over(visit)) };
+        let Some(token) = visit.login_token() else { return Ok(start_over(visit)) };
         let Some(enrolment) = self.login.enrolment(&token.hash(), &visit.source()).await? else {
             return self.bind_is_over(visit, &token.hash()).await;
         };
@@ -170,27 +176,38 @@ impl Pages {
 
     /// The codes that nobody has confirmed to have seen; the same ones on every look until then.
     pub(super) async fn show_recovery_codes(&self, visit: &Visit) -> Result<Answer, PageError> {
-        let Some(live) = visit.full_session() else { return Ok(self.start_over(visit)) };
+        let Some(live) = visit.full_session() else { return Ok(start_over(visit)) };
+        self.recovery_codes_page(visit, &live.session, StatusCode::OK, None).await
+    }
+
+    async fn recovery_codes_page(
+        &self,
+        visit: &Visit,
+        session: &Session,
+        status: StatusCode,
+        error: Option<&'static str>,
+    ) -> Result<Answer, PageError> {
         let return_to = visit.return_to();
-        let Some(codes) = self.login.unseen_recovery_codes(&live.session, &visit.source()).await? else {
+        let Some(codes) = self.login.unseen_recovery_codes(session, &visit.source()).await? else {
             return Ok(answer::see_other(return_to.as_str()));
         };
         let codes: Vec<String> = codes.iter().map(|code| code.expose_secret().to_owned()).collect();
-        let csrf = self.csrf.token(&live.session.id);
+        let csrf = self.csrf.token(&session.id);
         let view = View::RecoveryCodes(RecoveryCodes {
             codes: &codes,
+            error,
             csrf: &csrf,
             rd: Some(return_to.as_str()).filter(|&path| path != "/"),
         });
-        Ok(answer::html(StatusCode::OK, self.templates.render(&view)))
+        Ok(answer::html(status, self.templates.render(&view)))
     }
 
     pub(super) async fn post_recovery_codes(&self, mut visit: Visit) -> Result<Answer, PageError> {
         let form = visit.form().await?;
-        let Some(live) = visit.full_session() else { return Ok(self.start_over(&visit)) };
+        let Some(live) = visit.full_session() else { return Ok(start_over(&visit)) };
         if !self.is_session_form(&live.session.id, form.value("csrf")) {
-            let path = visit.return_to().append_to(paths::RECOVERY_CODES);
-            return Ok(answer::see_other(&path));
+            let error = Some(texts::FORM_OUT_OF_DATE);
+            return self.recovery_codes_page(&visit, &live.session, StatusCode::FORBIDDEN, error).await;
         }
         self.login.acknowledge_recovery_codes(&live.session, &visit.source()).await?;
         Ok(answer::see_other(visit.return_to().as_str()))

@@ -32,11 +32,14 @@ pub(super) enum Factor {
 impl Pages {
     pub(super) fn show_login(&self, visit: &Visit) -> Answer {
         let return_to = visit.return_to();
-        // `again` asks somebody who is signed in to prove it once more.
-        if visit.session.is_some() && !visit.has_flag("again") {
+        if visit.session.is_some() && !visit.is_again() {
             return answer::redirect(StatusCode::FOUND, return_to.as_str());
         }
-        let notice = visit.has_flag("expired").then_some(texts::LOGIN_TIMED_OUT);
+        let notice = if visit.has_flag("expired") {
+            Some(texts::LOGIN_TIMED_OUT)
+        } else {
+            visit.is_again().then_some(texts::SIGN_IN_AGAIN)
+        };
         self.login_page(visit, &return_to, LoginPage { notice, ..LoginPage::default() })
     }
 
@@ -48,7 +51,7 @@ impl Pages {
         // Another tab was faster: there is nothing left to do, and no password to check.
         if let Some(live) = &visit.session
             && CanonicalName::parse(email).is_some_and(|name| name.as_str() == live.session.name)
-            && !visit.has_flag("again")
+            && !visit.is_again()
         {
             return Ok(answer::see_other(return_to.as_str()));
         }
@@ -85,7 +88,7 @@ impl Pages {
         visit: &Visit,
         factor: Factor,
     ) -> Result<Answer, PageError> {
-        let Some(token) = visit.login_token() else { return Ok(self.start_over(visit)) };
+        let Some(token) = visit.login_token() else { return Ok(start_over(visit)) };
         match self.login.progress(&token.hash()).await? {
             Some((pending, user)) if pending.step == Step::Code => {
                 Ok(self.factor_page(&token, &visit.return_to(), FactorPage::new(factor, &user.email)))
@@ -94,7 +97,7 @@ impl Pages {
                 let path = visit.return_to().append_to(page_of(pending.step));
                 Ok(answer::redirect(StatusCode::FOUND, &path))
             }
-            None => Ok(self.start_over(visit)),
+            None => Ok(start_over(visit)),
         }
     }
 
@@ -104,9 +107,9 @@ impl Pages {
         factor: Factor,
     ) -> Result<Answer, PageError> {
         let form = visit.form().await?;
-        let Some(token) = visit.login_token() else { return Ok(self.start_over(&visit)) };
+        let Some(token) = visit.login_token() else { return Ok(start_over(&visit)) };
         let id = token.hash();
-        let Some((_, user)) = self.login.progress(&id).await? else { return Ok(self.start_over(&visit)) };
+        let Some((_, user)) = self.login.progress(&id).await? else { return Ok(start_over(&visit)) };
         let return_to = visit.return_to();
         let mut page = FactorPage::new(factor, &user.email);
         if !self.is_own_form(&visit, form.value("csrf")) {
@@ -122,7 +125,7 @@ impl Pages {
         page.status = StatusCode::UNAUTHORIZED;
         page.error = Some(match outcome {
             CodeOutcome::Finished(login) => return Ok(finished(&login, &return_to)),
-            CodeOutcome::Over => return Ok(self.start_over(&visit)),
+            CodeOutcome::Over => return Ok(start_over(&visit)),
             CodeOutcome::Throttled { retry_after } => {
                 let text = texts::throttled(minutes(retry_after));
                 page.status = StatusCode::TOO_MANY_REQUESTS;
@@ -137,20 +140,6 @@ impl Pages {
             CodeOutcome::Refused => texts::WRONG_RECOVERY_CODE,
         });
         Ok(self.factor_page(&token, &return_to, page))
-    }
-
-    /// For a page of a login that is not in progress: on to the portal if it was finished elsewhere, or to its start.
-    pub(super) fn start_over(&self, visit: &Visit) -> Answer {
-        let return_to = visit.return_to();
-        if visit.session.is_some() {
-            return answer::see_other(return_to.as_str());
-        }
-        let path = return_to.append_to(paths::LOGIN);
-        if visit.login_token().is_none() {
-            return answer::see_other(&path);
-        }
-        let join = if path.contains('?') { '&' } else { '?' };
-        answer::see_other(&format!("{path}{join}expired=1"))
     }
 
     /// Whether a posted form was shown in this browser: by its token, or, when another tab has gone on since, by the
@@ -175,6 +164,7 @@ impl Pages {
             error: page.error,
             notice: page.notice,
             csrf: &csrf,
+            again: visit.is_again(),
             rd: Some(return_to.as_str()).filter(|&path| path != "/"),
         });
         let mut answer = answer::html(page.status, self.templates.render(&view));
@@ -198,6 +188,20 @@ impl Pages {
         }
         answer
     }
+}
+
+/// For a page of a login that is not in progress: on to the portal if it was finished elsewhere, or to its start.
+pub(super) fn start_over(visit: &Visit) -> Answer {
+    let return_to = visit.return_to();
+    if visit.session.is_some() {
+        return answer::see_other(return_to.as_str());
+    }
+    let path = return_to.append_to(paths::LOGIN);
+    if visit.login_token().is_none() {
+        return answer::see_other(&path);
+    }
+    let join = if path.contains('?') { '&' } else { '?' };
+    answer::see_other(&format!("{path}{join}expired=1"))
 }
 
 /// Hands the session to the browser and sends it on: to unseen recovery codes first, then to the page asked for.
@@ -228,6 +232,7 @@ pub(super) fn minutes(wait: std::time::Duration) -> u32 {
     u32::try_from(wait.as_secs().div_ceil(60)).unwrap_or(u32::MAX)
 }
 
+#[derive(Clone, Copy)]
 struct LoginPage<'a> {
     status: StatusCode,
     email: &'a str,
@@ -241,6 +246,7 @@ impl Default for LoginPage<'_> {
     }
 }
 
+#[derive(Clone, Copy)]
 struct FactorPage<'a> {
     factor: Factor,
     status: StatusCode,

@@ -50,7 +50,7 @@ impl Filling {
         let text = self.text.as_str();
         let some = Some(text);
         vec![
-            View::Login(Login { email: text, error: some, notice: some, csrf: text, rd: some }),
+            View::Login(Login { email: text, error: some, notice: some, csrf: text, again: true, rd: some }),
             View::Code(Code { email: text, error: some, csrf: text, rd: some }),
             View::Recovery(Recovery { email: text, error: some, csrf: text, rd: some }),
             View::Enrol(Enrol {
@@ -65,7 +65,7 @@ impl Filling {
                 device_name: text,
                 invite: Some(Invite { date: text.into(), days_left: 3 }),
             }),
-            View::RecoveryCodes(RecoveryCodes { codes: &self.list, csrf: text, rd: some }),
+            View::RecoveryCodes(RecoveryCodes { codes: &self.list, error: some, csrf: text, rd: some }),
             View::Account(Account {
                 email: text,
                 signed_in_since: text,
@@ -219,7 +219,8 @@ fn the_page_asked_for_is_carried_along_encoded() {
 #[test]
 fn the_title_says_when_something_is_wrong() {
     let templates = templates("Portal", None);
-    let login = |error| View::Login(Login { email: "", error, notice: None, csrf: "c", rd: None });
+    let login =
+        |error| View::Login(Login { email: "", error, notice: None, csrf: "c", again: false, rd: None });
     assert!(templates.render(&login(None)).contains("<title>Sign in – Portal</title>"));
     let failed = templates.render(&login(Some(texts::WRONG_CREDENTIALS)));
     assert!(failed.contains("<title>Error: Sign in – Portal</title>"));
@@ -307,7 +308,7 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
     let email = "ada.lovelace@example.com";
     let rd = Some("/sims?page=2");
     let csrf = "csrf";
-    let login = |email, error, notice| View::Login(Login { email, error, notice, csrf, rd });
+    let login = |email, error, notice| View::Login(Login { email, error, notice, csrf, again: false, rd });
     let code = |error| View::Code(Code { email, error, csrf, rd });
     let recovery = |error| View::Recovery(Recovery { email, error, csrf, rd });
     let invite = || Some(Invite { date: "2 March 2026".into(), days_left: 12 });
@@ -329,6 +330,7 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
         ("login", login("", None, None)),
         ("login-error", login(email, Some(texts::WRONG_CREDENTIALS), None)),
         ("login-notice", login(email, None, Some(texts::LOGIN_TIMED_OUT))),
+        ("login-again", login("", None, Some(texts::SIGN_IN_AGAIN))),
         ("code", code(None)),
         ("code-error", code(Some(texts::CODE_ALREADY_USED))),
         ("recovery", recovery(None)),
@@ -337,7 +339,10 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
         ("enrol-error", View::Enrol(Enrol { errors: wrong, device_name: "Work phone", ..page() })),
         ("enrol-name-error", View::Enrol(Enrol { errors: unnamed, device_name: "Work phone", ..page() })),
         ("enrol-invite", View::Enrol(Enrol { invite: invite(), ..page() })),
-        ("recovery-codes", View::RecoveryCodes(RecoveryCodes { codes: &filling.codes, csrf, rd })),
+        (
+            "recovery-codes",
+            View::RecoveryCodes(RecoveryCodes { codes: &filling.codes, error: None, csrf, rd }),
+        ),
         ("account", account(&filling.devices, &filling.sessions, 8)),
         ("account-bare", account(&[], &filling.sessions[..1], 2)),
         ("signed-out", View::SignedOut),

@@ -2,7 +2,10 @@
 //!
 //! Handlers choose among these and write no text of their own. What a page always says stands in its template.
 
-use super::views::{Action, Message};
+use super::{
+    route::paths,
+    views::{Action, Message},
+};
 
 pub const WRONG_CREDENTIALS: &str = "That e-mail and password do not match. Please check both and try again.";
 
@@ -19,6 +22,10 @@ pub const WRONG_RECOVERY_CODE: &str = "That recovery code did not work. Please c
 /// On the login page, when the time between password and code was too long.
 pub const LOGIN_TIMED_OUT: &str =
     "Signing in took too long, so we stopped it to keep your account safe. Please sign in again.";
+
+/// On the login page, before somebody who signed in a while ago may add a device.
+pub const SIGN_IN_AGAIN: &str =
+    "You signed in a while ago. Before you can add a device, please sign in once more.";
 
 /// On the login page, when a session has ended.
 pub const SESSION_ENDED: &str =
@@ -55,6 +62,20 @@ pub fn throttled(minutes: u32) -> String {
 }
 
 impl<'a> Message<'a> {
+    /// Signing out with a form that was not made for this session.
+    pub(super) fn still_signed_in(request_id: &'a str) -> Self {
+        Self {
+            title: "You are still signed in",
+            text:
+                "That form was out of date, so nothing has been sent. You can sign out on your account page."
+                    .into(),
+            status: 403,
+            request_id: Some(request_id),
+            retry: false,
+            action: Some(Action { label: "Go to your account", path: paths::ACCOUNT }),
+        }
+    }
+
     /// The page for an answer without a page of its own. An unlisted status gets the words of its class.
     ///
     /// For a `429` whose end is known, replace `text` by [`throttled`].

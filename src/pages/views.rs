@@ -35,6 +35,8 @@ pub struct Login<'a> {
     /// Why the user is here, when that is no fault of what was typed.
     pub notice: Option<&'a str>,
     pub csrf: &'a str,
+    /// Whether somebody who is signed in proves it once more.
+    pub again: bool,
     /// The page first asked for, as in every view that has it.
     pub rd: Option<&'a str>,
 }
@@ -99,6 +101,7 @@ pub struct Invite {
 #[derive(Serialize)]
 pub struct RecoveryCodes<'a> {
     pub codes: &'a [String],
+    pub error: Option<&'a str>,
     pub csrf: &'a str,
     pub rd: Option<&'a str>,
 }
@@ -177,7 +180,8 @@ impl View<'_> {
             Self::Code(page) => page.error.is_some(),
             Self::Recovery(page) => page.error.is_some(),
             Self::Enrol(page) => page.errors.code.or(page.errors.device_name).or(page.errors.form).is_some(),
-            Self::RecoveryCodes(_) | Self::Account(_) | Self::SignedOut => false,
+            Self::RecoveryCodes(page) => page.error.is_some(),
+            Self::Account(_) | Self::SignedOut => false,
             Self::Message(page) => page.status >= 400,
         }
     }

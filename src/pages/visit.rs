@@ -54,6 +54,11 @@ impl Visit {
         self.query.as_deref().and_then(|query| form::query_value(query, name)).as_deref() == Some("1")
     }
 
+    /// Whether somebody who is signed in is asked to prove it once more.
+    pub(super) fn is_again(&self) -> bool {
+        self.session.is_some() && self.has_flag("again")
+    }
+
     /// The token of a login in progress, or of the form that was shown before one.
     pub(super) fn login_token(&self) -> Option<Token> {
         cookies::token(&self.headers, cookies::LOGIN)

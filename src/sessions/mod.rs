@@ -138,9 +138,10 @@ impl Sessions {
 
     /// Makes a session for somebody who has just proved all that `new.amr` says. The token is for the browser alone.
     pub async fn create(&self, new: NewSession, origin: Origin) -> Result<Token, SessionError> {
-        let NewSession { user, name, email, display_name, groups, amr } = new;
+        let NewSession { user, name, email, display_name, groups, amr, since } = new;
         let token = Token::generate(self.random.as_ref());
-        let created_at = self.steady.now();
+        let now = self.steady.now();
+        let created_at = since.map_or(now, |since| since.min(now));
         let session = Session {
             id: token.hash(),
             user,
@@ -158,7 +159,7 @@ impl Sessions {
             id: session.id,
             record: record::seal(&self.sealer, &session),
             user: session.user,
-            last_seen: created_at,
+            last_seen: now,
             expires_at: session.expires_at,
         };
         self.store.insert(&stored).await?;

@@ -63,6 +63,8 @@ pub struct NewSession {
     pub display_name: String,
     pub groups: Vec<String>,
     pub amr: Vec<Method>,
+    /// When the password was given, for a session that takes the place of one which remembers it; absent: just now.
+    pub since: Option<Timestamp>,
 }
 
 /// What is true of a user now, whatever it was at login.
@@ -90,6 +92,7 @@ pub struct Session {
     pub groups: Vec<String>,
     /// In the order in which they were given.
     pub amr: Vec<Method>,
+    /// When the password was given. Proving more later makes no session younger.
     pub created_at: Timestamp,
     /// The end, however busy the session is.
     pub expires_at: Timestamp,

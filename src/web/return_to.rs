@@ -9,6 +9,8 @@ const QUERY_VALUE: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 /// The longest path that is remembered.
 const LONGEST: usize = 2048;
+/// Pages of ours that a login may lead back to, in this very spelling: looking at them changes nothing.
+const OWN: [&str; 2] = ["/.portcullis/account", "/.portcullis/enrol"];
 
 /// A path, perhaps with a query, on this site.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +23,7 @@ impl Default for ReturnTo {
 }
 
 impl ReturnTo {
-    /// Takes what a browser sent. Whatever is not a plain path of the portal becomes `/`.
+    /// Takes what a browser sent. Whatever is neither a plain path of the portal nor one of [`OWN`] becomes `/`.
     ///
     /// `//host` and `/\host` are other sites to a browser; so are control characters that it strips first.
     pub fn parse(text: &str) -> Self {
@@ -30,7 +32,7 @@ impl ReturnTo {
             && !text.starts_with("//")
             && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\' && byte != b'#');
         let path = text.split('?').next().unwrap_or_default();
-        if plain && path::check(path) == Ok(Territory::Portal) {
+        if OWN.contains(&text) || (plain && path::check(path) == Ok(Territory::Portal)) {
             Self(text.to_owned())
         } else {
             Self::default()
@@ -56,7 +58,7 @@ mod tests {
 
     #[test]
     fn only_paths_of_this_site_are_remembered() {
-        for good in ["/", "/sims", "/sims?q=a&b=%2F%2Fevil", "/a//b", "/~me/x;y=1"] {
+        for good in ["/", "/sims", "/sims?q=a&b=%2F%2Fevil", "/a//b", "/~me/x;y=1", OWN[0], OWN[1]] {
             assert_eq!(ReturnTo::parse(good).as_str(), good);
         }
         for bad in [
@@ -75,6 +77,12 @@ mod tests {
             "/%2e%2e/",
             "/.portcullis/logout",
             "/.portcullis/login?rd=/x",
+            "/.portcullis/enrol?rd=/x",
+            "/.portcullis/enrol/",
+            "/.portcullis/Enrol",
+            "/.portcullis/%65nrol",
+            "//.portcullis/enrol",
+            "/x/../.portcullis/enrol",
             "/x\u{2028}",
             "/x#y",
             "///evil.example",

@@ -1,13 +1,23 @@
 //! The whole gateway, in this process, before a recording portal: what goes in at the socket and what comes out.
 
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod deadlines;
+#[cfg(test)]
+mod devices;
 #[cfg(test)]
 mod ended_sessions;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod forwarding;
+#[cfg(test)]
+mod kill;
+#[cfg(test)]
+mod login;
+#[cfg(test)]
+mod own_pages;
 #[cfg(test)]
 mod portal_faults;
 #[cfg(test)]
@@ -17,7 +27,11 @@ mod request_gate;
 #[cfg(test)]
 mod request_gate_http2;
 #[cfg(test)]
+mod rollout;
+#[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod sessions;
 #[cfg(test)]
 mod smoke;
 #[cfg(test)]

@@ -196,7 +196,7 @@ fn profile(user: &str, groups: &[&str]) -> Profile {
 fn login(user: &str) -> NewSession {
     let Profile { name, email, display_name, groups } = profile(user, &[]);
     let amr = vec![Method::Password, Method::Totp];
-    NewSession { user: user.to_owned(), name, email, display_name, groups, amr }
+    NewSession { user: user.to_owned(), name, email, display_name, groups, amr, since: None }
 }
 
 fn origin() -> Origin {

@@ -54,8 +54,11 @@ enum Sender {
 pub(crate) struct Browser {
     surroundings: Arc<Surroundings>,
     protocol: Protocol,
+    /// What stands in the address bar: host, and port if it is not the usual one.
+    authority: String,
     cookies: Mutex<BTreeMap<String, String>>,
-    idle: Mutex<Vec<Sender>>,
+    /// Connections without a request, which copies share.
+    idle: Arc<Mutex<Vec<Sender>>>,
 }
 
 /// An answer, read to its end.
@@ -70,13 +73,39 @@ pub(crate) struct Answer {
 
 impl Browser {
     pub(crate) fn new(surroundings: Arc<Surroundings>, protocol: Protocol) -> Self {
-        Self { surroundings, protocol, cookies: Mutex::default(), idle: Mutex::default() }
+        Self {
+            surroundings,
+            protocol,
+            authority: HOST.to_owned(),
+            cookies: Mutex::default(),
+            idle: Arc::default(),
+        }
     }
 
     /// The same browser, cookies included, over HTTP/2.
     #[must_use]
     pub(crate) fn http2(self) -> Self {
-        Self { protocol: Protocol::Http2, idle: Mutex::default(), ..self }
+        Self { protocol: Protocol::Http2, idle: Arc::default(), ..self }
+    }
+
+    /// The same browser, cookies included, where the site is to be found now.
+    #[must_use]
+    pub(crate) fn moved_to(self, surroundings: &Arc<Surroundings>) -> Self {
+        Self { surroundings: Arc::clone(surroundings), idle: Arc::default(), ..self }
+    }
+
+    /// The same browser at a site of another name.
+    #[must_use]
+    pub(crate) fn at(self, authority: &str) -> Self {
+        Self { authority: authority.to_owned(), ..self }
+    }
+
+    /// Another window or a look at it later: the same cookies from here on, apart from then on.
+    #[must_use]
+    pub(crate) fn copy(&self) -> Self {
+        let cookies = Mutex::new(self.cookies.lock().unwrap().clone());
+        let (surroundings, idle) = (Arc::clone(&self.surroundings), Arc::clone(&self.idle));
+        Self { surroundings, protocol: self.protocol, authority: self.authority.clone(), cookies, idle }
     }
 
     // --- Cookies.
@@ -132,14 +161,19 @@ impl Browser {
 
     /// Sends a form of a page of this site.
     pub(crate) async fn post_form(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        self.send(self.form_request(path, fields)).await
+    }
+
+    /// What is sent for a form of a page of this site.
+    pub(crate) fn form_request(&self, path: &str, fields: &[(&str, &str)]) -> Request<Body> {
         let form: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let request = Request::post(path)
             .header("sec-fetch-mode", "navigate")
             .header("sec-fetch-site", "same-origin")
-            .header("origin", format!("https://{HOST}"))
+            .header("origin", format!("https://{}", self.authority))
             .header("accept", "text/html,*/*;q=0.8")
             .header("content-type", "application/x-www-form-urlencoded");
-        self.send(request.body(body(form)).unwrap()).await
+        request.body(body(form)).unwrap()
     }
 
     /// Sends any request, with the host and the cookies added, and reads the answer to its end.
@@ -173,13 +207,18 @@ impl Browser {
         };
         let answer = match &mut sender {
             Sender::Http1(sender) => {
-                request.headers_mut().entry(header::HOST).or_insert(HeaderValue::from_static(HOST));
+                let host = HeaderValue::from_str(&self.authority).unwrap();
+                request.headers_mut().entry(header::HOST).or_insert(host);
                 within(PATIENCE, sender.send_request(request)).await?
             }
             Sender::Http2(sender) => {
                 let path = request.uri().path_and_query().cloned().unwrap();
-                *request.uri_mut() =
-                    Uri::builder().scheme("https").authority(HOST).path_and_query(path).build().unwrap();
+                *request.uri_mut() = Uri::builder()
+                    .scheme("https")
+                    .authority(&*self.authority)
+                    .path_and_query(path)
+                    .build()
+                    .unwrap();
                 within(PATIENCE, sender.send_request(request)).await?
             }
         };
@@ -238,7 +277,12 @@ impl Browser {
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let socket = TcpStream::connect(self.surroundings.address).await?;
         socket.set_nodelay(true)?;
-        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(HOST).unwrap(), socket).await
+        TlsConnector::from(Arc::new(config)).connect(self.server_name(), socket).await
+    }
+
+    fn server_name(&self) -> ServerName<'static> {
+        let host = self.authority.split(':').next().unwrap_or_default();
+        ServerName::try_from(host.to_owned()).unwrap()
     }
 
     /// A connection for HTTP/1 by hand.
@@ -303,8 +347,17 @@ impl Browser {
         answer
     }
 
-    fn phone(&self, email: &str) -> Option<Phone> {
-        self.surroundings.phones.lock().unwrap().get(email).cloned()
+    /// The phone with which a user logs in, once they have enrolled.
+    pub(crate) fn phone(&self, email: &str) -> Option<Phone> {
+        self.phones().lock().unwrap().get(email).cloned()
+    }
+
+    pub(super) fn phones(&self) -> &Phones {
+        &self.surroundings.phones
+    }
+
+    pub(crate) fn clock(&self) -> Arc<ManualClock> {
+        Arc::clone(&self.surroundings.clock)
     }
 }
 
@@ -374,7 +427,7 @@ impl Answer {
     }
 }
 
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     let mut text = text.to_owned();
     for (escaped, plain) in
         [("&quot;", "\""), ("&#x27;", "'"), ("&#x2f;", "/"), ("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")]

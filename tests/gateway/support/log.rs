@@ -18,7 +18,7 @@ impl Memory {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
 
-    fn append(&self, bytes: &[u8]) {
+    pub(super) fn append(&self, bytes: &[u8]) {
         self.0.lock().unwrap().extend_from_slice(bytes);
     }
 }

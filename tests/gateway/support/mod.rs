@@ -5,8 +5,10 @@
 
 pub(crate) mod browser;
 pub(crate) mod forged;
+pub(crate) mod forms;
 pub(crate) mod log;
 pub(crate) mod phone;
+pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod test_gateway;
 pub(crate) mod upstream;
@@ -45,6 +47,18 @@ pub(crate) fn within<T>(limit: Duration, event: impl Future<Output = T>) -> impl
     async move {
         let happened = tokio::time::timeout(limit, event).await;
         happened.unwrap_or_else(|_| panic!("{place}: nothing happened within {limit:?}"))
+    }
+}
+
+/// Asks again and again until `state` holds. The test fails when it does not for a question asked after `limit`.
+pub(crate) async fn soon(limit: Duration, what: &str, mut state: impl AsyncFnMut() -> bool) {
+    let start = tokio::time::Instant::now();
+    loop {
+        let asked = start.elapsed();
+        if state().await {
+            return;
+        }
+        assert!(asked < limit, "within {limit:?}: {what}");
     }
 }
 

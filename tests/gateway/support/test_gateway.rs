@@ -183,9 +183,21 @@ impl Builder {
             || "database".to_owned(),
             |redis| secrecy::ExposeSecret::expose_secret(&redis.config().url).to_owned(),
         );
-        let upstreams = toml::Value::from(self.urls.clone());
-        let text = format!(
-            r#"
+        std::fs::write(&file, configuration(&self.urls, &store)).unwrap();
+        let flags: Vec<Flag> = self
+            .settings
+            .iter()
+            .map(|(key, value)| Flag { name: format!("--{key}"), key: key.clone(), value: value.clone() })
+            .collect();
+        Config::load(&[file], [], &flags).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+}
+
+/// A configuration file as an operator writes it, for a gateway whose files are all in one [`folder`].
+pub(crate) fn configuration(upstreams: &[String], store: &str) -> String {
+    let upstreams = toml::Value::from(upstreams.to_vec());
+    format!(
+        r#"
 [server]
 listen = ["127.0.0.1:0"]
 public_url = "https://{HOST}"
@@ -206,18 +218,11 @@ key_file = "portcullis.key"
 [sessions]
 store = "{store}"
 "#
-        );
-        std::fs::write(&file, text).unwrap();
-        let flags: Vec<Flag> = self
-            .settings
-            .iter()
-            .map(|(key, value)| Flag { name: format!("--{key}"), key: key.clone(), value: value.clone() })
-            .collect();
-        Config::load(&[file], [], &flags).unwrap_or_else(|problems| panic!("{problems}"))
-    }
+    )
 }
 
-fn folder() -> TempDir {
+/// A folder of a test's own with a certificate for [`HOST`] in it.
+pub(crate) fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = certificate(HOST);
     std::fs::write(folder.path().join("certificate.pem"), certificate).unwrap();
@@ -240,6 +245,22 @@ impl TestGateway {
         self.builder.clone().start().await
     }
 
+    /// Stops, and starts again on the same files. Browsers have to be [`moved`](Browser::moved_to).
+    pub(crate) async fn restart(self) -> Self {
+        let builder = self.builder.clone();
+        self.stop().await;
+        builder.start().await.0
+    }
+
+    pub(crate) fn surroundings(&self) -> &Arc<Surroundings> {
+        &self.surroundings
+    }
+
+    /// The stores as another process has them open.
+    pub(crate) fn stores(&self) -> &Stores {
+        &self.stores
+    }
+
     /// A browser that knows nothing yet.
     pub(crate) fn browser(&self) -> Browser {
         Browser::new(Arc::clone(&self.surroundings), browser::Protocol::Http1)
@@ -247,12 +268,7 @@ impl TestGateway {
 
     /// Adds a user with [`PASSWORD`] and no device.
     pub(crate) async fn add_user(&self, email: &str) -> User {
-        let new = NewUser {
-            email: email.to_owned(),
-            display_name: "Ada Lovelace".into(),
-            groups: vec!["ops".into()],
-        };
-        self.administration().add_user(new, Some(SecretString::from(PASSWORD))).await.unwrap()
+        add_user(self.administration(), email).await
     }
 
     /// What an operator can do from another process.
@@ -309,6 +325,13 @@ impl TestGateway {
             super::within(Duration::from_secs(40), ended).await.unwrap().unwrap();
         }
     }
+}
+
+/// Adds a user with [`PASSWORD`] and no device.
+pub(crate) async fn add_user(administration: &Administration, email: &str) -> User {
+    let new =
+        NewUser { email: email.to_owned(), display_name: "Ada Lovelace".into(), groups: vec!["ops".into()] };
+    administration.add_user(new, Some(SecretString::from(PASSWORD))).await.unwrap()
 }
 
 impl Drop for TestGateway {

@@ -1,0 +1,131 @@
+//! What is wrong with a configuration is said all at once, with file and line, before anything is served.
+
+use std::path::Path;
+
+use super::{failed, succeeded};
+use crate::support::{
+    HOST, certificate,
+    process::{Outcome, run},
+    test_gateway::{configuration, folder},
+};
+
+async fn check(file: &Path, more: &[&str]) -> Outcome {
+    let mut arguments = vec!["check", "--config", file.to_str().unwrap()];
+    arguments.extend(more);
+    run(&arguments, "").await
+}
+
+/// A folder with a good configuration in it.
+fn good() -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = folder();
+    let file = folder.path().join("portcullis.toml");
+    std::fs::write(&file, configuration(&["http://127.0.0.1:3000".to_owned()], "database")).unwrap();
+    (folder, file)
+}
+
+#[tokio::test]
+async fn a_good_configuration_is_called_good() {
+    let (folder, file) = good();
+    let outcome = check(&file, &[]).await;
+    succeeded(&outcome, &format!("The configuration is good: https://{HOST}/ on 127.0.0.1:0"));
+    let facts = check(&file, &["--json"]).await.json();
+    assert_eq!((&facts["ok"], &facts["warnings"]), (&true.into(), &0.into()));
+    assert_eq!(facts["upstreams"], serde_json::json!(["http://127.0.0.1:3000/"]));
+    assert!(!folder.path().join("portcullis.db").exists(), "looking makes no files");
+}
+
+#[tokio::test]
+async fn every_fault_is_shown_at_once_with_file_and_line() {
+    let (_folder, file) = good();
+    let good = std::fs::read_to_string(&file).unwrap();
+    let bad = good
+        .replace("listen = [\"127.0.0.1:0\"]", "listen = [\"nowhere\"]")
+        .replace("public_url = \"https://", "public_url = \"http://")
+        .replace("name = \"IoT Connectivity\"", "nmae = \"IoT Connectivity\"")
+        .replace("[sessions]", "[sessions]\ninactivity = \"soon\"\nexpiration = 12");
+    std::fs::write(&file, &bad).unwrap();
+    let line = |text: &str| 1 + bad.lines().position(|line| line.contains(text)).unwrap();
+    for command in ["check", "serve", "user"] {
+        let mut arguments = vec![command, "--config", file.to_str().unwrap()];
+        if command == "user" {
+            arguments.push("list");
+        }
+        let outcome = run(&arguments, "").await;
+        assert_eq!((outcome.code, outcome.out.as_str()), (1, ""), "{outcome:?}");
+        for (text, says) in [
+            ("listen = [\"nowhere\"]", "server.listen"),
+            ("public_url", "server.public_url"),
+            ("nmae", "portal.nmae"),
+            ("inactivity", "sessions.inactivity"),
+            ("expiration", "sessions.expiration"),
+        ] {
+            let place = format!("{}:{}:", file.display(), line(text));
+            assert!(outcome.err.contains(&place), "{place}: {}", outcome.err);
+            let key = says.rsplit('.').next().unwrap();
+            assert!(outcome.err.contains(says) || outcome.err.contains(key), "{says}: {}", outcome.err);
+        }
+        assert!(outcome.err.contains("error: the configuration cannot be used"), "{}", outcome.err);
+    }
+    let outcome = check(&file, &["--json"]).await;
+    assert_eq!(outcome.json()["error"], "the configuration cannot be used");
+}
+
+#[tokio::test]
+async fn a_file_that_is_missing_or_no_toml_is_said_to_be() {
+    let (folder, file) = good();
+    let missing = folder.path().join("absent.toml");
+    let outcome = check(&missing, &[]).await;
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.err.contains(missing.to_str().unwrap()), "{}", outcome.err);
+    std::fs::write(&file, "[server\nlisten = 1").unwrap();
+    let outcome = check(&file, &[]).await;
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.err.contains(&format!("{}:1:", file.display())), "{}", outcome.err);
+}
+
+#[tokio::test]
+async fn later_files_win_over_earlier_ones() {
+    let (folder, file) = good();
+    let local = folder.path().join("local.toml");
+    std::fs::write(&local, "[portal]\nupstreams = [\"http://127.0.0.1:4000\"]\n").unwrap();
+    let outcome = check(&file, &["--config", local.to_str().unwrap(), "--json"]).await;
+    assert_eq!(outcome.json()["upstreams"], serde_json::json!(["http://127.0.0.1:4000/"]));
+}
+
+#[tokio::test]
+async fn a_certificate_that_does_not_fit_its_key_is_refused() {
+    let (folder, file) = good();
+    let (_, other) = certificate(HOST);
+    std::fs::write(folder.path().join("key.pem"), other).unwrap();
+    for command in ["check", "serve"] {
+        let outcome = run(&[command, "--config", file.to_str().unwrap()], "").await;
+        failed(&outcome, "key.pem");
+        assert!(outcome.err.contains("does not"), "{}", outcome.err);
+    }
+    std::fs::remove_file(folder.path().join("key.pem")).unwrap();
+    failed(&check(&file, &[]).await, "key.pem");
+    std::fs::write(folder.path().join("certificate.pem"), "no PEM at all").unwrap();
+    failed(&check(&file, &[]).await, "certificate.pem");
+}
+
+#[tokio::test]
+async fn a_key_file_that_others_can_read_and_a_database_that_is_none_are_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (folder, file) = good();
+    let list = ["user", "list", "--config", file.to_str().unwrap()];
+    let (database, key) = (folder.path().join("portcullis.db"), folder.path().join("portcullis.key"));
+    std::fs::write(&database, "this is not a database, but it is long enough to be looked at".repeat(20))
+        .unwrap();
+    for command in [&list[..], &["serve", "--config", file.to_str().unwrap()]] {
+        failed(&run(command, "").await, "cannot open the database");
+    }
+    std::fs::remove_file(&database).unwrap();
+    assert_eq!(run(&list, "").await.code, 0);
+    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let outcome = run(&list, "").await;
+    failed(&outcome, "can be read by others: run `chmod 600");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(&key, "too short").unwrap();
+    failed(&run(&list, "").await, "does not hold 64 hexadecimal digits");
+}

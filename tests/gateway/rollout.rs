@@ -1,0 +1,281 @@
+//! The way from "nobody has a device" to "nobody gets in without one", with users in the middle of it.
+
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode};
+use portcullis::clock::Timestamp;
+
+use crate::support::{Answer, Browser, TestGateway, empty, now, test_gateway::Builder};
+
+const ADA: &str = "ada@example.com";
+const DAY: Duration = Duration::from_hours(24);
+const INSTANT: Duration = Duration::from_millis(1);
+
+/// A gateway at which a second factor becomes mandatory at the instant given, and Ada, who has none.
+async fn before(date: Timestamp) -> (TestGateway, Browser) {
+    before_with(TestGateway::builder(), date).await
+}
+
+async fn before_with(builder: Builder, date: Timestamp) -> (TestGateway, Browser) {
+    let (gateway, browser) = builder.mandatory_from(date).start().await;
+    gateway.add_user(ADA).await;
+    (gateway, browser)
+}
+
+/// An instant on a whole second, as the configuration writes it.
+fn in_days(days: u32) -> Timestamp {
+    Timestamp::from_unix_seconds(now().plus(days * DAY).unix_seconds())
+}
+
+/// Logs in up to the page that invites to enrol.
+async fn invited(browser: &Browser, target: &str) -> Answer {
+    let page = browser.visit(target).await;
+    let page = browser.sign_in(&page, ADA).await;
+    assert_eq!(page.heading(), "Set up your authenticator app");
+    page
+}
+
+/// Puts the device off, to the portal with a password alone.
+async fn put_off(browser: &Browser, target: &str) {
+    let page = invited(browser, target).await;
+    let page = browser.submit(&page, &[("skip", "1")]).await;
+    assert_eq!(page.text(), format!("the portal: GET {target}\n"));
+    assert_eq!(browser.level().await, "one_factor");
+}
+
+#[tokio::test]
+async fn before_the_date_the_enrolment_is_an_invitation_with_date_and_days_left() {
+    let date = in_days(12);
+    let (gateway, browser) = before(date).await;
+    let page = invited(&browser, "/sims").await;
+    let written = portcullis_date(date);
+    assert!(
+        page.text().contains(&format!("becomes mandatory on <strong>{written}</strong>")),
+        "{}",
+        page.text()
+    );
+    assert!(page.text().contains("Not now"));
+    for (left, and, words) in [
+        (12 * DAY, Duration::ZERO, "12 days are left"),
+        (2 * DAY, Duration::ZERO, "2 days are left"),
+        (2 * DAY, INSTANT, "1 day is left"),
+        (DAY, Duration::ZERO, "1 day is left"),
+        (DAY, INSTANT, "today is the last day"),
+        (INSTANT, Duration::ZERO, "today is the last day"),
+    ] {
+        gateway.clock.set(date.minus(left).plus(and));
+        let browser = gateway.browser();
+        let text = invited(&browser, "/sims").await.text();
+        assert!(text.contains(words), "{left:?}: {text}");
+    }
+    // From the very instant on there is no choice.
+    gateway.clock.set(date);
+    let page = invited(&gateway.browser(), "/sims").await;
+    assert!(!page.text().contains("Not now") && !page.has_form("skip"), "{}", page.text());
+}
+
+/// As pages write an instant.
+fn portcullis_date(instant: Timestamp) -> String {
+    let instant = jiff::Timestamp::from_millisecond(instant.unix_millis()).unwrap();
+    instant.strftime("%-d %B %Y, %H:%M UTC").to_string()
+}
+
+#[tokio::test]
+async fn not_now_opens_the_portal_with_a_password_alone_until_the_instant() {
+    let date = in_days(2);
+    let (gateway, browser) = before(date).await;
+    put_off(&browser, "/sims?page=2").await;
+    assert_eq!(gateway.upstream.requests().last().unwrap().value("remote-user").as_deref(), Some(ADA));
+    assert_eq!(browser.whoami().await.unwrap()["amr"], serde_json::json!(["pwd"]));
+    // The invitation comes again at the next login, not before.
+    assert_eq!(browser.get("/").await.status, StatusCode::OK);
+    invited(&gateway.browser(), "/").await;
+}
+
+#[tokio::test]
+async fn at_the_instant_a_session_of_one_factor_is_asked_for_the_other_and_goes_on_from_there() {
+    let date = in_days(2);
+    let (gateway, browser) = before(date).await;
+    gateway.clock.set(date.minus(Duration::from_mins(20)));
+    put_off(&browser, "/sims").await;
+    let old = browser.session();
+    let expires_at = browser.whoami().await.unwrap()["expires_at"].clone();
+    gateway.clock.set(date.minus(INSTANT));
+    assert_eq!(browser.get("/sims").await.status, StatusCode::OK);
+    let seen = gateway.upstream.requests().len();
+
+    gateway.clock.set(date);
+    let page = browser.get("/sims?page=2").await;
+    assert_eq!(
+        (page.status.as_u16(), page.location().as_str()),
+        (302, "/.portcullis/enrol?rd=/sims%3Fpage%3D2")
+    );
+    let script = browser.fetch("/api/sims").await;
+    assert_eq!(
+        (script.status.as_u16(), script.header("content-type").as_str()),
+        (401, "application/problem+json")
+    );
+    assert_eq!(script.json()["login_url"], "https://iot.example.com/.portcullis/enrol?rd=/api/sims");
+    let form = browser.post_form("/sims", &[("name", "x")]).await;
+    assert_eq!((form.status.as_u16(), form.location().as_str()), (303, "/.portcullis/enrol"));
+    let socket = Request::get("/live")
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .header("origin", "https://iot.example.com")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    assert_eq!(browser.send(socket.body(empty()).unwrap()).await.status.as_u16(), 401);
+    assert_eq!(
+        browser.level().await,
+        "one_factor",
+        "the session is as good as it was, and that is not enough"
+    );
+    assert_eq!(gateway.upstream.requests().len(), seen, "nothing of it went to the portal");
+
+    let page = browser.follow(page).await;
+    assert_eq!(page.heading(), "Set up your authenticator app");
+    assert!(!page.has_form("skip"), "{}", page.text());
+    let page = browser.bind(&page, ADA, "Phone").await;
+    assert_eq!(page.heading(), "Store your recovery codes");
+    assert_ne!(browser.session(), old);
+    assert_eq!(browser.submit(&page, &[]).await.text(), "the portal: GET /sims?page=2\n");
+    let who = browser.whoami().await.unwrap();
+    assert_eq!((&who["level"], &who["expires_at"]), (&"two_factor".into(), &expires_at));
+    browser.set_cookie("__Host-portcullis", &old);
+    assert_eq!(browser.level().await, "none", "what proved less is over");
+}
+
+#[tokio::test]
+async fn after_the_instant_not_now_is_refused_whichever_page_it_comes_from() {
+    let date = in_days(1);
+    let (gateway, browser) = before(date).await;
+    gateway.clock.set(date.minus(Duration::from_mins(10)));
+    let page = invited(&browser, "/sims").await;
+    let other = gateway.browser();
+    put_off(&other, "/").await;
+    let session = other.session();
+    let others = other.visit("/.portcullis/enrol").await;
+    assert!(others.has_form("skip"), "a session of one factor may still choose");
+
+    gateway.clock.set(date);
+    for (browser, page) in [(&browser, &page), (&other, &others)] {
+        let answer = browser.fill(page, &[("skip", "1")]).await;
+        assert_eq!((answer.status, answer.starts_session()), (StatusCode::FORBIDDEN, false));
+        assert!(answer.text().contains("mandatory now"), "{}", answer.text());
+        assert_eq!(answer.text_of("key"), page.text_of("key"));
+        assert!(!answer.has_form("skip"));
+    }
+    assert_eq!(other.session(), session);
+    let page = browser.bind(&page, ADA, "Phone").await;
+    assert_eq!(page.heading(), "Store your recovery codes");
+}
+
+#[tokio::test]
+async fn without_a_date_a_device_is_mandatory_now() {
+    let (gateway, browser) = TestGateway::start().await;
+    gateway.add_user(ADA).await;
+    let page = invited(&browser, "/").await;
+    assert!(!page.has_form("skip") && !page.text().contains("Not now"));
+    let csrf = page.field("csrf");
+    let answer = browser.post_form("/.portcullis/enrol", &[("skip", "1"), ("csrf", &csrf)]).await;
+    assert_eq!((answer.status, answer.starts_session()), (StatusCode::FORBIDDEN, false));
+    assert_eq!(browser.get("/").await.status, StatusCode::FOUND);
+}
+
+#[tokio::test]
+async fn whoever_has_a_device_cannot_do_without_it() {
+    let (gateway, browser) = before(in_days(2)).await;
+    let enrol = invited(&browser, "/").await;
+    gateway.browser().log_in_to("/", ADA).await;
+    // At a page from before there was a device, or at the code: the second factor is there and has to be given.
+    let answer = browser.fill(&enrol, &[("skip", "1")]).await;
+    assert_eq!((answer.location().as_str(), answer.starts_session()), ("/.portcullis/code", false));
+    let page = browser.follow(answer).await;
+    assert!(!page.has_form("skip"));
+    let csrf = page.field("csrf");
+    let answer = browser.post_form("/.portcullis/enrol", &[("skip", "1"), ("csrf", &csrf)]).await;
+    assert_eq!((answer.location().as_str(), answer.starts_session()), ("/.portcullis/code", false));
+    assert_eq!(browser.level().await, "none");
+}
+
+#[tokio::test]
+async fn a_session_of_one_factor_whose_user_has_a_device_meanwhile_takes_its_code_and_binds_no_other() {
+    let date = in_days(2);
+    let (gateway, browser) = before(date).await;
+    gateway.clock.set(date.minus(Duration::from_mins(20)));
+    // Somebody who knows the password is in; then the user binds a device elsewhere.
+    put_off(&browser, "/sims").await;
+    let begun = browser.visit("/.portcullis/enrol").await;
+    let old = browser.session();
+    let users = gateway.browser();
+    users.log_in_to("/", ADA).await;
+    for fields in [vec![("skip", "1")], vec![("code", "000000"), ("device_name", "Another")]] {
+        let answer = browser.fill(&begun, &fields).await;
+        assert_eq!(answer.location(), "/.portcullis/code");
+    }
+    browser.remove_cookie("__Host-portcullis-login");
+    let page = browser.visit("/.portcullis/enrol").await;
+    assert_eq!(page.heading(), "Enter your code");
+
+    gateway.clock.set(date);
+    let page = browser.visit("/sims?page=2").await;
+    assert_eq!(page.heading(), "Enter your code");
+    let page = browser.submit(&page, &[("code", &gateway.phone(ADA).fresh_code())]).await;
+    assert_eq!(page.text(), "the portal: GET /sims?page=2\n");
+    assert_eq!(browser.level().await, "two_factor");
+    assert_ne!(browser.session(), old);
+    assert_eq!(gateway.administration().dossier(ADA).await.unwrap().devices.len(), 1);
+}
+
+#[tokio::test]
+async fn putting_off_again_and_again_prolongs_nothing() {
+    let (gateway, browser) = before(in_days(3)).await;
+    put_off(&browser, "/").await;
+    let expires_at = browser.whoami().await.unwrap()["expires_at"].clone();
+    for _ in 0..3 {
+        gateway.clock.advance(Duration::from_mins(50));
+        let before = browser.session();
+        let page = browser.visit("/.portcullis/enrol").await;
+        browser.submit(&page, &[("skip", "1")]).await;
+        assert_ne!(browser.session(), before);
+        assert_eq!(browser.whoami().await.unwrap()["expires_at"], expires_at);
+    }
+    for _ in 0..12 {
+        gateway.clock.advance(Duration::from_mins(50));
+        browser.send(Request::builder().method(Method::HEAD).uri("/").body(empty()).unwrap()).await;
+    }
+    assert_eq!(browser.level().await, "none", "twelve hours after the password, busy or not");
+}
+
+#[tokio::test]
+async fn pressing_not_now_twice_makes_one_session() {
+    let (gateway, browser) = before(in_days(2)).await;
+    let page = invited(&browser, "/sims").await;
+    let press = || browser.fill(&page, &[("skip", "1")]);
+    let answers = <[_; 2]>::from(tokio::join!(press(), press()));
+    assert!(answers.iter().any(Answer::starts_session), "{answers:?}");
+    for answer in answers {
+        assert_eq!(browser.follow(answer).await.text(), "the portal: GET /sims\n");
+    }
+    assert_eq!(gateway.administration().sessions(Some(ADA)).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_instant_reaches_every_gateway_and_store() {
+    let date = in_days(2);
+    let (gateway, browser) = before_with(TestGateway::builder().redis(), date).await;
+    let (_twin, elsewhere) = gateway.twin().await;
+    gateway.clock.set(date.minus(Duration::from_mins(20)));
+    put_off(&browser, "/").await;
+    elsewhere.set_cookie("__Host-portcullis", &browser.session());
+    assert_eq!(elsewhere.get("/").await.status, StatusCode::OK);
+    gateway.clock.set(date);
+    for browser in [&browser, &elsewhere] {
+        assert_eq!(browser.get("/x").await.location(), "/.portcullis/enrol?rd=/x");
+    }
+    // It is bound at one of them, begun at the other.
+    let page = elsewhere.visit("/.portcullis/enrol?rd=/x").await;
+    browser.set_cookie("__Host-portcullis-login", &elsewhere.cookie("__Host-portcullis-login").unwrap());
+    let page = browser.bind(&page, ADA, "Phone").await;
+    assert_eq!(browser.submit(&page, &[]).await.text(), "the portal: GET /x\n");
+}
