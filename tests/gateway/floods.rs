@@ -3,8 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Browser, HOST, TestGateway, empty,
-    forged::{Forgery, frame, owned},
+    Browser, HOST, PATIENCE, TestGateway,
+    alone::{resident, run_alone},
+    empty,
+    forged::{Forgery, frame, literal, owned},
+    wire::Wire,
     within,
 };
 
@@ -104,4 +107,60 @@ async fn empty_data_without_end_closes_the_connection() {
     };
     flood(&browser, |number| if number == 0 { head.head_on(1) } else { frame(0, 0, 1, &[]) }).await;
     assert!(gateway.upstream.requests().iter().all(|request| request.content.body.is_empty()));
+}
+
+/// The most that twenty connections of sixty-four requests each may make this process grow by.
+const MOST_GROWTH: usize = 64 << 20;
+
+/// Requests whose long field is sent once and then referred to, one octet each; the body that they announce never comes.
+async fn bomb(browser: &Browser) -> Wire {
+    let mut wire = Wire::new(browser.tls(&["h2"]).await);
+    let mut start: Vec<u8> = [
+        (":method", "POST"),
+        (":scheme", "https"),
+        (":authority", HOST),
+        (":path", "/.portcullis/login"),
+        ("content-type", "application/x-www-form-urlencoded"),
+    ]
+    .iter()
+    .flat_map(|(name, value)| literal(0, name, value))
+    .collect();
+    let mut frames = [PREFACE, &frame(4, 0, 0, &[])].concat();
+    let first = [start.clone(), literal(0x40, "x", &"y".repeat(3900))].concat();
+    frames.extend(frame(1, 4, 1, &first));
+    // Index 62 is the newest of what the other side remembers.
+    start.extend([0x80 | 62; 3]);
+    for number in 1..64 {
+        frames.extend(frame(1, 4, 2 * number + 1, &start));
+    }
+    frames.extend(frame(6, 0, 0, b"all read"));
+    wire.write(&frames).await.unwrap();
+    loop {
+        let head = within(PATIENCE, wire.read_exactly(9)).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let payload = wire.read_exactly(usize::try_from(length).unwrap()).await.unwrap();
+        if payload == b"all read" {
+            return wire;
+        }
+        assert!(matches!(head[3], 4 | 6 | 8), "the requests are still waited for: {head:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "measures the memory of a whole process; the test below runs it in one of its own"]
+async fn header_bombs_alone_in_their_process() {
+    let (_gateway, browser) = TestGateway::start().await;
+    let _warm = bomb(&browser).await;
+    let before = resident();
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(bomb(&browser).await);
+    }
+    let after = resident();
+    assert!(after < before + MOST_GROWTH, "grew from {before} to {after} bytes");
+}
+
+#[tokio::test]
+async fn header_bombs_do_not_fill_the_memory() {
+    run_alone("floods::header_bombs_alone_in_their_process").await;
 }

@@ -1,7 +1,6 @@
 //! Bodies of any size pass through as they come: nothing is gathered, and whoever does not read is not written to.
 
 use std::{
-    process::Command,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,7 +16,11 @@ use hyper::body::Frame;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::support::{
-    Body, Browser, Exchange, PATIENCE, TestGateway, Upstream, empty, upstream::ordinary, within,
+    Body, Browser, Exchange, PATIENCE, TestGateway, Upstream,
+    alone::{resident, run_alone},
+    empty,
+    upstream::ordinary,
+    within,
 };
 
 const PIECE: usize = 64 * 1024;
@@ -79,13 +82,6 @@ async fn logged_in(portal: &Upstream) -> (TestGateway, Browser, Browser) {
     (gateway, browser, second)
 }
 
-/// Resident memory of this process, in bytes.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
-}
-
 async fn upload(browser: &Browser, size: usize) {
     let request = Request::post("/upload").body(pieces(size, Arc::default())).unwrap();
     assert_eq!(browser.send(request).await.text(), size.to_string());
@@ -127,12 +123,7 @@ async fn large_bodies_alone_in_their_process() {
 
 #[tokio::test]
 async fn bodies_of_two_hundred_megabytes_pass_without_being_held() {
-    let alone = "streaming::large_bodies_alone_in_their_process";
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--ignored", "--exact", alone]);
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    run_alone("streaming::large_bodies_alone_in_their_process").await;
 }
 
 /// Waits until a count has stopped moving, and answers it.

@@ -66,19 +66,9 @@ pub(crate) fn owned(fields: &[(&str, &str)]) -> Vec<(String, String)> {
     fields.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Header fields as literals that are neither indexed nor compressed (RFC 7541 §6.2.2).
+/// A head of literals that are neither indexed nor compressed (RFC 7541 §6.2.2).
 fn head(fields: &[(String, String)], stream: u32, ends: bool) -> Vec<u8> {
-    let mut block = Vec::new();
-    for text in fields.iter().flat_map(|(name, value)| [(true, name), (false, value)]) {
-        let (is_name, text) = text;
-        if is_name {
-            block.push(0);
-        }
-        // Characters stand for bytes, so that a test can write any.
-        let bytes: Vec<u8> = text.chars().map(|letter| u8::try_from(u32::from(letter)).unwrap()).collect();
-        push_length(&mut block, bytes.len());
-        block.extend(bytes);
-    }
+    let block: Vec<u8> = fields.iter().flat_map(|(name, value)| literal(0, name, value)).collect();
     let mut pieces = block.chunks(LARGEST).peekable();
     let (mut frames, mut kind) = (Vec::new(), HEADERS);
     while let Some(piece) = pieces.next() {
@@ -88,6 +78,19 @@ fn head(fields: &[(String, String)], stream: u32, ends: bool) -> Vec<u8> {
         kind = CONTINUATION;
     }
     frames
+}
+
+/// One field whose name and value are spelt out. The first octet says what the other side is to remember of it:
+/// nothing (0), or all (0x40).
+pub(crate) fn literal(first: u8, name: &str, value: &str) -> Vec<u8> {
+    let mut field = vec![first];
+    for text in [name, value] {
+        // Characters stand for bytes, so that a test can write any.
+        let bytes: Vec<u8> = text.chars().map(|letter| u8::try_from(u32::from(letter)).unwrap()).collect();
+        push_length(&mut field, bytes.len());
+        field.extend(bytes);
+    }
+    field
 }
 
 /// An integer with a prefix of seven bits (RFC 7541 §5.1).

@@ -3,6 +3,7 @@
 //! Nothing is shared between tests, and nothing is left over: ports are the kernel's choice, files are in a temporary
 //! folder, and whatever was started has ended when its handle is dropped.
 
+pub(crate) mod alone;
 pub(crate) mod browser;
 pub(crate) mod forged;
 pub(crate) mod forms;
