@@ -298,14 +298,14 @@ async fn a_redis_that_dies_gives_no_secret_away_and_holds_none() {
         };
         scene.canaries.assert_absent("a value", &String::from_utf8_lossy(&flat(&value)));
     }
-    redis.freeze();
+    redis.freeze().await;
     for path in ["/", "/.portcullis/account", "/.portcullis/whoami"] {
         let answer = scene.browser.get(path).await;
         scene.keep(answer);
     }
     let answer = scene.gateway.browser().submit_password(USER, PASSWORD).await;
     scene.keep(answer);
-    redis.thaw();
+    redis.thaw().await;
     scene.assert_kept().await;
     scene.assert_sealed();
 }
