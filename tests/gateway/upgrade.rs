@@ -77,7 +77,7 @@ async fn open(browser: &Browser) -> Socket {
         .header("sec-websocket-key", tungstenite::handshake::client::generate_key());
     let stream = browser.tls(&["http/1.1"]).await;
     let opened = tokio_tungstenite::client_async(request.body(()).unwrap(), stream);
-    within(PATIENCE, opened).await.expect("the socket opens").0
+    Box::pin(within(PATIENCE, opened)).await.expect("the socket opens").0
 }
 
 /// A handshake as text, with `changes` in place of the fields of the same name, or behind them.
@@ -92,14 +92,11 @@ fn handshake(path: &str, cookies: &str, changes: &[(&str, &str)]) -> String {
         ("Sec-WebSocket-Key", KEY),
         ("Sec-WebSocket-Version", "13"),
     ];
-    let mut request = format!("GET {path} HTTP/1.1\r\n");
-    for (name, value) in ordinary {
+    let fields = ordinary.map(|(name, value)| {
         let value = changes.iter().find(|(changed, _)| *changed == name).map_or(value, |(_, value)| value);
-        if !value.is_empty() {
-            request += &format!("{name}: {value}\r\n");
-        }
-    }
-    request + "\r\n"
+        if value.is_empty() { String::new() } else { format!("{name}: {value}\r\n") }
+    });
+    format!("GET {path} HTTP/1.1\r\n{}\r\n", fields.concat())
 }
 
 #[tokio::test]
@@ -347,7 +344,7 @@ async fn a_session_that_runs_out_takes_its_tunnels_along() {
     let portal = portal(ordinary);
     let (gateway, browser) = logged_in(&portal).await;
     let mut socket = open(&browser).await;
-    gateway.clock.advance(Duration::from_secs(12 * 3600));
+    gateway.clock.advance(Duration::from_hours(12));
     while let Some(Ok(_)) = within(PATIENCE, socket.next()).await {}
 }
 
@@ -357,7 +354,7 @@ async fn a_tunnel_that_carries_something_keeps_its_session_alive() {
     let (gateway, browser) = logged_in(&portal).await;
     let mut socket = open(&browser).await;
     for _ in 0..3 {
-        gateway.clock.advance(Duration::from_secs(30 * 60));
+        gateway.clock.advance(Duration::from_mins(30));
         socket.send(Message::text("beat")).await.unwrap();
         let echo = within(PATIENCE, socket.next()).await.expect("the tunnel is open").expect("it carries");
         assert_eq!(echo, Message::text("beat"));
