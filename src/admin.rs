@@ -42,12 +42,12 @@ struct Readiness {
 }
 
 impl Admin {
-    /// Serves until the drain begins.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+    /// Serves until `stop`, which comes after the drain: whoever asks meanwhile has to hear of it.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
-                () = self.drain.cancelled() => break,
+                () = stop.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
             let Ok((socket, _)) = accepted else {

@@ -4,6 +4,7 @@
 //! PostgreSQL both run.
 
 mod changes;
+mod facts;
 mod migrate;
 
 use std::{path::Path, time::Duration};
@@ -21,8 +22,8 @@ pub struct Config {
 /// Why the durable store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    #[error("cannot create the folder of the database")]
-    Folder(#[source] std::io::Error),
+    #[error("cannot create the database's file or its folder")]
+    Create(#[source] std::io::Error),
     #[error("cannot open the database {url}")]
     Open {
         url: String,
@@ -47,8 +48,8 @@ impl Database {
     /// Opens the store, making the file and its folder when absent, and migrates it.
     pub async fn open(config: &Config) -> Result<Self, DatabaseError> {
         sqlx::any::install_default_drivers();
-        if let Some(folder) = sqlite_path(&config.url).and_then(Path::parent) {
-            std::fs::create_dir_all(folder).map_err(DatabaseError::Folder)?;
+        if let Some(path) = sqlite_path(&config.url) {
+            create(path).map_err(DatabaseError::Create)?;
         }
         let pool = AnyPoolOptions::new()
             .max_connections(4)
@@ -94,6 +95,16 @@ impl Database {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Makes the file, and its folder, for nobody else to read: password hashes are in there. What the database keeps beside
+/// the file takes over its mode.
+fn create(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(|_| ())
 }
 
 fn sqlite_path(url: &str) -> Option<&Path> {

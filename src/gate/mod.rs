@@ -26,6 +26,11 @@ impl Identity {
         &self.0
     }
 
+    /// Whether the session is over.
+    pub fn has_ended(&self) -> bool {
+        self.0.ended.is_cancelled()
+    }
+
     /// Cancelled when the session is over.
     pub fn ended(&self) -> CancellationToken {
         self.0.ended.clone()

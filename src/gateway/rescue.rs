@@ -43,6 +43,7 @@ impl Failure {
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::Session(_) | Self::Page(PageError::Login(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Forward(ForwardError::Timeout(_)) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Forward(ForwardError::SessionEnded) => StatusCode::UNAUTHORIZED,
             Self::Forward(ForwardError::RequestBody(_)) => StatusCode::BAD_REQUEST,
             Self::Forward(_) => StatusCode::BAD_GATEWAY,
             Self::Page(PageError::FormType) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -82,7 +83,7 @@ impl Failure {
         matches!(
             self,
             Self::Refused(_)
-                | Self::Forward(ForwardError::RequestBody(_))
+                | Self::Forward(ForwardError::RequestBody(_) | ForwardError::SessionEnded)
                 | Self::Page(PageError::FormType | PageError::FormBody(_))
         )
     }
@@ -99,6 +100,10 @@ impl Gateway {
             self.shared.pages.message_page(status, note.request_id())
         } else {
             let detail = match failure {
+                Failure::Refused(Refusal::Misdirected) => Some(format!(
+                    "this gateway answers for https://{} only",
+                    self.shared.request_gate.authority()
+                )),
                 Failure::Refused(refusal) => Some(refusal.to_string()),
                 _ => None,
             };
@@ -114,6 +119,9 @@ impl Gateway {
         if let Some(seconds) = failure.retry_after() {
             answer::retry_after(&mut answer, seconds);
         }
+        if status == StatusCode::UNAUTHORIZED {
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, self.shared.challenger.authenticate());
+        }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
             answer.headers_mut().insert(header::ALLOW, allowed);
@@ -125,7 +133,17 @@ impl Gateway {
     fn report(&self, failure: &Failure, note: &Note) {
         let request_id = note.request_id();
         match failure {
-            Failure::Refused(_) | Failure::ForeignOrigin | Failure::Forward(ForwardError::RequestBody(_)) => {
+            Failure::Refused(Refusal::Misdirected) => {
+                let ours = self.shared.request_gate.authority();
+                tracing::info!(
+                    request.id = request_id,
+                    ours,
+                    "refused a request that named another host than public_url"
+                );
+            }
+            Failure::Refused(_)
+            | Failure::ForeignOrigin
+            | Failure::Forward(ForwardError::RequestBody(_) | ForwardError::SessionEnded) => {
                 tracing::debug!(request.id = request_id, error = %Chain(failure), "refused a request");
             }
             Failure::Forward(error) => {
@@ -135,6 +153,12 @@ impl Gateway {
                     _ => "answer",
                 });
                 tracing::warn!(request.id = request_id, error = %Chain(failure), "the portal did not answer");
+            }
+            Failure::Page(PageError::Login(LoginError::Busy)) => {
+                tracing::warn!(
+                    request.id = request_id,
+                    "too many passwords to check at once: turned one away"
+                );
             }
             Failure::Session(_) | Failure::Page(PageError::Login(_)) => {
                 self.shared.metrics.store_error();

@@ -11,8 +11,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::{
+    gate::Identity,
     identity::IdentityHeaders,
     upstream::Lease,
     web::{
@@ -26,16 +28,18 @@ use crate::{
 pub struct Progress {
     /// When the last part went out; the portal's time to answer starts there.
     last: Cell<Instant>,
+    sent: Cell<u64>,
     has_ended: Cell<bool>,
 }
 
 impl Progress {
     pub(super) fn begin() -> Rc<Self> {
-        Rc::new(Self { last: Cell::new(Instant::now()), has_ended: Cell::new(false) })
+        Rc::new(Self { last: Cell::new(Instant::now()), sent: Cell::new(0), has_ended: Cell::new(false) })
     }
 
-    fn made(&self) {
+    fn made(&self, bytes: usize) {
         self.last.set(Instant::now());
+        self.sent.set(self.sent.get() + u64::try_from(bytes).unwrap_or(0));
     }
 
     pub(super) fn last(&self) -> Instant {
@@ -43,11 +47,44 @@ impl Progress {
     }
 }
 
+/// A body that lasts no longer than the session that it is for.
+///
+/// A short body costs nothing: its first part follows the gate's decision at once, and only a long wait listens for the
+/// end of the session.
+#[derive(Debug)]
+pub struct Tethered {
+    stream: Stream,
+    identity: Identity,
+    has_begun: bool,
+    ended: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+impl Tethered {
+    pub(super) fn new(stream: Stream, identity: Identity) -> Self {
+        Self { stream, identity, has_begun: false, ended: None }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = Pin::new(&mut self.stream).poll_frame(cx);
+        let has_ended = if frame.is_ready() {
+            std::mem::replace(&mut self.has_begun, true) && self.identity.has_ended()
+        } else {
+            self.stream.waits_long() && self.poll_ended(cx).is_ready()
+        };
+        if has_ended { Poll::Ready(Some(Err(BodyError::SessionEnded))) } else { frame }
+    }
+
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let ended = self.ended.get_or_insert_with(|| Box::pin(self.identity.ended().cancelled_owned()));
+        ended.as_mut().poll(cx)
+    }
+}
+
 /// What goes to the portal.
 #[derive(Debug)]
 pub enum RequestBody {
     Empty,
-    Stream { stream: Stream, identity: Rc<IdentityHeaders>, progress: Rc<Progress> },
+    Stream { body: Tethered, reserved: Rc<IdentityHeaders>, progress: Rc<Progress> },
 }
 
 impl Body for RequestBody {
@@ -60,13 +97,14 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Stream { stream, identity, progress } => {
-                let frame = ready!(Pin::new(&mut *stream).poll_frame(cx));
-                progress.made();
+            Self::Stream { body, reserved, progress } => {
+                let frame = ready!(body.poll_frame(cx));
+                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+                progress.made(data.map_or(0, Bytes::len));
                 // Nobody asks beyond a last part that says it is the last.
-                progress.has_ended.set(frame.is_none() || stream.is_end_stream());
+                progress.has_ended.set(frame.is_none() || body.stream.is_end_stream());
                 Poll::Ready(
-                    frame.map(|frame| frame.map(|frame| without_forged_trailers(frame, Some(identity)))),
+                    frame.map(|frame| frame.map(|frame| without_forged_trailers(frame, Some(reserved)))),
                 )
             }
         }
@@ -75,14 +113,14 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream { stream, .. } => stream.is_end_stream(),
+            Self::Stream { body, .. } => body.stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream { stream, .. } => stream.size_hint(),
+            Self::Stream { body, .. } => body.stream.size_hint(),
         }
     }
 }
@@ -90,24 +128,36 @@ impl Body for RequestBody {
 /// What comes back, and the connection it comes on.
 #[derive(Debug)]
 pub struct PortalBody {
-    stream: Stream,
+    body: Tethered,
     lease: Option<Lease<RequestBody>>,
     /// Absent when nothing followed the request's head.
     upload: Option<Rc<Progress>>,
+    server: Rc<str>,
 }
 
 impl PortalBody {
     /// A body that has ended already frees its connection at once.
-    pub(super) fn new(stream: Stream, lease: Lease<RequestBody>, upload: Option<Rc<Progress>>) -> Self {
-        let mut body = Self { stream, lease: Some(lease), upload };
+    pub(super) fn new(body: Tethered, lease: Lease<RequestBody>, upload: Option<Rc<Progress>>) -> Self {
+        let server = lease.label();
+        let mut body = Self { body, lease: Some(lease), upload, server };
         body.give_back_if_ended();
         body
+    }
+
+    /// Which of the portal's servers answers.
+    pub fn server(&self) -> Rc<str> {
+        Rc::clone(&self.server)
+    }
+
+    /// How much of the request's body has been sent on.
+    pub fn sent(&self) -> u64 {
+        self.upload.as_ref().map_or(0, |upload| upload.sent.get())
     }
 
     /// A connection whose request is still on its way is left to finish it alone: whoever got it next would wait for a
     /// stranger's upload.
     fn give_back_if_ended(&mut self) {
-        if self.stream.is_end_stream()
+        if self.body.stream.is_end_stream()
             && let Some(lease) = self.lease.take()
             && self.upload.as_ref().is_none_or(|upload| upload.has_ended.get())
         {
@@ -124,7 +174,7 @@ impl Body for PortalBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.stream).poll_frame(cx));
+        let frame = ready!(self.body.poll_frame(cx));
         match &frame {
             // An error means that the connection is of no more use; dropping the lease closes it.
             Some(Err(_)) => drop(self.lease.take()),
@@ -134,23 +184,23 @@ impl Body for PortalBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.body.stream.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.stream.size_hint()
+        self.body.stream.size_hint()
     }
 }
 
 /// Trailers are never merged into a head, and fields that frame, route or identify have no place in them
 /// (RFC 9110 §6.5.1).
-fn without_forged_trailers(frame: Frame<Bytes>, identity: Option<&Rc<IdentityHeaders>>) -> Frame<Bytes> {
+fn without_forged_trailers(frame: Frame<Bytes>, reserved: Option<&Rc<IdentityHeaders>>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
             let forbidden: Vec<HeaderName> = trailers
                 .keys()
                 .filter(|name| {
-                    is_forbidden_trailer(name) || identity.is_some_and(|identity| identity.is_reserved(name))
+                    is_forbidden_trailer(name) || reserved.is_some_and(|reserved| reserved.is_reserved(name))
                 })
                 .cloned()
                 .collect();

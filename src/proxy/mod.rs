@@ -9,6 +9,7 @@ use std::{
     future::poll_fn,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Poll, ready},
     time::Duration,
 };
@@ -16,18 +17,29 @@ use std::{
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::CancellationToken;
 
-use self::{body::Progress, request::Reserved, tunnel::Tunnel};
+use self::{
+    body::{Progress, Tethered},
+    request::Reserved,
+    tunnel::Tunnel,
+};
 use crate::{
     gate::Identity,
     server::{Connection, Interim},
+    sessions::Sessions,
     upstream::{ConnectError, Lease, Pool},
-    web::{body::Stream, fields, gate::CanonicalRequest},
+    web::{
+        body::{BodyError, Stream},
+        fields,
+        gate::CanonicalRequest,
+    },
 };
 
 pub use body::{PortalBody, RequestBody};
 pub use request::{Additions, Origin};
+
+/// How often a request that waits for its answer looks whether its session still lasts.
+const LOOK: Duration = Duration::from_millis(400);
 
 /// Why the portal's answer cannot be given.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +54,12 @@ pub enum ForwardError {
     Timeout(Duration),
     #[error("the portal switched to a protocol that nobody offered")]
     Switch,
+    #[error("the session ended before the answer came")]
+    SessionEnded,
 }
+
+/// Longer than any session.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 
 /// How patient to be while forwarding.
 #[derive(Clone, Copy, Debug)]
@@ -54,10 +71,10 @@ pub struct Patience {
 }
 
 /// One worker's way to the portal.
-#[derive(Debug)]
 pub struct Proxy {
     pool: Rc<Pool<RequestBody>>,
     reserved: Reserved,
+    sessions: Arc<Sessions>,
     patience: Patience,
 }
 
@@ -65,8 +82,14 @@ pub struct Proxy {
 pub type Forwarded = Response<Option<PortalBody>>;
 
 impl Proxy {
-    pub fn new(pool: Rc<Pool<RequestBody>>, reserved: Reserved, patience: Patience) -> Self {
-        Self { pool, reserved, patience }
+    /// `sessions` hears of what tunnels carry.
+    pub fn new(
+        pool: Rc<Pool<RequestBody>>,
+        reserved: Reserved,
+        sessions: Arc<Sessions>,
+        patience: Patience,
+    ) -> Self {
+        Self { pool, reserved, sessions, patience }
     }
 
     /// Sends one request to the portal, at most once: a second try happens only when the first cannot have been seen,
@@ -88,30 +111,60 @@ impl Proxy {
         if !http_body::Body::is_end_stream(&incoming) {
             let progress = progress.insert(Progress::begin());
             *rebuilt.body_mut() = RequestBody::Stream {
-                stream: Stream::new(incoming, self.patience.stall),
-                identity: Rc::clone(&self.reserved),
+                body: Tethered::new(Stream::new(incoming, self.patience.stall), identity.clone()),
+                reserved: Rc::clone(&self.reserved),
                 progress: Rc::clone(progress),
             };
         }
-        let (answer, lease) = self.send(rebuilt, interim.as_ref(), progress.as_deref()).await?;
+        let wait = Wait { patience: self.patience.response, identity, progress: progress.as_deref() };
+        let (answer, lease) = self.send(rebuilt, interim.as_ref(), wait).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (parts, incoming) = answer.into_parts();
-            let body = PortalBody::new(Stream::new(incoming, self.patience.stall), lease, progress);
+            let patience = self.patience_with(&parts.headers);
+            let body = Tethered::new(Stream::new(incoming, patience), identity.clone());
+            let body = PortalBody::new(body, lease, progress);
             return Ok(response::rebuild(parts, body).map(Some));
         }
         let Some((client, offered)) = client.zip(offered) else { return Err(ForwardError::Switch) };
-        switch(answer, client, &offered, identity.ended(), connection.drain())
+        let (answer, portal) = agreed(answer, &offered)?;
+        let tunnel = Tunnel {
+            client,
+            portal,
+            sessions: Arc::clone(&self.sessions),
+            session: Arc::clone(identity.session()),
+            drain: connection.drain().clone(),
+        };
+        tokio::task::spawn_local(async move {
+            if let Err(error) = tunnel.run().await {
+                tracing::debug!(%error, "a tunnel broke");
+            }
+        });
+        Ok(answer)
+    }
+
+    /// How long an answer's body may stand still. A stream of events says nothing while there is nothing to say.
+    fn patience_with(&self, headers: &HeaderMap) -> Duration {
+        let events = headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+            kind.as_bytes().get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
+        });
+        if events { FOR_EVER } else { self.patience.stall.max(self.patience.response) }
     }
 
     async fn send(
         &self,
         mut request: Box<Request<RequestBody>>,
         interim: Option<&Interim>,
-        progress: Option<&Progress>,
+        wait: Wait<'_>,
     ) -> Result<(Response<Incoming>, Lease<RequestBody>), ForwardError> {
         let mut lease = match self.pool.idle() {
             Some(lease) => lease,
-            None => Box::pin(self.pool.lease(false)).await?,
+            None => {
+                let lease = Box::pin(self.pool.lease(false)).await?;
+                if wait.identity.has_ended() {
+                    return Err(ForwardError::SessionEnded);
+                }
+                lease
+            }
         };
         let repeatable =
             matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && is_empty(&request);
@@ -120,11 +173,11 @@ impl Proxy {
             pass_interim_on(&mut request, interim);
         }
         let answer = lease.sender.try_send_request(*request);
-        match within(self.patience.response, &mut lease.timer, progress, answer).await? {
+        match wait.until(answer, &mut lease.timer).await? {
             Ok(answer) => Ok((answer, lease)),
             Err(failed) if lease.reused => {
                 drop(lease);
-                Box::pin(self.send_again(failed, copy, interim, progress)).await
+                Box::pin(self.send_again(failed, copy, interim, wait)).await
             }
             Err(failed) => Err(classify(failed.into_error())),
         }
@@ -136,7 +189,7 @@ impl Proxy {
         mut failed: TrySendError<Request<RequestBody>>,
         copy: Option<Box<Request<RequestBody>>>,
         interim: Option<&Interim>,
-        progress: Option<&Progress>,
+        wait: Wait<'_>,
     ) -> Result<(Response<Incoming>, Lease<RequestBody>), ForwardError> {
         let unsent = failed.take_message();
         let error = failed.into_error();
@@ -150,36 +203,52 @@ impl Proxy {
             pass_interim_on(&mut request, interim);
         }
         let answer = lease.sender.try_send_request(request);
-        match within(self.patience.response, &mut lease.timer, progress, answer).await? {
+        match wait.until(answer, &mut lease.timer).await? {
             Ok(answer) => Ok((answer, lease)),
             Err(failed) => Err(classify(failed.into_error())),
         }
     }
 }
 
-/// Waits for the head of the answer; the time counts from the last part of the request that went out.
-async fn within<T>(
+/// A wait for the head of an answer.
+#[derive(Clone, Copy)]
+struct Wait<'a> {
+    /// Counts from the last part of the request that went out.
     patience: Duration,
-    timer: &mut Pin<Box<Sleep>>,
-    progress: Option<&Progress>,
-    answer: impl Future<Output = T>,
-) -> Result<T, ForwardError> {
-    let mut answer = std::pin::pin!(answer);
-    let started = Instant::now();
-    poll_fn(|cx| {
-        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
-            return Poll::Ready(Ok(answer));
-        }
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            let deadline = progress.map_or(started, |progress| progress.last().max(started)) + patience;
-            if Instant::now() >= deadline {
-                return Poll::Ready(Err(ForwardError::Timeout(patience)));
+    identity: &'a Identity,
+    /// Absent when nothing follows the request's head.
+    progress: Option<&'a Progress>,
+}
+
+impl Wait<'_> {
+    /// Waits. The timer goes off now and then to see whether there still is a session: listening for its end would cost
+    /// every request something that only the slow ones need.
+    async fn until<T>(
+        self,
+        answer: impl Future<Output = T>,
+        timer: &mut Pin<Box<Sleep>>,
+    ) -> Result<T, ForwardError> {
+        let mut answer = std::pin::pin!(answer);
+        let started = Instant::now();
+        poll_fn(|cx| {
+            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Ok(answer));
             }
-            timer.as_mut().reset(deadline);
-        }
-    })
-    .await
+            loop {
+                ready!(timer.as_mut().poll(cx));
+                let now = Instant::now();
+                let sent = self.progress.map_or(started, |progress| progress.last().max(started));
+                if self.identity.has_ended() {
+                    return Poll::Ready(Err(ForwardError::SessionEnded));
+                }
+                if now >= sent + self.patience {
+                    return Poll::Ready(Err(ForwardError::Timeout(self.patience)));
+                }
+                timer.as_mut().reset((sent + self.patience).min(now + LOOK));
+            }
+        })
+        .await
+    }
 }
 
 fn is_empty(request: &Request<RequestBody>) -> bool {
@@ -195,7 +264,15 @@ fn is_lost_connection(error: &hyper::Error) -> bool {
 }
 
 fn classify(error: hyper::Error) -> ForwardError {
-    if error.is_user() { ForwardError::RequestBody(error) } else { ForwardError::Answer(error) }
+    use std::error::Error as _;
+    let cause = error.source().and_then(|source| source.downcast_ref::<BodyError>());
+    if matches!(cause, Some(BodyError::SessionEnded)) {
+        ForwardError::SessionEnded
+    } else if error.is_user() {
+        ForwardError::RequestBody(error)
+    } else {
+        ForwardError::Answer(error)
+    }
 }
 
 /// Forwards 103 and its like ahead of the answer. 100 was given by us already, 101 is an answer of its own.
@@ -212,13 +289,10 @@ fn pass_interim_on(request: &mut Request<RequestBody>, interim: Interim) {
 }
 
 /// Follows the portal to the protocol that was offered; to another one it would be raw bytes that nobody agreed on.
-fn switch(
+fn agreed(
     mut answer: Response<Incoming>,
-    client: OnUpgrade,
     offered: &http::HeaderValue,
-    ended: CancellationToken,
-    drain: &CancellationToken,
-) -> Result<Forwarded, ForwardError> {
+) -> Result<(Forwarded, OnUpgrade), ForwardError> {
     let agreed = answer
         .headers()
         .get(header::UPGRADE)
@@ -227,12 +301,6 @@ fn switch(
         return Err(ForwardError::Switch);
     }
     let portal = hyper::upgrade::on(&mut answer);
-    let tunnel = Tunnel { client, portal, ended, drain: drain.clone() };
-    tokio::task::spawn_local(async move {
-        if let Err(error) = tunnel.run().await {
-            tracing::debug!(%error, "a tunnel broke");
-        }
-    });
     let (parts, _) = answer.into_parts();
-    Ok(Response::from_parts(response::rebuild_switch(parts, offered.clone()), None))
+    Ok((Response::from_parts(response::rebuild_switch(parts, offered.clone()), None), portal))
 }

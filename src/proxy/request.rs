@@ -16,6 +16,10 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+static HTTPS: HeaderValue = HeaderValue::from_static("https");
+/// Fields that are set besides the identity's.
+const OURS: usize = 9;
+
 /// What the portal is told about where the request came from; made once a connection.
 #[derive(Clone, Debug)]
 pub struct Origin {
@@ -65,9 +69,11 @@ pub(super) fn rebuild(
     // We have answered it: the body is read as soon as the portal takes it.
     headers.remove(header::EXPECT);
 
+    // Once, instead of growing step by step.
+    headers.reserve(OURS + additions.identity.len());
     headers.insert(header::HOST, additions.authority.clone());
     headers.insert(X_FORWARDED_FOR, additions.origin.client.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
+    headers.insert(X_FORWARDED_PROTO, HTTPS.clone());
     headers.insert(X_FORWARDED_HOST, additions.authority.clone());
     headers.insert(header::FORWARDED, additions.origin.forwarded.clone());
     headers.insert(X_REQUEST_ID, additions.request_id.clone());

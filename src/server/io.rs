@@ -108,6 +108,16 @@ impl<T: AsyncWrite + Unpin> WatchedIo<T> {
         Poll::Ready(Ok(()))
     }
 
+    /// Interim answers that have been left go out ahead of the answer that begins now: behind its head they would be
+    /// taken for its body.
+    fn begin_with_interim(&mut self) {
+        if self.flushed
+            && let Some(interim) = self.watch.take_interim()
+        {
+            self.pending.extend(interim);
+        }
+    }
+
     fn note<R>(&self, result: Poll<R>) -> Poll<R> {
         self.watch.blocked(result.is_pending());
         result
@@ -127,6 +137,7 @@ impl<T: AsyncWrite + Unpin> WatchedIo<T> {
 impl<T: AsyncWrite + Unpin> Write for WatchedIo<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.begin_with_interim();
         ready!(this.poll_pending(cx))?;
         if this.flushed {
             this.flushed = false;
@@ -147,6 +158,7 @@ impl<T: AsyncWrite + Unpin> Write for WatchedIo<T> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.begin_with_interim();
         if this.flushed || !this.pending.is_empty() {
             let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
             if this.replacement(first).is_some() || !this.pending.is_empty() {

@@ -11,6 +11,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+/// Whoever waits for a part of a body for this long is woken once, to look after other things.
+const LONG: Duration = Duration::from_millis(400);
+
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -18,6 +21,8 @@ pub enum BodyError {
     Cut(#[source] hyper::Error),
     #[error("the body made no progress for {} s", .0.as_secs())]
     Stalled(Duration),
+    #[error("the session that it was for has ended")]
+    SessionEnded,
 }
 
 /// A body from the network with a bound on how long it may stand still while somebody waits for it.
@@ -30,11 +35,12 @@ pub struct Stream {
     stall: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     waiting_since: Option<Instant>,
+    waits_long: bool,
 }
 
 impl Stream {
     pub fn new(inner: Incoming, stall: Duration) -> Self {
-        Self { inner, stall, timer: None, waiting_since: None }
+        Self { inner, stall, timer: None, waiting_since: None, waits_long: false }
     }
 
     /// The inner body's exact length, if its framing told.
@@ -42,19 +48,25 @@ impl Stream {
         self.inner.size_hint().exact()
     }
 
+    /// Whether this wait is one of those that are worth the effort of listening for something else meanwhile.
+    pub fn waits_long(&self) -> bool {
+        self.waits_long
+    }
+
     /// Ready when the wait has lasted too long.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();
         let since = *self.waiting_since.get_or_insert(now);
-        let deadline = since + self.stall;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let (long, deadline) = (since + LONG, since + self.stall);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(long.min(deadline))));
         loop {
             ready!(timer.as_mut().poll(cx));
             if timer.deadline() >= deadline {
                 return Poll::Ready(());
             }
-            // It was set for an earlier wait, which ended well.
-            timer.as_mut().reset(deadline);
+            // It was set for this wait's first look around, or for an earlier wait, which ended well.
+            self.waits_long = timer.deadline() >= long;
+            timer.as_mut().reset(if self.waits_long { deadline } else { long.min(deadline) });
         }
     }
 }
@@ -70,6 +82,7 @@ impl Body for Stream {
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.waiting_since = None;
+                self.waits_long = false;
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Cut)))
             }
             Poll::Pending => {

@@ -2,8 +2,12 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderName, Method, header};
 use ipnet::IpNet;
+
+// Statics, since a name given as text is parsed at each look.
+static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+static X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// The client's address: the peer, or what the nearest proxy that is not ours to trust was told to be.
 ///
@@ -68,11 +72,11 @@ pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     if headers.contains_key(header::UPGRADE) {
         return false;
     }
-    if let Some(mode) = headers.get("sec-fetch-mode") {
+    if let Some(mode) = headers.get(&SEC_FETCH_MODE) {
         return mode.as_bytes() == b"navigate";
     }
     let scripted = headers
-        .get("x-requested-with")
+        .get(&X_REQUESTED_WITH)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"XMLHttpRequest"));
     matches!(*method, Method::GET | Method::HEAD | Method::POST) && !scripted && prefers_html(headers)
 }
@@ -100,7 +104,7 @@ pub fn prefers_html(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderValue;
 
     use super::*;
 

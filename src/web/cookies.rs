@@ -21,11 +21,25 @@ pub fn token(headers: &HeaderMap, name: &str) -> Option<Token> {
 }
 
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
-    headers
-        .get_all(header::COOKIE)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|&byte| byte == b';'))
-        .map(split_pair)
+    headers.get_all(header::COOKIE).iter().flat_map(|line| Crumbs(Some(line.as_bytes()))).map(split_pair)
+}
+
+/// The pieces between semicolons.
+struct Crumbs<'a>(Option<&'a [u8]>);
+
+impl<'a> Iterator for Crumbs<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.0?;
+        match memchr::memchr(b';', rest) {
+            Some(at) => {
+                self.0 = rest.get(at + 1..);
+                rest.get(..at)
+            }
+            None => self.0.take(),
+        }
+    }
 }
 
 fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
@@ -49,15 +63,24 @@ pub fn cut_ours(headers: &mut HeaderMap) {
     let mut lines = headers.get_all(header::COOKIE).iter();
     let single = match (lines.next(), lines.next()) {
         (None, _) => return,
-        (Some(_), None) => true,
-        _ => false,
+        (line, None) => line,
+        _ => None,
     };
-    if single && !pairs(headers).any(|(name, _)| is_ours(name)) {
-        return;
+    if let Some(line) = single {
+        let mut crumbs = Crumbs(Some(line.as_bytes()));
+        match (crumbs.next(), crumbs.next()) {
+            // Nothing but ours: the usual case of a portal without cookies.
+            (Some(only), None) if is_ours(split_pair(only).0) => {
+                headers.remove(header::COOKIE);
+                return;
+            }
+            _ if !Crumbs(Some(line.as_bytes())).any(|pair| is_ours(split_pair(pair).0)) => return,
+            _ => {}
+        }
     }
     let mut kept = Vec::new();
     for line in headers.get_all(header::COOKIE) {
-        for pair in line.as_bytes().split(|&byte| byte == b';') {
+        for pair in Crumbs(Some(line.as_bytes())) {
             let pair = pair.trim_ascii();
             if pair.is_empty() || is_ours(split_pair(pair).0) {
                 continue;

@@ -68,12 +68,18 @@ pub fn lists(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
 
 /// Adds ourselves to `Via` (RFC 9110 §7.6.3), under a pseudonym that tells nothing about the host.
 pub fn append_via(headers: &mut HeaderMap, version: http::Version) {
+    static RECEIVED: [HeaderValue; 3] = [
+        HeaderValue::from_static("1.0 portcullis"),
+        HeaderValue::from_static("1.1 portcullis"),
+        HeaderValue::from_static("2.0 portcullis"),
+    ];
+    let [one_zero, one_one, two] = &RECEIVED;
     let received = match version {
-        http::Version::HTTP_2 => "2.0 portcullis",
-        http::Version::HTTP_10 => "1.0 portcullis",
-        _ => "1.1 portcullis",
+        http::Version::HTTP_2 => two,
+        http::Version::HTTP_10 => one_zero,
+        _ => one_one,
     };
-    headers.append(header::VIA, HeaderValue::from_static(received));
+    headers.append(header::VIA, received.clone());
 }
 
 #[cfg(test)]

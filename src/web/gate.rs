@@ -1,7 +1,9 @@
 //! The strict gate right behind the HTTP parser: what two readers could understand differently is refused before anybody
 //! looks at it. Knows nothing of sessions or rights.
 
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version, header, uri::Authority};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header, uri::Authority,
+};
 
 use super::{fields, path};
 
@@ -216,7 +218,9 @@ fn check_fields(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
         return Err(Refusal::TooLarge);
     }
     let mut bytes = 0;
+    let mut told = Told::default();
     for (name, value) in headers {
+        told.note(name);
         // What a portal's CGI-style environment would read as another field's name.
         if memchr::memchr(b'_', name.as_str().as_bytes()).is_some() {
             return Err(Refusal::Field);
@@ -231,13 +235,31 @@ fn check_fields(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
     if bytes > MOST_HEAD_BYTES {
         return Err(Refusal::TooLarge);
     }
-    if let Some(expectation) = headers.get(header::EXPECT) {
-        let more = headers.get_all(header::EXPECT).iter().count() > 1;
-        if more || !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+    if told.expectation {
+        let mut expectations = headers.get_all(header::EXPECT).iter();
+        let first = expectations.next().map(HeaderValue::as_bytes).unwrap_or_default();
+        if expectations.next().is_some() || !first.eq_ignore_ascii_case(b"100-continue") {
             return Err(Refusal::Expectation);
         }
     }
-    check_framing(headers, version)
+    if told.framing { check_framing(headers, version) } else { Ok(()) }
+}
+
+/// Which fields there are that need a closer look. Most requests have none of them.
+#[derive(Default)]
+struct Told {
+    expectation: bool,
+    framing: bool,
+}
+
+impl Told {
+    fn note(&mut self, name: &HeaderName) {
+        match name.as_str() {
+            "expect" => self.expectation = true,
+            "content-length" | "transfer-encoding" => self.framing = true,
+            _ => {}
+        }
+    }
 }
 
 fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {

@@ -7,7 +7,11 @@ mod deadlines;
 #[cfg(test)]
 mod devices;
 #[cfg(test)]
+mod ended_sessions;
+#[cfg(test)]
 mod floods;
+#[cfg(test)]
+mod forwarding;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
@@ -15,11 +19,17 @@ mod login;
 #[cfg(test)]
 mod own_pages;
 #[cfg(test)]
+mod portal_faults;
+#[cfg(test)]
+mod protocols;
+#[cfg(test)]
 mod request_gate;
 #[cfg(test)]
 mod request_gate_http2;
 #[cfg(test)]
 mod rollout;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
@@ -29,5 +39,9 @@ mod smuggling;
 #[cfg(test)]
 mod spoofing;
 #[cfg(test)]
+mod streaming;
+#[cfg(test)]
 #[expect(dead_code, reason = "each topic takes what it needs of the harness")]
 mod support;
+#[cfg(test)]
+mod upgrade;

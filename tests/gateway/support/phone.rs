@@ -27,6 +27,11 @@ impl Phone {
         &self.0.key
     }
 
+    /// What the key stands for.
+    pub(crate) fn seed(&self) -> Vec<u8> {
+        base32(&self.0.key)
+    }
+
     /// The code shown now.
     pub(crate) fn code(&self) -> String {
         self.code_at(self.0.clock.now())

@@ -92,6 +92,7 @@ pub(crate) struct Exchange {
     pub(crate) head: Head,
     record: Arc<Record>,
     index: usize,
+    connection: usize,
 }
 
 impl Upstream {
@@ -237,7 +238,7 @@ where
         };
         record.bytes.fetch_add(head.0.len(), Ordering::SeqCst);
         record.changed.notify_waiters();
-        let exchange = Exchange { wire, head, record: Arc::clone(&record), index };
+        let exchange = Exchange { wire, head, record: Arc::clone(&record), index, connection };
         match script(exchange).await {
             Some(exchange) => wire = exchange.wire,
             None => return,
@@ -260,6 +261,11 @@ impl Exchange {
     /// Counts bytes that the script reads by itself.
     pub(crate) fn count(&self, bytes: usize) {
         self.record.bytes.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    /// Which connection it came on, counted from zero.
+    pub(crate) fn connection(&self) -> usize {
+        self.connection
     }
 
     pub(crate) fn method(&self) -> String {

@@ -36,6 +36,12 @@ impl Wire {
         self.stream.flush().await
     }
 
+    /// Gives out the connection itself. Nothing may be left in the buffer.
+    pub(crate) fn into_stream(self) -> Box<dyn Stream> {
+        assert!(self.buffer.is_empty(), "{} bytes would be lost", self.buffer.len());
+        self.stream
+    }
+
     /// Says that nothing more will be written.
     pub(crate) async fn finish(&mut self) -> io::Result<()> {
         self.stream.shutdown().await

@@ -1,0 +1,24 @@
+// A certificate for the host that the tests call the portal by, made with openssl for one run.
+
+import { execFileSync } from 'node:child_process';
+import crypto from 'node:crypto';
+import fs from 'node:fs';
+import path from 'node:path';
+
+/** The portal's name in every test. The browser finds it on the loopback interface, and nothing else anywhere. */
+export const HOST = 'portal.test';
+
+export function makeCertificate(folder) {
+  const certificate = path.join(folder, 'fullchain.pem');
+  const key = path.join(folder, 'privkey.pem');
+  execFileSync(
+    'openssl',
+    ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2']
+      .concat(['-subj', `/CN=${HOST}`, '-addext', `subjectAltName=DNS:${HOST}`])
+      .concat(['-keyout', key, '-out', certificate]),
+    { stdio: 'ignore' },
+  );
+  const { publicKey } = new crypto.X509Certificate(fs.readFileSync(certificate));
+  const pin = crypto.createHash('sha256').update(publicKey.export({ type: 'spki', format: 'der' })).digest('base64');
+  return { certificate, key, pin };
+}

@@ -1,0 +1,92 @@
+// The portal behind the wall: pages, JSON, a live WebSocket, and an echo of the headers it was sent. It knows nothing
+// of logins and sets no cache headers, as portals do. It counts what reaches it.
+
+import http from 'node:http';
+
+import { WebSocketServer } from 'ws';
+
+import { freePort } from './ports.js';
+
+const SIMS = [
+  { iccid: '8949000000000000011', label: 'Pump 11', state: 'online' },
+  { iccid: '8949000000000000029', label: 'Tracker 29', state: 'offline' },
+];
+
+export class Portal {
+  #server;
+  #sockets = new Set();
+
+  /** Method and target of every request that arrived. */
+  requests = [];
+
+  static async start() {
+    const portal = new Portal();
+    portal.port = await freePort();
+    await portal.resume();
+    return portal;
+  }
+
+  get url() {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  async resume() {
+    this.#server = http.createServer((request, response) => this.#answer(request, response));
+    const live = new WebSocketServer({ noServer: true });
+    this.#server.on('upgrade', (request, socket, head) => {
+      this.requests.push(`UPGRADE ${request.url}`);
+      live.handleUpgrade(request, socket, head, (client) => tick(client));
+    });
+    this.#server.on('connection', (socket) => {
+      this.#sockets.add(socket);
+      socket.once('close', () => this.#sockets.delete(socket));
+    });
+    await new Promise((resolve) => this.#server.listen(this.port, '127.0.0.1', resolve));
+  }
+
+  /** Refuses connections from now on, as a portal does that has crashed. */
+  async stop() {
+    const closed = new Promise((resolve) => this.#server.close(resolve));
+    this.#sockets.forEach((socket) => socket.destroy());
+    await closed;
+  }
+
+  #answer(request, response) {
+    this.requests.push(`${request.method} ${request.url}`);
+    const { pathname, searchParams } = new URL(request.url, this.url);
+    if (pathname === '/api/sims') {
+      return sendJson(response, SIMS);
+    }
+    if (pathname === '/headers') {
+      return sendJson(response, request.headers);
+    }
+    if (pathname === '/sims') {
+      return sendPage(response, 'SIM list', searchParams.get('q') ?? '');
+    }
+    if (pathname === '/') {
+      return sendPage(response, 'Overview', '');
+    }
+    response.writeHead(404, { 'content-type': 'text/plain' });
+    return response.end('no such page');
+  }
+}
+
+function tick(client) {
+  let count = 0;
+  const timer = setInterval(() => client.send(String((count += 1))), 50);
+  client.on('close', () => clearInterval(timer));
+  client.on('error', () => clearInterval(timer));
+}
+
+function sendJson(response, value) {
+  response.writeHead(200, { 'content-type': 'application/json' });
+  response.end(JSON.stringify(value));
+}
+
+function sendPage(response, heading, query) {
+  const shown = query.replace(/[^\w ]/g, '');
+  response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' });
+  response.end(`<!doctype html><html lang="en"><head><title>${heading}</title></head>
+<body data-portal><main><h1>${heading}</h1><p id="query">${shown}</p><p>Confidential: ${SIMS[0].iccid}</p>
+<nav><a href="/">Overview</a> <a href="/sims">SIM list</a></nav></main></body></html>`);
+}

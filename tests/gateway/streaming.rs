@@ -1,0 +1,256 @@
+//! Bodies of any size pass through as they come: nothing is gathered, and whoever does not read is not written to.
+
+use std::{
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::Request;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use tokio::sync::{Mutex, mpsc};
+
+use crate::support::{
+    Body, Browser, Exchange, PATIENCE, TestGateway, Upstream, empty, upstream::ordinary, within,
+};
+
+const PIECE: usize = 64 * 1024;
+const LARGE: usize = 200 << 20;
+/// What the whole process may grow by while four times that passes through it.
+const MOST_GROWTH: usize = 30 << 20;
+/// More than the kernel's buffers and ours on both hops together hold, and far less than is offered.
+const MOST_IN_FLIGHT: usize = 64 << 20;
+
+/// Swallows uploads, counting, and gives as many bytes as the target says.
+fn bulk() -> Upstream {
+    Upstream::scripted(async |mut exchange: Exchange| {
+        let target = exchange.target();
+        if let Some(size) = target.strip_prefix("/download/") {
+            let size: usize = size.parse().unwrap();
+            exchange.write(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n")).await?;
+            let piece = vec![b'x'; PIECE];
+            let mut left = size;
+            while left > 0 {
+                let next = left.min(PIECE);
+                exchange.write(&piece[..next]).await?;
+                left -= next;
+            }
+            return Some(exchange);
+        }
+        if target != "/upload" {
+            return ordinary(exchange).await;
+        }
+        let mut received = 0;
+        while let Some(chunk) = exchange.wire.read_chunk().await.ok()? {
+            received += chunk.len();
+        }
+        exchange.wire.read_until(b"\r\n").await.ok()?;
+        let text = received.to_string();
+        exchange.write(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len())).await?;
+        Some(exchange)
+    })
+}
+
+/// A body of unknown length, which counts what was asked of it.
+fn pieces(size: usize, taken: Arc<AtomicUsize>) -> Body {
+    let pieces = stream::unfold(size, move |left| {
+        let taken = Arc::clone(&taken);
+        async move {
+            let next = left.min(PIECE);
+            taken.fetch_add(next, Ordering::SeqCst);
+            (next > 0).then(|| (Ok(Frame::data(Bytes::from(vec![b'x'; next]))), left - next))
+        }
+    });
+    StreamBody::new(pieces).boxed_unsync()
+}
+
+async fn logged_in(portal: &Upstream) -> (TestGateway, Browser, Browser) {
+    let (gateway, browser) = TestGateway::builder().upstream(portal).start().await;
+    gateway.add_user("ada@example.com").await;
+    browser.log_in("ada@example.com").await;
+    let second = gateway.browser().http2();
+    second.set_cookie("__Host-portcullis", &browser.session());
+    (gateway, browser, second)
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+async fn upload(browser: &Browser, size: usize) {
+    let request = Request::post("/upload").body(pieces(size, Arc::default())).unwrap();
+    assert_eq!(browser.send(request).await.text(), size.to_string());
+}
+
+/// Reads and counts a download; answers the most memory that was in use meanwhile.
+async fn download(browser: &Browser, size: usize) -> usize {
+    let request = Request::get(format!("/download/{size}")).body(empty()).unwrap();
+    let mut incoming = browser.open(request).await.into_body();
+    let (mut received, mut most, mut next_look) = (0, resident(), 0);
+    while let Some(frame) = within(PATIENCE, incoming.frame()).await {
+        received += frame.unwrap().into_data().map_or(0, |data| data.len());
+        if received >= next_look {
+            most = most.max(resident());
+            next_look += LARGE / 20;
+        }
+    }
+    assert_eq!(received, size);
+    most
+}
+
+#[tokio::test]
+#[ignore = "measures the memory of a whole process; the test below runs it in one of its own"]
+async fn large_bodies_alone_in_their_process() {
+    let portal = bulk();
+    let (_gateway, browser, second) = logged_in(&portal).await;
+    for browser in [&browser, &second] {
+        upload(browser, 8 << 20).await;
+        download(browser, 8 << 20).await;
+    }
+    let before = resident();
+    let mut most = before;
+    for browser in [&browser, &second] {
+        upload(browser, LARGE).await;
+        most = most.max(resident()).max(download(browser, LARGE).await);
+    }
+    assert!(most < before + MOST_GROWTH, "grew from {before} to {most} bytes");
+}
+
+#[tokio::test]
+async fn bodies_of_two_hundred_megabytes_pass_without_being_held() {
+    let alone = "streaming::large_bodies_alone_in_their_process";
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", alone]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// Waits until a count has stopped moving, and answers it.
+async fn settled(count: &AtomicUsize) -> usize {
+    let mut looks = tokio::time::interval(Duration::from_millis(300));
+    let mut before = usize::MAX;
+    loop {
+        looks.tick().await;
+        let now = count.load(Ordering::SeqCst);
+        if now == before && now > 0 {
+            return now;
+        }
+        before = now;
+    }
+}
+
+#[tokio::test]
+async fn an_upload_waits_for_a_portal_that_does_not_read() {
+    let (release, held) = mpsc::channel::<()>(1);
+    let held = Mutex::new(held);
+    let portal = Upstream::scripted(async move |exchange: Exchange| {
+        if exchange.target() != "/upload" {
+            return ordinary(exchange).await;
+        }
+        held.lock().await.recv().await;
+        ordinary(exchange).await
+    });
+    let (_gateway, browser, second) = logged_in(&portal).await;
+    for browser in [&browser, &second] {
+        let taken = Arc::new(AtomicUsize::new(0));
+        let request = Request::post("/upload").body(pieces(LARGE, Arc::clone(&taken))).unwrap();
+        let looking = async {
+            let waiting = settled(&taken).await;
+            assert!(waiting < MOST_IN_FLIGHT, "{waiting} bytes were taken from the client");
+            release.send(()).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(browser.send(request), looking);
+        assert_eq!(answer.status, 200);
+        assert_eq!(taken.load(Ordering::SeqCst), LARGE);
+    }
+}
+
+#[tokio::test]
+async fn a_download_waits_for_a_client_that_does_not_read() {
+    let written = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&written);
+    let portal = Upstream::scripted(async move |mut exchange: Exchange| {
+        if exchange.target() != "/download" {
+            return ordinary(exchange).await;
+        }
+        exchange.write(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n")).await?;
+        let piece = vec![b'x'; PIECE];
+        for _ in 0..LARGE / PIECE {
+            exchange.write(&piece).await?;
+            count.fetch_add(PIECE, Ordering::SeqCst);
+        }
+        Some(exchange)
+    });
+    let (_gateway, browser, second) = logged_in(&portal).await;
+    for browser in [&browser, &second] {
+        written.store(0, Ordering::SeqCst);
+        let answer = browser.open(Request::get("/download").body(empty()).unwrap()).await;
+        let waiting = settled(&written).await;
+        assert!(waiting < MOST_IN_FLIGHT, "{waiting} bytes were taken from the portal");
+        let body = within(Duration::from_secs(30), answer.into_body().collect()).await.unwrap();
+        assert_eq!(body.to_bytes().len(), LARGE);
+    }
+}
+
+#[tokio::test]
+async fn an_event_reaches_the_client_before_the_stream_ends() {
+    let (release, held) = mpsc::channel::<()>(1);
+    let held = Mutex::new(held);
+    let portal = Upstream::scripted(async move |mut exchange: Exchange| {
+        if exchange.target() != "/events" {
+            return ordinary(exchange).await;
+        }
+        exchange
+            .write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .await?;
+        for number in 1..=3 {
+            exchange.write(format!("9\r\ndata: {number}\n\n\r\n")).await?;
+            held.lock().await.recv().await;
+        }
+        exchange.write("0\r\n\r\n").await?;
+        Some(exchange)
+    });
+    let (_gateway, browser, second) = logged_in(&portal).await;
+    for browser in [&browser, &second] {
+        let mut events = browser.open(Request::get("/events").body(empty()).unwrap()).await.into_body();
+        for number in 1..=3 {
+            let event = within(PATIENCE, events.frame()).await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(event, format!("data: {number}\n\n"));
+            release.send(()).await.unwrap();
+        }
+        let rest = within(PATIENCE, events.collect()).await.unwrap().to_bytes();
+        assert_eq!(rest, "", "and then it ends");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_a_download_lets_the_portal_go() {
+    let (hung_up, mut heard) = mpsc::unbounded_channel();
+    let portal = Upstream::scripted(async move |mut exchange: Exchange| {
+        if exchange.target() != "/endless" {
+            return ordinary(exchange).await;
+        }
+        exchange.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+        while exchange.write("1\r\nx\r\n").await.is_some() {}
+        hung_up.send(()).unwrap();
+        None
+    });
+    let (_gateway, browser, second) = logged_in(&portal).await;
+    for browser in [browser, second] {
+        let mut answer = browser.open(Request::get("/endless").body(empty()).unwrap()).await.into_body();
+        within(PATIENCE, answer.frame()).await.unwrap().unwrap();
+        drop(answer);
+        drop(browser);
+        within(PATIENCE, heard.recv()).await.unwrap();
+    }
+}

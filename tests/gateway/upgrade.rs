@@ -1,0 +1,390 @@
+//! WebSockets and other switches of protocol: only for a session, only from a page of ours, only when the portal agrees,
+//! and only as long as the session lasts.
+
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::StatusCode;
+use tokio::{net::TcpStream, sync::mpsc};
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        self, Message,
+        handshake::derive_accept_key,
+        protocol::{
+            Role,
+            frame::{
+                Frame,
+                coding::{Data, OpCode},
+            },
+        },
+    },
+};
+
+use crate::support::{
+    Answer, Browser, Exchange, HOST, PATIENCE, RawConnection, TestGateway, Upstream, upstream::ordinary,
+    within,
+};
+
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+/// A portal with an echo at `/echo`; what it is asked elsewhere it answers as `script` says.
+fn portal(script: impl AsyncFn(Exchange) -> Option<Exchange> + Send + 'static) -> Upstream {
+    Upstream::scripted(async move |mut exchange: Exchange| {
+        if exchange.target() == "/" {
+            return ordinary(exchange).await;
+        }
+        if exchange.target() != "/echo" {
+            return script(exchange).await;
+        }
+        let accept = derive_accept_key(exchange.head.values("sec-websocket-key").first()?.as_bytes());
+        exchange
+            .write(format!(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Accept: {accept}\r\n\r\n"
+            ))
+            .await?;
+        let mut socket =
+            WebSocketStream::from_raw_socket(exchange.wire.into_stream(), Role::Server, None).await;
+        while let Some(Ok(message)) = socket.next().await {
+            if message.is_text() || message.is_binary() {
+                socket.send(message).await.ok()?;
+            }
+        }
+        None
+    })
+}
+
+async fn logged_in(portal: &Upstream) -> (TestGateway, Browser) {
+    let (gateway, browser) = TestGateway::builder().upstream(portal).start().await;
+    gateway.add_user("ada@example.com").await;
+    browser.log_in("ada@example.com").await;
+    gateway.upstream.forget();
+    (gateway, browser)
+}
+
+type Socket = WebSocketStream<TlsStream<TcpStream>>;
+
+async fn open(browser: &Browser) -> Socket {
+    let request = http::Request::get(format!("wss://{HOST}/echo"))
+        .header("host", HOST)
+        .header("origin", format!("https://{HOST}"))
+        .header("cookie", browser.cookies())
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", tungstenite::handshake::client::generate_key());
+    let stream = browser.tls(&["http/1.1"]).await;
+    let opened = tokio_tungstenite::client_async(request.body(()).unwrap(), stream);
+    Box::pin(within(PATIENCE, opened)).await.expect("the socket opens").0
+}
+
+/// A handshake as text, with `changes` in place of the fields of the same name, or behind them.
+fn handshake(path: &str, cookies: &str, changes: &[(&str, &str)]) -> String {
+    let origin = format!("https://{HOST}");
+    let ordinary = [
+        ("Host", HOST),
+        ("Cookie", cookies),
+        ("Origin", &origin),
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Key", KEY),
+        ("Sec-WebSocket-Version", "13"),
+    ];
+    let fields = ordinary.map(|(name, value)| {
+        let value = changes.iter().find(|(changed, _)| *changed == name).map_or(value, |(_, value)| value);
+        if value.is_empty() { String::new() } else { format!("{name}: {value}\r\n") }
+    });
+    format!("GET {path} HTTP/1.1\r\n{}\r\n", fields.concat())
+}
+
+#[tokio::test]
+async fn messages_of_every_kind_pass_both_ways() {
+    let portal = portal(ordinary);
+    let (gateway, browser) = logged_in(&portal).await;
+    let mut socket = open(&browser).await;
+    let head = gateway.upstream.only_request();
+    assert_eq!(head.value("upgrade").as_deref(), Some("websocket"));
+    assert_eq!(head.value("connection").as_deref(), Some("upgrade"));
+    assert_eq!(head.value("remote-user").as_deref(), Some("ada@example.com"));
+    assert_eq!(head.value("cookie"), None);
+
+    let large = Message::binary(vec![7; 1 << 20]);
+    for message in [Message::text("hello"), Message::binary(vec![0, 255, 10]), large] {
+        socket.send(message.clone()).await.unwrap();
+        assert!(within(PATIENCE, socket.next()).await.unwrap().unwrap() == message);
+    }
+    socket.send(Message::Ping("beat".into())).await.unwrap();
+    assert_eq!(within(PATIENCE, socket.next()).await.unwrap().unwrap(), Message::Pong("beat".into()));
+    // One message in three fragments.
+    for (text, code, last) in
+        [("one ", Data::Text, false), ("two ", Data::Continue, false), ("three", Data::Continue, true)]
+    {
+        socket.send(Message::Frame(Frame::message(text, OpCode::Data(code), last))).await.unwrap();
+    }
+    assert_eq!(within(PATIENCE, socket.next()).await.unwrap().unwrap(), Message::text("one two three"));
+    socket.close(None).await.unwrap();
+    while let Some(message) = within(PATIENCE, socket.next()).await {
+        assert!(message.is_ok_and(|message| message.is_close()));
+    }
+}
+
+#[tokio::test]
+async fn without_a_session_there_is_no_socket() {
+    let portal = portal(ordinary);
+    let (gateway, browser) = logged_in(&portal).await;
+    for cookies in ["", "__Host-portcullis=x", "other=1"] {
+        let mut connection = browser.raw(handshake("/echo", cookies, &[])).await;
+        let answer = connection.answer().await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        answer.assert_secure();
+        assert_eq!(answer.header("connection"), "close");
+        assert!(connection.rest().await.is_empty());
+    }
+    assert_eq!(gateway.upstream.bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_gets_no_socket() {
+    let portal = portal(ordinary);
+    let (gateway, browser) = logged_in(&portal).await;
+    for origin in [
+        "",
+        "null",
+        "https://evil.example.com",
+        "http://iot.example.com",
+        "https://iot.example.com.evil.example.com",
+        "https://eviliot.example.com",
+        "https://iot.example.com:8443",
+        "https://iot.example.com/",
+        "https://iot.example.com https://evil.example.com",
+    ] {
+        let request = handshake("/echo", &browser.cookies(), &[("Origin", origin)]);
+        let mut connection = browser.raw(request).await;
+        let answer = connection.answer().await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{origin:?}");
+        answer.assert_secure();
+        assert!(connection.rest().await.is_empty());
+    }
+    assert_eq!(gateway.upstream.bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_portal_that_refuses_is_quoted_and_the_connection_ends() {
+    let portal = portal(async |mut exchange: Exchange| {
+        exchange
+            .write("HTTP/1.1 426 Upgrade Required\r\nUpgrade: other\r\nContent-Length: 3\r\n\r\nno\n")
+            .await?;
+        Some(exchange)
+    });
+    let (gateway, browser) = logged_in(&portal).await;
+    let behind = format!("GET /behind HTTP/1.1\r\nHost: {HOST}\r\nCookie: {}\r\n\r\n", browser.cookies());
+    let mut connection = browser.raw(handshake("/refused", &browser.cookies(), &[]) + &behind).await;
+    let answer = connection.answer().await;
+    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (426, "no\n"));
+    assert_eq!(answer.header("connection"), "close");
+    assert!(connection.rest().await.is_empty(), "nothing behind a refused switch is a request");
+    gateway.upstream.only_request();
+}
+
+async fn answer_to(answer: &'static str, request: impl Fn(&str) -> String) -> Answer {
+    let portal = portal(async move |mut exchange: Exchange| {
+        exchange.write(answer).await?;
+        // What the portal sends in its own protocol must not be passed on either.
+        exchange.write("raw bytes").await?;
+        None
+    });
+    let (_gateway, browser) = logged_in(&portal).await;
+    let mut connection = browser.raw(request(&browser.cookies())).await;
+    let answer = connection.answer().await;
+    assert!(!String::from_utf8_lossy(&connection.rest().await).contains("raw bytes"));
+    answer
+}
+
+#[tokio::test]
+async fn a_switch_that_nobody_offered_is_a_502() {
+    for answer in [
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n",
+    ] {
+        let got = answer_to(answer, |cookies| handshake("/switch", cookies, &[])).await;
+        assert_eq!(got.status, StatusCode::BAD_GATEWAY, "{answer}");
+        got.assert_secure();
+    }
+    let plain = |cookies: &str| {
+        format!("GET /switch HTTP/1.1\r\nHost: {HOST}\r\nCookie: {cookies}\r\nConnection: close\r\n\r\n")
+    };
+    let unasked = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    assert_eq!(answer_to(unasked, plain).await.status, StatusCode::BAD_GATEWAY);
+}
+
+#[tokio::test]
+async fn bytes_sent_ahead_wait_until_the_portal_has_agreed() {
+    let (release, held) = mpsc::channel::<()>(1);
+    let held = tokio::sync::Mutex::new(held);
+    let (early, mut seen) = mpsc::unbounded_channel();
+    let portal = portal(async move |mut exchange: Exchange| {
+        held.lock().await.recv().await;
+        // All that has come so far is in the kernel's hands or ours.
+        let some = tokio::time::timeout(Duration::from_millis(100), exchange.wire.fill()).await;
+        early.send(some.is_ok() || !exchange.wire.buffered().is_empty()).unwrap();
+        exchange
+            .write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: probe\r\n\r\n")
+            .await?;
+        let received = exchange.wire.read_exactly(5).await.ok()?;
+        exchange.write(received).await?;
+        None
+    });
+    let (gateway, browser) = logged_in(&portal).await;
+    let request = handshake("/probe", &browser.cookies(), &[("Upgrade", "probe")]) + "ahead";
+    let mut connection = browser.raw(request).await;
+    gateway.upstream.arrived(1).await;
+    release.send(()).await.unwrap();
+    assert_eq!(within(PATIENCE, seen.recv()).await, Some(false), "nothing but the head came before the 101");
+    assert!(connection.head().await.unwrap().first_line().contains("101"));
+    assert_eq!(connection.rest().await, b"ahead");
+}
+
+/// Switches to a protocol in which the portal says all that it has heard once the client has finished.
+fn listener() -> Upstream {
+    portal(async |mut exchange: Exchange| {
+        exchange
+            .write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: probe\r\n\r\n")
+            .await?;
+        let heard = exchange.wire.read_to_end().await.ok()?;
+        exchange.write(format!("heard {}", heard.len())).await?;
+        None
+    })
+}
+
+async fn probe(browser: &Browser) -> RawConnection {
+    let mut connection = browser.raw(handshake("/probe", &browser.cookies(), &[("Upgrade", "probe")])).await;
+    let head = connection.head().await.unwrap();
+    assert_eq!(head.first_line(), "HTTP/1.1 101 Switching Protocols");
+    assert_eq!(head.values("upgrade"), ["probe"]);
+    connection
+}
+
+#[tokio::test]
+async fn a_side_that_has_finished_still_hears_the_other() {
+    let portal = listener();
+    let (_gateway, browser) = logged_in(&portal).await;
+    let mut connection = probe(&browser).await;
+    connection.send(vec![1; 300_000]).await;
+    connection.wire.finish().await.unwrap();
+    assert_eq!(connection.rest().await, b"heard 300000");
+}
+
+#[tokio::test]
+async fn a_tunnel_of_ten_thousand_idle_seconds_is_no_idle_connection() {
+    let portal = portal(ordinary);
+    let (gateway, browser) = TestGateway::builder()
+        .upstream(&portal)
+        .set("server.timeouts.idle", "300ms")
+        .set("server.timeouts.stall", "300ms")
+        .start()
+        .await;
+    gateway.add_user("ada@example.com").await;
+    browser.log_in("ada@example.com").await;
+    let mut socket = open(&browser).await;
+    // An idle connection that was opened later is closed; the tunnel is not.
+    let mut idle = browser.raw(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
+    idle.answer().await;
+    idle.rest().await;
+    socket.send(Message::text("still here")).await.unwrap();
+    assert_eq!(within(PATIENCE, socket.next()).await.unwrap().unwrap(), Message::text("still here"));
+}
+
+#[tokio::test]
+async fn a_revoked_session_takes_its_tunnels_along_within_a_second() {
+    let portal = portal(ordinary);
+    let (gateway, browser) = logged_in(&portal).await;
+    let other = gateway.browser();
+    other.log_in("ada@example.com").await;
+    let (mut ended, mut kept) = (open(&browser).await, open(&other).await);
+    let sessions = gateway.administration().sessions(Some("ada@example.com")).await.unwrap();
+    let oldest = sessions.iter().min_by_key(|session| session.created_at).unwrap();
+    let begun = Instant::now();
+    gateway.administration().revoke_session(&oldest.id.to_hex()).await.unwrap();
+    while let Some(Ok(_)) = within(PATIENCE, ended.next()).await {}
+    assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
+    kept.send(Message::text("mine goes on")).await.unwrap();
+    assert_eq!(within(PATIENCE, kept.next()).await.unwrap().unwrap(), Message::text("mine goes on"));
+}
+
+#[tokio::test]
+async fn signing_out_ends_tunnels_at_once() {
+    let portal = portal(ordinary);
+    let (_gateway, browser) = logged_in(&portal).await;
+    let mut socket = open(&browser).await;
+    let page = browser.get("/.portcullis/account").await;
+    let begun = Instant::now();
+    browser.post_form("/.portcullis/logout", &[("csrf", &page.field("csrf"))]).await;
+    while let Some(Ok(_)) = within(PATIENCE, socket.next()).await {}
+    assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_disabled_user_loses_every_tunnel_within_a_second() {
+    let portal = portal(ordinary);
+    let (gateway, browser) = logged_in(&portal).await;
+    let mut sockets = [open(&browser).await, open(&browser).await];
+    let begun = Instant::now();
+    gateway.administration().set_disabled("ada@example.com", true).await.unwrap();
+    for socket in &mut sockets {
+        while let Some(Ok(_)) = within(PATIENCE, socket.next()).await {}
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_session_that_runs_out_takes_its_tunnels_along() {
+    let portal = portal(ordinary);
+    let (gateway, browser) = logged_in(&portal).await;
+    let mut socket = open(&browser).await;
+    gateway.clock.advance(Duration::from_hours(12));
+    while let Some(Ok(_)) = within(PATIENCE, socket.next()).await {}
+}
+
+#[tokio::test]
+async fn a_tunnel_that_carries_something_keeps_its_session_alive() {
+    let portal = portal(ordinary);
+    let (gateway, browser) = logged_in(&portal).await;
+    let mut socket = open(&browser).await;
+    for _ in 0..3 {
+        gateway.clock.advance(Duration::from_mins(30));
+        socket.send(Message::text("beat")).await.unwrap();
+        let echo = within(PATIENCE, socket.next()).await.expect("the tunnel is open").expect("it carries");
+        assert_eq!(echo, Message::text("beat"));
+    }
+    assert_eq!(browser.get("/").await.status, StatusCode::OK, "busy for an hour and a half");
+}
+
+#[tokio::test]
+async fn the_drain_ends_tunnels() {
+    let portal = portal(ordinary);
+    let (gateway, browser) =
+        TestGateway::builder().upstream(&portal).set("server.timeouts.drain", "60s").start().await;
+    gateway.add_user("ada@example.com").await;
+    browser.log_in("ada@example.com").await;
+    let mut socket = open(&browser).await;
+    let begun = Instant::now();
+    gateway.drain();
+    while let Some(Ok(_)) = within(PATIENCE, socket.next()).await {}
+    drop(socket);
+    drop(browser);
+    gateway.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn http_1_0_cannot_switch() {
+    let portal = portal(ordinary);
+    let (gateway, browser) = logged_in(&portal).await;
+    let request = handshake("/plain", &browser.cookies(), &[]).replace("HTTP/1.1", "HTTP/1.0");
+    let answer = browser.raw(request).await.answer().await;
+    assert_eq!(answer.text(), "the portal: GET /plain\n");
+    assert_eq!(gateway.upstream.only_request().value("upgrade"), None);
+}
