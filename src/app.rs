@@ -3,7 +3,7 @@
 
 use std::{error::Error, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use futures_util::future::BoxFuture;
 use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::sync::CancellationToken;
@@ -73,8 +73,8 @@ impl Stores {
     /// Opens the stores with a clock, randomness and metrics of the caller's.
     pub async fn open_in(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
         let Environment { clock, random, metrics } = environment;
-        let sealer = Arc::new(Sealer::from_file(&config.key_file, &**random)?);
         let database = Database::open(&config.database).await?;
+        let sealer = Arc::new(open_key(&database, config, &**random).await?);
         let users = Users::new(database.clone(), Arc::clone(clock), Arc::clone(random));
         let store: Arc<dyn SessionStore> = match &config.sessions.store {
             sessions::Store::Database => {
@@ -135,6 +135,34 @@ impl Stores {
             random: Arc::clone(&environment.random),
         }
     }
+}
+
+/// Reads the sealing key, and makes one only for a database that nothing has been sealed in yet.
+///
+/// A key that does not fit would make every device of every user useless, one by one and at the worst moment.
+async fn open_key(database: &Database, config: &Config, random: &dyn Random) -> anyhow::Result<Sealer> {
+    const FACT: &str = "key_check";
+    let place = ["facts", FACT];
+    let key_file = config.key_file.display();
+    let check = database.fact(FACT).await?;
+    if check.is_some() && !config.key_file.exists() {
+        bail!(
+            "the key file {key_file} is missing, and {} was sealed with it: restore it",
+            config.database.url
+        );
+    }
+    let sealer = Sealer::from_file(&config.key_file, random)?;
+    match check {
+        Some(record) if sealer.open(&place, &record).is_err() => {
+            bail!(
+                "the key file {key_file} does not fit {}: restore the one it was sealed with",
+                config.database.url
+            )
+        }
+        Some(_) => {}
+        None => database.note_fact(FACT, &sealer.seal(&place, b"")).await?,
+    }
+    Ok(sealer)
 }
 
 /// Words that a password must not be made of.

@@ -1,9 +1,9 @@
-//! `portcullis check`: everything that would stop `serve`, found without serving.
+//! `portcullis check`: what would stop `serve`, as far as files tell: configuration, certificate, keys. Touches no store.
 
 use serde::Serialize;
 
 use super::output::Output;
-use crate::{config::Config, tls, upstream::Connector};
+use crate::{config::Config, random::OsRandom, sealing::Sealer, tls, upstream::Connector};
 
 #[derive(Serialize)]
 struct Report {
@@ -17,6 +17,9 @@ struct Report {
 
 pub(super) fn run(config: &Config, output: Output) -> anyhow::Result<()> {
     tls::load(&config.tls)?;
+    if config.key_file.exists() {
+        Sealer::from_file(&config.key_file, &OsRandom)?;
+    }
     Connector::new(&config.upstream)?;
     let report = Report {
         ok: true,

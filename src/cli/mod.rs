@@ -13,7 +13,7 @@ mod user;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use self::output::Output;
@@ -21,6 +21,7 @@ use crate::{
     app::Stores,
     config::{Config, Problems},
     demo,
+    telemetry::{log, writer::LogWriter},
 };
 
 /// Where the configuration is looked for when nothing is said.
@@ -89,9 +90,18 @@ async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
         Command::Demo(arguments) => demo::run(&arguments, serve::stop_on_signal()?).await,
         Command::Serve => serve::run(load(&files)?).await,
         Command::Check => check::run(&load(&files)?, output),
-        Command::User(command) => user::run(command, &open(&files).await?, output).await,
-        Command::Device(command) => device::run(command, &open(&files).await?, output).await,
-        Command::Session(command) => session::run(command, &open(&files).await?, output).await,
+        Command::User(command) => {
+            let (stores, _log) = open(&files).await?;
+            user::run(command, &stores, output).await
+        }
+        Command::Device(command) => {
+            let (stores, _log) = open(&files).await?;
+            device::run(command, &stores, output).await
+        }
+        Command::Session(command) => {
+            let (stores, _log) = open(&files).await?;
+            session::run(command, &stores, output).await
+        }
         Command::Hash(arguments) => hash::run(&arguments, output).await,
     }
 }
@@ -106,7 +116,7 @@ fn load(files: &[PathBuf]) -> anyhow::Result<Config> {
         }
         Err(problems) => {
             show(&problems);
-            bail!("the configuration cannot be used")
+            Err(problems).context("the configuration cannot be used")
         }
     }
 }
@@ -124,6 +134,17 @@ fn show(problems: &Problems) {
 }
 
 /// Opens the stores beside a gateway that may be running.
-async fn open(files: &[PathBuf]) -> anyhow::Result<Stores> {
-    Stores::open(&load(files)?).await
+async fn open(files: &[PathBuf]) -> anyhow::Result<(Stores, Flushed)> {
+    let config = load(files)?;
+    let log = Flushed(log::init_for_command(&config.log)?);
+    Ok((Stores::open(&config).await?, log))
+}
+
+/// A log that is written out to its end.
+struct Flushed(LogWriter);
+
+impl Drop for Flushed {
+    fn drop(&mut self) {
+        self.0.flush(std::time::Duration::from_secs(2));
+    }
 }

@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
+use crate::config::Problems;
+
 /// How to print.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
@@ -26,11 +28,24 @@ impl Output {
     /// Prints why a command failed.
     pub(super) fn fail(self, error: &anyhow::Error) {
         if self.json {
-            let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
-            let fact = serde_json::json!({ "error": error.to_string(), "causes": causes });
+            let fact = match error.downcast_ref::<Problems>() {
+                Some(problems) => {
+                    let problems: Vec<_> = problems.iter().collect();
+                    serde_json::json!({ "error": error.to_string(), "problems": problems })
+                }
+                None => {
+                    let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+                    serde_json::json!({ "error": error.to_string(), "causes": causes })
+                }
+            };
             let _ = writeln!(io::stdout().lock(), "{fact:#}");
         }
-        explain(&format!("error: {error:#}"));
+        // The problems of a configuration have been shown already, each with its place.
+        if error.is::<Problems>() {
+            explain(&format!("error: {error}"));
+        } else {
+            explain(&format!("error: {error:#}"));
+        }
     }
 }
 

@@ -335,7 +335,17 @@ impl Layers {
 /// A variable of ours, with a name that can be read.
 fn ours((name, value): (OsString, OsString)) -> Option<(String, OsString)> {
     let name = name.into_string().ok()?;
-    name.starts_with(PREFIX).then_some((name, value))
+    (name.starts_with(PREFIX) && !is_of_kubernetes(&name)).then_some((name, value))
+}
+
+/// What Kubernetes sets in every container beside a service called `portcullis`.
+fn is_of_kubernetes(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|rest| {
+        rest == "PORT"
+            || rest.starts_with("PORT_")
+            || rest.starts_with("SERVICE_HOST")
+            || rest.starts_with("SERVICE_PORT")
+    })
 }
 
 fn same_line(a: &Place, b: &Place) -> bool {

@@ -11,6 +11,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (3, "credentials", include_str!("migrations/0003_credentials.sql")),
     (4, "sessions", include_str!("migrations/0004_sessions.sql")),
     (5, "pending logins", include_str!("migrations/0005_pending_logins.sql")),
+    (6, "facts", include_str!("migrations/0006_facts.sql")),
 ];
 
 pub(super) async fn run(pool: &AnyPool) -> Result<(), MigrateError> {

@@ -31,6 +31,8 @@ pub(super) struct Note {
     version: Version,
     started: Instant,
     sent: u64,
+    received: u64,
+    server: Option<Rc<str>>,
     pub(super) request_id: HeaderValue,
     pub(super) client_ip: IpAddr,
     pub(super) session: Option<Arc<Live>>,
@@ -55,6 +57,8 @@ impl Note {
             version: request.version(),
             started: Instant::now(),
             sent: 0,
+            received: 0,
+            server: None,
             request_id,
             client_ip: peer.to_canonical(),
             session: None,
@@ -93,12 +97,12 @@ impl Drop for Note {
             },
             status: self.status.as_u16(),
             duration: took,
-            bytes_in: 0,
+            bytes_in: self.received,
             bytes_out: self.sent,
             user: session.map(|session| session.name.as_str()),
             session: session.map(|session| session.id),
             decision: self.decision,
-            upstream: None,
+            upstream: self.server.as_deref(),
             upstream_duration: self.portal_took,
         });
     }
@@ -113,6 +117,15 @@ pub struct ClientBody {
 impl ClientBody {
     pub(super) fn new(source: Source, note: Box<Note>) -> Self {
         Self { source, note }
+    }
+}
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        if let Source::Portal(body) = &self.source {
+            self.note.received = body.sent();
+            self.note.server = Some(body.server());
+        }
     }
 }
 

@@ -100,6 +100,10 @@ impl Gateway {
             self.shared.pages.message_page(status, note.request_id())
         } else {
             let detail = match failure {
+                Failure::Refused(Refusal::Misdirected) => Some(format!(
+                    "this gateway answers for https://{} only",
+                    self.shared.request_gate.authority()
+                )),
                 Failure::Refused(refusal) => Some(refusal.to_string()),
                 _ => None,
             };
@@ -129,6 +133,14 @@ impl Gateway {
     fn report(&self, failure: &Failure, note: &Note) {
         let request_id = note.request_id();
         match failure {
+            Failure::Refused(Refusal::Misdirected) => {
+                let ours = self.shared.request_gate.authority();
+                tracing::info!(
+                    request.id = request_id,
+                    ours,
+                    "refused a request that named another host than public_url"
+                );
+            }
             Failure::Refused(_)
             | Failure::ForeignOrigin
             | Failure::Forward(ForwardError::RequestBody(_) | ForwardError::SessionEnded) => {
@@ -141,6 +153,12 @@ impl Gateway {
                     _ => "answer",
                 });
                 tracing::warn!(request.id = request_id, error = %Chain(failure), "the portal did not answer");
+            }
+            Failure::Page(PageError::Login(LoginError::Busy)) => {
+                tracing::warn!(
+                    request.id = request_id,
+                    "too many passwords to check at once: turned one away"
+                );
             }
             Failure::Session(_) | Failure::Page(PageError::Login(_)) => {
                 self.shared.metrics.store_error();

@@ -92,6 +92,11 @@ impl<'a> Message<'a> {
                 false,
             ),
             405 => ("That does not work here", "This page cannot be used in that way.", false),
+            421 => (
+                "This address does not work here",
+                "The portal goes by another name than the one in the address. Please use the link or bookmark you were given.",
+                false,
+            ),
             429 => (
                 "Please wait a moment",
                 "There have been too many tries. Please wait a few minutes, then try again.",
@@ -120,7 +125,14 @@ impl<'a> Message<'a> {
             ),
         };
         let home = Action { label: "Go to the start page", path: "/" };
-        Self { title, text: text.into(), status, request_id, retry, action: (!retry).then_some(home) }
+        Self {
+            title,
+            text: text.into(),
+            status,
+            request_id,
+            retry,
+            action: (!retry && status != 421).then_some(home),
+        }
     }
 }
 

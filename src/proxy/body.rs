@@ -28,16 +28,18 @@ use crate::{
 pub struct Progress {
     /// When the last part went out; the portal's time to answer starts there.
     last: Cell<Instant>,
+    sent: Cell<u64>,
     has_ended: Cell<bool>,
 }
 
 impl Progress {
     pub(super) fn begin() -> Rc<Self> {
-        Rc::new(Self { last: Cell::new(Instant::now()), has_ended: Cell::new(false) })
+        Rc::new(Self { last: Cell::new(Instant::now()), sent: Cell::new(0), has_ended: Cell::new(false) })
     }
 
-    fn made(&self) {
+    fn made(&self, bytes: usize) {
         self.last.set(Instant::now());
+        self.sent.set(self.sent.get() + u64::try_from(bytes).unwrap_or(0));
     }
 
     pub(super) fn last(&self) -> Instant {
@@ -97,7 +99,8 @@ impl Body for RequestBody {
             Self::Empty => Poll::Ready(None),
             Self::Stream { body, reserved, progress } => {
                 let frame = ready!(body.poll_frame(cx));
-                progress.made();
+                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+                progress.made(data.map_or(0, Bytes::len));
                 // Nobody asks beyond a last part that says it is the last.
                 progress.has_ended.set(frame.is_none() || body.stream.is_end_stream());
                 Poll::Ready(
@@ -129,14 +132,26 @@ pub struct PortalBody {
     lease: Option<Lease<RequestBody>>,
     /// Absent when nothing followed the request's head.
     upload: Option<Rc<Progress>>,
+    server: Rc<str>,
 }
 
 impl PortalBody {
     /// A body that has ended already frees its connection at once.
     pub(super) fn new(body: Tethered, lease: Lease<RequestBody>, upload: Option<Rc<Progress>>) -> Self {
-        let mut body = Self { body, lease: Some(lease), upload };
+        let server = lease.label();
+        let mut body = Self { body, lease: Some(lease), upload, server };
         body.give_back_if_ended();
         body
+    }
+
+    /// Which of the portal's servers answers.
+    pub fn server(&self) -> Rc<str> {
+        Rc::clone(&self.server)
+    }
+
+    /// How much of the request's body has been sent on.
+    pub fn sent(&self) -> u64 {
+        self.upload.as_ref().map_or(0, |upload| upload.sent.get())
     }
 
     /// A connection whose request is still on its way is left to finish it alone: whoever got it next would wait for a

@@ -58,6 +58,9 @@ pub enum ForwardError {
     SessionEnded,
 }
 
+/// Longer than any session.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365);
+
 /// How patient to be while forwarding.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -117,7 +120,8 @@ impl Proxy {
         let (answer, lease) = self.send(rebuilt, interim.as_ref(), wait).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let (parts, incoming) = answer.into_parts();
-            let body = Tethered::new(Stream::new(incoming, self.patience.stall), identity.clone());
+            let patience = self.patience_with(&parts.headers);
+            let body = Tethered::new(Stream::new(incoming, patience), identity.clone());
             let body = PortalBody::new(body, lease, progress);
             return Ok(response::rebuild(parts, body).map(Some));
         }
@@ -136,6 +140,14 @@ impl Proxy {
             }
         });
         Ok(answer)
+    }
+
+    /// How long an answer's body may stand still. A stream of events says nothing while there is nothing to say.
+    fn patience_with(&self, headers: &HeaderMap) -> Duration {
+        let events = headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+            kind.as_bytes().get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
+        });
+        if events { FOR_EVER } else { self.patience.stall.max(self.patience.response) }
     }
 
     async fn send(

@@ -102,15 +102,9 @@ pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, 
     let _presence = worker.service.connected();
     // Fails only for a socket that is gone already.
     let Ok(socket) = Socket::new(socket) else { return };
-    let accept = TlsAcceptor::from(worker.tls()).accept(socket).into_fallible();
-    let accepted = tokio::time::timeout(worker.config.handshake_timeout, Box::pin(accept)).await;
-    let stream = match accepted {
-        Ok(Ok(stream)) => stream,
-        Ok(Err((error, socket))) => {
-            worker.service.handshake_failed();
-            return explain_tls(&error, socket).await;
-        }
-        Err(_) => return worker.service.handshake_failed(),
+    let accept = Box::pin(accept(TlsAcceptor::from(worker.tls()), socket));
+    let Ok(Some(stream)) = tokio::time::timeout(worker.config.handshake_timeout, accept).await else {
+        return worker.service.handshake_failed();
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let watch = worker.register();
@@ -127,14 +121,15 @@ pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, 
     }
 }
 
-/// Tells somebody who speaks plain HTTP to a TLS port what to do instead.
-async fn explain_tls(error: &std::io::Error, mut socket: Socket) {
-    let error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    if matches!(error, Some(rustls::Error::InvalidMessage(_))) {
-        // The handshake had its time; these few bytes fit into the socket's buffer.
+/// Accepts TLS. Somebody who speaks plain HTTP instead is told so: their first byte is a letter, that of TLS is not.
+async fn accept(acceptor: TlsAcceptor, mut socket: Socket) -> Option<TlsStream<Socket>> {
+    if socket.first_byte().await.ok()?.is_ascii_uppercase() {
+        // These few bytes fit into the socket's buffer.
         let _ = socket.try_write(PLAIN_HTTP);
         let _ = socket.shutdown().await;
+        return None;
     }
+    acceptor.accept(socket).await.ok()
 }
 
 async fn serve_http1<S: Service>(

@@ -48,9 +48,19 @@ pub fn init(config: &Config) -> Result<LogWriter, LogError> {
     Ok(writer)
 }
 
-/// Reads a filter as `tracing` understands it.
+/// Sends the audit trail of a command to standard error, beside its output proper; its errors it tells itself.
+pub fn init_for_command(config: &Config) -> Result<LogWriter, LogError> {
+    let writer = LogWriter::start(io::stderr()).map_err(LogError::Thread)?;
+    let config = Config { level: "off,audit=info".to_owned(), ..config.clone() };
+    tracing::subscriber::set_global_default(subscriber(&config, writer.clone(), false)?)?;
+    Ok(writer)
+}
+
+/// Reads a filter as `tracing` understands it. The audit trail stays on whatever the level, unless it is named itself.
 pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(level)
+    let names_audit = level.split(',').any(|part| part.trim().starts_with("audit"));
+    let filter = EnvFilter::builder().parse(level)?;
+    Ok(if names_audit { filter } else { filter.add_directive("audit=info".parse()?) })
 }
 
 fn subscriber(

@@ -30,6 +30,7 @@ pub struct Pool<B> {
 #[derive(Debug)]
 struct Server<B> {
     peer: Peer,
+    label: Rc<str>,
     idle: RefCell<Vec<Idle<B>>>,
     refused_at: Cell<Option<Instant>>,
 }
@@ -62,7 +63,12 @@ where
     pub fn new(peers: Vec<Peer>, connector: Connector) -> Rc<Self> {
         let servers = peers
             .into_iter()
-            .map(|peer| Server { peer, idle: RefCell::new(Vec::new()), refused_at: Cell::new(None) })
+            .map(|peer| Server {
+                label: Rc::from(peer.label.as_str()),
+                peer,
+                idle: RefCell::new(Vec::new()),
+                refused_at: Cell::new(None),
+            })
             .collect();
         Rc::new(Self { servers, connector, next: Cell::new(0) })
     }
@@ -158,8 +164,8 @@ impl<B> Server<B> {
 
 impl<B> Lease<B> {
     /// Which server it leads to, for logs.
-    pub fn label(&self) -> &str {
-        self.pool.servers.get(self.server).map_or("", |server| server.peer.label.as_str())
+    pub fn label(&self) -> Rc<str> {
+        self.pool.servers.get(self.server).map_or_else(|| Rc::from(""), |server| Rc::clone(&server.label))
     }
 
     /// Keeps the connection for another request.

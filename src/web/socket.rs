@@ -24,6 +24,15 @@ impl Socket {
         Ok(Self(stream))
     }
 
+    /// The first byte that has come, left where it is.
+    pub async fn first_byte(&self) -> io::Result<u8> {
+        let mut first = [0];
+        match self.0.peek(&mut first).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(first[0]),
+        }
+    }
+
     /// Writes what fits now.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.0.try_write(bytes)
