@@ -128,8 +128,8 @@ async fn bomb(browser: &Browser) -> Wire {
     let mut frames = [PREFACE, &frame(4, 0, 0, &[])].concat();
     let first = [start.clone(), literal(0x40, "x", &"y".repeat(3900))].concat();
     frames.extend(frame(1, 4, 1, &first));
-    // Index 62 is the newest of what the other side remembers.
-    start.extend([0x80 | 62; 3]);
+    // A reference to index 62 (0x3e), the newest of what the other side remembers.
+    start.extend([0x80 | 0x3e; 3]);
     for number in 1..64 {
         frames.extend(frame(1, 4, 2 * number + 1, &start));
     }
