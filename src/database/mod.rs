@@ -51,9 +51,9 @@ impl Database {
         if let Some(path) = sqlite_path(&config.url) {
             create(path).map_err(DatabaseError::Create)?;
         }
-        let url = with_create(&config.url);
         let failed = |source| DatabaseError::Open { url: config.url.clone(), source };
-        // The pool would try a file that is no database again and again, and then say that it had no time left.
+        let url = with_create(&config.url);
+        // A pool would try again and again, and say only that it took too long.
         let mut first = AnyConnection::connect(&url).await.map_err(failed)?;
         prepare(&mut first).await.map_err(failed)?;
         first.close().await.map_err(failed)?;
@@ -90,8 +90,9 @@ impl Database {
     }
 }
 
-/// FULL: what a transaction has committed survives a power cut, used one-time codes above all.
+/// Sets a connection up.
 async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    // FULL: what a transaction has committed survives a power cut, used one-time codes above all.
     for pragma in [
         "PRAGMA busy_timeout = 5000",
         "PRAGMA journal_mode = WAL",

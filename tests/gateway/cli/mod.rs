@@ -33,7 +33,7 @@ async fn portcullis_with(gateway: &TestGateway, arguments: &[&str], input: &str)
 async fn json(gateway: &TestGateway, arguments: &[&str]) -> serde_json::Value {
     let outcome = portcullis(gateway, &[arguments, &["--json"]].concat()).await;
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    // Beside the output proper stands what was done, for the record, and nothing else.
+    // Beside the answer there is nothing but what goes into the audit trail.
     assert!(outcome.err.lines().all(|line| line.contains(" audit: ")), "{outcome:?}");
     outcome.json()
 }
