@@ -346,6 +346,7 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
         ("account", account(&filling.devices, &filling.sessions, 8)),
         ("account-bare", account(&[], &filling.sessions[..1], 2)),
         ("signed-out", View::SignedOut),
+        ("message-401", message(401)),
         ("message-403", message(403)),
         ("message-404", message(404)),
         ("message-502", message(502)),

@@ -27,10 +27,6 @@ pub const LOGIN_TIMED_OUT: &str =
 pub const SIGN_IN_AGAIN: &str =
     "You signed in a while ago. Before you can add a device, please sign in once more.";
 
-/// On the login page, when a session has ended.
-pub const SESSION_ENDED: &str =
-    "Your session has ended. Sign in again and you will be back on the page you asked for.";
-
 /// A form token that is missing, old or from another browser.
 pub const FORM_OUT_OF_DATE: &str =
     "This form was out of date, so nothing has been sent. Please fill it in again.";
@@ -81,6 +77,12 @@ impl<'a> Message<'a> {
     /// For a `429` whose end is known, replace `text` by [`throttled`].
     pub fn for_status(status: u16, request_id: Option<&'a str>) -> Self {
         let (title, text, retry) = match status {
+            // It ended while the portal was still at work: what is asked for without one leads to the login instead.
+            401 => (
+                "Your session has ended",
+                "It ended before the portal had answered. Try again to sign in. If you were saving something, check whether it was saved.",
+                true,
+            ),
             403 => (
                 "You do not have access",
                 "You are signed in, but your account may not open this page. If you need it, please ask support.",
@@ -155,7 +157,7 @@ mod tests {
 
     #[test]
     fn every_status_has_words_and_a_way_on() {
-        for status in [400, 403, 404, 405, 418, 429, 500, 502, 503, 504, 599] {
+        for status in [400, 401, 403, 404, 405, 418, 429, 500, 502, 503, 504, 599] {
             let message = Message::for_status(status, None);
             assert_eq!(message.status, status);
             assert!(!message.title.is_empty() && !message.text.is_empty());

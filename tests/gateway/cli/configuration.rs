@@ -117,7 +117,9 @@ async fn a_key_file_that_others_can_read_and_a_database_that_is_none_are_refused
     std::fs::write(&database, "this is not a database, but it is long enough to be looked at".repeat(20))
         .unwrap();
     for command in [&list[..], &["serve", "--config", file.to_str().unwrap()]] {
-        failed(&run(command, "").await, "cannot open the database");
+        let outcome = run(command, "").await;
+        failed(&outcome, "cannot open the database");
+        assert!(outcome.err.contains("file is not a database"), "{outcome:?}");
     }
     std::fs::remove_file(&database).unwrap();
     assert_eq!(run(&list, "").await.code, 0);
@@ -128,6 +130,12 @@ async fn a_key_file_that_others_can_read_and_a_database_that_is_none_are_refused
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(&key, "too short").unwrap();
     failed(&run(&list, "").await, "does not hold 64 hexadecimal digits");
+    // A new key would open nothing of what is there.
+    std::fs::remove_file(&key).unwrap();
+    failed(&run(&list, "").await, "is missing");
+    std::fs::write(&key, "0".repeat(64)).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    failed(&run(&list, "").await, "does not fit");
 }
 
 #[tokio::test]

@@ -48,7 +48,8 @@ fn succeeded(outcome: &Outcome, says: &str) {
 #[track_caller]
 fn failed(outcome: &Outcome, why: &str) {
     assert_eq!(outcome.code, 1, "{outcome:?}");
-    assert!(outcome.err.starts_with("error: ") && outcome.err.contains(why), "{outcome:?}");
+    let error = outcome.err.lines().find(|line| line.starts_with("error: "));
+    assert!(error.is_some_and(|error| error.contains(why)), "{why}: {outcome:?}");
 }
 
 async fn is_out(browser: &Browser) -> bool {
@@ -134,7 +135,9 @@ async fn disabling_a_user_holds_in_the_running_gateway_within_a_second() {
     let (gateway, browser) = TestGateway::start().await;
     gateway.add_user(ADA).await;
     browser.log_in(ADA).await;
-    assert_eq!(json(&gateway, &["user", "disable", ADA]).await["done"], "disabled");
+    let outcome = portcullis(&gateway, &["user", "disable", ADA]).await;
+    succeeded(&outcome, "ada@example.com: disabled.");
+    assert!(outcome.err.contains("event=\"user.disabled\" user.name=\"ada@example.com\""), "{outcome:?}");
     soon(SECOND, "out", async || is_out(&browser).await).await;
     assert_eq!(browser.submit_password(ADA, PASSWORD).await.status.as_u16(), 401);
     succeeded(&portcullis(&gateway, &["user", "list"]).await, "disabled");
