@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sqlx::{Any, Row as _, Transaction, any::AnyRow};
 
 use super::{
@@ -173,7 +172,8 @@ impl Devices {
         name: &str,
         drift: i64,
     ) -> Result<(), CredentialsError> {
-        let id = BASE64_URL_SAFE_NO_PAD.encode(self.random.bytes::<16>());
+        // Digits alone: an operator types it after a command, where a dash in front would make it an option.
+        let id = format!("{:032x}", u128::from_be_bytes(self.random.bytes()));
         sqlx::query(
             "INSERT INTO devices (id, user_id, name, secret, drift, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
         )

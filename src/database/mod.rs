@@ -10,7 +10,7 @@ mod migrate;
 use std::{path::Path, time::Duration};
 
 pub use changes::Change;
-use sqlx::{Any, AnyPool, Transaction, any::AnyPoolOptions};
+use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Transaction, any::AnyPoolOptions};
 
 /// Where the durable store is.
 #[derive(Clone, Debug)]
@@ -51,26 +51,19 @@ impl Database {
         if let Some(path) = sqlite_path(&config.url) {
             create(path).map_err(DatabaseError::Create)?;
         }
+        let failed = |source| DatabaseError::Open { url: config.url.clone(), source };
+        let url = with_create(&config.url);
+        // A pool would try again and again, and say only that it took too long.
+        let mut first = AnyConnection::connect(&url).await.map_err(failed)?;
+        prepare(&mut first).await.map_err(failed)?;
+        first.close().await.map_err(failed)?;
         let pool = AnyPoolOptions::new()
             .max_connections(4)
             .acquire_timeout(Duration::from_secs(5))
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    // FULL: what a transaction has committed survives a power cut, used one-time codes above all.
-                    for pragma in [
-                        "PRAGMA busy_timeout = 5000",
-                        "PRAGMA journal_mode = WAL",
-                        "PRAGMA synchronous = FULL",
-                        "PRAGMA foreign_keys = ON",
-                    ] {
-                        sqlx::query(pragma).execute(&mut *connection).await?;
-                    }
-                    Ok(())
-                })
-            })
-            .connect(&with_create(&config.url))
+            .after_connect(|connection, _| Box::pin(prepare(connection)))
+            .connect(&url)
             .await
-            .map_err(|source| DatabaseError::Open { url: config.url.clone(), source })?;
+            .map_err(failed)?;
         migrate::run(&pool).await?;
         Ok(Self { pool })
     }
@@ -95,6 +88,20 @@ impl Database {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Sets a connection up.
+async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    // FULL: what a transaction has committed survives a power cut, used one-time codes above all.
+    for pragma in [
+        "PRAGMA busy_timeout = 5000",
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = FULL",
+        "PRAGMA foreign_keys = ON",
+    ] {
+        sqlx::query(pragma).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// Makes the file, and its folder, for nobody else to read: password hashes are in there. What the database keeps beside

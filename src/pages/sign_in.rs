@@ -40,7 +40,9 @@ impl Pages {
         } else {
             visit.is_again().then_some(texts::SIGN_IN_AGAIN)
         };
-        self.login_page(visit, &return_to, LoginPage { notice, ..LoginPage::default() })
+        // Only somebody who is asked once more gets this far with a session: their name is known.
+        let email = visit.session.as_ref().map_or("", |live| &live.session.email);
+        self.login_page(visit, &return_to, LoginPage { email, notice, ..LoginPage::default() })
     }
 
     pub(super) async fn post_login(&self, mut visit: Visit) -> Result<Answer, PageError> {

@@ -83,6 +83,7 @@ async fn somebody_who_logged_in_a_while_ago_proves_it_once_more_and_comes_back_t
     let page = browser.follow(answer).await;
     assert_eq!(page.heading(), "Sign in");
     assert!(page.text().contains("please sign in once more"), "{}", page.text());
+    assert_eq!(page.field("email"), ADA);
     let old = browser.session();
 
     // A wrong password asks again, for the same purpose.

@@ -108,6 +108,7 @@ async fn a_request_hidden_in_ambiguous_framing_is_never_seen() {
     let zero = format!("0\r\n\r\n{HIDDEN}");
     let both = zero.len();
     let hex = format!("{length:x}");
+    let extension = "x".repeat(300);
     let attacks = [
         format!("POST / HTTP/1.1\r\n{{H}}Content-Length: {both}\r\nTransfer-Encoding: chunked\r\n\r\n{zero}"),
         format!("POST / HTTP/1.1\r\n{{H}}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n{zero}"),
@@ -128,6 +129,7 @@ async fn a_request_hidden_in_ambiguous_framing_is_never_seen() {
         format!("POST / HTTP/1.1\r\n{{H}}Transfer-Encoding: chunked\r\n\r\n0;\n\r\n{HIDDEN}"),
         format!("POST / HTTP/1.1\r\n{{H}}Transfer-Encoding: chunked\r\n\r\n1;x\nxx\r\n0\r\n\r\n{HIDDEN}"),
         format!("POST / HTTP/1.1\r\n{{H}}Transfer-Encoding: chunked\r\n\r\n0x{hex}\r\n{HIDDEN}\r\n0\r\n\r\n"),
+        format!("POST / HTTP/1.1\r\n{{H}}Transfer-Encoding: chunked\r\n\r\n1;{extension}\r\nA\r\n0\r\n\r\n"),
         format!("POST / HTTP/1.1\r\n{{H}}Transfer-Encoding: chunked\r\n\r\n-1\r\n{HIDDEN}"),
         format!("POST / HTTP/1.1\r\n{{H}}Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n{HIDDEN}"),
         format!("POST / HTTP/1.1\r\n{{H}}Transfer-Encoding: chunked\r\n\r\n1\nA\n0\n\n{HIDDEN}"),
@@ -137,11 +139,10 @@ async fn a_request_hidden_in_ambiguous_framing_is_never_seen() {
         format!("POST / HTTP/1.1\r\n{{H}}Transfer-Encoding: chunked\r\n\r\n0\r\n X: folded\r\n\r\n{HIDDEN}"),
     ];
     for attack in attacks {
-        // Where the head is unambiguous and the hidden request stands behind its end, it is a request in plain sight,
-        // without a session.
         let answers = scene.attack(&attack).await;
-        assert!(!answers.contains("the portal: GET /smuggled"), "{attack:?}: {answers}");
-        assert!(!answers.contains("the portal: GET /behind"), "{attack:?}: {answers}");
+        // The attack itself is refused or cut, and what stands behind it is not read any more.
+        assert!(!answers.contains("HTTP/1.1 200"), "{attack:?}: {answers}");
+        assert!(answers.matches("HTTP/1.1 ").count() <= 1, "{attack:?}: {answers}");
     }
 }
 

@@ -363,6 +363,27 @@ async fn a_tunnel_that_carries_something_keeps_its_session_alive() {
 }
 
 #[tokio::test]
+async fn what_the_portal_pushes_keeps_no_session_alive() {
+    let portal = portal(async |mut exchange: Exchange| {
+        exchange
+            .write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: probe\r\n\r\n")
+            .await?;
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        while exchange.write("push").await.is_some() {
+            ticks.tick().await;
+        }
+        None
+    });
+    let (gateway, browser) = logged_in(&portal).await;
+    let mut connection = probe(&browser).await;
+    assert!(!within(PATIENCE, connection.wire.read_some()).await.unwrap().is_empty());
+    gateway.clock.advance(Duration::from_mins(61));
+    let end = async { while connection.wire.read_some().await.is_ok_and(|bytes| !bytes.is_empty()) {} };
+    within(PATIENCE, end).await;
+    assert_eq!(browser.get("/").await.status, StatusCode::FOUND);
+}
+
+#[tokio::test]
 async fn the_drain_ends_tunnels() {
     let portal = portal(ordinary);
     let (gateway, browser) =

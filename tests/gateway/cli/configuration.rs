@@ -129,3 +129,22 @@ async fn a_key_file_that_others_can_read_and_a_database_that_is_none_are_refused
     std::fs::write(&key, "too short").unwrap();
     failed(&run(&list, "").await, "does not hold 64 hexadecimal digits");
 }
+
+#[tokio::test]
+async fn a_database_is_never_opened_with_another_key_than_the_one_it_was_sealed_with() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (folder, file) = good();
+    let list = ["user", "list", "--config", file.to_str().unwrap()];
+    let (database, key) = (folder.path().join("portcullis.db"), folder.path().join("portcullis.key"));
+    assert_eq!(run(&list, "").await.code, 0);
+    assert_eq!(std::fs::metadata(&database).unwrap().permissions().mode() & 0o777, 0o600);
+    let right = std::fs::read(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    failed(&run(&list, "").await, "is missing, and");
+    assert!(!key.exists(), "no other key was made");
+    std::fs::write(&key, "0".repeat(64)).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    failed(&run(&list, "").await, "does not fit");
+    std::fs::write(&key, right).unwrap();
+    assert_eq!(run(&list, "").await.code, 0);
+}

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use http::{Method, Request};
-use portcullis::clock::Clock as _;
+use portcullis::{clock::Clock as _, users::UserId};
 
 use super::{ADA, BOB};
-use crate::support::{Browser, HOST, PASSWORD, TestGateway, body, empty, now, phone::Phone, soon};
+use crate::support::{Answer, Browser, HOST, PASSWORD, TestGateway, body, empty, now, phone::Phone, soon};
 
 const PAGES: [&str; 8] =
     ["login", "code", "recovery", "enrol", "recovery-codes", "account", "logout", "whoami"];
@@ -292,4 +292,34 @@ async fn logging_in_as_somebody_else_takes_the_sessions_place() {
     assert!(gateway.administration().sessions(Some(ADA)).await.unwrap().is_empty());
     browser.set_cookie(SESSION, &adas);
     assert_eq!(browser.level().await, "none");
+}
+
+#[tokio::test]
+async fn every_step_looks_at_the_user_again() {
+    let (gateway, browser) = TestGateway::start().await;
+    let ada = gateway.add_user(ADA).await.id;
+    gateway.browser().log_in(ADA).await;
+    let bob = gateway.add_user(BOB).await.id;
+    let page = browser.visit("/").await;
+    let page = browser.sign_in(&page, ADA).await;
+    let code = gateway.phone(ADA).fresh_code();
+    let enrolling = gateway.browser();
+    let login = enrolling.visit("/").await;
+    let enrol = enrolling.sign_in(&login, BOB).await;
+    let bobs = enrolling.scan(&enrol, BOB).fresh_code();
+    let steps: [(&Browser, &Answer, Vec<(&str, &str)>, &UserId); 2] = [
+        (&browser, &page, vec![("code", &code)], &ada),
+        (&enrolling, &enrol, vec![("code", &bobs), ("device_name", "Phone")], &bob),
+    ];
+    for (browser, page, fields, user) in steps {
+        // Disabled in the store alone: the login in progress is still there.
+        gateway.administration().users.set_disabled(user, true).await.unwrap();
+        let answer = browser.fill(page, &fields).await;
+        assert_eq!(
+            (answer.location().as_str(), answer.starts_session()),
+            ("/.portcullis/login?expired=1", false)
+        );
+        gateway.administration().users.set_disabled(user, false).await.unwrap();
+        assert!(browser.fill(page, &fields).await.starts_session(), "and the code was not even looked at");
+    }
 }
