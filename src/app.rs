@@ -4,6 +4,7 @@
 use std::{error::Error, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
+use aws_lc_rs::hmac;
 use futures_util::future::BoxFuture;
 use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::sync::CancellationToken;
@@ -131,6 +132,7 @@ impl Stores {
             throttle: Throttle::new(&config.throttle, Arc::clone(&environment.clock)),
             audit: Arc::clone(&administration.audit),
             rollout: config.rollout.clone(),
+            seeds: hmac::Key::new(hmac::HMAC_SHA256, self.sealer.derive("first devices").as_slice()),
             clock: Arc::clone(&environment.clock),
             random: Arc::clone(&environment.random),
         }

@@ -1,5 +1,7 @@
 //! Binding a device: the first one on the way to a session, or a further one later.
 
+use aws_lc_rs::hmac;
+
 use super::{Login, LoginError, NewLogin, Pending, Proof, Source, Step};
 use crate::{
     audit::AuditEvent,
@@ -47,8 +49,24 @@ impl Login {
         let kept = earlier
             .filter(|earlier| earlier.user == *user && earlier.step == Step::Enrol)
             .and_then(|earlier| earlier.secret());
-        let secret = kept.unwrap_or_else(|| TotpSecret::generate(&*self.random));
+        let secret = kept.unwrap_or_else(|| match previous {
+            Some(browser) => self.secret_for(user, browser),
+            None => TotpSecret::generate(&*self.random),
+        });
         Ok(Pending::new(user.clone(), Step::Enrol, Some(&secret)))
+    }
+
+    /// The secret that `user` is shown in the browser of this cookie: the same in all its tabs, whichever is first, and
+    /// as random to everybody else as the cookie itself.
+    fn secret_for(&self, user: &UserId, browser: &TokenHash) -> TotpSecret {
+        let place = [browser.as_bytes().as_slice(), user.as_str().as_bytes()].concat();
+        let digest = hmac::sign(&self.seeds, &place);
+        // 32 bytes hold 20.
+        digest
+            .as_ref()
+            .get(..20)
+            .and_then(TotpSecret::from_bytes)
+            .unwrap_or_else(|| TotpSecret::generate(&*self.random))
     }
 
     /// Begins binding a device from a session: the first, for a session of level one, or a further one.

@@ -10,6 +10,7 @@ mod pending;
 
 use std::{net::IpAddr, sync::Arc};
 
+use aws_lc_rs::hmac;
 use secrecy::SecretString;
 
 pub use account::Account;
@@ -54,6 +55,8 @@ pub struct Login {
     pub throttle: Throttle,
     pub audit: Arc<Audit>,
     pub rollout: rollout::Config,
+    /// Makes the secrets of first devices out of the browser's cookie.
+    pub seeds: hmac::Key,
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
 }

@@ -88,7 +88,8 @@ impl Pages {
             let pending = visit.login_token().map(|token| token.hash());
             self.login.log_out(&live.session, pending.as_ref(), &visit.source()).await?;
         }
-        let mut answer = answer::html(StatusCode::OK, self.templates.render(&View::SignedOut));
+        // A page of its own, so that going back to it sends nothing again.
+        let mut answer = answer::see_other(paths::LOGOUT);
         clear_cookie(&mut answer, cookies::SESSION);
         clear_cookie(&mut answer, cookies::LOGIN);
         // What the browser kept of the portal is not for whoever uses it next.

@@ -63,5 +63,6 @@ pub(super) mod paths {
     pub(in crate::pages) const CODE: &str = "/.portcullis/code";
     pub(in crate::pages) const ENROL: &str = "/.portcullis/enrol";
     pub(in crate::pages) const RECOVERY_CODES: &str = "/.portcullis/recovery-codes";
+    pub(in crate::pages) const LOGOUT: &str = "/.portcullis/logout";
     pub(in crate::pages) const ACCOUNT: &str = "/.portcullis/account";
 }

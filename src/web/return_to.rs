@@ -23,7 +23,8 @@ impl Default for ReturnTo {
 }
 
 impl ReturnTo {
-    /// Takes what a browser sent. Whatever is neither a plain path of the portal nor one of [`OWN`] becomes `/`.
+    /// Takes what a browser sent. Whatever is neither a plain path of the portal nor one of our own pages that may be
+    /// returned to becomes `/`.
     ///
     /// `//host` and `/\host` are other sites to a browser; so are control characters that it strips first.
     pub fn parse(text: &str) -> Self {

@@ -70,7 +70,7 @@ async fn a_restart_logs_nobody_out_and_loses_no_login_in_progress() {
         let page = coding.submit(&code, &[("code", &gateway.phone(ADA).fresh_code())]).await;
         assert_eq!(page.text(), "the portal: GET /sims\n");
         assert_eq!(reading.sign_in(&login, ADA).await.heading(), "Enter your code");
-        assert_eq!(full.fill(&account, &[]).await.heading(), "You are signed out");
+        assert_eq!(full.submit(&account, &[]).await.heading(), "You are signed out");
     }
 }
 

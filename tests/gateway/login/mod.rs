@@ -180,7 +180,8 @@ async fn signing_out_takes_the_sessions_own_form_and_leaves_nothing_behind() {
     let session = browser.session();
     let page = browser.get("/.portcullis/account").await;
     let answer = browser.fill(&page, &[]).await;
-    assert_eq!((answer.status, answer.heading().as_str()), (StatusCode::OK, "You are signed out"));
+    assert_eq!((answer.status, answer.location().as_str()), (StatusCode::SEE_OTHER, "/.portcullis/logout"));
+    assert_eq!(browser.get("/.portcullis/logout").await.heading(), "You are signed out");
     assert!(answer.header("clear-site-data").contains("\"cache\""));
     let cleared = answer.set_cookies();
     for name in ["__Host-portcullis=;", "__Host-portcullis-login=;"] {
@@ -194,7 +195,7 @@ async fn signing_out_takes_the_sessions_own_form_and_leaves_nothing_behind() {
     assert_eq!(browser.get("/").await.status, StatusCode::FOUND, "the session is dead, not just its cookie");
     assert_eq!(other.level().await, "two_factor", "and nobody else's");
     // Once more, with the page of before: there is nothing left to sign out of.
-    let again = browser.fill(&page, &[]).await;
+    let again = browser.submit(&page, &[]).await;
     assert_eq!((again.status, again.heading().as_str()), (StatusCode::OK, "You are signed out"));
 }
 

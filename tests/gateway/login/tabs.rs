@@ -110,6 +110,27 @@ async fn ten_tabs_at_once_all_end_at_their_own_pages() {
 }
 
 #[tokio::test]
+async fn passwords_given_in_ten_tabs_at_once_show_one_qr_code_and_one_enrolment_serves_all() {
+    let (gateway, browser) = TestGateway::start().await;
+    gateway.add_user(ADA).await;
+    gateway.add_user(BOB).await;
+    let targets: Vec<String> = (0..10).map(|tab| format!("/tab/{tab}")).collect();
+    let pages = join_all(targets.iter().map(|target| browser.visit(target))).await;
+    // Each tab sends what the browser holds at this moment, and only then do the answers change it.
+    let tabs: Vec<_> = pages.iter().map(|_| browser.copy()).collect();
+    let shown = join_all(tabs.iter().zip(&pages).map(|(tab, page)| tab.sign_in(page, ADA))).await;
+    let key = shown[0].text_of("key");
+    assert!(shown.iter().all(|page| page.text_of("key") == key));
+    let bob = browser.copy().sign_in(&pages[0], BOB).await;
+    assert_ne!(bob.text_of("key"), key, "somebody else in the same browser");
+    tabs[3].bind(&shown[7], ADA, "Phone").await;
+    for (tab, page) in tabs.iter().zip(&shown).skip(4) {
+        let page = tab.submit(page, &[("code", "000000"), ("device_name", "Phone")]).await;
+        assert_eq!(page.heading(), "Enter your code", "bound meanwhile");
+    }
+}
+
+#[tokio::test]
 async fn pressing_save_twice_binds_one_device_and_both_answers_lead_on() {
     let (gateway, browser) = TestGateway::start().await;
     gateway.add_user(ADA).await;
