@@ -46,6 +46,10 @@ impl Pages {
             }
         }
         let Some(live) = &visit.session else { return Ok(start_over(visit)) };
+        // A login that was finished in another tab: on to its page. Whoever wants another device asks for no page.
+        if visit.full_session().is_some() && return_to != ReturnTo::default() {
+            return Ok(start_over(visit));
+        }
         if visit.full_session().is_some() && self.clock.now().since(live.session.created_at) > FRESH {
             let again = format!("{}?rd={}&again=1", paths::LOGIN, paths::ENROL);
             return Ok(answer::redirect(StatusCode::FOUND, &again));

@@ -19,7 +19,7 @@ async fn going_back_after_the_login_leads_forward_again() {
     assert_eq!(browser.submit(&code, &[("code", &right)]).await.text(), "the portal: GET /sims\n");
     let session = browser.session();
     // Reloads of the pages passed, and their forms sent once more.
-    for path in ["login", "code", "recovery", "recovery-codes"] {
+    for path in ["login", "code", "recovery", "enrol", "recovery-codes"] {
         let page = browser.visit(&format!("/.portcullis/{path}?rd=/sims")).await;
         assert_eq!(page.text(), "the portal: GET /sims\n", "{path}");
     }
