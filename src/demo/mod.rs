@@ -99,7 +99,7 @@ database = "sqlite:portcullis.db"
 key_file = "portcullis.key"
 
 [log]
-level = "warn"
+level = "warn,audit=off"
 access = false
 "#
     );
