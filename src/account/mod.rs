@@ -89,6 +89,8 @@ impl Administration {
     pub async fn set_password(&self, email: &str, password: SecretString) -> Result<(), AdministrationError> {
         let user = self.user(email).await?;
         self.check_password(&password, &user.email).map_err(AdministrationError::Weak)?;
+        // Before as well: broken off in between, no session of the old password is left under the new one.
+        self.end_everything(&user).await?;
         self.passwords.set(&user.id, password).await?;
         self.end_everything(&user).await?;
         self.note(AuditEvent::UserPasswordSet, &user);
