@@ -158,20 +158,12 @@ impl Proxy {
     ) -> Result<(Response<Incoming>, Lease<RequestBody>), ForwardError> {
         let mut lease = match self.pool.idle() {
             Some(lease) => lease,
-            None => {
-                let lease = Box::pin(self.pool.lease(false)).await?;
-                if wait.identity.has_ended() {
-                    return Err(ForwardError::SessionEnded);
-                }
-                lease
-            }
+            None => Box::pin(self.connect(false, wait.identity)).await?,
         };
         let repeatable =
             matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && is_empty(&request);
         let copy = (lease.reused && repeatable).then(|| Box::new(request::copy_of_head(&request)));
-        if let Some(interim) = interim.cloned() {
-            pass_interim_on(&mut request, interim);
-        }
+        pass_interim_on(&mut request, interim);
         let answer = lease.sender.try_send_request(*request);
         match wait.until(answer, &mut lease.timer).await? {
             Ok(answer) => Ok((answer, lease)),
@@ -181,6 +173,12 @@ impl Proxy {
             }
             Err(failed) => Err(classify(failed.into_error())),
         }
+    }
+
+    /// A connection that was waited for, long enough perhaps for the session to have ended.
+    async fn connect(&self, fresh: bool, identity: &Identity) -> Result<Lease<RequestBody>, ForwardError> {
+        let lease = self.pool.lease(fresh).await?;
+        if identity.has_ended() { Err(ForwardError::SessionEnded) } else { Ok(lease) }
     }
 
     /// Sends a request once more, on a new connection: one that died while idle, this one cannot have.
@@ -198,10 +196,8 @@ impl Proxy {
         else {
             return Err(classify(error));
         };
-        let mut lease = self.pool.lease(true).await?;
-        if let Some(interim) = interim.cloned() {
-            pass_interim_on(&mut request, interim);
-        }
+        let mut lease = self.connect(true, wait.identity).await?;
+        pass_interim_on(&mut request, interim);
         let answer = lease.sender.try_send_request(request);
         match wait.until(answer, &mut lease.timer).await? {
             Ok(answer) => Ok((answer, lease)),
@@ -276,7 +272,8 @@ fn classify(error: hyper::Error) -> ForwardError {
 }
 
 /// Forwards 103 and its like ahead of the answer. 100 was given by us already, 101 is an answer of its own.
-fn pass_interim_on(request: &mut Request<RequestBody>, interim: Interim) {
+fn pass_interim_on(request: &mut Request<RequestBody>, interim: Option<&Interim>) {
+    let Some(interim) = interim.cloned() else { return };
     hyper::ext::on_informational(request, move |early| {
         if early.status() != StatusCode::CONTINUE && early.status() != StatusCode::SWITCHING_PROTOCOLS {
             let mut headers: HeaderMap = early.headers().clone();

@@ -12,8 +12,9 @@ use tokio::time::{Instant, Sleep};
 
 use super::{ConnectError, Connector, Peer};
 
-/// Shorter than the keep-alive of the common servers (Node.js: 5 s), so that we close before they do.
-const IDLE_LIMIT: Duration = Duration::from_secs(4);
+/// With the second between two looks still shorter than the keep-alive of the common servers (Node.js: 5 s), so that we
+/// close before they do.
+const IDLE_LIMIT: Duration = Duration::from_secs(3);
 /// Idle connections kept a server.
 const MOST_IDLE: usize = 64;
 /// How long a server that refused a connection is asked last.
