@@ -43,11 +43,6 @@ impl Stream {
         Self { inner, stall, timer: None, waiting_since: None, waits_long: false }
     }
 
-    /// The inner body's exact length, if its framing told.
-    pub fn exact_length(&self) -> Option<u64> {
-        self.inner.size_hint().exact()
-    }
-
     /// Whether this wait is one of those that are worth the effort of listening for something else meanwhile.
     pub fn waits_long(&self) -> bool {
         self.waits_long

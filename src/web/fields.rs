@@ -25,7 +25,7 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// Removes the hop-by-hop fields, those that `Connection` lists included.
 ///
-/// `keep` guards end-to-end fields: a client must not make us drop `Host`, `Cookie` or what we add (CVE-2022-1388).
+/// End-to-end fields stay even if listed: a client must not make us drop `Host`, `Cookie` or what we add (CVE-2022-1388).
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let mut listed: Vec<HeaderName> = Vec::new();
     for value in headers.get_all(header::CONNECTION) {

@@ -1,10 +1,5 @@
 //! Paths with one meaning: the path that is judged is, byte for byte, the path that the portal gets.
 
-/// Where our own URLs live.
-pub const OURS: &str = "/.portcullis/";
-/// Where machine-readable facts about us live.
-pub const WELL_KNOWN: &str = "/.well-known/portcullis/";
-
 /// Whose path it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Territory {
