@@ -47,6 +47,11 @@ impl Challenger {
         self.send_to(LOGIN, "Sign in to use this portal.", visitor)
     }
 
+    /// For a script that asks about a session that is not there.
+    pub fn no_session(&self, request_id: &str) -> Answer {
+        self.unauthorized("There is no session.", LOGIN, Some(request_id))
+    }
+
     /// For whoever has a session without a second factor when one is mandatory.
     pub fn bind_device(&self, visitor: Visitor<'_>) -> Answer {
         self.send_to(ENROL, "A second factor is mandatory now: bind a device to go on.", visitor)
@@ -63,13 +68,18 @@ impl Challenger {
         if is_grpc(visitor.headers) {
             return unauthenticated_grpc();
         }
+        self.unauthorized(detail, &path, None)
+    }
+
+    /// For a script: what is missing, and at which path of ours to get it.
+    fn unauthorized(&self, detail: &str, path: &str, request_id: Option<&str>) -> Answer {
         let mut answer = answer::problem(&Problem {
             kind: "about:blank",
             title: "Unauthorized",
             status: StatusCode::UNAUTHORIZED.as_u16(),
             detail: Some(detail),
             login_url: Some(format!("{}{path}", self.origin)),
-            request_id: None,
+            request_id,
         });
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, self.authenticate());
         answer

@@ -1,5 +1,7 @@
 //! From errors to answers. Whatever went wrong, the answer lets nobody in and takes no cookie away.
 
+use std::time::Duration;
+
 use http::{HeaderValue, StatusCode, header};
 use http_body_util::LengthLimitError;
 
@@ -69,11 +71,11 @@ impl Failure {
         }
     }
 
-    /// When it is worth asking again, in seconds.
-    fn retry_after(&self) -> Option<u64> {
+    /// When it is worth asking again.
+    fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Page(PageError::Login(LoginError::Busy)) => Some(2),
-            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(5),
+            Self::Page(PageError::Login(LoginError::Busy)) => Some(Duration::from_secs(2)),
+            _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(Duration::from_secs(5)),
             _ => None,
         }
     }
@@ -116,8 +118,8 @@ impl Gateway {
                 request_id: Some(note.request_id()),
             })
         };
-        if let Some(seconds) = failure.retry_after() {
-            answer::retry_after(&mut answer, seconds);
+        if let Some(wait) = failure.retry_after() {
+            answer::retry_after(&mut answer, wait);
         }
         if status == StatusCode::UNAUTHORIZED {
             answer.headers_mut().insert(header::WWW_AUTHENTICATE, self.shared.challenger.authenticate());

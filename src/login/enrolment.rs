@@ -2,13 +2,14 @@
 
 use aws_lc_rs::hmac;
 
-use super::{Login, LoginError, NewLogin, Pending, Proof, Source, Step};
+use super::{Login, LoginError, NewLogin, Pending, Proof, Source, Step, withdraw_if_unknown};
 use crate::{
     audit::AuditEvent,
     credentials::{self, EnrolRefusal, TotpSecret},
     rollout::Requirement,
     secret::{Token, TokenHash},
     sessions::{self, Level},
+    throttle::Throttled,
     users::{User, UserId},
 };
 
@@ -70,7 +71,10 @@ impl Login {
     }
 
     /// Begins binding a device from a session: the first, for a session of level one, or a further one.
-    pub async fn begin_device(&self, session: &sessions::Session) -> Result<Option<Token>, LoginError> {
+    pub async fn begin_device(
+        &self,
+        session: &sessions::Session,
+    ) -> Result<Option<(Token, Pending, User)>, LoginError> {
         let Some(user) = self.user(&session.user).await?.filter(|user| !user.disabled) else {
             return Ok(None);
         };
@@ -82,16 +86,16 @@ impl Login {
         };
         let secret = (step != Step::Code).then(|| TotpSecret::generate(&*self.random));
         let pending = Pending::new(user.id.clone(), step, secret.as_ref()).from_session(session);
-        Ok(Some(self.pending.begin(&pending).await?))
+        let token = self.pending.begin(&pending).await?;
+        Ok(Some((token, pending, user)))
     }
 
-    /// What to show of the device that `id` is binding.
-    pub async fn enrolment(&self, id: &TokenHash, source: &Source) -> Result<Option<Enrolment>, LoginError> {
-        let Some((pending, user)) = self.progress(id).await? else { return Ok(None) };
-        let Some(secret) = pending.secret() else { return Ok(None) };
+    /// What to show of the device that is being bound; `None` on a step that binds none.
+    pub fn enrolment(&self, pending: &Pending, user: User, source: &Source) -> Option<Enrolment> {
+        let secret = pending.secret().filter(|_| pending.step != Step::Code)?;
         self.audit.record(AuditEvent::EnrolmentStarted, &source.context(user.name.as_str()));
         let requirement = self.rollout.requirement(self.clock.now());
-        Ok(Some(Enrolment { user, secret, requirement, step: pending.step }))
+        Some(Enrolment { user, secret, requirement, step: pending.step })
     }
 
     /// Binds the device when the code is right, and finishes the login.
@@ -110,14 +114,13 @@ impl Login {
         };
         let Some(secret) = pending.secret() else { return Ok(BindOutcome::Over) };
         let context = source.context(user.name.as_str());
-        let admission = match self.throttle.admit_code(user.id.as_str()) {
+        let admission = match self.admitted(self.throttle.admit_code(user.id.as_str()), &context) {
             Ok(admission) => admission,
-            Err(throttled) => {
-                self.audit.record(AuditEvent::LoginThrottled, &context);
-                return Ok(BindOutcome::Throttled { retry_after: throttled.retry_after });
-            }
+            Err(Throttled { retry_after }) => return Ok(BindOutcome::Throttled { retry_after }),
         };
-        match self.devices.enrol(&user.id, &secret, code, device_name, first).await? {
+        let enrolled = self.devices.enrol(&user.id, &secret, code, device_name, first).await;
+        let (admission, enrolled) = withdraw_if_unknown(admission, enrolled)?;
+        match enrolled {
             Ok(verified) => {
                 admission.succeeded();
                 self.audit.record(AuditEvent::EnrolmentFinished, &context);
@@ -128,7 +131,7 @@ impl Login {
             Err(refusal) => {
                 if refusal != EnrolRefusal::WrongCode {
                     // Nothing was guessed at.
-                    admission.succeeded();
+                    admission.withdrawn();
                 }
                 self.audit.record(AuditEvent::EnrolmentRefused, &context);
                 Ok(BindOutcome::Refused(refusal))
@@ -139,7 +142,7 @@ impl Login {
     /// Puts the first device off, as long as the roll-out lets the user.
     pub async fn skip(&self, id: &TokenHash, source: &Source) -> Result<BindOutcome, LoginError> {
         let Some((pending, user)) = self.progress(id).await? else { return Ok(BindOutcome::Over) };
-        if pending.step != Step::Enrol || self.devices.count(&user.id).await? > 0 {
+        if pending.step != Step::Enrol {
             return Ok(BindOutcome::Over);
         }
         match self.rollout.requirement(self.clock.now()) {

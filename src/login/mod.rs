@@ -28,7 +28,7 @@ use crate::{
     rollout,
     secret::TokenHash,
     sessions::{self, Method, NewSession, Origin, Sessions},
-    throttle::{Attempt, Throttle},
+    throttle::{Admission, Attempt, Throttle, Throttled},
     users::{CanonicalName, User, UserId, Users},
 };
 
@@ -82,24 +82,16 @@ impl Login {
         let name = CanonicalName::parse(email);
         let account = name.as_ref().map_or("", CanonicalName::as_str);
         let context = source.context(account);
-        let admission = match self.throttle.admit(&Attempt { account, network: source.client_ip }) {
+        let admission = self.throttle.admit(&Attempt { account, network: source.client_ip });
+        let admission = match self.admitted(admission, &context) {
             Ok(admission) => admission,
-            Err(throttled) => {
-                self.audit.record(AuditEvent::LoginThrottled, &context);
-                return Ok(PasswordOutcome::Throttled { retry_after: throttled.retry_after });
-            }
+            Err(Throttled { retry_after }) => return Ok(PasswordOutcome::Throttled { retry_after }),
         };
-        let (user, verified) = match self.check_password(name.as_ref(), password).await {
-            Ok(Some(proved)) => proved,
-            Err(error) => {
-                // Nobody has guessed anything.
-                admission.withdrawn();
-                return Err(error);
-            }
-            Ok(None) => {
-                self.audit.record(AuditEvent::LoginPasswordRefused, &context);
-                return Ok(PasswordOutcome::Refused);
-            }
+        let proved = self.check_password(name.as_ref(), password).await;
+        let (admission, proved) = withdraw_if_unknown(admission, proved)?;
+        let Some((user, verified)) = proved else {
+            self.audit.record(AuditEvent::LoginPasswordRefused, &context);
+            return Ok(PasswordOutcome::Refused);
         };
         admission.succeeded();
         self.audit.record(AuditEvent::LoginPasswordAccepted, &context);
@@ -107,6 +99,18 @@ impl Login {
         let step = pending.step;
         let token = self.pending.begin(&pending).await?;
         Ok(PasswordOutcome::Continue { token, step })
+    }
+
+    /// Notes it when there have been too many tries.
+    fn admitted(
+        &self,
+        admission: Result<Admission, Throttled>,
+        context: &Context<'_>,
+    ) -> Result<Admission, Throttled> {
+        if admission.is_err() {
+            self.audit.record(AuditEvent::LoginThrottled, context);
+        }
+        admission
     }
 
     /// The user, if the password is theirs and they may log in. Takes as long for whoever does not exist.
@@ -181,25 +185,23 @@ impl Login {
             return Ok(CodeOutcome::Over);
         }
         let context = source.context(user.name.as_str());
-        let admission = match self.throttle.admit_code(user.id.as_str()) {
+        let admission = match self.admitted(self.throttle.admit_code(user.id.as_str()), &context) {
             Ok(admission) => admission,
-            Err(throttled) => {
-                self.audit.record(AuditEvent::LoginThrottled, &context);
-                return Ok(CodeOutcome::Throttled { retry_after: throttled.retry_after });
-            }
+            Err(Throttled { retry_after }) => return Ok(CodeOutcome::Throttled { retry_after }),
         };
         let (check, accepted, refused) = match step {
             SecondStep::Code(code) => (
-                self.second_factor.verify_code(&user.id, code).await?,
+                self.second_factor.verify_code(&user.id, code).await,
                 AuditEvent::LoginCodeAccepted,
                 AuditEvent::LoginCodeRefused,
             ),
             SecondStep::Recovery(code) => (
-                self.second_factor.redeem_recovery(&user.id, code).await?,
+                self.second_factor.redeem_recovery(&user.id, code).await,
                 AuditEvent::LoginRecoveryAccepted,
                 AuditEvent::LoginRecoveryRefused,
             ),
         };
+        let (admission, check) = withdraw_if_unknown(admission, check)?;
         match check {
             CodeCheck::Accepted(verified) => {
                 admission.succeeded();
@@ -269,6 +271,17 @@ impl Login {
         match UserId::parse(id) {
             Some(id) => Ok(self.users.by_id(&id).await?),
             None => Ok(None),
+        }
+    }
+}
+
+/// A check that could not be made has told nobody whether a guess was right: it does not count as one.
+fn withdraw_if_unknown<T, E>(admission: Admission, check: Result<T, E>) -> Result<(Admission, T), E> {
+    match check {
+        Ok(known) => Ok((admission, known)),
+        Err(error) => {
+            admission.withdrawn();
+            Err(error)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The user's own page, signing out, and what a script may know of the session.
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
 use super::{
@@ -15,7 +15,7 @@ use crate::{
     secret::TokenHash,
     sessions::{Level, Live, Session},
     web::{
-        answer::{self, Answer, Problem},
+        answer::{self, Answer},
         cookies,
         return_to::ReturnTo,
     },
@@ -100,18 +100,7 @@ impl Pages {
     pub(super) fn who_am_i(&self, visit: &Visit) -> Answer {
         match &visit.session {
             Some(live) => answer::json(StatusCode::OK, &who(live)),
-            None => {
-                let mut answer = answer::problem(&Problem {
-                    kind: "about:blank",
-                    title: "Unauthorized",
-                    status: StatusCode::UNAUTHORIZED.as_u16(),
-                    detail: Some("There is no session."),
-                    login_url: Some(format!("{}{}", self.origin, paths::LOGIN)),
-                    request_id: Some(&visit.request_id),
-                });
-                answer.headers_mut().insert(header::WWW_AUTHENTICATE, self.challenger.authenticate());
-                answer
-            }
+            None => self.challenger.no_session(&visit.request_id),
         }
     }
 

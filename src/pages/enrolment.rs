@@ -15,10 +15,11 @@ use super::{
 use crate::{
     clock::Timestamp,
     credentials::EnrolRefusal,
-    login::{BindOutcome, Enrolment, Step},
+    login::{BindOutcome, Enrolment, Pending, Step},
     rollout::Requirement,
     secret::{Token, TokenHash},
     sessions::Session,
+    users::User,
     web::{
         answer::{self, Answer},
         cookies,
@@ -35,34 +36,41 @@ impl Pages {
     /// Shows the QR code of the login in progress, or begins binding a device from a session.
     pub(super) async fn show_enrol(&self, visit: &Visit) -> Result<Answer, PageError> {
         let return_to = visit.return_to();
-        if let Some(token) = visit.login_token() {
-            if let Some((pending, _)) = self.login.progress(&token.hash()).await?
-                && pending.step == Step::Code
-            {
-                return Ok(answer::redirect(StatusCode::FOUND, &return_to.append_to(paths::CODE)));
-            }
-            if let Some(enrolment) = self.login.enrolment(&token.hash(), &visit.source()).await? {
-                return self.enrol_page(&token, &return_to, &enrolment, EnrolPage::default());
-            }
+        if let Some(token) = visit.login_token()
+            && let Some((pending, user)) = self.login.progress(&token.hash()).await?
+        {
+            return self.enrol_or_code(&token, &pending, user, visit);
         }
         let Some(live) = &visit.session else { return Ok(start_over(visit)) };
         // A login that was finished in another tab: on to its page. Whoever wants another device asks for no page.
-        if visit.full_session().is_some() && return_to != ReturnTo::default() {
+        if visit.full_session().is_some() && return_to.unless_start().is_some() {
             return Ok(start_over(visit));
         }
         if visit.full_session().is_some() && self.clock.now().since(live.session.created_at) > FRESH {
             let again = format!("{}?rd={}&again=1", paths::LOGIN, paths::ENROL);
             return Ok(answer::redirect(StatusCode::FOUND, &again));
         }
-        let Some(token) = self.login.begin_device(&live.session).await? else {
+        let Some((token, pending, user)) = self.login.begin_device(&live.session).await? else {
             return Ok(start_over(visit));
         };
-        let mut answer = match self.login.enrolment(&token.hash(), &visit.source()).await? {
-            Some(enrolment) => self.enrol_page(&token, &return_to, &enrolment, EnrolPage::default())?,
-            None => answer::redirect(StatusCode::FOUND, &return_to.append_to(paths::CODE)),
-        };
+        let mut answer = self.enrol_or_code(&token, &pending, user, visit)?;
         set_cookie(&mut answer, cookies::LOGIN, &token);
         Ok(answer)
+    }
+
+    /// The QR code, or on to the page for a code when the user has a device.
+    fn enrol_or_code(
+        &self,
+        token: &Token,
+        pending: &Pending,
+        user: User,
+        visit: &Visit,
+    ) -> Result<Answer, PageError> {
+        let return_to = visit.return_to();
+        match self.login.enrolment(pending, user, &visit.source()) {
+            Some(enrolment) => self.enrol_page(token, &return_to, &enrolment, EnrolPage::default()),
+            None => Ok(answer::redirect(StatusCode::FOUND, &return_to.append_to(page_of(pending.step)))),
+        }
     }
 
     pub(super) async fn post_enrol(&self, mut visit: Visit) -> Result<Answer, PageError> {
@@ -87,7 +95,7 @@ impl Pages {
         match outcome {
             BindOutcome::Finished(login) => {
                 // Whoever adds a further device comes from their own page, unless they say otherwise.
-                let adds = visit.full_session().is_some() && return_to == ReturnTo::default();
+                let adds = visit.full_session().is_some() && return_to.unless_start().is_none();
                 let return_to = if adds { ReturnTo::parse(paths::ACCOUNT) } else { return_to };
                 Ok(finished(&login, &return_to))
             }
@@ -101,7 +109,7 @@ impl Pages {
                 let errors = EnrolErrors { code: Some(&text), ..EnrolErrors::default() };
                 let mut answer =
                     self.enrol_again(&visit, &form, StatusCode::TOO_MANY_REQUESTS, errors).await?;
-                answer::retry_after(&mut answer, retry_after.as_secs().max(1));
+                answer::retry_after(&mut answer, retry_after);
                 Ok(answer)
             }
             BindOutcome::Refused(refusal) => {
@@ -136,8 +144,11 @@ impl Pages {
         errors: EnrolErrors<'_>,
     ) -> Result<Answer, PageError> {
         let Some(token) = visit.login_token() else { return Ok(start_over(visit)) };
-        let Some(enrolment) = self.login.enrolment(&token.hash(), &visit.source()).await? else {
-            return self.bind_is_over(visit, &token.hash()).await;
+        let Some((pending, user)) = self.login.progress(&token.hash()).await? else {
+            return Ok(start_over(visit));
+        };
+        let Some(enrolment) = self.login.enrolment(&pending, user, &visit.source()) else {
+            return Ok(answer::see_other(&visit.return_to().append_to(page_of(pending.step))));
         };
         let page = EnrolPage { status, errors, device_name: form.value("device_name") };
         self.enrol_page(&token, &visit.return_to(), &enrolment, page)
@@ -166,7 +177,7 @@ impl Pages {
             otpauth_uri: uri,
             errors: page.errors,
             csrf: &csrf,
-            rd: Some(return_to.as_str()).filter(|&path| path != "/"),
+            rd: return_to.unless_start(),
             device_name: page.device_name,
             invite: match (enrolment.step, enrolment.requirement) {
                 (Step::Enrol, Requirement::Invite { mandatory_from, left }) => {
@@ -201,7 +212,7 @@ impl Pages {
             codes: &codes,
             error,
             csrf: &csrf,
-            rd: Some(return_to.as_str()).filter(|&path| path != "/"),
+            rd: return_to.unless_start(),
         });
         Ok(answer::html(status, self.templates.render(&view)))
     }

@@ -1,6 +1,6 @@
 //! The pages of a login: e-mail and password, code, recovery code.
 
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
 use secrecy::SecretString;
 
 use super::{
@@ -74,7 +74,7 @@ impl Pages {
                 let text = texts::throttled(minutes(retry_after));
                 let page = LoginPage { error: Some(&text), ..page(StatusCode::TOO_MANY_REQUESTS, "") };
                 let mut answer = self.login_page(&visit, &return_to, page);
-                answer::retry_after(&mut answer, retry_after.as_secs().max(1));
+                answer::retry_after(&mut answer, retry_after);
                 Ok(answer)
             }
             PasswordOutcome::Continue { token, step } => {
@@ -133,7 +133,7 @@ impl Pages {
                 page.status = StatusCode::TOO_MANY_REQUESTS;
                 page.error = Some(&text);
                 let mut answer = self.factor_page(&token, &return_to, page);
-                answer::retry_after(&mut answer, retry_after.as_secs().max(1));
+                answer::retry_after(&mut answer, retry_after);
                 return Ok(answer);
             }
             CodeOutcome::AlreadyUsed => texts::CODE_ALREADY_USED,
@@ -167,7 +167,7 @@ impl Pages {
             notice: page.notice,
             csrf: &csrf,
             again: visit.is_again(),
-            rd: Some(return_to.as_str()).filter(|&path| path != "/"),
+            rd: return_to.unless_start(),
         });
         let mut answer = answer::html(page.status, self.templates.render(&view));
         if is_new {
@@ -178,7 +178,7 @@ impl Pages {
 
     fn factor_page(&self, token: &Token, return_to: &ReturnTo, page: FactorPage<'_>) -> Answer {
         let csrf = self.csrf.token(&token.hash());
-        let rd = Some(return_to.as_str()).filter(|&path| path != "/");
+        let rd = return_to.unless_start();
         let FactorPage { factor, status, email, error } = page;
         let view = match factor {
             Factor::Code => View::Code(Code { email, error, csrf: &csrf, rd }),
@@ -216,8 +216,6 @@ pub(super) fn finished(login: &NewLogin, return_to: &ReturnTo) -> Answer {
     let mut answer = answer::see_other(&path);
     set_cookie(&mut answer, cookies::SESSION, &login.token);
     clear_cookie(&mut answer, cookies::LOGIN);
-    // The browser may have kept a page of somebody who used it before.
-    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
 

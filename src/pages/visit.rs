@@ -23,8 +23,6 @@ use crate::{
 
 /// How long a small form may stand still on its way.
 const FORM_STALL: Duration = Duration::from_secs(10);
-/// What is kept of a browser's name.
-const USER_AGENT_LENGTH: usize = 200;
 
 /// A request for a page of ours.
 pub struct Visit {
@@ -74,7 +72,7 @@ impl Visit {
         let agent = self.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
         Source {
             client_ip: self.client_ip,
-            user_agent: agent.chars().take(USER_AGENT_LENGTH).collect(),
+            user_agent: agent.to_owned(),
             request_id: self.request_id.clone(),
             replaces: self.session.as_ref().map(|live| live.session.id),
         }

@@ -1,5 +1,7 @@
 //! Answers of our own: small, complete, and with every security header.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
@@ -98,9 +100,9 @@ pub fn problem(problem: &Problem<'_>) -> Answer {
     with_type(status, "application/problem+json", body)
 }
 
-/// Asks the client to come back after `seconds`.
-pub fn retry_after(answer: &mut Answer, seconds: u64) {
-    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+/// Asks the client to come back later, in whole seconds and at least one.
+pub fn retry_after(answer: &mut Answer, wait: Duration) {
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
 }
 
 /// The very first words to a client whose bytes could not even be parsed, ready for the wire.

@@ -44,12 +44,17 @@ impl ReturnTo {
         &self.0
     }
 
+    /// The path, unless it is just `/`, where a login leads without being told.
+    pub fn unless_start(&self) -> Option<&str> {
+        Some(self.as_str()).filter(|&path| path != "/")
+    }
+
     /// `base`, and the path as its parameter `rd` unless it is just `/`.
     pub fn append_to(&self, base: &str) -> String {
-        if self.0 == "/" {
-            return base.to_owned();
+        match self.unless_start() {
+            Some(path) => format!("{base}?rd={}", utf8_percent_encode(path, QUERY_VALUE)),
+            None => base.to_owned(),
         }
-        format!("{base}?rd={}", utf8_percent_encode(&self.0, QUERY_VALUE))
     }
 }
 
