@@ -110,6 +110,7 @@ impl Proxy {
         let mut progress = None;
         if !http_body::Body::is_end_stream(&incoming) {
             let progress = progress.insert(Progress::begin());
+            request::announce_body(&mut rebuilt, &incoming);
             *rebuilt.body_mut() = RequestBody::Stream {
                 body: Tethered::new(Stream::new(incoming, self.patience.stall), identity.clone()),
                 reserved: Rc::clone(&self.reserved),

@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, net::IpAddr, rc::Rc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::{body, body::RequestBody};
@@ -91,6 +92,14 @@ pub(super) fn rebuild(
     *rebuilt.uri_mut() = parts.uri;
     *rebuilt.headers_mut() = headers;
     (rebuilt, incoming)
+}
+
+/// Says that a body of unknown length follows. hyper would say so by itself but for methods that rarely have one, and drop
+/// theirs.
+pub(super) fn announce_body(request: &mut Request<RequestBody>, body: &Incoming) {
+    if body.size_hint().exact().is_none() && !request.headers().contains_key(header::CONTENT_LENGTH) {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
 }
 
 /// What holds between us and the portal (RFC 9110 §7.8, §10.1.4).
