@@ -17,6 +17,8 @@ mod kill;
 #[cfg(test)]
 mod login;
 #[cfg(test)]
+mod origins;
+#[cfg(test)]
 mod own_pages;
 #[cfg(test)]
 mod portal_faults;
