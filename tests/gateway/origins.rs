@@ -144,7 +144,8 @@ fn relay(origins: &[Origin]) -> Upstream {
 fn reading(path: &str) -> String {
     let path = path.split('?').next().unwrap_or_default();
     let decoded = percent_decode_str(path).decode_utf8_lossy().into_owned();
-    decoded.split('/').filter(|step| !step.is_empty()).map(|step| format!("/{step}")).collect()
+    let steps: Vec<&str> = decoded.split('/').filter(|step| !step.is_empty()).collect();
+    format!("/{}", steps.join("/"))
 }
 
 async fn ask(browser: &Browser, origin: &str, path: &str) -> (u16, String) {
