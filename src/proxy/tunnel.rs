@@ -12,7 +12,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 use tokio_util::sync::CancellationToken;
 
-use crate::sessions::{Live, Sessions};
+use crate::{
+    sessions::{Live, Sessions},
+    upstream::http1,
+};
 
 /// What is held of each direction.
 const BUFFER: usize = 8 * 1024;
@@ -20,7 +23,7 @@ const BUFFER: usize = 8 * 1024;
 /// The two halves of a tunnel before the client has seen the portal's 101.
 pub(super) struct Tunnel {
     pub(super) client: OnUpgrade,
-    pub(super) portal: OnUpgrade,
+    pub(super) portal: http1::Upgraded,
     pub(super) sessions: Arc<Sessions>,
     pub(super) session: Arc<Live>,
     /// Cancelled when the gateway stops.
@@ -30,10 +33,10 @@ pub(super) struct Tunnel {
 impl Tunnel {
     /// Copies until it is over. Both sockets are closed on return.
     pub(super) async fn run(self) -> io::Result<()> {
-        let (client, portal) = tokio::try_join!(self.client, self.portal).map_err(io::Error::other)?;
+        let client = self.client.await.map_err(io::Error::other)?;
         let ended = self.session.ended.clone();
         let mut client = Client { io: TokioIo::new(client), sessions: self.sessions, session: self.session };
-        let mut portal = TokioIo::new(portal);
+        let mut portal = self.portal;
         tokio::select! {
             biased;
             () = ended.cancelled() => Ok(()),
