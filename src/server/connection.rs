@@ -99,7 +99,7 @@ impl Interim {
 
 /// Serves one accepted socket until it is closed.
 pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, peer: SocketAddr) {
-    let _presence = worker.service.connected();
+    let presence = Rc::new(worker.service.connected());
     // Fails only for a socket that is gone already.
     let Ok(socket) = Socket::new(socket) else { return };
     let accept = Box::pin(accept(TlsAcceptor::from(worker.tls()), socket));
@@ -115,9 +115,9 @@ pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, 
         drain: worker.drain.clone(),
     });
     if is_http2 {
-        Box::pin(serve_http2(&worker, stream, connection)).await;
+        Box::pin(serve_http2(&worker, stream, connection, presence)).await;
     } else {
-        Box::pin(serve_http1(&worker, stream, connection)).await;
+        Box::pin(serve_http1(&worker, stream, connection, presence)).await;
     }
 }
 
@@ -136,6 +136,7 @@ async fn serve_http1<S: Service>(
     worker: &Rc<Worker<S>>,
     stream: TlsStream<Socket>,
     connection: Rc<Connection>,
+    presence: Rc<S::Presence>,
 ) {
     let watch = Arc::clone(&connection.watch);
     let io = WatchedIo::http1(stream, Arc::clone(&watch));
@@ -145,7 +146,7 @@ async fn serve_http1<S: Service>(
         .max_header_size(MOST_HEAD_BYTES)
         .max_buf_size(READ_AHEAD)
         .half_close(false);
-    let served = builder.serve_connection(io, service(worker, connection, None)).with_upgrades();
+    let served = builder.serve_connection(io, service(worker, connection, presence, None)).with_upgrades();
     drive(served, &watch).await;
 }
 
@@ -153,6 +154,7 @@ async fn serve_http2<S: Service>(
     worker: &Rc<Worker<S>>,
     stream: TlsStream<Socket>,
     connection: Rc<Connection>,
+    presence: Rc<S::Presence>,
 ) {
     let watch = Arc::clone(&connection.watch);
     let io = WatchedIo::http2(stream, Arc::clone(&watch));
@@ -167,13 +169,14 @@ async fn serve_http2<S: Service>(
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let served = builder.serve_connection(io, service(worker, connection, Some(newest)));
+    let served = builder.serve_connection(io, service(worker, connection, presence, Some(newest)));
     drive(served, &watch).await;
 }
 
 fn service<S: Service>(
     worker: &Rc<Worker<S>>,
     connection: Rc<Connection>,
+    presence: Rc<S::Presence>,
     newest: Option<Newest>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
@@ -189,7 +192,7 @@ fn service<S: Service>(
             newest.put(Rc::clone(&flow));
             flow
         });
-        let answer = Rc::clone(&worker.service).call(request, Rc::clone(&connection));
+        let answer = Rc::clone(&worker.service).call(request, Rc::clone(&connection), Rc::clone(&presence));
         async move { Ok(answer.await.map(|body| Counted::new(body, busy, flow))) }
     })
 }
