@@ -23,6 +23,7 @@ use super::{
     counted::Counted,
     flow::Newest,
     io::WatchedIo,
+    passage::{Passage, Tunnels},
     watch::{Busy, Watch},
     worker::Worker,
 };
@@ -52,6 +53,7 @@ pub struct Connection {
     is_http1: bool,
     watch: Arc<Watch>,
     drain: CancellationToken,
+    tunnels: Tunnels,
 }
 
 impl Connection {
@@ -68,6 +70,11 @@ impl Connection {
     /// Cancelled when the gateway stops: what is long-lived should end.
     pub fn drain(&self) -> &CancellationToken {
         &self.drain
+    }
+
+    /// What a tunnel holds of this connection, or of its stream of it.
+    pub fn passage(&self) -> Passage {
+        self.tunnels.begin(self.watch.begin())
     }
 
     /// A way to send interim answers ahead of the final one; HTTP/2 has none here.
@@ -107,15 +114,17 @@ pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, 
         return worker.service.handshake_failed();
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let newest = is_http2.then(Newest::default);
     let watch = worker.register();
     let connection = Rc::new(Connection {
         peer,
         is_http1: !is_http2,
         watch: Arc::clone(&watch),
         drain: worker.drain.clone(),
+        tunnels: Tunnels::new(&worker, newest.clone()),
     });
-    if is_http2 {
-        Box::pin(serve_http2(&worker, stream, connection)).await;
+    if let Some(newest) = newest {
+        Box::pin(serve_http2(&worker, stream, connection, newest)).await;
     } else {
         Box::pin(serve_http1(&worker, stream, connection)).await;
     }
@@ -153,10 +162,10 @@ async fn serve_http2<S: Service>(
     worker: &Rc<Worker<S>>,
     stream: TlsStream<Socket>,
     connection: Rc<Connection>,
+    newest: Newest,
 ) {
     let watch = Arc::clone(&connection.watch);
     let io = WatchedIo::http2(stream, Arc::clone(&watch));
-    let newest = Newest::default();
     let mut builder = http2::Builder::new(LocalTasks { newest: newest.clone() });
     builder
         .timer(TokioTimer::new())
@@ -165,6 +174,7 @@ async fn serve_http2<S: Service>(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
+        .enable_connect_protocol()
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     let served = builder.serve_connection(io, service(worker, connection, Some(newest)));
@@ -185,7 +195,7 @@ fn service<S: Service>(
     service_fn(move |request| {
         let busy: Busy = connection.watch.begin();
         let flow = newest.as_ref().map(|newest| {
-            let flow = worker.register_flow();
+            let flow = worker.flows.begin();
             newest.put(Rc::clone(&flow));
             flow
         });
@@ -257,7 +267,7 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks {
         let task = tokio::task::spawn_local(async move {
             task.await;
         });
-        // The service has been called for this stream just now, and for no other since.
+        // The service has been called for this stream just now, and for no other since; or a stream of it becomes a tunnel.
         if let Some(flow) = self.newest.take() {
             flow.runs_in(task.abort_handle());
         }
