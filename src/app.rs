@@ -326,10 +326,7 @@ impl App {
 }
 
 /// Closes what has been idle too long, as long as the pool is in use.
-async fn tidy<B>(pool: std::rc::Weak<Pool<B>>)
-where
-    B: http_body::Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + 'static,
-{
+async fn tidy(pool: std::rc::Weak<Pool>) {
     let mut interval = tokio::time::interval(TIDY);
     loop {
         interval.tick().await;

@@ -22,6 +22,7 @@ use super::frames::Frames;
 use crate::{
     server::Passage,
     sessions::{Live, Sessions},
+    upstream::http1,
 };
 
 /// What is held of each direction.
@@ -32,7 +33,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// The two halves of a tunnel before the client has seen the portal's 101.
 pub(super) struct Tunnel {
     pub(super) client: OnUpgrade,
-    pub(super) portal: OnUpgrade,
+    pub(super) portal: http1::Upgraded,
     pub(super) sessions: Arc<Sessions>,
     pub(super) session: Arc<Live>,
     /// Cancelled when the gateway stops.
@@ -55,8 +56,8 @@ impl Tunnel {
 
     /// Copies until it is over. Both sides are closed on return.
     async fn run(self) -> io::Result<()> {
-        let (client, portal) = tokio::try_join!(self.client, self.portal).map_err(io::Error::other)?;
-        let mut portal = TokioIo::new(portal);
+        let client = self.client.await.map_err(io::Error::other)?;
+        let mut portal = self.portal;
         let ended = self.session.ended.clone();
         let mut client = Client {
             io: TokioIo::new(client),

@@ -118,6 +118,14 @@ impl<B> CanonicalRequest<B> {
         self.request.headers_mut().insert(header::SEC_WEBSOCKET_KEY, key);
     }
 
+    /// Whether a body follows the head.
+    pub fn has_body(&self) -> bool
+    where
+        B: http_body::Body,
+    {
+        !self.request.body().is_end_stream()
+    }
+
     /// Gives the request out, to be answered or rebuilt for the portal.
     pub fn into_request(self) -> Request<B> {
         *self.request
