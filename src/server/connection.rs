@@ -24,6 +24,7 @@ use super::{
     counted::Counted,
     flow::Newest,
     io::WatchedIo,
+    passage::{Passage, Tunnels},
     watch::{Busy, Watch},
     worker::Worker,
 };
@@ -53,6 +54,7 @@ pub struct Connection {
     is_http1: bool,
     watch: Arc<Watch>,
     drain: CancellationToken,
+    tunnels: Tunnels,
 }
 
 impl Connection {
@@ -69,6 +71,11 @@ impl Connection {
     /// Cancelled when the gateway stops: what is long-lived should end.
     pub fn drain(&self) -> &CancellationToken {
         &self.drain
+    }
+
+    /// What a tunnel holds of this connection, or of its stream of it.
+    pub fn passage(&self) -> Passage {
+        self.tunnels.begin(self.watch.begin())
     }
 
     /// A way to send interim answers ahead of the final one; HTTP/2 has none here.
@@ -113,15 +120,19 @@ pub(super) async fn serve<S: Service>(
         return worker.service.handshake_failed();
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let newest = is_http2.then(Newest::default);
     let watch = worker.register();
     let connection = Rc::new(Connection {
         peer,
         is_http1: !is_http2,
         watch: Arc::clone(&watch),
         drain: worker.drain.clone(),
+        tunnels: Tunnels::new(&worker, newest.clone()),
     });
-    let serve = if is_http2 { serve_http2 } else { serve_http1 };
-    let served = serve(&worker, stream, connection, presence);
+    let served = match newest {
+        Some(newest) => serve_http2(&worker, stream, connection, presence, newest),
+        None => serve_http1(&worker, stream, connection, presence),
+    };
     drive(served, &watch).await;
 }
 
@@ -157,9 +168,9 @@ fn serve_http2<S: Service>(
     stream: TlsStream<Socket>,
     connection: Rc<Connection>,
     presence: Rc<S::Presence>,
+    newest: Newest,
 ) -> Served {
     let io = WatchedIo::http2(stream, Arc::clone(&connection.watch));
-    let newest = Newest::default();
     let mut builder = http2::Builder::new(LocalTasks { newest: newest.clone() });
     builder
         .timer(TokioTimer::new())
@@ -168,6 +179,7 @@ fn serve_http2<S: Service>(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
+        .enable_connect_protocol()
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     Box::pin(builder.serve_connection(io, service(worker, connection, presence, Some(newest))))
@@ -188,7 +200,7 @@ fn service<S: Service>(
     service_fn(move |request| {
         let busy: Busy = connection.watch.begin();
         let flow = newest.as_ref().map(|newest| {
-            let flow = worker.register_flow();
+            let flow = worker.flows.begin();
             newest.put(Rc::clone(&flow));
             flow
         });
@@ -261,7 +273,7 @@ struct LocalTasks {
 impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalTasks {
     fn execute(&self, task: F) {
         let task = tokio::task::spawn_local(task);
-        // The service has been called for this stream just now, and for no other since.
+        // The service has been called for this stream just now, and for no other since; or a stream of it becomes a tunnel.
         if let Some(flow) = self.newest.take() {
             flow.runs_in(task.abort_handle());
         }

@@ -6,6 +6,7 @@ mod flow;
 mod frames;
 mod io;
 mod listener;
+mod passage;
 mod watch;
 mod worker;
 
@@ -27,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use connection::{Connection, Interim};
+pub use passage::Passage;
 
 /// Where to listen, and how patient to be.
 #[derive(Clone, Debug)]
