@@ -3,7 +3,8 @@
 use std::{fs, path::Path};
 
 /// The properties, by the folder of the corpus that each has to hold for.
-const PROPERTIES: [(&str, fn(&[u8])); 10] = [
+const PROPERTIES: [(&str, fn(&[u8])); 11] = [
+    ("answer", answer::holds),
     ("client", client::holds),
     ("config", config::holds),
     ("cookies", cookies::holds),
@@ -16,6 +17,9 @@ const PROPERTIES: [(&str, fn(&[u8])); 10] = [
     ("stored_hash", stored_hash::holds),
 ];
 
+#[cfg(test)]
+#[path = "../fuzz/properties/answer.rs"]
+mod answer;
 #[cfg(test)]
 #[path = "../fuzz/properties/client.rs"]
 mod client;

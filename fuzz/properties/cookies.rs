@@ -1,7 +1,7 @@
 //! After the cut no reader of cookies finds one of ours, and every other is where it was; the portal sets none of ours.
 
 use http::{HeaderMap, HeaderValue, header};
-use portcullis::web::cookies;
+use portcullis::web::cookies::{self, Cookies, Jar};
 
 pub(crate) fn holds(data: &[u8]) {
     let lines: Vec<HeaderValue> =
@@ -11,17 +11,23 @@ pub(crate) fn holds(data: &[u8]) {
 }
 
 fn cut(lines: &[HeaderValue]) {
-    let mut headers: HeaderMap = lines.iter().map(|line| (header::COOKIE, line.clone())).collect();
+    let headers: HeaderMap = lines.iter().map(|line| (header::COOKIE, line.clone())).collect();
     let kept: Vec<Vec<u8>> = pairs(&headers).into_iter().filter(|pair| !is_ours(pair)).collect();
-    let found = cookies::token(&headers, cookies::SESSION);
-    let exact = |pair: &&Vec<u8>| pair.starts_with(b"__Host-portcullis=");
-    let spelt = pairs(&headers).iter().filter(exact).count();
-    assert!(found.is_none() || spelt <= 1, "{lines:?}");
-    cookies::cut_ours(&mut headers);
-    assert_eq!(pairs(&headers), kept, "{lines:?}");
-    assert!(headers.get_all(header::COOKIE).iter().count() <= 1, "{lines:?}");
-    assert_eq!(cookies::token(&headers, cookies::SESSION), None);
-    assert_eq!(cookies::token(&headers, cookies::LOGIN), None);
+    let read = Cookies::of(&headers);
+    let spelt = pairs(&headers).iter().filter(|pair| pair.starts_with(b"__Host-portcullis=")).count();
+    assert!(read.session.is_none() || spelt <= 1, "{lines:?}");
+
+    let left: HeaderMap = read.others.iter().map(|line| (header::COOKIE, line.clone())).collect();
+    assert_eq!(pairs(&left), kept, "{lines:?}");
+    assert_eq!(cookies::token(&left, cookies::SESSION), None);
+    assert_eq!(cookies::token(&left, cookies::LOGIN), None);
+
+    // What a connection remembers of one request is never taken for another's.
+    let mut jar = Jar::default();
+    for headers in [&headers, &left, &headers, &headers, &HeaderMap::new(), &left] {
+        let (opened, read) = (jar.open(headers), Cookies::of(headers));
+        assert_eq!((opened.session, opened.others), (read.session, read.others), "{lines:?}");
+    }
 }
 
 fn pairs(headers: &HeaderMap) -> Vec<Vec<u8>> {
