@@ -15,6 +15,8 @@ mod floods;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod intermediary;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod login;
