@@ -5,6 +5,7 @@ mod counted;
 mod flow;
 mod frames;
 mod io;
+mod lent;
 mod listener;
 mod passage;
 mod watch;
