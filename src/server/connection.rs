@@ -24,6 +24,7 @@ use super::{
     counted::Counted,
     flow::Newest,
     io::WatchedIo,
+    lent::{Home, Lent},
     passage::{Passage, Tunnels},
     watch::{Busy, Watch},
     worker::Worker,
@@ -129,11 +130,35 @@ pub(super) async fn serve<S: Service>(
         drain: worker.drain.clone(),
         tunnels: Tunnels::new(&worker, newest.clone()),
     });
-    let served = match newest {
-        Some(newest) => serve_http2(&worker, stream, connection, presence, newest),
-        None => serve_http1(&worker, stream, connection, presence),
-    };
-    drive(served, &watch).await;
+    if let Some(newest) = newest {
+        drive(serve_http2(&worker, stream, connection, presence, newest), &watch).await;
+        return;
+    }
+    let mut io = Box::new(WatchedIo::http1(stream, Arc::clone(&watch)));
+    loop {
+        let (lent, home) = Home::lend(io);
+        let served = serve_http1(&worker, lent, Rc::clone(&connection), Rc::clone(&presence));
+        let End::Rest = drive(served, &watch).await else { return };
+        let Some(resting) = home.take_back() else { return };
+        if !next_request(&resting, &watch).await {
+            return;
+        }
+        io = resting;
+    }
+}
+
+/// Waits for a client that has nothing to say. False: it has been silent for too long, or we stop.
+async fn next_request(io: &WatchedIo<TlsStream<Socket>>, watch: &Watch) -> bool {
+    let socket = io.inner().get_ref().0;
+    poll_fn(|cx| {
+        watch.wakes(cx.waker());
+        if watch.is_expired() || watch.is_draining() {
+            return Poll::Ready(false);
+        }
+        // The end of a connection is something to read as well.
+        socket.poll_readable(cx).map(|_| true)
+    })
+    .await
 }
 
 /// Accepts TLS. Somebody who speaks plain HTTP instead is told so: their first byte is a letter, that of TLS is not.
@@ -149,11 +174,10 @@ async fn accept(acceptor: TlsAcceptor, mut socket: Socket) -> Option<TlsStream<S
 
 fn serve_http1<S: Service>(
     worker: &Rc<Worker<S>>,
-    stream: TlsStream<Socket>,
+    io: Lent<WatchedIo<TlsStream<Socket>>>,
     connection: Rc<Connection>,
     presence: Rc<S::Presence>,
 ) -> Served {
-    let io = WatchedIo::http1(stream, Arc::clone(&connection.watch));
     let mut builder = http1::Builder::new();
     builder
         .max_headers(MOST_FIELDS)
@@ -245,8 +269,15 @@ where
     }
 }
 
-/// Runs a protocol until it ends, its deadline passes, or a drain has run its course.
-async fn drive(mut served: Served, watch: &Watch) {
+/// How a protocol came to its end.
+enum End {
+    Over,
+    /// There has been nothing to do for a while.
+    Rest,
+}
+
+/// Runs a protocol until it ends, its deadline passes, a drain has run its course, or it may rest.
+async fn drive(mut served: Served, watch: &Watch) -> End {
     let mut told = false;
     poll_fn(|cx| {
         watch.wakes(cx.waker());
@@ -256,12 +287,14 @@ async fn drive(mut served: Served, watch: &Watch) {
         }
         // How a client's connection ends is the client's affair: the access log has told what it got.
         if served.as_mut().poll(cx).is_ready() || watch.is_expired() {
-            Poll::Ready(())
+            Poll::Ready(End::Over)
+        } else if watch.rests() {
+            Poll::Ready(End::Rest)
         } else {
             Poll::Pending
         }
     })
-    .await;
+    .await
 }
 
 /// Runs HTTP/2's own tasks, one a stream, on the worker that accepted the connection.

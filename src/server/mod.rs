@@ -4,6 +4,7 @@ mod connection;
 mod counted;
 mod flow;
 mod io;
+mod lent;
 mod listener;
 mod passage;
 mod watch;
