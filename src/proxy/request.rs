@@ -14,11 +14,12 @@ use crate::{
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_PORTCULLIS_JWT_ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-jwt-assertion");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 static HTTPS: HeaderValue = HeaderValue::from_static("https");
 /// Fields that are set besides the identity's.
-const OURS: usize = 9;
+const OURS: usize = 10;
 
 /// What the portal is told about where the request came from; made once a connection.
 #[derive(Clone, Debug)]
@@ -49,6 +50,7 @@ pub struct Additions<'a> {
     pub authority: &'a HeaderValue,
     pub request_id: &'a HeaderValue,
     pub identity: &'a [(HeaderName, HeaderValue)],
+    pub assertion: Option<HeaderValue>,
 }
 
 /// Rebuilds the head. The body is put on by the caller.
@@ -80,6 +82,9 @@ pub(super) fn rebuild(
     fields::append_via(&mut headers, version);
     for (name, value) in additions.identity {
         headers.insert(name.clone(), value.clone());
+    }
+    if let Some(assertion) = &additions.assertion {
+        headers.insert(X_PORTCULLIS_JWT_ASSERTION, assertion.clone());
     }
     if let Some(trailers) = trailers {
         headers.insert(header::TRAILER, trailers);
