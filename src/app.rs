@@ -324,7 +324,8 @@ impl App {
             let pool = Pool::new(peers.clone(), connector.clone());
             tokio::task::spawn_local(tidy(Rc::downgrade(&pool)));
             let reserved = Rc::new(shared.identity.clone());
-            let proxy = Proxy::new(pool, reserved, Arc::clone(&shared.sessions), patience);
+            let sessions = Arc::clone(&shared.sessions);
+            let proxy = Proxy::new(pool, reserved, sessions, Arc::clone(&random), patience);
             Gateway::new(Arc::clone(&shared), proxy, &*random)
         };
         let served = self.bound.serve(tls, drain, service).await;
@@ -349,10 +350,7 @@ async fn assertions(
 }
 
 /// Closes what has been idle too long, as long as the pool is in use.
-async fn tidy<B>(pool: std::rc::Weak<Pool<B>>)
-where
-    B: http_body::Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + 'static,
-{
+async fn tidy(pool: std::rc::Weak<Pool>) {
     let mut interval = tokio::time::interval(TIDY);
     loop {
         interval.tick().await;

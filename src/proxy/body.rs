@@ -8,15 +8,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderName, header};
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::{
     gate::Identity,
     identity::IdentityHeaders,
-    upstream::Lease,
+    upstream::http1::Exchange,
     web::{
         body::{BodyError, Stream},
         fields,
@@ -29,12 +30,11 @@ pub struct Progress {
     /// When the last part went out; the portal's time to answer starts there.
     last: Cell<Instant>,
     sent: Cell<u64>,
-    has_ended: Cell<bool>,
 }
 
 impl Progress {
     pub(super) fn begin() -> Rc<Self> {
-        Rc::new(Self { last: Cell::new(Instant::now()), sent: Cell::new(0), has_ended: Cell::new(false) })
+        Rc::new(Self { last: Cell::new(Instant::now()), sent: Cell::new(0) })
     }
 
     fn made(&self, bytes: usize) {
@@ -52,15 +52,18 @@ impl Progress {
 /// A short body costs nothing: its first part follows the gate's decision at once, and only a long wait listens for the
 /// end of the session.
 #[derive(Debug)]
-pub struct Tethered {
-    stream: Stream,
+pub struct Tethered<B> {
+    stream: Stream<B>,
     identity: Identity,
     has_begun: bool,
     ended: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-impl Tethered {
-    pub(super) fn new(stream: Stream, identity: Identity) -> Self {
+impl<B> Tethered<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin,
+{
+    pub(super) fn new(stream: Stream<B>, identity: Identity) -> Self {
         Self { stream, identity, has_begun: false, ended: None }
     }
 
@@ -84,7 +87,7 @@ impl Tethered {
 #[derive(Debug)]
 pub enum RequestBody {
     Empty,
-    Stream { body: Tethered, reserved: Rc<IdentityHeaders>, progress: Rc<Progress> },
+    Stream { body: Tethered<Incoming>, reserved: Rc<IdentityHeaders>, progress: Rc<Progress> },
 }
 
 impl Body for RequestBody {
@@ -101,8 +104,6 @@ impl Body for RequestBody {
                 let frame = ready!(body.poll_frame(cx));
                 let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
                 progress.made(data.map_or(0, Bytes::len));
-                // Nobody asks beyond a last part that says it is the last.
-                progress.has_ended.set(frame.is_none() || body.stream.is_end_stream());
                 Poll::Ready(
                     frame.map(|frame| frame.map(|frame| without_forged_trailers(frame, Some(reserved)))),
                 )
@@ -125,23 +126,24 @@ impl Body for RequestBody {
     }
 }
 
-/// What comes back, and the connection it comes on.
+/// What comes back.
 #[derive(Debug)]
 pub struct PortalBody {
-    body: Tethered,
-    lease: Option<Lease<RequestBody>>,
+    body: Tethered<Box<Exchange<RequestBody>>>,
     /// Absent when nothing followed the request's head.
     upload: Option<Rc<Progress>>,
     server: Rc<str>,
+    /// Why it breaks off, to be told at the next look.
+    broken: Option<BodyError>,
 }
 
 impl PortalBody {
-    /// A body that has ended already frees its connection at once.
-    pub(super) fn new(body: Tethered, lease: Lease<RequestBody>, upload: Option<Rc<Progress>>) -> Self {
-        let server = lease.label();
-        let mut body = Self { body, lease: Some(lease), upload, server };
-        body.give_back_if_ended();
-        body
+    pub(super) fn new(
+        body: Tethered<Box<Exchange<RequestBody>>>,
+        server: Rc<str>,
+        upload: Option<Rc<Progress>>,
+    ) -> Self {
+        Self { body, upload, server, broken: None }
     }
 
     /// Which of the portal's servers answers.
@@ -153,17 +155,6 @@ impl PortalBody {
     pub fn sent(&self) -> u64 {
         self.upload.as_ref().map_or(0, |upload| upload.sent.get())
     }
-
-    /// A connection whose request is still on its way is left to finish it alone: whoever got it next would wait for a
-    /// stranger's upload.
-    fn give_back_if_ended(&mut self) {
-        if self.body.stream.is_end_stream()
-            && let Some(lease) = self.lease.take()
-            && self.upload.as_ref().is_none_or(|upload| upload.has_ended.get())
-        {
-            lease.give_back();
-        }
-    }
 }
 
 impl Body for PortalBody {
@@ -174,17 +165,24 @@ impl Body for PortalBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(self.body.poll_frame(cx));
-        match &frame {
-            // An error means that the connection is of no more use; dropping the lease closes it.
-            Some(Err(_)) => drop(self.lease.take()),
-            Some(Ok(_)) | None => self.give_back_if_ended(),
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
         }
-        Poll::Ready(frame.map(|frame| frame.map(|frame| without_forged_trailers(frame, None))))
+        match ready!(self.body.poll_frame(cx)) {
+            // An error closes the connection at once. What came before it goes out first: a client that got nothing at all
+            // might take the request for one that was never seen, and send it again.
+            Some(Err(error)) => {
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(without_forged_trailers(frame, None)))),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.stream.is_end_stream()
+        self.broken.is_none() && self.body.stream.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -228,9 +226,4 @@ fn is_forbidden_trailer(name: &HeaderName) -> bool {
                 | header::LOCATION
                 | header::VIA
         )
-}
-
-/// Which trailers a message announces; hyper sends only those.
-pub(super) fn announced_trailers(headers: &HeaderMap) -> Option<http::HeaderValue> {
-    headers.get(header::TRAILER).cloned()
 }

@@ -1,36 +1,41 @@
 //! Forwards a request to the portal and streams the answer back. Decides nothing about who may pass.
 
 mod body;
+mod frames;
 mod request;
 mod response;
 mod tunnel;
+mod websocket;
 
 use std::{
     future::poll_fn,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Poll, ready},
     time::Duration,
 };
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
-use tokio::time::{Instant, Sleep};
+use http::{HeaderMap, Method, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use self::{
     body::{Progress, Tethered},
     request::Reserved,
     tunnel::Tunnel,
+    websocket::Handshake,
 };
 use crate::{
     gate::Identity,
+    random::Random,
     server::{Connection, Interim},
     sessions::Sessions,
-    upstream::{ConnectError, Lease, Pool},
+    upstream::{
+        ConnectError, Lease, Pool,
+        http1::{AnswerError, Exchange, Upload},
+    },
     web::{
         body::{BodyError, Stream},
-        fields,
         gate::CanonicalRequest,
     },
 };
@@ -47,13 +52,17 @@ pub enum ForwardError {
     #[error("the portal cannot be reached")]
     Connect(#[from] ConnectError),
     #[error("the portal's answer cannot be read")]
-    Answer(#[source] hyper::Error),
+    Answer(#[source] AnswerError<BodyError>),
+    #[error("the portal closed the connection that it had kept open, and the request must not be sent twice")]
+    Lost,
     #[error("the request's body did not arrive")]
-    RequestBody(#[source] hyper::Error),
+    RequestBody(#[source] AnswerError<BodyError>),
     #[error("the portal did not answer within {} s", .0.as_secs())]
     Timeout(Duration),
     #[error("the portal switched to a protocol that nobody offered")]
     Switch,
+    #[error("the portal's answer to a WebSocket handshake is none")]
+    Handshake,
     #[error("the session ended before the answer came")]
     SessionEnded,
 }
@@ -72,9 +81,10 @@ pub struct Patience {
 
 /// One worker's way to the portal.
 pub struct Proxy {
-    pool: Rc<Pool<RequestBody>>,
+    pool: Rc<Pool>,
     reserved: Reserved,
     sessions: Arc<Sessions>,
+    random: Arc<dyn Random>,
     patience: Patience,
 }
 
@@ -82,14 +92,15 @@ pub struct Proxy {
 pub type Forwarded = Response<Option<PortalBody>>;
 
 impl Proxy {
-    /// `sessions` hears of what tunnels carry.
+    /// `sessions` hears of what tunnels carry; keys of handshakes are made of `random`.
     pub fn new(
-        pool: Rc<Pool<RequestBody>>,
+        pool: Rc<Pool>,
         reserved: Reserved,
         sessions: Arc<Sessions>,
+        random: Arc<dyn Random>,
         patience: Patience,
     ) -> Self {
-        Self { pool, reserved, sessions, patience }
+        Self { pool, reserved, sessions, random, patience }
     }
 
     /// Sends one request to the portal, at most once: a second try happens only when the first cannot have been seen,
@@ -105,40 +116,59 @@ impl Proxy {
     ) -> Result<Forwarded, ForwardError> {
         let offered = request.upgrade().cloned();
         let client = offered.is_some().then(|| request.on_upgrade());
+        let handshake = Handshake::begin(&mut request, &*self.random);
         let interim = (request.version() == http::Version::HTTP_11).then(|| connection.interim()).flatten();
-        let (mut rebuilt, incoming) = request::rebuild(request, &self.reserved, additions);
+        let (head, coding) = request::write(&request, &self.reserved, additions);
+        let is_head = *request.method() == Method::HEAD;
+        let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         let mut progress = None;
-        if !http_body::Body::is_end_stream(&incoming) {
-            let progress = progress.insert(Progress::begin());
-            *rebuilt.body_mut() = RequestBody::Stream {
+        let body = if request.has_body() {
+            let incoming = request.into_request().into_body();
+            RequestBody::Stream {
                 body: Tethered::new(Stream::new(incoming, self.patience.stall), identity.clone()),
                 reserved: Rc::clone(&self.reserved),
-                progress: Rc::clone(progress),
-            };
-        }
-        let wait = Wait { patience: self.patience.response, identity, progress: progress.as_deref() };
-        let (answer, lease) = self.send(rebuilt, interim.as_ref(), wait).await?;
+                progress: Rc::clone(progress.insert(Progress::begin())),
+            }
+        } else {
+            drop(request);
+            RequestBody::Empty
+        };
+        let send = Sending {
+            is_head,
+            repeatable: is_safe && progress.is_none(),
+            interim: interim.as_ref(),
+            patience: self.patience.response,
+            identity,
+            progress: progress.as_deref(),
+        };
+        let (answer, exchange) = self.send(Upload::new(head, body, coding), send).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let (parts, incoming) = answer.into_parts();
+            // On HTTP/2 it would be the word for a tunnel.
+            if handshake.is_some() && answer.status().is_success() {
+                return Err(ForwardError::Handshake);
+            }
+            let (parts, ()) = answer.into_parts();
             let patience = self.patience_with(&parts.headers);
-            let body = Tethered::new(Stream::new(incoming, patience), identity.clone());
-            let body = PortalBody::new(body, lease, progress);
-            return Ok(response::rebuild(parts, body).map(Some));
+            let server = exchange.server();
+            let body = Tethered::new(Stream::new(exchange, patience), identity.clone());
+            return Ok(response::rebuild(parts, PortalBody::new(body, server, progress)).map(Some));
         }
         let Some((client, offered)) = client.zip(offered) else { return Err(ForwardError::Switch) };
-        let (answer, portal) = agreed(answer, &offered)?;
+        let mut answer = agreed(answer, &offered)?;
+        if let Some(handshake) = handshake {
+            let (parts, body) = answer.into_parts();
+            answer = Response::from_parts(handshake.finish(parts).ok_or(ForwardError::Handshake)?, body);
+        }
         let tunnel = Tunnel {
             client,
-            portal,
+            portal: exchange.into_upgraded().ok_or(ForwardError::Switch)?,
             sessions: Arc::clone(&self.sessions),
             session: Arc::clone(identity.session()),
             drain: connection.drain().clone(),
+            passage: connection.passage(),
+            is_websocket: offered.as_bytes().eq_ignore_ascii_case(b"websocket"),
         };
-        tokio::task::spawn_local(async move {
-            if let Err(error) = tunnel.run().await {
-                tracing::debug!(%error, "a tunnel broke");
-            }
-        });
+        tunnel.start();
         Ok(answer)
     }
 
@@ -152,31 +182,25 @@ impl Proxy {
 
     async fn send(
         &self,
-        mut request: Box<Request<RequestBody>>,
-        interim: Option<&Interim>,
-        wait: Wait<'_>,
-    ) -> Result<(Response<Incoming>, Lease<RequestBody>), ForwardError> {
-        let mut lease = match self.pool.idle() {
+        upload: Upload<RequestBody>,
+        send: Sending<'_>,
+    ) -> Result<(Response<()>, Box<Exchange<RequestBody>>), ForwardError> {
+        let lease = match self.pool.idle() {
             Some(lease) => lease,
-            None => Box::pin(self.connect(false, wait.identity)).await?,
+            None => Box::pin(self.connect(false, send.identity)).await?,
         };
-        let repeatable =
-            matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && is_empty(&request);
-        let copy = (lease.reused && repeatable).then(|| Box::new(request::copy_of_head(&request)));
-        pass_interim_on(&mut request, interim);
-        let answer = lease.sender.try_send_request(*request);
-        match wait.until(answer, &mut lease.timer).await? {
-            Ok(answer) => Ok((answer, lease)),
-            Err(failed) if lease.reused => {
-                drop(lease);
-                Box::pin(self.send_again(failed, copy, interim, wait)).await
+        let mut exchange = Box::new(Exchange::new(lease, upload, send.is_head));
+        match send.answer(&mut exchange).await? {
+            Ok(answer) => Ok((answer, exchange)),
+            Err(AnswerError::Lost(_)) if exchange.was_reused() => {
+                Box::pin(self.send_again(exchange, send)).await
             }
-            Err(failed) => Err(classify(failed.into_error())),
+            Err(error) => Err(classify(error)),
         }
     }
 
     /// A connection that was waited for, long enough perhaps for the session to have ended.
-    async fn connect(&self, fresh: bool, identity: &Identity) -> Result<Lease<RequestBody>, ForwardError> {
+    async fn connect(&self, fresh: bool, identity: &Identity) -> Result<Lease, ForwardError> {
         let lease = self.pool.lease(fresh).await?;
         if identity.has_ended() { Err(ForwardError::SessionEnded) } else { Ok(lease) }
     }
@@ -184,31 +208,24 @@ impl Proxy {
     /// Sends a request once more, on a new connection: one that died while idle, this one cannot have.
     async fn send_again(
         &self,
-        mut failed: TrySendError<Request<RequestBody>>,
-        copy: Option<Box<Request<RequestBody>>>,
-        interim: Option<&Interim>,
-        wait: Wait<'_>,
-    ) -> Result<(Response<Incoming>, Lease<RequestBody>), ForwardError> {
-        let unsent = failed.take_message();
-        let error = failed.into_error();
-        let Some(mut request) =
-            unsent.or_else(|| copy.filter(|_| is_lost_connection(&error)).map(|copy| *copy))
-        else {
-            return Err(classify(error));
-        };
-        let mut lease = self.connect(true, wait.identity).await?;
-        pass_interim_on(&mut request, interim);
-        let answer = lease.sender.try_send_request(request);
-        match wait.until(answer, &mut lease.timer).await? {
-            Ok(answer) => Ok((answer, lease)),
-            Err(failed) => Err(classify(failed.into_error())),
-        }
+        lost: Box<Exchange<RequestBody>>,
+        send: Sending<'_>,
+    ) -> Result<(Response<()>, Box<Exchange<RequestBody>>), ForwardError> {
+        let upload = lost.again(send.repeatable).ok_or(ForwardError::Lost)?;
+        let lease = self.connect(true, send.identity).await?;
+        let mut exchange = Box::new(Exchange::new(lease, upload, send.is_head));
+        let answer = send.answer(&mut exchange).await?.map_err(classify)?;
+        Ok((answer, exchange))
     }
 }
 
-/// A wait for the head of an answer.
+/// How a request is sent and its answer waited for.
 #[derive(Clone, Copy)]
-struct Wait<'a> {
+struct Sending<'a> {
+    is_head: bool,
+    /// Sent twice, it has no other effect than sent once, and it can be sent twice.
+    repeatable: bool,
+    interim: Option<&'a Interim>,
     /// Counts from the last part of the request that went out.
     patience: Duration,
     identity: &'a Identity,
@@ -216,20 +233,22 @@ struct Wait<'a> {
     progress: Option<&'a Progress>,
 }
 
-impl Wait<'_> {
+impl Sending<'_> {
     /// Waits. The timer goes off now and then to see whether there still is a session: listening for its end would cost
     /// every request something that only the slow ones need.
-    async fn until<T>(
+    async fn answer(
         self,
-        answer: impl Future<Output = T>,
-        timer: &mut Pin<Box<Sleep>>,
-    ) -> Result<T, ForwardError> {
-        let mut answer = std::pin::pin!(answer);
-        let started = Instant::now();
+        exchange: &mut Exchange<RequestBody>,
+    ) -> Result<Result<Response<()>, AnswerError<BodyError>>, ForwardError> {
+        let mut started = None;
         poll_fn(|cx| {
-            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            let answer =
+                exchange.poll_answer(cx, |status, fields| pass_interim_on(status, fields, self.interim));
+            if let Poll::Ready(answer) = answer {
                 return Poll::Ready(Ok(answer));
             }
+            let started = *started.get_or_insert_with(Instant::now);
+            let Some(timer) = exchange.timer() else { return Poll::Pending };
             loop {
                 ready!(timer.as_mut().poll(cx));
                 let now = Instant::now();
@@ -247,49 +266,25 @@ impl Wait<'_> {
     }
 }
 
-fn is_empty(request: &Request<RequestBody>) -> bool {
-    matches!(request.body(), RequestBody::Empty)
-}
-
-fn is_lost_connection(error: &hyper::Error) -> bool {
-    use std::error::Error as _;
-    let reset = error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).is_some_and(|io| {
-        matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
-    });
-    reset || error.is_incomplete_message() || error.is_closed() || error.is_canceled()
-}
-
-fn classify(error: hyper::Error) -> ForwardError {
-    use std::error::Error as _;
-    let cause = error.source().and_then(|source| source.downcast_ref::<BodyError>());
-    if matches!(cause, Some(BodyError::SessionEnded)) {
-        ForwardError::SessionEnded
-    } else if error.is_user() {
-        ForwardError::RequestBody(error)
-    } else {
-        ForwardError::Answer(error)
+fn classify(error: AnswerError<BodyError>) -> ForwardError {
+    match error {
+        AnswerError::RequestBody(BodyError::SessionEnded) => ForwardError::SessionEnded,
+        AnswerError::RequestBody(_) | AnswerError::RequestLength => ForwardError::RequestBody(error),
+        _ => ForwardError::Answer(error),
     }
 }
 
-/// Forwards 103 and its like ahead of the answer. 100 was given by us already, 101 is an answer of its own.
-fn pass_interim_on(request: &mut Request<RequestBody>, interim: Option<&Interim>) {
-    let Some(interim) = interim.cloned() else { return };
-    hyper::ext::on_informational(request, move |early| {
-        if early.status() != StatusCode::CONTINUE && early.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let mut headers: HeaderMap = early.headers().clone();
-            fields::remove_hop_by_hop(&mut headers);
-            headers.remove(header::SET_COOKIE);
-            headers.remove(header::CONTENT_LENGTH);
-            interim.send(early.status(), &headers);
-        }
-    });
+/// Forwards 103 and its like ahead of the answer. 100 was given by us already.
+fn pass_interim_on(status: StatusCode, fields: &HeaderMap, interim: Option<&Interim>) {
+    let Some(interim) = interim.filter(|_| status != StatusCode::CONTINUE) else { return };
+    let mut fields = fields.clone();
+    fields.remove(header::SET_COOKIE);
+    fields.remove(header::CONTENT_LENGTH);
+    interim.send(status, &fields);
 }
 
 /// Follows the portal to the protocol that was offered; to another one it would be raw bytes that nobody agreed on.
-fn agreed(
-    mut answer: Response<Incoming>,
-    offered: &http::HeaderValue,
-) -> Result<(Forwarded, OnUpgrade), ForwardError> {
+fn agreed(answer: Response<()>, offered: &http::HeaderValue) -> Result<Forwarded, ForwardError> {
     let agreed = answer
         .headers()
         .get(header::UPGRADE)
@@ -297,7 +292,6 @@ fn agreed(
     if !agreed {
         return Err(ForwardError::Switch);
     }
-    let portal = hyper::upgrade::on(&mut answer);
-    let (parts, _) = answer.into_parts();
-    Ok((Response::from_parts(response::rebuild_switch(parts, offered.clone()), None), portal))
+    let (parts, ()) = answer.into_parts();
+    Ok(Response::from_parts(response::rebuild_switch(parts, offered.clone()), None))
 }

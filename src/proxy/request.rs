@@ -2,24 +2,26 @@
 
 use std::{fmt::Write as _, net::IpAddr, rc::Rc};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderName, HeaderValue, Method, header};
 use hyper::body::Incoming;
 
-use super::{body, body::RequestBody};
 use crate::{
     identity::IdentityHeaders,
-    web::{cookies, fields, gate::CanonicalRequest},
+    upstream::http1::{Coding, write_field},
+    web::{
+        fields::{self, ConnectionOptions},
+        gate::CanonicalRequest,
+    },
 };
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_PORTCULLIS_JWT_ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-jwt-assertion");
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-static HTTPS: HeaderValue = HeaderValue::from_static("https");
-/// Fields that are set besides the identity's.
-const OURS: usize = 10;
+/// Room for the head of a usual request, so that it need not grow step by step.
+const USUAL_HEAD: usize = 2048;
 
 /// What the portal is told about where the request came from; made once a connection.
 #[derive(Clone, Debug)]
@@ -49,73 +51,98 @@ pub struct Additions<'a> {
     pub origin: &'a Origin,
     pub authority: &'a HeaderValue,
     pub request_id: &'a HeaderValue,
+    /// Those of the client's cookies that are not ours.
+    pub cookies: Option<&'a HeaderValue>,
     pub identity: &'a [(HeaderName, HeaderValue)],
     pub assertion: Option<HeaderValue>,
 }
 
-/// Rebuilds the head. The body is put on by the caller.
-pub(super) fn rebuild(
-    request: CanonicalRequest<Incoming>,
+/// Writes the rebuilt head as it stands on the wire, and says how the body follows.
+pub(super) fn write(
+    request: &CanonicalRequest<Incoming>,
     reserved: &IdentityHeaders,
     additions: &Additions<'_>,
-) -> (Box<Request<RequestBody>>, Incoming) {
-    let upgrade = request.upgrade().cloned();
-    let version = request.version();
-    let (parts, incoming) = request.into_request().into_parts();
-    let mut headers = parts.headers;
-    let trailers = body::announced_trailers(&headers);
-    let wants_trailers = fields::lists(&headers, &header::TE, b"trailers");
-    fields::remove_hop_by_hop(&mut headers);
-    reserved.strip(&mut headers);
-    cookies::cut_ours(&mut headers);
-    // We have answered it: the body is read as soon as the portal takes it.
-    headers.remove(header::EXPECT);
+) -> (Vec<u8>, Coding) {
+    let headers = request.headers();
+    let mut wire = Vec::with_capacity(USUAL_HEAD);
+    wire.extend_from_slice(request.method().as_str().as_bytes());
+    wire.push(b' ');
+    wire.extend_from_slice(request.target().as_bytes());
+    wire.extend_from_slice(b" HTTP/1.1\r\n");
+    each_field(request, reserved, additions, |name, value| write_field(&mut wire, name, value));
+    let coding = coding(request);
+    match &coding {
+        Coding::Chunked { .. } => write_field(&mut wire, &header::TRANSFER_ENCODING, b"chunked"),
+        // RFC 9110 §8.6: so that nobody waits for a body.
+        Coding::Length(0)
+            if !headers.contains_key(header::CONTENT_LENGTH)
+                && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) =>
+        {
+            write_field(&mut wire, &header::CONTENT_LENGTH, b"0");
+        }
+        Coding::Length(_) => {}
+    }
+    // What holds between us and the portal (RFC 9110 §7.8, §10.1.4).
+    if let Some(protocol) = request.upgrade() {
+        write_field(&mut wire, &header::CONNECTION, b"upgrade");
+        write_field(&mut wire, &header::UPGRADE, protocol.as_bytes());
+    } else if fields::lists(headers, &header::TE, b"trailers") {
+        write_field(&mut wire, &header::CONNECTION, b"te");
+        write_field(&mut wire, &header::TE, b"trailers");
+    }
+    wire.extend_from_slice(b"\r\n");
+    (wire, coding)
+}
 
-    // Once, instead of growing step by step.
-    headers.reserve(OURS + additions.identity.len());
-    headers.insert(header::HOST, additions.authority.clone());
-    headers.insert(X_FORWARDED_FOR, additions.origin.client.clone());
-    headers.insert(X_FORWARDED_PROTO, HTTPS.clone());
-    headers.insert(X_FORWARDED_HOST, additions.authority.clone());
-    headers.insert(header::FORWARDED, additions.origin.forwarded.clone());
-    headers.insert(X_REQUEST_ID, additions.request_id.clone());
-    fields::append_via(&mut headers, version);
+fn coding(request: &CanonicalRequest<Incoming>) -> Coding {
+    let headers = request.headers();
+    // The request gate has seen that it is one number.
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    match length {
+        Some(length) => Coding::Length(length),
+        None if request.has_body() => Coding::Chunked { announced: headers.get(header::TRAILER).cloned() },
+        None => Coding::Length(0),
+    }
+}
+
+/// Gives out the fields of the rebuilt head, one by one: the client's that are its to say, then ours.
+fn each_field(
+    request: &CanonicalRequest<Incoming>,
+    reserved: &IdentityHeaders,
+    additions: &Additions<'_>,
+    mut field: impl FnMut(&HeaderName, &[u8]),
+) {
+    let headers = request.headers();
+    let mut connection = ConnectionOptions::default();
+    for line in headers.get_all(header::CONNECTION) {
+        connection.note(line);
+    }
+    field(&header::HOST, additions.authority.as_bytes());
+    for (name, value) in headers {
+        // We have answered an expectation: the body is read as soon as the portal takes it.
+        let stays_behind = matches!(*name, header::HOST | header::COOKIE | header::EXPECT)
+            || (fields::is_hop_by_hop(name) && name != header::TRAILER)
+            || reserved.is_reserved(name)
+            || connection.listed.contains(name);
+        if !stays_behind {
+            field(name, value.as_bytes());
+        }
+    }
+    if let Some(cookies) = additions.cookies {
+        field(&header::COOKIE, cookies.as_bytes());
+    }
+    field(&X_FORWARDED_FOR, additions.origin.client.as_bytes());
+    field(&X_FORWARDED_PROTO, b"https");
+    field(&X_FORWARDED_HOST, additions.authority.as_bytes());
+    field(&header::FORWARDED, additions.origin.forwarded.as_bytes());
+    field(&X_REQUEST_ID, additions.request_id.as_bytes());
+    field(&header::VIA, fields::via(request.version()).as_bytes());
     for (name, value) in additions.identity {
-        headers.insert(name.clone(), value.clone());
+        field(name, value.as_bytes());
     }
     if let Some(assertion) = &additions.assertion {
-        headers.insert(X_PORTCULLIS_JWT_ASSERTION, assertion.clone());
+        field(&X_PORTCULLIS_JWT_ASSERTION, assertion.as_bytes());
     }
-    if let Some(trailers) = trailers {
-        headers.insert(header::TRAILER, trailers);
-    }
-    connection_fields(&mut headers, upgrade, wants_trailers);
-
-    let mut rebuilt = Box::new(Request::new(RequestBody::Empty));
-    *rebuilt.method_mut() = parts.method;
-    *rebuilt.uri_mut() = parts.uri;
-    *rebuilt.headers_mut() = headers;
-    (rebuilt, incoming)
-}
-
-/// What holds between us and the portal (RFC 9110 §7.8, §10.1.4).
-fn connection_fields(headers: &mut HeaderMap, upgrade: Option<HeaderValue>, wants_trailers: bool) {
-    if let Some(protocol) = upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, protocol);
-    } else if wants_trailers {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
-}
-
-/// The head again, for a second try of a request that has no body.
-pub(super) fn copy_of_head(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
 }
 
 /// The identity's names, shared with the bodies that check trailers.

@@ -6,6 +6,7 @@ mod flow;
 mod frames;
 mod io;
 mod listener;
+mod passage;
 mod watch;
 mod worker;
 
@@ -27,6 +28,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use connection::{Connection, Interim};
+pub use passage::Passage;
 
 /// Where to listen, and how patient to be.
 #[derive(Clone, Debug)]
@@ -74,10 +76,11 @@ pub trait Service: 'static {
         self: Rc<Self>,
         request: Request<Incoming>,
         connection: Rc<Connection>,
+        presence: Rc<Self::Presence>,
     ) -> impl Future<Output = Response<Self::Body>> + 'static;
 
-    /// Held as long as a connection lasts.
-    type Presence;
+    /// What the service keeps of a connection as long as it lasts.
+    type Presence: 'static;
 
     /// A client has connected.
     fn connected(&self) -> Self::Presence;

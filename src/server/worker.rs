@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     io,
     net::TcpListener as StdListener,
-    rc::{self, Rc},
+    rc::Rc,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Config, Service,
     connection::serve,
-    flow::Flow,
+    flow::Flows,
     watch::{Patience, Ticks, Watch},
 };
 
@@ -39,8 +39,8 @@ pub(super) struct Worker<S> {
     tls: Arc<ArcSwap<ServerConfig>>,
     ticks: Arc<Ticks>,
     watches: RefCell<Vec<Weak<Watch>>>,
-    flows: RefCell<Vec<rc::Weak<Flow>>>,
-    tasks: TaskTracker,
+    pub(super) flows: Rc<Flows>,
+    pub(super) tasks: TaskTracker,
 }
 
 /// What a worker is started with.
@@ -55,14 +55,15 @@ pub(super) struct Start {
 pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::Result<()> {
     let runtime = LocalRuntime::new()?;
     runtime.block_on(async {
+        let ticks = Arc::new(Ticks::new());
         let worker = Rc::new(Worker {
             config: start.config,
             service: Rc::new(service()),
             drain: start.drain,
             tls: start.tls,
-            ticks: Arc::new(Ticks::new()),
+            flows: Flows::new(Arc::clone(&ticks)),
+            ticks,
             watches: RefCell::new(Vec::new()),
-            flows: RefCell::new(Vec::new()),
             tasks: TaskTracker::new(),
         });
         let sweep = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
@@ -104,13 +105,6 @@ impl<S: Service> Worker<S> {
         self.watches.borrow_mut().push(Arc::downgrade(&watch));
         watch
     }
-
-    /// Starts watching whether a client takes one answer of HTTP/2.
-    pub(super) fn register_flow(&self) -> Rc<Flow> {
-        let flow = Flow::new(Arc::clone(&self.ticks));
-        self.flows.borrow_mut().push(Rc::downgrade(&flow));
-        flow
-    }
 }
 
 async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places: Arc<Semaphore>) {
@@ -126,11 +120,7 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places
         };
         match accepted {
             (Ok(place), Ok((socket, peer))) => {
-                let serving = serve(Rc::clone(&worker), socket, peer);
-                worker.tasks.spawn_local(async move {
-                    serving.await;
-                    drop(place);
-                });
+                worker.tasks.spawn_local(serve(Rc::clone(&worker), socket, peer, place));
             }
             // Out of descriptors, or a client gone before it was accepted: neither ends the worker.
             (Ok(_), Err(error)) => {
@@ -157,11 +147,6 @@ async fn sweep<S: Service>(worker: Rc<Worker<S>>) {
                 true
             })
         });
-        worker.flows.borrow_mut().retain(|flow| {
-            flow.upgrade().is_some_and(|flow| {
-                flow.check(patience.stall);
-                true
-            })
-        });
+        worker.flows.check(patience.stall);
     }
 }

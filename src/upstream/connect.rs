@@ -1,24 +1,19 @@
-//! Opening a connection to a server of the portal: TCP, then TLS with the name checked, then HTTP/1.1.
+//! Opening a connection to a server of the portal: TCP, then TLS with the name checked.
 
 use std::{io, sync::Arc, time::Duration};
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{Config, Peer};
+use super::{
+    Config, Peer,
+    http1::{Connection, Transport},
+};
 use crate::{
     tls::{self, TlsError},
     web::socket::Socket,
 };
-
-/// Most bytes of an answer's head, and of what is read ahead of its body.
-const READ_AHEAD: usize = 64 * 1024;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -31,12 +26,6 @@ pub enum ConnectError {
     },
     #[error("{peer} did not accept a connection within {} ms", limit.as_millis())]
     Timeout { peer: String, limit: Duration },
-    #[error("{peer} does not speak HTTP/1.1")]
-    Handshake {
-        peer: String,
-        #[source]
-        source: hyper::Error,
-    },
 }
 
 /// Opens connections.
@@ -67,53 +56,21 @@ impl Connector {
         Ok(Self { tls: TlsConnector::from(Arc::new(client)), limit: config.connect_timeout })
     }
 
-    /// Opens one connection to `peer`; its protocol runs on the calling worker.
-    pub(super) async fn open<B>(&self, peer: &Peer) -> Result<SendRequest<B>, ConnectError>
-    where
-        B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
-            + Unpin
-            + 'static,
-    {
+    /// Opens one connection to `peer`.
+    pub(super) async fn open(&self, peer: &Peer) -> Result<Connection, ConnectError> {
         tokio::time::timeout(self.limit, self.connect(peer))
             .await
             .map_err(|_| ConnectError::Timeout { peer: peer.label.clone(), limit: self.limit })?
+            .map_err(|source| ConnectError::Connect { peer: peer.label.clone(), source })
     }
 
-    async fn connect<B>(&self, peer: &Peer) -> Result<SendRequest<B>, ConnectError>
-    where
-        B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
-            + Unpin
-            + 'static,
-    {
-        let failed = |source| ConnectError::Connect { peer: peer.label.clone(), source };
-        let stream = TcpStream::connect((peer.host.as_str(), peer.port)).await.map_err(failed)?;
-        let socket = Socket::new(stream).map_err(failed)?;
-        match &peer.tls {
-            None => speak_http(socket, peer).await,
-            Some(name) => {
-                speak_http(self.tls.connect(name.clone(), socket).await.map_err(failed)?, peer).await
-            }
-        }
+    async fn connect(&self, peer: &Peer) -> io::Result<Connection> {
+        let socket = Socket::new(TcpStream::connect((peer.host.as_str(), peer.port)).await?)?;
+        Ok(Connection::new(match &peer.tls {
+            None => Transport::Plain(socket),
+            Some(name) => Transport::Tls(Box::new(self.tls.connect(name.clone(), socket).await?)),
+        }))
     }
-}
-
-async fn speak_http<B>(
-    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: &Peer,
-) -> Result<SendRequest<B>, ConnectError>
-where
-    B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(READ_AHEAD)
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|source| ConnectError::Handshake { peer: peer.label.clone(), source })?;
-    tokio::task::spawn_local(async move {
-        // Its end reaches whoever waits for an answer on it.
-        let _ = connection.with_upgrades().await;
-    });
-    Ok(sender)
 }
 
 impl std::fmt::Debug for Connector {

@@ -1,6 +1,7 @@
 //! The portal's servers and the connections to them. Each worker has a pool of its own.
 
 mod connect;
+pub mod http1;
 mod peer;
 mod pool;
 

@@ -8,7 +8,6 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 /// Whoever waits for a part of a body for this long is woken once, to look after other things.
@@ -18,7 +17,7 @@ const LONG: Duration = Duration::from_millis(400);
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("the body was cut")]
-    Cut(#[source] hyper::Error),
+    Cut(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the body made no progress for {} s", .0.as_secs())]
     Stalled(Duration),
     #[error("the session that it was for has ended")]
@@ -30,16 +29,16 @@ pub enum BodyError {
 /// The timer exists only once a read had to wait, and is moved only when it fires: a body that is already there
 /// costs no timer at all.
 #[derive(Debug)]
-pub struct Stream {
-    inner: Incoming,
+pub struct Stream<B> {
+    inner: B,
     stall: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     waiting_since: Option<Instant>,
     waits_long: bool,
 }
 
-impl Stream {
-    pub fn new(inner: Incoming, stall: Duration) -> Self {
+impl<B> Stream<B> {
+    pub fn new(inner: B, stall: Duration) -> Self {
         Self { inner, stall, timer: None, waiting_since: None, waits_long: false }
     }
 
@@ -66,7 +65,10 @@ impl Stream {
     }
 }
 
-impl Body for Stream {
+impl<B> Body for Stream<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin,
+{
     type Data = Bytes;
     type Error = BodyError;
 
@@ -78,7 +80,7 @@ impl Body for Stream {
             Poll::Ready(frame) => {
                 self.waiting_since = None;
                 self.waits_long = false;
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Cut)))
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Cut(error.into()))))
             }
             Poll::Pending => {
                 ready!(self.poll_stalled(cx));

@@ -1,0 +1,353 @@
+//! One request and its answer, from the first byte out to the last byte in.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::{HeaderMap, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, timeout},
+};
+
+use super::{
+    answer::{self, Framing, MalformedAnswer},
+    chunked::Part,
+    io::Transport,
+    upload::{Upload, UploadError},
+};
+use crate::upstream::Lease;
+
+/// Most interim answers ahead of one answer.
+const MOST_INTERIM: u32 = 100;
+/// How long a server may take none of a request that it has answered already.
+const FINISH: Duration = Duration::from_secs(30);
+/// Parts of a body up to this size are copied out of the buffer, which can then be used again.
+const SMALL: usize = 4 * 1024;
+
+/// Why there is no answer, or no more of it.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError<E> {
+    #[error("the connection ended before anything of an answer had come")]
+    Lost(#[source] io::Error),
+    #[error("the connection ended in the middle of the answer")]
+    Cut(#[source] io::Error),
+    #[error("the answer is malformed")]
+    Malformed(#[from] MalformedAnswer),
+    #[error("the request's body broke off")]
+    RequestBody(#[source] E),
+    #[error("the request's body was not as long as announced")]
+    RequestLength,
+}
+
+/// A request and its answer on a leased connection. As a body it is the answer's.
+///
+/// The connection goes back to the pool with the answer's last byte, when both sides agree that it can be used again; in
+/// every other case it is closed.
+#[derive(Debug)]
+pub struct Exchange<B: Body<Data = Bytes> + Unpin + 'static> {
+    /// Absent once the answer has ended.
+    lease: Option<Lease>,
+    server: Rc<str>,
+    upload: Upload<B>,
+    /// The server takes no more of the request.
+    refuses: Option<io::Error>,
+    bodiless: bool,
+    framing: Framing,
+    keep_alive: bool,
+    /// Something of an answer has come.
+    has_begun: bool,
+    interim: u32,
+}
+
+impl<B> Exchange<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+{
+    /// `bodiless` says that the answer will have no body whatever it announces (HEAD).
+    pub fn new(lease: Lease, upload: Upload<B>, bodiless: bool) -> Self {
+        Self {
+            server: lease.label(),
+            lease: Some(lease),
+            upload,
+            refuses: None,
+            bodiless,
+            framing: Framing::Length(0),
+            keep_alive: false,
+            has_begun: false,
+            interim: 0,
+        }
+    }
+
+    /// The timer that goes with the connection; `None` when the answer has ended.
+    pub fn timer(&mut self) -> Option<&mut Pin<Box<Sleep>>> {
+        self.lease.as_mut().map(|lease| &mut lease.kept.timer)
+    }
+
+    /// Which server answers, for logs.
+    pub fn server(&self) -> Rc<str> {
+        Rc::clone(&self.server)
+    }
+
+    /// Whether the connection had carried a request before: the server may have closed it just then.
+    pub fn was_reused(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.reused)
+    }
+
+    /// The request, to be sent over another connection, if the server cannot have seen it, or if it may be repeated.
+    pub fn again(mut self, repeatable: bool) -> Option<Upload<B>> {
+        if self.has_begun || !(self.upload.is_unsent() || repeatable) {
+            return None;
+        }
+        self.upload.rewind();
+        Some(self.upload)
+    }
+
+    /// Sends the request and reads the head of its answer. `interim` hears of the answers ahead of it (1xx).
+    pub fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut interim: impl FnMut(StatusCode, &HeaderMap),
+    ) -> Poll<Result<Response<()>, AnswerError<B::Error>>> {
+        self.poll_upload(cx)?;
+        loop {
+            if let Some(head) = self.parse_head()? {
+                if head.response.status().is_informational()
+                    && head.response.status() != StatusCode::SWITCHING_PROTOCOLS
+                {
+                    self.interim += 1;
+                    if self.interim > MOST_INTERIM {
+                        return Poll::Ready(Err(MalformedAnswer::Interim(MOST_INTERIM).into()));
+                    }
+                    interim(head.response.status(), head.response.headers());
+                    continue;
+                }
+                self.framing = head.framing;
+                self.keep_alive = head.keep_alive;
+                // After a switch of protocols the connection goes on as something else.
+                if self.is_end() && head.response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    self.finish();
+                }
+                return Poll::Ready(Ok(head.response));
+            }
+            ready!(self.poll_more(cx))?;
+        }
+    }
+
+    /// The connection as bytes, after the protocol has been switched (101). What came behind the head is still to be read.
+    pub fn into_upgraded(mut self) -> Option<Upgraded> {
+        self.lease.take().map(Upgraded)
+    }
+
+    fn parse_head(&mut self) -> Result<Option<answer::Head>, MalformedAnswer> {
+        let Some(lease) = &mut self.lease else { return Ok(None) };
+        let read = &mut lease.kept.connection.read;
+        if read.is_empty() { Ok(None) } else { answer::parse(read, self.bodiless) }
+    }
+
+    /// Sends what can be sent. A server that takes no more may have answered: that is for the reader to find out.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), AnswerError<B::Error>> {
+        if self.upload.is_done() || self.refuses.is_some() {
+            return Ok(());
+        }
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        match self.upload.poll_send(&mut lease.kept.connection.transport, cx) {
+            Poll::Ready(Err(UploadError::Body(error))) => Err(AnswerError::RequestBody(error)),
+            Poll::Ready(Err(UploadError::Length)) => Err(AnswerError::RequestLength),
+            Poll::Ready(Err(UploadError::Write(error))) => {
+                self.refuses = Some(error);
+                Ok(())
+            }
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Reads more of the answer; an end is an error.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AnswerError<B::Error>>> {
+        let Some(lease) = &mut self.lease else {
+            return Poll::Ready(Err(AnswerError::Cut(io::ErrorKind::NotConnected.into())));
+        };
+        let error = match ready!(lease.kept.connection.poll_more(cx)) {
+            Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+            Ok(_) => {
+                self.has_begun = true;
+                return Poll::Ready(Ok(()));
+            }
+            Err(error) => error,
+        };
+        let error = self.refuses.take().unwrap_or(error);
+        Poll::Ready(Err(if self.has_begun { AnswerError::Cut(error) } else { AnswerError::Lost(error) }))
+    }
+
+    /// Whether nothing of the answer is missing.
+    fn is_end(&self) -> bool {
+        match &self.framing {
+            Framing::Length(left) => *left == 0,
+            Framing::Chunked(chunked) => chunked.is_done(),
+            Framing::UntilClose => false,
+        }
+    }
+
+    /// Lets go of the connection. One whose request is still on its way finishes that alone: whoever got the connection
+    /// next would wait for a stranger's upload.
+    fn finish(&mut self) {
+        let Some(mut lease) = self.lease.take() else { return };
+        if !self.upload.is_done() {
+            if self.refuses.is_none() {
+                tokio::task::spawn_local(finish_alone(lease, self.upload.take()));
+            }
+        } else if self.keep_alive && lease.kept.connection.read.is_empty() {
+            lease.kept.connection.rest();
+            lease.give_back();
+        }
+    }
+
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Part>, AnswerError<B::Error>>> {
+        self.poll_upload(cx)?;
+        loop {
+            let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(None)) };
+            let read = &mut lease.kept.connection.read;
+            match &mut self.framing {
+                Framing::Length(0) => return Poll::Ready(Ok(Some(Part::End))),
+                Framing::Length(left) if !read.is_empty() => {
+                    let data = take(read, *left);
+                    *left = left.saturating_sub(u64::try_from(data.len()).unwrap_or(u64::MAX));
+                    return Poll::Ready(Ok(Some(Part::Data(data))));
+                }
+                Framing::UntilClose if !read.is_empty() => {
+                    return Poll::Ready(Ok(Some(Part::Data(take(read, u64::MAX)))));
+                }
+                Framing::Chunked(chunked) => {
+                    if let Some(part) = chunked.next(read)? {
+                        return Poll::Ready(Ok(Some(part)));
+                    }
+                }
+                Framing::Length(_) | Framing::UntilClose => {}
+            }
+            let more = ready!(lease.kept.connection.poll_more(cx)).map_err(AnswerError::Cut)?;
+            if more == 0 {
+                let ends = matches!(self.framing, Framing::UntilClose);
+                let cut = || Err(AnswerError::Cut(io::ErrorKind::UnexpectedEof.into()));
+                return Poll::Ready(if ends { Ok(Some(Part::End)) } else { cut() });
+            }
+        }
+    }
+}
+
+impl<B> Body for Exchange<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+{
+    type Data = Bytes;
+    type Error = AnswerError<B::Error>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        let part = match ready!(this.poll_part(cx)) {
+            Ok(part) => part,
+            Err(error) => {
+                // Dropped, it is closed.
+                this.lease = None;
+                return Poll::Ready(Some(Err(error)));
+            }
+        };
+        if matches!(part, Some(Part::End)) || this.is_end() {
+            this.finish();
+        }
+        Poll::Ready(match part {
+            Some(Part::Data(data)) => Some(Ok(Frame::data(data))),
+            Some(Part::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
+            Some(Part::End) | None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.lease.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.framing {
+            Framing::Length(left) => SizeHint::with_exact(*left),
+            Framing::Chunked(_) | Framing::UntilClose => SizeHint::default(),
+        }
+    }
+}
+
+/// Sends the rest of a request that has its answer, as long as the server takes any of it, and closes the connection.
+async fn finish_alone<B>(mut lease: Lease, mut upload: Upload<B>)
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    loop {
+        let before = upload.sent();
+        let sending = poll_fn(|cx| upload.poll_send(&mut lease.kept.connection.transport, cx).map(drop));
+        if timeout(FINISH, sending).await.is_ok() || upload.sent() == before {
+            return;
+        }
+    }
+}
+
+/// Takes up to `most` bytes off the front.
+pub(super) fn take(read: &mut BytesMut, most: u64) -> Bytes {
+    let length = read.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+    if length <= SMALL {
+        let data = Bytes::copy_from_slice(read.get(..length).unwrap_or_default());
+        read.advance(length);
+        data
+    } else {
+        read.split_to(length).freeze()
+    }
+}
+
+/// A connection that speaks another protocol now. Dropped, it is closed.
+#[derive(Debug)]
+pub struct Upgraded(Lease);
+
+impl Upgraded {
+    fn transport(self: Pin<&mut Self>) -> Pin<&mut Transport> {
+        Pin::new(&mut self.get_mut().0.kept.connection.transport)
+    }
+}
+
+impl AsyncRead for Upgraded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let ahead = &mut self.0.kept.connection.read;
+        if ahead.is_empty() {
+            return self.transport().poll_read(cx, buffer);
+        }
+        let bytes = ahead.split_to(ahead.len().min(buffer.remaining()));
+        buffer.put_slice(&bytes);
+        if ahead.is_empty() {
+            *ahead = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Upgraded {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.transport().poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport().poll_shutdown(cx)
+    }
+}

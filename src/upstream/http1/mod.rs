@@ -1,0 +1,15 @@
+//! HTTP/1.1 towards the portal (RFC 9112): one request and its answer at a time on a connection.
+//!
+//! No task of its own and no channel: whoever waits for the answer reads it from the socket. The head of a request comes as
+//! bytes, ready for the wire; of an answer, the fields of one hop end here. Decides nothing about either.
+
+mod answer;
+mod chunked;
+mod exchange;
+mod io;
+mod upload;
+
+pub use answer::MalformedAnswer;
+pub use exchange::{AnswerError, Exchange, Upgraded};
+pub use io::{Connection, Transport};
+pub use upload::{Coding, Upload, write_field};

@@ -1,0 +1,238 @@
+//! A request on its way out: its head, then its body in one of the two framings (RFC 9112 §6).
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http_body::{Body, Frame};
+use tokio::io::AsyncWrite;
+
+use crate::web::fields;
+
+/// Most pieces that one write takes.
+const PIECES: usize = 8;
+
+/// How the head announces the body.
+#[derive(Clone, Debug)]
+pub enum Coding {
+    /// `Content-Length`; zero when nothing is announced.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`, with the trailers that `Trailer` announces.
+    Chunked { announced: Option<HeaderValue> },
+}
+
+/// Why a request could not be sent to its end.
+#[derive(Debug)]
+pub(super) enum UploadError<E> {
+    /// The server takes no more; it may have answered all the same.
+    Write(io::Error),
+    /// The body broke off.
+    Body(E),
+    /// The body was not as long as it was announced to be.
+    Length,
+}
+
+/// A request on its way. `B` is its body.
+#[derive(Debug)]
+pub struct Upload<B> {
+    head: Vec<u8>,
+    /// Bytes that have gone out.
+    sent: u64,
+    /// Those of the head among them.
+    head_sent: usize,
+    /// Absent once it has ended.
+    body: Option<B>,
+    coding: Coding,
+    /// What has been taken from the body and has not gone out.
+    queue: VecDeque<Bytes>,
+    flushed: bool,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
+    /// `head` ends with the empty line, and says what `coding` says.
+    pub fn new(head: Vec<u8>, body: B, coding: Coding) -> Self {
+        let body = (!body.is_end_stream()).then_some(body);
+        Self { head, sent: 0, head_sent: 0, body, coding, queue: VecDeque::new(), flushed: false }
+    }
+
+    /// Takes the request out; what stays is one that has gone out.
+    pub(super) fn take(&mut self) -> Self {
+        let coding = Coding::Length(0);
+        let done = Self {
+            head: Vec::new(),
+            sent: 0,
+            head_sent: 0,
+            body: None,
+            coding,
+            queue: VecDeque::new(),
+            flushed: true,
+        };
+        std::mem::replace(self, done)
+    }
+
+    /// Bytes that have gone out.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Everything has gone out.
+    pub(super) fn is_done(&self) -> bool {
+        self.flushed
+    }
+
+    /// Not one byte has gone out: the request can go over another connection.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.sent == 0
+    }
+
+    /// Starts again from the head. Only for a request without a body.
+    pub(super) fn rewind(&mut self) {
+        self.sent = 0;
+        self.head_sent = 0;
+        self.flushed = false;
+    }
+
+    /// Sends what can be sent.
+    pub(super) fn poll_send(
+        &mut self,
+        io: &mut (impl AsyncWrite + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), UploadError<B::Error>>> {
+        if self.flushed {
+            return Poll::Ready(Ok(()));
+        }
+        let mut waits_for_body = false;
+        loop {
+            // Before the head goes out, so that a short body goes out with it.
+            if self.queue.is_empty() && !waits_for_body && self.body.is_some() {
+                waits_for_body = self.poll_body(cx)?.is_pending();
+                continue;
+            }
+            if self.head_sent < self.head.len() || !self.queue.is_empty() {
+                ready!(self.poll_write(io, cx))?;
+                waits_for_body = false;
+                continue;
+            }
+            ready!(Pin::new(&mut *io).poll_flush(cx)).map_err(UploadError::Write)?;
+            if self.body.is_some() {
+                return Poll::Pending;
+            }
+            if matches!(self.coding, Coding::Length(left) if left > 0) {
+                return Poll::Ready(Err(UploadError::Length));
+            }
+            self.flushed = true;
+            return Poll::Ready(Ok(()));
+        }
+    }
+
+    /// Takes the next part of the body.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadError<B::Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
+        let frame = ready!(Pin::new(body).poll_frame(cx)).transpose().map_err(UploadError::Body)?;
+        let ends = frame.is_none() || self.body.as_ref().is_some_and(Body::is_end_stream);
+        let mut trailers = None;
+        match frame.map(Frame::into_data) {
+            Some(Ok(data)) => self.enqueue(data)?,
+            Some(Err(frame)) => trailers = frame.into_trailers().ok(),
+            None => {}
+        }
+        if ends || trailers.is_some() {
+            self.body = None;
+            if let Coding::Chunked { announced } = &self.coding {
+                self.queue.push_back(last_chunk(trailers.as_ref(), announced.as_ref()));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn enqueue(&mut self, data: Bytes) -> Result<(), UploadError<B::Error>> {
+        if data.is_empty() {
+            // As a chunk it would be the last one.
+            return Ok(());
+        }
+        match &mut self.coding {
+            Coding::Length(left) => {
+                let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+                *left = left.checked_sub(length).ok_or(UploadError::Length)?;
+                self.queue.push_back(data);
+            }
+            Coding::Chunked { .. } => {
+                self.queue.push_back(Bytes::from(format!("{:x}\r\n", data.len())));
+                self.queue.push_back(data);
+                self.queue.push_back(Bytes::from_static(b"\r\n"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes once.
+    fn poll_write(
+        &mut self,
+        io: &mut (impl AsyncWrite + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), UploadError<B::Error>>> {
+        let head = self.head.get(self.head_sent..).unwrap_or_default();
+        let written = if self.queue.is_empty() {
+            Pin::new(io).poll_write(cx, head)
+        } else {
+            let mut pieces = [IoSlice::new(&[]); PIECES];
+            let queued = self.queue.iter().map(|piece| &piece[..]);
+            let mut count = 0;
+            for (slot, piece) in
+                pieces.iter_mut().zip([head].into_iter().chain(queued).filter(|p| !p.is_empty()))
+            {
+                *slot = IoSlice::new(piece);
+                count += 1;
+            }
+            Pin::new(io).poll_write_vectored(cx, pieces.get(..count).unwrap_or_default())
+        };
+        let mut written = ready!(written).map_err(UploadError::Write)?;
+        if written == 0 {
+            return Poll::Ready(Err(UploadError::Write(io::ErrorKind::WriteZero.into())));
+        }
+        self.sent += u64::try_from(written).unwrap_or(0);
+        let of_head = written.min(head.len());
+        self.head_sent += of_head;
+        written -= of_head;
+        while let Some(piece) = self.queue.front_mut().filter(|_| written > 0) {
+            let of_piece = written.min(piece.len());
+            piece.advance(of_piece);
+            written -= of_piece;
+            if piece.is_empty() {
+                self.queue.pop_front();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The end of a chunked body, with those trailers that were announced.
+fn last_chunk(trailers: Option<&HeaderMap>, announced: Option<&HeaderValue>) -> Bytes {
+    let mut wire = b"0\r\n".to_vec();
+    for (name, value) in trailers.into_iter().flatten().filter(|(name, _)| is_announced(name, announced)) {
+        write_field(&mut wire, name, value.as_bytes());
+    }
+    wire.extend_from_slice(b"\r\n");
+    wire.into()
+}
+
+fn is_announced(name: &HeaderName, announced: Option<&HeaderValue>) -> bool {
+    announced.is_some_and(|announced| {
+        let mut headers = HeaderMap::with_capacity(1);
+        headers.insert(header::TRAILER, announced.clone());
+        fields::lists(&headers, &header::TRAILER, name.as_str().as_bytes())
+    })
+}
+
+/// Writes one field as it stands on the wire.
+pub fn write_field(wire: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    wire.extend_from_slice(name.as_str().as_bytes());
+    wire.extend_from_slice(b": ");
+    wire.extend_from_slice(value);
+    wire.extend_from_slice(b"\r\n");
+}
