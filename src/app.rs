@@ -285,6 +285,10 @@ impl App {
         self.admin.as_ref().map(|(_, address)| *address)
     }
 
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.environment.metrics)
+    }
+
     pub fn stores(&self) -> &Stores {
         &self.stores
     }
@@ -302,6 +306,7 @@ impl App {
                 database: self.stores.database.clone(),
                 sessions,
                 metrics: Arc::clone(&self.environment.metrics),
+                health: self.bound.health(),
                 drain: drain.clone(),
             };
             tokio::spawn(Arc::new(admin).serve(listener, stop.clone()));

@@ -15,6 +15,7 @@ use tokio::{
     net::TcpListener,
     runtime::LocalRuntime,
     sync::Semaphore,
+    task::JoinSet,
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -23,6 +24,7 @@ use super::{
     Config, Service,
     connection::serve,
     flow::Flow,
+    health::Pulse,
     watch::{Patience, Ticks, Watch},
 };
 
@@ -49,6 +51,7 @@ pub(super) struct Start {
     pub(super) listeners: Vec<StdListener>,
     pub(super) tls: Arc<ArcSwap<ServerConfig>>,
     pub(super) drain: CancellationToken,
+    pub(super) pulse: Arc<Pulse>,
 }
 
 /// Serves until the drain is over. Runs on the calling thread.
@@ -65,23 +68,23 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
             flows: RefCell::new(Vec::new()),
             tasks: TaskTracker::new(),
         });
-        let sweep = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+        let mut sweep = tokio::task::spawn_local(sweep(Rc::clone(&worker), start.pulse));
+        let mut accepting = JoinSet::new();
         let places = Arc::new(Semaphore::new(worker.config.connections_per_worker()));
-        let mut accepting = Vec::new();
         for listener in start.listeners {
             let listener = TcpListener::from_std(listener)?;
-            accepting.push(tokio::task::spawn_local(accept(
-                Rc::clone(&worker),
-                listener,
-                Arc::clone(&places),
-            )));
+            accepting.spawn_local(accept(Rc::clone(&worker), listener, Arc::clone(&places)));
         }
-        worker.drain.cancelled().await;
+        tokio::select! {
+            biased;
+            () = worker.drain.cancelled() => {}
+            // Without one of them the worker would take connections and not look after them, or the reverse.
+            _ = accepting.join_next() => return Err(io::Error::other("a listener's task ended")),
+            _ = &mut sweep => return Err(io::Error::other("the sweep ended")),
+        }
         worker.watches.borrow().iter().filter_map(Weak::upgrade).for_each(|watch| watch.drain());
-        for task in accepting {
-            // It ends on the drain by itself; waiting frees the port before anything else.
-            let _ = task.await;
-        }
+        // They end on the drain by themselves; waiting frees the port before anything else.
+        while accepting.join_next().await.is_some() {}
         worker.tasks.close();
         let _ = tokio::time::timeout(worker.config.drain_timeout, worker.tasks.wait()).await;
         sweep.abort();
@@ -143,13 +146,14 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places
     }
 }
 
-async fn sweep<S: Service>(worker: Rc<Worker<S>>) {
+async fn sweep<S: Service>(worker: Rc<Worker<S>>, pulse: Arc<Pulse>) {
     let patience = Patience::new(&worker.config);
     let start = Instant::now();
     let mut interval = tokio::time::interval(SWEEP);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
+        pulse.beat();
         worker.ticks.advance_to(u32::try_from(start.elapsed().as_millis()).unwrap_or(u32::MAX));
         worker.watches.borrow_mut().retain(|watch| {
             watch.upgrade().is_some_and(|watch| {

@@ -47,6 +47,8 @@ pub struct Metrics {
     handshake_failures: Counter,
     upstream_errors: Family<Labels, Counter>,
     store_errors: Counter,
+    threads_hung: Gauge,
+    panics: Counter,
 }
 
 /// Counts as one open connection until it is dropped.
@@ -84,6 +86,8 @@ impl Metrics {
             handshake_failures: Counter::default(),
             upstream_errors: Family::default(),
             store_errors: Counter::default(),
+            threads_hung: Gauge::default(),
+            panics: Counter::default(),
         };
         metrics.register();
         metrics
@@ -105,6 +109,10 @@ impl Metrics {
         registry.register(name, help, self.upstream_errors.clone());
         let (name, help) = ("portcullis_store_errors", "Answers that a store failed to give");
         registry.register(name, help, self.store_errors.clone());
+        let (name, help) = ("portcullis_threads_hung", "Threads that do not turn");
+        registry.register(name, help, self.threads_hung.clone());
+        let (name, help) = ("portcullis_panics", "Requests and tasks that ended in a fault of ours");
+        registry.register(name, help, self.panics.clone());
     }
 
     /// A request is over. `decision` is the word of the access log.
@@ -148,6 +156,16 @@ impl Metrics {
 
     pub fn store_error(&self) {
         self.store_errors.inc();
+    }
+
+    /// How many threads hang now.
+    pub fn threads_hung(&self, count: usize) {
+        self.threads_hung.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Something panicked.
+    pub fn panicked(&self) {
+        self.panics.inc();
     }
 
     /// All metrics as OpenMetrics text.
@@ -277,6 +295,8 @@ mod tests {
         metrics.handshake_failed();
         metrics.upstream_error("timeout");
         metrics.store_error();
+        metrics.threads_hung(1);
+        metrics.panicked();
         let one = metrics.connection();
         drop(metrics.connection());
         expect_lines(
@@ -300,6 +320,8 @@ mod tests {
                 "portcullis_handshake_failures_total 1",
                 "portcullis_upstream_errors_total{kind=\"timeout\"} 1",
                 "portcullis_store_errors_total 1",
+                "portcullis_threads_hung 1",
+                "portcullis_panics_total 1",
                 "# TYPE portcullis_requests counter",
                 "# EOF",
             ],
