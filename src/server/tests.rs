@@ -78,6 +78,8 @@ fn config(workers: usize) -> Config {
         idle_timeout: PATIENCE,
         drain_timeout: Duration::from_millis(100),
         max_connections: 100,
+        max_connections_per_network: 100,
+        trusted_proxies: Vec::new(),
     }
 }
 
@@ -104,10 +106,10 @@ fn tls() -> (ServerConfig, ClientConfig) {
 
 impl Running {
     fn start<S: Service>(workers: usize, service: impl Fn() -> S + Clone + Send + 'static) -> Self {
-        let (server, client) = tls();
+        let (identity, client) = tls();
         let bound = Bound::new(&config(workers)).unwrap();
         let (address, health, drain) = (bound.addresses()[0], bound.health(), CancellationToken::new());
-        let tls = Arc::new(ArcSwap::from_pointee(server));
+        let tls = Arc::new(ArcSwap::from_pointee(identity));
         let served = tokio::spawn(bound.serve(tls, drain.clone(), service));
         Self { address, health, served, drain, client: Arc::new(client) }
     }
