@@ -35,6 +35,8 @@ pub(super) struct Section {
     workers: Option<usize>,
     /// Connections at once; further ones wait until one closes.
     max_connections: usize,
+    /// Connections at once from one IPv4 address or IPv6 /64; further ones are closed. Trusted proxies are exempt.
+    max_connections_per_network: usize,
     timeouts: Timeouts,
 }
 
@@ -64,6 +66,7 @@ impl Default for Section {
             trusted_proxies: List::default(),
             workers: None,
             max_connections: 10_000,
+            max_connections_per_network: 1000,
             timeouts: Timeouts::default(),
         }
     }
@@ -107,6 +110,8 @@ impl Section {
                 idle_timeout: timeouts.idle.0,
                 drain_timeout: timeouts.drain.0,
                 max_connections: self.max_connections,
+                max_connections_per_network: self.max_connections_per_network,
+                trusted_proxies: self.trusted_proxies.0.clone(),
             },
             web: self.public_url.map(|Text(PublicUrl(public_url))| web::Config {
                 public_url,
@@ -152,6 +157,9 @@ impl Section {
         }
         if self.max_connections == 0 {
             layers.fault("server.max_connections", "must be at least 1");
+        }
+        if self.max_connections_per_network == 0 {
+            layers.fault("server.max_connections_per_network", "must be at least 1");
         }
     }
 }

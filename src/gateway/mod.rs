@@ -29,7 +29,7 @@ use crate::{
     proxy::{Additions, Origin, Proxy},
     random::Random,
     secret::TokenHash,
-    server::{Connection, Service},
+    server::{Connection, Refused, Service},
     sessions::{Live, Sessions},
     telemetry::{
         access_log::AccessLog,
@@ -279,5 +279,11 @@ impl Service for Gateway {
 
     fn handshake_failed(&self) {
         self.shared.metrics.handshake_failed();
+    }
+
+    fn refused(&self, reason: Refused) {
+        self.shared.metrics.connection_refused(match reason {
+            Refused::Network => "network",
+        });
     }
 }

@@ -7,6 +7,7 @@ mod frames;
 mod health;
 mod io;
 mod listener;
+mod networks;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -34,7 +36,7 @@ pub use self::{
     connection::{Connection, Interim},
     health::{Health, Hung},
 };
-use self::{health::Pulse, watchdog::Watchdog};
+use self::{health::Pulse, networks::Networks, watchdog::Watchdog};
 
 /// How much longer than their drain the workers may take to end.
 const LAST_TURNS: Duration = Duration::from_secs(5);
@@ -59,6 +61,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Connections at once; further ones wait to be accepted.
     pub max_connections: usize,
+    /// Connections at once of one client network; further ones are closed before their handshake.
+    pub max_connections_per_network: usize,
+    /// Who is not limited so: whoever they stand for is many.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// Why the server does not serve.
@@ -97,6 +103,16 @@ pub trait Service: 'static {
 
     /// A client did not finish the TLS handshake.
     fn handshake_failed(&self);
+
+    /// A connection was closed right after it had been accepted.
+    fn refused(&self, reason: Refused);
+}
+
+/// Why a connection is closed before its handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Its network has too many already.
+    Network,
 }
 
 /// Sockets that are bound and not served yet.
@@ -148,6 +164,8 @@ impl Bound {
         drain: CancellationToken,
         service: impl Fn() -> S + Clone + Send + 'static,
     ) -> Result<(), ServerError> {
+        let trusted = self.config.trusted_proxies.clone();
+        let networks = Networks::new(self.config.max_connections_per_network, trusted);
         let _watchdog = Watchdog::start(Arc::clone(&self.health)).map_err(ServerError::Thread)?;
         let (ended, mut ends) = mpsc::unbounded_channel();
         for (listeners, pulse) in self.listeners.into_iter().zip(self.health.workers()) {
@@ -157,6 +175,7 @@ impl Bound {
                 tls: tls.clone(),
                 drain: drain.clone(),
                 pulse: Arc::clone(pulse),
+                networks: Arc::clone(&networks),
             };
             let service = service.clone();
             let ended = Ended { pulse: Arc::clone(pulse), told: ended.clone() };

@@ -57,6 +57,8 @@ impl Service for Misbehaving {
     fn connected(&self) {}
 
     fn handshake_failed(&self) {}
+
+    fn refused(&self, _: Refused) {}
 }
 
 struct Running {

@@ -21,10 +21,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Config, Service,
+    Config, Refused, Service,
     connection::serve,
     flow::Flow,
     health::Pulse,
+    networks::Networks,
     watch::{Patience, Ticks, Watch},
 };
 
@@ -38,6 +39,7 @@ pub(super) struct Worker<S> {
     pub(super) config: Arc<Config>,
     pub(super) service: Rc<S>,
     pub(super) drain: CancellationToken,
+    networks: Arc<Networks>,
     tls: Arc<ArcSwap<ServerConfig>>,
     ticks: Arc<Ticks>,
     watches: RefCell<Vec<Weak<Watch>>>,
@@ -52,6 +54,7 @@ pub(super) struct Start {
     pub(super) tls: Arc<ArcSwap<ServerConfig>>,
     pub(super) drain: CancellationToken,
     pub(super) pulse: Arc<Pulse>,
+    pub(super) networks: Arc<Networks>,
 }
 
 /// Serves until the drain is over. Runs on the calling thread.
@@ -62,6 +65,7 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
             config: start.config,
             service: Rc::new(service()),
             drain: start.drain,
+            networks: start.networks,
             tls: start.tls,
             ticks: Arc::new(Ticks::new()),
             watches: RefCell::new(Vec::new()),
@@ -129,10 +133,14 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places
         };
         match accepted {
             (Ok(place), Ok((socket, peer))) => {
+                let Ok(in_network) = worker.networks.admit(peer.ip(), Instant::now()) else {
+                    worker.service.refused(Refused::Network);
+                    continue;
+                };
                 let serving = serve(Rc::clone(&worker), socket, peer);
                 worker.tasks.spawn_local(async move {
                     serving.await;
-                    drop(place);
+                    drop((place, in_network));
                 });
             }
             // Out of descriptors, or a client gone before it was accepted: neither ends the worker.

@@ -45,6 +45,7 @@ pub struct Metrics {
     audit_events: Family<Labels, Counter>,
     connections: Gauge,
     handshake_failures: Counter,
+    connections_refused: Family<Labels, Counter>,
     upstream_errors: Family<Labels, Counter>,
     store_errors: Counter,
     threads_hung: Gauge,
@@ -84,6 +85,7 @@ impl Metrics {
             audit_events: Family::default(),
             connections: Gauge::default(),
             handshake_failures: Counter::default(),
+            connections_refused: Family::default(),
             upstream_errors: Family::default(),
             store_errors: Counter::default(),
             threads_hung: Gauge::default(),
@@ -105,6 +107,8 @@ impl Metrics {
         registry.register(name, help, self.connections.clone());
         let (name, help) = ("portcullis_handshake_failures", "TLS handshakes that failed");
         registry.register(name, help, self.handshake_failures.clone());
+        let (name, help) = ("portcullis_connections_refused", "Connections closed before their handshake");
+        registry.register(name, help, self.connections_refused.clone());
         let (name, help) = ("portcullis_upstream_errors", "Requests that the portal did not answer");
         registry.register(name, help, self.upstream_errors.clone());
         let (name, help) = ("portcullis_store_errors", "Answers that a store failed to give");
@@ -147,6 +151,11 @@ impl Metrics {
 
     pub fn handshake_failed(&self) {
         self.handshake_failures.inc();
+    }
+
+    /// `reason` says in one word why a connection was closed before its handshake: `network`.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.connections_refused.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// `kind` says in one word what failed: `connect`, `timeout`, `reset`.
@@ -293,6 +302,7 @@ mod tests {
         metrics.session_cache_miss();
         metrics.audit_event("login.succeeded");
         metrics.handshake_failed();
+        metrics.connection_refused("network");
         metrics.upstream_error("timeout");
         metrics.store_error();
         metrics.threads_hung(1);
@@ -318,6 +328,7 @@ mod tests {
                 "portcullis_audit_events_total{event=\"login.succeeded\"} 1",
                 "portcullis_connections 1",
                 "portcullis_handshake_failures_total 1",
+                "portcullis_connections_refused_total{reason=\"network\"} 1",
                 "portcullis_upstream_errors_total{kind=\"timeout\"} 1",
                 "portcullis_store_errors_total 1",
                 "portcullis_threads_hung 1",
