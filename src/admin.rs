@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     database::Database,
-    server::{Health, Hung},
+    server::{Health, Hung, Load},
     sessions::Sessions,
     telemetry::metrics::{self, Metrics},
 };
@@ -32,6 +32,7 @@ pub struct Admin {
     pub sessions: Arc<Sessions>,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
+    pub load: Arc<Load>,
     /// Cancelled while the gateway stops: it is alive, and no longer ready.
     pub drain: CancellationToken,
 }
@@ -45,6 +46,8 @@ struct Readiness {
     draining: bool,
     /// Threads that do not turn.
     hung: Vec<String>,
+    /// A gateway under strain is ready: who has a session is served, and another instance would not have it easier.
+    load: String,
 }
 
 impl Admin {
@@ -88,6 +91,7 @@ impl Admin {
             "/ready" => self.ready().await,
             "/metrics" => {
                 self.metrics.threads_hung(self.health.hung().len());
+                self.metrics.load(self.load.level() as u8, self.load.memory(), self.load.max_memory());
                 text(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics.render())
             }
             _ => text(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "/live, /ready or /metrics\n"),
@@ -108,6 +112,7 @@ impl Admin {
             sessions: word(sessions),
             draining,
             hung: self.health.hung().iter().map(ToString::to_string).collect(),
+            load: self.load.level().to_string(),
         })
     }
 }
@@ -157,7 +162,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_thread_that_hangs_makes_the_gateway_unready_and_in_the_end_not_alive() {
-        let facts = |hung| Readiness { ready: true, database: "ok", sessions: "ok", draining: false, hung };
+        let facts = |hung| Readiness {
+            ready: true,
+            database: "ok",
+            sessions: "ok",
+            draining: false,
+            hung,
+            load: "strained".into(),
+        };
         assert_eq!(said(readiness(facts(vec![]))).await.0, 200);
         let (status, text) = said(readiness(facts(vec!["worker-1 has not turned for 6 s".into()]))).await;
         assert_eq!(status, 503);

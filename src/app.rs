@@ -235,6 +235,7 @@ impl App {
             origin,
         };
         let pages = Pages::new(&config.pages, parts, &stores.sealer)?;
+        let bound = Bound::new(&config.server)?;
         let shared = Shared {
             request_gate,
             gate: Gate::new(config.rollout.clone()),
@@ -244,6 +245,7 @@ impl App {
                 .context("an identity header has no valid name")?,
             pages: Arc::new(pages),
             trusted_proxies: config.web.trusted_proxies.clone(),
+            load: bound.load(),
             access_log,
             metrics: Arc::clone(&environment.metrics),
             clock: Arc::clone(&environment.clock),
@@ -262,7 +264,7 @@ impl App {
         Ok(Self {
             stores,
             shared: Arc::new(shared),
-            bound: Bound::new(&config.server)?,
+            bound,
             admin,
             certificate,
             peers: config.upstream.upstreams.iter().filter_map(Peer::parse).collect(),
@@ -307,6 +309,7 @@ impl App {
                 sessions,
                 metrics: Arc::clone(&self.environment.metrics),
                 health: self.bound.health(),
+                load: self.bound.load(),
                 drain: drain.clone(),
             };
             tokio::spawn(Arc::new(admin).serve(listener, stop.clone()));

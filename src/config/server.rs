@@ -37,6 +37,9 @@ pub(super) struct Section {
     max_connections: usize,
     /// Connections at once from one IPv4 address or IPv6 /64; further ones are closed. Trusted proxies are exempt.
     max_connections_per_network: usize,
+    /// Memory of the whole process near which those without a session are turned away. Absent: three quarters of the
+    /// control group's limit, or else a quarter of the machine's.
+    max_memory: Option<Text<Size>>,
     timeouts: Timeouts,
 }
 
@@ -67,6 +70,7 @@ impl Default for Section {
             workers: None,
             max_connections: 10_000,
             max_connections_per_network: 1000,
+            max_memory: None,
             timeouts: Timeouts::default(),
         }
     }
@@ -112,6 +116,7 @@ impl Section {
                 max_connections: self.max_connections,
                 max_connections_per_network: self.max_connections_per_network,
                 trusted_proxies: self.trusted_proxies.0.clone(),
+                max_memory: self.max_memory.map(|Text(Size(bytes))| bytes),
             },
             web: self.public_url.map(|Text(PublicUrl(public_url))| web::Config {
                 public_url,
@@ -172,6 +177,25 @@ impl Written for PublicUrl {
 
     fn read(text: &str) -> Result<Self, String> {
         origin(text, &["https"]).map(Self)
+    }
+}
+
+/// A number of bytes.
+struct Size(u64);
+
+impl Written for Size {
+    const EXPECTED: &'static str = "a size such as `512MiB` or `2GiB`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let units = [("KiB", 1_u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+        let size = units.iter().find_map(|(unit, bytes)| {
+            text.strip_suffix(unit)?.trim_end().parse::<u64>().ok()?.checked_mul(*bytes)
+        });
+        match size {
+            Some(0) => Err("must be more than nothing".into()),
+            Some(bytes) => Ok(Self(bytes)),
+            None => Err(format!("`{text}` is not {}", Self::EXPECTED)),
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
     proxy::{Additions, Origin, Proxy},
     random::Random,
     secret::TokenHash,
-    server::{Connection, Refused, Service},
+    server::{Connection, Load, Refused, Service},
     sessions::{Live, Sessions},
     telemetry::{
         access_log::AccessLog,
@@ -54,6 +54,7 @@ pub struct Shared {
     pub identity: IdentityHeaders,
     pub pages: Arc<Pages>,
     pub trusted_proxies: Vec<IpNet>,
+    pub load: Arc<Load>,
     pub access_log: AccessLog,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
@@ -102,6 +103,10 @@ impl Gateway {
         let request = self.shared.request_gate.admit(request, body_follows)?;
         note.client_ip =
             client::address(connection.peer().ip(), request.headers(), &self.shared.trusted_proxies);
+        if self.shared.load.is_strained() && !Box::pin(self.has_session(request.headers())).await? {
+            connection.finish();
+            return Err(Failure::Overload);
+        }
         if request.is_ours() {
             note.decision = "own";
             // Boxed like every way that is not the usual one: what the usual one moves about stays small.
@@ -143,6 +148,15 @@ impl Gateway {
             }
             None => Known::Ask(id),
         }
+    }
+
+    /// Under strain this comes before all else: a stranger costs a look at the cookie, and no page.
+    async fn has_session(&self, headers: &HeaderMap) -> Result<bool, Failure> {
+        Ok(match self.known_session(headers) {
+            Known::Session(_) => true,
+            Known::Nobody => false,
+            Known::Ask(id) => self.load_session(id).await?.is_some(),
+        })
     }
 
     /// Asks the store. An error is its silence, never "no session".
@@ -284,6 +298,7 @@ impl Service for Gateway {
     fn refused(&self, reason: Refused) {
         self.shared.metrics.connection_refused(match reason {
             Refused::Network => "network",
+            Refused::Overload => "overload",
         });
     }
 }

@@ -26,6 +26,8 @@ pub(super) enum Failure {
     Refused(#[from] Refusal),
     #[error("a page of another site asked for a connection")]
     ForeignOrigin,
+    #[error("only those who have a session are served while there is so much to do")]
+    Overload,
     #[error("the session cannot be checked")]
     Session(#[from] SessionError),
     #[error("the portal cannot be asked")]
@@ -43,7 +45,9 @@ impl Failure {
         match self {
             Self::Refused(refusal) => refusal.status(),
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
-            Self::Session(_) | Self::Page(PageError::Login(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overload | Self::Session(_) | Self::Page(PageError::Login(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Forward(ForwardError::Timeout(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Forward(ForwardError::SessionEnded) => StatusCode::UNAUTHORIZED,
             Self::Forward(ForwardError::RequestBody(_)) => StatusCode::BAD_REQUEST,
@@ -64,6 +68,7 @@ impl Failure {
         match self {
             Self::Refused(_) => "refuse",
             Self::ForeignOrigin => "deny",
+            Self::Overload => "shed",
             Self::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => "own",
             Self::Session(_) | Self::Forward(_) | Self::Page(_) | Self::Identity(_) | Self::Lost(_) => {
                 "error"
@@ -85,6 +90,7 @@ impl Failure {
         matches!(
             self,
             Self::Refused(_)
+                | Self::Overload
                 | Self::Forward(ForwardError::RequestBody(_) | ForwardError::SessionEnded)
                 | Self::Page(PageError::FormType | PageError::FormBody(_))
         )
@@ -143,6 +149,8 @@ impl Gateway {
                     "refused a request that named another host than public_url"
                 );
             }
+            // The level of load has been logged when it changed.
+            Failure::Overload => {}
             Failure::Refused(_)
             | Failure::ForeignOrigin
             | Failure::Forward(ForwardError::RequestBody(_) | ForwardError::SessionEnded) => {

@@ -33,8 +33,9 @@ use crate::web::{
 
 /// Most bytes that are read ahead on HTTP/1: a whole head fits.
 const READ_AHEAD: usize = MOST_HEAD_BYTES + 8 * 1024;
-/// Streams at once on one HTTP/2 connection.
+/// Streams at once on one HTTP/2 connection, and on one that begins under strain.
 const STREAMS: u32 = 64;
+const STREAMS_UNDER_STRAIN: u32 = 8;
 /// What a peer may send unasked, a stream and a connection of HTTP/2.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
@@ -63,6 +64,11 @@ impl Connection {
     /// Whether the raw bytes of a request could be read in two ways. Such a connection serves nothing any more.
     pub fn is_ambiguous(&self) -> bool {
         self.watch.is_ambiguous()
+    }
+
+    /// Lets what is in progress end, and takes no further request.
+    pub fn finish(&self) {
+        self.watch.drain();
     }
 
     /// Cancelled when the gateway stops: what is long-lived should end.
@@ -157,10 +163,11 @@ async fn serve_http2<S: Service>(
     let watch = Arc::clone(&connection.watch);
     let io = WatchedIo::http2(stream, Arc::clone(&watch));
     let newest = Newest::default();
+    let streams = if worker.load.is_strained() { STREAMS_UNDER_STRAIN } else { STREAMS };
     let mut builder = http2::Builder::new(LocalTasks { newest: newest.clone() });
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(streams)
         .max_header_list_size(u32::try_from(MOST_HEAD_BYTES).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -64,7 +64,7 @@ impl Pulse {
         self.has_ended.store(true, Relaxed);
     }
 
-    fn silence(&self) -> Duration {
+    pub(super) fn silence(&self) -> Duration {
         LOOK * self.silent_looks.load(Relaxed)
     }
 

@@ -7,6 +7,8 @@ mod frames;
 mod health;
 mod io;
 mod listener;
+mod load;
+mod memory;
 mod networks;
 #[cfg(test)]
 mod tests;
@@ -35,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     connection::{Connection, Interim},
     health::{Health, Hung},
+    load::{Level, Load},
 };
 use self::{health::Pulse, networks::Networks, watchdog::Watchdog};
 
@@ -65,6 +68,9 @@ pub struct Config {
     pub max_connections_per_network: usize,
     /// Who is not limited so: whoever they stand for is many.
     pub trusted_proxies: Vec<IpNet>,
+    /// Resident bytes of the whole process near which strangers are turned away, and new connections at last. Absent: a
+    /// share of what the machine or the control group has.
+    pub max_memory: Option<u64>,
 }
 
 /// Why the server does not serve.
@@ -113,6 +119,8 @@ pub trait Service: 'static {
 pub enum Refused {
     /// Its network has too many already.
     Network,
+    /// There is no memory left for it.
+    Overload,
 }
 
 /// Sockets that are bound and not served yet.
@@ -123,6 +131,7 @@ pub struct Bound {
     listeners: Vec<Vec<TcpListener>>,
     addresses: Vec<SocketAddr>,
     health: Arc<Health>,
+    load: Arc<Load>,
 }
 
 impl Bound {
@@ -140,7 +149,8 @@ impl Bound {
             }
         }
         let health = Arc::new(Health::new(listeners.len()));
-        Ok(Self { config, listeners, addresses, health })
+        let load = Arc::new(Load::new(&config));
+        Ok(Self { config, listeners, addresses, health, load })
     }
 
     /// Where it really listens: port 0 has become a port.
@@ -151,6 +161,11 @@ impl Bound {
     /// Tells which threads hang, once it serves.
     pub fn health(&self) -> Arc<Health> {
         Arc::clone(&self.health)
+    }
+
+    /// Tells how much of what it may take the gateway takes, once it serves.
+    pub fn load(&self) -> Arc<Load> {
+        Arc::clone(&self.load)
     }
 
     /// Serves until `drain` is cancelled and the connections have ended. `service` is called once on each worker. The
@@ -166,7 +181,8 @@ impl Bound {
     ) -> Result<(), ServerError> {
         let trusted = self.config.trusted_proxies.clone();
         let networks = Networks::new(self.config.max_connections_per_network, trusted);
-        let _watchdog = Watchdog::start(Arc::clone(&self.health)).map_err(ServerError::Thread)?;
+        let _watchdog =
+            Watchdog::start(Arc::clone(&self.health), Arc::clone(&self.load)).map_err(ServerError::Thread)?;
         let (ended, mut ends) = mpsc::unbounded_channel();
         for (listeners, pulse) in self.listeners.into_iter().zip(self.health.workers()) {
             let start = worker::Start {
@@ -176,6 +192,7 @@ impl Bound {
                 drain: drain.clone(),
                 pulse: Arc::clone(pulse),
                 networks: Arc::clone(&networks),
+                load: Arc::clone(&self.load),
             };
             let service = service.clone();
             let ended = Ended { pulse: Arc::clone(pulse), told: ended.clone() };

@@ -82,6 +82,7 @@ fn config(workers: usize) -> Config {
         max_connections: 100,
         max_connections_per_network: 100,
         trusted_proxies: Vec::new(),
+        max_memory: Some(u64::MAX),
     }
 }
 

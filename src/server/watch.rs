@@ -187,9 +187,19 @@ impl Watch {
         let stalled = blocked_since != 0 && now.saturating_sub(blocked_since) >= patience.stall;
         let flooded = self.idle_frames.swap(0, Relaxed) > MOST_IDLE_FRAMES;
         if flooded || stalled || now.saturating_sub(self.stage_since.load(Relaxed)) >= stage_limit {
-            self.expired.store(true, Relaxed);
-            self.waker.wake();
+            self.expire();
         }
+    }
+
+    /// Closes the connection.
+    pub(super) fn expire(&self) {
+        self.expired.store(true, Relaxed);
+        self.waker.wake();
+    }
+
+    /// Since when it has been between two requests; none when it is not, or about to be closed anyway.
+    pub(super) fn idle_since(&self) -> Option<u32> {
+        (self.is_in(Stage::Idle) && !self.is_expired()).then(|| self.stage_since.load(Relaxed))
     }
 
     /// Wakes `waker` when there is something to look at besides the protocol.

@@ -11,7 +11,10 @@ use std::{
 
 use tokio::time::MissedTickBehavior;
 
-use super::health::{Health, LOOK};
+use super::{
+    health::{Health, LOOK},
+    load::Load,
+};
 
 /// Looks until it is dropped.
 pub(super) struct Watchdog {
@@ -21,12 +24,13 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     /// Starts looking. The calling runtime is the one watched as the control runtime.
-    pub(super) fn start(health: Arc<Health>) -> io::Result<Self> {
+    pub(super) fn start(health: Arc<Health>, load: Arc<Load>) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
         let control = tokio::spawn(beat(Arc::clone(&health)));
         thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
                 health.look();
+                load.measure(health.control().silence());
             }
         })?;
         Ok(Self { _stop: stop, control })

@@ -25,6 +25,7 @@ use super::{
     connection::serve,
     flow::Flow,
     health::Pulse,
+    load::{Level, Load},
     networks::Networks,
     watch::{Patience, Ticks, Watch},
 };
@@ -39,6 +40,7 @@ pub(super) struct Worker<S> {
     pub(super) config: Arc<Config>,
     pub(super) service: Rc<S>,
     pub(super) drain: CancellationToken,
+    pub(super) load: Arc<Load>,
     networks: Arc<Networks>,
     tls: Arc<ArcSwap<ServerConfig>>,
     ticks: Arc<Ticks>,
@@ -55,6 +57,7 @@ pub(super) struct Start {
     pub(super) drain: CancellationToken,
     pub(super) pulse: Arc<Pulse>,
     pub(super) networks: Arc<Networks>,
+    pub(super) load: Arc<Load>,
 }
 
 /// Serves until the drain is over. Runs on the calling thread.
@@ -65,6 +68,7 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
             config: start.config,
             service: Rc::new(service()),
             drain: start.drain,
+            load: start.load,
             networks: start.networks,
             tls: start.tls,
             ticks: Arc::new(Ticks::new()),
@@ -133,14 +137,19 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places
         };
         match accepted {
             (Ok(place), Ok((socket, peer))) => {
+                if worker.load.level() == Level::Full {
+                    worker.service.refused(Refused::Overload);
+                    continue;
+                }
                 let Ok(in_network) = worker.networks.admit(peer.ip(), Instant::now()) else {
                     worker.service.refused(Refused::Network);
                     continue;
                 };
+                let open = worker.load.open();
                 let serving = serve(Rc::clone(&worker), socket, peer);
                 worker.tasks.spawn_local(async move {
                     serving.await;
-                    drop((place, in_network));
+                    drop((place, in_network, open));
                 });
             }
             // Out of descriptors, or a client gone before it was accepted: neither ends the worker.
@@ -169,11 +178,51 @@ async fn sweep<S: Service>(worker: Rc<Worker<S>>, pulse: Arc<Pulse>) {
                 true
             })
         });
+        if worker.load.is_strained() {
+            close_idle(&worker.watches.borrow());
+        }
         worker.flows.borrow_mut().retain(|flow| {
             flow.upgrade().is_some_and(|flow| {
                 flow.check(patience.stall);
                 true
             })
         });
+    }
+}
+
+/// Closes some of the connections that do nothing, those first that have done nothing for longest.
+fn close_idle(watches: &[Weak<Watch>]) {
+    let idle = watches.iter().filter_map(Weak::upgrade);
+    let mut idle: Vec<_> = idle.filter_map(|watch| Some((watch.idle_since()?, watch))).collect();
+    idle.sort_unstable_by_key(|(since, _)| *since);
+    let some = idle.len().div_ceil(4);
+    idle.iter().take(some).for_each(|(_, watch)| watch.expire());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn under_strain_the_connections_idle_for_longest_are_closed_first() {
+        let ticks = Arc::new(Ticks::new());
+        let watches: Vec<_> = (1..=8)
+            .map(|number| {
+                ticks.advance_to(number * 10);
+                let watch = Watch::new(Arc::clone(&ticks));
+                watch.received(false);
+                watch
+            })
+            .rev()
+            .collect();
+        let _busy = watches[7].begin();
+        let weak: Vec<_> = watches.iter().map(Arc::downgrade).collect();
+        let closed = || watches.iter().map(|watch| u8::from(watch.is_expired())).collect::<Vec<_>>();
+        close_idle(&weak);
+        assert_eq!(closed(), [0, 0, 0, 0, 0, 1, 1, 0], "the oldest of all is at work");
+        close_idle(&weak);
+        assert_eq!(closed(), [0, 0, 0, 1, 1, 1, 1, 0]);
+        (0..8).for_each(|_| close_idle(&weak));
+        assert_eq!(closed(), [1, 1, 1, 1, 1, 1, 1, 0]);
     }
 }
