@@ -201,7 +201,7 @@ tunnels() {
     local each left took after
     start_gateway
     read -r each left took after < <("${attack[@]}" tunnels "$url" "$tunnels" "$gateway" -- \
-        "$binary" session revoke "$email" --all --config "$work/portcullis.toml")
+        "$binary" session revoke --all --config "$work/portcullis.toml")
     echo "tunnels: $tunnels idle WebSockets, $(awk -v b="$each" 'BEGIN { printf "%.1f KiB", b / 1024 }') each; one still echoed; revoked, $left left open after $took s, $after s of them after the command had ended"
     stop_gateway
 }

@@ -320,7 +320,8 @@ impl App {
             let pool = Pool::new(peers.clone(), connector.clone());
             tokio::task::spawn_local(tidy(Rc::downgrade(&pool)));
             let reserved = Rc::new(shared.identity.clone());
-            let proxy = Proxy::new(pool, reserved, Arc::clone(&shared.sessions), patience);
+            let sessions = Arc::clone(&shared.sessions);
+            let proxy = Proxy::new(pool, reserved, sessions, Arc::clone(&random), patience);
             Gateway::new(Arc::clone(&shared), proxy, &*random)
         };
         let served = self.bound.serve(tls, drain, service).await;

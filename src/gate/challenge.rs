@@ -65,7 +65,7 @@ impl Challenger {
         if client::is_navigation(visitor.method, visitor.headers) {
             return answer::redirect(if safe { StatusCode::FOUND } else { StatusCode::SEE_OTHER }, &path);
         }
-        if is_grpc(visitor.headers) {
+        if *visitor.method == Method::POST && is_grpc(visitor.headers) {
             return unauthenticated_grpc();
         }
         self.unauthorized(detail, &path, None)

@@ -1,9 +1,11 @@
 //! Forwards a request to the portal and streams the answer back. Decides nothing about who may pass.
 
 mod body;
+mod frames;
 mod request;
 mod response;
 mod tunnel;
+mod websocket;
 
 use std::{
     future::poll_fn,
@@ -21,9 +23,11 @@ use self::{
     body::{Progress, Tethered},
     request::Reserved,
     tunnel::Tunnel,
+    websocket::Handshake,
 };
 use crate::{
     gate::Identity,
+    random::Random,
     server::{Connection, Interim},
     sessions::Sessions,
     upstream::{
@@ -57,6 +61,8 @@ pub enum ForwardError {
     Timeout(Duration),
     #[error("the portal switched to a protocol that nobody offered")]
     Switch,
+    #[error("the portal's answer to a WebSocket handshake is none")]
+    Handshake,
     #[error("the session ended before the answer came")]
     SessionEnded,
 }
@@ -78,6 +84,7 @@ pub struct Proxy {
     pool: Rc<Pool>,
     reserved: Reserved,
     sessions: Arc<Sessions>,
+    random: Arc<dyn Random>,
     patience: Patience,
 }
 
@@ -85,9 +92,15 @@ pub struct Proxy {
 pub type Forwarded = Response<Option<PortalBody>>;
 
 impl Proxy {
-    /// `sessions` hears of what tunnels carry.
-    pub fn new(pool: Rc<Pool>, reserved: Reserved, sessions: Arc<Sessions>, patience: Patience) -> Self {
-        Self { pool, reserved, sessions, patience }
+    /// `sessions` hears of what tunnels carry; keys of handshakes are made of `random`.
+    pub fn new(
+        pool: Rc<Pool>,
+        reserved: Reserved,
+        sessions: Arc<Sessions>,
+        random: Arc<dyn Random>,
+        patience: Patience,
+    ) -> Self {
+        Self { pool, reserved, sessions, random, patience }
     }
 
     /// Sends one request to the portal, at most once: a second try happens only when the first cannot have been seen,
@@ -103,6 +116,7 @@ impl Proxy {
     ) -> Result<Forwarded, ForwardError> {
         let offered = request.upgrade().cloned();
         let client = offered.is_some().then(|| request.on_upgrade());
+        let handshake = Handshake::begin(&mut request, &*self.random);
         let interim = (request.version() == http::Version::HTTP_11).then(|| connection.interim()).flatten();
         let (head, coding) = request::write(&request, &self.reserved, additions);
         let is_head = *request.method() == Method::HEAD;
@@ -129,6 +143,10 @@ impl Proxy {
         };
         let (answer, exchange) = self.send(Upload::new(head, body, coding), send).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            // On HTTP/2 it would be the word for a tunnel.
+            if handshake.is_some() && answer.status().is_success() {
+                return Err(ForwardError::Handshake);
+            }
             let (parts, ()) = answer.into_parts();
             let patience = self.patience_with(&parts.headers);
             let server = exchange.server();
@@ -136,19 +154,21 @@ impl Proxy {
             return Ok(response::rebuild(parts, PortalBody::new(body, server, progress)).map(Some));
         }
         let Some((client, offered)) = client.zip(offered) else { return Err(ForwardError::Switch) };
-        let answer = agreed(answer, &offered)?;
+        let mut answer = agreed(answer, &offered)?;
+        if let Some(handshake) = handshake {
+            let (parts, body) = answer.into_parts();
+            answer = Response::from_parts(handshake.finish(parts).ok_or(ForwardError::Handshake)?, body);
+        }
         let tunnel = Tunnel {
             client,
             portal: exchange.into_upgraded().ok_or(ForwardError::Switch)?,
             sessions: Arc::clone(&self.sessions),
             session: Arc::clone(identity.session()),
             drain: connection.drain().clone(),
+            passage: connection.passage(),
+            is_websocket: offered.as_bytes().eq_ignore_ascii_case(b"websocket"),
         };
-        tokio::task::spawn_local(async move {
-            if let Err(error) = tunnel.run().await {
-                tracing::debug!(%error, "a tunnel broke");
-            }
-        });
+        tunnel.start();
         Ok(answer)
     }
 

@@ -4,21 +4,31 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::{
+    io::{
+        AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, copy_bidirectional_with_sizes,
+    },
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
+use super::frames::Frames;
 use crate::{
+    server::Passage,
     sessions::{Live, Sessions},
     upstream::http1,
 };
 
 /// What is held of each direction.
 const BUFFER: usize = 8 * 1024;
+/// How long a client has for taking leave.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// The two halves of a tunnel before the client has seen the portal's 101.
 pub(super) struct Tunnel {
@@ -28,23 +38,48 @@ pub(super) struct Tunnel {
     pub(super) session: Arc<Live>,
     /// Cancelled when the gateway stops.
     pub(super) drain: CancellationToken,
+    pub(super) passage: Passage,
+    pub(super) is_websocket: bool,
 }
 
 impl Tunnel {
-    /// Copies until it is over. Both sockets are closed on return.
-    pub(super) async fn run(self) -> io::Result<()> {
-        let client = self.client.await.map_err(io::Error::other)?;
-        let ended = self.session.ended.clone();
-        let mut client = Client { io: TokioIo::new(client), sessions: self.sessions, session: self.session };
-        let mut portal = self.portal;
-        tokio::select! {
-            biased;
-            () = ended.cancelled() => Ok(()),
-            () = self.drain.cancelled() => Ok(()),
-            copied = copy_bidirectional_with_sizes(&mut client, &mut portal, BUFFER, BUFFER) => {
-                copied.map(|_| ())
+    /// Runs beside the connection that it came from.
+    pub(super) fn start(self) {
+        let passage = self.passage.clone();
+        let running = tokio::task::spawn_local(async move {
+            if let Err(error) = self.run().await {
+                tracing::debug!(%error, "a tunnel broke");
             }
-        }
+        });
+        passage.runs_in(running.abort_handle());
+    }
+
+    /// Copies until it is over. Both sides are closed on return.
+    async fn run(self) -> io::Result<()> {
+        let client = self.client.await.map_err(io::Error::other)?;
+        let mut portal = self.portal;
+        let ended = self.session.ended.clone();
+        let mut client = Client {
+            io: TokioIo::new(client),
+            sessions: self.sessions,
+            session: self.session,
+            passage: self.passage,
+            frames: self.is_websocket.then(Frames::default),
+            half_closed: false,
+            ends: false,
+        };
+        let (code, reason) = tokio::select! {
+            biased;
+            // RFC 6455 §7.4.1.
+            () = ended.cancelled() => (1008, "the session has ended"),
+            () = self.drain.cancelled() => (1001, "the gateway is stopping"),
+            copied = copy_bidirectional_with_sizes(&mut client, &mut portal, BUFFER, BUFFER) => {
+                return copied.map(|_| ());
+            }
+        };
+        drop(portal);
+        let _ = timeout(FAREWELL, client.take_leave(code, reason)).await;
+        Ok(())
     }
 }
 
@@ -53,6 +88,43 @@ struct Client {
     io: TokioIo<Upgraded>,
     sessions: Arc<Sessions>,
     session: Arc<Live>,
+    passage: Passage,
+    /// What the client has been sent of a WebSocket.
+    frames: Option<Frames>,
+    /// One side has finished, and the other has to go on making progress.
+    half_closed: bool,
+    /// The client has sent its last byte.
+    ends: bool,
+}
+
+impl Client {
+    /// Closes, with a word why if there is room for it.
+    async fn take_leave(&mut self, code: u16, reason: &str) -> io::Result<()> {
+        if let Some(close) = self.frames.take().and_then(|frames| frames.close(code, reason)) {
+            self.io.write_all(&close).await?;
+        }
+        self.io.shutdown().await?;
+        // Closed with something unread in it, a socket forgets what the client has not been sent yet.
+        let mut rest = [0; 1024];
+        while self.io.read(&mut rest).await? > 0 {}
+        Ok(())
+    }
+
+    /// Once one side has finished, the client is expected to go on until it has as well.
+    fn half_close(&mut self) {
+        if !std::mem::replace(&mut self.half_closed, true) {
+            self.passage.expects();
+        }
+    }
+
+    /// Notes whether the client took what it was given.
+    fn note<T>(&self, taken: &Poll<T>) {
+        match taken {
+            Poll::Pending => self.passage.waits(),
+            Poll::Ready(_) if self.half_closed => self.passage.expects(),
+            Poll::Ready(_) => self.passage.rests(),
+        }
+    }
 }
 
 impl AsyncRead for Client {
@@ -62,25 +134,47 @@ impl AsyncRead for Client {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
-        // Whether the session still lasts is for its token to say.
+        ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
         if buffer.filled().len() > before {
+            // Whether the session still lasts is for its token to say.
             self.sessions.touch(&self.session);
+            if self.half_closed {
+                self.passage.expects();
+            }
+            return Poll::Ready(Ok(()));
         }
-        read
+        if self.passage.is_gone() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if !std::mem::replace(&mut self.ends, true) {
+            // A stream of HTTP/2 that is reset ends in both directions; its other half hears of it after this one.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.half_close();
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Client {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.note(&written);
+        let written = ready!(written)?;
+        if let Some(frames) = &mut self.frames {
+            frames.watch(bytes.get(..written).unwrap_or_default());
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.note(&flushed);
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.half_close();
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::{
@@ -23,8 +24,10 @@ use super::{
     counted::Counted,
     flow::Newest,
     io::WatchedIo,
+    lent::{Home, Lent},
+    passage::{Passage, Tunnels},
     watch::{Busy, Watch},
-    worker::Worker,
+    worker::{Place, Worker},
 };
 use crate::web::{
     gate::{MOST_FIELDS, MOST_HEAD_BYTES},
@@ -53,6 +56,7 @@ pub struct Connection {
     is_http1: bool,
     watch: Arc<Watch>,
     drain: CancellationToken,
+    tunnels: Tunnels,
 }
 
 impl Connection {
@@ -74,6 +78,11 @@ impl Connection {
     /// Cancelled when the gateway stops: what is long-lived should end.
     pub fn drain(&self) -> &CancellationToken {
         &self.drain
+    }
+
+    /// What a tunnel holds of this connection, or of its stream of it.
+    pub fn passage(&self) -> Passage {
+        self.tunnels.begin(self.watch.begin())
     }
 
     /// A way to send interim answers ahead of the final one; HTTP/2 has none here.
@@ -104,8 +113,13 @@ impl Interim {
 }
 
 /// Serves one accepted socket until it is closed.
-pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, peer: SocketAddr) {
-    let _presence = worker.service.connected();
+pub(super) async fn serve<S: Service>(
+    worker: Rc<Worker<S>>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    _place: Place,
+) {
+    let presence = Rc::new(worker.service.connected());
     // Fails only for a socket that is gone already.
     let Ok(socket) = Socket::new(socket) else { return };
     let accept = Box::pin(accept(TlsAcceptor::from(worker.tls()), socket));
@@ -113,18 +127,44 @@ pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, 
         return worker.service.handshake_failed();
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let newest = is_http2.then(Newest::default);
     let watch = worker.register();
     let connection = Rc::new(Connection {
         peer,
         is_http1: !is_http2,
         watch: Arc::clone(&watch),
         drain: worker.drain.clone(),
+        tunnels: Tunnels::new(&worker, newest.clone()),
     });
-    if is_http2 {
-        Box::pin(serve_http2(&worker, stream, connection)).await;
-    } else {
-        Box::pin(serve_http1(&worker, stream, connection)).await;
+    if let Some(newest) = newest {
+        drive(serve_http2(&worker, stream, connection, presence, newest), &watch).await;
+        return;
     }
+    let mut io = Box::new(WatchedIo::http1(stream, Arc::clone(&watch)));
+    loop {
+        let (lent, home) = Home::lend(io);
+        let served = serve_http1(&worker, lent, Rc::clone(&connection), Rc::clone(&presence));
+        let End::Rest = drive(served, &watch).await else { return };
+        let Some(resting) = home.take_back() else { return };
+        if !next_request(&resting, &watch).await {
+            return;
+        }
+        io = resting;
+    }
+}
+
+/// Waits for a client that has nothing to say. False: it has been silent for too long, or we stop.
+async fn next_request(io: &WatchedIo<TlsStream<Socket>>, watch: &Watch) -> bool {
+    let socket = io.inner().get_ref().0;
+    poll_fn(|cx| {
+        watch.wakes(cx.waker());
+        if watch.is_expired() || watch.is_draining() {
+            return Poll::Ready(false);
+        }
+        // The end of a connection is something to read as well.
+        socket.poll_readable(cx).map(|_| true)
+    })
+    .await
 }
 
 /// Accepts TLS. Somebody who speaks plain HTTP instead is told so: their first byte is a letter, that of TLS is not.
@@ -138,31 +178,29 @@ async fn accept(acceptor: TlsAcceptor, mut socket: Socket) -> Option<TlsStream<S
     acceptor.accept(socket).await.ok()
 }
 
-async fn serve_http1<S: Service>(
+fn serve_http1<S: Service>(
     worker: &Rc<Worker<S>>,
-    stream: TlsStream<Socket>,
+    io: Lent<WatchedIo<TlsStream<Socket>>>,
     connection: Rc<Connection>,
-) {
-    let watch = Arc::clone(&connection.watch);
-    let io = WatchedIo::http1(stream, Arc::clone(&watch));
+    presence: Rc<S::Presence>,
+) -> Served {
     let mut builder = http1::Builder::new();
     builder
         .max_headers(MOST_FIELDS)
         .max_header_size(MOST_HEAD_BYTES)
         .max_buf_size(READ_AHEAD)
         .half_close(false);
-    let served = builder.serve_connection(io, service(worker, connection, None)).with_upgrades();
-    drive(served, &watch).await;
+    Box::pin(builder.serve_connection(io, service(worker, connection, presence, None)).with_upgrades())
 }
 
-async fn serve_http2<S: Service>(
+fn serve_http2<S: Service>(
     worker: &Rc<Worker<S>>,
     stream: TlsStream<Socket>,
     connection: Rc<Connection>,
-) {
-    let watch = Arc::clone(&connection.watch);
-    let io = WatchedIo::http2(stream, Arc::clone(&watch));
-    let newest = Newest::default();
+    presence: Rc<S::Presence>,
+    newest: Newest,
+) -> Served {
+    let io = WatchedIo::http2(stream, Arc::clone(&connection.watch));
     let streams = if worker.load.is_strained() { STREAMS_UNDER_STRAIN } else { STREAMS };
     let mut builder = http2::Builder::new(LocalTasks { newest: newest.clone() });
     builder
@@ -172,15 +210,16 @@ async fn serve_http2<S: Service>(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
+        .enable_connect_protocol()
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let served = builder.serve_connection(io, service(worker, connection, Some(newest)));
-    drive(served, &watch).await;
+    Box::pin(builder.serve_connection(io, service(worker, connection, presence, Some(newest))))
 }
 
 fn service<S: Service>(
     worker: &Rc<Worker<S>>,
     connection: Rc<Connection>,
+    presence: Rc<S::Presence>,
     newest: Option<Newest>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
@@ -192,17 +231,21 @@ fn service<S: Service>(
     service_fn(move |request| {
         let busy: Busy = connection.watch.begin();
         let flow = newest.as_ref().map(|newest| {
-            let flow = worker.register_flow();
+            let flow = worker.flows.begin();
             newest.put(Rc::clone(&flow));
             flow
         });
-        let answer = Rc::clone(&worker.service).call(request, Rc::clone(&connection));
-        async move { Ok(answer.await.map(|body| Counted::new(body, busy, flow))) }
+        let answer = Rc::clone(&worker.service).call(request, Rc::clone(&connection), Rc::clone(&presence));
+        // An async block would hold the call twice over: as what it captures, and as what it awaits.
+        answer.map(|answer| Ok(answer.map(|body| Counted::new(body, busy, flow))))
     })
 }
 
+/// A connection in one of the protocols. Boxed, and not held by any async function: those would hold it twice.
+type Served = Pin<Box<dyn Drain>>;
+
 /// A protocol that can be told to finish.
-trait Drain: Future {
+trait Drain: Future<Output = hyper::Result<()>> {
     fn drain(self: Pin<&mut Self>);
 }
 
@@ -233,9 +276,15 @@ where
     }
 }
 
-/// Runs a protocol until it ends, its deadline passes, or a drain has run its course.
-async fn drive(served: impl Drain, watch: &Watch) {
-    let mut served = std::pin::pin!(served);
+/// How a protocol came to its end.
+enum End {
+    Over,
+    /// There has been nothing to do for a while.
+    Rest,
+}
+
+/// Runs a protocol until it ends, its deadline passes, a drain has run its course, or it may rest.
+async fn drive(mut served: Served, watch: &Watch) -> End {
     let mut told = false;
     poll_fn(|cx| {
         watch.wakes(cx.waker());
@@ -245,12 +294,14 @@ async fn drive(served: impl Drain, watch: &Watch) {
         }
         // How a client's connection ends is the client's affair: the access log has told what it got.
         if served.as_mut().poll(cx).is_ready() || watch.is_expired() {
-            Poll::Ready(())
+            Poll::Ready(End::Over)
+        } else if watch.rests() {
+            Poll::Ready(End::Rest)
         } else {
             Poll::Pending
         }
     })
-    .await;
+    .await
 }
 
 /// Runs HTTP/2's own tasks, one a stream, on the worker that accepted the connection.
@@ -259,12 +310,10 @@ struct LocalTasks {
     newest: Newest,
 }
 
-impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks {
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalTasks {
     fn execute(&self, task: F) {
-        let task = tokio::task::spawn_local(async move {
-            task.await;
-        });
-        // The service has been called for this stream just now, and for no other since.
+        let task = tokio::task::spawn_local(task);
+        // The service has been called for this stream just now, and for no other since; or a stream of it becomes a tunnel.
         if let Some(flow) = self.newest.take() {
             flow.runs_in(task.abort_handle());
         }

@@ -1,10 +1,11 @@
-//! One answer of HTTP/2 on its way to a client that may stop taking it while the rest of its connection goes on.
+//! What is on its way to a client that may stop taking it while nobody else looks: one answer of HTTP/2 while the rest of
+//! its connection goes on, or a tunnel.
 //!
 //! A flow-control window that stays shut is seen by nobody but the protocol, which simply asks for no more of the answer.
 
 use std::{
     cell::{Cell, RefCell},
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
 };
 
@@ -41,15 +42,61 @@ impl Flow {
         self.handed_over.set(self.ticks.now());
     }
 
+    /// The client has to take more, and has had to since it first did not.
+    pub(super) fn waits(&self) {
+        if self.handed_over.get() == 0 {
+            self.gave();
+        }
+    }
+
+    /// Whether the task has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.task.borrow().as_ref().is_some_and(AbortHandle::is_finished)
+    }
+
+    /// Ends the task, and with it the stream.
+    pub(super) fn cut(&self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+
     /// Resets the stream when the client has taken nothing for so many milliseconds.
     pub(super) fn check(&self, stall: u32) {
         let since = self.handed_over.get();
-        if since != 0
-            && self.ticks.now().saturating_sub(since) >= stall
-            && let Some(task) = self.task.take()
-        {
-            task.abort();
+        if since != 0 && self.ticks.now().saturating_sub(since) >= stall {
+            self.cut();
         }
+    }
+}
+
+/// All flows of a worker.
+#[derive(Debug)]
+pub(super) struct Flows {
+    ticks: Arc<Ticks>,
+    flows: RefCell<Vec<Weak<Flow>>>,
+}
+
+impl Flows {
+    pub(super) fn new(ticks: Arc<Ticks>) -> Rc<Self> {
+        Rc::new(Self { ticks, flows: RefCell::new(Vec::new()) })
+    }
+
+    /// Starts watching one more.
+    pub(super) fn begin(&self) -> Rc<Flow> {
+        let flow = Flow::new(Arc::clone(&self.ticks));
+        self.flows.borrow_mut().push(Rc::downgrade(&flow));
+        flow
+    }
+
+    /// Resets all whose clients have taken nothing for so many milliseconds.
+    pub(super) fn check(&self, stall: u32) {
+        self.flows.borrow_mut().retain(|flow| {
+            flow.upgrade().is_some_and(|flow| {
+                flow.check(stall);
+                true
+            })
+        });
     }
 }
 

@@ -53,6 +53,11 @@ impl<T> WatchedIo<T> {
         Self { inner: TokioIo::new(inner), watch, raw, pending: Vec::new(), flushed: true }
     }
 
+    /// What is below the watching.
+    pub(super) fn inner(&self) -> &T {
+        self.inner.inner()
+    }
+
     fn is_http1(&self) -> bool {
         matches!(self.raw, Raw::Http1(_))
     }
@@ -77,7 +82,7 @@ impl<T: AsyncRead + Unpin> Read for WatchedIo<T> {
         this.watch.received(this.is_http1());
         match &mut this.raw {
             Raw::Http1(raw) => match raw.watch(bytes) {
-                Ok(()) => {}
+                Ok(()) => this.watch.received_whole(raw.is_between()),
                 Err(Ambiguity::Head) => this.watch.mark_ambiguous(),
                 Err(Ambiguity::Body) => {
                     this.watch.mark_ambiguous();

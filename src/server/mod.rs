@@ -6,10 +6,12 @@ mod flow;
 mod frames;
 mod health;
 mod io;
+mod lent;
 mod listener;
 mod load;
 mod memory;
 mod networks;
+mod passage;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -38,6 +40,7 @@ pub use self::{
     connection::{Connection, Interim},
     health::{Health, Hung},
     load::{Level, Load},
+    passage::Passage,
 };
 use self::{health::Pulse, networks::Networks, watchdog::Watchdog};
 
@@ -99,10 +102,11 @@ pub trait Service: 'static {
         self: Rc<Self>,
         request: Request<Incoming>,
         connection: Rc<Connection>,
+        presence: Rc<Self::Presence>,
     ) -> impl Future<Output = Response<Self::Body>> + 'static;
 
-    /// Held as long as a connection lasts.
-    type Presence;
+    /// What the service keeps of a connection as long as it lasts.
+    type Presence: 'static;
 
     /// A client has connected.
     fn connected(&self) -> Self::Presence;

@@ -42,7 +42,12 @@ impl Service for Misbehaving {
     type Body = Full<Bytes>;
     type Presence = ();
 
-    async fn call(self: Rc<Self>, request: Request<Incoming>, _: Rc<Connection>) -> Response<Full<Bytes>> {
+    async fn call(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        _: Rc<Connection>,
+        _: Rc<()>,
+    ) -> Response<Full<Bytes>> {
         match request.uri().path() {
             "/panic" => panic!("on purpose"),
             "/hang" => {

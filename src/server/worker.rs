@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     io,
     net::TcpListener as StdListener,
-    rc::{self, Rc},
+    rc::Rc,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 use tokio::{
     net::TcpListener,
     runtime::LocalRuntime,
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{Instant, MissedTickBehavior},
 };
@@ -23,10 +23,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Config, Refused, Service,
     connection::serve,
-    flow::Flow,
+    flow::Flows,
     health::Pulse,
-    load::{Level, Load},
-    networks::Networks,
+    load::{Level, Load, Open},
+    networks::{NetworkPlace, Networks},
     watch::{Patience, Ticks, Watch},
 };
 
@@ -45,8 +45,15 @@ pub(super) struct Worker<S> {
     tls: Arc<ArcSwap<ServerConfig>>,
     ticks: Arc<Ticks>,
     watches: RefCell<Vec<Weak<Watch>>>,
-    flows: RefCell<Vec<rc::Weak<Flow>>>,
-    tasks: TaskTracker,
+    pub(super) flows: Rc<Flows>,
+    pub(super) tasks: TaskTracker,
+}
+
+/// A connection's places in all that is counted, until it is dropped.
+pub(super) struct Place {
+    _worker: OwnedSemaphorePermit,
+    _network: Option<NetworkPlace>,
+    _load: Open,
 }
 
 /// What a worker is started with.
@@ -64,6 +71,7 @@ pub(super) struct Start {
 pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::Result<()> {
     let runtime = LocalRuntime::new()?;
     runtime.block_on(async {
+        let ticks = Arc::new(Ticks::new());
         let worker = Rc::new(Worker {
             config: start.config,
             service: Rc::new(service()),
@@ -71,9 +79,9 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
             load: start.load,
             networks: start.networks,
             tls: start.tls,
-            ticks: Arc::new(Ticks::new()),
+            flows: Flows::new(Arc::clone(&ticks)),
+            ticks,
             watches: RefCell::new(Vec::new()),
-            flows: RefCell::new(Vec::new()),
             tasks: TaskTracker::new(),
         });
         let mut sweep = tokio::task::spawn_local(sweep(Rc::clone(&worker), start.pulse));
@@ -115,13 +123,6 @@ impl<S: Service> Worker<S> {
         self.watches.borrow_mut().push(Arc::downgrade(&watch));
         watch
     }
-
-    /// Starts watching whether a client takes one answer of HTTP/2.
-    pub(super) fn register_flow(&self) -> Rc<Flow> {
-        let flow = Flow::new(Arc::clone(&self.ticks));
-        self.flows.borrow_mut().push(Rc::downgrade(&flow));
-        flow
-    }
 }
 
 async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places: Arc<Semaphore>) {
@@ -141,16 +142,12 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places
                     worker.service.refused(Refused::Overload);
                     continue;
                 }
-                let Ok(in_network) = worker.networks.admit(peer.ip(), Instant::now()) else {
+                let Ok(network) = worker.networks.admit(peer.ip(), Instant::now()) else {
                     worker.service.refused(Refused::Network);
                     continue;
                 };
-                let open = worker.load.open();
-                let serving = serve(Rc::clone(&worker), socket, peer);
-                worker.tasks.spawn_local(async move {
-                    serving.await;
-                    drop((place, in_network, open));
-                });
+                let place = Place { _worker: place, _network: network, _load: worker.load.open() };
+                worker.tasks.spawn_local(serve(Rc::clone(&worker), socket, peer, place));
             }
             // Out of descriptors, or a client gone before it was accepted: neither ends the worker.
             (Ok(_), Err(error)) => {
@@ -181,12 +178,7 @@ async fn sweep<S: Service>(worker: Rc<Worker<S>>, pulse: Arc<Pulse>) {
         if worker.load.is_strained() {
             close_idle(&worker.watches.borrow());
         }
-        worker.flows.borrow_mut().retain(|flow| {
-            flow.upgrade().is_some_and(|flow| {
-                flow.check(patience.stall);
-                true
-            })
-        });
+        worker.flows.check(patience.stall);
     }
 }
 

@@ -37,6 +37,8 @@ pub enum Refusal {
     Upgrade,
     #[error("the expectation is not known")]
     Expectation,
+    #[error("CONNECT to this protocol is not offered")]
+    Protocol,
 }
 
 impl Refusal {
@@ -46,6 +48,7 @@ impl Refusal {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Protocol => StatusCode::NOT_IMPLEMENTED,
             Self::Ambiguous
             | Self::Host
             | Self::Target
@@ -108,6 +111,13 @@ impl<B> CanonicalRequest<B> {
         hyper::upgrade::on(&mut *self.request)
     }
 
+    /// Turns the WebSocket of an HTTP/2 client into the handshake that HTTP/1.1 has for it (RFC 8441 §5). `key` is ours: that
+    /// client has none.
+    pub fn become_handshake(&mut self, key: HeaderValue) {
+        *self.request.method_mut() = Method::GET;
+        self.request.headers_mut().insert(header::SEC_WEBSOCKET_KEY, key);
+    }
+
     /// Whether a body follows the head.
     pub fn has_body(&self) -> bool
     where
@@ -154,17 +164,21 @@ impl RequestGate {
         mut request: Box<Request<B>>,
         body_follows: bool,
     ) -> Result<CanonicalRequest<B>, Refusal> {
-        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-            return Err(Refusal::Method);
-        }
+        let connects = match *request.method() {
+            Method::TRACE => return Err(Refusal::Method),
+            Method::CONNECT => Some(extended_connect(&request)?),
+            _ => None,
+        };
         self.check_host(&request)?;
         check_fields(request.headers(), request.version())?;
-        let upgrade = upgrade(&request, body_follows)?;
+        let upgrade = if connects.is_some() { connects } else { upgrade(&request, body_follows)? };
         if request.uri().authority().is_some() {
             let origin_form = request.uri().path_and_query().cloned().ok_or(Refusal::Target)?;
             *request.uri_mut() = Uri::from(origin_form);
         }
         let ours = match path::check(request.uri().path()) {
+            // None of our pages is a tunnel.
+            Ok(path::Territory::Ours) if *request.method() == Method::CONNECT => return Err(Refusal::Method),
             Ok(path::Territory::Ours) => true,
             Ok(path::Territory::Portal) => false,
             Err(path::NotCanonical) => return Err(Refusal::Path),
@@ -316,20 +330,35 @@ fn upgrade<B>(request: &Request<B>, body_follows: bool) -> Result<Option<HeaderV
     Ok(Some(offer.clone()))
 }
 
+/// The WebSocket that HTTP/2 opens with CONNECT (RFC 8441 §4). To other hosts or protocols nobody is connected.
+fn extended_connect<B>(request: &Request<B>) -> Result<HeaderValue, Refusal> {
+    let protocol = request.extensions().get::<hyper::ext::Protocol>().ok_or(Refusal::Method)?;
+    if !protocol.as_str().eq_ignore_ascii_case("websocket") {
+        return Err(Refusal::Protocol);
+    }
+    check_websocket_version(request.headers())?;
+    Ok(HeaderValue::from_static("websocket"))
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a [u8], Refusal> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Ok(value.as_bytes()),
+        _ => Err(Refusal::Upgrade),
+    }
+}
+
+fn check_websocket_version(headers: &HeaderMap) -> Result<(), Refusal> {
+    if single(headers, &header::SEC_WEBSOCKET_VERSION)? == b"13" { Ok(()) } else { Err(Refusal::Upgrade) }
+}
+
 /// RFC 6455 §4.2.1: a 16-byte nonce in base64, and version 13.
 fn check_websocket(headers: &HeaderMap) -> Result<(), Refusal> {
-    let single = |name: &str| {
-        let mut values = headers.get_all(name).iter();
-        match (values.next(), values.next()) {
-            (Some(value), None) => Ok(value.as_bytes()),
-            _ => Err(Refusal::Upgrade),
-        }
-    };
-    let key = single("sec-websocket-key")?;
+    let key = single(headers, &header::SEC_WEBSOCKET_KEY)?;
     let nonce = key.len() == 24
         && key.ends_with(b"==")
         && key.iter().take(22).all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(byte));
-    if nonce && single("sec-websocket-version")? == b"13" { Ok(()) } else { Err(Refusal::Upgrade) }
+    if nonce { check_websocket_version(headers) } else { Err(Refusal::Upgrade) }
 }
 
 #[cfg(test)]

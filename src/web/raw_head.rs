@@ -77,6 +77,11 @@ impl RawHead {
         Ok(())
     }
 
+    /// Whether the next byte begins a head: everything that has come was whole messages.
+    pub fn is_between(&self) -> bool {
+        self.state == State::Head && self.held.is_empty()
+    }
+
     /// Takes what belongs to the current head; the usual head arrives in one read and is never copied.
     fn head(&mut self, bytes: &[u8]) -> Result<usize, Ambiguity> {
         if self.held.is_empty() {

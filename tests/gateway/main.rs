@@ -47,3 +47,5 @@ mod streaming;
 mod support;
 #[cfg(test)]
 mod upgrade;
+#[cfg(test)]
+mod websocket;

@@ -1,57 +1,30 @@
-//! WebSockets and other switches of protocol: only for a session, only from a page of ours, only when the portal agrees,
+//! Switches of protocol: only for a session, only from a page of ours, only when the portal agrees,
 //! and only as long as the session lasts.
 
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::StatusCode;
-use tokio::{net::TcpStream, sync::mpsc};
-use tokio_rustls::client::TlsStream;
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        self, Message,
-        handshake::derive_accept_key,
-        protocol::{
-            Role,
-            frame::{
-                Frame,
-                coding::{Data, OpCode},
-            },
-        },
-    },
-};
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
-    Answer, Browser, Exchange, HOST, PATIENCE, RawConnection, TestGateway, Upstream, upstream::ordinary,
+    Answer, Browser, Exchange, HOST, PATIENCE, RawConnection, TestGateway, Upstream,
+    upstream::ordinary,
+    websocket::{self, Socket, handshake},
     within,
 };
 
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-
 /// A portal with an echo at `/echo`; what it is asked elsewhere it answers as `script` says.
 fn portal(script: impl AsyncFn(Exchange) -> Option<Exchange> + Send + 'static) -> Upstream {
-    Upstream::scripted(async move |mut exchange: Exchange| {
+    Upstream::scripted(async move |exchange: Exchange| {
         if exchange.target() == "/" {
             return ordinary(exchange).await;
         }
         if exchange.target() != "/echo" {
             return script(exchange).await;
         }
-        let accept = derive_accept_key(exchange.head.values("sec-websocket-key").first()?.as_bytes());
-        exchange
-            .write(format!(
-                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                 Sec-WebSocket-Accept: {accept}\r\n\r\n"
-            ))
-            .await?;
-        let mut socket =
-            WebSocketStream::from_raw_socket(exchange.wire.into_stream(), Role::Server, None).await;
-        while let Some(Ok(message)) = socket.next().await {
-            if message.is_text() || message.is_binary() {
-                socket.send(message).await.ok()?;
-            }
-        }
+        websocket::echo(exchange).await;
         None
     })
 }
@@ -64,70 +37,8 @@ async fn logged_in(portal: &Upstream) -> (TestGateway, Browser) {
     (gateway, browser)
 }
 
-type Socket = WebSocketStream<TlsStream<TcpStream>>;
-
 async fn open(browser: &Browser) -> Socket {
-    let request = http::Request::get(format!("wss://{HOST}/echo"))
-        .header("host", HOST)
-        .header("origin", format!("https://{HOST}"))
-        .header("cookie", browser.cookies())
-        .header("connection", "Upgrade")
-        .header("upgrade", "websocket")
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-key", tungstenite::handshake::client::generate_key());
-    let stream = browser.tls(&["http/1.1"]).await;
-    let opened = tokio_tungstenite::client_async(request.body(()).unwrap(), stream);
-    Box::pin(within(PATIENCE, opened)).await.expect("the socket opens").0
-}
-
-/// A handshake as text, with `changes` in place of the fields of the same name, or behind them.
-fn handshake(path: &str, cookies: &str, changes: &[(&str, &str)]) -> String {
-    let origin = format!("https://{HOST}");
-    let ordinary = [
-        ("Host", HOST),
-        ("Cookie", cookies),
-        ("Origin", &origin),
-        ("Connection", "Upgrade"),
-        ("Upgrade", "websocket"),
-        ("Sec-WebSocket-Key", KEY),
-        ("Sec-WebSocket-Version", "13"),
-    ];
-    let fields = ordinary.map(|(name, value)| {
-        let value = changes.iter().find(|(changed, _)| *changed == name).map_or(value, |(_, value)| value);
-        if value.is_empty() { String::new() } else { format!("{name}: {value}\r\n") }
-    });
-    format!("GET {path} HTTP/1.1\r\n{}\r\n", fields.concat())
-}
-
-#[tokio::test]
-async fn messages_of_every_kind_pass_both_ways() {
-    let portal = portal(ordinary);
-    let (gateway, browser) = logged_in(&portal).await;
-    let mut socket = open(&browser).await;
-    let head = gateway.upstream.only_request();
-    assert_eq!(head.value("upgrade").as_deref(), Some("websocket"));
-    assert_eq!(head.value("connection").as_deref(), Some("upgrade"));
-    assert_eq!(head.value("remote-user").as_deref(), Some("ada@example.com"));
-    assert_eq!(head.value("cookie"), None);
-
-    let large = Message::binary(vec![7; 1 << 20]);
-    for message in [Message::text("hello"), Message::binary(vec![0, 255, 10]), large] {
-        socket.send(message.clone()).await.unwrap();
-        assert!(within(PATIENCE, socket.next()).await.unwrap().unwrap() == message);
-    }
-    socket.send(Message::Ping("beat".into())).await.unwrap();
-    assert_eq!(within(PATIENCE, socket.next()).await.unwrap().unwrap(), Message::Pong("beat".into()));
-    // One message in three fragments.
-    for (text, code, last) in
-        [("one ", Data::Text, false), ("two ", Data::Continue, false), ("three", Data::Continue, true)]
-    {
-        socket.send(Message::Frame(Frame::message(text, OpCode::Data(code), last))).await.unwrap();
-    }
-    assert_eq!(within(PATIENCE, socket.next()).await.unwrap().unwrap(), Message::text("one two three"));
-    socket.close(None).await.unwrap();
-    while let Some(message) = within(PATIENCE, socket.next()).await {
-        assert!(message.is_ok_and(|message| message.is_close()));
-    }
+    browser.socket("/echo").await
 }
 
 #[tokio::test]

@@ -178,16 +178,11 @@ impl Browser {
 
     /// Sends any request, with the host and the cookies added, and reads the answer to its end.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
-        let (parts, incoming) = self.open(request).await.into_parts();
-        let collected = within(PATIENCE, incoming.collect()).await.expect("the answer is complete");
-        let trailers = collected.trailers().cloned();
-        Answer {
-            status: parts.status,
-            version: parts.version,
-            headers: parts.headers,
-            body: collected.to_bytes(),
-            trailers,
-        }
+        read(self.open(request).await).await
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// Sends any request, and returns once the head of the answer is there.
@@ -424,6 +419,20 @@ impl Answer {
             assert!(self.header(name).contains(part), "{name} is {:?} in {self:?}", self.header(name));
         }
         assert!(!self.headers.contains_key(header::SERVER));
+    }
+}
+
+/// Reads an answer to its end.
+pub(crate) async fn read(answer: Response<Incoming>) -> Answer {
+    let (parts, incoming) = answer.into_parts();
+    let collected = within(PATIENCE, incoming.collect()).await.expect("the answer is complete");
+    let trailers = collected.trailers().cloned();
+    Answer {
+        status: parts.status,
+        version: parts.version,
+        headers: parts.headers,
+        body: collected.to_bytes(),
+        trailers,
     }
 }
 

@@ -36,10 +36,13 @@ impl Wire {
         self.stream.flush().await
     }
 
-    /// Gives out the connection itself. Nothing may be left in the buffer.
+    /// Gives out the connection itself, with what has been read of it and not been asked for.
     pub(crate) fn into_stream(self) -> Box<dyn Stream> {
-        assert!(self.buffer.is_empty(), "{} bytes would be lost", self.buffer.len());
-        self.stream
+        if self.buffer.is_empty() {
+            return self.stream;
+        }
+        let (from, to) = tokio::io::split(self.stream);
+        Box::new(tokio::io::join(io::Cursor::new(self.buffer).chain(from), to))
     }
 
     /// Says that nothing more will be written.

@@ -1,0 +1,41 @@
+//! A WebSocket that the client opens over HTTP/2 (RFC 8441) and the portal over HTTP/1.1: the handshake that the client did
+//! not have to make, made and checked by us.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{HeaderValue, Method, StatusCode, header, response::Parts};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::{random::Random, web::gate::CanonicalRequest};
+
+/// A handshake of ours with the portal.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    accept: String,
+}
+
+impl Handshake {
+    /// Makes an upgrade out of the request, if it is a WebSocket of HTTP/2.
+    pub(super) fn begin<B>(request: &mut CanonicalRequest<B>, random: &dyn Random) -> Option<Self> {
+        if *request.method() != Method::CONNECT {
+            return None;
+        }
+        let key = STANDARD.encode(random.bytes::<16>());
+        let accept = derive_accept_key(key.as_bytes());
+        request.become_handshake(HeaderValue::try_from(key).ok()?);
+        Some(Self { accept })
+    }
+
+    /// Makes of the portal's 101 what HTTP/2 has for it: a success whose stream is the tunnel. `None` when the portal did
+    /// not answer our key.
+    pub(super) fn finish(&self, mut parts: Parts) -> Option<Parts> {
+        let accepts = parts.headers.remove(header::SEC_WEBSOCKET_ACCEPT)?;
+        if accepts.as_bytes() != self.accept.as_bytes() {
+            return None;
+        }
+        for name in [header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH] {
+            parts.headers.remove(name);
+        }
+        parts.status = StatusCode::OK;
+        Some(parts)
+    }
+}

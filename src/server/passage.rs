@@ -1,0 +1,83 @@
+//! What a tunnel holds of the connection that it began on: a connection of HTTP/1 is its alone from then on, one of HTTP/2
+//! goes on with other streams. Carries no bytes.
+
+use std::rc::Rc;
+
+use tokio::task::AbortHandle;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+
+use super::{
+    flow::{Flow, Flows, Newest},
+    watch::Busy,
+    worker::Worker,
+};
+
+/// Makes the passages of one connection.
+#[derive(Debug)]
+pub(super) struct Tunnels {
+    flows: Rc<Flows>,
+    tasks: TaskTracker,
+    /// Present on HTTP/2.
+    newest: Option<Newest>,
+}
+
+impl Tunnels {
+    pub(super) fn new<S>(worker: &Worker<S>, newest: Option<Newest>) -> Self {
+        Self { flows: Rc::clone(&worker.flows), tasks: worker.tasks.clone(), newest }
+    }
+
+    pub(super) fn begin(&self, busy: Busy) -> Passage {
+        let flow = self.flows.begin();
+        if let Some(newest) = &self.newest {
+            newest.put(Rc::clone(&flow));
+        }
+        Passage(Rc::new(Held { flow, _busy: busy, _task: self.tasks.token() }))
+    }
+}
+
+/// Keeps a tunnel's connection from counting as idle, a drain from ending before the tunnel, and a client from taking
+/// nothing for ever. With the last copy of it goes what has not been sent.
+///
+/// On HTTP/2 it is to be made right before the answer is given that makes a tunnel of the stream.
+#[derive(Clone, Debug)]
+pub struct Passage(Rc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    flow: Rc<Flow>,
+    _busy: Busy,
+    _task: TaskTrackerToken,
+}
+
+impl Passage {
+    /// The task to end when the client takes nothing. On HTTP/2 it is the protocol's own, as soon as there is one.
+    pub fn runs_in(&self, task: AbortHandle) {
+        self.0.flow.runs_in(task);
+    }
+
+    /// The client takes nothing at the moment. Its time runs on from the first such moment.
+    pub fn waits(&self) {
+        self.0.flow.waits();
+    }
+
+    /// The client is to do something; its time runs from now.
+    pub fn expects(&self) {
+        self.0.flow.gave();
+    }
+
+    /// Nothing is asked of the client.
+    pub fn rests(&self) {
+        self.0.flow.asked();
+    }
+
+    /// Whether the client can be sent nothing any more.
+    pub fn is_gone(&self) -> bool {
+        self.0.flow.has_ended()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.flow.cut();
+    }
+}
