@@ -126,8 +126,8 @@ impl Gateway {
         let answer = match self.shared.gate.decide(session, now) {
             Decision::Allow(identity) => {
                 note.decision = "allow";
-                let others = cookies.others.as_ref();
-                return self.forward(request, others, &identity, now, (connection, presence), note).await;
+                let passed = Passed { identity: &identity, cookies: cookies.others.as_ref(), now };
+                return self.forward(request, passed, connection, presence, note).await;
             }
             Decision::LogIn => {
                 note.decision = "challenge";
@@ -204,16 +204,16 @@ impl Gateway {
     async fn forward(
         &self,
         request: CanonicalRequest<Incoming>,
-        cookies: Option<&HeaderValue>,
-        identity: &Identity,
-        now: Timestamp,
-        (connection, presence): (&Connection, &Presence),
+        passed: Passed<'_>,
+        connection: &Connection,
+        presence: &Presence,
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
         // A page of another site could otherwise open a socket with the user's cookie.
         if request.upgrade().is_some() && !self.shared.request_gate.is_own_origin(request.headers()) {
             return Err(Failure::ForeignOrigin);
         }
+        let Passed { identity, cookies, now } = passed;
         let origin = self.origin(note.client_ip, presence);
         let assertions = self.shared.assertions.as_ref();
         let additions = Additions {
@@ -254,6 +254,14 @@ impl Gateway {
         }
         HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("0"))
     }
+}
+
+/// What the gate has let pass.
+struct Passed<'a> {
+    identity: &'a Identity,
+    /// Those of the client's cookies that are the portal's.
+    cookies: Option<&'a HeaderValue>,
+    now: Timestamp,
 }
 
 /// What a worker can say of a session at once.

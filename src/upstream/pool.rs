@@ -14,8 +14,8 @@ use super::{ConnectError, Connector, Peer, http1::Connection};
 /// Looks at an idle connection, one a second, until it is closed: shorter than the keep-alive of the common servers
 /// (Node.js: 5 s), so that we close before they do.
 const IDLE_LOOKS: u32 = 4;
-/// Idle connections kept a server.
-const MOST_IDLE: usize = 64;
+/// Idle connections kept a server: as many as a few connections of HTTP/2 full of streams need at once.
+const MOST_IDLE: usize = 256;
 /// How long a server that refused a connection is asked last.
 const LEFT_ALONE: Duration = Duration::from_secs(3);
 
