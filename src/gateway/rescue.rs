@@ -16,6 +16,7 @@ use crate::{
     web::{
         answer::{self, Answer, Problem},
         gate::Refusal,
+        grpc,
     },
 };
 
@@ -38,7 +39,26 @@ pub(super) enum Failure {
     Lost(#[source] tokio::task::JoinError),
 }
 
+/// Who is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Person,
+    Script,
+    /// A client of gRPC.
+    Call,
+}
+
 impl Failure {
+    /// What a client of gRPC is told besides the status.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Forward(ForwardError::SessionEnded) => "the session has ended",
+            Self::Forward(ForwardError::Timeout(_)) => "the portal did not answer in time",
+            Self::Forward(_) => "the portal did not answer",
+            _ => "the gateway cannot answer",
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Refused(refusal) => refusal.status(),
@@ -93,12 +113,16 @@ impl Failure {
 
 impl Gateway {
     /// The answer to a request that failed: a page for a person, a problem for a script.
-    pub(super) fn rescue(&self, failure: &Failure, is_page: bool, note: &mut Note) -> Answer {
+    pub(super) fn rescue(&self, failure: &Failure, told: Told, note: &mut Note) -> Answer {
         let status = failure.status();
         note.closes = failure.closes();
         note.decision = failure.decision();
         self.report(failure, note);
-        let mut answer = if is_page {
+        // What is wrong with HTTP itself is told in its own words.
+        if told == Told::Call && !matches!(failure, Failure::Refused(_)) {
+            return grpc::refusal(grpc::status_like(status), failure.word());
+        }
+        let mut answer = if told == Told::Person {
             self.shared.pages.message_page(status, note.request_id())
         } else {
             let detail = match failure {

@@ -1,7 +1,9 @@
 //! Forwards a request to the portal and streams the answer back. Decides nothing about who may pass.
 
 mod body;
+mod call;
 mod frames;
+mod replay;
 mod request;
 mod response;
 mod tunnel;
@@ -33,14 +35,17 @@ use crate::{
     upstream::{
         ConnectError, Lease, Pool,
         http1::{AnswerError, Exchange, Upload},
+        http2::Http2,
     },
     web::{
         body::{BodyError, Stream},
         gate::CanonicalRequest,
+        grpc,
     },
 };
 
 pub use body::{PortalBody, RequestBody};
+pub use replay::CallBody;
 pub use request::{Additions, Origin};
 
 /// How often a request that waits for its answer looks whether its session still lasts.
@@ -53,6 +58,8 @@ pub enum ForwardError {
     Connect(#[from] ConnectError),
     #[error("the portal's answer cannot be read")]
     Answer(#[source] AnswerError<BodyError>),
+    #[error("the portal's answer to a call cannot be read")]
+    Call(#[source] hyper::Error),
     #[error("the portal closed the connection that it had kept open, and the request must not be sent twice")]
     Lost,
     #[error("the request's body did not arrive")]
@@ -82,6 +89,7 @@ pub struct Patience {
 /// One worker's way to the portal.
 pub struct Proxy {
     pool: Rc<Pool>,
+    http2: Rc<Http2<CallBody>>,
     reserved: Reserved,
     sessions: Arc<Sessions>,
     random: Arc<dyn Random>,
@@ -95,12 +103,13 @@ impl Proxy {
     /// `sessions` hears of what tunnels carry; keys of handshakes are made of `random`.
     pub fn new(
         pool: Rc<Pool>,
+        http2: Rc<Http2<CallBody>>,
         reserved: Reserved,
         sessions: Arc<Sessions>,
         random: Arc<dyn Random>,
         patience: Patience,
     ) -> Self {
-        Self { pool, reserved, sessions, random, patience }
+        Self { pool, http2, reserved, sessions, random, patience }
     }
 
     /// Sends one request to the portal, at most once: a second try happens only when the first cannot have been seen,
@@ -114,6 +123,9 @@ impl Proxy {
         additions: &Additions<'_>,
         connection: &Connection,
     ) -> Result<Forwarded, ForwardError> {
+        if grpc::needs_http2(request.method(), request.headers()) {
+            return Box::pin(self.call(request, identity, additions)).await;
+        }
         let offered = request.upgrade().cloned();
         let client = offered.is_some().then(|| request.on_upgrade());
         let handshake = Handshake::begin(&mut request, &*self.random);

@@ -2,8 +2,10 @@
 
 mod connect;
 pub mod http1;
+pub mod http2;
 mod peer;
 mod pool;
+mod turns;
 
 use std::{path::PathBuf, time::Duration};
 

@@ -1,30 +1,23 @@
 //! Connections kept alive between requests, the newest used first, and servers that refused left alone for a while.
 
-use std::{
-    cell::{Cell, RefCell},
-    pin::Pin,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::RefCell, pin::Pin, rc::Rc, time::Duration};
 
 use tokio::time::{Instant, Sleep};
 
-use super::{ConnectError, Connector, Peer, http1::Connection};
+use super::{ConnectError, Connector, Peer, http1::Connection, turns::Turns};
 
 /// With the second between two looks still shorter than the keep-alive of the common servers (Node.js: 5 s), so that we
 /// close before they do.
 const IDLE_LIMIT: Duration = Duration::from_secs(3);
 /// Idle connections kept a server.
 const MOST_IDLE: usize = 64;
-/// How long a server that refused a connection is asked last.
-const LEFT_ALONE: Duration = Duration::from_secs(3);
 
 /// One worker's connections to the portal.
 #[derive(Debug)]
 pub struct Pool {
     servers: Vec<Server>,
+    turns: Turns,
     connector: Connector,
-    next: Cell<usize>,
 }
 
 #[derive(Debug)]
@@ -32,7 +25,6 @@ struct Server {
     peer: Peer,
     label: Rc<str>,
     idle: RefCell<Vec<Idle>>,
-    refused_at: Cell<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -58,23 +50,19 @@ pub struct Lease {
 
 impl Pool {
     pub fn new(peers: Vec<Peer>, connector: Connector) -> Rc<Self> {
+        let turns = Turns::new(peers.len());
         let servers = peers
             .into_iter()
-            .map(|peer| Server {
-                label: Rc::from(peer.label.as_str()),
-                peer,
-                idle: RefCell::new(Vec::new()),
-                refused_at: Cell::new(None),
-            })
+            .map(|peer| Server { label: Rc::from(peer.label.as_str()), peer, idle: RefCell::new(Vec::new()) })
             .collect();
-        Rc::new(Self { servers, connector, next: Cell::new(0) })
+        Rc::new(Self { servers, turns, connector })
     }
 
     /// An idle connection to the server whose turn it is, if there is one and nothing has to be waited for.
     pub fn idle(self: &Rc<Self>) -> Option<Lease> {
-        let index = self.next.get() % self.servers.len().max(1);
+        let index = self.turns.current();
         let idle = self.server(index)?.take_idle()?;
-        self.next.set(index + 1);
+        self.turns.pass();
         Some(self.lease_of(index, idle, true))
     }
 
@@ -82,38 +70,26 @@ impl Pool {
     ///
     /// Servers are taken in turn; one that refuses is left alone for a while and the next one asked.
     pub async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease, ConnectError> {
-        let count = self.servers.len();
-        let first = self.next.get() % count.max(1);
-        self.next.set(first + 1);
-        let mut order: Vec<usize> = (0..count).map(|step| (first + step) % count).collect();
-        let now = Instant::now();
-        if count > 1 {
-            // Stable: those left alone keep their order, behind the others.
-            order.sort_by_key(|&server| self.server(server).is_some_and(|server| server.is_left_alone(now)));
-        }
         let mut refused = None;
-        for index in order {
+        for index in self.turns.order(Instant::now()) {
             let Some(server) = self.server(index) else { continue };
             if !fresh && let Some(idle) = server.take_idle() {
                 return Ok(self.lease_of(index, idle, true));
             }
             match self.connector.open(&server.peer).await {
                 Ok(connection) => {
-                    server.refused_at.set(None);
+                    self.turns.accepted(index);
                     let now = Instant::now();
                     let timer = Box::pin(tokio::time::sleep_until(now));
                     return Ok(self.lease_of(index, Idle { connection, timer, since: now }, false));
                 }
                 Err(error) => {
-                    server.refused_at.set(Some(Instant::now()));
+                    self.turns.refused(index, Instant::now());
                     refused = Some(error);
                 }
             }
         }
-        Err(refused.unwrap_or_else(|| ConnectError::Connect {
-            peer: "no server".to_owned(),
-            source: std::io::ErrorKind::NotFound.into(),
-        }))
+        Err(refused.unwrap_or_else(ConnectError::no_server))
     }
 
     fn lease_of(self: &Rc<Self>, server: usize, idle: Idle, reused: bool) -> Lease {
@@ -136,10 +112,6 @@ impl Pool {
 }
 
 impl Server {
-    fn is_left_alone(&self, now: Instant) -> bool {
-        self.refused_at.get().is_some_and(|at| now.duration_since(at) < LEFT_ALONE)
-    }
-
     /// The newest idle connection that is still good.
     fn take_idle(&self) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();

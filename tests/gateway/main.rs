@@ -13,6 +13,8 @@ mod floods;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod grpc;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod login;

@@ -10,6 +10,7 @@ pub(crate) mod forms;
 pub(crate) mod log;
 pub(crate) mod phone;
 pub(crate) mod process;
+pub(crate) mod python;
 pub(crate) mod redis;
 pub(crate) mod test_gateway;
 pub(crate) mod upstream;
