@@ -5,13 +5,12 @@ mod rescue;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     net::IpAddr,
     rc::Rc,
     sync::Arc,
 };
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use ipnet::IpNet;
@@ -37,14 +36,12 @@ use crate::{
     },
     web::{
         answer::Answer,
-        client, cookies,
+        client,
+        cookies::Jar,
         gate::{CanonicalRequest, Refusal, RequestGate},
         grpc,
     },
 };
-
-/// Clients whose address is kept in header form; a worker that sees more starts afresh.
-const KNOWN_CLIENTS: usize = 4096;
 
 /// What all workers share.
 pub struct Shared {
@@ -62,6 +59,14 @@ pub struct Shared {
     pub control: Handle,
 }
 
+/// What is kept of one connection, so that its next request need not be asked the same again.
+pub struct Presence {
+    _open: OpenConnection,
+    cookies: RefCell<Jar>,
+    /// The last client: always the same one, unless a trusted proxy sends requests of many.
+    origin: RefCell<Option<(IpAddr, Rc<Origin>)>>,
+}
+
 /// One worker's gateway.
 pub struct Gateway {
     shared: Arc<Shared>,
@@ -70,7 +75,6 @@ pub struct Gateway {
     /// Sets this worker's request ids apart from all others.
     id_prefix: u32,
     id_next: Cell<u32>,
-    origins: RefCell<HashMap<IpAddr, Rc<Origin>>>,
 }
 
 impl Gateway {
@@ -79,14 +83,7 @@ impl Gateway {
         // A host that parsed as part of a URL is a header value too.
         let authority = HeaderValue::from_str(authority).unwrap_or(HeaderValue::from_static("localhost"));
         let [id_prefix, id_first] = [random.bytes::<4>(), random.bytes::<4>()].map(u32::from_be_bytes);
-        Self {
-            shared,
-            proxy,
-            authority,
-            id_prefix,
-            id_next: Cell::new(id_first),
-            origins: RefCell::new(HashMap::new()),
-        }
+        Self { shared, proxy, authority, id_prefix, id_next: Cell::new(id_first) }
     }
 
     /// The straight line. What is noted on the way goes into the access log.
@@ -94,6 +91,7 @@ impl Gateway {
         &self,
         request: Box<Request<Incoming>>,
         connection: &Connection,
+        presence: &Presence,
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
         if connection.is_ambiguous() {
@@ -103,12 +101,15 @@ impl Gateway {
         let request = self.shared.request_gate.admit(request, body_follows)?;
         note.client_ip =
             client::address(connection.peer().ip(), request.headers(), &self.shared.trusted_proxies);
+        let cookies = presence.cookies.borrow_mut().open(request.headers());
         if request.is_ours() {
             note.decision = "own";
             // Boxed like every way that is not the usual one: what the usual one moves about stays small.
-            return Ok(Box::pin(self.own(request, note)).await?.map(|bytes| Source::Own(Some(bytes))));
+            return Ok(Box::pin(self.own(request, cookies.session, note))
+                .await?
+                .map(|bytes| Source::Own(Some(bytes))));
         }
-        let session = match self.known_session(request.headers()) {
+        let session = match self.known_session(cookies.session) {
             Known::Session(live) => Some(live),
             Known::Nobody => None,
             Known::Ask(id) => Box::pin(self.load_session(id)).await?,
@@ -119,7 +120,8 @@ impl Gateway {
         let answer = match self.shared.gate.decide(session, self.shared.clock.now()) {
             Decision::Allow(identity) => {
                 note.decision = "allow";
-                return self.forward(request, &identity, connection, note).await;
+                let others = cookies.others.as_ref();
+                return self.forward(request, others, &identity, (connection, presence), note).await;
             }
             Decision::LogIn => {
                 note.decision = "challenge";
@@ -134,9 +136,8 @@ impl Gateway {
     }
 
     /// What this gateway knows of the browser's session without asking anybody.
-    fn known_session(&self, headers: &HeaderMap) -> Known {
-        let Some(token) = cookies::token(headers, cookies::SESSION) else { return Known::Nobody };
-        let id = token.hash();
+    fn known_session(&self, claimed: Option<TokenHash>) -> Known {
+        let Some(id) = claimed else { return Known::Nobody };
         match self.shared.sessions.cached(&id) {
             Some(live) => {
                 self.shared.metrics.session_cache_hit();
@@ -155,9 +156,14 @@ impl Gateway {
     }
 
     /// Our own pages, off the worker: what they do can take its time.
-    async fn own(&self, request: CanonicalRequest<Incoming>, note: &mut Note) -> Result<Answer, Failure> {
+    async fn own(
+        &self,
+        request: CanonicalRequest<Incoming>,
+        claimed: Option<TokenHash>,
+        note: &mut Note,
+    ) -> Result<Answer, Failure> {
         let wants_session = Route::parse(request.path()).is_some_and(Route::wants_session);
-        let session = match self.known_session(request.headers()) {
+        let session = match self.known_session(claimed) {
             Known::Session(live) => Some(live),
             Known::Ask(id) if wants_session => self.load_session(id).await?,
             Known::Ask(_) | Known::Nobody => None,
@@ -183,19 +189,21 @@ impl Gateway {
     async fn forward(
         &self,
         request: CanonicalRequest<Incoming>,
+        cookies: Option<&HeaderValue>,
         identity: &Identity,
-        connection: &Connection,
+        (connection, presence): (&Connection, &Presence),
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
         // A page of another site could otherwise open a socket with the user's cookie.
         if request.upgrade().is_some() && !self.shared.request_gate.is_own_origin(request.headers()) {
             return Err(Failure::ForeignOrigin);
         }
-        let origin = self.origin(note.client_ip);
+        let origin = self.origin(note.client_ip, presence);
         let additions = Additions {
             origin: &origin,
             authority: &self.authority,
             request_id: &note.request_id,
+            cookies,
             identity: self.shared.identity.of(identity.session())?,
         };
         let asked = self.shared.access_log.is_enabled().then(Instant::now);
@@ -204,17 +212,16 @@ impl Gateway {
         Ok(forwarded?.map(|body| body.map_or(Source::Own(None), Source::Portal)))
     }
 
-    fn origin(&self, client: IpAddr) -> Rc<Origin> {
-        let mut origins = self.origins.borrow_mut();
-        if let Some(origin) = origins.get(&client) {
-            return Rc::clone(origin);
+    /// Where requests of this client come from, in header form.
+    fn origin(&self, client: IpAddr, presence: &Presence) -> Rc<Origin> {
+        let mut last = presence.origin.borrow_mut();
+        match &*last {
+            Some((known, origin)) if *known == client => Rc::clone(origin),
+            _ => {
+                let origin = Rc::new(Origin::new(client, self.shared.request_gate.authority()));
+                Rc::clone(&last.insert((client, origin)).1)
+            }
         }
-        if origins.len() >= KNOWN_CLIENTS {
-            origins.clear();
-        }
-        let origin = Rc::new(Origin::new(client, self.shared.request_gate.authority()));
-        origins.insert(client, Rc::clone(&origin));
-        origin
     }
 
     /// Sixteen hexadecimal digits that no other request has had.
@@ -240,12 +247,13 @@ enum Known {
 
 impl Service for Gateway {
     type Body = ClientBody;
-    type Presence = OpenConnection;
+    type Presence = Presence;
 
     async fn call(
         self: Rc<Self>,
         request: Request<Incoming>,
         connection: Rc<Connection>,
+        presence: Rc<Presence>,
     ) -> Response<ClientBody> {
         let mut note =
             Box::new(Note::new(Rc::clone(&self), &request, self.request_id(), connection.peer().ip()));
@@ -259,7 +267,7 @@ impl Service for Gateway {
         let wants_upgrade = request.headers().contains_key(header::UPGRADE);
         let is_head = request.method() == Method::HEAD;
         let version = request.version();
-        let mut answer = match self.handle(Box::new(request), &connection, &mut note).await {
+        let mut answer = match self.handle(Box::new(request), &connection, &presence, &mut note).await {
             Ok(answer) => answer,
             Err(failure) => self.rescue(&failure, told, &mut note).map(|bytes| Source::Own(Some(bytes))),
         };
@@ -280,8 +288,12 @@ impl Service for Gateway {
         Response::from_parts(parts, ClientBody::new(source, note))
     }
 
-    fn connected(&self) -> OpenConnection {
-        self.shared.metrics.connection()
+    fn connected(&self) -> Presence {
+        Presence {
+            _open: self.shared.metrics.connection(),
+            cookies: RefCell::default(),
+            origin: RefCell::default(),
+        }
     }
 
     fn handshake_failed(&self) {

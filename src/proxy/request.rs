@@ -9,7 +9,6 @@ use crate::{
     identity::IdentityHeaders,
     upstream::http1::{Coding, write_field},
     web::{
-        cookies,
         fields::{self, ConnectionOptions},
         gate::CanonicalRequest,
     },
@@ -51,6 +50,8 @@ pub struct Additions<'a> {
     pub origin: &'a Origin,
     pub authority: &'a HeaderValue,
     pub request_id: &'a HeaderValue,
+    /// Those of the client's cookies that are not ours.
+    pub cookies: Option<&'a HeaderValue>,
     pub identity: &'a [(HeaderName, HeaderValue)],
 }
 
@@ -125,8 +126,8 @@ pub(super) fn each_field(
             field(name, value.as_bytes());
         }
     }
-    if let Some(cookies) = cookies::without_ours(headers) {
-        field(&header::COOKIE, &cookies);
+    if let Some(cookies) = additions.cookies {
+        field(&header::COOKIE, cookies.as_bytes());
     }
     field(&X_FORWARDED_FOR, additions.origin.client.as_bytes());
     field(&X_FORWARDED_PROTO, b"https");

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::{
@@ -14,7 +15,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioTimer;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::OwnedSemaphorePermit};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
@@ -105,8 +106,13 @@ impl Interim {
 }
 
 /// Serves one accepted socket until it is closed.
-pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, peer: SocketAddr) {
-    let _presence = worker.service.connected();
+pub(super) async fn serve<S: Service>(
+    worker: Rc<Worker<S>>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    _place: OwnedSemaphorePermit,
+) {
+    let presence = Rc::new(worker.service.connected());
     // Fails only for a socket that is gone already.
     let Ok(socket) = Socket::new(socket) else { return };
     let accept = Box::pin(accept(TlsAcceptor::from(worker.tls()), socket));
@@ -123,11 +129,11 @@ pub(super) async fn serve<S: Service>(worker: Rc<Worker<S>>, socket: TcpStream, 
         drain: worker.drain.clone(),
         tunnels: Tunnels::new(&worker, newest.clone()),
     });
-    if let Some(newest) = newest {
-        Box::pin(serve_http2(&worker, stream, connection, newest)).await;
-    } else {
-        Box::pin(serve_http1(&worker, stream, connection)).await;
-    }
+    let served = match newest {
+        Some(newest) => serve_http2(&worker, stream, connection, presence, newest),
+        None => serve_http1(&worker, stream, connection, presence),
+    };
+    drive(served, &watch).await;
 }
 
 /// Accepts TLS. Somebody who speaks plain HTTP instead is told so: their first byte is a letter, that of TLS is not.
@@ -141,31 +147,30 @@ async fn accept(acceptor: TlsAcceptor, mut socket: Socket) -> Option<TlsStream<S
     acceptor.accept(socket).await.ok()
 }
 
-async fn serve_http1<S: Service>(
+fn serve_http1<S: Service>(
     worker: &Rc<Worker<S>>,
     stream: TlsStream<Socket>,
     connection: Rc<Connection>,
-) {
-    let watch = Arc::clone(&connection.watch);
-    let io = WatchedIo::http1(stream, Arc::clone(&watch));
+    presence: Rc<S::Presence>,
+) -> Served {
+    let io = WatchedIo::http1(stream, Arc::clone(&connection.watch));
     let mut builder = http1::Builder::new();
     builder
         .max_headers(MOST_FIELDS)
         .max_header_size(MOST_HEAD_BYTES)
         .max_buf_size(READ_AHEAD)
         .half_close(false);
-    let served = builder.serve_connection(io, service(worker, connection, None)).with_upgrades();
-    drive(served, &watch).await;
+    Box::pin(builder.serve_connection(io, service(worker, connection, presence, None)).with_upgrades())
 }
 
-async fn serve_http2<S: Service>(
+fn serve_http2<S: Service>(
     worker: &Rc<Worker<S>>,
     stream: TlsStream<Socket>,
     connection: Rc<Connection>,
+    presence: Rc<S::Presence>,
     newest: Newest,
-) {
-    let watch = Arc::clone(&connection.watch);
-    let io = WatchedIo::http2(stream, Arc::clone(&watch));
+) -> Served {
+    let io = WatchedIo::http2(stream, Arc::clone(&connection.watch));
     let mut builder = http2::Builder::new(LocalTasks { newest: newest.clone() });
     builder
         .timer(TokioTimer::new())
@@ -177,13 +182,13 @@ async fn serve_http2<S: Service>(
         .enable_connect_protocol()
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let served = builder.serve_connection(io, service(worker, connection, Some(newest)));
-    drive(served, &watch).await;
+    Box::pin(builder.serve_connection(io, service(worker, connection, presence, Some(newest))))
 }
 
 fn service<S: Service>(
     worker: &Rc<Worker<S>>,
     connection: Rc<Connection>,
+    presence: Rc<S::Presence>,
     newest: Option<Newest>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
@@ -199,13 +204,17 @@ fn service<S: Service>(
             newest.put(Rc::clone(&flow));
             flow
         });
-        let answer = Rc::clone(&worker.service).call(request, Rc::clone(&connection));
-        async move { Ok(answer.await.map(|body| Counted::new(body, busy, flow))) }
+        let answer = Rc::clone(&worker.service).call(request, Rc::clone(&connection), Rc::clone(&presence));
+        // An async block would hold the call twice over: as what it captures, and as what it awaits.
+        answer.map(|answer| Ok(answer.map(|body| Counted::new(body, busy, flow))))
     })
 }
 
+/// A connection in one of the protocols. Boxed, and not held by any async function: those would hold it twice.
+type Served = Pin<Box<dyn Drain>>;
+
 /// A protocol that can be told to finish.
-trait Drain: Future {
+trait Drain: Future<Output = hyper::Result<()>> {
     fn drain(self: Pin<&mut Self>);
 }
 
@@ -237,8 +246,7 @@ where
 }
 
 /// Runs a protocol until it ends, its deadline passes, or a drain has run its course.
-async fn drive(served: impl Drain, watch: &Watch) {
-    let mut served = std::pin::pin!(served);
+async fn drive(mut served: Served, watch: &Watch) {
     let mut told = false;
     poll_fn(|cx| {
         watch.wakes(cx.waker());
@@ -262,11 +270,9 @@ struct LocalTasks {
     newest: Newest,
 }
 
-impl<F: Future + 'static> hyper::rt::Executor<F> for LocalTasks {
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalTasks {
     fn execute(&self, task: F) {
-        let task = tokio::task::spawn_local(async move {
-            task.await;
-        });
+        let task = tokio::task::spawn_local(task);
         // The service has been called for this stream just now, and for no other since; or a stream of it becomes a tunnel.
         if let Some(flow) = self.newest.take() {
             flow.runs_in(task.abort_handle());

@@ -76,10 +76,11 @@ pub trait Service: 'static {
         self: Rc<Self>,
         request: Request<Incoming>,
         connection: Rc<Connection>,
+        presence: Rc<Self::Presence>,
     ) -> impl Future<Output = Response<Self::Body>> + 'static;
 
-    /// Held as long as a connection lasts.
-    type Presence;
+    /// What the service keeps of a connection as long as it lasts.
+    type Presence: 'static;
 
     /// A client has connected.
     fn connected(&self) -> Self::Presence;

@@ -120,11 +120,7 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places
         };
         match accepted {
             (Ok(place), Ok((socket, peer))) => {
-                let serving = serve(Rc::clone(&worker), socket, peer);
-                worker.tasks.spawn_local(async move {
-                    serving.await;
-                    drop(place);
-                });
+                worker.tasks.spawn_local(serve(Rc::clone(&worker), socket, peer, place));
             }
             // Out of descriptors, or a client gone before it was accepted: neither ends the worker.
             (Ok(_), Err(error)) => {

@@ -1,14 +1,18 @@
 //! Connections kept alive between requests, the newest used first, and servers that refused left alone for a while.
 
-use std::{cell::RefCell, pin::Pin, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    pin::Pin,
+    rc::Rc,
+};
 
 use tokio::time::{Instant, Sleep};
 
 use super::{ConnectError, Connector, Peer, http1::Connection, turns::Turns};
 
-/// With the second between two looks still shorter than the keep-alive of the common servers (Node.js: 5 s), so that we
-/// close before they do.
-const IDLE_LIMIT: Duration = Duration::from_secs(3);
+/// Looks at an idle connection, one a second, until it is closed: shorter than the keep-alive of the common servers
+/// (Node.js: 5 s), so that we close before they do.
+const IDLE_LOOKS: u32 = 4;
 /// Idle connections kept a server.
 const MOST_IDLE: usize = 64;
 
@@ -18,20 +22,27 @@ pub struct Pool {
     servers: Vec<Server>,
     turns: Turns,
     connector: Connector,
+    /// Looks at the idle connections so far.
+    looks: Cell<u32>,
 }
 
 #[derive(Debug)]
 struct Server {
     peer: Peer,
     label: Rc<str>,
-    idle: RefCell<Vec<Idle>>,
+    #[expect(clippy::vec_box, reason = "a connection keeps its box from one request to the next")]
+    idle: RefCell<Vec<Box<Kept>>>,
 }
 
+/// A connection, and what stays with it from one request to the next.
 #[derive(Debug)]
-struct Idle {
-    connection: Connection,
-    timer: Pin<Box<Sleep>>,
-    since: Instant,
+pub struct Kept {
+    pub connection: Connection,
+    /// For the wait for an answer. It is moved only when it fires: to set a timer anew for each request would cost more
+    /// than to let an old one fire once in a while.
+    pub timer: Pin<Box<Sleep>>,
+    /// How many looks there had been when it became idle.
+    idle_since: u32,
 }
 
 /// A connection in use. Give it back with [`Lease::give_back`] once its answer has been read to the end; dropped, it
@@ -40,10 +51,8 @@ struct Idle {
 pub struct Lease {
     pool: Rc<Pool>,
     server: usize,
-    pub connection: Connection,
-    /// For the wait for an answer. It stays with the connection, and is moved only when it fires: to set a timer anew for
-    /// each request would cost more than to let an old one fire once in a while.
-    pub timer: Pin<Box<Sleep>>,
+    /// Boxed: it is handed on from hand to hand.
+    pub kept: Box<Kept>,
     /// It has carried a request before: the portal may have closed it just now.
     pub reused: bool,
 }
@@ -55,7 +64,7 @@ impl Pool {
             .into_iter()
             .map(|peer| Server { label: Rc::from(peer.label.as_str()), peer, idle: RefCell::new(Vec::new()) })
             .collect();
-        Rc::new(Self { servers, turns, connector })
+        Rc::new(Self { servers, turns, connector, looks: Cell::new(0) })
     }
 
     /// An idle connection to the server whose turn it is, if there is one and nothing has to be waited for.
@@ -79,9 +88,9 @@ impl Pool {
             match self.connector.open(&server.peer).await {
                 Ok(connection) => {
                     self.turns.accepted(index);
-                    let now = Instant::now();
-                    let timer = Box::pin(tokio::time::sleep_until(now));
-                    return Ok(self.lease_of(index, Idle { connection, timer, since: now }, false));
+                    let timer = Box::pin(tokio::time::sleep_until(Instant::now()));
+                    let kept = Box::new(Kept { connection, timer, idle_since: 0 });
+                    return Ok(self.lease_of(index, kept, false));
                 }
                 Err(error) => {
                     self.turns.refused(index, Instant::now());
@@ -92,8 +101,8 @@ impl Pool {
         Err(refused.unwrap_or_else(ConnectError::no_server))
     }
 
-    fn lease_of(self: &Rc<Self>, server: usize, idle: Idle, reused: bool) -> Lease {
-        Lease { pool: Rc::clone(self), server, connection: idle.connection, timer: idle.timer, reused }
+    fn lease_of(self: &Rc<Self>, server: usize, kept: Box<Kept>, reused: bool) -> Lease {
+        Lease { pool: Rc::clone(self), server, kept, reused }
     }
 
     fn server(&self, index: usize) -> Option<&Server> {
@@ -102,10 +111,11 @@ impl Pool {
 
     /// Closes connections that have been idle too long; called by the worker every second.
     pub fn tidy(&self) {
-        let now = Instant::now();
+        let looks = self.looks.get().wrapping_add(1);
+        self.looks.set(looks);
         for server in &self.servers {
-            server.idle.borrow_mut().retain_mut(|idle| {
-                now.duration_since(idle.since) < IDLE_LIMIT && idle.connection.is_usable()
+            server.idle.borrow_mut().retain_mut(|kept| {
+                looks.wrapping_sub(kept.idle_since) < IDLE_LOOKS && kept.connection.is_usable()
             });
         }
     }
@@ -113,7 +123,7 @@ impl Pool {
 
 impl Server {
     /// The newest idle connection that is still good.
-    fn take_idle(&self) -> Option<Idle> {
+    fn take_idle(&self) -> Option<Box<Kept>> {
         let mut idle = self.idle.borrow_mut();
         std::iter::from_fn(|| idle.pop())
             .find_map(|mut newest| newest.connection.is_usable().then_some(newest))
@@ -127,11 +137,12 @@ impl Lease {
     }
 
     /// Keeps the connection for another request.
-    pub fn give_back(self) {
+    pub fn give_back(mut self) {
         if let Some(server) = self.pool.servers.get(self.server) {
             let mut idle = server.idle.borrow_mut();
             if idle.len() < MOST_IDLE {
-                idle.push(Idle { connection: self.connection, timer: self.timer, since: Instant::now() });
+                self.kept.idle_since = self.pool.looks.get();
+                idle.push(self.kept);
             }
         }
     }

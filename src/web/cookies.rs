@@ -1,10 +1,8 @@
 //! Our cookies in a request: found without ambiguity, and cut out of what the portal receives.
 
-use std::borrow::Cow;
-
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::secret::Token;
+use crate::secret::{Token, TokenHash};
 
 /// Holds the session.
 pub const SESSION: &str = "__Host-portcullis";
@@ -58,16 +56,55 @@ fn is_ours(name: &[u8]) -> bool {
     name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
 }
 
-/// The one `Cookie` field that the portal gets: every pair that is not ours.
-///
-/// Crumbs of HTTP/2 (RFC 9113 §8.2.3) are joined on the way.
-pub fn without_ours(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
-    let mut lines = headers.get_all(header::COOKIE).iter();
-    let first = lines.next()?;
-    let mut ours = pairs(headers).filter(|(name, _)| is_ours(name));
-    if lines.next().is_none() && ours.next().is_none() {
-        return Some(Cow::Borrowed(first.as_bytes()));
+/// What the cookies of a request come to.
+#[derive(Clone, Debug, Default)]
+pub struct Cookies {
+    /// The key of the session that the browser claims to have.
+    pub session: Option<TokenHash>,
+    /// The one `Cookie` field that the portal gets: every pair that is not ours, crumbs of HTTP/2 joined
+    /// (RFC 9113 §8.2.3).
+    pub others: Option<HeaderValue>,
+}
+
+impl Cookies {
+    pub fn of(headers: &HeaderMap) -> Self {
+        Self { session: token(headers, SESSION).map(|token| token.hash()), others: without_ours(headers) }
     }
+}
+
+/// The cookies of a connection's last request. A browser sends the same ones with every request, and they are read once.
+///
+/// To find out by the time that the comparison takes what another request carried, one would have to guess half a token.
+#[derive(Debug, Default)]
+pub struct Jar {
+    lines: Vec<HeaderValue>,
+    cookies: Cookies,
+}
+
+impl Jar {
+    /// Longer cookies are read anew each time, so that idle connections stay small.
+    const MOST_BYTES: usize = 2048;
+
+    pub fn open(&mut self, headers: &HeaderMap) -> Cookies {
+        let lines = headers.get_all(header::COOKIE);
+        if lines.iter().eq(&self.lines) {
+            return self.cookies.clone();
+        }
+        // Nothing remembered is what a request without cookies comes to.
+        *self = Self::default();
+        let cookies = Cookies::of(headers);
+        if lines.iter().map(HeaderValue::len).sum::<usize>() <= Self::MOST_BYTES {
+            self.cookies = cookies.clone();
+            // Copied: the value that came holds on to the whole head that it came in.
+            let copies = lines.iter().filter_map(|line| HeaderValue::from_bytes(line.as_bytes()).ok());
+            self.lines.extend(copies);
+        }
+        cookies
+    }
+}
+
+/// Every pair that is not ours.
+fn without_ours(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut kept = Vec::new();
     for line in headers.get_all(header::COOKIE) {
         for pair in Crumbs(Some(line.as_bytes())) {
@@ -81,7 +118,8 @@ pub fn without_ours(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
             kept.extend_from_slice(pair);
         }
     }
-    (!kept.is_empty()).then_some(Cow::Owned(kept))
+    // Parts of valid values make a valid value.
+    HeaderValue::from_bytes(&kept).ok().filter(|_| !kept.is_empty())
 }
 
 /// Drops each `Set-Cookie` of the portal that would set a cookie of ours.
@@ -140,7 +178,33 @@ mod tests {
             (vec!["a=b", "__HOST-portcullis=x", "c=d"], Some("a=b; c=d")),
         ] {
             let headers = cookies(&lines);
-            assert_eq!(without_ours(&headers).as_deref(), left.map(str::as_bytes), "{lines:?}");
+            let others = Cookies::of(&headers).others;
+            assert_eq!(others.as_ref().map(|value| value.to_str().unwrap()), left, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_jar_never_gives_out_what_an_earlier_request_carried() {
+        let [ada, bob] = [1, 2].map(|seed| Token::generate(&SeededRandom::new(seed)));
+        let pair = |token: &Token| format!("{SESSION}={}", token.expose());
+        let long = format!("{}; a={}", pair(&ada), "x".repeat(Jar::MOST_BYTES));
+        let mut jar = Jar::default();
+        for (lines, session, others) in [
+            (vec![], None, None),
+            (vec![pair(&ada)], Some(ada.hash()), None),
+            (vec![pair(&ada)], Some(ada.hash()), None),
+            (vec![pair(&ada), "a=b".to_owned()], Some(ada.hash()), Some("a=b")),
+            (vec!["a=b".to_owned()], None, Some("a=b")),
+            (vec![pair(&bob)], Some(bob.hash()), None),
+            (vec![long.clone()], Some(ada.hash()), long.split("; ").nth(1)),
+            (vec![], None, None),
+            (vec![pair(&bob), pair(&bob)], None, None),
+            (vec![pair(&bob)], Some(bob.hash()), None),
+        ] {
+            let headers = cookies(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+            let found = jar.open(&headers);
+            assert_eq!(found.session, session, "{lines:?}");
+            assert_eq!(found.others.as_ref().map(|value| value.to_str().unwrap()), others, "{lines:?}");
         }
     }
 

@@ -88,7 +88,7 @@ where
 
     /// The timer that goes with the connection; `None` when the answer has ended.
     pub fn timer(&mut self) -> Option<&mut Pin<Box<Sleep>>> {
-        self.lease.as_mut().map(|lease| &mut lease.timer)
+        self.lease.as_mut().map(|lease| &mut lease.kept.timer)
     }
 
     /// Which server answers, for logs.
@@ -148,7 +148,7 @@ where
 
     fn parse_head(&mut self) -> Result<Option<answer::Head>, MalformedAnswer> {
         let Some(lease) = &mut self.lease else { return Ok(None) };
-        let read = &mut lease.connection.read;
+        let read = &mut lease.kept.connection.read;
         if read.is_empty() { Ok(None) } else { answer::parse(read, self.bodiless) }
     }
 
@@ -158,7 +158,7 @@ where
             return Ok(());
         }
         let Some(lease) = &mut self.lease else { return Ok(()) };
-        match self.upload.poll_send(&mut lease.connection.transport, cx) {
+        match self.upload.poll_send(&mut lease.kept.connection.transport, cx) {
             Poll::Ready(Err(UploadError::Body(error))) => Err(AnswerError::RequestBody(error)),
             Poll::Ready(Err(UploadError::Length)) => Err(AnswerError::RequestLength),
             Poll::Ready(Err(UploadError::Write(error))) => {
@@ -174,7 +174,7 @@ where
         let Some(lease) = &mut self.lease else {
             return Poll::Ready(Err(AnswerError::Cut(io::ErrorKind::NotConnected.into())));
         };
-        let error = match ready!(lease.connection.poll_more(cx)) {
+        let error = match ready!(lease.kept.connection.poll_more(cx)) {
             Ok(0) => io::ErrorKind::UnexpectedEof.into(),
             Ok(_) => {
                 self.has_begun = true;
@@ -203,8 +203,8 @@ where
             if self.refuses.is_none() {
                 tokio::task::spawn_local(finish_alone(lease, self.upload.take()));
             }
-        } else if self.keep_alive && lease.connection.read.is_empty() {
-            lease.connection.rest();
+        } else if self.keep_alive && lease.kept.connection.read.is_empty() {
+            lease.kept.connection.rest();
             lease.give_back();
         }
     }
@@ -213,7 +213,7 @@ where
         self.poll_upload(cx)?;
         loop {
             let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(None)) };
-            let read = &mut lease.connection.read;
+            let read = &mut lease.kept.connection.read;
             match &mut self.framing {
                 Framing::Length(0) => return Poll::Ready(Ok(Some(Part::End))),
                 Framing::Length(left) if !read.is_empty() => {
@@ -231,7 +231,7 @@ where
                 }
                 Framing::Length(_) | Framing::UntilClose => {}
             }
-            let more = ready!(lease.connection.poll_more(cx)).map_err(AnswerError::Cut)?;
+            let more = ready!(lease.kept.connection.poll_more(cx)).map_err(AnswerError::Cut)?;
             if more == 0 {
                 let ends = matches!(self.framing, Framing::UntilClose);
                 let cut = || Err(AnswerError::Cut(io::ErrorKind::UnexpectedEof.into()));
@@ -290,7 +290,7 @@ where
 {
     loop {
         let before = upload.sent();
-        let sending = poll_fn(|cx| upload.poll_send(&mut lease.connection.transport, cx).map(drop));
+        let sending = poll_fn(|cx| upload.poll_send(&mut lease.kept.connection.transport, cx).map(drop));
         if timeout(FINISH, sending).await.is_ok() || upload.sent() == before {
             return;
         }
@@ -315,7 +315,7 @@ pub struct Upgraded(Lease);
 
 impl Upgraded {
     fn transport(self: Pin<&mut Self>) -> Pin<&mut Transport> {
-        Pin::new(&mut self.get_mut().0.connection.transport)
+        Pin::new(&mut self.get_mut().0.kept.connection.transport)
     }
 }
 
@@ -325,7 +325,7 @@ impl AsyncRead for Upgraded {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let ahead = &mut self.0.connection.read;
+        let ahead = &mut self.0.kept.connection.read;
         if ahead.is_empty() {
             return self.transport().poll_read(cx, buffer);
         }
