@@ -37,7 +37,7 @@ use crate::{
     telemetry::{access_log::AccessLog, metrics::Metrics, writer::LogWriter},
     throttle::Throttle,
     tls,
-    upstream::{Connector, Peer, Pool, http2::Http2},
+    upstream::{Connector, Limits, Peer, Pool, http2::Http2},
     users::{UserId, Users},
     web::gate::RequestGate,
 };
@@ -209,6 +209,7 @@ pub struct App {
     certificate: tls::Reload,
     peers: Vec<Peer>,
     connector: Connector,
+    limits: Limits,
     patience: Patience,
     environment: Environment,
 }
@@ -273,6 +274,7 @@ impl App {
             certificate,
             peers: config.upstream.upstreams.iter().filter_map(Peer::parse).collect(),
             connector,
+            limits: config.upstream.limits.share(config.server.workers),
             patience: Patience {
                 response: config.upstream.response_timeout,
                 stall: config.server.stall_timeout,
@@ -314,8 +316,9 @@ impl App {
         }
         let (shared, random) = (self.shared, Arc::clone(&self.environment.random));
         let (peers, connector, patience) = (self.peers, self.connector, self.patience);
+        let limits = self.limits;
         let service = move || {
-            let pool = Pool::new(peers.clone(), connector.clone());
+            let pool = Pool::new(peers.clone(), connector.clone(), limits);
             let http2 = Rc::new(Http2::new(peers.clone(), connector.clone()));
             tokio::task::spawn_local(tidy(Rc::downgrade(&pool), Rc::downgrade(&http2)));
             let reserved = Rc::new(shared.identity.clone());

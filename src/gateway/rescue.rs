@@ -63,10 +63,13 @@ impl Failure {
         match self {
             Self::Refused(refusal) => refusal.status(),
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
-            Self::Session(_) | Self::Page(PageError::Login(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Session(_) | Self::Page(PageError::Login(_)) | Self::Forward(ForwardError::Streams) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Forward(ForwardError::Timeout(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Forward(ForwardError::SessionEnded) => StatusCode::UNAUTHORIZED,
             Self::Forward(ForwardError::RequestBody(_)) => StatusCode::BAD_REQUEST,
+            Self::Forward(ForwardError::Connect(error)) if error.is_busy() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Forward(_) => StatusCode::BAD_GATEWAY,
             Self::Page(PageError::FormType) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Page(PageError::FormBody(error)) if error.is::<LengthLimitError>() => {
@@ -174,6 +177,8 @@ impl Gateway {
             }
             Failure::Forward(error) => {
                 self.shared.metrics.upstream_error(match error {
+                    ForwardError::Streams => "busy",
+                    ForwardError::Connect(busy) if busy.is_busy() => "busy",
                     ForwardError::Connect(_) => "connect",
                     ForwardError::Timeout(_) => "timeout",
                     _ => "answer",

@@ -26,6 +26,10 @@ pub enum ConnectError {
     },
     #[error("{peer} did not accept a connection within {} ms", limit.as_millis())]
     Timeout { peer: String, limit: Duration },
+    #[error("all connections to the portal are in use, and the queue for them is full")]
+    Full,
+    #[error("all connections to the portal were in use for {} ms", .0.as_millis())]
+    Late(Duration),
     #[error("{peer} does not speak HTTP/2, which gRPC needs")]
     NoHttp2 { peer: String },
     #[error("{peer} does not speak HTTP/2, which gRPC needs")]
@@ -37,6 +41,11 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether the portal would take a connection, if only there were a place for it.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Full | Self::Late(_))
+    }
+
     pub(super) fn no_server() -> Self {
         Self::Connect { peer: "no server".to_owned(), source: io::ErrorKind::NotFound.into() }
     }
@@ -72,6 +81,11 @@ impl Connector {
             TlsConnector::from(Arc::new(client.clone()))
         };
         Ok(Self { tls: speaking(b"http/1.1"), tls_for_http2: speaking(b"h2"), limit: config.connect_timeout })
+    }
+
+    /// How long opening a connection may take.
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Opens one connection to `peer`.

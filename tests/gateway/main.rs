@@ -21,6 +21,8 @@ mod login;
 #[cfg(test)]
 mod own_pages;
 #[cfg(test)]
+mod pool;
+#[cfg(test)]
 mod portal_faults;
 #[cfg(test)]
 mod protocols;
