@@ -9,6 +9,7 @@ pub mod form;
 pub mod gate;
 pub mod grpc;
 pub mod path;
+pub mod raw_frames;
 pub mod raw_head;
 pub mod return_to;
 pub mod socket;
