@@ -18,7 +18,7 @@ use tokio::{runtime::Handle, time::Instant};
 
 use self::{
     body::{ClientBody, Note, Source},
-    rescue::Failure,
+    rescue::{Failure, Told},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -39,6 +39,7 @@ use crate::{
         client,
         cookies::Jar,
         gate::{CanonicalRequest, Refusal, RequestGate},
+        grpc,
     },
 };
 
@@ -283,13 +284,19 @@ impl Service for Gateway {
     ) -> Response<ClientBody> {
         let mut note =
             Box::new(Note::new(Rc::clone(&self), &request, self.request_id(), connection.peer().ip()));
-        let is_page = client::is_navigation(request.method(), request.headers());
+        let told = if client::is_navigation(request.method(), request.headers()) {
+            Told::Person
+        } else if grpc::is_call(request.method(), request.headers()) {
+            Told::Call
+        } else {
+            Told::Script
+        };
         let wants_upgrade = request.headers().contains_key(header::UPGRADE);
         let is_head = request.method() == Method::HEAD;
         let version = request.version();
         let mut answer = match self.handle(Box::new(request), &connection, &presence, &mut note).await {
             Ok(answer) => answer,
-            Err(failure) => self.rescue(&failure, is_page, &mut note).map(|bytes| Source::Own(Some(bytes))),
+            Err(failure) => self.rescue(&failure, told, &mut note).map(|bytes| Source::Own(Some(bytes))),
         };
         // After a request whose bytes could be misread, or an upgrade that did not happen, nothing more is read.
         let over = note.closes || (wants_upgrade && answer.status() != StatusCode::SWITCHING_PROTOCOLS);
