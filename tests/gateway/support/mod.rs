@@ -13,6 +13,7 @@ pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod test_gateway;
 pub(crate) mod upstream;
+pub(crate) mod verifier;
 pub(crate) mod websocket;
 pub(crate) mod wire;
 
