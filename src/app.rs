@@ -241,6 +241,7 @@ impl App {
             origin,
         };
         let pages = Pages::new(&config.pages, parts, &stores.sealer)?;
+        let bound = Bound::new(&config.server)?;
         let shared = Shared {
             request_gate,
             gate: Gate::new(config.rollout.clone()),
@@ -251,6 +252,7 @@ impl App {
             assertions: assertions(&config, &stores, &environment).await?,
             pages: Arc::new(pages),
             trusted_proxies: config.web.trusted_proxies.clone(),
+            load: bound.load(),
             access_log,
             metrics: Arc::clone(&environment.metrics),
             clock: Arc::clone(&environment.clock),
@@ -269,7 +271,7 @@ impl App {
         Ok(Self {
             stores,
             shared: Arc::new(shared),
-            bound: Bound::new(&config.server)?,
+            bound,
             admin,
             certificate,
             peers: config.upstream.upstreams.iter().filter_map(Peer::parse).collect(),
@@ -293,6 +295,10 @@ impl App {
         self.admin.as_ref().map(|(_, address)| *address)
     }
 
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.environment.metrics)
+    }
+
     pub fn stores(&self) -> &Stores {
         &self.stores
     }
@@ -314,6 +320,8 @@ impl App {
                 database: self.stores.database.clone(),
                 sessions,
                 metrics: Arc::clone(&self.environment.metrics),
+                health: self.bound.health(),
+                load: self.bound.load(),
                 drain: drain.clone(),
             };
             tokio::spawn(Arc::new(admin).serve(listener, stop.clone()));

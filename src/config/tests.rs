@@ -187,6 +187,15 @@ fn every_impossible_server_and_portal_is_refused_where_it_stands() {
         ("[portal]", "workers = 0\n[portal]", "server.workers", 3, "at least 1"),
         ("[portal]", "workers = 1.5\n[portal]", "server.workers", 3, "found a number that is not whole"),
         ("[portal]", "max_connections = 0\n[portal]", "server.max_connections", 3, "at least 1"),
+        ("[portal]", "max_memory = \"0MiB\"\n[portal]", "server.max_memory", 3, "more than nothing"),
+        ("[portal]", "max_memory = \"2 GB\"\n[portal]", "server.max_memory", 3, "such as `512MiB`"),
+        (
+            "[portal]",
+            "max_connections_per_network = 0\n[portal]",
+            "server.max_connections_per_network",
+            3,
+            "at least 1",
+        ),
         ("[portal]", "listen = []\n[portal]", "server.listen", 3, "is empty"),
         (
             "[portal]",

@@ -28,7 +28,7 @@ use crate::{
     proxy::{Additions, Origin, Proxy},
     random::Random,
     secret::TokenHash,
-    server::{Connection, Service},
+    server::{Connection, Load, Refused, Service},
     sessions::{Live, Sessions},
     telemetry::{
         access_log::AccessLog,
@@ -52,6 +52,7 @@ pub struct Shared {
     pub assertions: Option<Assertions>,
     pub pages: Arc<Pages>,
     pub trusted_proxies: Vec<IpNet>,
+    pub load: Arc<Load>,
     pub access_log: AccessLog,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
@@ -102,6 +103,10 @@ impl Gateway {
         note.client_ip =
             client::address(connection.peer().ip(), request.headers(), &self.shared.trusted_proxies);
         let cookies = presence.cookies.borrow_mut().open(request.headers());
+        if self.shared.load.is_strained() && !Box::pin(self.has_session(cookies.session)).await? {
+            connection.finish();
+            return Err(Failure::Overload);
+        }
         if request.is_ours() {
             note.decision = "own";
             // Boxed like every way that is not the usual one: what the usual one moves about stays small.
@@ -122,7 +127,7 @@ impl Gateway {
             Decision::Allow(identity) => {
                 note.decision = "allow";
                 let others = cookies.others.as_ref();
-                return self.forward(request, others, &identity, now, (connection, presence), note).await;
+                return self.forward(request, others, (&identity, now), (connection, presence), note).await;
             }
             Decision::LogIn => {
                 note.decision = "challenge";
@@ -146,6 +151,15 @@ impl Gateway {
             }
             None => Known::Ask(id),
         }
+    }
+
+    /// Under strain this comes before all else: a stranger costs a look at the cookie, and no page.
+    async fn has_session(&self, claimed: Option<TokenHash>) -> Result<bool, Failure> {
+        Ok(match self.known_session(claimed) {
+            Known::Session(_) => true,
+            Known::Nobody => false,
+            Known::Ask(id) => self.load_session(id).await?.is_some(),
+        })
     }
 
     /// Asks the store. An error is its silence, never "no session".
@@ -191,8 +205,7 @@ impl Gateway {
         &self,
         request: CanonicalRequest<Incoming>,
         cookies: Option<&HeaderValue>,
-        identity: &Identity,
-        now: Timestamp,
+        (identity, now): (&Identity, Timestamp),
         (connection, presence): (&Connection, &Presence),
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
@@ -296,5 +309,12 @@ impl Service for Gateway {
 
     fn handshake_failed(&self) {
         self.shared.metrics.handshake_failed();
+    }
+
+    fn refused(&self, reason: Refused) {
+        self.shared.metrics.connection_refused(match reason {
+            Refused::Network => "network",
+            Refused::Overload => "overload",
+        });
     }
 }

@@ -26,6 +26,8 @@ pub(super) enum Failure {
     Refused(#[from] Refusal),
     #[error("a page of another site asked for a connection")]
     ForeignOrigin,
+    #[error("only those who have a session are served while there is so much to do")]
+    Overload,
     #[error("the session cannot be checked")]
     Session(#[from] SessionError),
     #[error("the portal cannot be asked")]
@@ -45,7 +47,9 @@ impl Failure {
         match self {
             Self::Refused(refusal) => refusal.status(),
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
-            Self::Session(_) | Self::Page(PageError::Login(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overload | Self::Session(_) | Self::Page(PageError::Login(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Forward(ForwardError::Timeout(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Forward(ForwardError::SessionEnded) => StatusCode::UNAUTHORIZED,
             Self::Forward(ForwardError::RequestBody(_)) => StatusCode::BAD_REQUEST,
@@ -66,6 +70,7 @@ impl Failure {
         match self {
             Self::Refused(_) => "refuse",
             Self::ForeignOrigin => "deny",
+            Self::Overload => "shed",
             Self::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => "own",
             Self::Session(_)
             | Self::Forward(_)
@@ -90,6 +95,7 @@ impl Failure {
         matches!(
             self,
             Self::Refused(_)
+                | Self::Overload
                 | Self::Forward(ForwardError::RequestBody(_) | ForwardError::SessionEnded)
                 | Self::Page(PageError::FormType | PageError::FormBody(_))
         )
@@ -148,6 +154,8 @@ impl Gateway {
                     "refused a request that named another host than public_url"
                 );
             }
+            // The level of load has been logged when it changed.
+            Failure::Overload => {}
             Failure::Refused(_)
             | Failure::ForeignOrigin
             | Failure::Forward(ForwardError::RequestBody(_) | ForwardError::SessionEnded) => {

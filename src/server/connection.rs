@@ -15,7 +15,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioTimer;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::OwnedSemaphorePermit};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
@@ -24,9 +24,10 @@ use super::{
     counted::Counted,
     flow::Newest,
     io::WatchedIo,
+    lent::{Home, Lent},
     passage::{Passage, Tunnels},
     watch::{Busy, Watch},
-    worker::Worker,
+    worker::{Place, Worker},
 };
 use crate::web::{
     gate::{MOST_FIELDS, MOST_HEAD_BYTES},
@@ -35,8 +36,9 @@ use crate::web::{
 
 /// Most bytes that are read ahead on HTTP/1: a whole head fits.
 const READ_AHEAD: usize = MOST_HEAD_BYTES + 8 * 1024;
-/// Streams at once on one HTTP/2 connection.
+/// Streams at once on one HTTP/2 connection, and on one that begins under strain.
 const STREAMS: u32 = 64;
+const STREAMS_UNDER_STRAIN: u32 = 8;
 /// What a peer may send unasked, a stream and a connection of HTTP/2.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
@@ -66,6 +68,11 @@ impl Connection {
     /// Whether the raw bytes of a request could be read in two ways. Such a connection serves nothing any more.
     pub fn is_ambiguous(&self) -> bool {
         self.watch.is_ambiguous()
+    }
+
+    /// Lets what is in progress end, and takes no further request.
+    pub fn finish(&self) {
+        self.watch.drain();
     }
 
     /// Cancelled when the gateway stops: what is long-lived should end.
@@ -110,7 +117,7 @@ pub(super) async fn serve<S: Service>(
     worker: Rc<Worker<S>>,
     socket: TcpStream,
     peer: SocketAddr,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 ) {
     let presence = Rc::new(worker.service.connected());
     // Fails only for a socket that is gone already.
@@ -129,11 +136,35 @@ pub(super) async fn serve<S: Service>(
         drain: worker.drain.clone(),
         tunnels: Tunnels::new(&worker, newest.clone()),
     });
-    let served = match newest {
-        Some(newest) => serve_http2(&worker, stream, connection, presence, newest),
-        None => serve_http1(&worker, stream, connection, presence),
-    };
-    drive(served, &watch).await;
+    if let Some(newest) = newest {
+        drive(serve_http2(&worker, stream, connection, presence, newest), &watch).await;
+        return;
+    }
+    let mut io = Box::new(WatchedIo::http1(stream, Arc::clone(&watch)));
+    loop {
+        let (lent, home) = Home::lend(io);
+        let served = serve_http1(&worker, lent, Rc::clone(&connection), Rc::clone(&presence));
+        let End::Rest = drive(served, &watch).await else { return };
+        let Some(resting) = home.take_back() else { return };
+        if !next_request(&resting, &watch).await {
+            return;
+        }
+        io = resting;
+    }
+}
+
+/// Waits for a client that has nothing to say. False: it has been silent for too long, or we stop.
+async fn next_request(io: &WatchedIo<TlsStream<Socket>>, watch: &Watch) -> bool {
+    let socket = io.inner().get_ref().0;
+    poll_fn(|cx| {
+        watch.wakes(cx.waker());
+        if watch.is_expired() || watch.is_draining() {
+            return Poll::Ready(false);
+        }
+        // The end of a connection is something to read as well.
+        socket.poll_readable(cx).map(|_| true)
+    })
+    .await
 }
 
 /// Accepts TLS. Somebody who speaks plain HTTP instead is told so: their first byte is a letter, that of TLS is not.
@@ -149,11 +180,10 @@ async fn accept(acceptor: TlsAcceptor, mut socket: Socket) -> Option<TlsStream<S
 
 fn serve_http1<S: Service>(
     worker: &Rc<Worker<S>>,
-    stream: TlsStream<Socket>,
+    io: Lent<WatchedIo<TlsStream<Socket>>>,
     connection: Rc<Connection>,
     presence: Rc<S::Presence>,
 ) -> Served {
-    let io = WatchedIo::http1(stream, Arc::clone(&connection.watch));
     let mut builder = http1::Builder::new();
     builder
         .max_headers(MOST_FIELDS)
@@ -171,10 +201,11 @@ fn serve_http2<S: Service>(
     newest: Newest,
 ) -> Served {
     let io = WatchedIo::http2(stream, Arc::clone(&connection.watch));
+    let streams = if worker.load.is_strained() { STREAMS_UNDER_STRAIN } else { STREAMS };
     let mut builder = http2::Builder::new(LocalTasks { newest: newest.clone() });
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(streams)
         .max_header_list_size(u32::try_from(MOST_HEAD_BYTES).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -245,8 +276,15 @@ where
     }
 }
 
-/// Runs a protocol until it ends, its deadline passes, or a drain has run its course.
-async fn drive(mut served: Served, watch: &Watch) {
+/// How a protocol came to its end.
+enum End {
+    Over,
+    /// There has been nothing to do for a while.
+    Rest,
+}
+
+/// Runs a protocol until it ends, its deadline passes, a drain has run its course, or it may rest.
+async fn drive(mut served: Served, watch: &Watch) -> End {
     let mut told = false;
     poll_fn(|cx| {
         watch.wakes(cx.waker());
@@ -256,12 +294,14 @@ async fn drive(mut served: Served, watch: &Watch) {
         }
         // How a client's connection ends is the client's affair: the access log has told what it got.
         if served.as_mut().poll(cx).is_ready() || watch.is_expired() {
-            Poll::Ready(())
+            Poll::Ready(End::Over)
+        } else if watch.rests() {
+            Poll::Ready(End::Rest)
         } else {
             Poll::Pending
         }
     })
-    .await;
+    .await
 }
 
 /// Runs HTTP/2's own tasks, one a stream, on the worker that accepted the connection.

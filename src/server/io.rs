@@ -15,9 +15,10 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{frames::Frames, watch::Watch};
+use super::watch::Watch;
 use crate::web::{
     answer,
+    raw_frames::RawFrames,
     raw_head::{Ambiguity, RawHead},
 };
 
@@ -37,7 +38,7 @@ pub(super) struct WatchedIo<T> {
 #[derive(Debug)]
 enum Raw {
     Http1(RawHead),
-    Http2(Frames),
+    Http2(RawFrames),
 }
 
 impl<T> WatchedIo<T> {
@@ -46,11 +47,16 @@ impl<T> WatchedIo<T> {
     }
 
     pub(super) fn http2(inner: T, watch: Arc<Watch>) -> Self {
-        Self::new(inner, watch, Raw::Http2(Frames::default()))
+        Self::new(inner, watch, Raw::Http2(RawFrames::default()))
     }
 
     fn new(inner: T, watch: Arc<Watch>, raw: Raw) -> Self {
         Self { inner: TokioIo::new(inner), watch, raw, pending: Vec::new(), flushed: true }
+    }
+
+    /// What is below the watching.
+    pub(super) fn inner(&self) -> &T {
+        self.inner.inner()
     }
 
     fn is_http1(&self) -> bool {
@@ -77,7 +83,7 @@ impl<T: AsyncRead + Unpin> Read for WatchedIo<T> {
         this.watch.received(this.is_http1());
         match &mut this.raw {
             Raw::Http1(raw) => match raw.watch(bytes) {
-                Ok(()) => {}
+                Ok(()) => this.watch.received_whole(raw.is_between()),
                 Err(Ambiguity::Head) => this.watch.mark_ambiguous(),
                 Err(Ambiguity::Body) => {
                     this.watch.mark_ambiguous();

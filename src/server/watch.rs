@@ -18,6 +18,9 @@ use super::Config;
 /// Most idle frames of HTTP/2 between two sweeps: far more than any client has use for.
 const MOST_IDLE_FRAMES: u32 = 1000;
 
+/// How long a connection of HTTP/1 has to be idle to be worth letting go of its protocol, in milliseconds.
+const REST: u32 = 1000;
+
 /// The worker's coarse clock: milliseconds since it started, moved by its sweep. It starts at one, so that zero can
 /// mean "not running".
 #[derive(Debug)]
@@ -84,6 +87,9 @@ pub(super) struct Watch {
     /// When the peer stopped taking our bytes; zero while it takes them.
     blocked_since: AtomicU32,
     ambiguous: AtomicBool,
+    /// Everything that has come of HTTP/1 was whole messages.
+    between: AtomicBool,
+    resting: AtomicBool,
     /// Since the last sweep.
     idle_frames: AtomicU32,
     expired: AtomicBool,
@@ -104,6 +110,8 @@ impl Watch {
             answering: AtomicBool::new(false),
             blocked_since: AtomicU32::new(0),
             ambiguous: AtomicBool::new(false),
+            between: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
             idle_frames: AtomicU32::new(0),
             expired: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -125,8 +133,25 @@ impl Watch {
     /// Bytes have come. `heads` says whether they start a head, as between requests of HTTP/1 they do.
     pub(super) fn received(&self, heads: bool) {
         if self.is_in(Stage::FirstByte) || self.is_in(Stage::Idle) {
+            self.resting.store(false, Relaxed);
             self.enter(if heads { Stage::Head } else { Stage::Idle });
         }
+    }
+
+    /// Whether the bytes that have come end with a whole message.
+    pub(super) fn received_whole(&self, between: bool) {
+        self.between.store(between, Relaxed);
+    }
+
+    /// Whether the connection has nothing to do, and has had for a while: neither the protocol nor its buffers hold
+    /// anything.
+    pub(super) fn rests(&self) -> bool {
+        self.resting.load(Relaxed)
+            && self.is_in(Stage::Idle)
+            && self.between.load(Relaxed)
+            && !self.is_answering()
+            && self.blocked_since.load(Relaxed) == 0
+            && !self.has_interim.load(Relaxed)
     }
 
     /// A request is being answered until the guard is dropped.
@@ -186,10 +211,27 @@ impl Watch {
         let blocked_since = self.blocked_since.load(Relaxed);
         let stalled = blocked_since != 0 && now.saturating_sub(blocked_since) >= patience.stall;
         let flooded = self.idle_frames.swap(0, Relaxed) > MOST_IDLE_FRAMES;
-        if flooded || stalled || now.saturating_sub(self.stage_since.load(Relaxed)) >= stage_limit {
-            self.expired.store(true, Relaxed);
+        if self.is_in(Stage::Idle)
+            && self.between.load(Relaxed)
+            && now.saturating_sub(self.stage_since.load(Relaxed)) >= REST
+            && !self.resting.swap(true, Relaxed)
+        {
             self.waker.wake();
         }
+        if flooded || stalled || now.saturating_sub(self.stage_since.load(Relaxed)) >= stage_limit {
+            self.expire();
+        }
+    }
+
+    /// Closes the connection.
+    pub(super) fn expire(&self) {
+        self.expired.store(true, Relaxed);
+        self.waker.wake();
+    }
+
+    /// Since when it has been between two requests; none when it is not, or about to be closed anyway.
+    pub(super) fn idle_since(&self) -> Option<u32> {
+        (self.is_in(Stage::Idle) && !self.is_expired()).then(|| self.stage_since.load(Relaxed))
     }
 
     /// Wakes `waker` when there is something to look at besides the protocol.
@@ -277,6 +319,36 @@ mod tests {
         drop(request);
         assert!(!expired(&idle, 1_000_999));
         assert!(expired(&idle, 1_001_000));
+    }
+
+    #[test]
+    fn a_connection_rests_only_when_neither_side_is_in_the_middle_of_anything() {
+        let rests = |watch: &Watch, at: u32| {
+            watch.ticks.advance_to(at);
+            watch.check(Patience { idle: 1_000_000, ..PATIENCE });
+            watch.rests()
+        };
+        let watch = Watch::new(Arc::new(Ticks::new()));
+        watch.received(true);
+        watch.received_whole(true);
+        let request = watch.begin();
+        assert!(!rests(&watch, 5000));
+        drop(request);
+        assert!(!rests(&watch, 6000), "the answer has not been flushed");
+        watch.flushed();
+        assert!(rests(&watch, 6001));
+        watch.blocked(true);
+        assert!(!watch.rests(), "the client has not taken the answer");
+        watch.blocked(false);
+        watch.received_whole(false);
+        assert!(!watch.rests(), "part of the request's body is still to come");
+        watch.received_whole(true);
+        watch.received(true);
+        assert!(!watch.rests(), "a request has begun");
+        drop(watch.begin());
+        watch.flushed();
+        assert!(!rests(&watch, 6900));
+        assert!(rests(&watch, 7001));
     }
 
     #[test]

@@ -33,6 +33,11 @@ impl Socket {
         }
     }
 
+    /// Ready when something has come, or the other end has closed.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_read_ready(cx)
+    }
+
     /// Writes what fits now.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.0.try_write(bytes)

@@ -10,7 +10,7 @@ use hyper::body::Frame;
 use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::mpsc};
 
 use crate::support::{
-    Body, Browser, Exchange, PATIENCE, TestGateway, Upstream, forged::frame, test_gateway::Builder,
+    Body, Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream, forged::frame, test_gateway::Builder,
     wire::Wire, within,
 };
 
@@ -212,4 +212,35 @@ async fn a_stream_of_http_2_that_is_read_no_more_is_cut_and_the_portal_is_let_go
     within(PATIENCE, hung_up.recv()).await.unwrap();
     drop(unread);
     assert_eq!(other.get("/").await.status, 200);
+}
+
+/// After a second without a request the gateway lets go of everything but the socket; the client notices nothing.
+#[tokio::test]
+async fn a_connection_that_has_rested_goes_on_as_if_it_had_not() {
+    let (gateway, browser) = TestGateway::start().await;
+    let cookies = logged_in(&gateway, &browser).await;
+    let request = |method: &str, more: &str| {
+        format!("{method} /rest HTTP/1.1\r\nHost: {HOST}\r\nCookie: {cookies}\r\n{more}")
+    };
+    let mut connection = browser.raw(request("GET", "\r\n")).await;
+    assert_eq!(connection.answer().await.status, 200);
+    for _ in 0..2 {
+        let silence = tokio::time::timeout(Duration::from_millis(1700), connection.wire.fill()).await;
+        assert!(silence.is_err(), "the gateway neither speaks nor closes: {silence:?}");
+        // A head in two parts, and a body behind it.
+        connection.send(request("POST", "Content-Le")).await;
+        connection.send("ngth: 4\r\n\r\nbo").await;
+        connection.send("dy").await;
+        assert_eq!(connection.answer().await.status, 200);
+        // Two at once.
+        connection.send([request("GET", "\r\n"), request("GET", "\r\n")].concat()).await;
+        assert_eq!(connection.answer().await.status, 200);
+        assert_eq!(connection.answer().await.status, 200);
+    }
+    assert_eq!(gateway.upstream.requests().len(), 7);
+    // The end of a resting connection is noticed.
+    let silence = tokio::time::timeout(Duration::from_millis(1700), connection.wire.fill()).await;
+    assert!(silence.is_err());
+    connection.wire.finish().await.unwrap();
+    within(PATIENCE, connection.wire.read_to_end()).await.unwrap();
 }

@@ -5,6 +5,8 @@ mod assertion;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod deadlines;
 #[cfg(test)]
 mod devices;
@@ -15,9 +17,15 @@ mod floods;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod intermediary;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod login;
+#[cfg(test)]
+mod origins;
 #[cfg(test)]
 mod own_pages;
 #[cfg(test)]

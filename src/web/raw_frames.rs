@@ -14,25 +14,25 @@ const CONTINUATION: u8 = 9;
 
 /// The frames of one connection.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub struct RawFrames {
     /// Bytes that belong to no head: the preface at first, then the current frame's payload.
     skip: u64,
     head: [u8; HEAD],
     have: usize,
 }
 
-impl Default for Frames {
+impl Default for RawFrames {
     fn default() -> Self {
         Self { skip: PREFACE, head: [0; HEAD], have: 0 }
     }
 }
 
-impl Frames {
+impl RawFrames {
     /// Takes the bytes of one read, and says how many idle frames began in them.
     ///
     /// A download at full speed needs thousands of `WINDOW_UPDATE` a second; they are not counted, nor is what the
     /// protocol limits by itself: resets, continuations and empty data.
-    pub(super) fn watch(&mut self, mut bytes: &[u8]) -> u32 {
+    pub fn watch(&mut self, mut bytes: &[u8]) -> u32 {
         let mut idle = 0;
         while !bytes.is_empty() {
             if self.skip > 0 {
@@ -77,9 +77,9 @@ mod tests {
             // A payload of pings is no ping.
             wire.extend(std::iter::repeat_n(6, 5 + payload));
         }
-        assert_eq!(Frames::default().watch(&wire), 5);
+        assert_eq!(RawFrames::default().watch(&wire), 5);
         for size in 1..40 {
-            let mut frames = Frames::default();
+            let mut frames = RawFrames::default();
             assert_eq!(wire.chunks(size).map(|piece| frames.watch(piece)).sum::<u32>(), 5, "{size}");
         }
     }
