@@ -5,7 +5,7 @@
 mod hyper_reads;
 
 use httparse::Status;
-use portcullis::web::raw_head::{Ambiguity, RawHead};
+use portcullis::web::raw_head::RawHead;
 
 pub(crate) fn holds(data: &[u8]) {
     let Some((&size, bytes)) = data.split_first() else { return };
@@ -100,12 +100,8 @@ fn dechunk(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
     }
 }
 
-/// Whether the watcher takes what follows these bytes for a new head: one that is ambiguous as a beginning and fine as
-/// anything else, and one that is the other way round.
+/// Whether the watcher takes what follows these bytes for a new head.
 fn begins_here(bytes: &[u8], at: usize) -> bool {
-    let watch = |more: &[u8]| {
-        let mut watcher = RawHead::default();
-        watcher.watch(bytes.get(..at).unwrap_or_default()).and_then(|()| watcher.watch(more))
-    };
-    watch(b"\r\n\r\n") == Err(Ambiguity::Head) && watch(b"GET / HTTP/1.1\r\n\r\n") == Ok(())
+    let mut watcher = RawHead::default();
+    watcher.watch(bytes.get(..at).unwrap_or_default()).is_ok() && watcher.is_between()
 }
