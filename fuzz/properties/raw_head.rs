@@ -64,7 +64,8 @@ fn parse(bytes: &[u8]) -> Option<(String, Framing, usize)> {
         let named = request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
         named.map(|field| String::from_utf8_lossy(field.value).trim().to_lowercase()).collect()
     };
-    let target = request.path.unwrap_or_default().to_owned();
+    // As hyper shows it, which gives an absolute target the path that it lacks.
+    let target = request.path?.parse::<http::Uri>().ok()?.to_string();
     let framing = match (&*values("content-length"), &*values("transfer-encoding")) {
         ([], []) => Framing::Length(0),
         ([length], []) => Framing::Length(length.parse().unwrap_or(usize::MAX)),
