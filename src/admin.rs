@@ -14,12 +14,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     database::Database,
+    server::{Health, Hung, Load},
     sessions::Sessions,
     telemetry::metrics::{self, Metrics},
 };
 
 /// How long a store may take to say that it is there.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// From then on a thread that hangs will not come back by itself, and whoever watches `/live` should restart the gateway.
+const HOPELESS: Duration = Duration::from_secs(30);
 /// How long a scraper may take over its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -28,6 +31,8 @@ pub struct Admin {
     pub database: Database,
     pub sessions: Arc<Sessions>,
     pub metrics: Arc<Metrics>,
+    pub health: Arc<Health>,
+    pub load: Arc<Load>,
     /// Cancelled while the gateway stops: it is alive, and no longer ready.
     pub drain: CancellationToken,
 }
@@ -39,6 +44,10 @@ struct Readiness {
     database: &'static str,
     sessions: &'static str,
     draining: bool,
+    /// Threads that do not turn.
+    hung: Vec<String>,
+    /// A gateway under strain is ready: who has a session is served, and another instance would not have it easier.
+    load: String,
 }
 
 impl Admin {
@@ -78,9 +87,13 @@ impl Admin {
             return answer;
         }
         match request.uri().path() {
-            "/live" => text(StatusCode::OK, "text/plain; charset=utf-8", "alive\n"),
+            "/live" => live(&self.health.hung()),
             "/ready" => self.ready().await,
-            "/metrics" => text(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics.render()),
+            "/metrics" => {
+                self.metrics.threads_hung(self.health.hung().len());
+                self.metrics.load(self.load.level() as u8, self.load.memory(), self.load.max_memory());
+                text(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics.render())
+            }
             _ => text(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "/live, /ready or /metrics\n"),
         }
     }
@@ -93,11 +106,31 @@ impl Admin {
         let word = |well: bool| if well { "ok" } else { "unavailable" };
         let (database, sessions) = (matches!(database, Ok(Ok(()))), matches!(sessions, Ok(Ok(()))));
         let draining = self.drain.is_cancelled();
-        let ready = database && sessions && !draining;
-        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let facts = Readiness { ready, database: word(database), sessions: word(sessions), draining };
-        text(status, "application/json", serde_json::to_vec(&facts).unwrap_or_default())
+        readiness(Readiness {
+            ready: database && sessions && !draining,
+            database: word(database),
+            sessions: word(sessions),
+            draining,
+            hung: self.health.hung().iter().map(ToString::to_string).collect(),
+            load: self.load.level().to_string(),
+        })
     }
+}
+
+/// A gateway of which one thread hangs still serves some, but not every connection that it is given.
+fn readiness(mut facts: Readiness) -> Response<Full<Bytes>> {
+    facts.ready &= facts.hung.is_empty();
+    let status = if facts.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    text(status, "application/json", serde_json::to_vec(&facts).unwrap_or_default())
+}
+
+fn live(hung: &[Hung]) -> Response<Full<Bytes>> {
+    let hopeless = hung.iter().find(|hung| hung.silence >= HOPELESS);
+    let (status, word) = match hopeless {
+        Some(hung) => (StatusCode::SERVICE_UNAVAILABLE, format!("{hung}\n")),
+        None => (StatusCode::OK, "alive\n".to_owned()),
+    };
+    text(status, "text/plain; charset=utf-8", word)
 }
 
 fn text(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
@@ -113,4 +146,41 @@ fn text(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Respo
 /// Binds the admin listener.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    async fn said(answer: Response<Full<Bytes>>) -> (u16, String) {
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_hangs_makes_the_gateway_unready_and_in_the_end_not_alive() {
+        let facts = |hung| Readiness {
+            ready: true,
+            database: "ok",
+            sessions: "ok",
+            draining: false,
+            hung,
+            load: "strained".into(),
+        };
+        assert_eq!(said(readiness(facts(vec![]))).await.0, 200);
+        let (status, text) = said(readiness(facts(vec!["worker-1 has not turned for 6 s".into()]))).await;
+        assert_eq!(status, 503);
+        assert!(text.contains("\"ready\":false") && text.contains("worker-1"), "{text}");
+
+        let hung = |seconds| Hung { name: "worker-1".into(), silence: Duration::from_secs(seconds) };
+        assert_eq!(said(live(&[])).await, (200, "alive\n".into()));
+        assert_eq!(said(live(&[hung(29)])).await.0, 200);
+        assert_eq!(
+            said(live(&[hung(6), hung(31)])).await,
+            (503, "worker-1 has not turned for 31 s\n".into())
+        );
+    }
 }

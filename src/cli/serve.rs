@@ -3,7 +3,11 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{app::App, config::Config, telemetry::log};
+use crate::{
+    app::App,
+    config::Config,
+    telemetry::{log, panics},
+};
 
 /// How long the log may take to be written out at the end.
 const LAST_LINES: std::time::Duration = std::time::Duration::from_secs(2);
@@ -11,6 +15,7 @@ const LAST_LINES: std::time::Duration = std::time::Duration::from_secs(2);
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let lines = log::init(&config.log)?;
     let app = App::build(config, &lines).await?;
+    panics::report(app.metrics());
     for address in app.addresses() {
         tracing::info!(%address, "listening");
     }

@@ -35,6 +35,11 @@ pub(super) struct Section {
     workers: Option<usize>,
     /// Connections at once; further ones wait until one closes.
     max_connections: usize,
+    /// Connections at once from one IPv4 address or IPv6 /64; further ones are closed. Trusted proxies are exempt.
+    max_connections_per_network: usize,
+    /// Memory of the whole process near which those without a session are turned away. Absent: three quarters of the
+    /// control group's limit, or else a quarter of the machine's.
+    max_memory: Option<Text<Size>>,
     timeouts: Timeouts,
 }
 
@@ -64,6 +69,8 @@ impl Default for Section {
             trusted_proxies: List::default(),
             workers: None,
             max_connections: 10_000,
+            max_connections_per_network: 1000,
+            max_memory: None,
             timeouts: Timeouts::default(),
         }
     }
@@ -107,6 +114,9 @@ impl Section {
                 idle_timeout: timeouts.idle.0,
                 drain_timeout: timeouts.drain.0,
                 max_connections: self.max_connections,
+                max_connections_per_network: self.max_connections_per_network,
+                trusted_proxies: self.trusted_proxies.0.clone(),
+                max_memory: self.max_memory.map(|Text(Size(bytes))| bytes),
             },
             web: self.public_url.map(|Text(PublicUrl(public_url))| web::Config {
                 public_url,
@@ -153,6 +163,9 @@ impl Section {
         if self.max_connections == 0 {
             layers.fault("server.max_connections", "must be at least 1");
         }
+        if self.max_connections_per_network == 0 {
+            layers.fault("server.max_connections_per_network", "must be at least 1");
+        }
     }
 }
 
@@ -164,6 +177,25 @@ impl Written for PublicUrl {
 
     fn read(text: &str) -> Result<Self, String> {
         origin(text, &["https"]).map(Self)
+    }
+}
+
+/// A number of bytes.
+struct Size(u64);
+
+impl Written for Size {
+    const EXPECTED: &'static str = "a size such as `512MiB` or `2GiB`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let units = [("KiB", 1_u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+        let size = units.iter().find_map(|(unit, bytes)| {
+            text.strip_suffix(unit)?.trim_end().parse::<u64>().ok()?.checked_mul(*bytes)
+        });
+        match size {
+            Some(0) => Err("must be more than nothing".into()),
+            Some(bytes) => Ok(Self(bytes)),
+            None => Err(format!("`{text}` is not {}", Self::EXPECTED)),
+        }
     }
 }
 

@@ -78,6 +78,9 @@ impl Drop for Note {
     fn drop(&mut self) {
         let shared = &self.gateway.shared;
         let took = self.started.elapsed();
+        if std::thread::panicking() {
+            (self.decision, self.status) = ("error", StatusCode::INTERNAL_SERVER_ERROR);
+        }
         shared.metrics.request(self.decision, self.status.as_u16(), took);
         if !shared.access_log.is_enabled() {
             return;

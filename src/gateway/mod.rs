@@ -21,14 +21,14 @@ use self::{
     rescue::Failure,
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     gate::{Challenger, Decision, Gate, Identity, Visitor},
-    identity::IdentityHeaders,
+    identity::{Assertions, IdentityHeaders},
     pages::{Pages, Route, Visit},
     proxy::{Additions, Origin, Proxy},
     random::Random,
     secret::TokenHash,
-    server::{Connection, Service},
+    server::{Connection, Load, Refused, Service},
     sessions::{Live, Sessions},
     telemetry::{
         access_log::AccessLog,
@@ -49,8 +49,10 @@ pub struct Shared {
     pub challenger: Challenger,
     pub sessions: Arc<Sessions>,
     pub identity: IdentityHeaders,
+    pub assertions: Option<Assertions>,
     pub pages: Arc<Pages>,
     pub trusted_proxies: Vec<IpNet>,
+    pub load: Arc<Load>,
     pub access_log: AccessLog,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
@@ -101,6 +103,10 @@ impl Gateway {
         note.client_ip =
             client::address(connection.peer().ip(), request.headers(), &self.shared.trusted_proxies);
         let cookies = presence.cookies.borrow_mut().open(request.headers());
+        if self.shared.load.is_strained() && !Box::pin(self.has_session(cookies.session)).await? {
+            connection.finish();
+            return Err(Failure::Overload);
+        }
         if request.is_ours() {
             note.decision = "own";
             // Boxed like every way that is not the usual one: what the usual one moves about stays small.
@@ -116,11 +122,12 @@ impl Gateway {
         note.session.clone_from(&session);
         let visitor =
             Visitor { method: request.method(), headers: request.headers(), target: request.target() };
-        let answer = match self.shared.gate.decide(session, self.shared.clock.now()) {
+        let now = self.shared.clock.now();
+        let answer = match self.shared.gate.decide(session, now) {
             Decision::Allow(identity) => {
                 note.decision = "allow";
                 let others = cookies.others.as_ref();
-                return self.forward(request, others, &identity, (connection, presence), note).await;
+                return self.forward(request, others, &identity, now, (connection, presence), note).await;
             }
             Decision::LogIn => {
                 note.decision = "challenge";
@@ -144,6 +151,15 @@ impl Gateway {
             }
             None => Known::Ask(id),
         }
+    }
+
+    /// Under strain this comes before all else: a stranger costs a look at the cookie, and no page.
+    async fn has_session(&self, claimed: Option<TokenHash>) -> Result<bool, Failure> {
+        Ok(match self.known_session(claimed) {
+            Known::Session(_) => true,
+            Known::Nobody => false,
+            Known::Ask(id) => self.load_session(id).await?.is_some(),
+        })
     }
 
     /// Asks the store. An error is its silence, never "no session".
@@ -190,6 +206,7 @@ impl Gateway {
         request: CanonicalRequest<Incoming>,
         cookies: Option<&HeaderValue>,
         identity: &Identity,
+        now: Timestamp,
         (connection, presence): (&Connection, &Presence),
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
@@ -198,12 +215,14 @@ impl Gateway {
             return Err(Failure::ForeignOrigin);
         }
         let origin = self.origin(note.client_ip, presence);
+        let assertions = self.shared.assertions.as_ref();
         let additions = Additions {
             origin: &origin,
             authority: &self.authority,
             request_id: &note.request_id,
             cookies,
             identity: self.shared.identity.of(identity.session())?,
+            assertion: assertions.map(|assertions| assertions.of(identity.session(), now)).transpose()?,
         };
         let asked = self.shared.access_log.is_enabled().then(Instant::now);
         let forwarded = self.proxy.forward(request, identity, &additions, connection).await;
@@ -291,5 +310,12 @@ impl Service for Gateway {
 
     fn handshake_failed(&self) {
         self.shared.metrics.handshake_failed();
+    }
+
+    fn refused(&self, reason: Refused) {
+        self.shared.metrics.connection_refused(match reason {
+            Refused::Network => "network",
+            Refused::Overload => "overload",
+        });
     }
 }

@@ -8,7 +8,7 @@ use http_body_util::LengthLimitError;
 use super::{Gateway, body::Note};
 use crate::{
     errors::Chain,
-    identity::Unrepresentable,
+    identity::{Unrepresentable, Unsigned},
     login::LoginError,
     pages::PageError,
     proxy::ForwardError,
@@ -26,6 +26,8 @@ pub(super) enum Failure {
     Refused(#[from] Refusal),
     #[error("a page of another site asked for a connection")]
     ForeignOrigin,
+    #[error("only those who have a session are served while there is so much to do")]
+    Overload,
     #[error("the session cannot be checked")]
     Session(#[from] SessionError),
     #[error("the portal cannot be asked")]
@@ -34,6 +36,8 @@ pub(super) enum Failure {
     Page(#[from] PageError),
     #[error("the identity cannot be handed over")]
     Identity(#[from] Unrepresentable),
+    #[error("the identity cannot be vouched for")]
+    Assertion(#[from] Unsigned),
     #[error("the work on the request broke off")]
     Lost(#[source] tokio::task::JoinError),
 }
@@ -43,7 +47,9 @@ impl Failure {
         match self {
             Self::Refused(refusal) => refusal.status(),
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
-            Self::Session(_) | Self::Page(PageError::Login(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overload | Self::Session(_) | Self::Page(PageError::Login(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Forward(ForwardError::Timeout(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Forward(ForwardError::SessionEnded) => StatusCode::UNAUTHORIZED,
             Self::Forward(ForwardError::RequestBody(_)) => StatusCode::BAD_REQUEST,
@@ -53,7 +59,7 @@ impl Failure {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::Page(PageError::FormBody(_) | PageError::Form(_)) => StatusCode::BAD_REQUEST,
-            Self::Page(PageError::Qr(_)) | Self::Identity(_) | Self::Lost(_) => {
+            Self::Page(PageError::Qr(_)) | Self::Identity(_) | Self::Assertion(_) | Self::Lost(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         }
@@ -64,10 +70,14 @@ impl Failure {
         match self {
             Self::Refused(_) => "refuse",
             Self::ForeignOrigin => "deny",
+            Self::Overload => "shed",
             Self::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => "own",
-            Self::Session(_) | Self::Forward(_) | Self::Page(_) | Self::Identity(_) | Self::Lost(_) => {
-                "error"
-            }
+            Self::Session(_)
+            | Self::Forward(_)
+            | Self::Page(_)
+            | Self::Identity(_)
+            | Self::Assertion(_)
+            | Self::Lost(_) => "error",
         }
     }
 
@@ -85,6 +95,7 @@ impl Failure {
         matches!(
             self,
             Self::Refused(_)
+                | Self::Overload
                 | Self::Forward(ForwardError::RequestBody(_) | ForwardError::SessionEnded)
                 | Self::Page(PageError::FormType | PageError::FormBody(_))
         )
@@ -143,6 +154,8 @@ impl Gateway {
                     "refused a request that named another host than public_url"
                 );
             }
+            // The level of load has been logged when it changed.
+            Failure::Overload => {}
             Failure::Refused(_)
             | Failure::ForeignOrigin
             | Failure::Forward(ForwardError::RequestBody(_) | ForwardError::SessionEnded) => {
@@ -169,7 +182,10 @@ impl Gateway {
             Failure::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => {
                 tracing::debug!(request.id = request_id, error = %Chain(failure), "refused a form");
             }
-            Failure::Page(PageError::Qr(_)) | Failure::Identity(_) | Failure::Lost(_) => {
+            Failure::Page(PageError::Qr(_))
+            | Failure::Identity(_)
+            | Failure::Assertion(_)
+            | Failure::Lost(_) => {
                 tracing::error!(request.id = request_id, error = %Chain(failure), "cannot answer a request");
             }
         }

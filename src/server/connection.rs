@@ -15,7 +15,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioTimer;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::OwnedSemaphorePermit};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,7 @@ use super::{
     lent::{Home, Lent},
     passage::{Passage, Tunnels},
     watch::{Busy, Watch},
-    worker::Worker,
+    worker::{Place, Worker},
 };
 use crate::web::{
     gate::{MOST_FIELDS, MOST_HEAD_BYTES},
@@ -36,8 +36,9 @@ use crate::web::{
 
 /// Most bytes that are read ahead on HTTP/1: a whole head fits.
 const READ_AHEAD: usize = MOST_HEAD_BYTES + 8 * 1024;
-/// Streams at once on one HTTP/2 connection.
+/// Streams at once on one HTTP/2 connection, and on one that begins under strain.
 const STREAMS: u32 = 64;
+const STREAMS_UNDER_STRAIN: u32 = 8;
 /// What a peer may send unasked, a stream and a connection of HTTP/2.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
@@ -67,6 +68,11 @@ impl Connection {
     /// Whether the raw bytes of a request could be read in two ways. Such a connection serves nothing any more.
     pub fn is_ambiguous(&self) -> bool {
         self.watch.is_ambiguous()
+    }
+
+    /// Lets what is in progress end, and takes no further request.
+    pub fn finish(&self) {
+        self.watch.drain();
     }
 
     /// Cancelled when the gateway stops: what is long-lived should end.
@@ -111,7 +117,7 @@ pub(super) async fn serve<S: Service>(
     worker: Rc<Worker<S>>,
     socket: TcpStream,
     peer: SocketAddr,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 ) {
     let presence = Rc::new(worker.service.connected());
     // Fails only for a socket that is gone already.
@@ -195,10 +201,11 @@ fn serve_http2<S: Service>(
     newest: Newest,
 ) -> Served {
     let io = WatchedIo::http2(stream, Arc::clone(&connection.watch));
+    let streams = if worker.load.is_strained() { STREAMS_UNDER_STRAIN } else { STREAMS };
     let mut builder = http2::Builder::new(LocalTasks { newest: newest.clone() });
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(streams)
         .max_header_list_size(u32::try_from(MOST_HEAD_BYTES).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

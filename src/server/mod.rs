@@ -3,11 +3,18 @@
 mod connection;
 mod counted;
 mod flow;
+mod health;
 mod io;
 mod lent;
 mod listener;
+mod load;
+mod memory;
+mod networks;
 mod passage;
+#[cfg(test)]
+mod tests;
 mod watch;
+mod watchdog;
 mod worker;
 
 use std::{
@@ -23,12 +30,21 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use ipnet::IpNet;
 use rustls::ServerConfig;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub use connection::{Connection, Interim};
-pub use passage::Passage;
+pub use self::{
+    connection::{Connection, Interim},
+    health::{Health, Hung},
+    load::{Level, Load},
+    passage::Passage,
+};
+use self::{health::Pulse, networks::Networks, watchdog::Watchdog};
+
+/// How much longer than their drain the workers may take to end.
+const LAST_TURNS: Duration = Duration::from_secs(5);
 
 /// Where to listen, and how patient to be.
 #[derive(Clone, Debug)]
@@ -50,6 +66,13 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Connections at once; further ones wait to be accepted.
     pub max_connections: usize,
+    /// Connections at once of one client network; further ones are closed before their handshake.
+    pub max_connections_per_network: usize,
+    /// Who is not limited so: whoever they stand for is many.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Resident bytes of the whole process near which strangers are turned away, and new connections at last. Absent: a
+    /// share of what the machine or the control group has.
+    pub max_memory: Option<u64>,
 }
 
 /// Why the server does not serve.
@@ -65,6 +88,8 @@ pub enum ServerError {
     Thread(#[source] std::io::Error),
     #[error("a worker stopped although nobody asked it to")]
     WorkerLost,
+    #[error("a worker did not stop")]
+    WorkerHung,
 }
 
 /// What answers requests. Each worker has one of its own, which never leaves its thread.
@@ -87,6 +112,18 @@ pub trait Service: 'static {
 
     /// A client did not finish the TLS handshake.
     fn handshake_failed(&self);
+
+    /// A connection was closed right after it had been accepted.
+    fn refused(&self, reason: Refused);
+}
+
+/// Why a connection is closed before its handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Its network has too many already.
+    Network,
+    /// There is no memory left for it.
+    Overload,
 }
 
 /// Sockets that are bound and not served yet.
@@ -96,6 +133,8 @@ pub struct Bound {
     /// One set of listeners a worker.
     listeners: Vec<Vec<TcpListener>>,
     addresses: Vec<SocketAddr>,
+    health: Arc<Health>,
+    load: Arc<Load>,
 }
 
 impl Bound {
@@ -112,7 +151,9 @@ impl Bound {
                 mine.push(listener);
             }
         }
-        Ok(Self { config, listeners, addresses })
+        let health = Arc::new(Health::new(listeners.len()));
+        let load = Arc::new(Load::new(&config));
+        Ok(Self { config, listeners, addresses, health, load })
     }
 
     /// Where it really listens: port 0 has become a port.
@@ -120,25 +161,46 @@ impl Bound {
         &self.addresses
     }
 
-    /// Serves until `drain` is cancelled and the connections have ended. `service` is called once on each worker.
+    /// Tells which threads hang, once it serves.
+    pub fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.health)
+    }
+
+    /// Tells how much of what it may take the gateway takes, once it serves.
+    pub fn load(&self) -> Arc<Load> {
+        Arc::clone(&self.load)
+    }
+
+    /// Serves until `drain` is cancelled and the connections have ended. `service` is called once on each worker. The
+    /// calling runtime is the control runtime, which is watched like the workers.
+    ///
+    /// A worker that dies ends them all: it would take its listener with it, and the connections that the kernel has
+    /// given to that. A process with a worker less would limp on unseen; the supervisor starts a whole one instead.
     pub async fn serve<S: Service>(
         self,
         tls: Arc<ArcSwap<ServerConfig>>,
         drain: CancellationToken,
         service: impl Fn() -> S + Clone + Send + 'static,
     ) -> Result<(), ServerError> {
+        let trusted = self.config.trusted_proxies.clone();
+        let networks = Networks::new(self.config.max_connections_per_network, trusted);
+        let _watchdog =
+            Watchdog::start(Arc::clone(&self.health), Arc::clone(&self.load)).map_err(ServerError::Thread)?;
         let (ended, mut ends) = mpsc::unbounded_channel();
-        let workers = self.listeners.len();
-        for (number, listeners) in self.listeners.into_iter().enumerate() {
+        for (listeners, pulse) in self.listeners.into_iter().zip(self.health.workers()) {
             let start = worker::Start {
                 config: Arc::clone(&self.config),
                 listeners,
                 tls: tls.clone(),
                 drain: drain.clone(),
+                pulse: Arc::clone(pulse),
+                networks: Arc::clone(&networks),
+                load: Arc::clone(&self.load),
             };
-            let (service, ended) = (service.clone(), Ended(ended.clone()));
+            let service = service.clone();
+            let ended = Ended { pulse: Arc::clone(pulse), told: ended.clone() };
             thread::Builder::new()
-                .name(format!("worker-{number}"))
+                .name(pulse.name().to_owned())
                 .spawn(move || {
                     let _ended = ended;
                     if let Err(error) = worker::run(start, service) {
@@ -147,23 +209,34 @@ impl Bound {
                 })
                 .map_err(ServerError::Thread)?;
         }
-        for _ in 0..workers {
-            ends.recv().await;
-            // A process with a worker less would limp on unseen; the supervisor starts a whole one instead.
-            if !drain.is_cancelled() {
-                drain.cancel();
-                return Err(ServerError::WorkerLost);
-            }
+        drop(ended);
+        let lost = tokio::select! {
+            biased;
+            () = drain.cancelled() => false,
+            _ = ends.recv() => !drain.is_cancelled(),
+        };
+        if lost {
+            tracing::error!("a worker died: the gateway stops, so that a whole one can be started");
+            drain.cancel();
         }
-        Ok(())
+        let limit = Instant::now() + self.config.drain_timeout + LAST_TURNS;
+        // The channel closes when the last one has ended.
+        while let Some(()) =
+            tokio::time::timeout_at(limit, ends.recv()).await.map_err(|_| ServerError::WorkerHung)?
+        {}
+        if lost { Err(ServerError::WorkerLost) } else { Ok(()) }
     }
 }
 
 /// Tells that a worker's thread has ended, by a panic too.
-struct Ended(mpsc::UnboundedSender<()>);
+struct Ended {
+    pulse: Arc<Pulse>,
+    told: mpsc::UnboundedSender<()>,
+}
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        let _ = self.0.send(());
+        self.pulse.end();
+        let _ = self.told.send(());
     }
 }

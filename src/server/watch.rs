@@ -219,9 +219,19 @@ impl Watch {
             self.waker.wake();
         }
         if flooded || stalled || now.saturating_sub(self.stage_since.load(Relaxed)) >= stage_limit {
-            self.expired.store(true, Relaxed);
-            self.waker.wake();
+            self.expire();
         }
+    }
+
+    /// Closes the connection.
+    pub(super) fn expire(&self) {
+        self.expired.store(true, Relaxed);
+        self.waker.wake();
+    }
+
+    /// Since when it has been between two requests; none when it is not, or about to be closed anyway.
+    pub(super) fn idle_since(&self) -> Option<u32> {
+        (self.is_in(Stage::Idle) && !self.is_expired()).then(|| self.stage_since.load(Relaxed))
     }
 
     /// Wakes `waker` when there is something to look at besides the protocol.

@@ -14,15 +14,19 @@ use rustls::ServerConfig;
 use tokio::{
     net::TcpListener,
     runtime::LocalRuntime,
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Config, Service,
+    Config, Refused, Service,
     connection::serve,
     flow::Flows,
+    health::Pulse,
+    load::{Level, Load, Open},
+    networks::{NetworkPlace, Networks},
     watch::{Patience, Ticks, Watch},
 };
 
@@ -36,11 +40,20 @@ pub(super) struct Worker<S> {
     pub(super) config: Arc<Config>,
     pub(super) service: Rc<S>,
     pub(super) drain: CancellationToken,
+    pub(super) load: Arc<Load>,
+    networks: Arc<Networks>,
     tls: Arc<ArcSwap<ServerConfig>>,
     ticks: Arc<Ticks>,
     watches: RefCell<Vec<Weak<Watch>>>,
     pub(super) flows: Rc<Flows>,
     pub(super) tasks: TaskTracker,
+}
+
+/// A connection's places in all that is counted, until it is dropped.
+pub(super) struct Place {
+    _worker: OwnedSemaphorePermit,
+    _network: Option<NetworkPlace>,
+    _load: Open,
 }
 
 /// What a worker is started with.
@@ -49,6 +62,9 @@ pub(super) struct Start {
     pub(super) listeners: Vec<StdListener>,
     pub(super) tls: Arc<ArcSwap<ServerConfig>>,
     pub(super) drain: CancellationToken,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) networks: Arc<Networks>,
+    pub(super) load: Arc<Load>,
 }
 
 /// Serves until the drain is over. Runs on the calling thread.
@@ -60,29 +76,31 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
             config: start.config,
             service: Rc::new(service()),
             drain: start.drain,
+            load: start.load,
+            networks: start.networks,
             tls: start.tls,
             flows: Flows::new(Arc::clone(&ticks)),
             ticks,
             watches: RefCell::new(Vec::new()),
             tasks: TaskTracker::new(),
         });
-        let sweep = tokio::task::spawn_local(sweep(Rc::clone(&worker)));
+        let mut sweep = tokio::task::spawn_local(sweep(Rc::clone(&worker), start.pulse));
+        let mut accepting = JoinSet::new();
         let places = Arc::new(Semaphore::new(worker.config.connections_per_worker()));
-        let mut accepting = Vec::new();
         for listener in start.listeners {
             let listener = TcpListener::from_std(listener)?;
-            accepting.push(tokio::task::spawn_local(accept(
-                Rc::clone(&worker),
-                listener,
-                Arc::clone(&places),
-            )));
+            accepting.spawn_local(accept(Rc::clone(&worker), listener, Arc::clone(&places)));
         }
-        worker.drain.cancelled().await;
+        tokio::select! {
+            biased;
+            () = worker.drain.cancelled() => {}
+            // Without one of them the worker would take connections and not look after them, or the reverse.
+            _ = accepting.join_next() => return Err(io::Error::other("a listener's task ended")),
+            _ = &mut sweep => return Err(io::Error::other("the sweep ended")),
+        }
         worker.watches.borrow().iter().filter_map(Weak::upgrade).for_each(|watch| watch.drain());
-        for task in accepting {
-            // It ends on the drain by itself; waiting frees the port before anything else.
-            let _ = task.await;
-        }
+        // They end on the drain by themselves; waiting frees the port before anything else.
+        while accepting.join_next().await.is_some() {}
         worker.tasks.close();
         let _ = tokio::time::timeout(worker.config.drain_timeout, worker.tasks.wait()).await;
         sweep.abort();
@@ -120,6 +138,15 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places
         };
         match accepted {
             (Ok(place), Ok((socket, peer))) => {
+                if worker.load.level() == Level::Full {
+                    worker.service.refused(Refused::Overload);
+                    continue;
+                }
+                let Ok(network) = worker.networks.admit(peer.ip(), Instant::now()) else {
+                    worker.service.refused(Refused::Network);
+                    continue;
+                };
+                let place = Place { _worker: place, _network: network, _load: worker.load.open() };
                 worker.tasks.spawn_local(serve(Rc::clone(&worker), socket, peer, place));
             }
             // Out of descriptors, or a client gone before it was accepted: neither ends the worker.
@@ -133,13 +160,14 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places
     }
 }
 
-async fn sweep<S: Service>(worker: Rc<Worker<S>>) {
+async fn sweep<S: Service>(worker: Rc<Worker<S>>, pulse: Arc<Pulse>) {
     let patience = Patience::new(&worker.config);
     let start = Instant::now();
     let mut interval = tokio::time::interval(SWEEP);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
+        pulse.beat();
         worker.ticks.advance_to(u32::try_from(start.elapsed().as_millis()).unwrap_or(u32::MAX));
         worker.watches.borrow_mut().retain(|watch| {
             watch.upgrade().is_some_and(|watch| {
@@ -147,6 +175,46 @@ async fn sweep<S: Service>(worker: Rc<Worker<S>>) {
                 true
             })
         });
+        if worker.load.is_strained() {
+            close_idle(&worker.watches.borrow());
+        }
         worker.flows.check(patience.stall);
+    }
+}
+
+/// Closes some of the connections that do nothing, those first that have done nothing for longest.
+fn close_idle(watches: &[Weak<Watch>]) {
+    let idle = watches.iter().filter_map(Weak::upgrade);
+    let mut idle: Vec<_> = idle.filter_map(|watch| Some((watch.idle_since()?, watch))).collect();
+    idle.sort_unstable_by_key(|(since, _)| *since);
+    let some = idle.len().div_ceil(4);
+    idle.iter().take(some).for_each(|(_, watch)| watch.expire());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn under_strain_the_connections_idle_for_longest_are_closed_first() {
+        let ticks = Arc::new(Ticks::new());
+        let watches: Vec<_> = (1..=8)
+            .map(|number| {
+                ticks.advance_to(number * 10);
+                let watch = Watch::new(Arc::clone(&ticks));
+                watch.received(false);
+                watch
+            })
+            .rev()
+            .collect();
+        let _busy = watches[7].begin();
+        let weak: Vec<_> = watches.iter().map(Arc::downgrade).collect();
+        let closed = || watches.iter().map(|watch| u8::from(watch.is_expired())).collect::<Vec<_>>();
+        close_idle(&weak);
+        assert_eq!(closed(), [0, 0, 0, 0, 0, 1, 1, 0], "the oldest of all is at work");
+        close_idle(&weak);
+        assert_eq!(closed(), [0, 0, 0, 1, 1, 1, 1, 0]);
+        (0..8).for_each(|_| close_idle(&weak));
+        assert_eq!(closed(), [1, 1, 1, 1, 1, 1, 1, 0]);
     }
 }

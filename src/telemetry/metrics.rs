@@ -25,7 +25,8 @@ use super::writer::LogWriter;
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The decisions that are told apart; any other counts as the last.
-const DECISIONS: [&str; 8] = ["allow", "bypass", "challenge", "deny", "own", "refuse", "error", "other"];
+const DECISIONS: [&str; 9] =
+    ["allow", "bypass", "challenge", "deny", "own", "refuse", "shed", "error", "other"];
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// Upper bounds in microseconds: the lowest tell the gateway's own work apart, the highest a portal that hangs.
 const BOUNDS: [u64; 14] = [
@@ -45,8 +46,14 @@ pub struct Metrics {
     audit_events: Family<Labels, Counter>,
     connections: Gauge,
     handshake_failures: Counter,
+    connections_refused: Family<Labels, Counter>,
     upstream_errors: Family<Labels, Counter>,
     store_errors: Counter,
+    threads_hung: Gauge,
+    load: Gauge,
+    memory: Gauge,
+    max_memory: Gauge,
+    panics: Counter,
 }
 
 /// Counts as one open connection until it is dropped.
@@ -82,8 +89,14 @@ impl Metrics {
             audit_events: Family::default(),
             connections: Gauge::default(),
             handshake_failures: Counter::default(),
+            connections_refused: Family::default(),
             upstream_errors: Family::default(),
             store_errors: Counter::default(),
+            threads_hung: Gauge::default(),
+            load: Gauge::default(),
+            memory: Gauge::default(),
+            max_memory: Gauge::default(),
+            panics: Counter::default(),
         };
         metrics.register();
         metrics
@@ -101,10 +114,22 @@ impl Metrics {
         registry.register(name, help, self.connections.clone());
         let (name, help) = ("portcullis_handshake_failures", "TLS handshakes that failed");
         registry.register(name, help, self.handshake_failures.clone());
+        let (name, help) = ("portcullis_connections_refused", "Connections closed before their handshake");
+        registry.register(name, help, self.connections_refused.clone());
         let (name, help) = ("portcullis_upstream_errors", "Requests that the portal did not answer");
         registry.register(name, help, self.upstream_errors.clone());
         let (name, help) = ("portcullis_store_errors", "Answers that a store failed to give");
         registry.register(name, help, self.store_errors.clone());
+        let (name, help) = ("portcullis_threads_hung", "Threads that do not turn");
+        registry.register(name, help, self.threads_hung.clone());
+        let (name, help) = ("portcullis_load_level", "0 normal, 1 strained, 2 full");
+        registry.register(name, help, self.load.clone());
+        let (name, help) = ("portcullis_memory_bytes", "Resident memory");
+        registry.register(name, help, self.memory.clone());
+        let (name, help) = ("portcullis_max_memory_bytes", "The memory that the gateway may take");
+        registry.register(name, help, self.max_memory.clone());
+        let (name, help) = ("portcullis_panics", "Requests and tasks that ended in a fault of ours");
+        registry.register(name, help, self.panics.clone());
     }
 
     /// A request is over. `decision` is the word of the access log.
@@ -141,6 +166,11 @@ impl Metrics {
         self.handshake_failures.inc();
     }
 
+    /// `reason` says in one word why a connection was closed before its handshake: `network`, `overload`.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.connections_refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
     /// `kind` says in one word what failed: `connect`, `timeout`, `reset`.
     pub fn upstream_error(&self, kind: &'static str) {
         self.upstream_errors.get_or_create(&[("kind", kind)]).inc();
@@ -148,6 +178,24 @@ impl Metrics {
 
     pub fn store_error(&self) {
         self.store_errors.inc();
+    }
+
+    /// How many threads hang now.
+    pub fn threads_hung(&self, count: usize) {
+        self.threads_hung.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How the gateway is, and what it takes of what it may take, in bytes.
+    pub fn load(&self, level: u8, memory: u64, max_memory: u64) {
+        let clip = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.load.set(level.into());
+        self.memory.set(clip(memory));
+        self.max_memory.set(clip(max_memory));
+    }
+
+    /// Something panicked.
+    pub fn panicked(&self) {
+        self.panics.inc();
     }
 
     /// All metrics as OpenMetrics text.
@@ -275,8 +323,12 @@ mod tests {
         metrics.session_cache_miss();
         metrics.audit_event("login.succeeded");
         metrics.handshake_failed();
+        metrics.connection_refused("network");
         metrics.upstream_error("timeout");
         metrics.store_error();
+        metrics.threads_hung(1);
+        metrics.load(1, 2, 3);
+        metrics.panicked();
         let one = metrics.connection();
         drop(metrics.connection());
         expect_lines(
@@ -298,8 +350,14 @@ mod tests {
                 "portcullis_audit_events_total{event=\"login.succeeded\"} 1",
                 "portcullis_connections 1",
                 "portcullis_handshake_failures_total 1",
+                "portcullis_connections_refused_total{reason=\"network\"} 1",
                 "portcullis_upstream_errors_total{kind=\"timeout\"} 1",
                 "portcullis_store_errors_total 1",
+                "portcullis_threads_hung 1",
+                "portcullis_load_level 1",
+                "portcullis_memory_bytes 2",
+                "portcullis_max_memory_bytes 3",
+                "portcullis_panics_total 1",
                 "# TYPE portcullis_requests counter",
                 "# EOF",
             ],

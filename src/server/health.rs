@@ -1,0 +1,176 @@
+//! Whether the threads that serve still turn. It notes and tells; what follows from it is for others to decide.
+//!
+//! Silence is counted in looks of the watchdog rather than read off a clock: a process that was paused is not hung.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// How often the watchdog looks.
+pub(super) const LOOK: Duration = Duration::from_millis(250);
+/// Looks without a turn after which a thread counts as hung: five seconds.
+const HUNG: u32 = 20;
+
+/// One thread's sign of life.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    name: String,
+    turns: AtomicU32,
+    turns_seen: AtomicU32,
+    silent_looks: AtomicU32,
+    has_ended: AtomicBool,
+}
+
+/// A thread that does not turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hung {
+    pub name: String,
+    pub silence: Duration,
+}
+
+impl fmt::Display for Hung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} has not turned for {} s", self.name, self.silence.as_secs())
+    }
+}
+
+impl Pulse {
+    fn new(name: String) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            turns: AtomicU32::new(0),
+            turns_seen: AtomicU32::new(0),
+            silent_looks: AtomicU32::new(0),
+            has_ended: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The thread has turned.
+    pub(super) fn beat(&self) {
+        self.turns.fetch_add(1, Relaxed);
+    }
+
+    /// The thread has ended: whether well or not is told elsewhere.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Relaxed);
+    }
+
+    pub(super) fn silence(&self) -> Duration {
+        LOOK * self.silent_looks.load(Relaxed)
+    }
+
+    fn is_hung(&self) -> bool {
+        self.silent_looks.load(Relaxed) >= HUNG && !self.has_ended.load(Relaxed)
+    }
+
+    /// Says when it has just been found hung, or turning again.
+    fn look(&self) {
+        let turns = self.turns.load(Relaxed);
+        let was_hung = self.is_hung();
+        if self.turns_seen.swap(turns, Relaxed) == turns {
+            self.silent_looks.store(self.silent_looks.load(Relaxed).saturating_add(1), Relaxed);
+        } else {
+            self.silent_looks.store(0, Relaxed);
+        }
+        match (was_hung, self.is_hung()) {
+            (false, true) => {
+                tracing::error!(
+                    thread = self.name,
+                    "a thread hangs: what it serves stands still; if it stays so, restart the gateway"
+                );
+            }
+            (true, false) => tracing::warn!(thread = self.name, "a thread that hung turns again"),
+            _ => {}
+        }
+    }
+}
+
+/// The signs of life of one gateway.
+#[derive(Debug)]
+pub struct Health {
+    workers: Vec<Arc<Pulse>>,
+    control: Arc<Pulse>,
+}
+
+impl Health {
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            workers: (0..workers).map(|number| Pulse::new(format!("worker-{number}"))).collect(),
+            control: Pulse::new("control".to_owned()),
+        }
+    }
+
+    pub(super) fn workers(&self) -> &[Arc<Pulse>] {
+        &self.workers
+    }
+
+    /// The runtime of our own pages and the stores.
+    pub(super) fn control(&self) -> &Arc<Pulse> {
+        &self.control
+    }
+
+    /// Looks at every thread once; to be called every [`LOOK`].
+    pub(super) fn look(&self) {
+        self.workers.iter().chain([&self.control]).for_each(|pulse| pulse.look());
+    }
+
+    /// Threads that have not turned for five seconds or more.
+    pub fn hung(&self) -> Vec<Hung> {
+        let pulses = self.workers.iter().chain([&self.control]).filter(|pulse| pulse.is_hung());
+        pulses.map(|pulse| Hung { name: pulse.name.clone(), silence: pulse.silence() }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looks(health: &Health, count: u32) {
+        (0..count).for_each(|_| health.look());
+    }
+
+    #[test]
+    fn a_thread_that_does_not_turn_is_named_until_it_turns_again() {
+        let health = Health::new(2);
+        let [first, worker] = health.workers() else { panic!("two were asked for") };
+        for _ in 0..100 {
+            first.beat();
+            health.control().beat();
+            worker.beat();
+            health.look();
+        }
+        assert_eq!(health.hung(), []);
+        for _ in 0..24 {
+            first.beat();
+            health.control().beat();
+            health.look();
+        }
+        let hung = Hung { name: "worker-1".into(), silence: Duration::from_secs(6) };
+        assert_eq!(health.hung(), std::slice::from_ref(&hung));
+        assert_eq!(hung.to_string(), "worker-1 has not turned for 6 s");
+        worker.beat();
+        looks(&health, 1);
+        assert_eq!(health.hung(), []);
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_does_not_hang() {
+        let health = Health::new(1);
+        health.workers()[0].end();
+        looks(&health, 19);
+        health.control().beat();
+        looks(&health, 20);
+        assert_eq!(health.hung(), []);
+        looks(&health, 1);
+        assert_eq!(health.hung().len(), 1, "the other one still counts");
+    }
+}

@@ -1,0 +1,86 @@
+//! What this process takes of the machine's memory, and what it may. Linux tells both in files; nothing is cached here.
+
+use std::{fs, path::Path};
+
+/// Without a limit of the control group, what it may take of the machine: a quarter, as it may not be alone.
+const SHARE_OF_MACHINE: u64 = 4;
+/// A machine too small for that share is most likely ours alone.
+const LEAST_SHARE: u64 = 256 << 20;
+
+/// Resident bytes of this process; none where that cannot be read.
+pub(super) fn resident() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * u64::try_from(rustix::param::page_size()).ok()?)
+}
+
+/// What the process may take when nobody has said: three quarters of its control group's limit, which is made for it, or
+/// a quarter of the machine.
+pub(super) fn budget() -> u64 {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text)).unwrap_or(u64::MAX);
+    let group = fs::read_to_string("/proc/self/cgroup")
+        .ok()
+        .and_then(|text| group_limit(&text, |path| fs::read_to_string(path).ok()));
+    share(machine, group)
+}
+
+fn share(machine: u64, group: Option<u64>) -> u64 {
+    let all = three_quarters(machine);
+    let group = group.filter(|limit| *limit < machine).map(three_quarters);
+    group.unwrap_or_else(|| (machine / SHARE_OF_MACHINE).max(LEAST_SHARE).min(all))
+}
+
+fn three_quarters(bytes: u64) -> u64 {
+    bytes - bytes / 4
+}
+
+/// `MemTotal` of `/proc/meminfo`, in bytes.
+fn total(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The lowest limit on the way from our control group to the root of all (version 2).
+fn group_limit(cgroup: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
+    let group = cgroup.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let root = Path::new("/sys/fs/cgroup");
+    let folder = root.join(group);
+    let folders = folder.ancestors().take_while(|folder| folder.starts_with(root));
+    folders.filter_map(|folder| read(&folder.join("memory.max"))?.trim().parse().ok()).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn a_control_group_gives_most_of_its_limit_and_a_machine_a_quarter() {
+        assert_eq!(share(16 * GIB, None), 4 * GIB);
+        assert_eq!(share(16 * GIB, Some(GIB)), GIB * 3 / 4);
+        assert_eq!(share(16 * GIB, Some(64 * GIB)), 4 * GIB);
+        assert_eq!(share(GIB / 2, None), GIB / 4);
+        assert_eq!(share(GIB / 4, None), GIB / 16 * 3);
+    }
+
+    #[test]
+    fn the_limit_is_the_lowest_of_our_group_and_those_above() {
+        let read = |path: &Path| match path.to_str().unwrap() {
+            "/sys/fs/cgroup/system.slice/portcullis.service/memory.max" => Some("max\n".to_owned()),
+            "/sys/fs/cgroup/system.slice/memory.max" => Some("1048576\n".to_owned()),
+            "/sys/fs/cgroup/memory.max" => Some("2097152\n".to_owned()),
+            _ => None,
+        };
+        assert_eq!(group_limit("0::/system.slice/portcullis.service\n", read), Some(1 << 20));
+        assert_eq!(group_limit("0::/\n", read), Some(2 << 20));
+        assert_eq!(group_limit("4:memory:/docker\n", read), None);
+    }
+
+    #[test]
+    fn what_the_kernel_tells_can_be_read() {
+        assert_eq!(total("MemTotal:       1024 kB\nMemFree: 1 kB\n"), Some(1 << 20));
+        assert!(resident().unwrap() > 1 << 20);
+        assert!(budget() > 1 << 20);
+    }
+}
