@@ -272,6 +272,7 @@ impl App {
             patience: Patience {
                 response: config.upstream.response_timeout,
                 stall: config.server.stall_timeout,
+                min_rate: config.server.min_rate,
             },
             environment,
         })

@@ -28,6 +28,8 @@ pub(super) enum Failure {
     ForeignOrigin,
     #[error("only those who have a session are served while there is so much to do")]
     Overload,
+    #[error("the connection sends too many forms at once")]
+    Crowd,
     #[error("the session cannot be checked")]
     Session(#[from] SessionError),
     #[error("the portal cannot be asked")]
@@ -45,7 +47,7 @@ impl Failure {
         match self {
             Self::Refused(refusal) => refusal.status(),
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
-            Self::Overload | Self::Session(_) | Self::Page(PageError::Login(_)) => {
+            Self::Overload | Self::Crowd | Self::Session(_) | Self::Page(PageError::Login(_)) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Forward(ForwardError::Timeout(_)) => StatusCode::GATEWAY_TIMEOUT,
@@ -66,7 +68,7 @@ impl Failure {
     /// The word for it in the access log.
     fn decision(&self) -> &'static str {
         match self {
-            Self::Refused(_) => "refuse",
+            Self::Refused(_) | Self::Crowd => "refuse",
             Self::ForeignOrigin => "deny",
             Self::Overload => "shed",
             Self::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => "own",
@@ -104,7 +106,9 @@ impl Gateway {
         note.closes = failure.closes();
         note.decision = failure.decision();
         self.report(failure, note);
-        let mut answer = if is_page {
+        let mut answer = if matches!(failure, Failure::Crowd) {
+            answer::empty(status)
+        } else if is_page {
             self.shared.pages.message_page(status, note.request_id())
         } else {
             let detail = match failure {
@@ -152,6 +156,7 @@ impl Gateway {
             // The level of load has been logged when it changed.
             Failure::Overload => {}
             Failure::Refused(_)
+            | Failure::Crowd
             | Failure::ForeignOrigin
             | Failure::Forward(ForwardError::RequestBody(_) | ForwardError::SessionEnded) => {
                 tracing::debug!(request.id = request_id, error = %Chain(failure), "refused a request");

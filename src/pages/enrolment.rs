@@ -73,8 +73,7 @@ impl Pages {
         }
     }
 
-    pub(super) async fn post_enrol(&self, mut visit: Visit) -> Result<Answer, PageError> {
-        let form = visit.form().await?;
+    pub(super) async fn post_enrol(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
         let return_to = visit.return_to();
         let Some(token) = visit.login_token() else { return Ok(start_over(&visit)) };
         let id = token.hash();
@@ -217,8 +216,7 @@ impl Pages {
         Ok(answer::html(status, self.templates.render(&view)))
     }
 
-    pub(super) async fn post_recovery_codes(&self, mut visit: Visit) -> Result<Answer, PageError> {
-        let form = visit.form().await?;
+    pub(super) async fn post_recovery_codes(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
         let Some(live) = visit.full_session() else { return Ok(start_over(&visit)) };
         if !self.is_session_form(&live.session.id, form.value("csrf")) {
             let error = Some(texts::FORM_OUT_OF_DATE);
