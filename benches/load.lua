@@ -1,12 +1,4 @@
--- For wrk: sends the session cookie, if there is one, and prints one line of figures at the end.
--- Nothing here runs for each request, so the load costs what it costs without a script.
-
-local path = os.getenv("BENCH_COOKIE_FILE")
-if path then
-  local file = assert(io.open(path))
-  wrk.headers["Cookie"] = file:read("*l")
-  file:close()
-end
+-- For wrk: prints one line of figures at the end. Nothing here runs for each request.
 
 function done(summary, latency, requests)
   local failed = summary.errors

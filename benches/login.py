@@ -1,9 +1,6 @@
-#!/usr/bin/env python3
-"""Logs a new user in, as a browser without JavaScript would, and prints the session cookie.
+"""Logs a new user in, as a browser without JavaScript would: password, enrolment, one TOTP code, recovery codes.
 
-    login.py URL EMAIL AUTHORITY_PEM < password
-
-The user must not have a device yet: the second factor is enrolled on the way. Standard library only.
+The user must not have a device yet.
 """
 
 import base64
@@ -14,9 +11,10 @@ import http.client
 import http.cookies
 import ssl
 import struct
-import sys
 import time
 import urllib.parse
+
+from servers import Failure
 
 COOKIE = "__Host-portcullis"
 
@@ -62,6 +60,11 @@ class Browser:
         self.connection = http.client.HTTPSConnection(host, context=context, timeout=30)
         self.cookies = {}
 
+    @property
+    def session(self):
+        """As a Cookie header has it."""
+        return f"{COOKIE}={self.cookies[COOKIE]}"
+
     def ask(self, method, path, fields=None):
         """Returns status, Location and page."""
         headers = {
@@ -92,7 +95,7 @@ class Browser:
         status, _, text = self.ask("GET", path)
         page = Page(text, path)
         if status != 200 or page.action is None:
-            raise SystemExit(f"login: GET {path} was answered {status}, or has no form that posts there")
+            raise Failure(f"login: GET {path} was answered {status}, or has no form that posts there")
         return page
 
     def submit(self, page, expected, **fields):
@@ -100,7 +103,7 @@ class Browser:
         status, location, _ = self.ask("POST", page.action, {**page.hidden, **fields})
         to = urllib.parse.urlsplit(location or "").path
         if status != 303 or not to.startswith(expected):
-            raise SystemExit(f"login: POST {page.path} was answered {status} to {to!r}, not 303 to {expected!r}")
+            raise Failure(f"login: POST {page.path} was answered {status} to {to!r}, not 303 to {expected!r}")
 
 
 def totp(key, now):
@@ -113,23 +116,16 @@ def totp(key, now):
     return f"{number % 1_000_000:06d}"
 
 
-def main():
-    if len(sys.argv) != 4:
-        raise SystemExit(__doc__)
-    _, url, email, authority = sys.argv
-    password = sys.stdin.read().rstrip("\n")
+def log_in(url, email, password, authority):
+    """Returns the browser with its session."""
     browser = Browser(url, authority)
     page = browser.open("/.portcullis/login")
     browser.submit(page, "/.portcullis/enrol", email=email, password=password)
     page = browser.open("/.portcullis/enrol")
     if not page.key:
-        raise SystemExit("login: the enrolment page shows no key")
+        raise Failure("login: the enrolment page shows no key")
     browser.submit(page, "/.portcullis/recovery-codes", code=totp(page.key, time.time()), device_name="bench")
     browser.submit(browser.open("/.portcullis/recovery-codes"), "/")
     if COOKIE not in browser.cookies:
-        raise SystemExit("login: no session cookie came")
-    print(f"{COOKIE}={browser.cookies[COOKIE]}")
-
-
-if __name__ == "__main__":
-    main()
+        raise Failure("login: no session cookie came")
+    return browser

@@ -19,7 +19,7 @@ use crate::{
     database::Database,
     gate::{Challenger, Gate},
     gateway::{Gateway, Shared},
-    identity::IdentityHeaders,
+    identity::{Assertions, IdentityHeaders, SigningKeys},
     login::{Login, PendingLogins},
     pages::{self, Pages},
     proxy::{Patience, Proxy},
@@ -62,6 +62,7 @@ pub struct Stores {
     pub database: Database,
     pub sealer: Arc<Sealer>,
     pub hashing: Arc<Hashing>,
+    pub signing_keys: Arc<SigningKeys>,
     second_factor: SecondFactor,
 }
 
@@ -115,8 +116,10 @@ impl Stores {
             policy: config.credentials.clone(),
             context_words: context_words(config),
         };
+        let signing_keys = SigningKeys::new(d.clone(), Arc::clone(&s), Arc::clone(&administration.audit));
+        let signing_keys = Arc::new(signing_keys);
         let second_factor = SecondFactor::new(d, s, c);
-        Ok(Self { administration, database, sealer, hashing, second_factor })
+        Ok(Self { administration, database, sealer, hashing, signing_keys, second_factor })
     }
 
     fn login(&self, config: &Config, environment: &Environment) -> Login {
@@ -204,6 +207,8 @@ pub struct App {
     peers: Vec<Peer>,
     connector: Connector,
     patience: Patience,
+    /// For how long one key signs; absent: nothing is signed.
+    rotation: Option<Duration>,
     environment: Environment,
 }
 
@@ -231,6 +236,7 @@ impl App {
             login: stores.login(&config, &environment),
             challenger: challenger.clone(),
             clock: Arc::clone(&environment.clock),
+            signing_keys: config.identity.assertion.is_some().then(|| Arc::clone(&stores.signing_keys)),
             issuer: config.credentials.issuer.clone(),
             origin,
         };
@@ -241,8 +247,9 @@ impl App {
             gate: Gate::new(config.rollout.clone()),
             challenger,
             sessions: Arc::clone(&stores.administration.sessions),
-            identity: IdentityHeaders::new(&config.identity)
+            identity: IdentityHeaders::new(&config.identity.headers)
                 .context("an identity header has no valid name")?,
+            assertions: assertions(&config, &stores, &environment).await?,
             pages: Arc::new(pages),
             trusted_proxies: config.web.trusted_proxies.clone(),
             load: bound.load(),
@@ -274,6 +281,7 @@ impl App {
                 stall: config.server.stall_timeout,
                 min_rate: config.server.min_rate,
             },
+            rotation: config.identity.assertion.map(|assertion| assertion.rotation),
             environment,
         })
     }
@@ -302,6 +310,10 @@ impl App {
         let stop = CancellationToken::new();
         let sessions = Arc::clone(&self.stores.administration.sessions);
         let upkeep = tokio::spawn(Arc::clone(&sessions).maintain(stop.clone()));
+        if let Some(rotation) = self.rotation {
+            let keys = Arc::clone(&self.stores.signing_keys);
+            tokio::spawn(keys.maintain(Arc::clone(&self.environment.clock), rotation, stop.clone()));
+        }
         let tls = self.certificate.current();
         let reload = tokio::spawn(self.certificate.watch(stop.clone()));
         if let Some((listener, _)) = self.admin {
@@ -332,6 +344,18 @@ impl App {
         self.stores.database.close().await;
         Ok(served?)
     }
+}
+
+/// Reads the signing keys, and makes the first one when there is none.
+async fn assertions(
+    config: &Config,
+    stores: &Stores,
+    environment: &Environment,
+) -> anyhow::Result<Option<Assertions>> {
+    let Some(config) = &config.identity.assertion else { return Ok(None) };
+    let keys = Arc::clone(&stores.signing_keys);
+    keys.keep(environment.clock.now(), config.rotation).await?;
+    Ok(Some(Assertions::new(config, keys, &stores.sealer, Arc::clone(&environment.random))))
 }
 
 /// Closes what has been idle too long, as long as the pool is in use.

@@ -25,7 +25,7 @@
 //!  3 a path of ours?                 > pages, on the control runtime; it never goes to the portal
 //!  4 sessions.cached, else .load     a store that is down is an error, never "no session"
 //!  5 gate.decide                     pure: Allow(Identity) | LogIn | BindDevice
-//!  6 Allow > proxy.forward           the head rebuilt, the body streamed, or a tunnel
+//!  6 Allow > proxy.forward           the head rebuilt, the signed assertion in it, the body streamed, or a tunnel
 //!    else  > gate::Challenger        302 or 303 for a page, 401 for a script
 //!  7 any error > gateway::rescue     the only place where an error becomes an answer
 //!  8 the body's end                  one access-log line, metrics

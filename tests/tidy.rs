@@ -58,8 +58,9 @@ fn files(starts: &[&str], endings: &[&str]) -> Vec<PathBuf> {
     while let Some(path) = left.pop() {
         if path.is_dir() {
             let hidden_or_built = |path: &Path| {
-                path.file_name()
-                    .is_some_and(|name| name == "node_modules" || name.to_string_lossy().starts_with('.'))
+                path.file_name().is_some_and(|name| {
+                    name == "node_modules" || name == "target" || name.to_string_lossy().starts_with('.')
+                })
             };
             let entries = fs::read_dir(&path).expect("a folder can be listed");
             left.extend(entries.flatten().map(|entry| entry.path()).filter(|path| !hidden_or_built(path)));

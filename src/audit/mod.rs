@@ -63,6 +63,9 @@ events! {
     UserEnabled = "user.enabled", "user enabled";
     UserRemoved = "user.removed", "user removed";
     UserPasswordSet = "user.password_set", "password set";
+    SigningKeyMade = "signing_key.made", "signing key made";
+    /// All keys before the new one are given up for compromised.
+    SigningKeysRetired = "signing_key.retired", "all signing keys replaced";
 }
 
 impl fmt::Display for AuditEvent {

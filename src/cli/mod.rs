@@ -9,11 +9,12 @@ mod output;
 mod password;
 mod serve;
 mod session;
+mod signing_key;
 mod user;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 
 use self::output::Output;
@@ -58,6 +59,9 @@ enum Command {
     /// Sessions
     #[command(subcommand)]
     Session(session::Command),
+    /// The keys of the signed assertion
+    #[command(subcommand)]
+    SigningKey(signing_key::Command),
     /// Hash a password the way it is stored
     Hash(hash::Arguments),
 }
@@ -91,16 +95,24 @@ async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
         Command::Serve => serve::run(load(&files)?).await,
         Command::Check => check::run(&load(&files)?, output),
         Command::User(command) => {
-            let (stores, _log) = open(&files).await?;
+            let (stores, _log) = open(&load(&files)?).await?;
             user::run(command, &stores, output).await
         }
         Command::Device(command) => {
-            let (stores, _log) = open(&files).await?;
+            let (stores, _log) = open(&load(&files)?).await?;
             device::run(command, &stores, output).await
         }
         Command::Session(command) => {
-            let (stores, _log) = open(&files).await?;
+            let (stores, _log) = open(&load(&files)?).await?;
             session::run(command, &stores, output).await
+        }
+        Command::SigningKey(command) => {
+            let config = load(&files)?;
+            if config.identity.assertion.is_none() {
+                bail!("nothing is signed: `identity.assertion.enabled` is false");
+            }
+            let (stores, _log) = open(&config).await?;
+            signing_key::run(command, &stores, output).await
         }
         Command::Hash(arguments) => hash::run(&arguments, output).await,
     }
@@ -134,10 +146,9 @@ fn show(problems: &Problems) {
 }
 
 /// Opens the stores beside a gateway that may be running.
-async fn open(files: &[PathBuf]) -> anyhow::Result<(Stores, Flushed)> {
-    let config = load(files)?;
+async fn open(config: &Config) -> anyhow::Result<(Stores, Flushed)> {
     let log = Flushed(log::init_for_command(&config.log)?);
-    Ok((Stores::open(&config).await?, log))
+    Ok((Stores::open(config).await?, log))
 }
 
 /// A log that is written out to its end.

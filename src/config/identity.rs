@@ -1,4 +1,6 @@
-//! `[identity]`: the headers that tell the portal who the user is.
+//! `[identity]`: the headers that tell the portal who the user is, and the assertion that it can verify.
+
+use std::time::Duration;
 
 use http::HeaderName;
 use serde::Deserialize;
@@ -7,7 +9,7 @@ use super::{
     layers::Layers,
     written::{Text, Written},
 };
-use crate::identity::{Config, HeaderNames};
+use crate::identity::{AssertionConfig, Config, HeaderNames};
 
 /// Headers that mean something to HTTP, to a browser or to the gateway itself.
 const RESERVED: [&str; 26] = [
@@ -41,12 +43,43 @@ const RESERVED: [&str; 26] = [
 const RESERVED_PREFIXES: [&str; 6] = ["accept", "access-control-", "content-", "if-", "proxy-", "sec-"];
 const OURS: &str = "x-portcullis-";
 
+/// Whoever copies an assertion can use it until its end.
+const LONGEST_LIFETIME: Duration = Duration::from_mins(5);
+const SHORTEST_LIFETIME: Duration = Duration::from_mins(1);
+/// Keys are published for an hour before they sign and for an hour after.
+const SHORTEST_ROTATION: Duration = Duration::from_hours(24);
+
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Section {
     /// Names that portals already know: `remote`, `x-forwarded` or `x-auth-request`.
     preset: Preset,
     headers: Headers,
+    assertion: Assertion,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Assertion {
+    /// Whether a signed assertion goes with each request.
+    enabled: bool,
+    /// Whom it is for. Absent: `server.public_url`.
+    audience: Option<Text<Audience>>,
+    /// From its making to its end.
+    lifetime: Text<Duration>,
+    /// For how long one key signs.
+    rotation: Text<Duration>,
+}
+
+impl Default for Assertion {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            audience: None,
+            lifetime: Text(LONGEST_LIFETIME),
+            rotation: Text(Duration::from_hours(30 * 24)),
+        }
+    }
 }
 
 /// Single names, in place of the preset's.
@@ -76,7 +109,9 @@ enum Preset {
 }
 
 impl Section {
-    pub(super) fn settle(self, layers: &mut Layers) -> Config {
+    /// `origin` is absent when the public URL is missing, which is a fault already. `inactivity` is that of sessions.
+    pub(super) fn settle(self, origin: Option<&str>, inactivity: Duration, layers: &mut Layers) -> Config {
+        let assertion = self.assertion.settle(origin, inactivity, layers);
         let preset = self.preset.names();
         let chosen = |own: Option<Text<Name>>, preset| own.map_or(preset, |Text(Name(name))| name);
         let headers = HeaderNames {
@@ -102,7 +137,44 @@ impl Section {
                 None => seen.push((fact, name)),
             }
         }
-        Config { headers }
+        Config { headers, assertion }
+    }
+}
+
+impl Assertion {
+    fn settle(
+        self,
+        origin: Option<&str>,
+        inactivity: Duration,
+        layers: &mut Layers,
+    ) -> Option<AssertionConfig> {
+        let (lifetime, rotation) = (self.lifetime.0, self.rotation.0);
+        if !(SHORTEST_LIFETIME..=LONGEST_LIFETIME).contains(&lifetime) {
+            layers.fault("identity.assertion.lifetime", "must be between 1m and 5m");
+        }
+        if rotation < SHORTEST_ROTATION {
+            layers.fault(
+                "identity.assertion.rotation",
+                "must be at least 1d: portals learn of a new key within an hour or so",
+            );
+        }
+        if !self.enabled {
+            for key in ["audience", "lifetime", "rotation"] {
+                let key = format!("identity.assertion.{key}");
+                if layers.says(&key) && layers.sound(&[&key]) {
+                    layers.warn(&key, "has no effect: `identity.assertion.enabled` is false");
+                }
+            }
+            return None;
+        }
+        let issuer = origin.unwrap_or_default().to_owned();
+        Some(AssertionConfig {
+            audience: self.audience.map_or_else(|| issuer.clone(), |Text(Audience(audience))| audience),
+            issuer,
+            // So that none outlives an idle session.
+            lifetime: lifetime.min(inactivity),
+            rotation,
+        })
     }
 }
 
@@ -141,6 +213,20 @@ impl Written for Name {
             RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         if reserved || name.starts_with(OURS) {
             return Err(format!("`{text}` has a meaning of its own; choose a name such as `Remote-User`"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// What the portal knows itself by.
+struct Audience(String);
+
+impl Written for Audience {
+    const EXPECTED: &'static str = "a name or URL in quotes";
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.len() > 255 || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err("must be a name or URL of at most 255 bytes, without spaces".into());
         }
         Ok(Self(text.to_owned()))
     }

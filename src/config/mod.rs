@@ -99,7 +99,8 @@ impl Config {
         let login = document.login.settle(&mut layers);
         let portal_name = portal.pages.as_ref().map(|pages| pages.portal_name.as_str());
         let second_factor = document.second_factor.settle(portal_name, &mut layers);
-        let identity = document.identity.settle(&mut layers);
+        let origin = server.web.as_ref().map(|web| web.public_url.origin().ascii_serialization());
+        let identity = document.identity.settle(origin.as_deref(), sessions.inactivity, &mut layers);
         let log = document.log.settle();
 
         let (faults, warnings) = layers.finish();

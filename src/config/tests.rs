@@ -479,6 +479,42 @@ fn the_identity_headers_follow_the_preset_and_single_names_replace_it() {
 }
 
 #[test]
+fn every_impossible_assertion_is_refused_where_it_stands() {
+    for (line, key, words) in [
+        ("enabled = \"no\"", "enabled", "true or false"),
+        ("audience = \"\"", "audience", "a name or URL of at most 255 bytes"),
+        ("audience = \"the portal\"", "audience", "without spaces"),
+        ("lifetime = \"6m\"", "lifetime", "between 1m and 5m"),
+        ("lifetime = \"59s\"", "lifetime", "between 1m and 5m"),
+        ("lifetime = 300", "lifetime", "expected a duration"),
+        ("rotation = \"23h\"", "rotation", "at least 1d"),
+        ("rotation = \"2years\"", "rotation", "at most 365 days"),
+        ("algorithm = \"none\"", "algorithm", "unknown key"),
+    ] {
+        let added = format!("[identity.assertion]\n{line}");
+        expect_faults_in(&added, &[(&format!("identity.assertion.{key}"), 2, words)]);
+    }
+}
+
+#[test]
+fn the_assertion_is_on_and_for_the_public_url_unless_something_else_is_said() {
+    let assertion = |added: &str| load(&format!("{LEAST}{added}")).unwrap().identity.assertion;
+    let usual = assertion("").unwrap();
+    assert_eq!((&*usual.issuer, &*usual.audience), ("https://iot.example.com", "https://iot.example.com"));
+    assert_eq!((usual.lifetime, usual.rotation), (Duration::from_mins(5), Duration::from_hours(720)));
+    let other = assertion("[identity.assertion]\naudience = \"portal\"\n").unwrap();
+    assert_eq!((&*other.issuer, &*other.audience), ("https://iot.example.com", "portal"));
+    let short = assertion("[sessions]\ninactivity = \"90s\"\n").unwrap();
+    assert_eq!(short.lifetime, Duration::from_secs(90));
+    assert!(assertion("[identity.assertion]\nenabled = false\n").is_none());
+    let off = load(&format!("{LEAST}[identity.assertion]\nenabled = false\nlifetime = \"2m\"\n")).unwrap();
+    assert_eq!(
+        off.warnings.iter().map(|problem| &*problem.key).collect::<Vec<_>>(),
+        ["identity.assertion.lifetime"]
+    );
+}
+
+#[test]
 fn the_documented_defaults_hold() {
     let config = load(LEAST).unwrap();
     assert!(config.warnings.is_empty());

@@ -12,6 +12,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (4, "sessions", include_str!("migrations/0004_sessions.sql")),
     (5, "pending logins", include_str!("migrations/0005_pending_logins.sql")),
     (6, "facts", include_str!("migrations/0006_facts.sql")),
+    (7, "signing keys", include_str!("migrations/0007_signing_keys.sql")),
 ];
 
 pub(super) async fn run(pool: &AnyPool) -> Result<(), MigrateError> {

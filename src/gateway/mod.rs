@@ -18,9 +18,9 @@ use self::{
     rescue::Failure,
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     gate::{Challenger, Decision, Gate, Identity, Visitor},
-    identity::IdentityHeaders,
+    identity::{Assertions, IdentityHeaders},
     pages::{Pages, Route, Visit},
     proxy::{Additions, Origin, Proxy},
     random::Random,
@@ -42,6 +42,7 @@ pub struct Shared {
     pub challenger: Challenger,
     pub sessions: Arc<Sessions>,
     pub identity: IdentityHeaders,
+    pub assertions: Option<Assertions>,
     pub pages: Arc<Pages>,
     pub trusted_proxies: Vec<IpNet>,
     pub load: Arc<Load>,
@@ -106,11 +107,12 @@ impl Gateway {
         note.session.clone_from(&session);
         let visitor =
             Visitor { method: request.method(), headers: request.headers(), target: request.target() };
-        let answer = match self.shared.gate.decide(session, self.shared.clock.now()) {
+        let now = self.shared.clock.now();
+        let answer = match self.shared.gate.decide(session, now) {
             Decision::Allow(identity) => {
                 note.decision = "allow";
                 let others = cookies.others.as_ref();
-                return self.forward(request, others, &identity, (connection, presence), note).await;
+                return self.forward(request, others, &identity, now, (connection, presence), note).await;
             }
             Decision::LogIn => {
                 note.decision = "challenge";
@@ -194,6 +196,7 @@ impl Gateway {
         request: CanonicalRequest<Incoming>,
         cookies: Option<&HeaderValue>,
         identity: &Identity,
+        now: Timestamp,
         (connection, presence): (&Connection, &Presence),
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
@@ -202,12 +205,14 @@ impl Gateway {
             return Err(Failure::ForeignOrigin);
         }
         let origin = self.origin(note.client_ip, presence);
+        let assertions = self.shared.assertions.as_ref();
         let additions = Additions {
             origin: &origin,
             authority: &self.authority,
             request_id: &note.request_id,
             cookies,
             identity: self.shared.identity.of(identity.session())?,
+            assertion: assertions.map(|assertions| assertions.of(identity.session(), now)).transpose()?,
         };
         let asked = self.shared.access_log.is_enabled().then(Instant::now);
         let forwarded = self.proxy.forward(request, identity, &additions, connection).await;

@@ -8,7 +8,7 @@ use http_body_util::LengthLimitError;
 use super::{Gateway, body::Note};
 use crate::{
     errors::Chain,
-    identity::Unrepresentable,
+    identity::{Unrepresentable, Unsigned},
     login::LoginError,
     pages::PageError,
     proxy::ForwardError,
@@ -38,6 +38,8 @@ pub(super) enum Failure {
     Page(#[from] PageError),
     #[error("the identity cannot be handed over")]
     Identity(#[from] Unrepresentable),
+    #[error("the identity cannot be vouched for")]
+    Assertion(#[from] Unsigned),
     #[error("the work on the request broke off")]
     Lost(#[source] tokio::task::JoinError),
 }
@@ -59,7 +61,7 @@ impl Failure {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::Page(PageError::FormBody(_) | PageError::Form(_)) => StatusCode::BAD_REQUEST,
-            Self::Page(PageError::Qr(_)) | Self::Identity(_) | Self::Lost(_) => {
+            Self::Page(PageError::Qr(_)) | Self::Identity(_) | Self::Assertion(_) | Self::Lost(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         }
@@ -72,9 +74,12 @@ impl Failure {
             Self::ForeignOrigin => "deny",
             Self::Overload => "shed",
             Self::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => "own",
-            Self::Session(_) | Self::Forward(_) | Self::Page(_) | Self::Identity(_) | Self::Lost(_) => {
-                "error"
-            }
+            Self::Session(_)
+            | Self::Forward(_)
+            | Self::Page(_)
+            | Self::Identity(_)
+            | Self::Assertion(_)
+            | Self::Lost(_) => "error",
         }
     }
 
@@ -182,7 +187,10 @@ impl Gateway {
             Failure::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => {
                 tracing::debug!(request.id = request_id, error = %Chain(failure), "refused a form");
             }
-            Failure::Page(PageError::Qr(_)) | Failure::Identity(_) | Failure::Lost(_) => {
+            Failure::Page(PageError::Qr(_))
+            | Failure::Identity(_)
+            | Failure::Assertion(_)
+            | Failure::Lost(_) => {
                 tracing::error!(request.id = request_id, error = %Chain(failure), "cannot answer a request");
             }
         }

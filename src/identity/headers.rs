@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 
-use super::Config;
+use super::HeaderNames;
 use crate::sessions::{Live, Session};
 
 /// Names under which some portal or framework somewhere believes what a proxy says, the configured ones aside.
@@ -77,8 +77,7 @@ pub struct IdentityHeaders {
 
 impl IdentityHeaders {
     /// `None` when a configured name is no header name; the configuration has been checked for that.
-    pub fn new(config: &Config) -> Option<Self> {
-        let names = &config.headers;
+    pub fn new(names: &HeaderNames) -> Option<Self> {
         let parse = |name: &str| HeaderName::try_from(name).ok();
         let mut reserved = vec![Vec::new(); LONGEST + 1];
         let configured = [&names.user, &names.email, &names.name, &names.groups].map(String::as_str);
@@ -139,10 +138,9 @@ mod tests {
 
     #[test]
     fn a_reserved_name_is_known_in_every_spelling() {
-        let identity = IdentityHeaders::new(&Config {
-            headers: super::super::HeaderNames { user: "X-Portal-Login".into(), ..Default::default() },
-        })
-        .unwrap();
+        let identity =
+            IdentityHeaders::new(&HeaderNames { user: "X-Portal-Login".into(), ..Default::default() })
+                .unwrap();
         let reserved = RESERVED.iter().copied().chain(["x-portal-login"]);
         for name in reserved {
             // Each separator in turn as every other character that a header name may hold.

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     clock::Clock,
     gate::Challenger,
+    identity::SigningKeys,
     login::{Login, LoginError},
     sealing::Sealer,
     web::{
@@ -25,6 +26,9 @@ use crate::{
         form::{self, Form},
     },
 };
+
+/// Far less than the time for which a key is published before it signs and after.
+const JWKS_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 /// Why a page cannot be given.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +53,8 @@ pub struct Pages {
     pub(super) csrf: Csrf,
     pub(super) challenger: Challenger,
     pub(super) clock: Arc<dyn Clock>,
+    /// Absent: nothing is signed.
+    signing_keys: Option<Arc<SigningKeys>>,
     pub(super) issuer: String,
     /// The public origin, without a slash at its end.
     pub(super) origin: String,
@@ -59,6 +65,8 @@ pub struct Parts {
     pub login: Login,
     pub challenger: Challenger,
     pub clock: Arc<dyn Clock>,
+    /// Whose public parts are published.
+    pub signing_keys: Option<Arc<SigningKeys>>,
     /// What authenticator apps show above a code.
     pub issuer: String,
     pub origin: String,
@@ -73,6 +81,7 @@ impl Pages {
             login: parts.login,
             challenger: parts.challenger,
             clock: parts.clock,
+            signing_keys: parts.signing_keys,
             issuer: parts.issuer,
             origin: parts.origin,
         })
@@ -89,11 +98,10 @@ impl Pages {
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(route.allowed()));
             return Ok(answer);
         }
-        if let Route::Asset(file) = route {
-            return Ok(match self.assets.find(file) {
-                Some(asset) => serve(asset),
-                None => self.message_page(StatusCode::NOT_FOUND, &visit.request_id),
-            });
+        if let Route::Asset(_) | Route::Jwks = route {
+            return Ok(self
+                .resource(route)
+                .unwrap_or_else(|| self.message_page(StatusCode::NOT_FOUND, &visit.request_id)));
         }
         // Our pages belong into a window of their own: not into a frame, an image or a script of somebody's page.
         if visit.is_embedded() {
@@ -108,6 +116,20 @@ impl Pages {
         }
     }
 
+    /// What is the same for everybody, with or without a session.
+    fn resource(&self, route: Route<'_>) -> Option<Answer> {
+        match route {
+            Route::Asset(file) => self.assets.find(file).map(serve),
+            Route::Jwks => {
+                let keys = self.signing_keys.as_ref()?.public(self.clock.now());
+                let mut answer = answer::json(StatusCode::OK, &keys);
+                answer.headers_mut().insert(header::CACHE_CONTROL, JWKS_CACHE_CONTROL);
+                Some(answer)
+            }
+            _ => None,
+        }
+    }
+
     async fn show(&self, route: Route<'_>, visit: &Visit) -> Result<Answer, PageError> {
         match route {
             Route::Login => Ok(self.show_login(visit)),
@@ -118,7 +140,7 @@ impl Pages {
             Route::Account => self.show_account(visit).await,
             Route::Logout => Ok(self.show_logout(visit)),
             Route::WhoAmI => Ok(self.who_am_i(visit)),
-            Route::Asset(_) => Ok(self.message_page(StatusCode::NOT_FOUND, &visit.request_id)),
+            Route::Jwks | Route::Asset(_) => Ok(self.message_page(StatusCode::NOT_FOUND, &visit.request_id)),
         }
     }
 
@@ -130,7 +152,7 @@ impl Pages {
             Route::Enrol => self.post_enrol(visit, form).await,
             Route::RecoveryCodes => self.post_recovery_codes(visit, form).await,
             Route::Logout => self.post_logout(visit, form).await,
-            Route::Account | Route::WhoAmI | Route::Asset(_) => {
+            Route::Account | Route::WhoAmI | Route::Jwks | Route::Asset(_) => {
                 Ok(self.message_page(StatusCode::METHOD_NOT_ALLOWED, &visit.request_id))
             }
         }

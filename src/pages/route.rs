@@ -15,6 +15,7 @@ pub enum Route<'a> {
     Account,
     Logout,
     WhoAmI,
+    Jwks,
     Asset(&'a str),
 }
 
@@ -23,6 +24,9 @@ impl<'a> Route<'a> {
     pub fn parse(path: &'a str) -> Option<Self> {
         if let Some(file) = path.strip_prefix(assets::PREFIX) {
             return Some(Self::Asset(file));
+        }
+        if path == "/.well-known/portcullis/jwks.json" {
+            return Some(Self::Jwks);
         }
         Some(match path.strip_prefix("/.portcullis/")? {
             "login" => Self::Login,
@@ -43,7 +47,7 @@ impl<'a> Route<'a> {
             Self::Login | Self::Code | Self::Recovery | Self::Enrol | Self::RecoveryCodes | Self::Logout => {
                 "GET, HEAD, POST"
             }
-            Self::Account | Self::WhoAmI | Self::Asset(_) => "GET, HEAD",
+            Self::Account | Self::WhoAmI | Self::Jwks | Self::Asset(_) => "GET, HEAD",
         }
     }
 
@@ -53,7 +57,7 @@ impl<'a> Route<'a> {
 
     /// Whether the session matters to it.
     pub fn wants_session(self) -> bool {
-        !matches!(self, Self::Asset(_))
+        !matches!(self, Self::Jwks | Self::Asset(_))
     }
 }
 

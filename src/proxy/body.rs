@@ -220,6 +220,9 @@ fn is_forbidden_trailer(name: &HeaderName) -> bool {
                 | header::COOKIE
                 | header::SET_COOKIE
                 | header::AUTHORIZATION
+                | header::EXPECT
+                | header::MAX_FORWARDS
+                | header::RANGE
                 | header::CONTENT_ENCODING
                 | header::CONTENT_TYPE
                 | header::CONTENT_RANGE

@@ -17,10 +17,11 @@ use crate::{
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_PORTCULLIS_JWT_ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-jwt-assertion");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Room for the head of a usual request, so that it need not grow step by step.
-const USUAL_HEAD: usize = 1024;
+const USUAL_HEAD: usize = 2048;
 
 /// What the portal is told about where the request came from; made once a connection.
 #[derive(Clone, Debug)]
@@ -53,6 +54,7 @@ pub struct Additions<'a> {
     /// Those of the client's cookies that are not ours.
     pub cookies: Option<&'a HeaderValue>,
     pub identity: &'a [(HeaderName, HeaderValue)],
+    pub assertion: Option<HeaderValue>,
 }
 
 /// Writes the rebuilt head as it stands on the wire, and says how the body follows.
@@ -137,6 +139,9 @@ fn each_field(
     field(&header::VIA, fields::via(request.version()).as_bytes());
     for (name, value) in additions.identity {
         field(name, value.as_bytes());
+    }
+    if let Some(assertion) = &additions.assertion {
+        field(&X_PORTCULLIS_JWT_ASSERTION, assertion.as_bytes());
     }
 }
 

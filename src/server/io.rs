@@ -15,9 +15,10 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{frames::Frames, watch::Watch};
+use super::watch::Watch;
 use crate::web::{
     answer,
+    raw_frames::RawFrames,
     raw_head::{Ambiguity, RawHead},
 };
 
@@ -37,7 +38,7 @@ pub(super) struct WatchedIo<T> {
 #[derive(Debug)]
 enum Raw {
     Http1(RawHead),
-    Http2(Frames),
+    Http2(RawFrames),
 }
 
 impl<T> WatchedIo<T> {
@@ -46,7 +47,7 @@ impl<T> WatchedIo<T> {
     }
 
     pub(super) fn http2(inner: T, watch: Arc<Watch>) -> Self {
-        Self::new(inner, watch, Raw::Http2(Frames::default()))
+        Self::new(inner, watch, Raw::Http2(RawFrames::default()))
     }
 
     fn new(inner: T, watch: Arc<Watch>, raw: Raw) -> Self {

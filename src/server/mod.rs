@@ -3,7 +3,6 @@
 mod connection;
 mod counted;
 mod flow;
-mod frames;
 mod health;
 mod io;
 mod lent;

@@ -8,14 +8,17 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use http::{HeaderName, HeaderValue};
 use tokio_util::sync::CancellationToken;
 
 use super::Session;
 use crate::clock::Timestamp;
 
-/// What is reckoned for the headers that `prepared` will hold, an assertion among them, and for what surrounds them.
+/// What is reckoned for the headers that the portal will be sent, an assertion among them, and for what surrounds them.
 const OVERHEAD: usize = 2048;
+/// How often each text of a session is held: in itself, in a header, and in base64 in the assertion.
+const COPIES: usize = 4;
 /// Uses closer together than this are one use.
 const GRAIN: i64 = 1000;
 
@@ -25,18 +28,45 @@ pub struct Live {
     pub session: Session,
     /// What the portal is told of it, made once and then shared.
     pub prepared: OnceLock<Vec<(HeaderName, HeaderValue)>>,
+    /// What the portal is told of it under a signature, which does not last as long as the session.
+    pub assertion: ArcSwapOption<Perishable>,
     /// Cancelled when the session is over; whoever keeps something open for it ends that then.
     pub ended: CancellationToken,
     pub(super) pulse: Arc<Pulse>,
     weight: usize,
 }
 
+/// The value of a header that is good for a while.
+#[derive(Debug)]
+pub struct Perishable {
+    pub value: HeaderValue,
+    pub from: Timestamp,
+    pub until: Timestamp,
+    /// Of what it was made with.
+    pub generation: u64,
+}
+
+impl Perishable {
+    /// A clock that was set back makes it bad as well: it would last longer than it was meant to.
+    pub fn is_good(&self, now: Timestamp, generation: u64) -> bool {
+        self.from <= now && now < self.until && self.generation == generation
+    }
+}
+
 impl Live {
     pub(super) fn new(session: Session, pulse: Arc<Pulse>) -> Self {
         let Session { user, name, email, display_name, groups, origin, .. } = &session;
         let texts = [user, name, email, display_name, &origin.user_agent];
-        let weight = OVERHEAD + texts.into_iter().chain(groups).map(|text| text.len() + 32).sum::<usize>();
-        Self { session, prepared: OnceLock::new(), ended: pulse.ended.clone(), pulse, weight }
+        let weight =
+            OVERHEAD + texts.into_iter().chain(groups).map(|text| COPIES * text.len() + 32).sum::<usize>();
+        Self {
+            session,
+            prepared: OnceLock::new(),
+            assertion: ArcSwapOption::empty(),
+            ended: pulse.ended.clone(),
+            pulse,
+            weight,
+        }
     }
 
     /// The last use on this gateway, or the last that it has heard of; to the second.

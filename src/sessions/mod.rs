@@ -30,7 +30,7 @@ use self::{
 };
 pub use self::{
     feed::{Hear, News},
-    live::Live,
+    live::{Live, Perishable},
     redis::RedisSessions,
     session::{Level, Method, NewSession, Origin, Profile, Session, SessionSummary},
     sql::SqlSessions,

@@ -7,27 +7,29 @@ use ipnet::IpNet;
 
 // Statics, since a name given as text is parsed at each look.
 static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// The client's address: the peer, or what the nearest proxy that is not ours to trust was told to be.
 ///
 /// `X-Forwarded-For` and `Forwarded` count only when the peer is listed, and are read from the right: each trusted hop
-/// vouches for the one before it. Both at once, or a malformed entry, end the walk at the last address vouched for.
+/// vouches for the one before it. Both at once, or a malformed entry, end the walk at the last address vouched for; what
+/// stands to the left of that is the client's own words and never looked at.
 pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
     if trusted.is_empty() || !is_trusted(peer, trusted) {
         return peer;
     }
-    let forwarded_for = joined(headers, "x-forwarded-for");
-    let forwarded = joined(headers, "forwarded");
-    let hops: Vec<Option<IpAddr>> = match (forwarded_for, forwarded) {
-        (Some(list), None) => list.split(',').map(|entry| parse_address(entry.trim())).collect(),
-        (None, Some(list)) => list.split(',').map(forwarded_node).collect(),
-        (None, None) | (Some(_), Some(_)) => return peer,
-    };
+    let (forwarded_for, parse): (_, fn(&str) -> Option<IpAddr>) =
+        match (headers.contains_key(&X_FORWARDED_FOR), headers.contains_key(header::FORWARDED)) {
+            (true, false) => (headers.get_all(&X_FORWARDED_FOR), parse_address),
+            (false, true) => (headers.get_all(header::FORWARDED), forwarded_node),
+            (false, false) | (true, true) => return peer,
+        };
+    let entries = forwarded_for.iter().rev().flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','));
     let mut client = peer;
-    for hop in hops.into_iter().rev() {
-        let Some(hop) = hop else { break };
+    for entry in entries {
+        let Some(hop) = std::str::from_utf8(entry).ok().and_then(parse) else { break };
         client = hop;
         if !is_trusted(hop, trusted) {
             break;
@@ -40,13 +42,9 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
 
-fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
-    let values: Option<Vec<&str>> = headers.get_all(name).iter().map(|value| value.to_str().ok()).collect();
-    values.filter(|values| !values.is_empty()).map(|values| values.join(","))
-}
-
 /// An address, with or without brackets and port.
 fn parse_address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(address.to_canonical());
     }
@@ -111,7 +109,9 @@ mod tests {
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields
             .iter()
-            .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .map(|&(name, value)| {
+                (HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap())
+            })
             .collect()
     }
 
@@ -129,6 +129,8 @@ mod tests {
                 "198.51.100.7",
             ),
             ("10.0.0.1", &[("x-forwarded-for", "198.51.100.7, junk")], "10.0.0.1"),
+            ("10.0.0.1", &[("x-forwarded-for", "\u{e9}, 198.51.100.7")], "198.51.100.7"),
+            ("10.0.0.1", &[("forwarded", "for=\"\u{e9}"), ("forwarded", "for=198.51.100.7")], "198.51.100.7"),
             ("10.0.0.1", &[("x-forwarded-for", "198.51.100.7:4711")], "198.51.100.7"),
             ("::1", &[("forwarded", "for=1.2.3.4;proto=http, For=\"[2001:db8::7]:99\";by=x")], "2001:db8::7"),
             ("10.0.0.1", &[("forwarded", "for=unknown")], "10.0.0.1"),

@@ -1,5 +1,7 @@
 //! Paths with one meaning: the path that is judged is, byte for byte, the path that the portal gets.
 
+use percent_encoding::percent_decode;
+
 /// Whose path it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Territory {
@@ -10,6 +12,9 @@ pub enum Territory {
 /// The path can be read in two ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotCanonical;
+
+/// How often a path is decoded at most. Nobody encodes that often in good faith, and each layer is a pass over the path.
+const MOST_LAYERS: usize = 5;
 
 /// Bytes of a path that mean themselves to every reader.
 const PLAIN: [bool; 256] = {
@@ -61,34 +66,30 @@ pub fn is_clean_query(query: &str) -> bool {
     query.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Decodes until nothing changes, so that a doubly encoded dot is seen too.
+/// Decodes until nothing changes, so that a doubly encoded dot is seen too. Only the first layer has to be well formed:
+/// a percent sign that was itself encoded is plain text, and what stands beside it may still be read once more.
 fn decode(path: &[u8]) -> Result<Vec<u8>, NotCanonical> {
-    let mut current = decode_once(path).ok_or(NotCanonical)?;
-    while current.contains(&b'%') {
-        match decode_once(&current) {
-            Some(next) if next != current => current = next,
-            // A percent sign that was itself encoded: plain text.
-            _ => break,
-        }
+    if !is_well_formed(path) {
+        return Err(NotCanonical);
     }
-    Ok(current)
+    let mut current: Vec<u8> = percent_decode(path).collect();
+    for _ in 1..MOST_LAYERS {
+        if !current.contains(&b'%') {
+            return Ok(current);
+        }
+        let next: Vec<u8> = percent_decode(&current).collect();
+        if next.len() == current.len() {
+            return Ok(current);
+        }
+        current = next;
+    }
+    Err(NotCanonical)
 }
 
-fn decode_once(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut rest = bytes.iter();
-    while let Some(&byte) = rest.next() {
-        if byte == b'%' {
-            let digits = [*rest.next()?, *rest.next()?];
-            if !digits.iter().all(u8::is_ascii_hexdigit) {
-                return None;
-            }
-            out.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
-        } else {
-            out.push(byte);
-        }
-    }
-    Some(out)
+fn is_well_formed(path: &[u8]) -> bool {
+    path.split(|&byte| byte == b'%')
+        .skip(1)
+        .all(|after| after.get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
 }
 
 fn resembles_ours(decoded: &[u8]) -> bool {
@@ -148,8 +149,18 @@ mod tests {
             "/a%4",
             "/a%zz",
             "/%252fa/%252e%252e",
+            "/100%25/%252e%252e/b",
+            "/%25zz%252f..%252f",
         ] {
             assert_eq!(check(path), Err(NotCanonical), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_encoded_again_and_again_costs_no_more_than_a_few_passes() {
+        assert_eq!(check(&format!("/%{}61", "25".repeat(3))), Ok(Territory::Portal));
+        for layers in [5, 8000] {
+            assert_eq!(check(&format!("/%{}61", "25".repeat(layers))), Err(NotCanonical), "{layers}");
         }
     }
 

@@ -38,6 +38,7 @@ enum State {
     ChunkBody {
         left: u64,
     },
+    ChunkEnd,
     Trailer,
     /// After an upgrade was asked for, or after an ambiguity: no framing to follow.
     Opaque,
@@ -57,14 +58,11 @@ impl RawHead {
                 }
                 State::ChunkBody { left } => {
                     let taken = length(bytes).min(left);
-                    self.state = if taken == left {
-                        State::ChunkSize
-                    } else {
-                        State::ChunkBody { left: left - taken }
-                    };
+                    self.state =
+                        if taken == left { State::ChunkEnd } else { State::ChunkBody { left: left - taken } };
                     Ok(usize::try_from(taken).unwrap_or(bytes.len()))
                 }
-                State::ChunkSize | State::Trailer => self.chunk_line(bytes),
+                State::ChunkSize | State::ChunkEnd | State::Trailer => self.chunk_line(bytes),
             };
             match taken {
                 Ok(taken) => bytes = bytes.get(taken..).unwrap_or_default(),
@@ -125,10 +123,11 @@ impl RawHead {
         self.state = match (&self.state, line) {
             (State::Trailer, b"") => State::Head,
             (State::Trailer, _) => State::Trailer,
+            (State::ChunkEnd, b"") => State::ChunkSize,
+            (State::ChunkEnd, _) => return Err(Ambiguity::Body),
             (_, line) => match chunk_size(line).ok_or(Ambiguity::Body)? {
                 0 => State::Trailer,
-                // The two bytes that end a chunk count as part of it.
-                size => State::ChunkBody { left: size.saturating_add(2) },
+                left => State::ChunkBody { left },
             },
         };
         self.held.clear();
@@ -283,6 +282,9 @@ mod tests {
             "1 \r\na",
             "0\r\nT: v\n\r\n",
             "fffffffffffffffff\r\n",
+            "2\r\na\rb\n0\r\n",
+            "1\r\naX\r\n",
+            "1\r\na\n",
         ] {
             assert_eq!(watch(&format!("{head}{body}")), Err(Ambiguity::Body), "{body:?}");
         }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod deadlines;
 #[cfg(test)]
 mod devices;
@@ -13,11 +15,15 @@ mod floods;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod intermediary;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod login;
+#[cfg(test)]
+mod origins;
 #[cfg(test)]
 mod own_pages;
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub enum MalformedAnswer {
 
 /// How long the body is (RFC 9112 §6.3).
 #[derive(Debug)]
-pub(super) enum Framing {
+pub enum Framing {
     Length(u64),
     Chunked(Chunked),
     UntilClose,
@@ -45,11 +45,11 @@ pub(super) enum Framing {
 
 /// A parsed head.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) response: Response<()>,
-    pub(super) framing: Framing,
+pub struct Head {
+    pub response: Response<()>,
+    pub framing: Framing,
     /// Another request may follow on the connection.
-    pub(super) keep_alive: bool,
+    pub keep_alive: bool,
 }
 
 /// What the fields of this hop say.
@@ -62,7 +62,7 @@ struct Hop {
 
 /// Takes one head off the front of `read`; `None` while it is not complete. `bodiless` says that the request was one whose
 /// answer never has a body (HEAD).
-pub(super) fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, MalformedAnswer> {
+pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, MalformedAnswer> {
     let mut space = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let status = ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, read, &mut space)?;

@@ -14,7 +14,7 @@ const MOST_FIELDS: usize = 100;
 
 /// Where in the coding the next byte belongs.
 #[derive(Debug, Default)]
-pub(super) enum Chunked {
+pub enum Chunked {
     #[default]
     Size,
     Data(u64),
@@ -25,7 +25,7 @@ pub(super) enum Chunked {
 
 /// What came next.
 #[derive(Debug)]
-pub(super) enum Part {
+pub enum Part {
     Data(Bytes),
     Trailers(HeaderMap),
     End,
@@ -33,7 +33,7 @@ pub(super) enum Part {
 
 impl Chunked {
     /// Takes the next part off the front of `read`; `None` when more has to come first.
-    pub(super) fn next(&mut self, read: &mut BytesMut) -> Result<Option<Part>, MalformedAnswer> {
+    pub fn next(&mut self, read: &mut BytesMut) -> Result<Option<Part>, MalformedAnswer> {
         loop {
             match *self {
                 Self::Size => match line(read)? {
@@ -73,7 +73,7 @@ impl Chunked {
         }
     }
 
-    pub(super) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         matches!(self, Self::Done)
     }
 

@@ -9,7 +9,8 @@ mod exchange;
 mod io;
 mod upload;
 
-pub use answer::MalformedAnswer;
+pub use answer::{Framing, Head, MalformedAnswer, parse};
+pub use chunked::{Chunked, Part};
 pub use exchange::{AnswerError, Exchange, Upgraded};
 pub use io::{Connection, Transport};
 pub use upload::{Coding, Upload, write_field};

@@ -17,7 +17,7 @@ const CONTINUATION: u8 = 9;
 
 /// The frames of one connection.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub struct RawFrames {
     /// Bytes that belong to no head: the preface at first, then the current frame's payload.
     skip: u64,
     start: [u8; START],
@@ -35,17 +35,17 @@ enum Head {
     Last,
 }
 
-impl Default for Frames {
+impl Default for RawFrames {
     fn default() -> Self {
         Self { skip: PREFACE, start: [0; START], have: 0, head_is: Head::Whole }
     }
 }
 
-impl Frames {
+impl RawFrames {
     /// Takes the bytes of one read, and says how many idle frames began in them.
     ///
     /// What the protocol limits by itself is not counted: resets, continuations and empty data.
-    pub(super) fn watch(&mut self, mut bytes: &[u8]) -> u32 {
+    pub fn watch(&mut self, mut bytes: &[u8]) -> u32 {
         let mut idle = 0;
         while !bytes.is_empty() {
             if self.skip > 0 {
@@ -78,7 +78,7 @@ impl Frames {
     }
 
     /// Whether the bytes so far end in the middle of a request's head.
-    pub(super) fn is_in_head(&self) -> bool {
+    pub fn is_in_head(&self) -> bool {
         match self.head_is {
             Head::Whole => false,
             Head::Open => true,
@@ -106,9 +106,9 @@ mod tests {
             // A payload of pings is no ping.
             wire.extend(std::iter::repeat_n(6, 5 + payload));
         }
-        assert_eq!(Frames::default().watch(&wire), 6);
+        assert_eq!(RawFrames::default().watch(&wire), 6);
         for size in 1..40 {
-            let mut frames = Frames::default();
+            let mut frames = RawFrames::default();
             assert_eq!(wire.chunks(size).map(|piece| frames.watch(piece)).sum::<u32>(), 6, "{size}");
         }
     }
@@ -125,7 +125,7 @@ mod tests {
             frame(HEADERS, END_HEADERS),
         ]
         .concat();
-        let mut frames = Frames::default();
+        let mut frames = RawFrames::default();
         let inside: Vec<usize> = wire
             .iter()
             .enumerate()

@@ -1,0 +1,104 @@
+//! What an intermediary owes both sides by the RFCs, as far as no other topic covers it. Where each rule is tested is in
+//! `docs/conformance.md`; that each test named there exists is checked here.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use http::Request;
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+
+use crate::support::{HOST, PATIENCE, TestGateway, within};
+
+/// RFC 9112 §8: what is incomplete never looks complete, and its connection carries nothing else.
+#[tokio::test]
+async fn an_upload_of_http_2_that_is_reset_ends_its_connection_to_the_portal() {
+    let (gateway, browser) = TestGateway::start().await;
+    gateway.add_user("ada@example.com").await;
+    browser.log_in("ada@example.com").await;
+    browser.get("/").await;
+    gateway.upstream.forget();
+    let (sender, connection) = h2::client::handshake(browser.tls(&["h2"]).await).await.unwrap();
+    let connection = tokio::spawn(connection);
+    for length in [None, Some("1000")] {
+        gateway.upstream.forget();
+        let mut request = Request::post(format!("https://{HOST}/half"))
+            .header("cookie", browser.cookies())
+            .body(())
+            .unwrap();
+        if let Some(length) = length {
+            request.headers_mut().insert("content-length", length.parse().unwrap());
+        }
+        let mut sender = sender.clone().ready().await.unwrap();
+        let (_answer, mut upload) = sender.send_request(request, false).unwrap();
+        upload.send_data(Bytes::from_static(b"GET /smuggled HTTP/1.1\r\n\r\n"), false).unwrap();
+        let half = gateway.upstream.arrived(1).await;
+        upload.send_reset(h2::Reason::CANCEL);
+        let opened = gateway.upstream.connections();
+        // The next one may come before the reset has been heard of, and then gets another connection all the same.
+        assert_eq!(browser.get("/whole").await.status, 200);
+        let seen = gateway.upstream.requests();
+        let whole = seen.iter().find(|request| request.first_line().contains("/whole")).unwrap();
+        assert_ne!(whole.connection, half[0].connection, "{length:?}, {opened} connections: {seen:?}");
+        assert!(seen.iter().all(|request| request.content.body.is_empty()), "{seen:?}");
+        assert_eq!(seen.len(), 2, "{seen:?}");
+    }
+    connection.abort();
+}
+
+/// RFC 8470: what is sent before the handshake has ended could be sent again by somebody else.
+#[tokio::test]
+async fn a_resumed_connection_carries_no_early_data() {
+    let (gateway, _) = TestGateway::start().await;
+    let surroundings = gateway.surroundings();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&surroundings.certificate).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.enable_early_data = true;
+    let (config, address) = (Arc::new(config), surroundings.address);
+    let connect = move || {
+        let mut client = ClientConnection::new(Arc::clone(&config), HOST.try_into().unwrap()).unwrap();
+        // Offered at the second connection, if the ticket of the first allowed it.
+        assert!(client.early_data().is_none());
+        let mut socket = TcpStream::connect(address).unwrap();
+        let mut stream = rustls::Stream::new(&mut client, &mut socket);
+        let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"HTTP/1.1 401");
+        client.handshake_kind()
+    };
+    let both = tokio::task::spawn_blocking(move || [connect(), connect()]);
+    let kinds = within(PATIENCE, both).await.unwrap();
+    assert_eq!(kinds, [Some(HandshakeKind::Full), Some(HandshakeKind::Resumed)]);
+}
+
+#[test]
+fn every_test_that_is_named_for_a_rule_exists() {
+    let page = include_str!("../../docs/conformance.md");
+    let (_, section) = page.split_once("\n## What an intermediary owes\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gateway");
+    let names: Vec<&str> = section.split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect();
+    assert!(names.len() > 30, "{names:?}");
+    for name in names {
+        let (module, test) = name.rsplit_once("::").unwrap();
+        let file = root.join(module.replace("::", "/")).with_extension("rs");
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(text.contains(&format!("fn {test}()")), "{name} does not exist");
+    }
+}
