@@ -29,6 +29,8 @@ pub(super) enum Failure {
     ForeignOrigin,
     #[error("only those who have a session are served while there is so much to do")]
     Overload,
+    #[error("the connection sends too many forms at once")]
+    Crowd,
     #[error("the session cannot be checked")]
     Session(#[from] SessionError),
     #[error("the portal cannot be asked")]
@@ -68,6 +70,7 @@ impl Failure {
             Self::Refused(refusal) => refusal.status(),
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::Overload
+            | Self::Crowd
             | Self::Session(_)
             | Self::Page(PageError::Login(_))
             | Self::Forward(ForwardError::Streams) => StatusCode::SERVICE_UNAVAILABLE,
@@ -90,7 +93,7 @@ impl Failure {
     /// The word for it in the access log.
     fn decision(&self) -> &'static str {
         match self {
-            Self::Refused(_) => "refuse",
+            Self::Refused(_) | Self::Crowd => "refuse",
             Self::ForeignOrigin => "deny",
             Self::Overload => "shed",
             Self::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => "own",
@@ -135,7 +138,9 @@ impl Gateway {
         if told == Told::Call && !matches!(failure, Failure::Refused(_)) {
             return grpc::refusal(grpc::status_like(status), failure.word());
         }
-        let mut answer = if told == Told::Person {
+        let mut answer = if matches!(failure, Failure::Crowd) {
+            answer::empty(status)
+        } else if told == Told::Person {
             self.shared.pages.message_page(status, note.request_id())
         } else {
             let detail = match failure {
@@ -183,6 +188,7 @@ impl Gateway {
             // The level of load has been logged when it changed.
             Failure::Overload => {}
             Failure::Refused(_)
+            | Failure::Crowd
             | Failure::ForeignOrigin
             | Failure::Forward(ForwardError::RequestBody(_) | ForwardError::SessionEnded) => {
                 tracing::debug!(request.id = request_id, error = %Chain(failure), "refused a request");
