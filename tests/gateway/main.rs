@@ -17,6 +17,8 @@ mod floods;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod grpc;
+#[cfg(test)]
 mod intermediary;
 #[cfg(test)]
 mod kill;
@@ -28,6 +30,8 @@ mod login;
 mod origins;
 #[cfg(test)]
 mod own_pages;
+#[cfg(test)]
+mod pool;
 #[cfg(test)]
 mod portal_faults;
 #[cfg(test)]
