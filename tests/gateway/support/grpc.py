@@ -111,7 +111,7 @@ class Client:
             credentials = grpc.ssl_channel_credentials(file.read())
         options = (("grpc.ssl_target_name_override", name), ("grpc.default_authority", name))
         self.channel = grpc.secure_channel(address, credentials, options)
-        self.metadata = (("cookie", cookie), ("remote-user", "eve"), ("x-token-bin", b"\x01\x02"))
+        self.metadata = (("cookie", cookie), ("remote-user", "eve"), ("x-portcullis-jwt-assertion", "eve"), ("x-token-bin", b"\x01\x02"))
 
     def kind(self, kind, name):
         return getattr(self.channel, kind)("/portal.Sims/" + name)
@@ -127,6 +127,7 @@ class Client:
 
         seen = dict(json.loads(self.kind("unary_unary", "Metadata")(b"", metadata=self.metadata)))
         assert seen["remote-user"] == "ada@example.com", seen
+        assert seen["x-portcullis-jwt-assertion"].count(".") == 2, seen
         assert "cookie" not in seen and "x-token-bin" in seen and "x-forwarded-for" in seen, seen
 
         try:
