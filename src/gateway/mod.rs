@@ -40,12 +40,14 @@ use crate::{
         cookies::Jar,
         gate::{CanonicalRequest, Refusal, RequestGate},
         grpc,
+        hops::{self, Via},
     },
 };
 
 /// What all workers share.
 pub struct Shared {
     pub request_gate: RequestGate,
+    pub via: Via,
     pub gate: Gate,
     pub challenger: Challenger,
     pub sessions: Arc<Sessions>,
@@ -100,7 +102,10 @@ impl Gateway {
             return Err(Refusal::Ambiguous.into());
         }
         let body_follows = !request.body().is_end_stream();
-        let request = self.shared.request_gate.admit(request, body_follows)?;
+        let mut request = self.shared.request_gate.admit(request, body_follows)?;
+        if self.shared.via.is_in(request.headers()) {
+            return Err(Failure::Loop);
+        }
         note.client_ip =
             client::address(connection.peer().ip(), request.headers(), &self.shared.trusted_proxies);
         let cookies = presence.cookies.borrow_mut().open(request.headers());
@@ -127,8 +132,11 @@ impl Gateway {
         let answer = match self.shared.gate.decide(session, now) {
             Decision::Allow(identity) => {
                 note.decision = "allow";
+                if let Some(answer) = hops::count(&mut request) {
+                    return Ok(answer.map(|bytes| Source::Own(Some(bytes))));
+                }
                 let others = cookies.others.as_ref();
-                return self.forward(request, others, &identity, now, (connection, presence), note).await;
+                return self.forward(request, others, (&identity, now), (connection, presence), note).await;
             }
             Decision::LogIn => {
                 note.decision = "challenge";
@@ -206,8 +214,7 @@ impl Gateway {
         &self,
         request: CanonicalRequest<Incoming>,
         cookies: Option<&HeaderValue>,
-        identity: &Identity,
-        now: Timestamp,
+        (identity, now): (&Identity, Timestamp),
         (connection, presence): (&Connection, &Presence),
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
@@ -220,6 +227,7 @@ impl Gateway {
         let additions = Additions {
             origin: &origin,
             authority: &self.authority,
+            via: &self.shared.via,
             request_id: &note.request_id,
             cookies,
             identity: self.shared.identity.of(identity.session())?,
