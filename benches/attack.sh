@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# Attacks a gateway of its own, on loopback only, and prints what it withstood: promises R7, R8 and S5 (WebSockets).
+# Attacks a gateway of its own, on loopback only, and prints what it withstood: promises R7, R8 and S5 (WebSockets), and
+# what a scanner finds wrong with its TLS.
 # Everything is on ports and in a folder of its own, and is stopped and removed at the end.
 set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-Usage: benches/attack.sh [--slow N] [--bombs N] [--tunnels N] [--seconds S] [slow|floods|bombs|tunnels]...
+Usage: benches/attack.sh [--slow N] [--bombs N] [--tunnels N] [--seconds S] [slow|floods|bombs|tunnels|tls]...
 
   --slow N      connections of each slow attack (default 5000)
   --bombs N     hostile connections of 64 requests each (default 1000)
   --tunnels N   idle WebSockets (default 9000)
   --seconds S   length of a slow attack, and of the quiet time before (default 20)
 
-Without a name all four run. PORTCULLIS names a release binary; without it one is built. Needs openssl, python3, and
-for the slow attacks slowhttptest.
+Without a name all five run. PORTCULLIS names a release binary; without it one is built. Needs openssl and python3; for the
+slow attacks slowhttptest (a Debian package), for TLS sslyze (pip install sslyze).
 TEXT
 }
 
@@ -30,7 +31,7 @@ while (($#)); do
             declare "${1#--}=$2"
             shift
             ;;
-        slow | floods | bombs | tunnels) parts+=("$1") ;;
+        slow | floods | bombs | tunnels | tls) parts+=("$1") ;;
         -h | --help)
             usage
             exit 0
@@ -39,13 +40,14 @@ while (($#)); do
     esac
     shift
 done
-((${#parts[@]})) || parts=(slow floods bombs tunnels)
+((${#parts[@]})) || parts=(slow floods bombs tunnels tls)
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 # The interpreter itself: what a wrapper starts would outlive the wrapper.
 python=$(python3 -c 'import sys; print(sys.executable)')
 attack=("$python" "$here/attack.py")
 [[ " ${parts[*]} " != *" slow "* ]] || command -v slowhttptest >/dev/null || fail "slowhttptest is not installed"
+[[ " ${parts[*]} " != *" tls "* ]] || command -v sslyze >/dev/null || fail "sslyze is not installed"
 ulimit -n "$(ulimit -Hn)"
 (($(ulimit -n) > 2 * tunnels + 200)) || fail "the limit of open files is too low for $tunnels tunnels"
 
@@ -204,6 +206,17 @@ tunnels() {
         "$binary" session revoke --all --config "$work/portcullis.toml")
     echo "tunnels: $tunnels idle WebSockets, $(awk -v b="$each" 'BEGIN { printf "%.1f KiB", b / 1024 }') each; one still echoed; revoked, $left left open after $took s, $after s of them after the command had ended"
     stop_gateway
+}
+
+tls() {
+    start_gateway
+    local found=0
+    sslyze --mozilla_config=intermediate --certinfo_ca_file="$AUTHORITY" "localhost:$gateway_port" >"$work/tls.log" 2>&1 || found=$?
+    echo "tls: $(sslyze --help | grep -o 'SSLyze version [0-9.]*'); Mozilla's intermediate profile: $(sed -n "s/^ *localhost:$gateway_port: //p" "$work/tls.log")"
+    # No store of the world's trusts an authority made for this run.
+    grep -v ' CA Store ' "$work/tls.log" | grep -E 'VULNERABLE|FAILED|WARNING|FAIL' | sed 's/^ */tls: /' | sort -u || true
+    stop_gateway
+    return "$found"
 }
 
 echo "Date     $(date -u +%Y-%m-%dT%H:%M:%SZ)"

@@ -289,6 +289,7 @@ impl App {
             patience: Patience {
                 response: config.upstream.response_timeout,
                 stall: config.server.stall_timeout,
+                min_rate: config.server.min_rate,
             },
             rotation: config.identity.assertion.map(|assertion| assertion.rotation),
             environment,

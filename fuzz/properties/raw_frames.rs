@@ -14,7 +14,7 @@ pub(crate) fn holds(data: &[u8]) {
 fn counted(mut frames: &[u8]) -> u32 {
     let mut idle = 0;
     while let Some(([high, middle, low, kind, _, _, _, _, _], rest)) = frames.split_first_chunk::<9>() {
-        idle += u32::from(matches!(kind, 2 | 4 | 6 | 10..));
+        idle += u32::from(matches!(kind, 2 | 4 | 6 | 8 | 10..));
         let length = usize::from(*high) << 16 | usize::from(*middle) << 8 | usize::from(*low);
         frames = rest.get(length..).unwrap_or_default();
     }

@@ -5,7 +5,7 @@
 mod hyper_reads;
 
 use httparse::Status;
-use portcullis::web::raw_head::{Ambiguity, RawHead};
+use portcullis::web::raw_head::RawHead;
 
 pub(crate) fn holds(data: &[u8]) {
     let Some((&size, bytes)) = data.split_first() else { return };
@@ -64,7 +64,8 @@ fn parse(bytes: &[u8]) -> Option<(String, Framing, usize)> {
         let named = request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
         named.map(|field| String::from_utf8_lossy(field.value).trim().to_lowercase()).collect()
     };
-    let target = request.path.unwrap_or_default().to_owned();
+    // As hyper shows it, which gives an absolute target the path that it lacks.
+    let target = request.path?.parse::<http::Uri>().ok()?.to_string();
     let framing = match (&*values("content-length"), &*values("transfer-encoding")) {
         ([], []) => Framing::Length(0),
         ([length], []) => Framing::Length(length.parse().unwrap_or(usize::MAX)),
@@ -100,12 +101,8 @@ fn dechunk(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
     }
 }
 
-/// Whether the watcher takes what follows these bytes for a new head: one that is ambiguous as a beginning and fine as
-/// anything else, and one that is the other way round.
+/// Whether the watcher takes what follows these bytes for a new head.
 fn begins_here(bytes: &[u8], at: usize) -> bool {
-    let watch = |more: &[u8]| {
-        let mut watcher = RawHead::default();
-        watcher.watch(bytes.get(..at).unwrap_or_default()).and_then(|()| watcher.watch(more))
-    };
-    watch(b"\r\n\r\n") == Err(Ambiguity::Head) && watch(b"GET / HTTP/1.1\r\n\r\n") == Ok(())
+    let mut watcher = RawHead::default();
+    watcher.watch(bytes.get(..at).unwrap_or_default()).is_ok() && watcher.is_between()
 }

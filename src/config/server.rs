@@ -40,6 +40,9 @@ pub(super) struct Section {
     /// Memory of the whole process near which those without a session are turned away. Absent: three quarters of the
     /// control group's limit, or else a quarter of the machine's.
     max_memory: Option<Text<Size>>,
+    /// Bytes a second that a client has to send of a request's body, and to take of an answer, while it is waited for;
+    /// judged over `timeouts.stall`. Zero: any progress is enough.
+    min_rate: u32,
     timeouts: Timeouts,
 }
 
@@ -71,6 +74,7 @@ impl Default for Section {
             max_connections: 10_000,
             max_connections_per_network: 1000,
             max_memory: None,
+            min_rate: 100,
             timeouts: Timeouts::default(),
         }
     }
@@ -116,6 +120,7 @@ impl Section {
                 max_connections: self.max_connections,
                 max_connections_per_network: self.max_connections_per_network,
                 trusted_proxies: self.trusted_proxies.0.clone(),
+                min_rate: self.min_rate,
                 max_memory: self.max_memory.map(|Text(Size(bytes))| bytes),
             },
             web: self.public_url.map(|Text(PublicUrl(public_url))| web::Config {

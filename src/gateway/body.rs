@@ -14,7 +14,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::Gateway;
+use super::{Gateway, presence::Held};
 use crate::{proxy::PortalBody, sessions::Live, telemetry::access_log::Line, web::body::BodyError};
 
 /// Where an answer's body comes from.
@@ -41,6 +41,8 @@ pub(super) struct Note {
     pub(super) portal_took: Option<Duration>,
     /// The connection serves nothing after this.
     pub(super) closes: bool,
+    /// Counts this answer among those that the client has not taken.
+    pub(super) unread: Option<Held>,
 }
 
 impl Note {
@@ -66,6 +68,7 @@ impl Note {
             status: StatusCode::OK,
             portal_took: None,
             closes: false,
+            unread: None,
         }
     }
 

@@ -1,14 +1,10 @@
 //! The straight line that every request follows, and the only place where an error becomes an answer.
 
 mod body;
+mod presence;
 mod rescue;
 
-use std::{
-    cell::{Cell, RefCell},
-    net::IpAddr,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
@@ -16,6 +12,7 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 use tokio::{runtime::Handle, time::Instant};
 
+pub use self::presence::Presence;
 use self::{
     body::{ClientBody, Note, Source},
     rescue::{Failure, Told},
@@ -30,14 +27,10 @@ use crate::{
     secret::TokenHash,
     server::{Connection, Load, Refused, Service},
     sessions::{Live, Sessions},
-    telemetry::{
-        access_log::AccessLog,
-        metrics::{Metrics, OpenConnection},
-    },
+    telemetry::{access_log::AccessLog, metrics::Metrics},
     web::{
         answer::Answer,
         client,
-        cookies::Jar,
         gate::{CanonicalRequest, Refusal, RequestGate},
         grpc,
         hops::{self, Via},
@@ -61,14 +54,6 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// Where our pages and the stores do their work, away from the workers.
     pub control: Handle,
-}
-
-/// What is kept of one connection, so that its next request need not be asked the same again.
-pub struct Presence {
-    _open: OpenConnection,
-    cookies: RefCell<Jar>,
-    /// The last client: always the same one, unless a trusted proxy sends requests of many.
-    origin: RefCell<Option<(IpAddr, Rc<Origin>)>>,
 }
 
 /// One worker's gateway.
@@ -116,7 +101,7 @@ impl Gateway {
         if request.is_ours() {
             note.decision = "own";
             // Boxed like every way that is not the usual one: what the usual one moves about stays small.
-            return Ok(Box::pin(self.own(request, cookies.session, note))
+            return Ok(Box::pin(self.own(request, cookies.session, presence, note))
                 .await?
                 .map(|bytes| Source::Own(Some(bytes))));
         }
@@ -135,8 +120,8 @@ impl Gateway {
                 if let Some(answer) = hops::count(&mut request) {
                     return Ok(answer.map(|bytes| Source::Own(Some(bytes))));
                 }
-                let others = cookies.others.as_ref();
-                return self.forward(request, others, (&identity, now), (connection, presence), note).await;
+                let passed = Passed { identity: &identity, cookies: cookies.others.as_ref(), now };
+                return self.forward(request, passed, connection, presence, note).await;
             }
             Decision::LogIn => {
                 note.decision = "challenge";
@@ -184,8 +169,13 @@ impl Gateway {
         &self,
         request: CanonicalRequest<Incoming>,
         claimed: Option<TokenHash>,
+        presence: &Presence,
         note: &mut Note,
     ) -> Result<Answer, Failure> {
+        let _form = match *request.method() {
+            Method::POST => Some(presence.form().ok_or(Failure::Crowd)?),
+            _ => None,
+        };
         let wants_session = Route::parse(request.path()).is_some_and(Route::wants_session);
         let session = match self.known_session(claimed) {
             Known::Session(live) => Some(live),
@@ -213,15 +203,16 @@ impl Gateway {
     async fn forward(
         &self,
         request: CanonicalRequest<Incoming>,
-        cookies: Option<&HeaderValue>,
-        (identity, now): (&Identity, Timestamp),
-        (connection, presence): (&Connection, &Presence),
+        passed: Passed<'_>,
+        connection: &Connection,
+        presence: &Presence,
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
         // A page of another site could otherwise open a socket with the user's cookie.
         if request.upgrade().is_some() && !self.shared.request_gate.is_own_origin(request.headers()) {
             return Err(Failure::ForeignOrigin);
         }
+        let Passed { identity, cookies, now } = passed;
         let origin = self.origin(note.client_ip, presence);
         let assertions = self.shared.assertions.as_ref();
         let additions = Additions {
@@ -263,6 +254,14 @@ impl Gateway {
         }
         HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("0"))
     }
+}
+
+/// What the gate has let pass.
+struct Passed<'a> {
+    identity: &'a Identity,
+    /// Those of the client's cookies that are the portal's.
+    cookies: Option<&'a HeaderValue>,
+    now: Timestamp,
 }
 
 /// What a worker can say of a session at once.
@@ -310,17 +309,22 @@ impl Service for Gateway {
                 parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
                 Source::Own(None)
             }
+            // Nobody has read those before it: this one is told by its status alone.
+            Source::Own(Some(bytes)) if version == Version::HTTP_2 && !bytes.is_empty() => {
+                note.unread = presence.unread();
+                if note.unread.is_none() {
+                    parts.status = StatusCode::SERVICE_UNAVAILABLE;
+                    note.status = parts.status;
+                }
+                Source::Own(note.unread.is_some().then_some(bytes))
+            }
             source => source,
         };
         Response::from_parts(parts, ClientBody::new(source, note))
     }
 
     fn connected(&self) -> Presence {
-        Presence {
-            _open: self.shared.metrics.connection(),
-            cookies: RefCell::default(),
-            origin: RefCell::default(),
-        }
+        Presence::new(self.shared.metrics.connection())
     }
 
     fn handshake_failed(&self) {

@@ -32,6 +32,8 @@ pub(super) enum Failure {
     ForeignOrigin,
     #[error("only those who have a session are served while there is so much to do")]
     Overload,
+    #[error("the connection sends too many forms at once")]
+    Crowd,
     #[error("the session cannot be checked")]
     Session(#[from] SessionError),
     #[error("the portal cannot be asked")]
@@ -72,6 +74,7 @@ impl Failure {
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::Overload
+            | Self::Crowd
             | Self::Session(_)
             | Self::Page(PageError::Login(_))
             | Self::Forward(ForwardError::Streams) => StatusCode::SERVICE_UNAVAILABLE,
@@ -94,7 +97,7 @@ impl Failure {
     /// The word for it in the access log.
     fn decision(&self) -> &'static str {
         match self {
-            Self::Refused(_) => "refuse",
+            Self::Refused(_) | Self::Crowd => "refuse",
             Self::ForeignOrigin => "deny",
             Self::Overload => "shed",
             Self::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => "own",
@@ -140,7 +143,9 @@ impl Gateway {
         if told == Told::Call && !matches!(failure, Failure::Refused(_)) {
             return grpc::refusal(grpc::status_like(status), failure.word());
         }
-        let mut answer = if told == Told::Person {
+        let mut answer = if matches!(failure, Failure::Crowd) {
+            answer::empty(status)
+        } else if told == Told::Person {
             self.shared.pages.message_page(status, note.request_id())
         } else {
             let detail = match failure {
@@ -188,6 +193,7 @@ impl Gateway {
             Failure::Overload => {}
             Failure::Loop => tracing::error!(request.id = request_id, error = %Chain(failure), "a loop"),
             Failure::Refused(_)
+            | Failure::Crowd
             | Failure::ForeignOrigin
             | Failure::Forward(ForwardError::RequestBody(_) | ForwardError::SessionEnded) => {
                 tracing::debug!(request.id = request_id, error = %Chain(failure), "refused a request");

@@ -17,6 +17,7 @@ use crate::{
     web::{
         answer::{self, Answer},
         cookies,
+        form::Form,
         return_to::ReturnTo,
     },
 };
@@ -78,8 +79,7 @@ impl Pages {
         }
     }
 
-    pub(super) async fn post_logout(&self, mut visit: Visit) -> Result<Answer, PageError> {
-        let form = visit.form().await?;
+    pub(super) async fn post_logout(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
         if let Some(live) = visit.session.clone() {
             if !self.is_session_form(&live.session.id, form.value("csrf")) {
                 let message = View::Message(Message::still_signed_in(&visit.request_id));

@@ -73,14 +73,13 @@ impl Pages {
         }
     }
 
-    pub(super) async fn post_enrol(&self, mut visit: Visit) -> Result<Answer, PageError> {
-        let form = visit.form().await?;
+    pub(super) async fn post_enrol(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
         let return_to = visit.return_to();
         let Some(token) = visit.login_token() else { return Ok(start_over(&visit)) };
         let id = token.hash();
         if !self.is_own_form(&visit, form.value("csrf")) {
             let errors = EnrolErrors { form: Some(texts::FORM_OUT_OF_DATE), ..EnrolErrors::default() };
-            return self.enrol_again(&visit, &form, StatusCode::FORBIDDEN, errors).await;
+            return self.enrol_again(&visit, form, StatusCode::FORBIDDEN, errors).await;
         }
         let source = visit.source();
         let outcome = if form.value("skip") == "1" {
@@ -88,7 +87,7 @@ impl Pages {
         } else {
             let name = form.value("device_name");
             if let Some(errors) = name_fault(name) {
-                return self.enrol_again(&visit, &form, StatusCode::UNPROCESSABLE_ENTITY, errors).await;
+                return self.enrol_again(&visit, form, StatusCode::UNPROCESSABLE_ENTITY, errors).await;
             }
             self.login.bind(&id, form.value("code"), name, &source).await?
         };
@@ -102,13 +101,13 @@ impl Pages {
             BindOutcome::Over => self.bind_is_over(&visit, &id).await,
             BindOutcome::Mandatory => {
                 let errors = EnrolErrors { form: Some(texts::MANDATORY_NOW), ..EnrolErrors::default() };
-                self.enrol_again(&visit, &form, StatusCode::FORBIDDEN, errors).await
+                self.enrol_again(&visit, form, StatusCode::FORBIDDEN, errors).await
             }
             BindOutcome::Throttled { retry_after } => {
                 let text = texts::throttled(minutes(retry_after));
                 let errors = EnrolErrors { code: Some(&text), ..EnrolErrors::default() };
                 let mut answer =
-                    self.enrol_again(&visit, &form, StatusCode::TOO_MANY_REQUESTS, errors).await?;
+                    self.enrol_again(&visit, form, StatusCode::TOO_MANY_REQUESTS, errors).await?;
                 answer::retry_after(&mut answer, retry_after);
                 Ok(answer)
             }
@@ -122,7 +121,7 @@ impl Pages {
                     EnrolRefusal::NameTooLong => name_error(texts::DEVICE_NAME_TOO_LONG),
                     EnrolRefusal::NameTaken => name_error(texts::DEVICE_NAME_TAKEN),
                 };
-                self.enrol_again(&visit, &form, StatusCode::UNPROCESSABLE_ENTITY, errors).await
+                self.enrol_again(&visit, form, StatusCode::UNPROCESSABLE_ENTITY, errors).await
             }
         }
     }
@@ -217,8 +216,7 @@ impl Pages {
         Ok(answer::html(status, self.templates.render(&view)))
     }
 
-    pub(super) async fn post_recovery_codes(&self, mut visit: Visit) -> Result<Answer, PageError> {
-        let form = visit.form().await?;
+    pub(super) async fn post_recovery_codes(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
         let Some(live) = visit.full_session() else { return Ok(start_over(&visit)) };
         if !self.is_session_form(&live.session.id, form.value("csrf")) {
             let error = Some(texts::FORM_OUT_OF_DATE);

@@ -23,7 +23,7 @@ use crate::{
     sealing::Sealer,
     web::{
         answer::{self, Answer},
-        form,
+        form::{self, Form},
     },
 };
 
@@ -88,7 +88,7 @@ impl Pages {
     }
 
     /// Answers a request for one of our pages.
-    pub async fn answer(&self, visit: Visit) -> Result<Answer, PageError> {
+    pub async fn answer(&self, mut visit: Visit) -> Result<Answer, PageError> {
         let path = visit.path.clone();
         let Some(route) = Route::parse(&path) else {
             return Ok(self.message_page(StatusCode::NOT_FOUND, &visit.request_id));
@@ -107,10 +107,12 @@ impl Pages {
         if visit.is_embedded() {
             return Ok(self.message_page(StatusCode::FORBIDDEN, &visit.request_id));
         }
+        // Boxed, so that a client who is slow with a form has no more held for it than the wait.
         if visit.method == Method::POST {
-            self.post(route, visit).await
+            let form = visit.form().await?;
+            Box::pin(self.post(route, visit, &form)).await
         } else {
-            self.show(route, &visit).await
+            Box::pin(self.show(route, &visit)).await
         }
     }
 
@@ -142,14 +144,14 @@ impl Pages {
         }
     }
 
-    async fn post(&self, route: Route<'_>, visit: Visit) -> Result<Answer, PageError> {
+    async fn post(&self, route: Route<'_>, visit: Visit, form: &Form) -> Result<Answer, PageError> {
         match route {
-            Route::Login => self.post_login(visit).await,
-            Route::Code => self.post_second_factor(visit, Factor::Code).await,
-            Route::Recovery => self.post_second_factor(visit, Factor::Recovery).await,
-            Route::Enrol => self.post_enrol(visit).await,
-            Route::RecoveryCodes => self.post_recovery_codes(visit).await,
-            Route::Logout => self.post_logout(visit).await,
+            Route::Login => self.post_login(visit, form).await,
+            Route::Code => self.post_second_factor(visit, form, Factor::Code).await,
+            Route::Recovery => self.post_second_factor(visit, form, Factor::Recovery).await,
+            Route::Enrol => self.post_enrol(visit, form).await,
+            Route::RecoveryCodes => self.post_recovery_codes(visit, form).await,
+            Route::Logout => self.post_logout(visit, form).await,
             Route::Account | Route::WhoAmI | Route::Jwks | Route::Asset(_) => {
                 Ok(self.message_page(StatusCode::METHOD_NOT_ALLOWED, &visit.request_id))
             }

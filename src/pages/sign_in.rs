@@ -18,6 +18,7 @@ use crate::{
     web::{
         answer::{self, Answer},
         cookies,
+        form::Form,
         return_to::ReturnTo,
     },
 };
@@ -45,8 +46,7 @@ impl Pages {
         self.login_page(visit, &return_to, LoginPage { email, notice, ..LoginPage::default() })
     }
 
-    pub(super) async fn post_login(&self, mut visit: Visit) -> Result<Answer, PageError> {
-        let form = visit.form().await?;
+    pub(super) async fn post_login(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
         let return_to = ReturnTo::parse(form.value("rd"));
         let email = form.value("email");
         let page = |status, error| LoginPage { status, email, error: Some(error), notice: None };
@@ -105,10 +105,10 @@ impl Pages {
 
     pub(super) async fn post_second_factor(
         &self,
-        mut visit: Visit,
+        visit: Visit,
+        form: &Form,
         factor: Factor,
     ) -> Result<Answer, PageError> {
-        let form = visit.form().await?;
         let Some(token) = visit.login_token() else { return Ok(start_over(&visit)) };
         let id = token.hash();
         let Some((_, user)) = self.login.progress(&id).await? else { return Ok(start_over(&visit)) };

@@ -23,6 +23,8 @@ use crate::{
 
 /// How long a small form may stand still on its way.
 const FORM_STALL: Duration = Duration::from_secs(10);
+/// Least bytes a second of a form: the small ones have to be there within [`FORM_STALL`].
+const FORM_RATE: u32 = 100;
 
 /// A request for a page of ours.
 pub struct Visit {
@@ -101,7 +103,7 @@ impl Visit {
             return Err(PageError::FormType);
         }
         let Some(body) = self.body.take() else { return Ok(Form::default()) };
-        let body = Limited::new(Stream::new(body, FORM_STALL), form::LARGEST);
+        let body = Limited::new(Stream::new(body, FORM_STALL).at_rate(FORM_RATE), form::LARGEST);
         let bytes = body.collect().await.map_err(PageError::FormBody)?.to_bytes();
         Form::parse(&bytes).map_err(PageError::Form)
     }

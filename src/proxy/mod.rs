@@ -86,6 +86,8 @@ pub struct Patience {
     pub response: Duration,
     /// Without progress of a body.
     pub stall: Duration,
+    /// Least bytes a second of a request's body, of the time that is spent waiting for it.
+    pub min_rate: u32,
 }
 
 /// One worker's way to the portal.
@@ -141,8 +143,9 @@ impl Proxy {
         let mut progress = None;
         let body = if request.has_body() {
             let incoming = request.into_request().into_body();
+            let stream = Stream::new(incoming, self.patience.stall).at_rate(self.patience.min_rate);
             RequestBody::Stream {
-                body: Tethered::new(Stream::new(incoming, self.patience.stall), identity.clone()),
+                body: Tethered::new(stream, identity.clone()),
                 reserved: Rc::clone(&self.reserved),
                 progress: Rc::clone(progress.insert(Progress::begin())),
             }

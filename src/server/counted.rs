@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Buf as _;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{flow::Flow, watch::Busy};
@@ -17,11 +18,13 @@ pub(super) struct Counted<B> {
     _busy: Busy,
     /// Present on HTTP/2.
     flow: Option<Rc<Flow>>,
+    /// The size of the part that the protocol got last.
+    last: u32,
 }
 
 impl<B> Counted<B> {
     pub(super) fn new(inner: B, busy: Busy, flow: Option<Rc<Flow>>) -> Self {
-        Self { inner, _busy: busy, flow }
+        Self { inner, _busy: busy, flow, last: 0 }
     }
 }
 
@@ -34,9 +37,11 @@ impl<B: Body + Unpin> Body for Counted<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let Some(flow) = self.flow.clone() else { return Pin::new(&mut self.inner).poll_frame(cx) };
-        flow.asked();
+        flow.asked(std::mem::take(&mut self.last));
         let frame = Pin::new(&mut self.inner).poll_frame(cx);
-        if frame.is_ready() {
+        if let Poll::Ready(frame) = &frame {
+            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+            self.last = data.map_or(0, |data| u32::try_from(data.remaining()).unwrap_or(u32::MAX));
             flow.gave();
         }
         frame

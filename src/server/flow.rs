@@ -11,7 +11,7 @@ use std::{
 
 use tokio::task::AbortHandle;
 
-use super::watch::Ticks;
+use super::watch::{Patience, Ticks};
 
 /// Notes when the protocol came for more of an answer.
 #[derive(Debug)]
@@ -19,12 +19,21 @@ pub(super) struct Flow {
     ticks: Arc<Ticks>,
     /// When a part was handed over that has not been asked beyond yet; zero while it is on us to provide.
     handed_over: Cell<u32>,
+    /// How long the client had us wait before, and what it has taken since.
+    waited: Cell<u32>,
+    taken: Cell<u32>,
     task: RefCell<Option<AbortHandle>>,
 }
 
 impl Flow {
     pub(super) fn new(ticks: Arc<Ticks>) -> Rc<Self> {
-        Rc::new(Self { ticks, handed_over: Cell::new(0), task: RefCell::new(None) })
+        Rc::new(Self {
+            ticks,
+            handed_over: Cell::new(0),
+            waited: Cell::new(0),
+            taken: Cell::new(0),
+            task: RefCell::new(None),
+        })
     }
 
     /// The task that runs the stream; ended, it resets the stream.
@@ -32,9 +41,22 @@ impl Flow {
         self.task.replace(Some(task));
     }
 
-    /// The protocol asks for more.
-    pub(super) fn asked(&self) {
+    /// The protocol asks for more, having got rid of so many bytes.
+    pub(super) fn asked(&self, bytes: u32) {
+        let since = self.handed_over.replace(0);
+        if since != 0 {
+            let waited = self.ticks.now().saturating_sub(since);
+            self.waited.set(self.waited.get().saturating_add(waited));
+        }
+        if self.waited.get() != 0 {
+            self.taken.set(self.taken.get().saturating_add(bytes));
+        }
+    }
+
+    /// Nothing is asked of the client, and nothing held against it.
+    pub(super) fn rests(&self) {
         self.handed_over.set(0);
+        self.waited.set(0);
     }
 
     /// The protocol got something, and is expected to ask again once the client has taken it.
@@ -61,10 +83,15 @@ impl Flow {
         }
     }
 
-    /// Resets the stream when the client has taken nothing for so many milliseconds.
-    pub(super) fn check(&self, stall: u32) {
+    /// Resets the stream when the client has taken too little.
+    pub(super) fn check(&self, patience: Patience) {
+        if self.taken.get() >= patience.least {
+            self.taken.set(0);
+            self.waited.set(0);
+        }
         let since = self.handed_over.get();
-        if since != 0 && self.ticks.now().saturating_sub(since) >= stall {
+        let waits = if since == 0 { 0 } else { self.ticks.now().saturating_sub(since) };
+        if waits.saturating_add(self.waited.get()) >= patience.stall {
             self.cut();
         }
     }
@@ -89,11 +116,11 @@ impl Flows {
         flow
     }
 
-    /// Resets all whose clients have taken nothing for so many milliseconds.
-    pub(super) fn check(&self, stall: u32) {
+    /// Resets all whose clients have taken too little.
+    pub(super) fn check(&self, patience: Patience) {
         self.flows.borrow_mut().retain(|flow| {
             flow.upgrade().is_some_and(|flow| {
-                flow.check(stall);
+                flow.check(patience);
                 true
             })
         });
@@ -118,26 +145,50 @@ impl Newest {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn an_answer_that_is_not_taken_is_given_up_and_one_that_waits_for_us_is_not() {
+    const PATIENCE: Patience = Patience::with(300, 1000);
+
+    fn flow() -> (Arc<Ticks>, Rc<Flow>, tokio::task::JoinHandle<()>) {
         let ticks = Arc::new(Ticks::new());
         let flow = Flow::new(Arc::clone(&ticks));
-        let task = tokio::spawn(std::future::pending::<()>());
+        let task = tokio::spawn(std::future::pending());
         flow.runs_in(task.abort_handle());
+        (ticks, flow, task)
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_taken_is_given_up_and_one_that_waits_for_us_is_not() {
+        let (ticks, flow, task) = flow();
         ticks.advance_to(10_000);
-        flow.check(300);
+        flow.check(PATIENCE);
         flow.gave();
         ticks.advance_to(10_299);
-        flow.check(300);
-        flow.asked();
+        flow.check(PATIENCE);
+        flow.asked(1000);
         ticks.advance_to(20_000);
-        flow.check(300);
+        flow.check(PATIENCE);
         tokio::task::yield_now().await;
         assert!(!task.is_finished());
 
         flow.gave();
         ticks.advance_to(20_300);
-        flow.check(300);
+        flow.check(PATIENCE);
+        assert!(task.await.unwrap_err().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_taken_in_crumbs_is_given_up_too() {
+        let (ticks, flow, task) = flow();
+        for crumb in 0..3 {
+            flow.gave();
+            ticks.advance_to(1 + (crumb + 1) * 99);
+            flow.asked(1);
+            flow.check(PATIENCE);
+        }
+        tokio::task::yield_now().await;
+        assert!(!task.is_finished());
+        flow.gave();
+        ticks.advance_to(301);
+        flow.check(PATIENCE);
         assert!(task.await.unwrap_err().is_cancelled());
     }
 }

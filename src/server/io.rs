@@ -93,7 +93,10 @@ impl<T: AsyncRead + Unpin> Read for WatchedIo<T> {
                     )));
                 }
             },
-            Raw::Http2(frames) => this.watch.received_idle_frames(frames.watch(bytes)),
+            Raw::Http2(frames) => {
+                this.watch.received_idle_frames(frames.watch(bytes));
+                this.watch.received_part_of_head(frames.is_in_head());
+            }
         }
         cursor.put_slice(bytes);
         Poll::Ready(Ok(()))
@@ -124,8 +127,28 @@ impl<T: AsyncWrite + Unpin> WatchedIo<T> {
         }
     }
 
-    fn note<R>(&self, result: Poll<R>) -> Poll<R> {
-        self.watch.blocked(result.is_pending());
+    /// Notes what the socket took.
+    fn note(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &result {
+            Poll::Pending => self.watch.blocked(),
+            Poll::Ready(Ok(bytes)) => {
+                self.watch.took(*bytes);
+                if !self.is_http1() {
+                    self.watch.wrote(*bytes);
+                }
+            }
+            Poll::Ready(Err(_)) => {}
+        }
+        result
+    }
+
+    /// Notes whether the socket took everything.
+    fn note_flush(&self, result: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        if result.is_pending() {
+            self.watch.blocked();
+        } else {
+            self.watch.took(0);
+        }
         result
     }
 
@@ -184,14 +207,14 @@ impl<T: AsyncWrite + Unpin> Write for WatchedIo<T> {
         let this = self.get_mut();
         ready!(this.poll_pending(cx))?;
         let flushed = Pin::new(&mut this.inner).poll_flush(cx);
-        ready!(this.note(flushed))?;
+        ready!(this.note_flush(flushed))?;
         this.flushed = true;
         this.watch.flushed();
         if let Some(interim) = this.watch.take_interim() {
             this.pending = interim;
             ready!(this.poll_pending(cx))?;
             let flushed = Pin::new(&mut this.inner).poll_flush(cx);
-            ready!(this.note(flushed))?;
+            ready!(this.note_flush(flushed))?;
         }
         Poll::Ready(Ok(()))
     }

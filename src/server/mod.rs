@@ -3,6 +3,7 @@
 mod connection;
 mod counted;
 mod flow;
+mod gathered;
 mod health;
 mod io;
 mod lent;
@@ -60,6 +61,9 @@ pub struct Config {
     pub head_timeout: Duration,
     /// Without any progress of a body, in either direction.
     pub stall_timeout: Duration,
+    /// Least bytes a second of a body in either direction, of the time that is spent waiting for the client; judged over
+    /// `stall_timeout`. Zero: any progress is enough.
+    pub min_rate: u32,
     /// Between two requests of one connection.
     pub idle_timeout: Duration,
     /// From the signal to stop until the connections still open are cut.

@@ -71,7 +71,7 @@ impl Passage {
 
     /// Nothing is asked of the client.
     pub fn rests(&self) {
-        self.0.flow.asked();
+        self.0.flow.rests();
     }
 
     /// Whether the client can be sent nothing any more.

@@ -82,6 +82,7 @@ fn config(workers: usize) -> Config {
         first_byte_timeout: PATIENCE,
         head_timeout: PATIENCE,
         stall_timeout: PATIENCE,
+        min_rate: 0,
         idle_timeout: PATIENCE,
         drain_timeout: Duration::from_millis(100),
         max_connections: 100,

@@ -17,6 +17,8 @@ use super::Config;
 
 /// Most idle frames of HTTP/2 between two sweeps: far more than any client has use for.
 const MOST_IDLE_FRAMES: u32 = 1000;
+/// Whoever takes so many bytes of us may send one more, such as the window updates of a download.
+const BYTES_PER_IDLE_FRAME: u32 = 256;
 
 /// How long a connection of HTTP/1 has to be idle to be worth letting go of its protocol, in milliseconds.
 const REST: u32 = 1000;
@@ -47,9 +49,17 @@ pub(super) struct Patience {
     head: u32,
     idle: u32,
     pub(super) stall: u32,
+    /// Bytes that a client has to take in `stall` of being waited for.
+    pub(super) least: u32,
 }
 
 impl Patience {
+    /// All that a flow looks at.
+    #[cfg(test)]
+    pub(super) const fn with(stall: u32, least: u32) -> Self {
+        Self { first_byte: 0, head: 0, idle: 0, stall, least }
+    }
+
     pub(super) fn new(config: &Config) -> Self {
         let millis = |duration: std::time::Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
         Self {
@@ -57,6 +67,10 @@ impl Patience {
             head: millis(config.head_timeout),
             idle: millis(config.idle_timeout),
             stall: millis(config.stall_timeout),
+            least: u32::try_from(
+                u128::from(config.min_rate).saturating_mul(config.stall_timeout.as_millis()) / 1000,
+            )
+            .unwrap_or(u32::MAX),
         }
     }
 }
@@ -86,12 +100,23 @@ pub(super) struct Watch {
     answering: AtomicBool,
     /// When the peer stopped taking our bytes; zero while it takes them.
     blocked_since: AtomicU32,
+    /// How long it had us wait before, and what it has taken since.
+    blocked_for: AtomicU32,
+    taken: AtomicU32,
     ambiguous: AtomicBool,
     /// Everything that has come of HTTP/1 was whole messages.
     between: AtomicBool,
     resting: AtomicBool,
+    /// Something of HTTP/2 has been written and not been sent.
+    holds_back: AtomicBool,
+    /// What has been held back is to be sent now.
+    sends: AtomicBool,
     /// Since the last sweep.
     idle_frames: AtomicU32,
+    /// Written on HTTP/2 since the last sweep.
+    written: AtomicU32,
+    /// When a head of HTTP/2 began that is not whole yet, during which nothing else can come; zero outside of heads.
+    head_since: AtomicU32,
     expired: AtomicBool,
     draining: AtomicBool,
     waker: AtomicWaker,
@@ -109,10 +134,16 @@ impl Watch {
             active: AtomicU32::new(0),
             answering: AtomicBool::new(false),
             blocked_since: AtomicU32::new(0),
+            blocked_for: AtomicU32::new(0),
+            taken: AtomicU32::new(0),
             ambiguous: AtomicBool::new(false),
             between: AtomicBool::new(false),
             resting: AtomicBool::new(false),
+            holds_back: AtomicBool::new(false),
+            sends: AtomicBool::new(false),
             idle_frames: AtomicU32::new(0),
+            written: AtomicU32::new(0),
+            head_since: AtomicU32::new(0),
             expired: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -174,19 +205,61 @@ impl Watch {
         }
     }
 
-    /// The socket did not take our bytes, or took some.
-    pub(super) fn blocked(&self, blocked: bool) {
-        if !blocked {
-            self.blocked_since.store(0, Relaxed);
-        } else if self.blocked_since.load(Relaxed) == 0 {
+    /// The socket did not take our bytes.
+    pub(super) fn blocked(&self) {
+        if self.blocked_since.load(Relaxed) == 0 {
             self.blocked_since.store(self.ticks.now(), Relaxed);
+        }
+    }
+
+    /// Notes whether something has been written and not been sent.
+    pub(super) fn hold_back(&self, something: bool) {
+        self.holds_back.store(something, Relaxed);
+    }
+
+    pub(super) fn holds_back(&self) -> bool {
+        self.holds_back.load(Relaxed)
+    }
+
+    /// Whether a flush is meant, as opposed to one more frame being written.
+    pub(super) fn send_now(&self, now: bool) {
+        self.sends.store(now, Relaxed);
+    }
+
+    pub(super) fn sends_now(&self) -> bool {
+        self.sends.load(Relaxed)
+    }
+
+    /// The socket took so many of our bytes.
+    pub(super) fn took(&self, bytes: usize) {
+        let since = self.blocked_since.load(Relaxed);
+        if since != 0 {
+            self.blocked_since.store(0, Relaxed);
+            add(&self.blocked_for, self.ticks.now().saturating_sub(since));
+        }
+        if self.blocked_for.load(Relaxed) != 0 {
+            add(&self.taken, u32::try_from(bytes).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// So many bytes have been written on HTTP/2.
+    pub(super) fn wrote(&self, bytes: usize) {
+        add(&self.written, u32::try_from(bytes).unwrap_or(u32::MAX));
+    }
+
+    /// Whether what has come of HTTP/2 ends in the middle of a head.
+    pub(super) fn received_part_of_head(&self, part: bool) {
+        if !part {
+            self.head_since.store(0, Relaxed);
+        } else if self.head_since.load(Relaxed) == 0 {
+            self.head_since.store(self.ticks.now(), Relaxed);
         }
     }
 
     /// Frames of HTTP/2 have come that neither ask for anything nor carry anything.
     pub(super) fn received_idle_frames(&self, count: u32) {
         if count > 0 {
-            self.idle_frames.store(self.idle_frames.load(Relaxed).saturating_add(count), Relaxed);
+            add(&self.idle_frames, count);
         }
     }
 
@@ -208,9 +281,18 @@ impl Watch {
             // A request may take its time; its bodies have deadlines of their own.
             _ => u32::MAX,
         };
-        let blocked_since = self.blocked_since.load(Relaxed);
-        let stalled = blocked_since != 0 && now.saturating_sub(blocked_since) >= patience.stall;
-        let flooded = self.idle_frames.swap(0, Relaxed) > MOST_IDLE_FRAMES;
+        let lasts = |since: &AtomicU32| match since.load(Relaxed) {
+            0 => 0,
+            since => now.saturating_sub(since),
+        };
+        if self.taken.load(Relaxed) >= patience.least {
+            self.taken.store(0, Relaxed);
+            self.blocked_for.store(0, Relaxed);
+        }
+        let blocked = lasts(&self.blocked_since).saturating_add(self.blocked_for.load(Relaxed));
+        let stalled = blocked >= patience.stall || lasts(&self.head_since) >= patience.head;
+        let most_idle = MOST_IDLE_FRAMES + self.written.swap(0, Relaxed) / BYTES_PER_IDLE_FRAME;
+        let flooded = self.idle_frames.swap(0, Relaxed) > most_idle;
         if self.is_in(Stage::Idle)
             && self.between.load(Relaxed)
             && now.saturating_sub(self.stage_since.load(Relaxed)) >= REST
@@ -272,6 +354,11 @@ impl Watch {
     }
 }
 
+/// Adds without a locked instruction: only the connection's own thread writes, and the sweep is on it too.
+fn add(count: &AtomicU32, more: u32) {
+    count.store(count.load(Relaxed).saturating_add(more), Relaxed);
+}
+
 /// One request in progress.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Watch>);
@@ -290,7 +377,7 @@ impl Drop for Busy {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience { first_byte: 50, head: 100, idle: 1000, stall: 300 };
+    const PATIENCE: Patience = Patience { first_byte: 50, head: 100, idle: 1000, stall: 300, least: 1000 };
 
     fn expired(watch: &Watch, at: u32) -> bool {
         watch.ticks.advance_to(at);
@@ -337,9 +424,9 @@ mod tests {
         assert!(!rests(&watch, 6000), "the answer has not been flushed");
         watch.flushed();
         assert!(rests(&watch, 6001));
-        watch.blocked(true);
+        watch.blocked();
         assert!(!watch.rests(), "the client has not taken the answer");
-        watch.blocked(false);
+        watch.took(1);
         watch.received_whole(false);
         assert!(!watch.rests(), "part of the request's body is still to come");
         watch.received_whole(true);
@@ -365,14 +452,54 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_takes_nothing_is_closed_and_one_that_takes_a_little_is_not() {
+    fn window_updates_are_worth_what_is_taken() {
         let watch = Watch::new(Arc::new(Ticks::new()));
         let _request = watch.begin();
-        watch.blocked(true);
-        watch.ticks.advance_to(250);
-        watch.blocked(false);
-        watch.blocked(true);
-        assert!(!expired(&watch, 549));
-        assert!(expired(&watch, 550));
+        watch.wrote(16 << 20);
+        watch.received_idle_frames(60_000);
+        assert!(!expired(&watch, 1));
+        watch.wrote(1 << 20);
+        watch.received_idle_frames(60_000);
+        assert!(expired(&watch, 2));
+    }
+
+    #[test]
+    fn a_head_of_http_2_that_does_not_end_is_cut_whatever_else_is_in_progress() {
+        let watch = Watch::new(Arc::new(Ticks::new()));
+        let _request = watch.begin();
+        watch.received_part_of_head(true);
+        watch.ticks.advance_to(90);
+        watch.received_part_of_head(false);
+        watch.received_part_of_head(true);
+        watch.ticks.advance_to(150);
+        watch.received_part_of_head(true);
+        assert!(!expired(&watch, 189));
+        assert!(expired(&watch, 190));
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_closed_and_so_is_one_that_takes_too_little() {
+        let watch = Watch::new(Arc::new(Ticks::new()));
+        let _request = watch.begin();
+        watch.blocked();
+        assert!(!expired(&watch, 300));
+        // Enough buys the whole time again.
+        watch.took(1000);
+        watch.blocked();
+        assert!(!expired(&watch, 599));
+        watch.took(999);
+        watch.blocked();
+        assert!(expired(&watch, 600), "299 of 300 milliseconds were used up");
+
+        let watch = Watch::new(Arc::new(Ticks::new()));
+        let _request = watch.begin();
+        watch.blocked();
+        watch.ticks.advance_to(200);
+        watch.took(1);
+        // To wait for us is no fault of the client's.
+        assert!(!expired(&watch, 100_000));
+        watch.blocked();
+        assert!(!expired(&watch, 100_100));
+        assert!(expired(&watch, 100_101));
     }
 }

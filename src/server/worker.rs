@@ -179,7 +179,7 @@ async fn sweep<S: Service>(worker: Rc<Worker<S>>, pulse: Arc<Pulse>) {
         if worker.load.is_strained() {
             close_idle(&worker.watches.borrow());
         }
-        worker.flows.check(patience.stall);
+        worker.flows.check(patience);
     }
 }
 

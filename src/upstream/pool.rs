@@ -13,8 +13,8 @@ use super::{ConnectError, Connector, Limits, Peer, http1::Connection, places::Pl
 /// Looks at an idle connection, one a second, until it is closed: shorter than the keep-alive of the common servers
 /// (Node.js: 5 s), so that we close before they do.
 const IDLE_LOOKS: u32 = 4;
-/// Idle connections kept a server.
-const MOST_IDLE: usize = 64;
+/// Idle connections kept a server: as many as a few connections of HTTP/2 full of streams need at once.
+const MOST_IDLE: usize = 256;
 
 /// One worker's connections to the portal.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ const LONG: Duration = Duration::from_millis(400);
 pub enum BodyError {
     #[error("the body was cut")]
     Cut(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("the body made no progress for {} s", .0.as_secs())]
+    #[error("the body made too little progress in {} s of waiting", .0.as_secs())]
     Stalled(Duration),
     #[error("the session that it was for has ended")]
     SessionEnded,
@@ -32,14 +32,51 @@ pub enum BodyError {
 pub struct Stream<B> {
     inner: B,
     stall: Duration,
+    pace: Pace,
     timer: Option<Pin<Box<Sleep>>>,
     waiting_since: Option<Instant>,
     waits_long: bool,
 }
 
+/// What a sender has brought for the time that was spent waiting for it.
+#[derive(Debug, Default)]
+struct Pace {
+    /// So many bytes buy the whole time again.
+    least: u64,
+    /// Waited since that was last bought, and what has come since.
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    /// So many bytes have come after so long a wait.
+    fn advance(&mut self, waited: Duration, bytes: usize) {
+        self.waited += waited;
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if self.bytes >= self.least {
+            (self.waited, self.bytes) = (Duration::ZERO, 0);
+        }
+    }
+
+    /// What is left of `stall` for the next wait.
+    fn left(&self, stall: Duration) -> Duration {
+        stall.saturating_sub(self.waited)
+    }
+}
+
 impl<B> Stream<B> {
+    /// Any part of the body, however small, buys another `stall`.
     pub fn new(inner: B, stall: Duration) -> Self {
-        Self { inner, stall, timer: None, waiting_since: None, waits_long: false }
+        Self { inner, stall, pace: Pace::default(), timer: None, waiting_since: None, waits_long: false }
+    }
+
+    /// Demands so many bytes a second of the time that is spent waiting for them: a reader who is slow is not held against
+    /// the sender.
+    #[must_use]
+    pub fn at_rate(mut self, bytes_per_second: u32) -> Self {
+        let millis = u64::try_from(self.stall.as_millis()).unwrap_or(u64::MAX);
+        self.pace.least = u64::from(bytes_per_second).saturating_mul(millis) / 1000;
+        self
     }
 
     /// Whether this wait is one of those that are worth the effort of listening for something else meanwhile.
@@ -51,7 +88,7 @@ impl<B> Stream<B> {
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();
         let since = *self.waiting_since.get_or_insert(now);
-        let (long, deadline) = (since + LONG, since + self.stall);
+        let (long, deadline) = (since + LONG, since + self.pace.left(self.stall));
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(long.min(deadline))));
         loop {
             ready!(timer.as_mut().poll(cx));
@@ -78,7 +115,10 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.inner).poll_frame(cx) {
             Poll::Ready(frame) => {
-                self.waiting_since = None;
+                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+                let bytes = data.map_or(0, Bytes::len);
+                let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+                self.pace.advance(waited, bytes);
                 self.waits_long = false;
                 Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Cut(error.into()))))
             }
@@ -95,5 +135,42 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STALL: Duration = Duration::from_secs(10);
+
+    /// What is left of ten seconds after waits of so many milliseconds for so many bytes, if 100 a second are due.
+    fn left(parts: impl IntoIterator<Item = (u64, usize)>) -> Duration {
+        let mut pace = Pace { least: 1000, ..Pace::default() };
+        for (wait, bytes) in parts {
+            assert!(Duration::from_millis(wait) <= pace.left(STALL), "cut before this part came");
+            pace.advance(Duration::from_millis(wait), bytes);
+        }
+        pace.left(STALL)
+    }
+
+    #[test]
+    fn a_trickle_uses_up_its_time_and_a_slow_but_steady_body_does_not() {
+        assert_eq!(left([(4000, 1), (4000, 1)]), Duration::from_secs(2));
+        assert_eq!(left([(1000, 90); 10]), Duration::ZERO);
+        assert_eq!(left(std::iter::repeat_n((1000, 100), 36_000)), STALL);
+        assert_eq!(left(std::iter::repeat_n((9000, 1000), 4000)), STALL);
+    }
+
+    #[test]
+    fn a_slow_reader_is_not_held_against_the_sender() {
+        assert_eq!(left(std::iter::repeat_n((0, 1), 999)), STALL);
+    }
+
+    #[test]
+    fn without_a_rate_any_part_buys_the_whole_time() {
+        let mut pace = Pace::default();
+        pace.advance(Duration::from_secs(9), 0);
+        assert_eq!(pace.left(STALL), STALL);
     }
 }

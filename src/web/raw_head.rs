@@ -113,7 +113,8 @@ impl RawHead {
         let taken = end.unwrap_or(bytes.len());
         self.held.extend_from_slice(bytes.get(..taken).unwrap_or_default());
         let longest = if self.state == State::Trailer { LONGEST_HEAD } else { LONGEST_CHUNK_LINE };
-        if self.held.len() > longest {
+        let is_wrong_end = self.state == State::ChunkEnd && !b"\r\n".starts_with(&self.held);
+        if is_wrong_end || self.held.len() > longest {
             return Err(Ambiguity::Body);
         }
         if end.is_none() {
@@ -123,8 +124,7 @@ impl RawHead {
         self.state = match (&self.state, line) {
             (State::Trailer, b"") => State::Head,
             (State::Trailer, _) => State::Trailer,
-            (State::ChunkEnd, b"") => State::ChunkSize,
-            (State::ChunkEnd, _) => return Err(Ambiguity::Body),
+            (State::ChunkEnd, _) => State::ChunkSize,
             (_, line) => match chunk_size(line).ok_or(Ambiguity::Body)? {
                 0 => State::Trailer,
                 left => State::ChunkBody { left },
@@ -285,6 +285,7 @@ mod tests {
             "2\r\na\rb\n0\r\n",
             "1\r\naX\r\n",
             "1\r\na\n",
+            "1\r\nab",
         ] {
             assert_eq!(watch(&format!("{head}{body}")), Err(Ambiguity::Body), "{body:?}");
         }

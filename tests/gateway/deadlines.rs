@@ -244,3 +244,78 @@ async fn a_connection_that_has_rested_goes_on_as_if_it_had_not() {
     connection.wire.finish().await.unwrap();
     within(PATIENCE, connection.wire.read_to_end()).await.unwrap();
 }
+
+/// Sends a part again and again until the gateway has closed, and says for how long that went on.
+async fn until_closed(connection: &mut crate::support::RawConnection, part: &str) -> Duration {
+    let begun = Instant::now();
+    let mut parts = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        tokio::select! {
+            _ = parts.tick() => {
+                // A write to what has been closed may fail before the end is read.
+                let _ = connection.wire.write(part.as_bytes()).await;
+            }
+            more = connection.wire.fill() => if !more.unwrap_or(false) { return begun.elapsed() },
+        }
+        assert!(begun.elapsed() < PATIENCE, "every part bought more time");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_in_drops_is_cut_and_a_slow_but_steady_one_is_not() {
+    // 600 bytes in any 600 milliseconds of waiting.
+    let builder = TestGateway::builder().set("server.timeouts.stall", "600ms").set("server.min_rate", "1000");
+    let (gateway, browser) = builder.start().await;
+    let cookies = logged_in(&gateway, &browser).await;
+    let head = |length: usize| {
+        format!(
+            "POST /upload HTTP/1.1\r\nHost: iot.example.com\r\nCookie: {cookies}\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    let mut drops = browser.raw(head(1000)).await;
+    let lasted = until_closed(&mut drops, "x").await;
+    assert!(lasted >= Duration::from_millis(500), "cut after {lasted:?}");
+    assert_eq!(gateway.upstream.only_request().content.body, b"");
+
+    gateway.upstream.forget();
+    let mut steady = browser.raw(head(20 * 600)).await;
+    let mut parts = tokio::time::interval(Duration::from_millis(100));
+    for _ in 0..20 {
+        parts.tick().await;
+        steady.send(&"x".repeat(600)).await;
+    }
+    assert_eq!(steady.answer().await.status, 200, "two seconds are more than three times the deadline");
+    assert_eq!(gateway.upstream.only_request().content.body.len(), 20 * 600);
+}
+
+#[tokio::test]
+async fn a_form_in_drops_is_cut() {
+    let (_gateway, browser) = TestGateway::start().await;
+    let mut drops = browser
+        .raw(
+            "POST /.portcullis/login HTTP/1.1\r\nHost: iot.example.com\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\n",
+        )
+        .await;
+    let begun = Instant::now();
+    let mut parts = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = parts.tick() => drop(drops.wire.write(b"x").await),
+            more = drops.wire.fill() => if !more.unwrap_or(false) { break },
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "every drop bought more time");
+    }
+}
+
+#[tokio::test]
+async fn a_head_of_http_2_that_stops_is_cut_at_its_deadline() {
+    let (gateway, browser) = only("head").start().await;
+    let mut wire = Wire::new(browser.tls(&["h2"]).await);
+    wire.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    let begun = Instant::now();
+    // HEADERS without its end, and nothing behind it.
+    wire.write(&[frame(4, 0, 0, &[]), frame(1, 0, 1, &[0x82])].concat()).await.unwrap();
+    closes_in_time(begun, wire).await;
+    assert_eq!(gateway.upstream.bytes(), 0);
+}

@@ -7,6 +7,7 @@ use crate::support::{
     alone::{resident, run_alone},
     empty,
     forged::{Forgery, frame, literal, owned},
+    soon,
     wire::Wire,
     within,
 };
@@ -36,11 +37,13 @@ async fn flood(browser: &Browser, mut next: impl FnMut(u32) -> Vec<u8>) -> u32 {
 #[tokio::test]
 async fn control_frames_without_end_close_the_connection() {
     let (gateway, browser) = TestGateway::start().await;
-    let floods: [(&str, fn(u32) -> Vec<u8>); 4] = [
+    let floods: [(&str, fn(u32) -> Vec<u8>); 6] = [
         ("PING", |_| frame(6, 0, 0, &[0; 8])),
         ("SETTINGS", |_| frame(4, 0, 0, &[])),
         ("PRIORITY", |number| frame(2, 0, 2 * number + 1, &[0, 0, 0, 0, 1])),
         ("unknown", |_| frame(0xb7, 0, 0, &[0; 8])),
+        ("WINDOW_UPDATE of one", |_| frame(8, 0, 0, &[0, 0, 0, 1])),
+        ("WINDOW_UPDATE of none", |_| frame(8, 0, 0, &[0; 4])),
     ];
     for (name, next) in floods {
         let begun = Instant::now();
@@ -74,6 +77,88 @@ async fn requests_reset_at_once_reach_the_portal_at_most_a_hundred_times() {
     let reached = gateway.upstream.requests().len();
     assert!(reached <= 100, "{reached} requests reached the portal");
     assert_eq!(browser.send(http::Request::get("/").body(empty()).unwrap()).await.status, 200);
+}
+
+/// What makes the gateway reset a stream, after a whole request on it: the second half of "MadeYouReset".
+const FAULTS: [(&str, fn(u32) -> Vec<u8>); 3] = [
+    ("a window update of none", |stream| frame(8, 0, stream, &[0; 4])),
+    ("a window beyond all bounds", |stream| frame(8, 0, stream, &[0x7f, 0xff, 0xff, 0xff])),
+    ("data after the end", |stream| frame(0, 0, stream, b"x")),
+];
+
+#[tokio::test]
+async fn requests_that_make_the_gateway_reset_reach_the_portal_at_most_a_hundred_times() {
+    let (gateway, browser) = TestGateway::start().await;
+    gateway.add_user("ada@example.com").await;
+    browser.log_in("ada@example.com").await;
+    let mut fields = vec![(":method", "GET"), (":scheme", "https"), (":authority", HOST), (":path", "/")];
+    let cookies = browser.cookies();
+    fields.push(("cookie", &cookies));
+    let head = Forgery::of(&fields);
+    for (name, fault) in FAULTS {
+        gateway.upstream.forget();
+        let begun = Instant::now();
+        let sent = flood(&browser, |number| {
+            let stream = 2 * number + 1;
+            [head.frames_on(stream), fault(stream)].concat()
+        })
+        .await;
+        assert!(begun.elapsed() < Duration::from_secs(2), "{name}: {sent} in {:?}", begun.elapsed());
+        let reached = gateway.upstream.requests().len();
+        assert!(reached <= 100, "{name}: {reached} requests reached the portal");
+    }
+    assert_eq!(browser.send(http::Request::get("/").body(empty()).unwrap()).await.status, 200);
+}
+
+/// Sends the heads of as many requests as a connection may have streams, and waits for so many heads of answers.
+async fn fill(browser: &Browser, head: &Forgery, settings: &[u8], answers: usize) -> Wire {
+    let mut wire = Wire::new(browser.tls(&["h2"]).await);
+    let mut frames = [PREFACE, &frame(4, 0, 0, settings)].concat();
+    for number in 0..64 {
+        frames.extend(head.head_on(2 * number + 1));
+    }
+    wire.write(&frames).await.unwrap();
+    let mut left = answers;
+    while left > 0 {
+        let start = within(PATIENCE, wire.read_exactly(9)).await.unwrap();
+        let length = u32::from_be_bytes([0, start[0], start[1], start[2]]);
+        wire.read_exactly(usize::try_from(length).unwrap()).await.unwrap();
+        left -= usize::from(start[3] == 1);
+    }
+    wire
+}
+
+/// How many requests the access log tells of with this status, once there are so many.
+async fn answered(gateway: &TestGateway, status: u16, count: usize) {
+    let status = format!(" status={status} ");
+    let mut seen = 0;
+    soon(PATIENCE, "the answers are in the log", async || {
+        seen = gateway.access_log().matches(&status).count();
+        seen >= count
+    })
+    .await;
+    assert_eq!(seen, count);
+}
+
+#[tokio::test]
+async fn a_connection_has_at_most_eight_forms_under_way() {
+    let (gateway, browser) = TestGateway::start().await;
+    let mut fields = vec![(":method", "POST"), (":scheme", "https"), (":authority", HOST)];
+    fields.extend([(":path", "/.portcullis/login"), ("content-type", "application/x-www-form-urlencoded")]);
+    let head = Forgery { body: Some(String::new()), ..Forgery::of(&fields) };
+    let _held = fill(&browser, &head, &[], 56).await;
+    answered(&gateway, 503, 56).await;
+    assert_eq!(gateway.browser().http2().get("/.portcullis/login").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_page_is_given_sixteen() {
+    let (gateway, browser) = TestGateway::start().await;
+    let mut fields = vec![(":method", "GET"), (":scheme", "https"), (":authority", HOST)];
+    fields.extend([(":path", "/.portcullis/login"), ("accept", "text/html")]);
+    // SETTINGS_INITIAL_WINDOW_SIZE (4) of none.
+    let _held = fill(&browser, &Forgery::of(&fields), &[0, 4, 0, 0, 0, 0], 64).await;
+    answered(&gateway, 503, 48).await;
 }
 
 #[tokio::test]
@@ -110,7 +195,7 @@ async fn empty_data_without_end_closes_the_connection() {
 }
 
 /// The most that twenty connections of sixty-four requests each may make this process grow by.
-const MOST_GROWTH: usize = 64 << 20;
+const MOST_GROWTH: usize = 20 * (256 << 10);
 
 /// Requests whose long field is sent once and then referred to, one octet each; the body that they announce never comes.
 async fn bomb(browser: &Browser) -> Wire {

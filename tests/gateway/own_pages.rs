@@ -45,6 +45,8 @@ async fn in_every_state() -> (TestGateway, Vec<(&'static str, Browser)>) {
 fn check(answer: &Answer, what: &str) {
     if answer.status == StatusCode::OK && answer.header("cache-control").contains("immutable") {
         assert!(answer.header("strict-transport-security").contains("max-age=31536000"), "{what}");
+    } else if answer.status == StatusCode::OK && what.contains("/jwks.json") {
+        answer.assert_secure_and_kept("public, max-age=300");
     } else {
         answer.assert_secure();
     }

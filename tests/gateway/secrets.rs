@@ -1,5 +1,5 @@
-//! Secrets stay where they belong: no password, seed, code, token or recovery code is in a log, a metric, an address, a
-//! page that does not show it on purpose, or in clear in a store, whatever goes wrong.
+//! Secrets stay where they belong: no password, seed, code, token, recovery code or assertion is in a log, a metric, an
+//! address, a page that does not show it on purpose, or in clear in a store, whatever goes wrong.
 
 use std::{path::Path, sync::Arc};
 
@@ -176,21 +176,38 @@ impl Scene {
         }
     }
 
+    /// The assertions that the portal was sent, which may be nowhere else; not even a part that says nothing alone.
+    fn assertions(&self) -> Canaries {
+        let mut assertions = Canaries::default();
+        for request in self.gateway.upstream.requests() {
+            let assertion = request.value("x-portcullis-jwt-assertion").expect("every request has one");
+            for part in assertion.split('.').skip(1) {
+                assertions.add("assertion", part);
+            }
+        }
+        assert!(!assertions.0.is_empty());
+        assertions
+    }
+
     async fn assert_kept(&self) {
         let metrics = self.gateway.admin("/metrics").await;
-        self.canaries.assert_absent("the metrics", &metrics);
+        let assertions = self.assertions();
+        for secrets in [&self.canaries, &assertions] {
+            secrets.assert_absent("the metrics", &metrics);
+            secrets.assert_absent("the access log", &self.gateway.access_log());
+            secrets.assert_absent("the log", &self.log.text());
+        }
         for answer in &self.answers {
             self.canaries.assert_absent("a page", &answer.text());
+            assertions.assert_absent("an answer", &format!("{:?} {}", answer.headers, answer.text()));
             let location = answer.headers.get("location").map_or("", |value| value.to_str().unwrap());
             self.canaries.assert_absent("an address", location);
         }
         for request in self.gateway.upstream.requests() {
             self.canaries.assert_absent("what the portal got", &format!("{request:?}"));
         }
-        self.canaries.assert_absent("the access log", &self.gateway.access_log());
         let logged = self.log.text();
         assert!(logged.contains("login.finished"), "the log was heard: {logged}");
-        self.canaries.assert_absent("the log", &logged);
     }
 
     fn assert_sealed(&self) {
@@ -201,6 +218,7 @@ impl Scene {
             if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("portcullis.db")) {
                 files += 1;
                 self.canaries.assert_absent_from_file(&path);
+                self.assertions().assert_absent_from_file(&path);
                 let bytes = std::fs::read(&path).unwrap();
                 assert!(!bytes.windows(seed.len()).any(|window| window == seed), "the seed is in clear");
             }

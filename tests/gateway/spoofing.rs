@@ -80,10 +80,13 @@ fn normal(name: &str) -> String {
 #[track_caller]
 fn assert_ours_alone(request: &Recorded) {
     let head = format!("{:?}", request.head);
-    assert!(!head.contains("eve"), "{head}");
+    let assertion = request.value("x-portcullis-jwt-assertion").unwrap_or_default();
+    // What is in base64 may well contain it.
+    assert!(!head.replace(&assertion, "").contains("eve"), "{head}");
+    assert_eq!(assertion.split('.').count(), 3, "{head}");
     let trailers = String::from_utf8_lossy(&request.content.trailers).into_owned();
     assert!(!trailers.contains("eve"), "{trailers}");
-    for (name, value) in IDENTITY {
+    for (name, value) in IDENTITY.into_iter().chain([("x-portcullis-jwt-assertion", &*assertion)]) {
         assert_eq!(request.value(name).as_deref(), Some(value), "{head}");
         // Nor another one that a portal would read as the same.
         let same =
@@ -200,12 +203,13 @@ async fn an_identity_in_a_trailer_of_http_2_never_reaches_the_portal() {
     let other = gateway.browser().http2();
     other.set_cookie("__Host-portcullis", &browser.session());
     let mut trailers = HeaderMap::new();
-    for name in ["remote-user", "x-forwarded-for", "cookie", "x-checksum"] {
+    for name in ["remote-user", "x-portcullis-jwt-assertion", "x-forwarded-for", "cookie", "x-checksum"] {
         trailers.insert(name, HeaderValue::from_static(if name == "x-checksum" { "5d41" } else { "eve" }));
     }
     let frames = [Ok(Frame::data(Bytes::from_static(b"hello"))), Ok(Frame::trailers(trailers))];
     let body = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
-    let request = Request::post("/").header("trailer", "remote-user, x-forwarded-for, cookie, x-checksum");
+    let request = Request::post("/")
+        .header("trailer", "remote-user, x-portcullis-jwt-assertion, x-forwarded-for, cookie, x-checksum");
     assert_eq!(other.send(request.body(body).unwrap()).await.status, StatusCode::OK);
     let request = gateway.upstream.only_request();
     assert_ours_alone(&request);
@@ -215,7 +219,7 @@ async fn an_identity_in_a_trailer_of_http_2_never_reaches_the_portal() {
 #[tokio::test]
 async fn naming_our_fields_in_connection_takes_nothing_away() {
     let (gateway, browser) = with_user().await;
-    let list = "Remote-User, Remote-Groups, X-Forwarded-For, X-Forwarded-Proto, Forwarded, Host, Cookie, Via, X-Request-Id";
+    let list = "Remote-User, Remote-Groups, X-Portcullis-Jwt-Assertion, X-Forwarded-For, X-Forwarded-Proto, Forwarded, Host, Cookie, Via, X-Request-Id";
     let request = format!(
         "GET / HTTP/1.1\r\nHost: {HOST}\r\nCookie: {}; theme=dark\r\nConnection: close, {list}, X-Mine\r\n\
          Remote-User: eve\r\nX-Mine: 1\r\n\r\n",

@@ -115,6 +115,11 @@ fn trailers(read: &mut BytesMut) -> Result<Option<HeaderMap>, MalformedAnswer> {
         Ok(httparse::Status::Partial) if read.len() <= MOST_TRAILERS => return Ok(None),
         Ok(httparse::Status::Partial) | Err(_) => return Err(MalformedAnswer::Trailers),
     };
+    // A bare LF ends lines for this parser, and not for every other.
+    let section = read.get(..length).unwrap_or_default();
+    if memchr::memchr_iter(b'\n', section).any(|at| !section.get(..at).unwrap_or_default().ends_with(b"\r")) {
+        return Err(MalformedAnswer::Trailers);
+    }
     let mut map = HeaderMap::new();
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes());
@@ -187,6 +192,9 @@ mod tests {
             "10000000000000000\r\na\r\n0\r\n\r\n",
             "0\r\nX-A\r\n\r\n",
             "0\r\nX A: 1\r\n\r\n",
+            "0\r\n\n",
+            "0\r\nX-A: 1\n\r\n",
+            "0\r\nX-A: 1\r\n\n",
         ] {
             for size in [1, 3, text.len()] {
                 assert!(read(text, size).is_err(), "{text:?} in pieces of {size}");

@@ -52,6 +52,39 @@ fn failed(outcome: &Outcome, why: &str) {
     assert!(error.is_some_and(|error| error.contains(why)), "{why}: {outcome:?}");
 }
 
+#[tokio::test]
+async fn signing_keys_are_listed_rotated_and_given_up() {
+    let (gateway, _) = TestGateway::start().await;
+    let listed = json(&gateway, &["signing-key", "list"]).await;
+    assert_eq!((listed.as_array().unwrap().len(), listed[0]["state"].as_str()), (1, Some("signing")));
+    assert_eq!(listed[0]["published_until"], serde_json::Value::Null);
+    let next = json(&gateway, &["signing-key", "rotate"]).await;
+    assert_eq!(next["made"], true);
+    // Once more changes nothing.
+    let again = json(&gateway, &["signing-key", "rotate"]).await;
+    assert_eq!((&again["kid"], &again["made"]), (&next["kid"], &serde_json::json!(false)));
+    succeeded(&portcullis(&gateway, &["signing-key", "rotate"]).await, "There is a next key already:");
+    let listed = json(&gateway, &["signing-key", "list"]).await;
+    assert_eq!((&listed[1]["kid"], &listed[1]["state"]), (&next["kid"], &serde_json::json!("next")));
+    assert!(listed[0]["published_until"].as_str() > listed[1]["signs_from"].as_str());
+
+    let new = json(&gateway, &["signing-key", "rotate", "--compromised"]).await;
+    let listed = json(&gateway, &["signing-key", "list"]).await;
+    assert_eq!(listed.as_array().unwrap().len(), 3);
+    for key in listed.as_array().unwrap().iter().filter(|key| key["kid"] != new["kid"]) {
+        assert_eq!(key["published_until"], new["signs_from"], "{key}");
+    }
+    succeeded(&portcullis(&gateway, &["signing-key", "list"]).await, "PUBLISHED UNTIL");
+    let audited = portcullis(&gateway, &["signing-key", "rotate", "--compromised"]).await;
+    succeeded(&audited, "no other key is published");
+    assert!(audited.err.contains("signing_key.retired"), "{audited:?}");
+
+    let file = gateway.folder().join("portcullis.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}[identity.assertion]\nenabled = false\n")).unwrap();
+    failed(&portcullis(&gateway, &["signing-key", "list"]).await, "nothing is signed");
+}
+
 async fn is_out(browser: &Browser) -> bool {
     browser.level().await == "none"
 }

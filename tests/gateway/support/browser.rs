@@ -408,13 +408,19 @@ impl Answer {
     /// What any answer of ours carries, whatever went wrong.
     #[track_caller]
     pub(crate) fn assert_secure(&self) {
+        self.assert_secure_and_kept("no-store");
+    }
+
+    /// The same for an answer that may be stored as `cache_control` says.
+    #[track_caller]
+    pub(crate) fn assert_secure_and_kept(&self, cache_control: &str) {
         for (name, part) in [
             ("strict-transport-security", "max-age=31536000"),
             ("content-security-policy", "frame-ancestors 'none'"),
             ("x-content-type-options", "nosniff"),
             ("x-frame-options", "DENY"),
             ("referrer-policy", "same-origin"),
-            ("cache-control", "no-store"),
+            ("cache-control", cache_control),
         ] {
             assert!(self.header(name).contains(part), "{name} is {:?} in {self:?}", self.header(name));
         }

@@ -15,6 +15,7 @@ pub(crate) mod python;
 pub(crate) mod redis;
 pub(crate) mod test_gateway;
 pub(crate) mod upstream;
+pub(crate) mod verifier;
 pub(crate) mod websocket;
 pub(crate) mod wire;
 

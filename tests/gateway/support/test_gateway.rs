@@ -63,6 +63,7 @@ pub(crate) struct Builder {
     urls: Vec<String>,
     redis: bool,
     settings: Vec<(String, String)>,
+    clock: Option<Timestamp>,
     shared: Option<Shared>,
 }
 
@@ -90,6 +91,12 @@ impl Builder {
     pub(crate) fn redis(mut self) -> Self {
         self.redis = true;
         self
+    }
+
+    /// What its clock shows when it starts.
+    #[must_use]
+    pub(crate) fn clock(self, now: Timestamp) -> Self {
+        Self { clock: Some(now), ..self }
     }
 
     /// The instant from which nobody gets in without a second factor.
@@ -126,7 +133,7 @@ impl Builder {
             Some(shared) => shared.clone(),
             None => Shared {
                 folder: Arc::new(folder()),
-                clock: Arc::new(ManualClock::at(now())),
+                clock: Arc::new(ManualClock::at(self.clock.unwrap_or_else(now))),
                 redis: if self.redis { Some(Arc::new(RedisServer::start().await)) } else { None },
                 phones: Phones::default(),
             },

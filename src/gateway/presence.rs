@@ -1,0 +1,64 @@
+//! What is kept of one connection, so that its next request need not be asked the same again, and so that one client does
+//! not have us hold much for it.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+    rc::Rc,
+};
+
+use crate::{proxy::Origin, telemetry::metrics::OpenConnection, web::cookies::Jar};
+
+/// Forms under way at once on one connection. A browser sends one at a time, a head of 16 KiB each is what an attacker has
+/// us hold meanwhile.
+const MOST_FORMS: u32 = 8;
+/// Answers of our own at once that one client has not taken yet: a page is some kilobytes.
+const MOST_UNREAD: u32 = 16;
+
+/// One connection.
+pub struct Presence {
+    _open: OpenConnection,
+    pub(super) cookies: RefCell<Jar>,
+    /// The last client: always the same one, unless a trusted proxy sends requests of many.
+    pub(super) origin: RefCell<Option<(IpAddr, Rc<Origin>)>>,
+    forms: Rc<Cell<u32>>,
+    unread: Rc<Cell<u32>>,
+}
+
+/// One of the things that are counted, until it is dropped.
+pub(super) struct Held(Rc<Cell<u32>>);
+
+impl Presence {
+    pub(super) fn new(open: OpenConnection) -> Self {
+        Self {
+            _open: open,
+            cookies: RefCell::default(),
+            origin: RefCell::default(),
+            forms: Rc::default(),
+            unread: Rc::default(),
+        }
+    }
+
+    /// Counts a form until it has been dealt with; none if there are too many.
+    pub(super) fn form(&self) -> Option<Held> {
+        hold(&self.forms, MOST_FORMS)
+    }
+
+    /// Counts an answer of our own until it has been taken; none if there are too many.
+    pub(super) fn unread(&self) -> Option<Held> {
+        hold(&self.unread, MOST_UNREAD)
+    }
+}
+
+fn hold(count: &Rc<Cell<u32>>, most: u32) -> Option<Held> {
+    (count.get() < most).then(|| {
+        count.set(count.get() + 1);
+        Held(Rc::clone(count))
+    })
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
