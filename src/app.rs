@@ -39,7 +39,7 @@ use crate::{
     tls,
     upstream::{Connector, Limits, Peer, Pool, http2::Http2},
     users::{UserId, Users},
-    web::gate::RequestGate,
+    web::{gate::RequestGate, hops::Via},
 };
 
 /// How often a worker closes idle connections to the portal.
@@ -237,6 +237,7 @@ impl App {
         let stores = Stores::open_in(&config, &environment).await?;
         let public = &config.web.public_url;
         let request_gate = RequestGate::new(public);
+        let via = Via::new(&stores.sealer.derive("via"));
         let origin = public.origin().ascii_serialization();
         let challenger = Challenger::new(&origin);
         let parts = pages::Parts {
@@ -251,6 +252,7 @@ impl App {
         let bound = Bound::new(&config.server)?;
         let shared = Shared {
             request_gate,
+            via,
             gate: Gate::new(config.rollout.clone()),
             challenger,
             sessions: Arc::clone(&stores.administration.sessions),

@@ -33,12 +33,14 @@ use crate::{
         client,
         gate::{CanonicalRequest, Refusal, RequestGate},
         grpc,
+        hops::{self, Via},
     },
 };
 
 /// What all workers share.
 pub struct Shared {
     pub request_gate: RequestGate,
+    pub via: Via,
     pub gate: Gate,
     pub challenger: Challenger,
     pub sessions: Arc<Sessions>,
@@ -85,7 +87,10 @@ impl Gateway {
             return Err(Refusal::Ambiguous.into());
         }
         let body_follows = !request.body().is_end_stream();
-        let request = self.shared.request_gate.admit(request, body_follows)?;
+        let mut request = self.shared.request_gate.admit(request, body_follows)?;
+        if self.shared.via.is_in(request.headers()) {
+            return Err(Failure::Loop);
+        }
         note.client_ip =
             client::address(connection.peer().ip(), request.headers(), &self.shared.trusted_proxies);
         let cookies = presence.cookies.borrow_mut().open(request.headers());
@@ -112,6 +117,9 @@ impl Gateway {
         let answer = match self.shared.gate.decide(session, now) {
             Decision::Allow(identity) => {
                 note.decision = "allow";
+                if let Some(answer) = hops::count(&mut request) {
+                    return Ok(answer.map(|bytes| Source::Own(Some(bytes))));
+                }
                 let passed = Passed { identity: &identity, cookies: cookies.others.as_ref(), now };
                 return self.forward(request, passed, connection, presence, note).await;
             }
@@ -210,6 +218,7 @@ impl Gateway {
         let additions = Additions {
             origin: &origin,
             authority: &self.authority,
+            via: &self.shared.via,
             request_id: &note.request_id,
             cookies,
             identity: self.shared.identity.of(identity.session())?,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
 use http_body_util::LengthLimitError;
 
 use super::{Gateway, body::Note};
@@ -17,6 +17,7 @@ use crate::{
         answer::{self, Answer, Problem},
         gate::Refusal,
         grpc,
+        hops::ALLOWED,
     },
 };
 
@@ -25,6 +26,8 @@ use crate::{
 pub(super) enum Failure {
     #[error("the request was refused")]
     Refused(#[from] Refusal),
+    #[error("the request has come back to this gateway: `portal.upstreams` leads here")]
+    Loop,
     #[error("a page of another site asked for a connection")]
     ForeignOrigin,
     #[error("only those who have a session are served while there is so much to do")]
@@ -69,6 +72,7 @@ impl Failure {
         match self {
             Self::Refused(refusal) => refusal.status(),
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
+            Self::Loop => StatusCode::LOOP_DETECTED,
             Self::Overload
             | Self::Crowd
             | Self::Session(_)
@@ -97,7 +101,8 @@ impl Failure {
             Self::ForeignOrigin => "deny",
             Self::Overload => "shed",
             Self::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => "own",
-            Self::Session(_)
+            Self::Loop
+            | Self::Session(_)
             | Self::Forward(_)
             | Self::Page(_)
             | Self::Identity(_)
@@ -167,8 +172,7 @@ impl Gateway {
             answer.headers_mut().insert(header::WWW_AUTHENTICATE, self.shared.challenger.authenticate());
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
-            let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-            answer.headers_mut().insert(header::ALLOW, allowed);
+            answer.headers_mut().insert(header::ALLOW, ALLOWED);
         }
         answer
     }
@@ -187,6 +191,7 @@ impl Gateway {
             }
             // The level of load has been logged when it changed.
             Failure::Overload => {}
+            Failure::Loop => tracing::error!(request.id = request_id, error = %Chain(failure), "a loop"),
             Failure::Refused(_)
             | Failure::Crowd
             | Failure::ForeignOrigin

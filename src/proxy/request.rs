@@ -11,6 +11,7 @@ use crate::{
     web::{
         fields::{self, ConnectionOptions},
         gate::CanonicalRequest,
+        hops::Via,
     },
 };
 
@@ -50,6 +51,7 @@ impl Origin {
 pub struct Additions<'a> {
     pub origin: &'a Origin,
     pub authority: &'a HeaderValue,
+    pub via: &'a Via,
     pub request_id: &'a HeaderValue,
     /// Those of the client's cookies that are not ours.
     pub cookies: Option<&'a HeaderValue>,
@@ -136,7 +138,7 @@ pub(super) fn each_field(
     field(&X_FORWARDED_HOST, additions.authority.as_bytes());
     field(&header::FORWARDED, additions.origin.forwarded.as_bytes());
     field(&X_REQUEST_ID, additions.request_id.as_bytes());
-    field(&header::VIA, fields::via(request.version()).as_bytes());
+    field(&header::VIA, additions.via.of(request.version()).as_bytes());
     for (name, value) in additions.identity {
         field(name, value.as_bytes());
     }

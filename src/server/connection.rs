@@ -118,7 +118,7 @@ pub(super) async fn serve<S: Service>(
     worker: Rc<Worker<S>>,
     socket: TcpStream,
     peer: SocketAddr,
-    _place: Place,
+    place: Place,
 ) {
     let presence = Rc::new(worker.service.connected());
     // Fails only for a socket that is gone already.
@@ -135,7 +135,7 @@ pub(super) async fn serve<S: Service>(
         is_http1: !is_http2,
         watch: Arc::clone(&watch),
         drain: worker.drain.clone(),
-        tunnels: Tunnels::new(&worker, newest.clone()),
+        tunnels: Tunnels::new(&worker, newest.clone(), place),
     });
     if let Some(newest) = newest {
         drive(serve_http2(&worker, stream, connection, presence, newest), &watch).await;

@@ -9,7 +9,7 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use super::{
     flow::{Flow, Flows, Newest},
     watch::Busy,
-    worker::Worker,
+    worker::{Place, Worker},
 };
 
 /// Makes the passages of one connection.
@@ -17,13 +17,15 @@ use super::{
 pub(super) struct Tunnels {
     flows: Rc<Flows>,
     tasks: TaskTracker,
+    place: Rc<Place>,
     /// Present on HTTP/2.
     newest: Option<Newest>,
 }
 
 impl Tunnels {
-    pub(super) fn new<S>(worker: &Worker<S>, newest: Option<Newest>) -> Self {
-        Self { flows: Rc::clone(&worker.flows), tasks: worker.tasks.clone(), newest }
+    pub(super) fn new<S>(worker: &Worker<S>, newest: Option<Newest>, place: Place) -> Self {
+        let (flows, tasks) = (Rc::clone(&worker.flows), worker.tasks.clone());
+        Self { flows, tasks, place: Rc::new(place), newest }
     }
 
     pub(super) fn begin(&self, busy: Busy) -> Passage {
@@ -31,12 +33,13 @@ impl Tunnels {
         if let Some(newest) = &self.newest {
             newest.put(Rc::clone(&flow));
         }
-        Passage(Rc::new(Held { flow, _busy: busy, _task: self.tasks.token() }))
+        let place = Rc::clone(&self.place);
+        Passage(Rc::new(Held { flow, _busy: busy, _task: self.tasks.token(), _place: place }))
     }
 }
 
-/// Keeps a tunnel's connection from counting as idle, a drain from ending before the tunnel, and a client from taking
-/// nothing for ever. With the last copy of it goes what has not been sent.
+/// Keeps a tunnel's connection from counting as idle or not at all, a drain from ending before the tunnel, and a client
+/// from taking nothing for ever. With the last copy of it goes what has not been sent.
 ///
 /// On HTTP/2 it is to be made right before the answer is given that makes a tunnel of the stream.
 #[derive(Clone, Debug)]
@@ -47,6 +50,7 @@ struct Held {
     flow: Rc<Flow>,
     _busy: Busy,
     _task: TaskTrackerToken,
+    _place: Rc<Place>,
 }
 
 impl Passage {

@@ -50,6 +50,7 @@ pub(super) struct Worker<S> {
 }
 
 /// A connection's places in all that is counted, until it is dropped.
+#[derive(Debug)]
 pub(super) struct Place {
     _worker: OwnedSemaphorePermit,
     _network: Option<NetworkPlace>,

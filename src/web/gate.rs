@@ -5,7 +5,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header, uri::Authority,
 };
 
-use super::{fields, path};
+use super::{fields, hops, path};
 
 /// Most header fields of one request.
 pub const MOST_FIELDS: usize = 100;
@@ -135,6 +135,10 @@ impl<B> CanonicalRequest<B> {
         !self.request.body().is_end_stream()
     }
 
+    pub(super) fn set_hops(&mut self, left: HeaderValue) {
+        self.request.headers_mut().insert(header::MAX_FORWARDS, left);
+    }
+
     /// Gives the request out, to be answered or rebuilt for the portal.
     pub fn into_request(self) -> Request<B> {
         *self.request
@@ -180,6 +184,7 @@ impl RequestGate {
         };
         self.check_host(&request)?;
         check_fields(request.headers(), request.version())?;
+        hops::check(request.method(), request.headers())?;
         let upgrade = if connects.is_some() { connects } else { upgrade(&request, body_follows)? };
         if request.uri().authority().is_some() {
             let origin_form = request.uri().path_and_query().cloned().ok_or(Refusal::Target)?;

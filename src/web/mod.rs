@@ -8,6 +8,7 @@ pub mod fields;
 pub mod form;
 pub mod gate;
 pub mod grpc;
+pub mod hops;
 pub mod path;
 pub mod raw_frames;
 pub mod raw_head;

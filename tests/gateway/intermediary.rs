@@ -16,7 +16,9 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 
-use crate::support::{HOST, PATIENCE, TestGateway, within};
+use crate::support::{
+    Exchange, HOST, PATIENCE, TestGateway, Upstream, empty, soon, upstream::ordinary, within,
+};
 
 /// RFC 9112 §8: what is incomplete never looks complete, and its connection carries nothing else.
 #[tokio::test]
@@ -101,4 +103,120 @@ fn every_test_that_is_named_for_a_rule_exists() {
         let source = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(source.contains(&format!("fn {test}()")), "{name} does not exist");
     }
+}
+
+#[tokio::test]
+async fn a_request_that_comes_back_is_a_508_and_one_of_another_gateway_is_not() {
+    let (gateway, browser) = TestGateway::start().await;
+    gateway.add_user("ada@example.com").await;
+    browser.log_in("ada@example.com").await;
+    let ours = gateway.upstream.requests().last().and_then(|request| request.value("via")).unwrap();
+    gateway.upstream.forget();
+    let second = gateway.browser().http2();
+    second.set_cookie("__Host-portcullis", &browser.session());
+    for (via, status) in [
+        (ours.as_str(), 508),
+        (&format!("1.0 someone, {ours}"), 508),
+        ("1.1 portcullis", 200),
+        ("1.1 portcullis-00000000, 1.1 someone", 200),
+    ] {
+        for (browser, knows) in [(&browser, true), (&second, true), (&gateway.browser(), false)] {
+            let request = Request::get("/").header("via", via).body(empty()).unwrap();
+            let answer = browser.send(request).await;
+            // Our cookie does not come back with a request that does.
+            let expected = if knows || status == 508 { status } else { 401 };
+            assert_eq!(answer.status.as_u16(), expected, "{via}: {}", answer.text());
+        }
+    }
+    assert_eq!(gateway.upstream.requests().len(), 4);
+    // Another process of the same deployment knows the name too.
+    let (_twin, at_twin) = gateway.twin().await;
+    let request = Request::get("/").header("via", &ours).body(empty()).unwrap();
+    assert_eq!(at_twin.send(request).await.status.as_u16(), 508);
+}
+
+#[tokio::test]
+async fn hops_of_options_are_counted() {
+    let (gateway, browser) = TestGateway::start().await;
+    gateway.add_user("ada@example.com").await;
+    browser.log_in("ada@example.com").await;
+    let ask = async |method: &str, hops: &str| {
+        gateway.upstream.forget();
+        let request = Request::builder().method(method).uri("/").header("max-forwards", hops);
+        browser.send(request.body(empty()).unwrap()).await
+    };
+    for (method, hops, status, arrives) in [
+        ("OPTIONS", "0", 204, None),
+        ("OPTIONS", "1", 200, Some("0")),
+        ("OPTIONS", "10", 200, Some("9")),
+        ("OPTIONS", "-1", 400, None),
+        ("OPTIONS", "many", 400, None),
+        ("OPTIONS", "1, 2", 400, None),
+        ("GET", "0", 200, Some("0")),
+        ("GET", "many", 200, Some("many")),
+        ("TRACE", "0", 405, None),
+    ] {
+        let answer = ask(method, hops).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {hops}");
+        let seen = gateway.upstream.requests().first().and_then(|request| request.value("max-forwards"));
+        assert_eq!(seen.as_deref(), arrives, "{method} {hops}");
+        if status == 204 {
+            assert!(answer.header("allow").contains("OPTIONS"));
+            answer.assert_secure();
+        }
+    }
+    // Without a session there is nothing to learn.
+    let stranger = gateway.browser();
+    let request = Request::options("/").header("max-forwards", "0").body(empty());
+    assert_eq!(stranger.send(request.unwrap()).await.status.as_u16(), 401);
+}
+
+/// RFC 9113 §6.8: what is in progress ends well, and nothing new begins.
+#[tokio::test]
+async fn a_drain_says_goodbye_on_http_2() {
+    let (release, held) = tokio::sync::mpsc::channel::<()>(1);
+    let held = tokio::sync::Mutex::new(held);
+    let portal = Upstream::scripted(async move |exchange: Exchange| {
+        if exchange.target() == "/slow" {
+            held.lock().await.recv().await;
+        }
+        ordinary(exchange).await
+    });
+    let builder = TestGateway::builder().upstream(&portal).set("server.timeouts.drain", "60s");
+    let (gateway, browser) = builder.start().await;
+    gateway.add_user("ada@example.com").await;
+    browser.log_in("ada@example.com").await;
+    gateway.upstream.forget();
+    let (sender, connection) = h2::client::handshake(browser.tls(&["h2"]).await).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut sender = sender.ready().await.unwrap();
+    let ask = |path: &str| {
+        let uri = format!("https://{HOST}{path}");
+        Request::get(uri).header("cookie", browser.cookies()).body(()).unwrap()
+    };
+    let (slow, _) = sender.send_request(ask("/slow"), true).unwrap();
+    gateway.upstream.arrived(1).await;
+    gateway.drain();
+    // The goodbye has come when the client opens no more streams.
+    soon(PATIENCE, "the gateway says goodbye", async || match sender.clone().ready().await {
+        Ok(mut ready) => match ready.send_request(ask("/new"), true) {
+            Ok((answer, _)) => answer.await.is_err_and(|error| error.is_go_away()),
+            Err(error) => error.is_go_away(),
+        },
+        Err(error) => error.is_go_away(),
+    })
+    .await;
+    release.send(()).await.unwrap();
+    let answer = within(PATIENCE, slow).await.expect("what was in progress ends well");
+    assert_eq!(answer.status(), 200);
+    let mut body = answer.into_body();
+    let mut text = Vec::new();
+    while let Some(data) = within(PATIENCE, body.data()).await {
+        text.extend(data.unwrap());
+    }
+    assert_eq!(text, b"the portal: GET /slow\n");
+    drop((body, sender));
+    within(PATIENCE, connection).await.unwrap().unwrap();
+    drop(browser);
+    gateway.stop().await;
 }

@@ -232,7 +232,7 @@ async fn naming_our_fields_in_connection_takes_nothing_away() {
     assert_eq!(request.value("x-forwarded-proto").as_deref(), Some("https"));
     assert_eq!(request.value("host").as_deref(), Some(HOST));
     assert_eq!(request.value("cookie").as_deref(), Some("theme=dark"));
-    assert_eq!(request.value("via").as_deref(), Some("1.1 portcullis"));
+    assert!(request.value("via").is_some_and(|via| via.starts_with("1.1 portcullis-")));
     assert_eq!(request.value("x-mine"), None, "what the client lists of its own goes");
 }
 

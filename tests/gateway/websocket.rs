@@ -551,3 +551,21 @@ async fn a_session_that_ends_cuts_a_client_that_takes_nothing() {
     let answer = browsers[1].open(Request::get("/.portcullis/login").body(empty()).unwrap()).await;
     assert_eq!(answer.status(), StatusCode::OK);
 }
+
+#[tokio::test]
+async fn a_tunnel_counts_as_the_connection_that_it_is() {
+    let builder = TestGateway::builder().upstream(&portal(ordinary)).set("server.max_connections", "2");
+    let (gateway, login) = builder.start().await;
+    gateway.add_user("ada@example.com").await;
+    login.log_in("ada@example.com").await;
+    let browser = gateway.browser();
+    browser.set_cookie("__Host-portcullis", &login.session());
+    drop(login);
+    let (first, _second) = (browser.socket("/echo").await, browser.socket("/echo").await);
+    let third = browser.tls(&["http/1.1"]);
+    tokio::pin!(third);
+    let early = tokio::time::timeout(Duration::from_millis(300), third.as_mut()).await;
+    assert!(early.is_err(), "the third is not served beside the two");
+    drop(first);
+    third.await;
+}
