@@ -98,7 +98,8 @@ fn line(read: &mut BytesMut) -> Result<Option<u64>, MalformedAnswer> {
     }
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, extension) = line.split_at(digits);
-    let is_extension = extension.is_empty() || extension.trim_ascii_start().starts_with(b";");
+    let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t');
+    let is_extension = extension.is_empty() || extension.iter().find(|byte| !is_space(byte)) == Some(&b';');
     if digits.is_empty() || digits.len() > 15 || !is_extension {
         return Err(MalformedAnswer::Chunk);
     }
@@ -188,6 +189,7 @@ mod tests {
             "1\r\nab\r\n0\r\n\r\n",
             "1\r\na\n0\r\n\r\n",
             "1 a\r\na\r\n0\r\n\r\n",
+            "1\x0c;a\r\na\r\n0\r\n\r\n",
             "1;\ra\r\na\r\n0\r\n\r\n",
             "10000000000000000\r\na\r\n0\r\n\r\n",
             "0\r\nX-A\r\n\r\n",
