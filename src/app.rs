@@ -1,7 +1,13 @@
 //! The composition root: from a configuration to stores, gateway and server. The only file that knows every concrete
 //! type.
 
-use std::{error::Error, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    net::SocketAddr,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use aws_lc_rs::hmac;
@@ -22,7 +28,7 @@ use crate::{
     identity::{Assertions, IdentityHeaders, SigningKeys},
     login::{Login, PendingLogins},
     pages::{self, Pages},
-    proxy::{Patience, Proxy},
+    proxy::{CallBody, Patience, Proxy},
     random::{OsRandom, Random},
     redis_pool::RedisPool,
     sealing::Sealer,
@@ -31,7 +37,7 @@ use crate::{
     telemetry::{access_log::AccessLog, metrics::Metrics, writer::LogWriter},
     throttle::Throttle,
     tls,
-    upstream::{Connector, Peer, Pool},
+    upstream::{Connector, Limits, Peer, Pool, http2::Http2},
     users::{UserId, Users},
     web::gate::RequestGate,
 };
@@ -206,6 +212,7 @@ pub struct App {
     certificate: tls::Reload,
     peers: Vec<Peer>,
     connector: Connector,
+    limits: Limits,
     patience: Patience,
     /// For how long one key signs; absent: nothing is signed.
     rotation: Option<Duration>,
@@ -276,6 +283,7 @@ impl App {
             certificate,
             peers: config.upstream.upstreams.iter().filter_map(Peer::parse).collect(),
             connector,
+            limits: config.upstream.limits.share(config.server.workers),
             patience: Patience {
                 response: config.upstream.response_timeout,
                 stall: config.server.stall_timeout,
@@ -329,12 +337,14 @@ impl App {
         }
         let (shared, random) = (self.shared, Arc::clone(&self.environment.random));
         let (peers, connector, patience) = (self.peers, self.connector, self.patience);
+        let limits = self.limits;
         let service = move || {
-            let pool = Pool::new(peers.clone(), connector.clone());
-            tokio::task::spawn_local(tidy(Rc::downgrade(&pool)));
+            let pool = Pool::new(peers.clone(), connector.clone(), limits);
+            let http2 = Rc::new(Http2::new(peers.clone(), connector.clone()));
+            tokio::task::spawn_local(tidy(Rc::downgrade(&pool), Rc::downgrade(&http2)));
             let reserved = Rc::new(shared.identity.clone());
             let sessions = Arc::clone(&shared.sessions);
-            let proxy = Proxy::new(pool, reserved, sessions, Arc::clone(&random), patience);
+            let proxy = Proxy::new(pool, http2, reserved, sessions, Arc::clone(&random), patience);
             Gateway::new(Arc::clone(&shared), proxy, &*random)
         };
         let served = self.bound.serve(tls, drain, service).await;
@@ -359,13 +369,12 @@ async fn assertions(
 }
 
 /// Closes what has been idle too long, as long as the pool is in use.
-async fn tidy(pool: std::rc::Weak<Pool>) {
+async fn tidy(pool: Weak<Pool>, http2: Weak<Http2<CallBody>>) {
     let mut interval = tokio::time::interval(TIDY);
     loop {
         interval.tick().await;
-        match pool.upgrade() {
-            Some(pool) => pool.tidy(),
-            None => return,
-        }
+        let Some((pool, http2)) = pool.upgrade().zip(http2.upgrade()) else { return };
+        pool.tidy();
+        http2.tidy();
     }
 }

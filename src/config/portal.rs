@@ -32,6 +32,12 @@ pub(super) struct Section {
     connect_timeout: Text<Duration>,
     /// From the end of a request to the head of the portal's answer.
     response_timeout: Text<Duration>,
+    /// Connections to each server, shared out evenly among the workers.
+    max_connections: usize,
+    /// Requests that wait for a connection, at most `connect_timeout`; shared out likewise.
+    max_waiting: usize,
+    /// WebSockets and streams of events at once, which do not count as connections; shared out likewise.
+    max_streams: usize,
 }
 
 impl Default for Section {
@@ -43,6 +49,9 @@ impl Default for Section {
             ca: None,
             connect_timeout: Text(Duration::from_secs(2)),
             response_timeout: Text(Duration::from_mins(1)),
+            max_connections: 256,
+            max_waiting: 1024,
+            max_streams: 4096,
         }
     }
 }
@@ -54,6 +63,9 @@ impl Section {
         }
         let upstreams: Vec<_> = self.upstreams.0.into_iter().map(|UpstreamUrl(url)| url).collect();
         check_upstreams(&upstreams, layers);
+        if self.max_connections == 0 {
+            layers.fault("portal.max_connections", "must be at least 1");
+        }
         if self.ca.is_some() && !upstreams.iter().any(|url| url.scheme() == "https") {
             layers.warn("portal.ca", "has no effect: none of `portal.upstreams` is `https`");
         }
@@ -63,6 +75,11 @@ impl Section {
                 ca: self.ca.map(|Text(ca)| layers.resolve("portal.ca", &ca)),
                 connect_timeout: self.connect_timeout.0,
                 response_timeout: self.response_timeout.0,
+                limits: upstream::Limits {
+                    connections: self.max_connections,
+                    waiting: self.max_waiting,
+                    streams: self.max_streams,
+                },
             },
             pages: self.name.map(|Text(Name(portal_name))| pages::Config {
                 portal_name,

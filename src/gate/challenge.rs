@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use crate::web::{
     answer::{self, Answer, Problem},
-    client,
+    client, grpc,
     return_to::ReturnTo,
 };
 
@@ -65,8 +65,8 @@ impl Challenger {
         if client::is_navigation(visitor.method, visitor.headers) {
             return answer::redirect(if safe { StatusCode::FOUND } else { StatusCode::SEE_OTHER }, &path);
         }
-        if *visitor.method == Method::POST && is_grpc(visitor.headers) {
-            return unauthenticated_grpc();
+        if grpc::is_call(visitor.method, visitor.headers) {
+            return grpc::refusal(grpc::UNAUTHENTICATED, "sign in first");
         }
         self.unauthorized(detail, &path, None)
     }
@@ -84,22 +84,6 @@ impl Challenger {
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, self.authenticate());
         answer
     }
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
-        kind.as_bytes().get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
-    })
-}
-
-/// A gRPC client reads its status from trailers; an answer of trailers alone puts them in the head.
-fn unauthenticated_grpc() -> Answer {
-    let mut answer = answer::empty(StatusCode::OK);
-    let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from_static("16"));
-    headers.insert("grpc-message", HeaderValue::from_static("sign in first"));
-    answer
 }
 
 #[cfg(test)]

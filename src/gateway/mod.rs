@@ -15,7 +15,7 @@ use tokio::{runtime::Handle, time::Instant};
 pub use self::presence::Presence;
 use self::{
     body::{ClientBody, Note, Source},
-    rescue::Failure,
+    rescue::{Failure, Told},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -32,6 +32,7 @@ use crate::{
         answer::Answer,
         client,
         gate::{CanonicalRequest, Refusal, RequestGate},
+        grpc,
     },
 };
 
@@ -111,8 +112,8 @@ impl Gateway {
         let answer = match self.shared.gate.decide(session, now) {
             Decision::Allow(identity) => {
                 note.decision = "allow";
-                let others = cookies.others.as_ref();
-                return self.forward(request, others, &identity, now, (connection, presence), note).await;
+                let passed = Passed { identity: &identity, cookies: cookies.others.as_ref(), now };
+                return self.forward(request, passed, connection, presence, note).await;
             }
             Decision::LogIn => {
                 note.decision = "challenge";
@@ -194,16 +195,16 @@ impl Gateway {
     async fn forward(
         &self,
         request: CanonicalRequest<Incoming>,
-        cookies: Option<&HeaderValue>,
-        identity: &Identity,
-        now: Timestamp,
-        (connection, presence): (&Connection, &Presence),
+        passed: Passed<'_>,
+        connection: &Connection,
+        presence: &Presence,
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
         // A page of another site could otherwise open a socket with the user's cookie.
         if request.upgrade().is_some() && !self.shared.request_gate.is_own_origin(request.headers()) {
             return Err(Failure::ForeignOrigin);
         }
+        let Passed { identity, cookies, now } = passed;
         let origin = self.origin(note.client_ip, presence);
         let assertions = self.shared.assertions.as_ref();
         let additions = Additions {
@@ -246,6 +247,14 @@ impl Gateway {
     }
 }
 
+/// What the gate has let pass.
+struct Passed<'a> {
+    identity: &'a Identity,
+    /// Those of the client's cookies that are the portal's.
+    cookies: Option<&'a HeaderValue>,
+    now: Timestamp,
+}
+
 /// What a worker can say of a session at once.
 enum Known {
     Session(Arc<Live>),
@@ -265,13 +274,19 @@ impl Service for Gateway {
     ) -> Response<ClientBody> {
         let mut note =
             Box::new(Note::new(Rc::clone(&self), &request, self.request_id(), connection.peer().ip()));
-        let is_page = client::is_navigation(request.method(), request.headers());
+        let told = if client::is_navigation(request.method(), request.headers()) {
+            Told::Person
+        } else if grpc::is_call(request.method(), request.headers()) {
+            Told::Call
+        } else {
+            Told::Script
+        };
         let wants_upgrade = request.headers().contains_key(header::UPGRADE);
         let is_head = request.method() == Method::HEAD;
         let version = request.version();
         let mut answer = match self.handle(Box::new(request), &connection, &presence, &mut note).await {
             Ok(answer) => answer,
-            Err(failure) => self.rescue(&failure, is_page, &mut note).map(|bytes| Source::Own(Some(bytes))),
+            Err(failure) => self.rescue(&failure, told, &mut note).map(|bytes| Source::Own(Some(bytes))),
         };
         // After a request whose bytes could be misread, or an upgrade that did not happen, nothing more is read.
         let over = note.closes || (wants_upgrade && answer.status() != StatusCode::SWITCHING_PROTOCOLS);

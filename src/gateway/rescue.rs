@@ -16,6 +16,7 @@ use crate::{
     web::{
         answer::{self, Answer, Problem},
         gate::Refusal,
+        grpc,
     },
 };
 
@@ -44,17 +45,39 @@ pub(super) enum Failure {
     Lost(#[source] tokio::task::JoinError),
 }
 
+/// Who is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Person,
+    Script,
+    /// A client of gRPC.
+    Call,
+}
+
 impl Failure {
+    /// What a client of gRPC is told besides the status.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Forward(ForwardError::SessionEnded) => "the session has ended",
+            Self::Forward(ForwardError::Timeout(_)) => "the portal did not answer in time",
+            Self::Forward(_) => "the portal did not answer",
+            _ => "the gateway cannot answer",
+        }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Refused(refusal) => refusal.status(),
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
-            Self::Overload | Self::Crowd | Self::Session(_) | Self::Page(PageError::Login(_)) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Overload
+            | Self::Crowd
+            | Self::Session(_)
+            | Self::Page(PageError::Login(_))
+            | Self::Forward(ForwardError::Streams) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Forward(ForwardError::Timeout(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Forward(ForwardError::SessionEnded) => StatusCode::UNAUTHORIZED,
             Self::Forward(ForwardError::RequestBody(_)) => StatusCode::BAD_REQUEST,
+            Self::Forward(ForwardError::Connect(error)) if error.is_busy() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Forward(_) => StatusCode::BAD_GATEWAY,
             Self::Page(PageError::FormType) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Page(PageError::FormBody(error)) if error.is::<LengthLimitError>() => {
@@ -106,14 +129,22 @@ impl Failure {
 
 impl Gateway {
     /// The answer to a request that failed: a page for a person, a problem for a script.
-    pub(super) fn rescue(&self, failure: &Failure, is_page: bool, note: &mut Note) -> Answer {
+    pub(super) fn rescue(&self, failure: &Failure, told: Told, note: &mut Note) -> Answer {
         let status = failure.status();
         note.closes = failure.closes();
         note.decision = failure.decision();
         self.report(failure, note);
-        let mut answer = if matches!(failure, Failure::Crowd) {
-            answer::empty(status)
-        } else if is_page {
+        if matches!(failure, Failure::Crowd) {
+            // A page is what such a client would have us hold.
+            let mut answer = answer::empty(status);
+            failure.retry_after().into_iter().for_each(|wait| answer::retry_after(&mut answer, wait));
+            return answer;
+        }
+        // What is wrong with HTTP itself is told in its own words.
+        if told == Told::Call && !matches!(failure, Failure::Refused(_)) {
+            return grpc::refusal(grpc::status_like(status), failure.word());
+        }
+        let mut answer = if told == Told::Person {
             self.shared.pages.message_page(status, note.request_id())
         } else {
             let detail = match failure {
@@ -168,6 +199,8 @@ impl Gateway {
             }
             Failure::Forward(error) => {
                 self.shared.metrics.upstream_error(match error {
+                    ForwardError::Streams => "busy",
+                    ForwardError::Connect(busy) if busy.is_busy() => "busy",
                     ForwardError::Connect(_) => "connect",
                     ForwardError::Timeout(_) => "timeout",
                     _ => "answer",

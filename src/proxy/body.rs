@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::call::CallAnswer;
 use crate::{
     gate::Identity,
     identity::IdentityHeaders,
@@ -67,7 +68,10 @@ where
         Self { stream, identity, has_begun: false, ended: None }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = Pin::new(&mut self.stream).poll_frame(cx);
         let has_ended = if frame.is_ready() {
             std::mem::replace(&mut self.has_begun, true) && self.identity.has_ended()
@@ -75,6 +79,14 @@ where
             self.stream.waits_long() && self.poll_ended(cx).is_ready()
         };
         if has_ended { Poll::Ready(Some(Err(BodyError::SessionEnded))) } else { frame }
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.stream.size_hint()
     }
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -114,22 +126,29 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream { body, .. } => body.stream.is_end_stream(),
+            Self::Stream { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream { body, .. } => body.stream.size_hint(),
+            Self::Stream { body, .. } => body.size_hint(),
         }
     }
+}
+
+/// How it comes back.
+#[derive(Debug)]
+enum Answer {
+    Http1(Tethered<Box<Exchange<RequestBody>>>),
+    Http2(Box<CallAnswer>),
 }
 
 /// What comes back.
 #[derive(Debug)]
 pub struct PortalBody {
-    body: Tethered<Box<Exchange<RequestBody>>>,
+    body: Answer,
     /// Absent when nothing followed the request's head.
     upload: Option<Rc<Progress>>,
     server: Rc<str>,
@@ -143,7 +162,11 @@ impl PortalBody {
         server: Rc<str>,
         upload: Option<Rc<Progress>>,
     ) -> Self {
-        Self { body, upload, server, broken: None }
+        Self { body: Answer::Http1(body), upload, server, broken: None }
+    }
+
+    pub(super) fn of_call(body: CallAnswer, server: Rc<str>, upload: Rc<Progress>) -> Self {
+        Self { body: Answer::Http2(Box::new(body)), upload: Some(upload), server, broken: None }
     }
 
     /// Which of the portal's servers answers.
@@ -168,7 +191,11 @@ impl Body for PortalBody {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        match ready!(self.body.poll_frame(cx)) {
+        let frame = match &mut self.body {
+            Answer::Http1(body) => body.poll_frame(cx),
+            Answer::Http2(body) => Pin::new(body).poll_frame(cx),
+        };
+        match ready!(frame) {
             // An error closes the connection at once. What came before it goes out first: a client that got nothing at all
             // might take the request for one that was never seen, and send it again.
             Some(Err(error)) => {
@@ -182,11 +209,18 @@ impl Body for PortalBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.broken.is_none() && self.body.stream.is_end_stream()
+        self.broken.is_none()
+            && match &self.body {
+                Answer::Http1(body) => body.is_end_stream(),
+                Answer::Http2(body) => body.is_end_stream(),
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.stream.size_hint()
+        match &self.body {
+            Answer::Http1(body) => body.size_hint(),
+            Answer::Http2(body) => body.size_hint(),
+        }
     }
 }
 

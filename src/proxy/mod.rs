@@ -1,7 +1,9 @@
 //! Forwards a request to the portal and streams the answer back. Decides nothing about who may pass.
 
 mod body;
+mod call;
 mod frames;
+mod replay;
 mod request;
 mod response;
 mod tunnel;
@@ -33,14 +35,17 @@ use crate::{
     upstream::{
         ConnectError, Lease, Pool,
         http1::{AnswerError, Exchange, Upload},
+        http2::Http2,
     },
     web::{
         body::{BodyError, Stream},
         gate::CanonicalRequest,
+        grpc,
     },
 };
 
 pub use body::{PortalBody, RequestBody};
+pub use replay::CallBody;
 pub use request::{Additions, Origin};
 
 /// How often a request that waits for its answer looks whether its session still lasts.
@@ -53,10 +58,14 @@ pub enum ForwardError {
     Connect(#[from] ConnectError),
     #[error("the portal's answer cannot be read")]
     Answer(#[source] AnswerError<BodyError>),
+    #[error("the portal's answer to a call cannot be read")]
+    Call(#[source] hyper::Error),
     #[error("the portal closed the connection that it had kept open, and the request must not be sent twice")]
     Lost,
     #[error("the request's body did not arrive")]
     RequestBody(#[source] AnswerError<BodyError>),
+    #[error("as many WebSockets and streams of events are open as `portal.max_streams` allows")]
+    Streams,
     #[error("the portal did not answer within {} s", .0.as_secs())]
     Timeout(Duration),
     #[error("the portal switched to a protocol that nobody offered")]
@@ -84,6 +93,7 @@ pub struct Patience {
 /// One worker's way to the portal.
 pub struct Proxy {
     pool: Rc<Pool>,
+    http2: Rc<Http2<CallBody>>,
     reserved: Reserved,
     sessions: Arc<Sessions>,
     random: Arc<dyn Random>,
@@ -97,12 +107,13 @@ impl Proxy {
     /// `sessions` hears of what tunnels carry; keys of handshakes are made of `random`.
     pub fn new(
         pool: Rc<Pool>,
+        http2: Rc<Http2<CallBody>>,
         reserved: Reserved,
         sessions: Arc<Sessions>,
         random: Arc<dyn Random>,
         patience: Patience,
     ) -> Self {
-        Self { pool, reserved, sessions, random, patience }
+        Self { pool, http2, reserved, sessions, random, patience }
     }
 
     /// Sends one request to the portal, at most once: a second try happens only when the first cannot have been seen,
@@ -116,7 +127,13 @@ impl Proxy {
         additions: &Additions<'_>,
         connection: &Connection,
     ) -> Result<Forwarded, ForwardError> {
+        if grpc::needs_http2(request.method(), request.headers()) {
+            return Box::pin(self.call(request, identity, additions)).await;
+        }
         let offered = request.upgrade().cloned();
+        if offered.is_some() && !self.pool.has_room_for_a_stream() {
+            return Err(ForwardError::Streams);
+        }
         let client = offered.is_some().then(|| request.on_upgrade());
         let handshake = Handshake::begin(&mut request, &*self.random);
         let interim = (request.version() == http::Version::HTTP_11).then(|| connection.interim()).flatten();
@@ -144,20 +161,30 @@ impl Proxy {
             identity,
             progress: progress.as_deref(),
         };
-        let (answer, exchange) = self.send(Upload::new(head, body, coding), send).await?;
+        let (answer, mut exchange) = self.send(Upload::new(head, body, coding), send).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             // On HTTP/2 it would be the word for a tunnel.
             if handshake.is_some() && answer.status().is_success() {
                 return Err(ForwardError::Handshake);
             }
             let (parts, ()) = answer.into_parts();
-            let patience = self.patience_with(&parts.headers);
+            let mut patience = self.patience.stall.max(self.patience.response);
+            if is_events(&parts.headers) {
+                if !exchange.becomes_stream() {
+                    return Err(ForwardError::Streams);
+                }
+                // It says nothing while there is nothing to say.
+                patience = FOR_EVER;
+            }
             let server = exchange.server();
             let body = Tethered::new(Stream::new(exchange, patience), identity.clone());
             return Ok(response::rebuild(parts, PortalBody::new(body, server, progress)).map(Some));
         }
         let Some((client, offered)) = client.zip(offered) else { return Err(ForwardError::Switch) };
         let mut answer = agreed(answer, &offered)?;
+        if !exchange.becomes_stream() {
+            return Err(ForwardError::Streams);
+        }
         if let Some(handshake) = handshake {
             let (parts, body) = answer.into_parts();
             answer = Response::from_parts(handshake.finish(parts).ok_or(ForwardError::Handshake)?, body);
@@ -173,14 +200,6 @@ impl Proxy {
         };
         tunnel.start();
         Ok(answer)
-    }
-
-    /// How long an answer's body may stand still. A stream of events says nothing while there is nothing to say.
-    fn patience_with(&self, headers: &HeaderMap) -> Duration {
-        let events = headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
-            kind.as_bytes().get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
-        });
-        if events { FOR_EVER } else { self.patience.stall.max(self.patience.response) }
     }
 
     async fn send(
@@ -267,6 +286,12 @@ impl Sending<'_> {
         })
         .await
     }
+}
+
+fn is_events(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+        kind.as_bytes().get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
+    })
 }
 
 fn classify(error: AnswerError<BodyError>) -> ForwardError {

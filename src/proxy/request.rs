@@ -106,7 +106,7 @@ fn coding(request: &CanonicalRequest<Incoming>) -> Coding {
 }
 
 /// Gives out the fields of the rebuilt head, one by one: the client's that are its to say, then ours.
-fn each_field(
+pub(super) fn each_field(
     request: &CanonicalRequest<Incoming>,
     reserved: &IdentityHeaders,
     additions: &Additions<'_>,

@@ -23,6 +23,7 @@ use super::{
     Config, Service,
     counted::Counted,
     flow::Newest,
+    gathered::Gathered,
     io::WatchedIo,
     lent::{Home, Lent},
     passage::{Passage, Tunnels},
@@ -200,7 +201,8 @@ fn serve_http2<S: Service>(
     presence: Rc<S::Presence>,
     newest: Newest,
 ) -> Served {
-    let io = WatchedIo::http2(stream, Arc::clone(&connection.watch));
+    let watch = &connection.watch;
+    let io = Gathered::new(WatchedIo::http2(stream, Arc::clone(watch)), Arc::clone(watch));
     let streams = if worker.load.is_strained() { STREAMS_UNDER_STRAIN } else { STREAMS };
     let mut builder = http2::Builder::new(LocalTasks { newest: newest.clone() });
     builder
@@ -235,8 +237,10 @@ fn service<S: Service>(
             newest.put(Rc::clone(&flow));
             flow
         });
-        let answer = Rc::clone(&worker.service).call(request, Rc::clone(&connection), Rc::clone(&presence));
-        // An async block would hold the call twice over: as what it captures, and as what it awaits.
+        // Boxed, since a protocol moves it about. An async block would hold it twice over: as what it captures, and as what
+        // it awaits.
+        let answer =
+            Box::pin(Rc::clone(&worker.service).call(request, Rc::clone(&connection), Rc::clone(&presence)));
         answer.map(|answer| Ok(answer.map(|body| Counted::new(body, busy, flow))))
     })
 }
@@ -292,8 +296,15 @@ async fn drive(mut served: Served, watch: &Watch) -> End {
             told = true;
             served.as_mut().drain();
         }
+        let mut over = served.as_mut().poll(cx).is_ready();
+        if watch.holds_back() && !over {
+            // Every stream that had something to say has said it; now it goes out, all at once.
+            watch.send_now(true);
+            over = served.as_mut().poll(cx).is_ready();
+            watch.send_now(false);
+        }
         // How a client's connection ends is the client's affair: the access log has told what it got.
-        if served.as_mut().poll(cx).is_ready() || watch.is_expired() {
+        if over || watch.is_expired() {
             Poll::Ready(End::Over)
         } else if watch.rests() {
             Poll::Ready(End::Rest)

@@ -3,6 +3,7 @@
 mod connection;
 mod counted;
 mod flow;
+mod gathered;
 mod health;
 mod io;
 mod lent;

@@ -107,6 +107,10 @@ pub(super) struct Watch {
     /// Everything that has come of HTTP/1 was whole messages.
     between: AtomicBool,
     resting: AtomicBool,
+    /// Something of HTTP/2 has been written and not been sent.
+    holds_back: AtomicBool,
+    /// What has been held back is to be sent now.
+    sends: AtomicBool,
     /// Since the last sweep.
     idle_frames: AtomicU32,
     /// Written on HTTP/2 since the last sweep.
@@ -135,6 +139,8 @@ impl Watch {
             ambiguous: AtomicBool::new(false),
             between: AtomicBool::new(false),
             resting: AtomicBool::new(false),
+            holds_back: AtomicBool::new(false),
+            sends: AtomicBool::new(false),
             idle_frames: AtomicU32::new(0),
             written: AtomicU32::new(0),
             head_since: AtomicU32::new(0),
@@ -230,6 +236,24 @@ impl Watch {
         } else if self.head_since.load(Relaxed) == 0 {
             self.head_since.store(self.ticks.now(), Relaxed);
         }
+    }
+
+    /// Notes whether something has been written and not been sent.
+    pub(super) fn hold_back(&self, something: bool) {
+        self.holds_back.store(something, Relaxed);
+    }
+
+    pub(super) fn holds_back(&self) -> bool {
+        self.holds_back.load(Relaxed)
+    }
+
+    /// Whether a flush is meant, as opposed to one more frame being written.
+    pub(super) fn send_now(&self, now: bool) {
+        self.sends.store(now, Relaxed);
+    }
+
+    pub(super) fn sends_now(&self) -> bool {
+        self.sends.load(Relaxed)
     }
 
     /// Frames of HTTP/2 have come that neither ask for anything nor carry anything.

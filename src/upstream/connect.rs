@@ -26,12 +26,36 @@ pub enum ConnectError {
     },
     #[error("{peer} did not accept a connection within {} ms", limit.as_millis())]
     Timeout { peer: String, limit: Duration },
+    #[error("all connections to the portal are in use, and the queue for them is full")]
+    Full,
+    #[error("all connections to the portal were in use for {} ms", .0.as_millis())]
+    Late(Duration),
+    #[error("{peer} does not speak HTTP/2, which gRPC needs")]
+    NoHttp2 { peer: String },
+    #[error("{peer} does not speak HTTP/2, which gRPC needs")]
+    Handshake {
+        peer: String,
+        #[source]
+        source: hyper::Error,
+    },
+}
+
+impl ConnectError {
+    /// Whether the portal would take a connection, if only there were a place for it.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Full | Self::Late(_))
+    }
+
+    pub(super) fn no_server() -> Self {
+        Self::Connect { peer: "no server".to_owned(), source: io::ErrorKind::NotFound.into() }
+    }
 }
 
 /// Opens connections.
 #[derive(Clone)]
 pub struct Connector {
     tls: TlsConnector,
+    tls_for_http2: TlsConnector,
     limit: Duration,
 }
 
@@ -52,25 +76,48 @@ impl Connector {
             .map_err(TlsError::Unusable)?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        client.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: TlsConnector::from(Arc::new(client)), limit: config.connect_timeout })
+        let mut speaking = |protocol: &[u8]| {
+            client.alpn_protocols = vec![protocol.to_vec()];
+            TlsConnector::from(Arc::new(client.clone()))
+        };
+        Ok(Self { tls: speaking(b"http/1.1"), tls_for_http2: speaking(b"h2"), limit: config.connect_timeout })
+    }
+
+    /// How long opening a connection may take.
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// Opens one connection to `peer`.
     pub(super) async fn open(&self, peer: &Peer) -> Result<Connection, ConnectError> {
-        tokio::time::timeout(self.limit, self.connect(peer))
+        self.transport(peer, &self.tls).await.map(Connection::new)
+    }
+
+    /// Opens one for HTTP/2: agreed on over TLS, known beforehand without (RFC 9113 §3.3).
+    pub(super) async fn open_http2(&self, peer: &Peer) -> Result<Transport, ConnectError> {
+        let transport = self.transport(peer, &self.tls_for_http2).await?;
+        match &transport {
+            Transport::Tls(tls) if tls.get_ref().1.alpn_protocol() != Some(b"h2") => {
+                Err(ConnectError::NoHttp2 { peer: peer.label.clone() })
+            }
+            Transport::Plain(_) | Transport::Tls(_) => Ok(transport),
+        }
+    }
+
+    async fn transport(&self, peer: &Peer, tls: &TlsConnector) -> Result<Transport, ConnectError> {
+        tokio::time::timeout(self.limit, connect(peer, tls))
             .await
             .map_err(|_| ConnectError::Timeout { peer: peer.label.clone(), limit: self.limit })?
             .map_err(|source| ConnectError::Connect { peer: peer.label.clone(), source })
     }
+}
 
-    async fn connect(&self, peer: &Peer) -> io::Result<Connection> {
-        let socket = Socket::new(TcpStream::connect((peer.host.as_str(), peer.port)).await?)?;
-        Ok(Connection::new(match &peer.tls {
-            None => Transport::Plain(socket),
-            Some(name) => Transport::Tls(Box::new(self.tls.connect(name.clone(), socket).await?)),
-        }))
-    }
+async fn connect(peer: &Peer, tls: &TlsConnector) -> io::Result<Transport> {
+    let socket = Socket::new(TcpStream::connect((peer.host.as_str(), peer.port)).await?)?;
+    Ok(match &peer.tls {
+        None => Transport::Plain(socket),
+        Some(name) => Transport::Tls(Box::new(tls.connect(name.clone(), socket).await?)),
+    })
 }
 
 impl std::fmt::Debug for Connector {

@@ -2,8 +2,11 @@
 
 mod connect;
 pub mod http1;
+pub mod http2;
 mod peer;
+mod places;
 mod pool;
+mod turns;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,6 +14,7 @@ use url::Url;
 
 pub use connect::{ConnectError, Connector};
 pub use peer::Peer;
+pub use places::Limits;
 pub use pool::{Lease, Pool};
 
 /// Where the portal is, and how patient to be with it.
@@ -24,4 +28,6 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// From the end of the request to the head of the answer.
     pub response_timeout: Duration,
+    /// Of all workers together.
+    pub limits: Limits,
 }

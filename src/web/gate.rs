@@ -92,6 +92,15 @@ impl<B> CanonicalRequest<B> {
         self.request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
     }
 
+    /// The target as a whole URI at this authority.
+    pub fn uri_at(&self, authority: &HeaderValue) -> Uri {
+        let mut parts = http::uri::Parts::default();
+        parts.authority = Authority::try_from(authority.as_bytes()).ok();
+        parts.path_and_query = self.request.uri().path_and_query().cloned();
+        parts.scheme = Some(http::uri::Scheme::HTTPS);
+        Uri::from_parts(parts).unwrap_or_default()
+    }
+
     pub fn version(&self) -> Version {
         self.request.version()
     }

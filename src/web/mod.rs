@@ -7,6 +7,7 @@ pub mod cookies;
 pub mod fields;
 pub mod form;
 pub mod gate;
+pub mod grpc;
 pub mod path;
 pub mod raw_frames;
 pub mod raw_head;

@@ -98,7 +98,7 @@ fn every_test_that_is_named_for_a_rule_exists() {
     for name in names {
         let (module, test) = name.rsplit_once("::").unwrap();
         let file = root.join(module.replace("::", "/")).with_extension("rs");
-        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(text.contains(&format!("fn {test}()")), "{name} does not exist");
+        let source = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(source.contains(&format!("fn {test}()")), "{name} does not exist");
     }
 }

@@ -15,6 +15,8 @@ mod floods;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod grpc;
+#[cfg(test)]
 mod intermediary;
 #[cfg(test)]
 mod kill;
@@ -26,6 +28,8 @@ mod login;
 mod origins;
 #[cfg(test)]
 mod own_pages;
+#[cfg(test)]
+mod pool;
 #[cfg(test)]
 mod portal_faults;
 #[cfg(test)]

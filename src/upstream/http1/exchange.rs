@@ -141,6 +141,11 @@ where
         }
     }
 
+    /// Says that the answer is a stream of events or of another protocol, see [`Lease::becomes_stream`].
+    pub fn becomes_stream(&mut self) -> bool {
+        self.lease.as_mut().is_none_or(Lease::becomes_stream)
+    }
+
     /// The connection as bytes, after the protocol has been switched (101). What came behind the head is still to be read.
     pub fn into_upgraded(mut self) -> Option<Upgraded> {
         self.lease.take().map(Upgraded)

@@ -11,6 +11,7 @@ pub(crate) mod log;
 pub(crate) mod origin;
 pub(crate) mod phone;
 pub(crate) mod process;
+pub(crate) mod python;
 pub(crate) mod redis;
 pub(crate) mod test_gateway;
 pub(crate) mod upstream;

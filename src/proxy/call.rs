@@ -1,0 +1,176 @@
+//! gRPC: forwarded over HTTP/2 all the way, since it lives on trailers and on both sides speaking at once.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::{body::Incoming, client::conn::TrySendError};
+
+use super::{
+    Additions, FOR_EVER, ForwardError, Forwarded, PortalBody, Proxy,
+    body::{Progress, RequestBody, Tethered},
+    replay::CallBody,
+    request, response,
+};
+use crate::{
+    gate::Identity,
+    upstream::http2::{Sender, was_refused},
+    web::{
+        body::{BodyError, Stream},
+        gate::CanonicalRequest,
+        grpc,
+    },
+};
+
+type Answer = (Response<Incoming>, Rc<str>);
+
+impl Proxy {
+    /// Sends a call to the portal, a second time only when a server has certainly done nothing about the first.
+    pub(super) async fn call(
+        &self,
+        request: CanonicalRequest<Incoming>,
+        identity: &Identity,
+        additions: &Additions<'_>,
+    ) -> Result<Forwarded, ForwardError> {
+        let deadline = grpc::timeout(request.headers());
+        let head = self.head_of_call(&request, additions);
+        let progress = Progress::begin();
+        let body = RequestBody::Stream {
+            // Each side may be silent for as long as the call lasts.
+            body: Tethered::new(Stream::new(request.into_request().into_body(), FOR_EVER), identity.clone()),
+            reserved: Rc::clone(&self.reserved),
+            progress: Rc::clone(&progress),
+        };
+        let (answer, server) = tokio::select! {
+            biased;
+            answer = self.send_call(head, body) => answer?,
+            () = identity.ended().cancelled_owned() => return Err(ForwardError::SessionEnded),
+            passed = passes(deadline) => return Err(ForwardError::Timeout(passed)),
+        };
+        let (parts, incoming) = answer.into_parts();
+        let body = Tethered::new(Stream::new(incoming, FOR_EVER), identity.clone());
+        let body = PortalBody::of_call(CallAnswer { body, is_over: false }, server, progress);
+        Ok(response::rebuild(parts, body).map(Some))
+    }
+
+    async fn send_call(&self, head: Request<()>, body: RequestBody) -> Result<Answer, ForwardError> {
+        let (body, replay) = CallBody::new(body);
+        let sender = self.http2.sender().await?;
+        let failed = match send(&sender, head.clone(), body).await {
+            Ok(answer) => return Ok((answer, sender.label)),
+            Err(failed) => failed,
+        };
+        let (unsent, error) = unsent(failed);
+        let body = match unsent {
+            Some(body) => body,
+            None if was_refused(&error) => replay.again().ok_or(ForwardError::Call(error))?,
+            None => return Err(classify(error)),
+        };
+        self.http2.retire(&sender);
+        let sender = self.http2.sender().await?;
+        match send(&sender, head, body).await {
+            Ok(answer) => Ok((answer, sender.label)),
+            Err(failed) => Err(classify(failed.into_error())),
+        }
+    }
+
+    fn head_of_call(&self, request: &CanonicalRequest<Incoming>, additions: &Additions<'_>) -> Request<()> {
+        let mut fields = HeaderMap::with_capacity(request.headers().len() + additions.identity.len() + 8);
+        request::each_field(request, &self.reserved, additions, |name, value| {
+            // The authority says it already.
+            if name != header::HOST
+                && let Ok(value) = HeaderValue::from_bytes(value)
+            {
+                fields.append(name.clone(), value);
+            }
+        });
+        fields.insert(header::TE, HeaderValue::from_static("trailers"));
+        let mut head = Request::new(());
+        *head.method_mut() = request.method().clone();
+        *head.uri_mut() = request.uri_at(additions.authority);
+        *head.headers_mut() = fields;
+        head
+    }
+}
+
+async fn passes(deadline: Option<Duration>) -> Duration {
+    match deadline {
+        Some(deadline) => {
+            tokio::time::sleep(deadline).await;
+            deadline
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn send(
+    sender: &Sender<CallBody>,
+    head: Request<()>,
+    body: CallBody,
+) -> Result<Response<Incoming>, TrySendError<Request<CallBody>>> {
+    let mut request = head.map(|()| body);
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = sender.scheme.parse().ok();
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    sender.sender.clone().try_send_request(request).await
+}
+
+fn unsent(mut failed: TrySendError<Request<CallBody>>) -> (Option<CallBody>, hyper::Error) {
+    (failed.take_message().map(Request::into_body), failed.into_error())
+}
+
+fn classify(error: hyper::Error) -> ForwardError {
+    use std::error::Error as _;
+    let cause = error.source().and_then(|source| source.downcast_ref::<BodyError>());
+    if matches!(cause, Some(BodyError::SessionEnded)) {
+        ForwardError::SessionEnded
+    } else {
+        ForwardError::Call(error)
+    }
+}
+
+/// What the portal answers to a call.
+#[derive(Debug)]
+pub(super) struct CallAnswer {
+    body: Tethered<Incoming>,
+    is_over: bool,
+}
+
+impl Body for CallAnswer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(match ready!(self.body.poll_frame(cx)) {
+            // A call ends with a status, this way too.
+            Some(Err(BodyError::SessionEnded)) => {
+                self.is_over = true;
+                Some(Ok(Frame::trailers(HeaderMap::from_iter([
+                    (grpc::STATUS, grpc::UNAUTHENTICATED),
+                    (grpc::MESSAGE, HeaderValue::from_static("the session has ended")),
+                ]))))
+            }
+            frame => frame,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,126 @@
+//! Gathers the frames that a connection of HTTP/2 writes in one turn, and sends them together.
+//!
+//! The protocol flushes behind every frame of data, which would be a record of TLS and a system call for each answer,
+//! however many are ready at once. Here a flush counts only when the watch says that the turn is over.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+
+use super::watch::Watch;
+
+/// Most bytes that are held back: a record of TLS. What does not fit is written as it comes, without being copied.
+const MOST: usize = 16 * 1024;
+
+/// The bytes of one connection.
+#[derive(Debug)]
+pub(super) struct Gathered<T> {
+    inner: T,
+    watch: Arc<Watch>,
+    held: Vec<u8>,
+    /// What is held has begun to be sent.
+    sending: bool,
+}
+
+impl<T: Write + Unpin> Gathered<T> {
+    pub(super) fn new(inner: T, watch: Arc<Watch>) -> Self {
+        Self { inner, watch, held: Vec::new(), sending: false }
+    }
+
+    /// Writes what is held.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut written = 0;
+        let result = loop {
+            match self.held.get(written..) {
+                None | Some([]) => break Poll::Ready(Ok(())),
+                Some(rest) => match Pin::new(&mut self.inner).poll_write(cx, rest) {
+                    Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(count)) => written += count,
+                    Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                    Poll::Pending => break Poll::Pending,
+                },
+            }
+        };
+        if written == self.held.len() {
+            // An idle connection holds nothing.
+            self.held = Vec::new();
+            self.watch.hold_back(false);
+        } else {
+            self.held.drain(..written);
+        }
+        result
+    }
+}
+
+impl<T: Read + Write + Unpin> Read for Gathered<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // Not every state of the protocol flushes once more, but all read.
+        if this.watch.sends_now() && Pin::new(&mut *this).poll_flush(cx)?.is_pending() {
+            this.sending = true;
+        }
+        Pin::new(&mut this.inner).poll_read(cx, cursor)
+    }
+}
+
+impl<T: Write + Unpin> Write for Gathered<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let length = slices.iter().map(|slice| slice.len()).sum::<usize>();
+        if this.held.len() + length > MOST {
+            ready!(this.poll_held(cx))?;
+        }
+        if length > MOST {
+            return Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
+        }
+        if this.held.capacity() == 0 {
+            this.held.reserve(MOST);
+        }
+        for slice in slices {
+            this.held.extend_from_slice(slice);
+        }
+        this.watch.hold_back(true);
+        Poll::Ready(Ok(length))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.held.is_empty() {
+            if !this.sending && !this.watch.sends_now() {
+                return Poll::Ready(Ok(()));
+            }
+            this.sending = true;
+            ready!(this.poll_held(cx))?;
+        }
+        ready!(Pin::new(&mut this.inner).poll_flush(cx))?;
+        this.sending = false;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_held(cx))?;
+        Pin::new(&mut this.inner).poll_shutdown(cx)
+    }
+}

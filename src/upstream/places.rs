@@ -1,0 +1,141 @@
+//! How many connections there may be to the portal's servers, and who waits for one. Counts only; opens and closes nothing.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+};
+
+use tokio::sync::oneshot::{self, Receiver, Sender};
+
+/// One worker's share of the limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections to one server.
+    pub connections: usize,
+    /// Requests that wait for a connection.
+    pub waiting: usize,
+    /// Connections that have become WebSockets or streams of events.
+    pub streams: usize,
+}
+
+impl Limits {
+    /// Splits what holds for all of them among workers. Everybody gets a share.
+    #[must_use]
+    pub fn share(self, workers: usize) -> Self {
+        let share = |limit: usize| limit.div_ceil(workers.max(1));
+        Self {
+            connections: share(self.connections),
+            waiting: share(self.waiting),
+            streams: share(self.streams),
+        }
+    }
+}
+
+/// The places of one worker. `T` is what a freed place comes with.
+#[derive(Debug)]
+pub(super) struct Places<T> {
+    limits: Limits,
+    /// By server: every connection that is open or being opened, in use or idle.
+    taken: Vec<Cell<usize>>,
+    streams: Cell<usize>,
+    waiting: RefCell<VecDeque<Sender<T>>>,
+}
+
+impl<T> Places<T> {
+    pub(super) fn new(servers: usize, limits: Limits) -> Self {
+        let taken = (0..servers).map(|_| Cell::new(0)).collect();
+        Self { limits, taken, streams: Cell::new(0), waiting: RefCell::new(VecDeque::new()) }
+    }
+
+    /// Takes a place at a server if one is free.
+    pub(super) fn take(&self, server: usize) -> bool {
+        let Some(taken) = self.taken.get(server) else { return false };
+        let is_free = taken.get() < self.limits.connections;
+        if is_free {
+            taken.set(taken.get() + 1);
+        }
+        is_free
+    }
+
+    pub(super) fn free(&self, server: usize) {
+        if let Some(taken) = self.taken.get(server) {
+            taken.set(taken.get().saturating_sub(1));
+        }
+    }
+
+    /// Whether another connection may become a stream.
+    pub(super) fn has_room_for_a_stream(&self) -> bool {
+        self.streams.get() < self.limits.streams
+    }
+
+    /// A connection no longer counts as one but as a stream, if there is room.
+    pub(super) fn begin_stream(&self) -> bool {
+        let has_room = self.has_room_for_a_stream();
+        if has_room {
+            self.streams.set(self.streams.get() + 1);
+        }
+        has_room
+    }
+
+    pub(super) fn end_stream(&self) {
+        self.streams.set(self.streams.get().saturating_sub(1));
+    }
+
+    /// Joins the queue; `None` when it is full. Whoever drops the receiver has left it.
+    pub(super) fn wait(&self) -> Option<Receiver<T>> {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() >= self.limits.waiting {
+            waiting.retain(|waiter| !waiter.is_closed());
+        }
+        (waiting.len() < self.limits.waiting).then(|| {
+            let (waiter, turn) = oneshot::channel();
+            waiting.push_back(waiter);
+            turn
+        })
+    }
+
+    /// The first in the queue who still waits.
+    pub(super) fn next(&self) -> Option<Sender<T>> {
+        let mut waiting = self.waiting.borrow_mut();
+        std::iter::from_fn(|| waiting.pop_front()).find(|waiter| !waiter.is_closed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { connections: 2, waiting: 2, streams: 1 };
+
+    #[test]
+    fn each_server_has_so_many_places_and_no_more() {
+        let places = Places::<()>::new(2, LIMITS);
+        assert!(places.take(0) && places.take(0) && !places.take(0));
+        assert!(places.take(1));
+        places.free(0);
+        assert!(places.take(0) && !places.take(0));
+        assert!(!places.take(2), "there is no third server");
+        assert!(places.begin_stream() && !places.begin_stream());
+        places.end_stream();
+        assert!(places.has_room_for_a_stream());
+    }
+
+    #[test]
+    fn who_leaves_the_queue_frees_the_place_in_it() {
+        let places = Places::new(1, LIMITS);
+        let (first, mut second) = (places.wait().unwrap(), places.wait().unwrap());
+        assert!(places.wait().is_none());
+        drop(first);
+        let mut third = places.wait().expect("the first has left");
+        places.next().unwrap().send(2).unwrap();
+        places.next().unwrap().send(3).unwrap();
+        assert_eq!((second.try_recv(), third.try_recv()), (Ok(2), Ok(3)));
+        assert!(places.next().is_none());
+    }
+
+    #[test]
+    fn workers_share_the_limits_and_none_goes_without() {
+        let limits = Limits { connections: 256, waiting: 0, streams: 3 }.share(8);
+        assert_eq!((limits.connections, limits.waiting, limits.streams), (32, 0, 1));
+    }
+}

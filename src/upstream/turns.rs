@@ -1,0 +1,84 @@
+//! Whose turn it is among the servers of the portal. One that refused is left alone for a while, behind the others.
+
+use std::{cell::Cell, time::Duration};
+
+use tokio::time::Instant;
+
+/// How long a server that refused a connection is asked last.
+const LEFT_ALONE: Duration = Duration::from_secs(3);
+
+/// The turns of one worker.
+#[derive(Debug)]
+pub(super) struct Turns {
+    next: Cell<usize>,
+    refused_at: Vec<Cell<Option<Instant>>>,
+}
+
+impl Turns {
+    pub(super) fn new(servers: usize) -> Self {
+        Self { next: Cell::new(0), refused_at: (0..servers).map(|_| Cell::new(None)).collect() }
+    }
+
+    /// Whose turn it is. It stays theirs until [`Self::pass`].
+    pub(super) fn current(&self) -> usize {
+        self.next.get() % self.refused_at.len().max(1)
+    }
+
+    pub(super) fn pass(&self) {
+        self.next.set(self.current() + 1);
+    }
+
+    /// Everybody, in the order in which they are to be asked; the turn passes on.
+    pub(super) fn order(&self, now: Instant) -> Vec<usize> {
+        let (count, first) = (self.refused_at.len(), self.current());
+        self.pass();
+        let mut order: Vec<usize> = (0..count).map(|step| (first + step) % count).collect();
+        if count > 1 {
+            // Stable: those left alone keep their order, behind the others.
+            order.sort_by_key(|&server| self.is_left_alone(server, now));
+        }
+        order
+    }
+
+    fn is_left_alone(&self, server: usize, now: Instant) -> bool {
+        let refused_at = self.refused_at.get(server).and_then(Cell::get);
+        refused_at.is_some_and(|at| now.duration_since(at) < LEFT_ALONE)
+    }
+
+    pub(super) fn accepted(&self, server: usize) {
+        self.note(server, None);
+    }
+
+    pub(super) fn refused(&self, server: usize, now: Instant) {
+        self.note(server, Some(now));
+    }
+
+    fn note(&self, server: usize, refused_at: Option<Instant>) {
+        if let Some(cell) = self.refused_at.get(server) {
+            cell.set(refused_at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_refused_is_asked_last_for_a_while() {
+        let turns = Turns::new(3);
+        let now = Instant::now();
+        assert_eq!(turns.order(now), [0, 1, 2]);
+        assert_eq!(turns.order(now), [1, 2, 0]);
+        turns.refused(2, now);
+        assert_eq!(turns.order(now), [0, 1, 2]);
+        turns.refused(1, now);
+        assert_eq!(turns.order(now), [0, 1, 2]);
+        assert_eq!(turns.order(now), [0, 1, 2]);
+        turns.accepted(1);
+        assert_eq!(turns.order(now), [0, 1, 2]);
+        assert_eq!(turns.order(now), [0, 1, 2]);
+        assert_eq!(turns.order(now), [1, 0, 2]);
+        assert_eq!(turns.order(now + LEFT_ALONE), [2, 0, 1]);
+    }
+}
