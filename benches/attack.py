@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """What attack.sh needs more than a shell for. Standard library only.
 
+    attack.py ports COUNT                       free loopback ports
+    attack.py login URL EMAIL < password        the Cookie header of a new user's session
     attack.py portal PORT                       the portal: answers, counts requests, echoes after an upgrade
     attack.py honest URL SECONDS                a user at work: p50 and p99 in microseconds, requests, failures
     attack.py flood KIND URL                    frames of HTTP/2 until the gateway closes: seconds, frames
@@ -24,6 +26,8 @@ import sys
 import threading
 import time
 import urllib.parse
+
+import login
 
 GIVE_UP = 20  # seconds
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -280,6 +284,13 @@ def tunnels(url, count, pid, command):
 
 def main():
     match sys.argv[1:]:
+        case ["ports", count]:
+            held = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(count))]
+            print(*(one.getsockname()[1] for one in held))
+        case ["login", url, email]:
+            password = sys.stdin.read().rstrip("\n")
+            browser = login.log_in(url, email, password, os.environ["AUTHORITY"])
+            print("; ".join(f"{name}={value}" for name, value in browser.cookies.items()))
         case ["portal", port]:
             asyncio.run(portal(int(port)))
         case ["honest", url, seconds]:

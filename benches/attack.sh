@@ -87,7 +87,7 @@ if [[ -z $binary ]]; then
     (cd "$here/.." && cargo build --release --locked) || fail "the release binary could not be built"
     binary=$here/../target/release/portcullis
 fi
-read -r portal_port gateway_port admin_port < <("$python" "$here/measure.py" ports 3)
+read -r portal_port gateway_port admin_port < <("${attack[@]}" ports 3)
 "$here/../certs/make-dev-certs.sh" --out "$work/certs" >/dev/null
 export AUTHORITY=$work/certs/authority.pem BENCH_COOKIE_FILE=$work/cookie
 mkdir "$work/data"
@@ -137,7 +137,7 @@ stop_gateway() {
 }
 
 start_gateway
-(umask 077 && "$python" "$here/login.py" "$url" "$email" "$AUTHORITY" <<<"$password" >"$work/cookie")
+(umask 077 && "${attack[@]}" login "$url" "$email" <<<"$password" >"$work/cookie")
 stop_gateway
 
 honest() {

@@ -139,13 +139,17 @@ impl Gateway {
         note.closes = failure.closes();
         note.decision = failure.decision();
         self.report(failure, note);
+        if matches!(failure, Failure::Crowd) {
+            // A page is what such a client would have us hold.
+            let mut answer = answer::empty(status);
+            failure.retry_after().into_iter().for_each(|wait| answer::retry_after(&mut answer, wait));
+            return answer;
+        }
         // What is wrong with HTTP itself is told in its own words.
         if told == Told::Call && !matches!(failure, Failure::Refused(_)) {
             return grpc::refusal(grpc::status_like(status), failure.word());
         }
-        let mut answer = if matches!(failure, Failure::Crowd) {
-            answer::empty(status)
-        } else if told == Told::Person {
+        let mut answer = if told == Told::Person {
             self.shared.pages.message_page(status, note.request_id())
         } else {
             let detail = match failure {
