@@ -85,6 +85,7 @@ class Lab:
             public_url = "{url}"
             admin_listen = "127.0.0.1:{admin}"
             workers = 1
+            max_connections_per_network = 10000
 
             [tls]
             certificate = "{self.certificate}"

@@ -38,6 +38,15 @@
 //! share no lock that a request would wait for. Our own pages, the stores and what runs in the background live on the
 //! control runtime. Passwords are hashed on a few threads of low priority behind a bounded queue.
 //!
+//! # What keeps the usual request cheap
+//!
+//! - The head for the portal is written to the wire straight from the client's fields, and the answer is read by whoever
+//!   waits for it: [`upstream::http1`] has no task, no channel and no second map of fields.
+//! - Identity headers and the signed assertion are made once a session, the cookies of a connection are read once.
+//! - A connection of HTTP/1 that is idle keeps its socket and TLS and nothing else (`server::lent`); the answers that one
+//!   turn has for a connection of HTTP/2 go out together (`server::gathered`).
+//! - Futures that a protocol moves about are boxed; ways that are not the usual one are boxed as well.
+//!
 //! # What is deliberately absent
 //!
 //! - No global state: time, randomness, stores and metrics come in as arguments; only [`app`] names a concrete store.
