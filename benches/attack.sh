@@ -107,6 +107,7 @@ key = "$work/certs/privkey.pem"
 [portal]
 name = "Bench"
 upstreams = ["http://127.0.0.1:$portal_port"]
+max_streams = 20000
 
 [storage]
 database = "sqlite:$work/data/portcullis.db"

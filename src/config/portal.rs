@@ -51,7 +51,7 @@ impl Default for Section {
             response_timeout: Text(Duration::from_mins(1)),
             max_connections: 256,
             max_waiting: 1024,
-            max_streams: 4096,
+            max_streams: 10_000,
         }
     }
 }
