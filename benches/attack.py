@@ -177,22 +177,24 @@ def floods(authority):
 
 
 def drain(connection):
-    with contextlib.suppress(OSError, ValueError):
+    """Reads what has come: what is not read would block the other side, which is another attack."""
+    connection.setblocking(False)
+    with contextlib.suppress(ssl.SSLWantReadError):
         while connection.recv(65536):
             pass
+    connection.setblocking(True)
 
 
 def flood(kind, url):
     gateway = Gateway(url, "h2")
-    # What is not read would block the other side, which is another attack.
     frames, connection, sent = floods(gateway.authority)[kind], gateway.connect(), 0
-    threading.Thread(target=drain, args=(connection,), daemon=True).start()
     begun = time.monotonic()
     with contextlib.suppress(OSError):
         connection.sendall(PREFACE + frame(4, 0, 0))
         while time.monotonic() < begun + GIVE_UP:
             connection.sendall(b"".join(frames(number) for number in range(sent, sent + 100)))
             sent += 100
+            drain(connection)
     print(f"{time.monotonic() - begun:.2f} {sent}")
 
 
