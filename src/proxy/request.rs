@@ -99,7 +99,7 @@ pub(super) fn write(
 fn coding(request: &CanonicalRequest<Incoming>) -> Coding {
     let headers = request.headers();
     // The request gate has seen that it is one number.
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let length = headers.get(header::CONTENT_LENGTH).and_then(fields::content_length);
     match length {
         Some(length) => Coding::Length(length),
         None if request.has_body() => Coding::Chunked { announced: headers.get(header::TRAILER).cloned() },

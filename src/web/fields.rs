@@ -59,6 +59,12 @@ impl ConnectionOptions {
     }
 }
 
+/// The one number that a line of `Content-Length` may be (RFC 9110 §8.6): digits alone, where parsing would take a sign.
+pub fn content_length(value: &HeaderValue) -> Option<u64> {
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    digits.parse().ok()
+}
+
 /// Whether a comma-separated field contains `token`, ignoring case.
 pub fn lists(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
     headers.get_all(name).iter().any(|value| {

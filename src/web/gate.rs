@@ -307,11 +307,10 @@ fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
         }
     }
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    if let Some(length) = lengths.next() {
-        let digits = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
-        if !digits || lengths.next().is_some() {
-            return Err(Refusal::Framing);
-        }
+    if let Some(length) = lengths.next()
+        && (fields::content_length(length).is_none() || lengths.next().is_some())
+    {
+        return Err(Refusal::Framing);
     }
     Ok(())
 }
@@ -476,6 +475,7 @@ mod tests {
             ),
             ((H1, "POST", "/", &[HOST, ("content-length", "1"), ("content-length", "1")], true), R::Framing),
             ((H1, "POST", "/", &[HOST, ("content-length", "+1")], true), R::Framing),
+            ((H1, "POST", "/", &[HOST, ("content-length", "18446744073709551616")], true), R::Framing),
             ((H1, "GET", "/", WS, true), R::Upgrade),
             ((H1, "POST", "/", WS, false), R::Upgrade),
             ((H1, "GET", "/", &[HOST, ("upgrade", "websocket")], false), R::Upgrade),

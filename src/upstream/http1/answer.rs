@@ -127,10 +127,7 @@ impl Hop {
     ) -> Result<bool, MalformedAnswer> {
         match *name {
             header::CONTENT_LENGTH => {
-                let digits = value.as_bytes();
-                // `u64::from_str` takes a sign.
-                let all_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-                let length = value.to_str().ok().filter(|_| all_digits).and_then(|text| text.parse().ok());
+                let length = fields::content_length(value);
                 if length.is_none() || self.length.is_some() || self.chunked {
                     return Err(MalformedAnswer::Framing);
                 }
