@@ -7,16 +7,8 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 
 use crate::support::{
-    Browser, Exchange, HOST, TestGateway, Upstream, body, empty, test_gateway::Builder, upstream::ordinary,
+    Browser, Exchange, HOST, TestGateway, Upstream, body, empty, logged_in, upstream::ordinary,
 };
-
-async fn logged_in(builder: Builder) -> (TestGateway, Browser) {
-    let (gateway, browser) = builder.start().await;
-    gateway.add_user("ada@example.com").await;
-    browser.log_in("ada@example.com").await;
-    gateway.upstream.forget();
-    (gateway, browser)
-}
 
 /// The same session over HTTP/2.
 fn http2(gateway: &TestGateway, browser: &Browser) -> Browser {

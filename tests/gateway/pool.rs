@@ -8,17 +8,9 @@ use http::{Method, Request, StatusCode};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 
 use crate::support::{
-    Answer, Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream, body, empty, soon,
+    Answer, Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream, body, empty, logged_in, soon,
     test_gateway::Builder, upstream::ordinary, websocket, wire::Wire, within,
 };
-
-async fn logged_in(builder: Builder) -> (TestGateway, Browser) {
-    let (gateway, browser) = builder.start().await;
-    gateway.add_user("ada@example.com").await;
-    browser.log_in("ada@example.com").await;
-    gateway.upstream.forget();
-    (gateway, browser)
-}
 
 /// A portal whose `/slow` waits until it is let go, once for each message.
 fn slow() -> (Upstream, mpsc::UnboundedSender<()>) {

@@ -9,17 +9,9 @@ use http::{Request, StatusCode};
 use tokio::{net::TcpStream, sync::mpsc};
 
 use crate::support::{
-    Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream, empty, test_gateway::Builder,
-    upstream::ordinary, wire::Wire, within,
+    Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream, empty, logged_in, upstream::ordinary,
+    wire::Wire, within,
 };
-
-async fn logged_in(builder: Builder) -> (TestGateway, Browser) {
-    let (gateway, browser) = builder.start().await;
-    gateway.add_user("ada@example.com").await;
-    browser.log_in("ada@example.com").await;
-    gateway.upstream.forget();
-    (gateway, browser)
-}
 
 /// A portal whose `/slow` waits until it is let go.
 fn slow() -> (Upstream, mpsc::Sender<()>) {

@@ -29,6 +29,15 @@ pub(crate) use browser::{Answer, Browser, RawConnection};
 pub(crate) use test_gateway::{HOST, PASSWORD, TestGateway};
 pub(crate) use upstream::{Exchange, Upstream};
 
+/// A gateway, and the browser of a user who has just got in; the portal has seen nothing yet.
+pub(crate) async fn logged_in(builder: test_gateway::Builder) -> (TestGateway, Browser) {
+    let (gateway, browser) = builder.start().await;
+    gateway.add_user("ada@example.com").await;
+    browser.log_in("ada@example.com").await;
+    gateway.upstream.forget();
+    (gateway, browser)
+}
+
 /// How long anything may take that a test waits for. Only a fault ever waits this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
