@@ -26,6 +26,7 @@ use crate::{
     gate::{Challenger, Gate},
     gateway::{Gateway, Shared},
     identity::{Assertions, IdentityHeaders, SigningKeys},
+    kept_forms::KeptForms,
     login::{Login, PendingLogins},
     pages::{self, Pages},
     proxy::{CallBody, Patience, Proxy},
@@ -90,7 +91,7 @@ impl Stores {
             }
             sessions::Store::Redis(redis) => {
                 let pool = RedisPool::open(redis, Arc::clone(random)).await?;
-                Arc::new(RedisSessions::new(Arc::new(pool), config.sessions.inactivity))
+                Arc::new(RedisSessions::new(Arc::new(pool), worth_keeping(config)))
             }
         };
         let surroundings = Surroundings {
@@ -118,6 +119,13 @@ impl Stores {
             recovery_codes: RecoveryCodes::new(d.clone(), Arc::clone(&s), Arc::clone(&c), Arc::clone(&r)),
             sessions,
             pending: PendingLogins::new(d.clone(), Arc::clone(&s), Arc::clone(&c), Arc::clone(&r)),
+            kept_forms: KeptForms::new(
+                config.kept_forms,
+                d.clone(),
+                Arc::clone(&s),
+                Arc::clone(&c),
+                Arc::clone(&r),
+            ),
             audit: Arc::new(Audit::new(Box::new(move |event| counted.audit_event(event)))),
             policy: config.credentials.clone(),
             context_words: context_words(config),
@@ -174,6 +182,11 @@ async fn open_key(database: &Database, config: &Config, random: &dyn Random) -> 
         None => database.note_fact(FACT, &sealer.seal(&place, b"")).await?,
     }
     Ok(sealer)
+}
+
+/// How long Redis keeps a session that nobody uses. It takes one to know whose form it is that comes too late.
+fn worth_keeping(config: &Config) -> Duration {
+    if config.kept_forms.max == 0 { config.sessions.inactivity } else { config.sessions.expiration }
 }
 
 /// Words that a password must not be made of.
@@ -243,6 +256,7 @@ impl App {
         let parts = pages::Parts {
             login: stores.login(&config, &environment),
             challenger: challenger.clone(),
+            kept_forms: stores.administration.kept_forms.clone(),
             clock: Arc::clone(&environment.clock),
             signing_keys: config.identity.assertion.is_some().then(|| Arc::clone(&stores.signing_keys)),
             issuer: config.credentials.issuer.clone(),
@@ -260,6 +274,7 @@ impl App {
                 .context("an identity header has no valid name")?,
             assertions: assertions(&config, &stores, &environment).await?,
             pages: Arc::new(pages),
+            kept_forms: stores.administration.kept_forms.clone(),
             trusted_proxies: config.web.trusted_proxies.clone(),
             load: bound.load(),
             access_log,
@@ -324,6 +339,7 @@ impl App {
             let keys = Arc::clone(&self.stores.signing_keys);
             tokio::spawn(keys.maintain(Arc::clone(&self.environment.clock), rotation, stop.clone()));
         }
+        tokio::spawn(self.stores.administration.kept_forms.clone().maintain(stop.clone()));
         let tls = self.certificate.current();
         let reload = tokio::spawn(self.certificate.watch(stop.clone()));
         if let Some((listener, _)) = self.admin {

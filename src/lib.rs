@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | base | [`clock`] [`random`] [`secret`] [`sealing`] [`errors`] | injected time and randomness, tokens and their hashes, secrets at rest |
 //! | plumbing | [`web`] [`telemetry`] [`database`] [`redis_pool`] | the strict request gate, bodies, cookies, forms; logs and metrics; the two kinds of store |
-//! | facts | [`users`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`audit`] | who there is, what they have proved, how often somebody failed |
+//! | facts | [`users`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`kept_forms`] [`audit`] | who there is, what they have proved, how often somebody failed |
 //! | judgement | [`identity`] [`gate`] [`login`] [`account`] | who a request is from, whether it passes, how a login goes on |
 //! | surface | [`pages`] [`tls`] [`server`] [`upstream`] [`proxy`] | our own URLs; sockets, workers and protocols; the way to the portal |
 //! | whole | [`gateway`] [`config`] [`admin`] [`app`] [`demo`] [`cli`] | the straight line; everything put together |
@@ -70,6 +70,7 @@ pub mod web;
 
 pub mod audit;
 pub mod credentials;
+pub mod kept_forms;
 pub mod rollout;
 pub mod sessions;
 pub mod throttle;

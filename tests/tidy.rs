@@ -12,7 +12,7 @@ use std::{
 const LAYERS: [(&str, &[&str]); 6] = [
     ("base", &["clock", "errors", "random", "secret", "sealing"]),
     ("plumbing", &["telemetry", "web", "database", "redis_pool"]),
-    ("facts", &["users", "access", "rollout", "throttle", "credentials", "sessions", "audit"]),
+    ("facts", &["users", "access", "rollout", "throttle", "credentials", "sessions", "kept_forms", "audit"]),
     ("judgement", &["identity", "gate", "login", "account"]),
     ("surface", &["pages", "forward_auth", "tls", "server", "upstream", "proxy"]),
     ("whole", &["gateway", "config", "admin", "app", "demo", "cli"]),

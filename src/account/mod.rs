@@ -13,6 +13,7 @@ use crate::{
         password_policy::{self, Weakness},
     },
     database::DatabaseError,
+    kept_forms::KeptForms,
     login::PendingLogins,
     secret::TokenHash,
     sessions::{SessionError, SessionSummary, Sessions},
@@ -40,8 +41,8 @@ pub enum AdministrationError {
     Credentials(#[from] CredentialsError),
     #[error("the sessions cannot be changed")]
     Sessions(#[from] SessionError),
-    #[error("the logins in progress cannot be ended")]
-    Pending(#[from] DatabaseError),
+    #[error("what the user had begun cannot be ended")]
+    Begun(#[from] DatabaseError),
 }
 
 /// Everything that administration needs.
@@ -52,6 +53,7 @@ pub struct Administration {
     pub recovery_codes: RecoveryCodes,
     pub sessions: Arc<Sessions>,
     pub pending: PendingLogins,
+    pub kept_forms: KeptForms,
     pub audit: Arc<Audit>,
     pub policy: credentials::Config,
     /// Words that no password may be made of: the portal's name and host.
@@ -206,6 +208,7 @@ impl Administration {
 
     async fn end_everything(&self, user: &User) -> Result<usize, AdministrationError> {
         self.pending.remove_user(&user.id).await?;
+        self.kept_forms.remove_user(user.id.as_str()).await?;
         Ok(self.sessions.revoke_user(user.id.as_str()).await?)
     }
 

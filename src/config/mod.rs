@@ -39,6 +39,7 @@ pub struct Config {
     /// The key that seals secrets at rest.
     pub key_file: PathBuf,
     pub sessions: crate::sessions::Config,
+    pub kept_forms: crate::kept_forms::Config,
     pub credentials: crate::credentials::Config,
     pub throttle: crate::throttle::Config,
     pub rollout: crate::rollout::Config,
@@ -100,7 +101,7 @@ impl Config {
         let portal_name = portal.pages.as_ref().map(|pages| pages.portal_name.as_str());
         let second_factor = document.second_factor.settle(portal_name, &mut layers);
         let origin = server.web.as_ref().map(|web| web.public_url.origin().ascii_serialization());
-        let identity = document.identity.settle(origin.as_deref(), sessions.inactivity, &mut layers);
+        let identity = document.identity.settle(origin.as_deref(), sessions.sessions.inactivity, &mut layers);
         let log = document.log.settle();
 
         let (faults, warnings) = layers.finish();
@@ -115,7 +116,8 @@ impl Config {
             pages,
             database: storage.database,
             key_file: storage.key_file,
-            sessions,
+            sessions: sessions.sessions,
+            kept_forms: sessions.kept_forms,
             credentials: crate::credentials::Config {
                 password_min_length: login.password_min_length,
                 password_max_length: login.password_max_length,

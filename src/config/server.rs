@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{
     layers::Layers,
-    written::{List, Text, Written, origin},
+    written::{List, Size, Text, Written, origin},
 };
 use crate::{server, web};
 
@@ -182,25 +182,6 @@ impl Written for PublicUrl {
 
     fn read(text: &str) -> Result<Self, String> {
         origin(text, &["https"]).map(Self)
-    }
-}
-
-/// A number of bytes.
-struct Size(u64);
-
-impl Written for Size {
-    const EXPECTED: &'static str = "a size such as `512MiB` or `2GiB`";
-
-    fn read(text: &str) -> Result<Self, String> {
-        let units = [("KiB", 1_u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-        let size = units.iter().find_map(|(unit, bytes)| {
-            text.strip_suffix(unit)?.trim_end().parse::<u64>().ok()?.checked_mul(*bytes)
-        });
-        match size {
-            Some(0) => Err("must be more than nothing".into()),
-            Some(bytes) => Ok(Self(bytes)),
-            None => Err(format!("`{text}` is not {}", Self::EXPECTED)),
-        }
     }
 }
 

@@ -8,12 +8,21 @@ use url::Url;
 
 use super::{
     layers::Layers,
-    written::{Secret, Text, Written},
+    written::{Secret, Size, Text, Written},
 };
-use crate::{redis_pool, sessions};
+use crate::{kept_forms, redis_pool, sessions};
 
 /// NIST SP 800-63B-4 asks for a new login at least this often where two factors are required (AAL2).
 const LONGEST_ADVISED: Duration = Duration::from_hours(24);
+
+/// The largest form that may be kept: it is held in memory on its way.
+const LARGEST_FORM: u64 = 1 << 20;
+
+/// What `[sessions]` becomes.
+pub(super) struct Settled {
+    pub(super) sessions: sessions::Config,
+    pub(super) kept_forms: kept_forms::Config,
+}
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -24,6 +33,8 @@ pub(super) struct Section {
     inactivity: Text<Duration>,
     /// A session this old is over, however busy.
     expiration: Text<Duration>,
+    /// The largest form that is kept when it comes after the session has run out; `0`: none is.
+    kept_form_max: Text<FormSize>,
     redis: Redis,
 }
 
@@ -50,6 +61,7 @@ impl Default for Section {
             store: Text(Store::Database),
             inactivity: Text(Duration::from_hours(1)),
             expiration: Text(Duration::from_hours(12)),
+            kept_form_max: Text(FormSize(64 << 10)),
             redis: Redis::default(),
         }
     }
@@ -69,7 +81,7 @@ impl Default for Redis {
 }
 
 impl Section {
-    pub(super) fn settle(self, layers: &mut Layers) -> sessions::Config {
+    pub(super) fn settle(self, layers: &mut Layers) -> Settled {
         let (inactivity, expiration) = (self.inactivity.0, self.expiration.0);
         if inactivity > expiration && layers.sound(&["sessions.inactivity", "sessions.expiration"]) {
             // Point at what was written: the other one may be the default.
@@ -98,7 +110,10 @@ impl Section {
             }
             Store::Redis(url) => sessions::Store::Redis(self.redis.settle(url, layers)),
         };
-        sessions::Config { store, inactivity, expiration }
+        Settled {
+            sessions: sessions::Config { store, inactivity, expiration },
+            kept_forms: kept_forms::Config { max: self.kept_form_max.0.0 },
+        }
     }
 }
 
@@ -140,6 +155,23 @@ impl Written for Store {
             return Err("must end in the number of a database, such as `/0`, or after the port".into());
         }
         Ok(Self::Redis(SecretString::from(text)))
+    }
+}
+
+/// A number of bytes, or `0` for nothing at all.
+struct FormSize(usize);
+
+impl Written for FormSize {
+    const EXPECTED: &'static str = "a size such as `64KiB`, at most `1MiB`, or `0`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text == "0" {
+            return Ok(Self(0));
+        }
+        match Size::read(text)? {
+            Size(bytes) if bytes > LARGEST_FORM => Err("must be at most `1MiB`".into()),
+            Size(bytes) => Ok(Self(usize::try_from(bytes).unwrap_or(0))),
+        }
     }
 }
 

@@ -155,6 +155,25 @@ impl Written for IpNet {
     }
 }
 
+/// A number of bytes.
+pub(super) struct Size(pub(super) u64);
+
+impl Written for Size {
+    const EXPECTED: &'static str = "a size such as `512MiB` or `2GiB`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let units = [("KiB", 1_u64 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+        let size = units.iter().find_map(|(unit, bytes)| {
+            text.strip_suffix(unit)?.trim_end().parse::<u64>().ok()?.checked_mul(*bytes)
+        });
+        match size {
+            Some(0) => Err("must be more than nothing".into()),
+            Some(bytes) => Ok(Self(bytes)),
+            None => Err(format!("`{text}` is not {}", Self::EXPECTED)),
+        }
+    }
+}
+
 /// An absolute instant: a TOML offset date-time, or the same as text (RFC 3339).
 impl Written for Timestamp {
     const EXPECTED: &'static str = "a date and time with its offset, such as `2026-03-02T00:00:00Z`";

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use crate::web::{
     answer::{self, Answer, Problem},
     client, grpc,
-    return_to::ReturnTo,
+    return_to::{KEPT_FORM, ReturnTo},
 };
 
 /// The login page.
@@ -55,6 +55,12 @@ impl Challenger {
     /// For whoever has a session without a second factor when one is mandatory.
     pub fn bind_device(&self, visitor: Visitor<'_>) -> Answer {
         self.send_to(ENROL, "A second factor is mandatory now: bind a device to go on.", visitor)
+    }
+
+    /// For whoever sent the form that is kept under this name: the way in, and then to it.
+    pub fn keep(&self, name: &str, has_session: bool) -> Answer {
+        let page = if has_session { ENROL } else { LOGIN };
+        answer::see_other(&ReturnTo::parse(&format!("{KEPT_FORM}{name}")).append_to(page))
     }
 
     fn send_to(&self, page: &str, detail: &str, visitor: Visitor<'_>) -> Answer {

@@ -1,11 +1,13 @@
 //! The straight line that every request follows, and the only place where an error becomes an answer.
 
 mod body;
+mod kept;
 mod presence;
 mod rescue;
 
 use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -21,6 +23,7 @@ use crate::{
     clock::{Clock, Timestamp},
     gate::{Challenger, Decision, Gate, Identity, Visitor},
     identity::{Assertions, IdentityHeaders},
+    kept_forms::KeptForms,
     pages::{Pages, Route, Visit},
     proxy::{Additions, Origin, Proxy},
     random::Random,
@@ -47,6 +50,7 @@ pub struct Shared {
     pub identity: IdentityHeaders,
     pub assertions: Option<Assertions>,
     pub pages: Arc<Pages>,
+    pub kept_forms: KeptForms,
     pub trusted_proxies: Vec<IpNet>,
     pub load: Arc<Load>,
     pub access_log: AccessLog,
@@ -111,16 +115,23 @@ impl Gateway {
             Known::Ask(id) => Box::pin(self.load_session(id)).await?,
         };
         note.session.clone_from(&session);
+        let now = self.shared.clock.now();
+        let decision = self.shared.gate.decide(session, now);
+        let is_in = matches!(decision, Decision::Allow(_));
+        if *request.method() == Method::POST && (!is_in || kept::named(&request).is_some()) {
+            let cookies = kept::Cookies { session: cookies.session, others: cookies.others.as_ref() };
+            return Box::pin(self.posted(request, decision, cookies, connection, presence, note)).await;
+        }
         let visitor =
             Visitor { method: request.method(), headers: request.headers(), target: request.target() };
-        let now = self.shared.clock.now();
-        let answer = match self.shared.gate.decide(session, now) {
+        let answer = match decision {
             Decision::Allow(identity) => {
                 note.decision = "allow";
                 if let Some(answer) = hops::count(&mut request) {
                     return Ok(answer.map(|bytes| Source::Own(Some(bytes))));
                 }
-                let passed = Passed { identity: &identity, cookies: cookies.others.as_ref(), now };
+                let passed =
+                    Passed { identity: &identity, cookies: cookies.others.as_ref(), now, whole: None };
                 return self.forward(request, passed, connection, presence, note).await;
             }
             Decision::LogIn => {
@@ -212,7 +223,7 @@ impl Gateway {
         if request.upgrade().is_some() && !self.shared.request_gate.is_own_origin(request.headers()) {
             return Err(Failure::ForeignOrigin);
         }
-        let Passed { identity, cookies, now } = passed;
+        let Passed { identity, cookies, now, whole } = passed;
         let origin = self.origin(note.client_ip, presence);
         let assertions = self.shared.assertions.as_ref();
         let additions = Additions {
@@ -225,7 +236,7 @@ impl Gateway {
             assertion: assertions.map(|assertions| assertions.of(identity.session(), now)).transpose()?,
         };
         let asked = self.shared.access_log.is_enabled().then(Instant::now);
-        let forwarded = self.proxy.forward(request, identity, &additions, connection).await;
+        let forwarded = self.proxy.forward(request, whole, identity, &additions, connection).await;
         note.portal_took = asked.map(|asked| asked.elapsed());
         Ok(forwarded?.map(|body| body.map_or(Source::Own(None), Source::Portal)))
     }
@@ -262,6 +273,8 @@ struct Passed<'a> {
     /// Those of the client's cookies that are the portal's.
     cookies: Option<&'a HeaderValue>,
     now: Timestamp,
+    /// The body, when it does not come with the request.
+    whole: Option<Bytes>,
 }
 
 /// What a worker can say of a session at once.

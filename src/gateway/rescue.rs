@@ -7,6 +7,7 @@ use http_body_util::LengthLimitError;
 
 use super::{Gateway, body::Note};
 use crate::{
+    database::DatabaseError,
     errors::Chain,
     identity::{Unrepresentable, Unsigned},
     login::LoginError,
@@ -44,6 +45,8 @@ pub(super) enum Failure {
     Identity(#[from] Unrepresentable),
     #[error("the identity cannot be vouched for")]
     Assertion(#[from] Unsigned),
+    #[error("a form cannot be kept, or given out")]
+    KeptForm(#[from] DatabaseError),
     #[error("the work on the request broke off")]
     Lost(#[source] tokio::task::JoinError),
 }
@@ -76,7 +79,8 @@ impl Failure {
             Self::Overload
             | Self::Crowd
             | Self::Session(_)
-            | Self::Page(PageError::Login(_))
+            | Self::KeptForm(_)
+            | Self::Page(PageError::Login(_) | PageError::KeptForm(_))
             | Self::Forward(ForwardError::Streams) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Forward(ForwardError::Timeout(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Forward(ForwardError::SessionEnded) => StatusCode::UNAUTHORIZED,
@@ -103,6 +107,7 @@ impl Failure {
             Self::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => "own",
             Self::Loop
             | Self::Session(_)
+            | Self::KeptForm(_)
             | Self::Forward(_)
             | Self::Page(_)
             | Self::Identity(_)
@@ -218,7 +223,9 @@ impl Gateway {
                     "too many passwords to check at once: turned one away"
                 );
             }
-            Failure::Session(_) | Failure::Page(PageError::Login(_)) => {
+            Failure::Session(_)
+            | Failure::KeptForm(_)
+            | Failure::Page(PageError::Login(_) | PageError::KeptForm(_)) => {
                 self.shared.metrics.store_error();
                 tracing::error!(request.id = request_id, error = %Chain(failure), "a store did not answer");
             }

@@ -9,7 +9,7 @@ use super::{
     enrolment::date,
     route::paths,
     views::{Account, DeviceRow, Message, SessionRow, View},
-    visit::{Visit, clear_cookie},
+    visit::Visit,
 };
 use crate::{
     secret::TokenHash,
@@ -90,8 +90,9 @@ impl Pages {
         }
         // A page of its own, so that going back to it sends nothing again.
         let mut answer = answer::see_other(paths::LOGOUT);
-        clear_cookie(&mut answer, cookies::SESSION);
-        clear_cookie(&mut answer, cookies::LOGIN);
+        cookies::clear(&mut answer, cookies::SESSION);
+        cookies::clear(&mut answer, cookies::LOGIN);
+        cookies::clear(&mut answer, cookies::FORMS);
         // What the browser kept of the portal is not for whoever uses it next.
         answer.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\", \"storage\""));
         Ok(answer)
@@ -105,7 +106,7 @@ impl Pages {
     }
 
     /// Whether a form was shown to this very session.
-    pub(super) fn is_session_form(&self, session: &TokenHash, token: &str) -> bool {
+    pub fn is_session_form(&self, session: &TokenHash, token: &str) -> bool {
         self.csrf.check(token, Some(session)) == Verdict::Bound
     }
 }

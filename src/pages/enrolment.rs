@@ -10,7 +10,7 @@ use super::{
     sign_in::{finished, minutes, page_of, start_over},
     texts,
     views::{DEVICE_NAME_LIMIT, Enrol, EnrolErrors, Invite, RecoveryCodes, View},
-    visit::{Visit, set_cookie},
+    visit::Visit,
 };
 use crate::{
     clock::Timestamp,
@@ -54,7 +54,7 @@ impl Pages {
             return Ok(start_over(visit));
         };
         let mut answer = self.enrol_or_code(&token, &pending, user, visit)?;
-        set_cookie(&mut answer, cookies::LOGIN, &token);
+        cookies::set(&mut answer, cookies::LOGIN, &token);
         Ok(answer)
     }
 

@@ -17,8 +17,10 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    database::DatabaseError,
     gate::Challenger,
     identity::SigningKeys,
+    kept_forms::KeptForms,
     login::{Login, LoginError},
     sealing::Sealer,
     web::{
@@ -41,6 +43,8 @@ pub enum PageError {
     Form(#[source] form::Malformed),
     #[error("the login cannot go on")]
     Login(#[from] LoginError),
+    #[error("a form that was kept cannot be found")]
+    KeptForm(#[from] DatabaseError),
     #[error("the QR code cannot be drawn")]
     Qr(#[source] QrError),
 }
@@ -52,6 +56,7 @@ pub struct Pages {
     pub(super) login: Login,
     pub(super) csrf: Csrf,
     pub(super) challenger: Challenger,
+    pub(super) kept_forms: KeptForms,
     pub(super) clock: Arc<dyn Clock>,
     /// Absent: nothing is signed.
     signing_keys: Option<Arc<SigningKeys>>,
@@ -64,6 +69,7 @@ pub struct Pages {
 pub struct Parts {
     pub login: Login,
     pub challenger: Challenger,
+    pub kept_forms: KeptForms,
     pub clock: Arc<dyn Clock>,
     /// Whose public parts are published.
     pub signing_keys: Option<Arc<SigningKeys>>,
@@ -80,6 +86,7 @@ impl Pages {
             csrf: Csrf::new(sealer, Arc::clone(&parts.clock)),
             login: parts.login,
             challenger: parts.challenger,
+            kept_forms: parts.kept_forms,
             clock: parts.clock,
             signing_keys: parts.signing_keys,
             issuer: parts.issuer,
@@ -139,6 +146,7 @@ impl Pages {
             Route::RecoveryCodes => self.show_recovery_codes(visit).await,
             Route::Account => self.show_account(visit).await,
             Route::Logout => Ok(self.show_logout(visit)),
+            Route::Kept(name) => self.show_kept(name, visit).await,
             Route::WhoAmI => Ok(self.who_am_i(visit)),
             Route::Jwks | Route::Asset(_) => Ok(self.message_page(StatusCode::NOT_FOUND, &visit.request_id)),
         }
@@ -152,6 +160,7 @@ impl Pages {
             Route::Enrol => self.post_enrol(visit, form).await,
             Route::RecoveryCodes => self.post_recovery_codes(visit, form).await,
             Route::Logout => self.post_logout(visit, form).await,
+            Route::Kept(name) => self.discard_kept(name, &visit, form).await,
             Route::Account | Route::WhoAmI | Route::Jwks | Route::Asset(_) => {
                 Ok(self.message_page(StatusCode::METHOD_NOT_ALLOWED, &visit.request_id))
             }

@@ -5,6 +5,7 @@ pub mod assets;
 mod csrf;
 mod enrolment;
 mod handle;
+mod kept;
 pub mod qr;
 mod route;
 mod sign_in;
@@ -17,6 +18,7 @@ mod visit;
 mod tests;
 
 pub use handle::{PageError, Pages, Parts};
+pub use kept::NotKept;
 pub use route::Route;
 pub use visit::Visit;
 

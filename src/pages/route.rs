@@ -3,6 +3,7 @@
 use http::Method;
 
 use super::assets;
+use crate::web::return_to::KEPT_FORM;
 
 /// A page or resource of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum Route<'a> {
     RecoveryCodes,
     Account,
     Logout,
+    /// A kept form, by its name.
+    Kept(&'a str),
     WhoAmI,
     Jwks,
     Asset(&'a str),
@@ -24,6 +27,9 @@ impl<'a> Route<'a> {
     pub fn parse(path: &'a str) -> Option<Self> {
         if let Some(file) = path.strip_prefix(assets::PREFIX) {
             return Some(Self::Asset(file));
+        }
+        if let Some(name) = path.strip_prefix(KEPT_FORM) {
+            return Some(Self::Kept(name));
         }
         if path == "/.well-known/portcullis/jwks.json" {
             return Some(Self::Jwks);
@@ -44,9 +50,13 @@ impl<'a> Route<'a> {
     /// The methods that it answers to, as `Allow` lists them.
     pub(super) fn allowed(self) -> &'static str {
         match self {
-            Self::Login | Self::Code | Self::Recovery | Self::Enrol | Self::RecoveryCodes | Self::Logout => {
-                "GET, HEAD, POST"
-            }
+            Self::Login
+            | Self::Code
+            | Self::Recovery
+            | Self::Enrol
+            | Self::RecoveryCodes
+            | Self::Logout
+            | Self::Kept(_) => "GET, HEAD, POST",
             Self::Account | Self::WhoAmI | Self::Jwks | Self::Asset(_) => "GET, HEAD",
         }
     }

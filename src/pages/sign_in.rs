@@ -9,7 +9,7 @@ use super::{
     route::paths,
     texts,
     views::{Code, Login, Recovery, View},
-    visit::{Visit, clear_cookie, set_cookie},
+    visit::Visit,
 };
 use crate::{
     login::{CodeOutcome, NewLogin, PasswordOutcome, Step},
@@ -79,7 +79,7 @@ impl Pages {
             }
             PasswordOutcome::Continue { token, step } => {
                 let mut answer = answer::see_other(&return_to.append_to(page_of(step)));
-                set_cookie(&mut answer, cookies::LOGIN, &token);
+                cookies::set(&mut answer, cookies::LOGIN, &token);
                 Ok(answer)
             }
         }
@@ -171,7 +171,7 @@ impl Pages {
         });
         let mut answer = answer::html(page.status, self.templates.render(&view));
         if is_new {
-            set_cookie(&mut answer, cookies::LOGIN, &browser);
+            cookies::set(&mut answer, cookies::LOGIN, &browser);
         }
         answer
     }
@@ -214,8 +214,8 @@ pub(super) fn finished(login: &NewLogin, return_to: &ReturnTo) -> Answer {
         return_to.as_str().to_owned()
     };
     let mut answer = answer::see_other(&path);
-    set_cookie(&mut answer, cookies::SESSION, &login.token);
-    clear_cookie(&mut answer, cookies::LOGIN);
+    cookies::set(&mut answer, cookies::SESSION, &login.token);
+    cookies::clear(&mut answer, cookies::LOGIN);
     answer
 }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::errors::Chain;
 
 /// Names and texts of the built-in templates. The ending `.html` is what switches escaping on.
-pub(super) const SOURCES: [(&str, &str); 10] = [
+pub(super) const SOURCES: [(&str, &str); 11] = [
     ("base.html", include_str!("templates/base.html")),
     ("parts.html", include_str!("templates/parts.html")),
     ("login.html", include_str!("templates/login.html")),
@@ -23,6 +23,7 @@ pub(super) const SOURCES: [(&str, &str); 10] = [
     ("enrol.html", include_str!("templates/enrol.html")),
     ("recovery_codes.html", include_str!("templates/recovery_codes.html")),
     ("account.html", include_str!("templates/account.html")),
+    ("kept.html", include_str!("templates/kept.html")),
     ("signed_out.html", include_str!("templates/signed_out.html")),
     ("message.html", include_str!("templates/message.html")),
 ];

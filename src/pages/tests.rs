@@ -11,7 +11,7 @@ use super::{
     templates::{SOURCES, Templates, TemplatesError},
     texts,
     views::{
-        Account, Action, Code, DeviceRow, Enrol, EnrolErrors, Invite, Login, Message, Recovery,
+        Account, Action, Code, DeviceRow, Enrol, EnrolErrors, Invite, Kept, Login, Message, Recovery,
         RecoveryCodes, SessionRow, View,
     },
 };
@@ -74,6 +74,7 @@ impl Filling {
                 sessions: &self.sessions,
                 csrf: text,
             }),
+            View::Kept(Kept { path: text, when: text, action: text, discard: text, csrf: text }),
             View::SignedOut,
             View::Message(Message {
                 title: text,
@@ -81,7 +82,7 @@ impl Filling {
                 status: 500,
                 request_id: some,
                 retry: true,
-                action: Some(Action { label: text, path: text }),
+                action: Some(Action { label: text, path: text, new_window: true }),
             }),
         ]
     }
@@ -131,7 +132,7 @@ fn no_value_of_a_view_goes_missing() {
         marked.views().iter().map(|view| templates.render(view).matches("marker").count()).collect();
     for (view, count) in marked.views().iter().zip(counts) {
         let fewest = match view {
-            View::Code(_) | View::Recovery(_) => 4,
+            View::Code(_) | View::Recovery(_) | View::Kept(_) => 4,
             View::Enrol(_) => 14,
             View::Account(_) => 12,
             View::SignedOut => 0,
@@ -197,7 +198,7 @@ fn a_message_leads_nowhere_but_this_site() {
         ("javascript:alert(1)", "&#x2f;"),
         ("", "&#x2f;"),
     ] {
-        let action = Some(Action { label: "Onwards", path });
+        let action = Some(Action { label: "Onwards", path, new_window: false });
         let html = templates("Portal", None)
             .render(&View::Message(Message { action, ..Message::for_status(404, None) }));
         assert!(html.contains(&format!(r#"href="{expected}">Onwards"#)), "{:?}", lines(&html, "Onwards"));

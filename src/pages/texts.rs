@@ -3,6 +3,7 @@
 //! Handlers choose among these and write no text of their own. What a page always says stands in its template.
 
 use super::{
+    NotKept,
     route::paths,
     views::{Action, Message},
 };
@@ -57,6 +58,23 @@ pub fn throttled(minutes: u32) -> String {
     }
 }
 
+/// How long ago a form was sent.
+pub fn sent_ago(minutes: u64) -> String {
+    match minutes {
+        0 => "a moment ago".to_owned(),
+        1 => "a minute ago".to_owned(),
+        _ => format!("{minutes} minutes ago"),
+    }
+}
+
+fn size_in_words(bytes: usize) -> String {
+    match bytes {
+        ..1024 => format!("{bytes} bytes"),
+        1024..1_048_576 => format!("{} KB", bytes / 1024),
+        _ => format!("{} MB", bytes / 1_048_576),
+    }
+}
+
 impl<'a> Message<'a> {
     /// Signing out with a form that was not made for this session.
     pub(super) fn still_signed_in(request_id: &'a str) -> Self {
@@ -68,7 +86,53 @@ impl<'a> Message<'a> {
             status: 403,
             request_id: Some(request_id),
             retry: false,
-            action: Some(Action { label: "Go to your account", path: paths::ACCOUNT }),
+            action: Some(Action { label: "Go to your account", path: paths::ACCOUNT, new_window: false }),
+        }
+    }
+
+    /// A form that came without a session and is not kept.
+    pub(super) fn not_kept(why: NotKept, request_id: &'a str) -> Self {
+        let (status, reason) = match why {
+            NotKept::TooLarge(max) => {
+                (413, format!("it is larger than the {} that we can keep", size_in_words(max)))
+            }
+            NotKept::TooMany => (503, "too many forms are waiting to be sent already".to_owned()),
+        };
+        Self {
+            title: "Your form has not been sent",
+            text: format!(
+                "Your session had ended when you sent this form, and {reason}. What you typed is still in your browser: sign in in a new window, then come back to this one, go back one page and send the form again."
+            )
+            .into(),
+            status,
+            request_id: Some(request_id),
+            retry: false,
+            action: Some(Action { label: "Sign in in a new window", path: paths::LOGIN, new_window: true }),
+        }
+    }
+
+    /// A kept form that is asked for by a page that is out of date.
+    pub(super) fn not_sent(page: &'a str, request_id: &'a str) -> Self {
+        Self {
+            title: "Your form is still here",
+            text: "That page was out of date, so nothing has been sent. Please look at your form once more."
+                .into(),
+            status: 403,
+            request_id: Some(request_id),
+            retry: false,
+            action: Some(Action { label: "Go to your form", path: page, new_window: false }),
+        }
+    }
+
+    /// A kept form that has been sent or dropped, or is too old.
+    pub(super) fn form_is_gone(request_id: &'a str) -> Self {
+        Self {
+            title: "This form is no longer kept",
+            text: "It has been sent already, or was not to be sent, or it was kept for longer than half an hour. Nothing has been sent now.".into(),
+            status: 410,
+            request_id: Some(request_id),
+            retry: false,
+            action: Some(Action { label: "Go to the start page", path: "/", new_window: false }),
         }
     }
 
@@ -126,7 +190,7 @@ impl<'a> Message<'a> {
                 false,
             ),
         };
-        let home = Action { label: "Go to the start page", path: "/" };
+        let home = Action { label: "Go to the start page", path: "/", new_window: false };
         Self {
             title,
             text: text.into(),

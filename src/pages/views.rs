@@ -22,6 +22,7 @@ pub enum View<'a> {
     Enrol(Enrol<'a>),
     RecoveryCodes(RecoveryCodes<'a>),
     Account(Account<'a>),
+    Kept(Kept<'a>),
     SignedOut,
     Message(Message<'a>),
 }
@@ -137,6 +138,22 @@ pub struct SessionRow {
     pub current: bool,
 }
 
+/// A form that came when there was no session any more.
+#[derive(Serialize)]
+pub struct Kept<'a> {
+    /// Where it was sent to, for the user to recognise it by.
+    pub path: &'a str,
+    /// How long ago, in words.
+    pub when: &'a str,
+    /// Where its sending is asked for.
+    #[serde(serialize_with = "own_path_or_start")]
+    pub action: &'a str,
+    /// Where it is dropped.
+    #[serde(serialize_with = "own_path_or_start")]
+    pub discard: &'a str,
+    pub csrf: &'a str,
+}
+
 /// Any answer without a page of its own; see [`Message::for_status`].
 #[derive(Serialize)]
 pub struct Message<'a> {
@@ -157,6 +174,8 @@ pub struct Action<'a> {
     /// A path on this site; anything else becomes the start page.
     #[serde(serialize_with = "own_path_or_start")]
     pub path: &'a str,
+    /// Leaves this page where it is, so that the browser can go back from it.
+    pub new_window: bool,
 }
 
 impl View<'_> {
@@ -168,6 +187,7 @@ impl View<'_> {
             Self::Enrol(_) => "enrol.html",
             Self::RecoveryCodes(_) => "recovery_codes.html",
             Self::Account(_) => "account.html",
+            Self::Kept(_) => "kept.html",
             Self::SignedOut => "signed_out.html",
             Self::Message(_) => "message.html",
         }
@@ -181,7 +201,7 @@ impl View<'_> {
             Self::Recovery(page) => page.error.is_some(),
             Self::Enrol(page) => page.errors.code.or(page.errors.device_name).or(page.errors.form).is_some(),
             Self::RecoveryCodes(page) => page.error.is_some(),
-            Self::Account(_) | Self::SignedOut => false,
+            Self::Account(_) | Self::Kept(_) | Self::SignedOut => false,
             Self::Message(page) => page.status >= 400,
         }
     }
@@ -194,7 +214,7 @@ impl View<'_> {
             Self::Recovery(page) => page.rd,
             Self::Enrol(page) => page.rd,
             Self::RecoveryCodes(page) => page.rd,
-            Self::Account(_) | Self::SignedOut | Self::Message(_) => None,
+            Self::Account(_) | Self::Kept(_) | Self::SignedOut | Self::Message(_) => None,
         }
     }
 }

@@ -1,9 +1,8 @@
 //! One request for a page of ours, and what its handler may read of it.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
-use cookie::{Cookie, SameSite, time};
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
@@ -13,18 +12,12 @@ use crate::{
     secret::Token,
     sessions::{Level, Live},
     web::{
-        answer::Answer,
         body::Stream,
         cookies,
         form::{self, Form},
         return_to::ReturnTo,
     },
 };
-
-/// How long a small form may stand still on its way.
-const FORM_STALL: Duration = Duration::from_secs(10);
-/// Least bytes a second of a form: the small ones have to be there within [`FORM_STALL`].
-const FORM_RATE: u32 = 100;
 
 /// A request for a page of ours.
 pub struct Visit {
@@ -97,38 +90,12 @@ impl Visit {
 
     /// Reads the posted form.
     pub(super) async fn form(&mut self) -> Result<Form, PageError> {
-        let kind = self.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-        let kind = kind.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
-        if !kind.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
+        if !form::is_urlencoded(&self.headers) {
             return Err(PageError::FormType);
         }
         let Some(body) = self.body.take() else { return Ok(Form::default()) };
-        let body = Limited::new(Stream::new(body, FORM_STALL).at_rate(FORM_RATE), form::LARGEST);
+        let body = Limited::new(Stream::new(body, form::STALL).at_rate(form::RATE), form::LARGEST);
         let bytes = body.collect().await.map_err(PageError::FormBody)?.to_bytes();
         Form::parse(&bytes).map_err(PageError::Form)
-    }
-}
-
-/// Puts a cookie of ours on an answer.
-pub(super) fn set_cookie(answer: &mut Answer, name: &'static str, token: &Token) {
-    append(answer, base(name, token.expose()));
-}
-
-/// Takes a cookie of ours away.
-pub(super) fn clear_cookie(answer: &mut Answer, name: &'static str) {
-    let mut cookie = base(name, String::new());
-    cookie.set_max_age(time::Duration::ZERO);
-    append(answer, cookie);
-}
-
-fn base(name: &'static str, value: String) -> Cookie<'static> {
-    Cookie::build((name, value)).secure(true).http_only(true).same_site(SameSite::Lax).path("/").build()
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "a cookie is made to be set once")]
-fn append(answer: &mut Answer, cookie: Cookie<'static>) {
-    // Names are ours and values base64url.
-    if let Ok(value) = HeaderValue::from_str(&cookie.to_string()) {
-        answer.headers_mut().append(header::SET_COOKIE, value);
     }
 }

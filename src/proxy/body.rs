@@ -99,7 +99,16 @@ where
 #[derive(Debug)]
 pub enum RequestBody {
     Empty,
-    Stream { body: Tethered<Incoming>, reserved: Rc<IdentityHeaders>, progress: Rc<Progress> },
+    /// One that is there already, until it has been given.
+    Whole {
+        bytes: Option<Bytes>,
+        progress: Rc<Progress>,
+    },
+    Stream {
+        body: Tethered<Incoming>,
+        reserved: Rc<IdentityHeaders>,
+        progress: Rc<Progress>,
+    },
 }
 
 impl Body for RequestBody {
@@ -112,6 +121,11 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
+            Self::Whole { bytes, progress } => {
+                let bytes = bytes.take().filter(|bytes| !bytes.is_empty());
+                progress.made(bytes.as_ref().map_or(0, Bytes::len));
+                Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+            }
             Self::Stream { body, reserved, progress } => {
                 let frame = ready!(body.poll_frame(cx));
                 let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
@@ -126,6 +140,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Whole { bytes, .. } => bytes.as_ref().is_none_or(Bytes::is_empty),
             Self::Stream { body, .. } => body.is_end_stream(),
         }
     }
@@ -133,6 +148,9 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole { bytes, .. } => SizeHint::with_exact(
+                bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(0)),
+            ),
             Self::Stream { body, .. } => body.size_hint(),
         }
     }

@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -119,10 +120,11 @@ impl Proxy {
     /// Sends one request to the portal, at most once: a second try happens only when the first cannot have been seen,
     /// or when repeating is harmless (RFC 9110 §9.2.2).
     ///
-    /// The [`Identity`] is the proof that the gate was passed.
+    /// The [`Identity`] is the proof that the gate was passed. `whole` is the request's body when it does not come with it.
     pub async fn forward(
         &self,
         mut request: CanonicalRequest<Incoming>,
+        whole: Option<Bytes>,
         identity: &Identity,
         additions: &Additions<'_>,
         connection: &Connection,
@@ -141,7 +143,9 @@ impl Proxy {
         let is_head = *request.method() == Method::HEAD;
         let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         let mut progress = None;
-        let body = if request.has_body() {
+        let body = if whole.is_some() {
+            RequestBody::Whole { bytes: whole, progress: Rc::clone(progress.insert(Progress::begin())) }
+        } else if request.has_body() {
             let incoming = request.into_request().into_body();
             let stream = Stream::new(incoming, self.patience.stall).at_rate(self.patience.min_rate);
             RequestBody::Stream {

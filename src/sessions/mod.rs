@@ -183,6 +183,20 @@ impl Sessions {
         }
     }
 
+    /// The user, by id, of a session that nobody ended: a limit did, some time ago. None for any other.
+    pub async fn ran_out(&self, id: &TokenHash) -> Result<Option<String>, SessionError> {
+        let asked = async {
+            let Some(stored) = self.store.load(id).await? else { return Ok(None) };
+            let Some(session) = record::open(&self.sealer, &stored) else { return Ok(None) };
+            if !self.limits.over(stored.last_seen, stored.expires_at, self.steady.now()) {
+                return Ok(None);
+            }
+            let standing = self.standing.of(&session.user).await.map_err(SessionError::Standing)?;
+            Ok(standing.map(|_| session.user))
+        };
+        timeout(PATIENCE, asked).await.unwrap_or(Err(SessionError::Slow))
+    }
+
     /// Notes a use of a session that is held on to, as by a tunnel that carries something. False when it is over.
     pub fn touch(&self, live: &Live) -> bool {
         self.limits.use_at(live, self.steady.now())

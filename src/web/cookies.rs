@@ -1,13 +1,41 @@
 //! Our cookies in a request: found without ambiguity, and cut out of what the portal receives.
 
+use cookie::{Cookie, SameSite, time};
 use http::{HeaderMap, HeaderValue, header};
 
+use super::answer::Answer;
 use crate::secret::{Token, TokenHash};
 
 /// Holds the session.
 pub const SESSION: &str = "__Host-portcullis";
 /// Holds a login that is not finished, and before that the browser's half of the form token.
 pub const LOGIN: &str = "__Host-portcullis-login";
+
+/// Proves that a browser is the one in which a form was kept.
+pub const FORMS: &str = "__Host-portcullis-forms";
+
+/// Puts a cookie of ours on an answer.
+pub fn set(answer: &mut Answer, name: &'static str, token: &Token) {
+    append(answer, &base(name, token.expose()));
+}
+
+/// Takes a cookie of ours away.
+pub fn clear(answer: &mut Answer, name: &'static str) {
+    let mut cookie = base(name, String::new());
+    cookie.set_max_age(time::Duration::ZERO);
+    append(answer, &cookie);
+}
+
+fn base(name: &'static str, value: String) -> Cookie<'static> {
+    Cookie::build((name, value)).secure(true).http_only(true).same_site(SameSite::Lax).path("/").build()
+}
+
+fn append(answer: &mut Answer, cookie: &Cookie<'_>) {
+    // Names are ours and values base64url.
+    if let Ok(value) = HeaderValue::from_str(&cookie.to_string()) {
+        answer.headers_mut().append(header::SET_COOKIE, value);
+    }
+}
 
 /// The token in the cookie `name`. Two cookies of the name, or a malformed one, are none at all.
 pub fn token(headers: &HeaderMap, name: &str) -> Option<Token> {

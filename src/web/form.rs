@@ -1,11 +1,26 @@
 //! Small forms: `application/x-www-form-urlencoded`, each field at most once.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
+use http::{HeaderMap, HeaderValue, header};
 use zeroize::Zeroizing;
 
 /// The largest form that is read.
 pub const LARGEST: usize = 8 * 1024;
+
+/// How long a form may stand still on its way.
+pub const STALL: Duration = Duration::from_secs(10);
+/// Least bytes a second of a form: the small ones have to be there within [`STALL`].
+pub const RATE: u32 = 100;
+/// The last parameter of a query that asks for a kept form to be sent there: the form's name follows.
+pub const MARK: &str = ".portcullis-form=";
+
+/// Whether these are the fields of a form as pages of ours send it.
+pub fn is_urlencoded(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let kind = kind.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    kind.eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+}
 
 /// A form that was posted. Its values may be secrets: they are wiped, and never printed.
 #[derive(Default)]

@@ -127,6 +127,34 @@ impl<B> CanonicalRequest<B> {
         self.request.headers_mut().insert(header::SEC_WEBSOCKET_KEY, key);
     }
 
+    /// The body, to be read before the request goes on.
+    pub fn body_mut(&mut self) -> &mut B {
+        self.request.body_mut()
+    }
+
+    /// Says of the head that it is for `target`, which was admitted before, and that another body follows it: one of
+    /// `length` bytes that the caller has.
+    pub fn announce(
+        &mut self,
+        target: http::uri::PathAndQuery,
+        content_type: HeaderValue,
+        referer: Option<HeaderValue>,
+        length: usize,
+    ) {
+        *self.request.uri_mut() = Uri::from(target);
+        let headers = self.request.headers_mut();
+        for replaced in
+            [header::TRANSFER_ENCODING, header::CONTENT_ENCODING, header::TRAILER, header::REFERER]
+        {
+            headers.remove(replaced);
+        }
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        headers.insert(header::CONTENT_TYPE, content_type);
+        if let Some(referer) = referer {
+            headers.insert(header::REFERER, referer);
+        }
+    }
+
     /// Whether a body follows the head.
     pub fn has_body(&self) -> bool
     where

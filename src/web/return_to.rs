@@ -33,7 +33,8 @@ impl ReturnTo {
             && !text.starts_with("//")
             && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\' && byte != b'#');
         let path = text.split('?').next().unwrap_or_default();
-        if OWN.contains(&text) || (plain && path::check(path) == Ok(Territory::Portal)) {
+        if OWN.contains(&text) || is_kept_form(text) || (plain && path::check(path) == Ok(Territory::Portal))
+        {
             Self(text.to_owned())
         } else {
             Self::default()
@@ -58,13 +59,31 @@ impl ReturnTo {
     }
 }
 
+/// The page on which a kept form is sent: its name follows.
+pub const KEPT_FORM: &str = "/.portcullis/kept/";
+
+fn is_kept_form(text: &str) -> bool {
+    text.strip_prefix(KEPT_FORM).is_some_and(|name| {
+        name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn only_paths_of_this_site_are_remembered() {
-        for good in ["/", "/sims", "/sims?q=a&b=%2F%2Fevil", "/a//b", "/~me/x;y=1", OWN[0], OWN[1]] {
+        for good in [
+            "/",
+            "/sims",
+            "/sims?q=a&b=%2F%2Fevil",
+            "/a//b",
+            "/~me/x;y=1",
+            OWN[0],
+            OWN[1],
+            "/.portcullis/kept/aZ-_0",
+        ] {
             assert_eq!(ReturnTo::parse(good).as_str(), good);
         }
         for bad in [

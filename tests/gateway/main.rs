@@ -21,6 +21,8 @@ mod grpc;
 #[cfg(test)]
 mod intermediary;
 #[cfg(test)]
+mod kept_forms;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod limits;

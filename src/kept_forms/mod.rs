@@ -1,0 +1,305 @@
+//! Forms that came just after their user's session had run out: kept sealed until that user is back in that browser,
+//! and given out once.
+//!
+//! Knows nothing of requests. Whose session it was, and whether the form was sent from a page of this site, is for the
+//! caller to know.
+
+mod form;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use aws_lc_rs::hmac;
+use sqlx::{Row as _, any::AnyRow};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+pub use self::form::{Form, FormId, Head};
+use crate::{
+    clock::{Clock, Timestamp},
+    database::{Database, DatabaseError},
+    errors::Chain,
+    random::Random,
+    sealing::Sealer,
+    secret::{Token, TokenHash},
+};
+
+/// For how long a form can be sent after all.
+pub const LIFETIME: Duration = Duration::from_mins(30);
+/// For how long it is known after that, to tell its user what became of it.
+const MEMORY: Duration = Duration::from_hours(24);
+/// Forms of one user at once: one for each of many tabs.
+const MOST_OF_A_USER: i64 = 20;
+/// Bytes of all forms at once, sealed.
+const MOST_BYTES: i64 = 64 << 20;
+/// Forms on their way in at once, in memory.
+const MOST_AT_ONCE: usize = 32;
+const TIDY: Duration = Duration::from_mins(10);
+
+/// What is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// The largest body, in bytes. Zero: none is kept.
+    pub max: usize,
+}
+
+/// The forms that wait for their users.
+#[derive(Clone)]
+pub struct KeptForms {
+    database: Database,
+    sealer: Arc<Sealer>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    /// Shared, like all of this, since the whole is handed about.
+    browsers: Arc<hmac::Key>,
+    arriving: Arc<Semaphore>,
+    max: usize,
+}
+
+/// Who asks for a form.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    pub id: &'a FormId,
+    /// The user's id.
+    pub user: &'a str,
+    /// The hash of what [`KeptForms::browser`] gave this browser.
+    pub browser: Option<&'a TokenHash>,
+}
+
+/// What became of a form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    Waiting {
+        head: Head,
+        kept_at: Timestamp,
+    },
+    /// It has been sent or dropped, or is too old.
+    Gone,
+    /// There is none, or it is another user's, or another browser's: nobody learns which.
+    Nothing,
+}
+
+impl KeptForms {
+    pub fn new(
+        config: Config,
+        database: Database,
+        sealer: Arc<Sealer>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        let browsers = sealer.derive("browsers of forms");
+        let browsers = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, browsers.as_slice()));
+        let arriving = Arc::new(Semaphore::new(MOST_AT_ONCE));
+        Self { database, sealer, clock, random, browsers, arriving, max: config.max }
+    }
+
+    /// The largest body that is kept; zero when none is.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Room for one form in memory; none when too many are on their way.
+    pub fn room(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.arriving).try_acquire_owned().ok()
+    }
+
+    /// What a browser proves later that it is the one whose session ran out. The same for all its tabs, whichever of them
+    /// comes first, since all of them hold that session.
+    pub fn browser(&self, session: &TokenHash) -> Token {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(hmac::sign(&self.browsers, session.as_bytes()).as_ref());
+        Token::from_bytes(bytes)
+    }
+
+    /// Keeps a form. None: there are too many already, and what was kept before stays.
+    pub async fn keep(
+        &self,
+        user: &str,
+        browser: &TokenHash,
+        form: &Form,
+    ) -> Result<Option<FormId>, DatabaseError> {
+        let id = FormId::generate(&*self.random);
+        let record = self.sealer.seal(&place(&id, user), &form.encode());
+        let size = i64::try_from(record.len()).unwrap_or(i64::MAX);
+        let now = self.clock.now();
+        let mut transaction = self.database.write().await?;
+        let live = sqlx::query(
+            "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) AS bytes, \
+             CAST(COALESCE(SUM(CASE WHEN user_id = $1 THEN 1 ELSE 0 END), 0) AS BIGINT) AS own \
+             FROM kept_forms WHERE kept_at > $2 AND taken_at IS NULL",
+        )
+        .bind(user.to_owned())
+        .bind(now.minus(LIFETIME).unix_millis())
+        .fetch_one(&mut *transaction)
+        .await?;
+        let (bytes, own): (i64, i64) = (live.try_get("bytes")?, live.try_get("own")?);
+        if own >= MOST_OF_A_USER || bytes.saturating_add(size) > MOST_BYTES {
+            return Ok(None);
+        }
+        sqlx::query(
+            "INSERT INTO kept_forms (id, browser, user_id, record, size, kept_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(id.as_str().to_owned())
+        .bind(browser.as_bytes().to_vec())
+        .bind(user.to_owned())
+        .bind(record)
+        .bind(size)
+        .bind(now.unix_millis())
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(Some(id))
+    }
+
+    /// What there is to say about a form. That somebody else has logged in where it was kept ends it.
+    pub async fn find(&self, claim: Claim<'_>) -> Result<Found, DatabaseError> {
+        let Some(row) = self.row(claim).await? else { return Ok(Found::Nothing) };
+        if row.user != claim.user {
+            self.empty(claim.id).await?;
+            return Ok(Found::Nothing);
+        }
+        Ok(match self.open(claim, &row) {
+            Some(form) => Found::Waiting { head: form.head, kept_at: row.kept_at },
+            None => Found::Gone,
+        })
+    }
+
+    /// Gives a form out, once, if it was sent to `target`.
+    pub async fn take(&self, claim: Claim<'_>, target: &str) -> Result<Option<Form>, DatabaseError> {
+        let Some(row) = self.row(claim).await? else { return Ok(None) };
+        if row.user != claim.user {
+            self.empty(claim.id).await?;
+            return Ok(None);
+        }
+        let Some(form) = self.open(claim, &row).filter(|form| form.head.target == target) else {
+            return Ok(None);
+        };
+        let taken = sqlx::query("UPDATE kept_forms SET taken_at = $2 WHERE id = $1 AND taken_at IS NULL")
+            .bind(claim.id.as_str().to_owned())
+            .bind(self.clock.now().unix_millis())
+            .execute(self.database.pool())
+            .await?;
+        Ok((taken.rows_affected() == 1).then_some(form))
+    }
+
+    /// Takes a form back of which nothing has been sent.
+    pub async fn put_back(&self, id: &FormId) -> Result<(), DatabaseError> {
+        sqlx::query("UPDATE kept_forms SET taken_at = NULL WHERE id = $1")
+            .bind(id.as_str().to_owned())
+            .execute(self.database.pool())
+            .await?;
+        Ok(())
+    }
+
+    /// Forgets what is in a form that has been sent.
+    pub async fn forget(&self, id: &FormId) -> Result<(), DatabaseError> {
+        self.empty(id).await
+    }
+
+    /// Forgets what is in a form that its user has no more use for.
+    pub async fn discard(&self, claim: Claim<'_>) -> Result<(), DatabaseError> {
+        if self.row(claim).await?.is_some() {
+            self.empty(claim.id).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets all forms of a user.
+    pub async fn remove_user(&self, user: &str) -> Result<(), DatabaseError> {
+        sqlx::query("DELETE FROM kept_forms WHERE user_id = $1")
+            .bind(user.to_owned())
+            .execute(self.database.pool())
+            .await?;
+        Ok(())
+    }
+
+    /// Forgets now and then what is too old, until `stop`.
+    pub async fn maintain(self, stop: CancellationToken) {
+        let mut turns = interval(TIDY);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let work = async {
+            loop {
+                turns.tick().await;
+                if let Err(error) = self.purge().await {
+                    tracing::warn!(error = %Chain(&error), "cannot purge forms that are too old");
+                }
+            }
+        };
+        stop.run_until_cancelled(work).await;
+    }
+
+    pub(super) async fn purge(&self) -> Result<(), DatabaseError> {
+        let now = self.clock.now();
+        sqlx::query("DELETE FROM kept_forms WHERE kept_at <= $1")
+            .bind(now.minus(LIFETIME + MEMORY).unix_millis())
+            .execute(self.database.pool())
+            .await?;
+        sqlx::query("UPDATE kept_forms SET record = $2, size = 0 WHERE kept_at <= $1 AND size > 0")
+            .bind(now.minus(LIFETIME).unix_millis())
+            .bind(Vec::new())
+            .execute(self.database.pool())
+            .await?;
+        Ok(())
+    }
+
+    async fn row(&self, claim: Claim<'_>) -> Result<Option<Stored>, DatabaseError> {
+        let Some(browser) = claim.browser else { return Ok(None) };
+        let row = sqlx::query(
+            "SELECT user_id, record, kept_at, taken_at FROM kept_forms WHERE id = $1 AND browser = $2",
+        )
+        .bind(claim.id.as_str().to_owned())
+        .bind(browser.as_bytes().to_vec())
+        .fetch_optional(self.database.pool())
+        .await?;
+        row.map(|row| Stored::read(&row)).transpose()
+    }
+
+    /// The form, while it can be sent.
+    fn open(&self, claim: Claim<'_>, row: &Stored) -> Option<Form> {
+        let now = self.clock.now();
+        // From the future: the clock was set back, and nobody knows how old it is.
+        if row.taken || row.kept_at > now || now.since(row.kept_at) >= LIFETIME {
+            return None;
+        }
+        let plain = self.sealer.open(&place(claim.id, claim.user), &row.record).ok()?;
+        Form::decode(&plain)
+    }
+
+    async fn empty(&self, id: &FormId) -> Result<(), DatabaseError> {
+        sqlx::query(
+            "UPDATE kept_forms SET record = $2, size = 0, taken_at = COALESCE(taken_at, $3) WHERE id = $1",
+        )
+        .bind(id.as_str().to_owned())
+        .bind(Vec::new())
+        .bind(self.clock.now().unix_millis())
+        .execute(self.database.pool())
+        .await?;
+        Ok(())
+    }
+}
+
+struct Stored {
+    user: String,
+    record: Vec<u8>,
+    kept_at: Timestamp,
+    taken: bool,
+}
+
+impl Stored {
+    fn read(row: &AnyRow) -> Result<Self, DatabaseError> {
+        Ok(Self {
+            user: row.try_get("user_id")?,
+            record: row.try_get("record")?,
+            kept_at: Timestamp::from_unix_millis(row.try_get("kept_at")?),
+            taken: row.try_get::<Option<i64>, _>("taken_at")?.is_some(),
+        })
+    }
+}
+
+fn place<'a>(id: &'a FormId, user: &'a str) -> [&'a str; 3] {
+    ["kept_forms", id.as_str(), user]
+}

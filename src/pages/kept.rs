@@ -1,0 +1,128 @@
+//! The page on which a form that came without a session is sent after all, or dropped. Sending itself is the gateway's.
+
+use http::{HeaderValue, StatusCode, header};
+
+use super::{
+    PageError, Pages, texts,
+    views::{Kept, Message, View},
+    visit::Visit,
+};
+use crate::{
+    kept_forms::{Claim, FormId, Found, Head},
+    secret::TokenHash,
+    sessions::Session,
+    web::{
+        answer::{self, Answer},
+        cookies,
+        form::{Form, MARK},
+        return_to::{KEPT_FORM, ReturnTo},
+    },
+};
+
+/// Ours forbids that a form leads to another site, and browsers hold that against the portal's redirects too.
+const FORMS_LEAD_ANYWHERE: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action https:; base-uri 'none'; \
+     frame-ancestors 'none'",
+);
+
+/// Why a form is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotKept {
+    /// Larger than so many bytes.
+    TooLarge(usize),
+    TooMany,
+}
+
+impl Pages {
+    pub(super) async fn show_kept(&self, name: &str, visit: &Visit) -> Result<Answer, PageError> {
+        let Some(live) = &visit.session else {
+            return Ok(answer::redirect(
+                StatusCode::FOUND,
+                &ReturnTo::parse(&visit.path).append_to(super::route::paths::LOGIN),
+            ));
+        };
+        let Some(id) = FormId::parse(name) else { return Ok(answer::see_other("/")) };
+        let browser = browser(visit);
+        match self.kept_forms.find(claim(&id, &live.session, browser.as_ref())).await? {
+            Found::Waiting { head, kept_at } => {
+                let minutes = self.clock.now().since(kept_at).as_secs() / 60;
+                let view = View::Kept(Kept {
+                    path: head.target.split('?').next().unwrap_or_default(),
+                    when: &texts::sent_ago(minutes),
+                    action: &marked(&head, &id),
+                    discard: &page_of(&id),
+                    csrf: &self.csrf.token(&live.session.id),
+                });
+                let mut answer = answer::html(StatusCode::OK, self.templates.render(&view));
+                answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, FORMS_LEAD_ANYWHERE);
+                Ok(answer)
+            }
+            Found::Gone => Ok(self.form_is_gone(&visit.request_id)),
+            Found::Nothing => Ok(answer::see_other("/")),
+        }
+    }
+
+    /// Drops the form, and leads back to the page that it was on.
+    pub(super) async fn discard_kept(
+        &self,
+        name: &str,
+        visit: &Visit,
+        form: &Form,
+    ) -> Result<Answer, PageError> {
+        let Some((live, id)) = visit.session.as_ref().zip(FormId::parse(name)) else {
+            return Ok(answer::see_other("/"));
+        };
+        if !self.is_session_form(&live.session.id, form.value("csrf")) {
+            return Ok(self.not_sent(&id, &visit.request_id));
+        }
+        let browser = browser(visit);
+        let claim = claim(&id, &live.session, browser.as_ref());
+        let found = self.kept_forms.find(claim).await?;
+        self.kept_forms.discard(claim).await?;
+        let referer = match &found {
+            Found::Waiting { head, .. } => {
+                head.referer.as_deref().and_then(|url| url.strip_prefix(&self.origin))
+            }
+            Found::Gone | Found::Nothing => None,
+        };
+        Ok(answer::see_other(ReturnTo::parse(referer.unwrap_or("/")).as_str()))
+    }
+
+    /// Why a form is not kept, and what to do.
+    pub fn not_kept(&self, why: NotKept, request_id: &str) -> Answer {
+        self.message(Message::not_kept(why, request_id))
+    }
+
+    /// That a kept form was not asked for by its page.
+    pub fn not_sent(&self, id: &FormId, request_id: &str) -> Answer {
+        self.message(Message::not_sent(&page_of(id), request_id))
+    }
+
+    /// That there is nothing to send any more.
+    pub fn form_is_gone(&self, request_id: &str) -> Answer {
+        self.message(Message::form_is_gone(request_id))
+    }
+
+    fn message(&self, message: Message<'_>) -> Answer {
+        let status = StatusCode::from_u16(message.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        answer::html(status, self.templates.render(&View::Message(message)))
+    }
+}
+
+fn claim<'a>(id: &'a FormId, session: &'a Session, browser: Option<&'a TokenHash>) -> Claim<'a> {
+    Claim { id, user: &session.user, browser }
+}
+
+fn browser(visit: &Visit) -> Option<TokenHash> {
+    cookies::token(&visit.headers, cookies::FORMS).map(|token| token.hash())
+}
+
+fn page_of(id: &FormId) -> String {
+    format!("{KEPT_FORM}{}", id.as_str())
+}
+
+/// The form's own address, with the mark that tells the gateway what to send there.
+fn marked(head: &Head, id: &FormId) -> String {
+    let join = if head.target.contains('?') { '&' } else { '?' };
+    format!("{}{join}{MARK}{}", head.target, id.as_str())
+}
