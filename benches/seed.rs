@@ -69,7 +69,8 @@ async fn main() -> anyhow::Result<()> {
         })
         .await?;
     file.flush()?;
-    let line = format!("{} users and {count} sessions in {:.1} s", users.len(), began.elapsed().as_secs_f64());
+    let line =
+        format!("{} users and {count} sessions in {:.1} s", users.len(), began.elapsed().as_secs_f64());
     writeln!(std::io::stdout(), "{line}")?;
     Ok(())
 }
