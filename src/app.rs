@@ -275,6 +275,7 @@ impl App {
             assertions: assertions(&config, &stores, &environment).await?,
             pages: Arc::new(pages),
             kept_forms: stores.administration.kept_forms.clone(),
+            logout_paths: config.logout_paths.clone(),
             trusted_proxies: config.web.trusted_proxies.clone(),
             load: bound.load(),
             access_log,

@@ -36,6 +36,7 @@ pub(super) struct SessionFact {
     last_seen_at: String,
     expires_at: String,
     client_ip: String,
+    device: String,
     user_agent: String,
     amr: Vec<&'static str>,
 }
@@ -54,6 +55,7 @@ impl SessionFact {
             last_seen_at: session.last_seen.to_string(),
             expires_at: session.expires_at.to_string(),
             client_ip: session.origin.client_ip.to_string(),
+            device: session.origin.device(),
             user_agent: session.origin.user_agent.clone(),
             amr: session.amr.iter().map(|method| method.amr()).collect(),
         }
@@ -85,7 +87,7 @@ pub(super) fn list(sessions: &[SessionFact]) -> String {
     if sessions.is_empty() {
         return "No sessions.".to_owned();
     }
-    let rows: Vec<[String; 5]> = sessions
+    let rows: Vec<[String; 6]> = sessions
         .iter()
         .map(|session| {
             [
@@ -94,8 +96,9 @@ pub(super) fn list(sessions: &[SessionFact]) -> String {
                 session.created_at.clone(),
                 session.last_seen_at.clone(),
                 session.client_ip.clone(),
+                session.device.clone(),
             ]
         })
         .collect();
-    output::table(["SESSION", "USER", "SINCE", "LAST SEEN", "FROM"], &rows)
+    output::table(["SESSION", "USER", "SINCE", "LAST SEEN", "FROM", "DEVICE"], &rows)
 }

@@ -35,6 +35,8 @@ pub struct Config {
     pub tls: crate::tls::Config,
     pub upstream: crate::upstream::Config,
     pub pages: crate::pages::Config,
+    /// Where the portal logs out.
+    pub logout_paths: Vec<crate::gateway::LogoutPath>,
     pub database: crate::database::Config,
     /// The key that seals secrets at rest.
     pub key_file: PathBuf,
@@ -114,6 +116,7 @@ impl Config {
             tls,
             upstream: portal.upstream,
             pages,
+            logout_paths: portal.logout_paths,
             database: storage.database,
             key_file: storage.key_file,
             sessions: sessions.sessions,

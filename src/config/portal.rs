@@ -9,12 +9,13 @@ use super::{
     layers::Layers,
     written::{List, Text, Written, origin},
 };
-use crate::{pages, upstream};
+use crate::{gateway::LogoutPath, pages, upstream};
 
 /// What `[portal]` becomes; what lacks a required key is absent, and that is a fault.
 pub(super) struct Settled {
     pub(super) upstream: upstream::Config,
     pub(super) pages: Option<pages::Config>,
+    pub(super) logout_paths: Vec<LogoutPath>,
 }
 
 #[derive(Deserialize)]
@@ -26,6 +27,8 @@ pub(super) struct Section {
     upstreams: List<UpstreamUrl>,
     /// Where users find help: a `mailto:`, `tel:` or `https:` URL, shown on every page. Absent: none is shown.
     support: Option<Text<Support>>,
+    /// Where the portal logs out, exactly or, with `/*` at its end, everything below: the session ends with it.
+    logout_paths: List<LogoutPath>,
     /// PEM file with the authority that signed the portal's certificate. Absent: the system's authorities.
     ca: Option<Text<PathBuf>>,
     /// To establish a connection to the portal, TLS included.
@@ -46,6 +49,7 @@ impl Default for Section {
             name: None,
             upstreams: List::default(),
             support: None,
+            logout_paths: List::default(),
             ca: None,
             connect_timeout: Text(Duration::from_secs(2)),
             response_timeout: Text(Duration::from_mins(1)),
@@ -81,6 +85,7 @@ impl Section {
                     streams: self.max_streams,
                 },
             },
+            logout_paths: self.logout_paths.0,
             pages: self.name.map(|Text(Name(portal_name))| pages::Config {
                 portal_name,
                 support: self.support.map(|Text(Support(url))| url),
@@ -120,6 +125,20 @@ impl Written for Name {
             return Err("must be at most 64 characters, on one line".into());
         }
         Ok(Self(name.to_owned()))
+    }
+}
+
+impl Written for LogoutPath {
+    const EXPECTED: &'static str = "a path such as `/logout` or `/auth/*`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let path = text.strip_suffix('*').unwrap_or(text);
+        let plain = path.starts_with('/')
+            && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"*?#\\".contains(&byte));
+        if !plain || (text.ends_with('*') && (!path.ends_with('/') || path == "/")) {
+            return Err(format!("`{text}` is not {}", Self::EXPECTED));
+        }
+        Ok(if text.ends_with('*') { Self::Below(path.to_owned()) } else { Self::Exact(path.to_owned()) })
     }
 }
 

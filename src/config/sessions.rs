@@ -33,6 +33,8 @@ pub(super) struct Section {
     inactivity: Text<Duration>,
     /// A session this old is over, however busy.
     expiration: Text<Duration>,
+    /// The most sessions of one user at once; the oldest login ends when there are more. Absent: any number.
+    max_per_user: Option<usize>,
     /// The largest form that is kept when it comes after the session has run out; `0`: none is.
     kept_form_max: Text<FormSize>,
     redis: Redis,
@@ -61,6 +63,7 @@ impl Default for Section {
             store: Text(Store::Database),
             inactivity: Text(Duration::from_hours(1)),
             expiration: Text(Duration::from_hours(12)),
+            max_per_user: None,
             kept_form_max: Text(FormSize(64 << 10)),
             redis: Redis::default(),
         }
@@ -101,6 +104,9 @@ impl Section {
                 "is above 24h, the most that NIST SP 800-63B-4 allows with two factors",
             );
         }
+        if self.max_per_user == Some(0) {
+            layers.fault("sessions.max_per_user", "must be at least 1; leave it out for any number");
+        }
         let store = match self.store.0 {
             Store::Database => {
                 if layers.says("sessions.redis") {
@@ -111,7 +117,7 @@ impl Section {
             Store::Redis(url) => sessions::Store::Redis(self.redis.settle(url, layers)),
         };
         Settled {
-            sessions: sessions::Config { store, inactivity, expiration },
+            sessions: sessions::Config { store, inactivity, expiration, max_per_user: self.max_per_user },
             kept_forms: kept_forms::Config { max: self.kept_form_max.0.0 },
         }
     }

@@ -14,7 +14,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::{Gateway, presence::Held};
+use super::{Gateway, Shared, presence::Held, sign_off};
 use crate::{proxy::PortalBody, sessions::Live, telemetry::access_log::Line, web::body::BodyError};
 
 /// Where an answer's body comes from.
@@ -39,6 +39,8 @@ pub(super) struct Note {
     pub(super) decision: &'static str,
     pub(super) status: StatusCode,
     pub(super) portal_took: Option<Duration>,
+    /// The portal has logged out: the session ends with this.
+    pub(super) signs_off: bool,
     /// The connection serves nothing after this.
     pub(super) closes: bool,
     /// Counts this answer among those that the client has not taken.
@@ -67,9 +69,14 @@ impl Note {
             decision: "refuse",
             status: StatusCode::OK,
             portal_took: None,
+            signs_off: false,
             closes: false,
             unread: None,
         }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.gateway.shared
     }
 
     pub(super) fn request_id(&self) -> &str {
@@ -79,6 +86,9 @@ impl Note {
 
 impl Drop for Note {
     fn drop(&mut self) {
+        if self.signs_off {
+            sign_off::end(self);
+        }
         let shared = &self.gateway.shared;
         let took = self.started.elapsed();
         if std::thread::panicking() {

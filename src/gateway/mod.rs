@@ -4,6 +4,7 @@ mod body;
 mod kept;
 mod presence;
 mod rescue;
+mod sign_off;
 
 use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
 
@@ -14,11 +15,11 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 use tokio::{runtime::Handle, time::Instant};
 
-pub use self::presence::Presence;
 use self::{
     body::{ClientBody, Note, Source},
     rescue::{Failure, Told},
 };
+pub use self::{presence::Presence, sign_off::LogoutPath};
 use crate::{
     clock::{Clock, Timestamp},
     gate::{Challenger, Decision, Gate, Identity, Visitor},
@@ -51,6 +52,8 @@ pub struct Shared {
     pub assertions: Option<Assertions>,
     pub pages: Arc<Pages>,
     pub kept_forms: KeptForms,
+    /// Where the portal logs out.
+    pub logout_paths: Vec<LogoutPath>,
     pub trusted_proxies: Vec<IpNet>,
     pub load: Arc<Load>,
     pub access_log: AccessLog,
@@ -235,10 +238,15 @@ impl Gateway {
             identity: self.shared.identity.of(identity.session())?,
             assertion: assertions.map(|assertions| assertions.of(identity.session(), now)).transpose()?,
         };
+        let logs_out = self.shared.logout_paths.iter().any(|known| known.is(request.path()));
         let asked = self.shared.access_log.is_enabled().then(Instant::now);
         let forwarded = self.proxy.forward(request, whole, identity, &additions, connection).await;
         note.portal_took = asked.map(|asked| asked.elapsed());
-        Ok(forwarded?.map(|body| body.map_or(Source::Own(None), Source::Portal)))
+        let mut response = forwarded?.map(|body| body.map_or(Source::Own(None), Source::Portal));
+        if logs_out {
+            sign_off::follow(&mut response, note);
+        }
+        Ok(response)
     }
 
     /// Where requests of this client come from, in header form.

@@ -50,7 +50,7 @@ fn claim<'a>(id: &'a FormId, user: &'a str, browser: &'a TokenHash) -> Claim<'a>
 
 #[tokio::test]
 async fn a_form_is_given_to_its_user_in_its_browser_once() {
-    let Fixture { forms, .. } = fixture().await;
+    let Fixture { forms, _folder, .. } = fixture().await;
     let id = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
     let theirs = claim(&id, "ada", &BROWSER);
     assert_eq!(forms.find(Claim { browser: None, ..theirs }).await.unwrap(), Found::Nothing);
@@ -73,7 +73,7 @@ async fn a_form_is_given_to_its_user_in_its_browser_once() {
 
 #[tokio::test]
 async fn somebody_else_in_the_same_browser_ends_a_form() {
-    let Fixture { forms, .. } = fixture().await;
+    let Fixture { forms, _folder, .. } = fixture().await;
     let found = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
     assert_eq!(forms.find(claim(&found, "bob", &BROWSER)).await.unwrap(), Found::Nothing);
     assert_eq!(forms.find(claim(&found, "ada", &BROWSER)).await.unwrap(), Found::Gone);
@@ -84,7 +84,7 @@ async fn somebody_else_in_the_same_browser_ends_a_form() {
 
 #[tokio::test]
 async fn a_form_lasts_for_half_an_hour_and_is_known_for_a_day_more() {
-    let Fixture { forms, clock, database, .. } = fixture().await;
+    let Fixture { forms, clock, database, _folder } = fixture().await;
     let id = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
     let theirs = claim(&id, "ada", &BROWSER);
     clock.advance(LIFETIME.checked_sub(Duration::from_millis(1)).unwrap());
@@ -103,7 +103,7 @@ async fn a_form_lasts_for_half_an_hour_and_is_known_for_a_day_more() {
 
 #[tokio::test]
 async fn a_clock_that_is_set_back_prolongs_no_form() {
-    let Fixture { forms, clock, .. } = fixture().await;
+    let Fixture { forms, clock, _folder, .. } = fixture().await;
     let id = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
     clock.set(Timestamp::from_unix_seconds(1_799_990_000));
     assert_eq!(forms.find(claim(&id, "ada", &BROWSER)).await.unwrap(), Found::Gone);
@@ -111,7 +111,7 @@ async fn a_clock_that_is_set_back_prolongs_no_form() {
 
 #[tokio::test]
 async fn a_record_that_was_tampered_with_is_gone() {
-    let Fixture { forms, database, .. } = fixture().await;
+    let Fixture { forms, database, _folder, .. } = fixture().await;
     let id = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
     let second = forms.keep("ada", &BROWSER, &form(b"a=2")).await.unwrap().unwrap();
     sqlx::query("UPDATE kept_forms SET record = (SELECT record FROM kept_forms WHERE id = $1)")
@@ -127,7 +127,7 @@ async fn a_record_that_was_tampered_with_is_gone() {
 
 #[tokio::test]
 async fn a_flood_stays_within_the_bounds_and_pushes_nothing_out() {
-    let Fixture { forms, clock, .. } = fixture().await;
+    let Fixture { forms, clock, _folder, .. } = fixture().await;
     let small = form(b"a=1");
     let keeps = join_all((0..30).map(|_| forms.keep("ada", &BROWSER, &small))).await;
     let kept: Vec<FormId> = keeps.into_iter().filter_map(Result::unwrap).collect();
@@ -154,7 +154,7 @@ async fn a_flood_stays_within_the_bounds_and_pushes_nothing_out() {
 
 #[tokio::test]
 async fn all_tabs_of_a_browser_are_one_browser_and_another_session_is_none_of_it() {
-    let Fixture { forms, .. } = fixture().await;
+    let Fixture { forms, _folder, .. } = fixture().await;
     let session = TokenHash::from_bytes([9; 32]);
     assert_eq!(forms.browser(&session), forms.browser(&session));
     assert_ne!(forms.browser(&session), forms.browser(&OTHER));
@@ -163,7 +163,7 @@ async fn all_tabs_of_a_browser_are_one_browser_and_another_session_is_none_of_it
 
 #[tokio::test]
 async fn a_user_who_is_put_out_leaves_no_form() {
-    let Fixture { forms, .. } = fixture().await;
+    let Fixture { forms, _folder, .. } = fixture().await;
     let id = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
     let other = forms.keep("bob", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
     forms.remove_user("ada").await.unwrap();

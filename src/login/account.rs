@@ -4,7 +4,7 @@ use secrecy::SecretString;
 
 use super::{Login, LoginError, Source};
 use crate::{
-    audit::AuditEvent,
+    audit::{AuditEvent, Context},
     credentials::Device,
     secret::TokenHash,
     sessions::{Session, SessionSummary},
@@ -50,6 +50,24 @@ impl Login {
     ) -> Result<(), LoginError> {
         self.recovery_codes.acknowledge(&user_id(session)?).await?;
         self.audit.record(AuditEvent::RecoveryCodesAcknowledged, &source.of_session(session));
+        Ok(())
+    }
+
+    /// Ends those sessions of the same user that are not `session`: the one whose id begins with `which`, or all.
+    pub async fn end_others(
+        &self,
+        session: &Session,
+        which: Option<&str>,
+        source: &Source,
+    ) -> Result<(), LoginError> {
+        let others = self.sessions.list(Some(&session.user)).await?.into_iter();
+        let others = others
+            .filter(|other| other.id != session.id && which.is_none_or(|short| other.id.short() == short));
+        for other in others {
+            self.sessions.revoke(&other.id).await?;
+            let context = Context { session: Some(other.id), ..source.of_session(session) };
+            self.audit.record(AuditEvent::SessionRevoked, &context);
+        }
         Ok(())
     }
 

@@ -258,6 +258,10 @@ impl Login {
         if let Some(old) = &source.replaces {
             self.sessions.revoke(old).await?;
         }
+        for oldest in self.sessions.thin_out(user.id.as_str()).await? {
+            let context = Context { session: Some(oldest.id), ..source.context(user.name.as_str()) };
+            self.audit.record(AuditEvent::SessionRevoked, &context);
+        }
         self.pending.remove(id).await?;
         let hash = token.hash();
         let mut context = source.context(user.name.as_str());

@@ -1,6 +1,6 @@
 //! The user's own page, signing out, and what a script may know of the session.
 
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use serde::Serialize;
 
 use super::{
@@ -12,6 +12,8 @@ use super::{
     visit::Visit,
 };
 use crate::{
+    errors::Chain,
+    login::Source,
     secret::TokenHash,
     sessions::{Level, Live, Session},
     web::{
@@ -55,7 +57,9 @@ impl Pages {
             .map(|other| SessionRow {
                 when: date(other.created_at),
                 where_: other.origin.client_ip.to_string(),
-                agent: agent_in_words(&other.origin.user_agent),
+                seen: date(other.last_seen),
+                agent: other.origin.device(),
+                id: other.id.short(),
                 current: other.id == session.id,
             })
             .collect();
@@ -65,9 +69,28 @@ impl Pages {
             devices: &devices,
             recovery_left: account.recovery_left,
             sessions: &sessions,
+            others: sessions.iter().any(|other| !other.current),
             csrf: &self.csrf.token(&session.id),
         });
         Ok(answer::html(StatusCode::OK, self.templates.render(&view)))
+    }
+
+    /// Ends another session of the same user, or all others.
+    pub(super) async fn post_account(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
+        let Some(live) = &visit.session else {
+            let path = ReturnTo::parse(paths::ACCOUNT).append_to(paths::LOGIN);
+            return Ok(answer::see_other(&path));
+        };
+        if !self.is_session_form(&live.session.id, form.value("csrf")) {
+            let message = View::Message(Message::still_signed_in(&visit.request_id));
+            return Ok(answer::html(StatusCode::FORBIDDEN, self.templates.render(&message)));
+        }
+        let which = match form.value("end") {
+            "others" => None,
+            id => Some(id),
+        };
+        self.login.end_others(&live.session, which, &visit.source()).await?;
+        Ok(answer::see_other(paths::ACCOUNT))
     }
 
     /// Without a form there is nothing to confirm signing out with, so the page that has one is shown.
@@ -93,9 +116,19 @@ impl Pages {
         cookies::clear(&mut answer, cookies::SESSION);
         cookies::clear(&mut answer, cookies::LOGIN);
         cookies::clear(&mut answer, cookies::FORMS);
-        // What the browser kept of the portal is not for whoever uses it next.
-        answer.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\", \"storage\""));
+        answer.headers_mut().insert("clear-site-data", cookies::WHAT_WAS_KEPT);
         Ok(answer)
+    }
+
+    /// Ends the session of somebody who has logged out at the portal.
+    pub async fn log_out(&self, session: &Session, source: &Source) {
+        if let Err(error) = self.login.log_out(session, None, source).await {
+            tracing::error!(
+                session.id = session.id.short(),
+                error = %Chain(&error),
+                "a session could not be ended after the portal had logged out"
+            );
+        }
     }
 
     pub(super) fn who_am_i(&self, visit: &Visit) -> Answer {
@@ -108,35 +141,6 @@ impl Pages {
     /// Whether a form was shown to this very session.
     pub fn is_session_form(&self, session: &TokenHash, token: &str) -> bool {
         self.csrf.check(token, Some(session)) == Verdict::Bound
-    }
-}
-
-/// A browser's name for itself, in words where it is a usual one. For the user's eyes: nothing is decided by it.
-fn agent_in_words(agent: &str) -> String {
-    const BROWSERS: [(&str, &str); 6] = [
-        ("Edg", "Edge"),
-        ("OPR/", "Opera"),
-        ("Firefox/", "Firefox"),
-        ("SamsungBrowser/", "Samsung Internet"),
-        ("Chrome/", "Chrome"),
-        ("Safari/", "Safari"),
-    ];
-    const SYSTEMS: [(&str, &str); 6] = [
-        ("Windows", "Windows"),
-        ("Android", "Android"),
-        ("iPhone", "iPhone"),
-        ("iPad", "iPad"),
-        ("Mac OS X", "macOS"),
-        ("Linux", "Linux"),
-    ];
-    let find = |known: &[(&str, &'static str)]| {
-        known.iter().find(|(mark, _)| agent.contains(mark)).map(|(_, name)| *name)
-    };
-    match (find(&BROWSERS), find(&SYSTEMS)) {
-        (Some(browser), Some(system)) => format!("{browser} on {system}"),
-        (Some(browser), None) => browser.to_owned(),
-        (None, _) if agent.is_empty() => "Unknown program".to_owned(),
-        (None, _) => agent.to_owned(),
     }
 }
 
@@ -155,22 +159,5 @@ fn who(live: &Live) -> WhoAmI<'_> {
         level: level(session),
         expires_at: session.expires_at.to_string(),
         amr: session.amr.iter().map(|method| method.amr()).collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn usual_browsers_are_called_by_their_names() {
-        let chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36";
-        let edge = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/156.0.0.0 Safari/537.36 Edg/156.0.0.0";
-        let phone = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Version/19.0 Safari/604.1";
-        assert_eq!(agent_in_words(chrome), "Chrome on Linux");
-        assert_eq!(agent_in_words(edge), "Edge on Windows");
-        assert_eq!(agent_in_words(phone), "Safari on iPhone");
-        assert_eq!(agent_in_words("curl/8.1"), "curl/8.1");
-        assert_eq!(agent_in_words(""), "Unknown program");
     }
 }

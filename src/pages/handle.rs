@@ -161,7 +161,8 @@ impl Pages {
             Route::RecoveryCodes => self.post_recovery_codes(visit, form).await,
             Route::Logout => self.post_logout(visit, form).await,
             Route::Kept(name) => self.discard_kept(name, &visit, form).await,
-            Route::Account | Route::WhoAmI | Route::Jwks | Route::Asset(_) => {
+            Route::Account => self.post_account(visit, form).await,
+            Route::WhoAmI | Route::Jwks | Route::Asset(_) => {
                 Ok(self.message_page(StatusCode::METHOD_NOT_ALLOWED, &visit.request_id))
             }
         }

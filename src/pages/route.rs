@@ -55,9 +55,10 @@ impl<'a> Route<'a> {
             | Self::Recovery
             | Self::Enrol
             | Self::RecoveryCodes
+            | Self::Account
             | Self::Logout
             | Self::Kept(_) => "GET, HEAD, POST",
-            Self::Account | Self::WhoAmI | Self::Jwks | Self::Asset(_) => "GET, HEAD",
+            Self::WhoAmI | Self::Jwks | Self::Asset(_) => "GET, HEAD",
         }
     }
 

@@ -5,7 +5,7 @@
 use std::{fs, path::Path};
 
 use super::{
-    Config,
+    Config, NotKept,
     assets::Assets,
     qr::QrSvg,
     templates::{SOURCES, Templates, TemplatesError},
@@ -35,8 +35,14 @@ struct Filling {
 
 impl Filling {
     fn new(text: &str) -> Self {
-        let row =
-            |current| SessionRow { when: text.into(), where_: text.into(), agent: text.into(), current };
+        let row = |current| SessionRow {
+            when: text.into(),
+            seen: text.into(),
+            id: text.into(),
+            where_: text.into(),
+            agent: text.into(),
+            current,
+        };
         Self {
             text: text.to_owned(),
             qr: QrSvg::draw(text, text).unwrap(),
@@ -72,6 +78,7 @@ impl Filling {
                 devices: &self.devices,
                 recovery_left: 2,
                 sessions: &self.sessions,
+                others: true,
                 csrf: text,
             }),
             View::Kept(Kept { path: text, when: text, action: text, discard: text, csrf: text }),
@@ -298,7 +305,10 @@ fn every_post_carries_the_form_token() {
         let html = templates("Portal", None).render(&view);
         for form in html.split("<form").skip(1) {
             let form = form.split("</form>").next().unwrap();
-            assert!(form.contains(r#"method="post" action="/.portcullis/"#), "{}", view.template());
+            // A kept form goes to the portal's address that it was meant for.
+            let is_kept = matches!(view, View::Kept(_)) && form.contains(r#"method="post" action="&#x2f;""#);
+            let is_ours = form.contains(r#"method="post" action="/.portcullis/"#);
+            assert!(is_ours || is_kept, "{}", view.template());
             assert!(form.contains(r#"<input type="hidden" name="csrf" value="x">"#), "{}", view.template());
         }
     }
@@ -313,12 +323,13 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
     let code = |error| View::Code(Code { email, error, csrf, rd });
     let recovery = |error| View::Recovery(Recovery { email, error, csrf, rd });
     let invite = || Some(Invite { date: "2 March 2026".into(), days_left: 12 });
-    let account = |devices, sessions, recovery_left| {
+    let account = |devices, sessions: &'a [SessionRow], recovery_left| {
         View::Account(Account {
             email,
             signed_in_since: "09:12 today",
             devices,
             recovery_left,
+            others: sessions.len() > 1,
             sessions,
             csrf,
         })
@@ -345,6 +356,18 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
             View::RecoveryCodes(RecoveryCodes { codes: &filling.codes, error: None, csrf, rd }),
         ),
         ("account", account(&filling.devices, &filling.sessions, 8)),
+        (
+            "kept",
+            View::Kept(Kept {
+                path: "/sims/new",
+                when: "a moment ago",
+                action: "/sims/new",
+                discard: "/",
+                csrf,
+            }),
+        ),
+        ("form-too-large", View::Message(Message::not_kept(NotKept::TooLarge(65536), "4f1c"))),
+        ("form-gone", View::Message(Message::form_is_gone("4f1c"))),
         ("account-bare", account(&[], &filling.sessions[..1], 2)),
         ("signed-out", View::SignedOut),
         ("message-401", message(401)),
@@ -371,6 +394,8 @@ impl Samples {
         };
         let session = |agent: &str, when: &str, current| SessionRow {
             when: when.into(),
+            seen: "09:40 today".into(),
+            id: "0123456789abcdef".into(),
             where_: "192.0.2.17".into(),
             agent: agent.into(),
             current,

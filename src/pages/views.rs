@@ -115,6 +115,8 @@ pub struct Account<'a> {
     pub devices: &'a [DeviceRow],
     pub recovery_left: u32,
     pub sessions: &'a [SessionRow],
+    /// Whether there are others than the one that asks.
+    pub others: bool,
     pub csrf: &'a str,
 }
 
@@ -129,6 +131,10 @@ pub struct DeviceRow {
 #[derive(Serialize)]
 pub struct SessionRow {
     pub when: String,
+    /// The last use.
+    pub seen: String,
+    /// What names it when it is to be ended.
+    pub id: String,
     /// A network address or a place; `where` is a keyword.
     #[serde(rename = "where")]
     pub where_: String,

@@ -7,6 +7,8 @@
 //! limits by a clock that nobody gains from setting back (`steady`). Reads no cookies and decides nobody's rights.
 
 mod cache;
+mod crowd;
+mod device;
 mod feed;
 mod live;
 mod record;
@@ -68,6 +70,8 @@ pub struct Config {
     pub inactivity: Duration,
     /// A session this old is over, however busy.
     pub expiration: Duration,
+    /// The most that one user has at once; absent: any number.
+    pub max_per_user: Option<usize>,
 }
 
 /// Why it cannot be said whether there is a session, or a session could not be changed.
@@ -114,6 +118,7 @@ pub struct Sessions {
     random: Arc<dyn Random>,
     limits: Limits,
     expiration: Duration,
+    max_per_user: Option<usize>,
     steady: Steady,
     trust: Trust,
     cache: Cache,
@@ -130,6 +135,7 @@ impl Sessions {
             random,
             limits: Limits { inactivity: config.inactivity },
             expiration: config.expiration,
+            max_per_user: config.max_per_user,
             steady: Steady::new(clock),
             trust: Trust::none(),
             cache: Cache::new(),

@@ -14,6 +14,10 @@ pub const LOGIN: &str = "__Host-portcullis-login";
 /// Proves that a browser is the one in which a form was kept.
 pub const FORMS: &str = "__Host-portcullis-forms";
 
+/// For `Clear-Site-Data` at the end of a session: what the browser kept of the portal is not for whoever uses it next. The
+/// portal's cookies stay: a browser would drop those of every site under the same domain.
+pub const WHAT_WAS_KEPT: HeaderValue = HeaderValue::from_static("\"cache\", \"storage\"");
+
 /// Puts a cookie of ours on an answer.
 pub fn set(answer: &mut Answer, name: &'static str, token: &Token) {
     append(answer, &base(name, token.expose()));

@@ -13,6 +13,8 @@ mod devices;
 #[cfg(test)]
 mod ended_sessions;
 #[cfg(test)]
+mod ending;
+#[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod forwarding;

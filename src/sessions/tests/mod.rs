@@ -135,7 +135,12 @@ impl World {
             clock: self.clock.clone(),
             random: Arc::new(OsRandom),
         };
-        let config = Config { store: Store::Database, inactivity: INACTIVITY, expiration: EXPIRATION };
+        let config = Config {
+            store: Store::Database,
+            inactivity: INACTIVITY,
+            expiration: EXPIRATION,
+            max_per_user: None,
+        };
         Gateway { sessions: Arc::new(Sessions::new(&config, surroundings)), database, upkeep: None }
     }
 

@@ -1,0 +1,79 @@
+//! The portal's own way out: who has taken it has no session with us either.
+//!
+//! Nothing is refused because of where the request came from: what the portal lets another site do, it has done by then,
+//! and a session of ours that stays behind would be worse.
+
+use http::{HeaderName, Response, StatusCode};
+
+use super::{Note, Source};
+use crate::{
+    login,
+    web::{answer, cookies},
+};
+
+static CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+
+/// A path at which the portal logs out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogoutPath {
+    Exact(String),
+    /// Everything that begins like this, the slash at its end included.
+    Below(String),
+}
+
+impl LogoutPath {
+    pub(super) fn is(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => path == exact,
+            Self::Below(start) => path.starts_with(start.as_str()),
+        }
+    }
+}
+
+/// Takes our cookie away when the portal has logged out, and has the session ended when its answer is over: not before, since
+/// the answer would be cut.
+pub(super) fn follow(response: &mut Response<Source>, note: &mut Note) {
+    let status: StatusCode = response.status();
+    if !status.is_success() && !status.is_redirection() {
+        return;
+    }
+    let mut ours = answer::empty(status);
+    cookies::clear(&mut ours, cookies::SESSION);
+    cookies::clear(&mut ours, cookies::FORMS);
+    for line in ours.headers().get_all(http::header::SET_COOKIE) {
+        response.headers_mut().append(http::header::SET_COOKIE, line.clone());
+    }
+    response.headers_mut().entry(&CLEAR_SITE_DATA).or_insert(cookies::WHAT_WAS_KEPT);
+    note.signs_off = true;
+}
+
+/// Ends the session of a request that has logged out at the portal.
+pub(super) fn end(note: &Note) {
+    let Some(live) = note.session.clone() else { return };
+    let shared = note.shared();
+    let (pages, source) = (
+        shared.pages.clone(),
+        login::Source {
+            client_ip: note.client_ip,
+            user_agent: String::new(),
+            request_id: note.request_id().to_owned(),
+            replaces: None,
+        },
+    );
+    shared.control.spawn(async move { pages.log_out(&live.session, &source).await });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_meant_as_it_is_written() {
+        let exact = LogoutPath::Exact("/logout".into());
+        assert!(exact.is("/logout"));
+        assert!(!exact.is("/logout/") && !exact.is("/logout2") && !exact.is("/Logout"));
+        let below = LogoutPath::Below("/auth/logout/".into());
+        assert!(below.is("/auth/logout/") && below.is("/auth/logout/all"));
+        assert!(!below.is("/auth/logout") && !below.is("/auth/login"));
+    }
+}
