@@ -157,17 +157,14 @@ async fn open_key(database: &Database, config: &Config, random: &dyn Random) -> 
     let key_file = config.key_file.display();
     let check = database.fact(FACT).await?;
     if check.is_some() && !config.key_file.exists() {
-        bail!(
-            "the key file {key_file} is missing, and {} was sealed with it: restore it",
-            config.database.url
-        );
+        bail!("the key file {key_file} is missing, and {} was sealed with it: restore it", config.database);
     }
     let sealer = Sealer::from_file(&config.key_file, random)?;
     match check {
         Some(record) if sealer.open(&place, &record).is_err() => {
             bail!(
                 "the key file {key_file} does not fit {}: restore the one it was sealed with",
-                config.database.url
+                config.database
             )
         }
         Some(_) => {}

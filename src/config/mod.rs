@@ -94,7 +94,7 @@ impl Config {
         let server = document.server.settle(&mut layers);
         let tls = document.tls.settle(&layers);
         let portal = document.portal.settle(&mut layers);
-        let storage = document.storage.settle(&layers);
+        let storage = document.storage.settle(&mut layers);
         let sessions = document.sessions.settle(&mut layers);
         let login = document.login.settle(&mut layers);
         let portal_name = portal.pages.as_ref().map(|pages| pages.portal_name.as_str());
