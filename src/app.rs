@@ -168,7 +168,17 @@ async fn open_key(database: &Database, config: &Config, random: &dyn Random) -> 
             )
         }
         Some(_) => {}
-        None => database.note_fact(FACT, &sealer.seal(&place, b"")).await?,
+        None => {
+            database.note_fact(FACT, &sealer.seal(&place, b"")).await?;
+            // Of two gateways that start at once with a fresh key each, the other may have come first.
+            let noted = database.fact(FACT).await?.unwrap_or_default();
+            if sealer.open(&place, &noted).is_err() {
+                bail!(
+                    "another gateway has just begun to use {} with another key than {key_file}: give both the same",
+                    config.database
+                )
+            }
+        }
     }
     Ok(sealer)
 }

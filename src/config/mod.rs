@@ -78,6 +78,16 @@ struct Document {
     log: log::Section,
 }
 
+/// Another store than the configured one, `own`, whose password and authority hold where nothing else is said.
+pub fn other_store(
+    url: &str,
+    own: &crate::database::Config,
+    password_file: Option<&std::path::Path>,
+    ca: Option<PathBuf>,
+) -> Result<crate::database::Config, String> {
+    storage::other(url, own, password_file, ca)
+}
+
 impl Config {
     /// Reads `files` in their order, then the variables of `environment` that begin with `PORTCULLIS_`, then `flags`.
     ///

@@ -98,30 +98,41 @@ impl Section {
     }
 }
 
-/// Another store than the configured one, as typed on the command line.
-#[cfg(test)]
-pub(super) fn other(text: &str, own: &database::Config) -> Result<database::Config, String> {
-    match Store::read(text)? {
+/// Another store than the configured one, as typed on the command line. What goes without saying there is as in the
+/// configuration.
+pub(super) fn other(
+    text: &str,
+    own: &database::Config,
+    password_file: Option<&Path>,
+    ca: Option<PathBuf>,
+) -> Result<database::Config, String> {
+    let written = match Store::read(text)? {
         Store::Sqlite { path, parameters } => {
-            Ok(database::Config::Sqlite { url: format!("sqlite:{path}{parameters}") })
+            return Ok(database::Config::Sqlite { url: format!("sqlite:{path}{parameters}") });
         }
-        Store::Postgres(written) => {
-            let beside = match own {
-                database::Config::Postgres(own) => (own.password.clone(), own.ca.clone()),
-                database::Config::Sqlite { .. } => (None, None),
-            };
-            Ok(database::Config::Postgres(postgres::Config {
-                tls: written.tls(),
-                client_certificate: written.client_certificate,
-                hosts: written.hosts,
-                user: written.user,
-                password: written.password.or(beside.0),
-                name: written.name,
-                ca: beside.1,
-                max_connections: CONNECTIONS,
-            }))
-        }
-    }
+        Store::Postgres(written) => written,
+    };
+    let beside = match own {
+        database::Config::Postgres(own) => (own.password.clone(), own.ca.clone()),
+        database::Config::Sqlite { .. } => (None, None),
+    };
+    let read = |path: &Path| {
+        let text = std::fs::read_to_string(path);
+        text.map(|text| SecretString::from(text.trim_end_matches(['\r', '\n']))).map_err(|reason| {
+            format!("has a password file that cannot be read, {}: {reason}", path.display())
+        })
+    };
+    let password = password_file.map(read).transpose()?;
+    Ok(database::Config::Postgres(postgres::Config {
+        tls: written.tls(),
+        client_certificate: written.client_certificate,
+        hosts: written.hosts,
+        user: written.user,
+        password: password.or(written.password).or(beside.0),
+        name: written.name,
+        ca: ca.or(beside.1),
+        max_connections: CONNECTIONS,
+    }))
 }
 
 enum Store {
@@ -291,7 +302,7 @@ mod tests {
 
     fn postgres(text: &str) -> postgres::Config {
         let own = database::Config::Sqlite { url: "sqlite:own.db".into() };
-        match other(text, &own) {
+        match other(text, &own, None, None) {
             Ok(database::Config::Postgres(config)) => config,
             otherwise => panic!("{otherwise:?}"),
         }

@@ -5,10 +5,12 @@
 
 mod changes;
 mod connection;
+mod copy;
 mod facts;
 mod migrate;
 pub mod postgres;
 mod sqlite;
+mod tables;
 #[cfg(test)]
 pub(crate) mod test_database;
 #[cfg(test)]
@@ -16,10 +18,11 @@ mod test_server;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 pub use changes::Change;
 pub use connection::{Connection, Transaction};
+pub use copy::{CopyError, TableRows};
 use sqlx::{AnyConnection, AnyPool, Connection as _, any::AnyPoolOptions};
 use tokio::time::timeout;
 
@@ -38,6 +41,16 @@ pub enum Config {
         url: String,
     },
     Postgres(postgres::Config),
+}
+
+impl Config {
+    /// The file of an embedded store.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite { url } => Some(sqlite::path(url)),
+            Self::Postgres(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Config {

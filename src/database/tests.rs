@@ -5,8 +5,9 @@ use std::time::Duration;
 use sqlx::Row as _;
 
 use super::{
-    Change, Config, Database, DatabaseError,
+    Change, Config, CopyError, Database, DatabaseError,
     postgres::{self, Host},
+    tables::{Column, TABLES},
     test_database::{On, TestDatabase, config, on_each_database},
     test_server::PostgresServer,
 };
@@ -20,6 +21,7 @@ on_each_database![
     many_that_start_at_once_migrate_once,
     a_schema_newer_than_this_program_is_refused,
     a_change_of_which_a_part_was_refused_is_not_kept,
+    everything_is_copied_or_nothing_is,
 ];
 
 async fn another_process_reads_what_was_announced(on: On) {
@@ -261,4 +263,73 @@ async fn an_old_primary_that_hung_is_not_listened_to_when_it_wakes() {
         assert!(database.fact("new").await.unwrap().is_some());
     }
     assert_eq!(primary.sql(&name, "SELECT COUNT(*) FROM facts"), "0\n");
+}
+
+/// Whoever adds a column has to say that it is copied.
+#[tokio::test]
+async fn every_column_of_the_schema_is_known_to_the_copy() {
+    let (_store, database) = TestDatabase::new(On::Sqlite).await;
+    let query = "SELECT m.name || '.' || c.name || ' ' || c.type AS line \
+                 FROM sqlite_schema m, pragma_table_info(m.name) c \
+                 WHERE m.type = 'table' AND m.name NOT IN ('changes', '_sqlx_migrations', 'sqlite_sequence')";
+    let rows = sqlx::query(query).fetch_all(&database).await.unwrap();
+    let mut schema: Vec<String> = rows.iter().map(|row| row.get("line")).collect();
+    let mut known: Vec<String> = TABLES
+        .iter()
+        .flat_map(|table| table.columns.iter().map(move |column| (table.name, column)))
+        .map(|(table, column)| {
+            let kind = match column {
+                Column::Text(_) => "TEXT",
+                Column::Number(_) => "BIGINT",
+                Column::Bytes(_) => "BLOB",
+            };
+            format!("{table}.{} {kind}", column.name())
+        })
+        .collect();
+    schema.sort();
+    known.sort();
+    assert_eq!(known, schema);
+}
+
+/// More rows than go over in one batch, of every kind, nothing included.
+async fn filled(database: &Database) {
+    for number in 0..450_i64 {
+        let statement = "INSERT INTO users VALUES ($1, $1, $1, 'Ä', 'a,b', 0, $2)";
+        sqlx::query(statement).bind(format!("u{number}")).bind(number).execute(database).await.unwrap();
+        let statement = "INSERT INTO second_factors VALUES ($1, 3, $2, NULL, NULL)";
+        sqlx::query(statement).bind(format!("u{number}")).bind(number).execute(database).await.unwrap();
+        for code in ["a", "b"] {
+            let statement = "INSERT INTO recovery_codes VALUES ($1, $2)";
+            sqlx::query(statement).bind(format!("u{number}")).bind(code).execute(database).await.unwrap();
+        }
+    }
+    database.note_fact("bytes", &(0..=255).collect::<Vec<u8>>()).await.unwrap();
+}
+
+async fn everything_is_copied_or_nothing_is(on: On) {
+    let (_source, source) = TestDatabase::new(On::Sqlite).await;
+    filled(&source).await;
+    let (_target, target) = TestDatabase::new(on).await;
+    // Somebody stops waiting in the middle.
+    let batches = std::sync::atomic::AtomicU32::new(0);
+    let stopped = source.copy_into(&target, |_| {
+        if batches.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 6 {
+            std::panic::panic_any("the end of the process");
+        }
+    });
+    let stopped = std::panic::AssertUnwindSafe(stopped);
+    assert!(futures_util::FutureExt::catch_unwind(stopped).await.is_err());
+    assert!(target.rows().await.unwrap().iter().all(|table| table.rows == 0));
+
+    let copied = source.copy_into(&target, |_| ()).await.unwrap();
+    assert_eq!(target.rows().await.unwrap(), source.rows().await.unwrap());
+    assert!(copied.iter().all(|table| table.copied == table.rows));
+    assert_eq!(copied.iter().find(|table| table.table == "recovery_codes").unwrap().rows, 900);
+    assert_eq!(target.fact("bytes").await.unwrap(), source.fact("bytes").await.unwrap());
+    let query = "SELECT last_step FROM second_factors WHERE user_id = 'u449' AND unseen_codes IS NULL";
+    assert_eq!(sqlx::query(query).fetch_one(&target).await.unwrap().get::<i64, _>(0), 449);
+
+    let again = source.copy_into(&target, |_| ()).await.unwrap_err();
+    assert!(matches!(again, CopyError::NotEmpty { table: "users", rows: 450 }), "{again}");
+    assert_eq!(target.rows().await.unwrap(), source.rows().await.unwrap());
 }
