@@ -331,6 +331,8 @@ impl App {
             let keys = Arc::clone(&self.stores.signing_keys);
             tokio::spawn(keys.maintain(Arc::clone(&self.environment.clock), rotation, stop.clone()));
         }
+        let (watched, until) = (Arc::clone(&self.stores.sealer), stop.clone());
+        tokio::spawn(async move { watched.watch(until).await });
         let tls = self.certificate.current();
         let reload = tokio::spawn(self.certificate.watch(stop.clone()));
         if let Some((listener, _)) = self.admin {

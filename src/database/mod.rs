@@ -9,6 +9,7 @@ mod copy;
 mod facts;
 mod migrate;
 pub mod postgres;
+mod sealed;
 mod sqlite;
 mod tables;
 #[cfg(test)]

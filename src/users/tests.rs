@@ -12,6 +12,7 @@ const NOW: Timestamp = Timestamp::from_unix_seconds(1_000);
 on_each_database![
     a_user_is_found_under_every_spelling,
     two_spellings_cannot_be_two_users,
+    of_many_who_add_the_same_user_at_once_one_does,
     a_name_or_group_that_could_be_mistaken_is_refused,
     every_change_is_announced_with_the_change,
     everybody_is_listed_by_name,
@@ -50,6 +51,22 @@ async fn two_spellings_cannot_be_two_users(on: On) {
     users.add(ada()).await.unwrap();
     let again = NewUser { email: "ADA@example.COM".to_owned(), ..NewUser::default() };
     assert!(matches!(users.add(again).await, Err(UsersError::Exists)));
+    assert_eq!(users.list().await.unwrap().len(), 1);
+}
+
+async fn of_many_who_add_the_same_user_at_once_one_does(on: On) {
+    let (_store, users) = users(on).await;
+    let mut adding = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let users = Users { random: Arc::new(OsRandom), ..users.clone() };
+        adding.spawn(async move { users.add(ada()).await });
+    }
+    let verdicts = adding.join_all().await;
+    assert_eq!(verdicts.iter().filter(|verdict| verdict.is_ok()).count(), 1);
+    assert!(
+        verdicts.iter().all(|verdict| matches!(verdict, Ok(_) | Err(UsersError::Exists))),
+        "{verdicts:?}"
+    );
     assert_eq!(users.list().await.unwrap().len(), 1);
 }
 

@@ -106,6 +106,58 @@ async fn while_the_server_hangs_nobody_is_let_in_and_nobody_is_logged_out() {
 }
 
 #[tokio::test]
+async fn a_sealing_key_is_changed_under_two_gateways_and_nobody_notices() {
+    let server = PostgresServer::start(&[]);
+    let url = new_database(&server);
+    let (one, _) = TestGateway::builder().set("storage.database", &url).start().await;
+    let (other, _) = one.twin().await;
+    one.add_user(ADA).await;
+    let browser = one.browser();
+    browser.log_in(ADA).await;
+    // Somebody is in the middle of a login all the while.
+    let half = one.browser();
+    let page = half.visit("/sims").await;
+    let form = half.sign_in(&page, ADA).await;
+    let file = one.folder().join("portcullis.toml");
+    let written = std::fs::read_to_string(&file).unwrap().replace("sqlite:portcullis.db", &url);
+    std::fs::write(&file, written).unwrap();
+    let file = file.to_str().unwrap();
+    let sealing_key = async |arguments: &[&str]| {
+        run(&[&["sealing-key"], arguments, &["--json", "--config", file]].concat(), "").await
+    };
+    let before = sealing_key(&["list"]).await.json();
+    let old = before[0]["key"].as_str().unwrap().to_owned();
+    assert_eq!((before.as_array().unwrap().len(), before[0]["state"].as_str()), (1, Some("sealing")));
+    let sealed = before[0]["records"].as_u64().unwrap();
+    assert!(sealed >= 4, "{before}");
+
+    let new = sealing_key(&["rotate", "--prepare"]).await.json()["key"].as_str().unwrap().to_owned();
+    assert_eq!(sealing_key(&["rotate", "--activate"]).await.json()["key"], new.as_str());
+    for gateway in [&one, &other] {
+        soon(5 * BOUND, "a running gateway seals with the new key", async || {
+            gateway.browser().log_in(ADA).await;
+            let listed = sealing_key(&["list"]).await.json();
+            listed[0]["key"] == new.as_str() && listed[0]["records"].as_u64() > Some(0)
+        })
+        .await;
+    }
+    let refused = sealing_key(&["remove", &old]).await;
+    assert!(refused.code == 1 && refused.err.contains("sealing-key reseal"), "{refused:?}");
+    let resealed = sealing_key(&["reseal"]).await.json();
+    assert!(resealed["resealed"].as_u64() >= Some(sealed) && resealed["left"] == 0, "{resealed}");
+    assert_eq!(sealing_key(&["reseal"]).await.json()["resealed"], 0);
+    assert_eq!(sealing_key(&["remove", &old]).await.code, 0);
+    assert_eq!(sealing_key(&["remove", &new]).await.code, 1, "it seals");
+
+    let restarted = one.restart().await;
+    assert_eq!(at(&browser, &restarted).level().await, "two_factor");
+    assert_eq!(at(&browser, &other).level().await, "two_factor");
+    let half = at(&half, &restarted);
+    let code = restarted.phone(ADA).fresh_code();
+    assert_eq!(half.submit(&form, &[("code", &code)]).await.text(), "the portal: GET /sims\n");
+}
+
+#[tokio::test]
 async fn an_embedded_store_moves_into_postgres_and_its_users_notice_nothing() {
     let server = PostgresServer::start(&[]);
     let (gateway, browser) = TestGateway::start().await;
