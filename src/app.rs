@@ -165,21 +165,28 @@ async fn open_key(database: &Database, config: &Config, random: &dyn Random) -> 
     let key_file = config.key_file.display();
     let check = database.fact(FACT).await?;
     if check.is_some() && !config.key_file.exists() {
-        bail!(
-            "the key file {key_file} is missing, and {} was sealed with it: restore it",
-            config.database.url
-        );
+        bail!("the key file {key_file} is missing, and {} was sealed with it: restore it", config.database);
     }
     let sealer = Sealer::from_file(&config.key_file, random)?;
     match check {
         Some(record) if sealer.open(&place, &record).is_err() => {
             bail!(
                 "the key file {key_file} does not fit {}: restore the one it was sealed with",
-                config.database.url
+                config.database
             )
         }
         Some(_) => {}
-        None => database.note_fact(FACT, &sealer.seal(&place, b"")).await?,
+        None => {
+            database.note_fact(FACT, &sealer.seal(&place, b"")).await?;
+            // Of two gateways that start at once with a fresh key each, the other may have come first.
+            let noted = database.fact(FACT).await?.unwrap_or_default();
+            if sealer.open(&place, &noted).is_err() {
+                bail!(
+                    "another gateway has just begun to use {} with another key than {key_file}: give both the same",
+                    config.database
+                )
+            }
+        }
     }
     Ok(sealer)
 }
@@ -341,6 +348,8 @@ impl App {
             tokio::spawn(keys.maintain(Arc::clone(&self.environment.clock), rotation, stop.clone()));
         }
         tokio::spawn(self.stores.administration.kept_forms.clone().maintain(stop.clone()));
+        let (watched, until) = (Arc::clone(&self.stores.sealer), stop.clone());
+        tokio::spawn(async move { watched.watch(until).await });
         let tls = self.certificate.current();
         let reload = tokio::spawn(self.certificate.watch(stop.clone()));
         if let Some((listener, _)) = self.admin {

@@ -26,7 +26,7 @@ pub(super) fn run(config: &Config, output: Output) -> anyhow::Result<()> {
         public_url: config.web.public_url.to_string(),
         listen: config.server.listen.iter().map(ToString::to_string).collect(),
         upstreams: config.upstream.upstreams.iter().map(ToString::to_string).collect(),
-        database: config.database.url.clone(),
+        database: config.database.to_string(),
         warnings: config.warnings.iter().count(),
     };
     output.print(&report, |report| {

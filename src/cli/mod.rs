@@ -7,9 +7,11 @@ mod device;
 mod hash;
 mod output;
 mod password;
+mod sealing_key;
 mod serve;
 mod session;
 mod signing_key;
+mod store;
 mod user;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -62,6 +64,12 @@ enum Command {
     /// The keys of the signed assertion
     #[command(subcommand)]
     SigningKey(signing_key::Command),
+    /// The durable store: users, devices and codes
+    #[command(subcommand)]
+    Store(store::Command),
+    /// The keys that seal secrets at rest
+    #[command(subcommand)]
+    SealingKey(sealing_key::Command),
     /// Hash a password the way it is stored
     Hash(hash::Arguments),
 }
@@ -113,6 +121,16 @@ async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
             }
             let (stores, _log) = open(&config).await?;
             signing_key::run(command, &stores, output).await
+        }
+        Command::Store(command) => {
+            let config = load(&files)?;
+            let _log = Flushed(log::init_for_command(&config.log)?);
+            store::run(command, &config, output).await
+        }
+        Command::SealingKey(command) => {
+            let config = load(&files)?;
+            let (stores, _log) = open(&config).await?;
+            sealing_key::run(command, &config.key_file, &stores, output).await
         }
         Command::Hash(arguments) => hash::run(&arguments, output).await,
     }

@@ -81,6 +81,16 @@ struct Document {
     log: log::Section,
 }
 
+/// Another store than the configured one, `own`, whose password and authority hold where nothing else is said.
+pub fn other_store(
+    url: &str,
+    own: &crate::database::Config,
+    password_file: Option<&std::path::Path>,
+    ca: Option<PathBuf>,
+) -> Result<crate::database::Config, String> {
+    storage::other(url, own, password_file, ca)
+}
+
 impl Config {
     /// Reads `files` in their order, then the variables of `environment` that begin with `PORTCULLIS_`, then `flags`.
     ///
@@ -97,7 +107,7 @@ impl Config {
         let server = document.server.settle(&mut layers);
         let tls = document.tls.settle(&layers);
         let portal = document.portal.settle(&mut layers);
-        let storage = document.storage.settle(&layers);
+        let storage = document.storage.settle(&mut layers);
         let sessions = document.sessions.settle(&mut layers);
         let login = document.login.settle(&mut layers);
         let portal_name = portal.pages.as_ref().map(|pages| pages.portal_name.as_str());

@@ -88,7 +88,22 @@ fn every_impossible_value_is_refused_where_it_stands() {
     for (added, key, words) in [
         ("[tls]\ncertificate = \"\"", "tls.certificate", "the path of a file"),
         ("[tls]\nkey = 5", "tls.key", "found a whole number"),
-        ("[storage]\ndatabase = \"postgres://h/db\"", "storage.database", "not in this version"),
+        ("[storage]\ndatabase = \"postgres://h/db\"", "storage.database", "names no user"),
+        ("[storage]\ndatabase = \"postgres://u@h\"", "storage.database", "a user and a database"),
+        ("[storage]\ndatabase = \"postgres://u@h:x/db\"", "storage.database", "no number"),
+        ("[storage]\ndatabase = \"postgres://u@/db\"", "storage.database", "no host"),
+        ("[storage]\ndatabase = \"postgres://u@h/db?sslmode=prefer\"", "storage.database", "verify-full"),
+        ("[storage]\ndatabase = \"postgres://u@h/db?sslrootcert=x\"", "storage.database", "storage.ca"),
+        (
+            "[storage]\ndatabase = \"postgres://u@h/db?target_session_attrs=any\"",
+            "storage.database",
+            "read-write",
+        ),
+        (
+            "[storage]\ndatabase = \"postgres://u:a@h/db\"\npassword = \"b\"",
+            "storage.database",
+            "one of the two",
+        ),
         ("[storage]\ndatabase = \"mysql://h/db\"", "storage.database", "expected `sqlite:PATH`"),
         ("[storage]\ndatabase = \"sqlite::memory:\"", "storage.database", "must name a file"),
         ("[sessions]\ninactivity = \"0s\"", "sessions.inactivity", "longer than zero"),
@@ -444,7 +459,7 @@ fn a_relative_path_is_meant_from_where_it_is_written() {
     let config = Config::load(&[file], variables, &[]).unwrap();
     assert_eq!(config.tls.certificate, folder.path("a.pem"));
     assert_eq!(config.tls.key, Path::new("/b.pem"));
-    assert_eq!(config.database.url, format!("sqlite:{}?mode=rw", folder.path("c.db").display()));
+    assert_eq!(config.database.to_string(), format!("sqlite:{}?mode=rw", folder.path("c.db").display()));
     assert_eq!(config.upstream.ca.as_deref(), Some(Path::new("d.pem")));
     assert_eq!(config.key_file, folder.path("data/portcullis.key"));
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use sqlx::{Any, Row as _, Transaction, any::AnyRow};
+use sqlx::{Row as _, any::AnyRow};
 
 use super::{
     CodeKind, CredentialsError, RecoveryCodes, TotpSecret, VerifiedCode,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Timestamp},
-    database::{Change, Database},
+    database::{Change, Connection, Database, Transaction},
     random::Random,
     sealing::Sealer,
     users::UserId,
@@ -81,13 +81,13 @@ impl Devices {
             "SELECT id, name, created_at, last_used_at FROM devices WHERE user_id = $1 ORDER BY created_at, id",
         )
         .bind(user.as_str())
-        .fetch_all(self.database.pool())
+        .fetch_all(&self.database)
         .await?;
         rows.iter().map(read).collect()
     }
 
     pub async fn count(&self, user: &UserId) -> Result<u32, CredentialsError> {
-        let mut connection = self.database.pool().acquire().await?;
+        let mut connection = self.database.acquire().await?;
         Ok(u32::try_from(count(&mut connection, user).await?).unwrap_or(u32::MAX))
     }
 
@@ -132,7 +132,7 @@ impl Devices {
         .execute(&mut *transaction)
         .await?;
         self.recovery_codes.issue_if_none(&mut transaction, user).await?;
-        Database::announce(&mut transaction, &Change::User(user.to_string()), self.clock.now()).await?;
+        self.database.announce(&mut transaction, &Change::User(user.to_string()), self.clock.now()).await?;
         transaction.commit().await?;
         Ok(Ok(VerifiedCode::new(user.clone(), CodeKind::Totp)))
     }
@@ -159,14 +159,14 @@ impl Devices {
                 sqlx::query(statement).bind(user.as_str()).execute(&mut *transaction).await?;
             }
         }
-        Database::announce(&mut transaction, &Change::User(user.to_string()), self.clock.now()).await?;
+        self.database.announce(&mut transaction, &Change::User(user.to_string()), self.clock.now()).await?;
         transaction.commit().await?;
         Ok(true)
     }
 
     async fn insert(
         &self,
-        transaction: &mut Transaction<'static, Any>,
+        transaction: &mut Transaction,
         user: &UserId,
         secret: &TotpSecret,
         name: &str,
@@ -189,22 +189,20 @@ impl Devices {
     }
 }
 
-/// Makes the user's row if they have none, and takes it until the end of the transaction.
-async fn make_and_lock(
-    transaction: &mut Transaction<'static, Any>,
-    user: &UserId,
-) -> Result<(), CredentialsError> {
+/// Makes the user's row if they have none, and takes it until the end of the transaction. In one statement: between two,
+/// the row could go with the user's last device.
+async fn make_and_lock(transaction: &mut Transaction, user: &UserId) -> Result<(), CredentialsError> {
     sqlx::query(
         "INSERT INTO second_factors (user_id, failures, last_step) VALUES ($1, 0, -1) \
-         ON CONFLICT (user_id) DO NOTHING",
+         ON CONFLICT (user_id) DO UPDATE SET failures = second_factors.failures",
     )
     .bind(user.as_str())
     .execute(&mut **transaction)
     .await?;
-    lock(transaction, user).await
+    Ok(())
 }
 
-async fn count(connection: &mut sqlx::AnyConnection, user: &UserId) -> Result<i64, CredentialsError> {
+async fn count(connection: &mut Connection, user: &UserId) -> Result<i64, CredentialsError> {
     let row = sqlx::query("SELECT COUNT(*) AS devices FROM devices WHERE user_id = $1")
         .bind(user.as_str())
         .fetch_one(connection)
@@ -213,7 +211,7 @@ async fn count(connection: &mut sqlx::AnyConnection, user: &UserId) -> Result<i6
 }
 
 async fn name_is_taken(
-    transaction: &mut Transaction<'static, Any>,
+    transaction: &mut Transaction,
     user: &UserId,
     name: &str,
 ) -> Result<bool, CredentialsError> {
@@ -251,16 +249,26 @@ mod tests {
     use super::*;
     use crate::{
         credentials::tests::{Fixture, STEP},
+        database::test_database::{On, on_each_database},
         random::OsRandom,
     };
+
+    on_each_database![
+        nothing_counts_before_a_right_code_and_the_same_secret_can_be_tried_again,
+        who_has_a_device_does_not_enrol_a_first_one,
+        of_many_first_devices_at_once_one_is_enrolled,
+        a_name_is_needed_and_tells_devices_apart,
+        removing_the_last_device_removes_the_codes_too,
+        a_removed_user_leaves_nothing_behind,
+        an_enrolment_that_breaks_off_leaves_nothing_behind,
+    ];
 
     async fn names(fixture: &Fixture, user: &UserId) -> Vec<String> {
         fixture.devices().list(user).await.unwrap().into_iter().map(|device| device.name).collect()
     }
 
-    #[tokio::test]
-    async fn nothing_counts_before_a_right_code_and_the_same_secret_can_be_tried_again() {
-        let fixture = Fixture::new().await;
+    async fn nothing_counts_before_a_right_code_and_the_same_secret_can_be_tried_again(on: On) {
+        let fixture = Fixture::new(on).await;
         let (devices, secret) = (fixture.devices(), TotpSecret::generate(&OsRandom));
         let late = secret.code_at(fixture.clock.now().minus(2 * STEP));
         let early = secret.code_at(fixture.clock.now().plus(2 * STEP));
@@ -282,9 +290,8 @@ mod tests {
         assert_eq!(devices.count(&fixture.bob).await.unwrap(), 0);
     }
 
-    #[tokio::test]
-    async fn who_has_a_device_does_not_enrol_a_first_one() {
-        let fixture = Fixture::new().await;
+    async fn who_has_a_device_does_not_enrol_a_first_one(on: On) {
+        let fixture = Fixture::new(on).await;
         fixture.enrol(&fixture.ada, "Phone").await;
         let secret = TotpSecret::generate(&OsRandom);
         let code = secret.code_at(fixture.clock.now());
@@ -298,9 +305,8 @@ mod tests {
         assert_eq!(names(&fixture, &fixture.ada).await, ["Phone", "Tablet"]);
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn of_many_first_devices_at_once_one_is_enrolled() {
-        let fixture = Fixture::new().await;
+    async fn of_many_first_devices_at_once_one_is_enrolled(on: On) {
+        let fixture = Fixture::new(on).await;
         let mut enrolments = tokio::task::JoinSet::new();
         for number in 0..20 {
             let (devices, user) = (fixture.devices(), fixture.ada.clone());
@@ -317,9 +323,8 @@ mod tests {
         assert_eq!(fixture.recovery_codes().remaining(&fixture.ada).await.unwrap(), 10);
     }
 
-    #[tokio::test]
-    async fn a_name_is_needed_and_tells_devices_apart() {
-        let fixture = Fixture::new().await;
+    async fn a_name_is_needed_and_tells_devices_apart(on: On) {
+        let fixture = Fixture::new(on).await;
         fixture.enrol(&fixture.ada, "Phone").await;
         let secret = TotpSecret::generate(&OsRandom);
         let code = secret.code_at(fixture.clock.now());
@@ -338,9 +343,8 @@ mod tests {
         fixture.enrol(&fixture.bob, "Phone").await;
     }
 
-    #[tokio::test]
-    async fn removing_the_last_device_removes_the_codes_too() {
-        let fixture = Fixture::new().await;
+    async fn removing_the_last_device_removes_the_codes_too(on: On) {
+        let fixture = Fixture::new(on).await;
         fixture.enrol(&fixture.ada, "Phone").await;
         fixture.enrol(&fixture.ada, "Tablet").await;
         fixture.enrol(&fixture.bob, "Phone").await;
@@ -364,9 +368,8 @@ mod tests {
         assert_eq!(fixture.recovery_codes().remaining(&fixture.bob).await.unwrap(), 10);
     }
 
-    #[tokio::test]
-    async fn a_removed_user_leaves_nothing_behind() {
-        let fixture = Fixture::new().await;
+    async fn a_removed_user_leaves_nothing_behind(on: On) {
+        let fixture = Fixture::new(on).await;
         fixture.enrol(&fixture.ada, "Phone").await;
         fixture.users.remove(&fixture.ada).await.unwrap();
         for query in [
@@ -383,14 +386,9 @@ mod tests {
         assert!(enrolled.is_err());
     }
 
-    #[tokio::test]
-    async fn an_enrolment_that_breaks_off_leaves_nothing_behind() {
-        let fixture = Fixture::new().await;
-        fixture
-            .tamper(
-                "CREATE TRIGGER stop BEFORE INSERT ON changes BEGIN SELECT RAISE(ABORT, 'on purpose'); END",
-            )
-            .await;
+    async fn an_enrolment_that_breaks_off_leaves_nothing_behind(on: On) {
+        let fixture = Fixture::new(on).await;
+        fixture.break_off("INSERT ON changes").await;
         let secret = TotpSecret::generate(&OsRandom);
         let code = secret.code_at(fixture.clock.now());
         let devices = fixture.devices();
@@ -399,7 +397,7 @@ mod tests {
         assert_eq!(devices.count(&fixture.ada).await.unwrap(), 0);
         assert_eq!(fixture.number("SELECT COUNT(*) FROM second_factors").await, 0);
         assert_eq!(fixture.recovery_codes().remaining(&fixture.ada).await.unwrap(), 0);
-        fixture.tamper("DROP TRIGGER stop").await;
+        fixture.mend().await;
         let enrolled = devices.enrol(&fixture.ada, &secret, &code, "Phone", Enrolment::FirstDevice).await;
         assert!(enrolled.unwrap().is_ok());
     }

@@ -76,7 +76,7 @@ impl Passwords {
     ) -> Result<Option<VerifiedPassword>, PasswordError> {
         let stored: Option<String> = sqlx::query("SELECT hash FROM passwords WHERE user_id = $1")
             .bind(user.map_or("", UserId::as_str))
-            .fetch_optional(self.database.pool())
+            .fetch_optional(&self.database)
             .await?
             .map(|row| row.try_get("hash"))
             .transpose()?;
@@ -126,7 +126,7 @@ impl Passwords {
         .bind(now.unix_millis())
         .execute(&mut *transaction)
         .await?;
-        Database::announce(&mut transaction, &Change::User(user.to_string()), now).await?;
+        self.database.announce(&mut transaction, &Change::User(user.to_string()), now).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -143,7 +143,7 @@ impl Passwords {
             .bind(renewed)
             .bind(user.as_str())
             .bind(weak)
-            .execute(self.database.pool())
+            .execute(&self.database)
             .await?;
         Ok(())
     }
@@ -167,8 +167,20 @@ mod tests {
     use super::*;
     use crate::{
         credentials::{hashing::tests::stalled, tests::Fixture},
+        database::test_database::{On, on_each_database},
         random::OsRandom,
     };
+
+    on_each_database![
+        only_the_users_own_password_is_accepted,
+        composed_and_decomposed_forms_are_one_password,
+        a_password_of_1024_bytes_counts_to_its_last_byte_and_a_longer_one_is_none,
+        every_kind_of_refusal_hashes,
+        a_user_without_a_password_cannot_log_in_with_any,
+        a_weak_hash_is_renewed_by_the_right_password_alone,
+        a_hash_that_cannot_be_checked_is_never_stored,
+        a_new_password_is_announced_and_goes_with_its_user,
+    ];
 
     /// Of "correct horse", cheaper than what is made today.
     const WEAK: &str =
@@ -184,16 +196,15 @@ mod tests {
 
     async fn stored(fixture: &Fixture) -> String {
         sqlx::query("SELECT hash FROM passwords")
-            .fetch_one(fixture.database.pool())
+            .fetch_one(&fixture.database)
             .await
             .unwrap()
             .try_get(0)
             .unwrap()
     }
 
-    #[tokio::test]
-    async fn only_the_users_own_password_is_accepted() {
-        let fixture = Fixture::new().await;
+    async fn only_the_users_own_password_is_accepted(on: On) {
+        let fixture = Fixture::new(on).await;
         let passwords = passwords(&fixture);
         passwords.set(&fixture.ada, "correct horse".into()).await.unwrap();
         passwords.set(&fixture.bob, "battery staple".into()).await.unwrap();
@@ -208,9 +219,8 @@ mod tests {
         assert!(passwords.verify(Some(&fixture.ada), "a new one".into()).await.unwrap().is_some());
     }
 
-    #[tokio::test]
-    async fn composed_and_decomposed_forms_are_one_password() {
-        let fixture = Fixture::new().await;
+    async fn composed_and_decomposed_forms_are_one_password(on: On) {
+        let fixture = Fixture::new(on).await;
         let passwords = passwords(&fixture);
         passwords.set(&fixture.ada, "Zo\u{eb} und Bj\u{f6}rn".into()).await.unwrap();
         for (typed, accepted) in [("Zoe\u{308} und Bjo\u{308}rn", true), ("Zoe und Bjorn", false)] {
@@ -219,9 +229,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_password_of_1024_bytes_counts_to_its_last_byte_and_a_longer_one_is_none() {
-        let fixture = Fixture::new().await;
+    async fn a_password_of_1024_bytes_counts_to_its_last_byte_and_a_longer_one_is_none(on: On) {
+        let fixture = Fixture::new(on).await;
         let passwords = passwords(&fixture);
         let longest = "\u{1f40e}".repeat(256);
         passwords.set(&fixture.ada, longest.as_str().into()).await.unwrap();
@@ -235,9 +244,8 @@ mod tests {
     }
 
     /// With the queue full, whoever hashes is busy: every refusal must be, or its time would tell it apart.
-    #[tokio::test]
-    async fn every_kind_of_refusal_hashes() {
-        let fixture = Fixture::new().await;
+    async fn every_kind_of_refusal_hashes(on: On) {
+        let fixture = Fixture::new(on).await;
         passwords(&fixture).set(&fixture.ada, "correct horse".into()).await.unwrap();
         let (hashing, _release) = stalled();
         let passwords = passwords_with(&fixture, hashing);
@@ -254,9 +262,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_user_without_a_password_cannot_log_in_with_any() {
-        let fixture = Fixture::new().await;
+    async fn a_user_without_a_password_cannot_log_in_with_any(on: On) {
+        let fixture = Fixture::new(on).await;
         let passwords = passwords(&fixture);
         for user in [None, Some(&fixture.ada), Some(&UserId::generate(&OsRandom))] {
             for password in ["", "x"] {
@@ -265,9 +272,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_weak_hash_is_renewed_by_the_right_password_alone() {
-        let fixture = Fixture::new().await;
+    async fn a_weak_hash_is_renewed_by_the_right_password_alone(on: On) {
+        let fixture = Fixture::new(on).await;
         let passwords = passwords(&fixture);
         passwords.set_hash(&fixture.ada, WEAK).await.unwrap();
         assert_eq!(passwords.verify(Some(&fixture.ada), "wrong".into()).await.unwrap(), None);
@@ -279,9 +285,8 @@ mod tests {
         assert_eq!(stored(&fixture).await, renewed);
     }
 
-    #[tokio::test]
-    async fn a_hash_that_cannot_be_checked_is_never_stored() {
-        let fixture = Fixture::new().await;
+    async fn a_hash_that_cannot_be_checked_is_never_stored(on: On) {
+        let fixture = Fixture::new(on).await;
         let passwords = passwords(&fixture);
         for phc in [
             "",
@@ -294,9 +299,8 @@ mod tests {
         assert!(matches!(passwords.set_hash(&unknown, WEAK).await, Err(PasswordError::Database(_))));
     }
 
-    #[tokio::test]
-    async fn a_new_password_is_announced_and_goes_with_its_user() {
-        let fixture = Fixture::new().await;
+    async fn a_new_password_is_announced_and_goes_with_its_user(on: On) {
+        let fixture = Fixture::new(on).await;
         let passwords = passwords(&fixture);
         let before = fixture.database.latest_change().await.unwrap();
         passwords.set(&fixture.ada, "correct horse".into()).await.unwrap();
@@ -305,7 +309,7 @@ mod tests {
 
         fixture.users.remove(&fixture.ada).await.unwrap();
         assert_eq!(passwords.verify(Some(&fixture.ada), "correct horse".into()).await.unwrap(), None);
-        let left = sqlx::query("SELECT COUNT(*) FROM passwords").fetch_one(fixture.database.pool()).await;
+        let left = sqlx::query("SELECT COUNT(*) FROM passwords").fetch_one(&fixture.database).await;
         assert_eq!(left.unwrap().try_get::<i64, _>(0).unwrap(), 0);
     }
 }

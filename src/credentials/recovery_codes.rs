@@ -7,13 +7,13 @@ use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::hmac;
 use secrecy::SecretString;
-use sqlx::{Any, Row as _, Transaction};
+use sqlx::Row as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::CredentialsError;
 use crate::{
     clock::{Clock, Timestamp},
-    database::{Database, DatabaseError},
+    database::{Connection, Database, DatabaseError, Transaction},
     random::Random,
     sealing::Sealer,
     secret::hex,
@@ -53,7 +53,7 @@ impl RecoveryCodes {
 
     /// The batch that the user has not confirmed yet; a fresh one when it has waited for longer than an hour.
     pub async fn unseen(&self, user: &UserId) -> Result<Option<Vec<SecretString>>, CredentialsError> {
-        let mut connection = self.database.pool().acquire().await?;
+        let mut connection = self.database.acquire().await?;
         let Some((sealed, since)) = sealed_batch(&mut connection, user).await? else { return Ok(None) };
         if !self.has_waited_too_long(since) {
             return self.open(user, &sealed).map(Some);
@@ -78,14 +78,14 @@ impl RecoveryCodes {
     pub async fn acknowledge(&self, user: &UserId) -> Result<(), CredentialsError> {
         sqlx::query("UPDATE second_factors SET unseen_codes = NULL, unseen_since = NULL WHERE user_id = $1")
             .bind(user.as_str())
-            .execute(self.database.pool())
+            .execute(&self.database)
             .await?;
         Ok(())
     }
 
     /// Codes that have not been used.
     pub async fn remaining(&self, user: &UserId) -> Result<u32, CredentialsError> {
-        let mut connection = self.database.pool().acquire().await?;
+        let mut connection = self.database.acquire().await?;
         let count = count(&mut connection, user).await?;
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
@@ -112,7 +112,7 @@ impl RecoveryCodes {
     /// Gives the user a fresh batch if no code is left. Their row must be locked.
     pub(super) async fn issue_if_none(
         &self,
-        transaction: &mut Transaction<'static, Any>,
+        transaction: &mut Transaction,
         user: &UserId,
     ) -> Result<(), CredentialsError> {
         if count(transaction, user).await? == 0 {
@@ -123,7 +123,7 @@ impl RecoveryCodes {
 
     async fn issue(
         &self,
-        transaction: &mut Transaction<'static, Any>,
+        transaction: &mut Transaction,
         user: &UserId,
     ) -> Result<Vec<SecretString>, CredentialsError> {
         sqlx::query("DELETE FROM recovery_codes WHERE user_id = $1")
@@ -165,10 +165,7 @@ impl RecoveryCodes {
 }
 
 /// Takes the user's row until the end of the transaction, so that changes of one user's devices and codes queue.
-pub(super) async fn lock(
-    transaction: &mut Transaction<'static, Any>,
-    user: &UserId,
-) -> Result<(), CredentialsError> {
+pub(super) async fn lock(transaction: &mut Transaction, user: &UserId) -> Result<(), CredentialsError> {
     sqlx::query("UPDATE second_factors SET failures = failures WHERE user_id = $1")
         .bind(user.as_str())
         .execute(&mut **transaction)
@@ -178,7 +175,7 @@ pub(super) async fn lock(
 
 /// Uses up the code that `typed` is, if it is one of the user's. Of any number of tries, one deletes the row.
 pub(super) async fn redeem(
-    transaction: &mut Transaction<'static, Any>,
+    transaction: &mut Transaction,
     sealer: &Sealer,
     user: &UserId,
     typed: &str,
@@ -192,7 +189,7 @@ pub(super) async fn redeem(
     Ok(deleted.rows_affected() == 1)
 }
 
-async fn count(connection: &mut sqlx::AnyConnection, user: &UserId) -> Result<i64, CredentialsError> {
+async fn count(connection: &mut Connection, user: &UserId) -> Result<i64, CredentialsError> {
     let row = sqlx::query("SELECT COUNT(*) AS codes FROM recovery_codes WHERE user_id = $1")
         .bind(user.as_str())
         .fetch_one(connection)
@@ -201,7 +198,7 @@ async fn count(connection: &mut sqlx::AnyConnection, user: &UserId) -> Result<i6
 }
 
 async fn sealed_batch(
-    connection: &mut sqlx::AnyConnection,
+    connection: &mut Connection,
     user: &UserId,
 ) -> Result<Option<(Vec<u8>, Timestamp)>, CredentialsError> {
     let row = sqlx::query(
@@ -278,8 +275,18 @@ mod tests {
     use super::*;
     use crate::{
         credentials::{CodeCheck, tests::Fixture},
+        database::test_database::{On, on_each_database},
         random::OsRandom,
     };
+
+    on_each_database![
+        the_first_device_brings_ten_codes_that_are_shown_until_confirmed,
+        a_code_works_once_and_for_its_user_alone,
+        a_batch_that_waited_for_over_an_hour_is_replaced,
+        confirmed_codes_stay_good_however_old,
+        new_codes_end_the_old_ones,
+        the_store_holds_no_code_in_clear,
+    ];
 
     const HOUR: Duration = UNSEEN_FOR;
 
@@ -292,9 +299,8 @@ mod tests {
         matches!(verdict, CodeCheck::Accepted(_))
     }
 
-    #[tokio::test]
-    async fn the_first_device_brings_ten_codes_that_are_shown_until_confirmed() {
-        let fixture = Fixture::new().await;
+    async fn the_first_device_brings_ten_codes_that_are_shown_until_confirmed(on: On) {
+        let fixture = Fixture::new(on).await;
         let recovery_codes = fixture.recovery_codes();
         assert!(recovery_codes.unseen(&fixture.ada).await.unwrap().is_none());
         assert_eq!(recovery_codes.remaining(&fixture.ada).await.unwrap(), 0);
@@ -319,9 +325,8 @@ mod tests {
         assert!(redeems(&fixture, &fixture.ada, &codes[0]).await);
     }
 
-    #[tokio::test]
-    async fn a_code_works_once_and_for_its_user_alone() {
-        let fixture = Fixture::new().await;
+    async fn a_code_works_once_and_for_its_user_alone(on: On) {
+        let fixture = Fixture::new(on).await;
         fixture.enrol(&fixture.ada, "Phone").await;
         fixture.enrol(&fixture.bob, "Phone").await;
         let codes = texts(fixture.recovery_codes().unseen(&fixture.ada).await.unwrap());
@@ -339,9 +344,8 @@ mod tests {
         assert!(!redeems(&fixture, &fixture.bob, &codes[2]).await);
     }
 
-    #[tokio::test]
-    async fn a_batch_that_waited_for_over_an_hour_is_replaced() {
-        let fixture = Fixture::new().await;
+    async fn a_batch_that_waited_for_over_an_hour_is_replaced(on: On) {
+        let fixture = Fixture::new(on).await;
         fixture.enrol(&fixture.ada, "Phone").await;
         let recovery_codes = fixture.recovery_codes();
         let old = texts(recovery_codes.unseen(&fixture.ada).await.unwrap());
@@ -355,9 +359,8 @@ mod tests {
         assert!(redeems(&fixture, &fixture.ada, &fresh[0]).await);
     }
 
-    #[tokio::test]
-    async fn confirmed_codes_stay_good_however_old() {
-        let fixture = Fixture::new().await;
+    async fn confirmed_codes_stay_good_however_old(on: On) {
+        let fixture = Fixture::new(on).await;
         fixture.enrol(&fixture.ada, "Phone").await;
         let codes = texts(fixture.recovery_codes().unseen(&fixture.ada).await.unwrap());
         fixture.recovery_codes().acknowledge(&fixture.ada).await.unwrap();
@@ -366,9 +369,8 @@ mod tests {
         assert!(redeems(&fixture, &fixture.ada, &codes[7]).await);
     }
 
-    #[tokio::test]
-    async fn new_codes_end_the_old_ones() {
-        let fixture = Fixture::new().await;
+    async fn new_codes_end_the_old_ones(on: On) {
+        let fixture = Fixture::new(on).await;
         assert!(!fixture.recovery_codes().regenerate(&fixture.ada).await.unwrap());
         fixture.enrol(&fixture.ada, "Phone").await;
         let old = texts(fixture.recovery_codes().unseen(&fixture.ada).await.unwrap());
@@ -380,13 +382,12 @@ mod tests {
         assert_eq!(fixture.recovery_codes().remaining(&fixture.ada).await.unwrap(), 9);
     }
 
-    #[tokio::test]
-    async fn the_store_holds_no_code_in_clear() {
-        let fixture = Fixture::new().await;
+    async fn the_store_holds_no_code_in_clear(on: On) {
+        let fixture = Fixture::new(on).await;
         fixture.enrol(&fixture.ada, "Phone").await;
         let codes = texts(fixture.recovery_codes().unseen(&fixture.ada).await.unwrap());
         let stored = sqlx::query("SELECT unseen_codes FROM second_factors")
-            .fetch_one(fixture.database.pool())
+            .fetch_one(&fixture.database)
             .await
             .unwrap()
             .try_get::<Vec<u8>, _>(0)

@@ -2,12 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::Row as _;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::{
     clock::{Clock as _, ManualClock, Timestamp},
     credentials::{Config, Devices, Enrolment, RecoveryCodes, SecondFactor, TotpSecret},
-    database::{self, Database},
+    database::{
+        Database,
+        test_database::{On, TestDatabase},
+    },
     random::OsRandom,
     sealing::Sealer,
     users::{NewUser, UserId, Users},
@@ -21,17 +24,16 @@ pub(super) struct Fixture {
     pub(super) config: Config,
     pub(super) ada: UserId,
     pub(super) bob: UserId,
-    _folder: tempfile::TempDir,
+    on: On,
+    _store: TestDatabase,
 }
 
 /// How long one code lasts.
 pub(super) const STEP: Duration = Duration::from_secs(30);
 
 impl Fixture {
-    pub(super) async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", folder.path().join("credentials.db").display());
-        let database = Database::open(&database::Config { url }).await.unwrap();
+    pub(super) async fn new(on: On) -> Self {
+        let (store, database) = TestDatabase::new(on).await;
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_800_000_000)));
         let users = Users::new(database.clone(), clock.clone(), Arc::new(OsRandom));
         let mut ids = Vec::new();
@@ -46,7 +48,7 @@ impl Fixture {
             password_max_length: 256,
             issuer: "IoT Connectivity".to_owned(),
         };
-        Self { database, clock, sealer, config, users, ada, bob, _folder: folder }
+        Self { database, clock, sealer, config, users, ada, bob, on, _store: store }
     }
 
     pub(super) fn devices(&self) -> Devices {
@@ -73,11 +75,35 @@ impl Fixture {
 
     /// A number that the store holds.
     pub(super) async fn number(&self, query: &'static str) -> i64 {
-        sqlx::query(query).fetch_one(self.database.pool()).await.unwrap().try_get(0).unwrap()
+        sqlx::query(query).fetch_one(&self.database).await.unwrap().try_get(0).unwrap()
     }
 
     /// Changes the store as nothing of ours would.
     pub(super) async fn tamper(&self, statement: &'static str) {
-        sqlx::query(statement).execute(self.database.pool()).await.unwrap();
+        sqlx::query(statement).execute(&self.database).await.unwrap();
+    }
+
+    /// Lets every change of this kind fail, such as `INSERT ON changes`.
+    pub(super) async fn break_off(&self, at: &str) {
+        let statements = match self.on {
+            On::Sqlite => {
+                format!("CREATE TRIGGER stop BEFORE {at} BEGIN SELECT RAISE(ABORT, 'on purpose'); END")
+            }
+            On::Postgres => format!(
+                "CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql \
+                 AS $$ BEGIN RAISE EXCEPTION 'on purpose'; END $$; \
+                 CREATE TRIGGER stop BEFORE {at} FOR EACH ROW EXECUTE FUNCTION stop()"
+            ),
+        };
+        sqlx::raw_sql(AssertSqlSafe(statements)).execute(&self.database).await.unwrap();
+    }
+
+    /// Takes [`Self::break_off`] back.
+    pub(super) async fn mend(&self) {
+        let statement = match self.on {
+            On::Sqlite => "DROP TRIGGER stop",
+            On::Postgres => "DROP FUNCTION stop CASCADE",
+        };
+        sqlx::raw_sql(statement).execute(&self.database).await.unwrap();
     }
 }

@@ -1,9 +1,12 @@
 //! The change feed: what one process changed, so that every other drops what it remembers of it.
 
-use sqlx::{Any, Row as _, Transaction};
+use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{Database, DatabaseError};
+use super::{Database, DatabaseError, Dialect, Transaction};
 use crate::{clock::Timestamp, secret::TokenHash};
+
+/// PostgreSQL's advisory lock that whoever announces holds until its commit.
+const LOCK: i64 = 0x706f_7274_6375_0002;
 
 /// Something that a gateway may remember and now must not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +49,18 @@ fn token_hash(hex: &str) -> Option<TokenHash> {
 }
 
 impl Database {
-    /// Announces `change` as part of the transaction that makes it.
+    /// Announces `change` as part of the transaction that makes it, which must end soon and take no lock after this:
+    /// on PostgreSQL, announcements queue from here to the commit. Positions in the feed grow in the order of commits
+    /// that way, so that whoever has read up to one misses none.
     pub async fn announce(
-        transaction: &mut Transaction<'static, Any>,
+        &self,
+        transaction: &mut Transaction,
         change: &Change,
         now: Timestamp,
     ) -> Result<(), DatabaseError> {
+        if self.dialect == Dialect::Postgres {
+            sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut **transaction).await?;
+        }
         sqlx::query("INSERT INTO changes (subject, at) VALUES ($1, $2)")
             .bind(change.encode())
             .bind(now.unix_millis())
@@ -62,59 +71,39 @@ impl Database {
 
     /// The newest position of the feed: what a process that starts now need not read.
     pub async fn latest_change(&self) -> Result<i64, DatabaseError> {
-        let row =
-            sqlx::query("SELECT COALESCE(MAX(id), 0) AS id FROM changes").fetch_one(self.pool()).await?;
+        let row = sqlx::query("SELECT COALESCE(MAX(id), 0) AS id FROM changes").fetch_one(self).await?;
         Ok(row.try_get("id")?)
     }
 
-    /// Everything announced after `position`, with the position of each.
+    /// Everything announced after `position`, with the position of each. When `position` itself is not in the feed any
+    /// more, as in a stand-by that lacked it when it took over, everything has changed.
     pub async fn changes_after(&self, position: i64) -> Result<Vec<(i64, Change)>, DatabaseError> {
-        let rows = sqlx::query("SELECT id, subject FROM changes WHERE id > $1 ORDER BY id")
+        let rows = sqlx::query("SELECT id, subject FROM changes WHERE id >= $1 ORDER BY id")
             .bind(position)
-            .fetch_all(self.pool())
+            .fetch_all(self)
             .await?;
-        rows.iter()
-            .map(|row| Ok((row.try_get("id")?, Change::decode(&row.try_get::<String, _>("subject")?))))
-            .collect()
+        let mut changes = Vec::with_capacity(rows.len());
+        for row in &rows {
+            changes.push((row.try_get("id")?, Change::decode(&row.try_get::<String, _>("subject")?)));
+        }
+        if position == 0 {
+            return Ok(changes);
+        }
+        if changes.first().is_some_and(|&(at, _)| at == position) {
+            changes.remove(0);
+            return Ok(changes);
+        }
+        Ok(vec![(self.latest_change().await?, Change::All)])
     }
 
     /// Drops announcements older than `before`; the newest always stays, so that positions never go back.
     pub async fn forget_changes(&self, before: Timestamp) -> Result<(), DatabaseError> {
-        sqlx::query("DELETE FROM changes WHERE at < $1 AND id < (SELECT MAX(id) FROM changes)")
-            .bind(before.unix_millis())
-            .execute(self.pool())
-            .await?;
+        let free = self.locking_free();
+        let purge = format!(
+            "DELETE FROM changes WHERE id IN \
+             (SELECT id FROM changes WHERE at < $1 AND id < (SELECT MAX(id) FROM changes){free})"
+        );
+        sqlx::query(AssertSqlSafe(purge)).bind(before.unix_millis()).execute(self).await?;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::database::Config;
-
-    #[tokio::test]
-    async fn another_process_reads_what_was_announced() {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", folder.path().join("a/b.db").display());
-        let writer = Database::open(&Config { url: url.clone() }).await.unwrap();
-        let reader = Database::open(&Config { url }).await.unwrap();
-        let start = reader.latest_change().await.unwrap();
-
-        let now = Timestamp::from_unix_seconds(100);
-        let announced =
-            [Change::User("u1".into()), Change::Session(TokenHash::from_bytes([7; 32])), Change::All];
-        let mut transaction = writer.write().await.unwrap();
-        for change in &announced {
-            Database::announce(&mut transaction, change, now).await.unwrap();
-        }
-        assert_eq!(reader.changes_after(start).await.unwrap(), []);
-        transaction.commit().await.unwrap();
-
-        let seen: Vec<_> =
-            reader.changes_after(start).await.unwrap().into_iter().map(|(_, change)| change).collect();
-        assert_eq!(seen, announced);
-        writer.forget_changes(Timestamp::from_unix_seconds(200)).await.unwrap();
-        assert_eq!(reader.latest_change().await.unwrap(), start + 3);
     }
 }

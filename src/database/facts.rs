@@ -9,7 +9,7 @@ impl Database {
     pub async fn fact(&self, name: &str) -> Result<Option<Vec<u8>>, DatabaseError> {
         let row = sqlx::query("SELECT value FROM facts WHERE name = $1")
             .bind(name.to_owned())
-            .fetch_optional(self.pool())
+            .fetch_optional(self)
             .await?;
         row.map(|row| row.try_get("value")).transpose().map_err(DatabaseError::from)
     }
@@ -19,7 +19,7 @@ impl Database {
         sqlx::query("INSERT INTO facts (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
             .bind(name.to_owned())
             .bind(value.to_vec())
-            .execute(self.pool())
+            .execute(self)
             .await?;
         Ok(())
     }

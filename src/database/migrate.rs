@@ -1,9 +1,13 @@
 //! The schema's history. A file that has been released is never edited: a change is a new file.
+//!
+//! Written in SQLite's words; for PostgreSQL, [`translated`] replaces the few that it does not know.
 
 use sqlx::{
-    AnyPool, SqlSafeStr as _,
+    AnyConnection, AssertSqlSafe, Connection as _, Row as _, SqlSafeStr as _,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
+
+use super::{Config, Database, DatabaseError, Dialect, postgres};
 
 const HISTORY: &[(i64, &str, &str)] = &[
     (1, "changes", include_str!("migrations/0001_changes.sql")),
@@ -16,12 +20,83 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (10, "kept forms", include_str!("migrations/0010_kept_forms.sql")),
 ];
 
-pub(super) async fn run(pool: &AnyPool) -> Result<(), MigrateError> {
-    let migrations = HISTORY
-        .iter()
-        .map(|&(version, name, sql)| {
-            Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
-        })
-        .collect();
-    Migrator::with_migrations(migrations).run(pool).await
+/// PostgreSQL's advisory lock that whoever migrates holds.
+const LOCK: i64 = 0x706f_7274_6375_0001;
+
+impl Database {
+    /// Brings the store's schema to this program's. Of several at once one does it and the others wait.
+    pub(super) async fn migrate(&self, config: &Config) -> Result<(), DatabaseError> {
+        let failed = |source: MigrateError| match source {
+            MigrateError::VersionMissing(theirs) => DatabaseError::Newer { theirs, ours: newest() },
+            source => {
+                let advice = match (config, &source) {
+                    (
+                        Config::Postgres(config),
+                        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _),
+                    ) => postgres::advice(config, error),
+                    _ => None,
+                };
+                DatabaseError::Migrate { advice, source }
+            }
+        };
+        // Migrating takes as long as it takes.
+        let mut connection = self.pool.acquire().await.map_err(|error| failed(error.into()))?;
+        let migrated = run(&mut connection, self.dialect).await;
+        if migrated.is_err() {
+            drop(connection.detach());
+        }
+        migrated.map_err(failed)
+    }
+
+    /// The version of the store's schema, 0 for none, and this program's.
+    pub async fn versions(&self) -> Result<(i64, i64), DatabaseError> {
+        let query = match self.dialect {
+            Dialect::Sqlite => "SELECT COUNT(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'",
+            Dialect::Postgres => {
+                "SELECT COUNT(*) FROM pg_catalog.pg_class WHERE oid = to_regclass('_sqlx_migrations')"
+            }
+        };
+        let tables: i64 = sqlx::query(query).fetch_one(self).await?.try_get(0)?;
+        if tables == 0 {
+            return Ok((0, newest()));
+        }
+        let row =
+            sqlx::query("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations").fetch_one(self).await?;
+        Ok((row.try_get(0)?, newest()))
+    }
+}
+
+async fn run(connection: &mut AnyConnection, dialect: Dialect) -> Result<(), MigrateError> {
+    let begin = match dialect {
+        Dialect::Sqlite => "BEGIN IMMEDIATE",
+        Dialect::Postgres => "BEGIN",
+    };
+    let mut transaction = connection.begin_with(begin).await?;
+    if dialect == Dialect::Postgres {
+        // Beyond what a statement may otherwise wait for.
+        sqlx::raw_sql("SET LOCAL lock_timeout = 0").execute(&mut *transaction).await?;
+        sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await?;
+    }
+    let migrations = HISTORY.iter().map(|&(version, name, sql)| {
+        let sql = AssertSqlSafe(translated(sql, dialect)).into_sql_str();
+        Migration::new(version, name.into(), MigrationType::Simple, sql, false)
+    });
+    let mut migrator = Migrator::with_migrations(migrations.collect());
+    migrator.set_locking(false);
+    migrator.run_direct(None, &mut *transaction, false).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+fn translated(sql: &str, dialect: Dialect) -> String {
+    match dialect {
+        Dialect::Sqlite => sql.to_owned(),
+        Dialect::Postgres => sql
+            .replace("INTEGER PRIMARY KEY AUTOINCREMENT", "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY")
+            .replace(" BLOB", " BYTEA"),
+    }
+}
+
+fn newest() -> i64 {
+    HISTORY.last().map_or(0, |&(version, ..)| version)
 }

@@ -4,19 +4,63 @@
 //! PostgreSQL both run.
 
 mod changes;
+mod connection;
+mod copy;
 mod facts;
 mod migrate;
+pub mod postgres;
+mod sealed;
+mod sqlite;
+mod tables;
+#[cfg(test)]
+pub(crate) mod test_database;
+#[cfg(test)]
+mod test_server;
+#[cfg(test)]
+mod tests;
 
-use std::{path::Path, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 pub use changes::Change;
-use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Transaction, any::AnyPoolOptions};
+pub use connection::{Connection, Transaction};
+pub use copy::{CopyError, TableRows};
+use sqlx::{AnyConnection, AnyPool, Connection as _, any::AnyPoolOptions};
+use tokio::time::timeout;
 
-/// Where the durable store is.
+use self::postgres::Servers;
+
+/// How long statements of the embedded store may take; its own limit on waiting for another writer is shorter.
+const EMBEDDED_PATIENCE: Duration = Duration::from_secs(30);
+/// After how long without a connection the other servers are looked at.
+const DOUBT: Duration = Duration::from_millis(300);
+
+/// Where the durable store is. Displayed without a password.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub enum Config {
     /// `sqlite:PATH`.
-    pub url: String,
+    Sqlite {
+        url: String,
+    },
+    Postgres(postgres::Config),
+}
+
+impl Config {
+    /// The file of an embedded store.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite { url } => Some(sqlite::path(url)),
+            Self::Postgres(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite { url } => f.write_str(url),
+            Self::Postgres(config) => config.fmt(f),
+        }
+    }
 }
 
 /// Why the durable store did not do what it was asked.
@@ -24,100 +68,151 @@ pub struct Config {
 pub enum DatabaseError {
     #[error("cannot create the database's file or its folder")]
     Create(#[source] std::io::Error),
-    #[error("cannot open the database {url}")]
+    #[error("cannot open the database {store}{}", advice.as_ref().map(|advice| format!(": {advice}")).unwrap_or_default())]
     Open {
-        url: String,
+        store: String,
+        advice: Option<String>,
         #[source]
         source: sqlx::Error,
     },
-    #[error("cannot bring the database to this version's schema")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    #[error("cannot bring the database to this version's schema{}", advice.as_ref().map(|advice| format!(": {advice}")).unwrap_or_default())]
+    Migrate {
+        advice: Option<String>,
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
+    #[error(
+        "the database's schema has version {theirs}, and this program knows versions up to {ours}: \
+         use the newer program that brought it there, or restore the copy from before"
+    )]
+    Newer { theirs: i64, ours: i64 },
     #[error("the database did not answer")]
     Query(#[from] sqlx::Error),
+    #[error("the database refused a part of a change, so that nothing of it was kept")]
+    Aborted,
     #[error("the database holds something unreadable: {0}")]
     Corrupt(&'static str),
 }
 
-/// A handle on the durable store; clones share one pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+/// A handle on the durable store; clones share one pool. Runs single statements by itself (`&database`).
 #[derive(Clone, Debug)]
 pub struct Database {
     pool: AnyPool,
+    dialect: Dialect,
+    patience: Duration,
+    servers: Option<Arc<Servers>>,
 }
 
 impl Database {
     /// Opens the store, making the file and its folder when absent, and migrates it.
     pub async fn open(config: &Config) -> Result<Self, DatabaseError> {
-        sqlx::any::install_default_drivers();
-        if let Some(path) = sqlite_path(&config.url) {
-            create(path).map_err(DatabaseError::Create)?;
+        if let Config::Sqlite { url } = config {
+            sqlite::create(sqlite::path(url)).map_err(DatabaseError::Create)?;
         }
-        let failed = |source| DatabaseError::Open { url: config.url.clone(), source };
-        let url = with_create(&config.url);
+        let database = Self::connect(config).await?;
+        database.migrate(config).await?;
+        Ok(database)
+    }
+
+    /// Opens a store that is there, whatever its schema.
+    pub async fn connect(config: &Config) -> Result<Self, DatabaseError> {
+        sqlx::any::install_default_drivers();
+        match config {
+            Config::Sqlite { url } => Self::connect_sqlite(url).await.map_err(|source| DatabaseError::Open {
+                store: config.to_string(),
+                advice: None,
+                source,
+            }),
+            Config::Postgres(postgres) => {
+                let (pool, servers) =
+                    Servers::open(postgres).await.map_err(|source| DatabaseError::Open {
+                        store: config.to_string(),
+                        advice: postgres::advice(postgres, &source),
+                        source,
+                    })?;
+                let (dialect, patience) = (Dialect::Postgres, postgres::PATIENCE);
+                Ok(Self { pool, dialect, patience, servers: Some(servers) })
+            }
+        }
+    }
+
+    async fn connect_sqlite(url: &str) -> Result<Self, sqlx::Error> {
+        let url = sqlite::with_create(url);
         // A pool would try again and again, and say only that it took too long.
-        let mut first = AnyConnection::connect(&url).await.map_err(failed)?;
-        prepare(&mut first).await.map_err(failed)?;
-        first.close().await.map_err(failed)?;
+        let mut first = AnyConnection::connect(&url).await?;
+        sqlite::prepare(&mut first).await?;
+        first.close().await?;
         let pool = AnyPoolOptions::new()
             .max_connections(4)
             .acquire_timeout(Duration::from_secs(5))
-            .after_connect(|connection, _| Box::pin(prepare(connection)))
+            .after_connect(|connection, _| Box::pin(sqlite::prepare(connection)))
             .connect(&url)
-            .await
-            .map_err(failed)?;
-        migrate::run(&pool).await?;
-        Ok(Self { pool })
+            .await?;
+        Ok(Self { pool, dialect: Dialect::Sqlite, patience: EMBEDDED_PATIENCE, servers: None })
     }
 
-    /// The pool, for single statements.
-    pub fn pool(&self) -> &AnyPool {
-        &self.pool
+    /// A connection of one's own.
+    pub async fn acquire(&self) -> Result<Connection, DatabaseError> {
+        Ok(self.take().await?)
     }
 
-    /// A transaction that takes the write lock at once, so that two writers queue instead of failing half-way.
-    pub async fn write(&self) -> Result<Transaction<'static, Any>, DatabaseError> {
-        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    async fn take(&self) -> Result<Connection, sqlx::Error> {
+        let live = match self.servers.as_deref().filter(|servers| servers.are_several()) {
+            None => self.pool.acquire().await?,
+            Some(servers) => match timeout(DOUBT, self.pool.acquire()).await {
+                Ok(Ok(live)) => live,
+                Ok(Err(_)) | Err(_) => {
+                    servers.search(&self.pool).await?;
+                    self.pool.acquire().await?
+                }
+            },
+        };
+        Ok(Connection::new(live, self.patience))
+    }
+
+    /// A transaction that changes something. On SQLite it takes the write lock at once, so that two writers queue
+    /// instead of failing half-way. On PostgreSQL writers of different rows go on side by side: whoever decides by
+    /// what a row says must have locked it before, by a change of that row or with [`Self::locking`].
+    pub async fn write(&self) -> Result<Transaction, DatabaseError> {
+        let statement = match self.dialect {
+            Dialect::Sqlite => "BEGIN IMMEDIATE",
+            Dialect::Postgres => "BEGIN",
+        };
+        Transaction::begin(self.take().await?, statement).await
+    }
+
+    /// What a `SELECT` in a transaction ends in to lock its rows; they must come in an order that all writers of the
+    /// table keep. SQLite's writers are alone anyhow.
+    pub const fn locking(&self) -> &'static str {
+        match self.dialect {
+            Dialect::Sqlite => "",
+            Dialect::Postgres => " FOR UPDATE",
+        }
+    }
+
+    /// The same, leaving out rows that somebody else holds.
+    pub const fn locking_free(&self) -> &'static str {
+        match self.dialect {
+            Dialect::Sqlite => "",
+            Dialect::Postgres => " FOR UPDATE SKIP LOCKED",
+        }
     }
 
     /// Whether the store answers.
     pub async fn ping(&self) -> Result<(), DatabaseError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        sqlx::query("SELECT 1").execute(self).await?;
         Ok(())
     }
 
-    /// Lets every connection finish and closes the file.
+    /// Lets every connection finish and closes the store.
     pub async fn close(&self) {
-        self.pool.close().await;
+        // A server that hangs is not waited for.
+        let _ = timeout(self.patience, self.pool.close()).await;
     }
-}
-
-/// Sets a connection up.
-async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
-    // FULL: what a transaction has committed survives a power cut, used one-time codes above all.
-    for pragma in [
-        "PRAGMA busy_timeout = 5000",
-        "PRAGMA journal_mode = WAL",
-        "PRAGMA synchronous = FULL",
-        "PRAGMA foreign_keys = ON",
-    ] {
-        sqlx::query(pragma).execute(&mut *connection).await?;
-    }
-    Ok(())
-}
-
-/// Makes the file, and its folder, for nobody else to read: password hashes are in there. What the database keeps beside
-/// the file takes over its mode.
-fn create(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(|_| ())
-}
-
-fn sqlite_path(url: &str) -> Option<&Path> {
-    url.strip_prefix("sqlite:").map(|rest| Path::new(rest.trim_start_matches("//")))
-}
-
-fn with_create(url: &str) -> String {
-    if url.contains('?') { url.to_owned() } else { format!("{url}?mode=rwc") }
 }

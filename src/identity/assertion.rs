@@ -145,6 +145,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        database::test_database::On,
         identity::tests::{Fixture, ROTATION, START},
         random::OsRandom,
         secret::TokenHash,
@@ -192,7 +193,7 @@ mod tests {
         }
 
         async fn with(config: &AssertionConfig) -> Self {
-            let fixture = Fixture::new().await;
+            let fixture = Fixture::new(On::Sqlite).await;
             let keys = Arc::new(fixture.keys());
             keys.keep(START, ROTATION).await.unwrap();
             let random = Arc::new(OsRandom);
@@ -339,7 +340,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_key_nothing_is_vouched_for() {
-        let fixture = Fixture::new().await;
+        let fixture = Fixture::new(On::Sqlite).await;
         let assertions =
             Assertions::new(&config(), Arc::new(fixture.keys()), &fixture.sealer, Arc::new(OsRandom));
         let refused = assertions.current(&session(), &ArcSwapOption::empty(), START);

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use sqlx::{Any, AnyConnection, Row as _, Transaction, any::AnyRow};
+use sqlx::{Row as _, any::AnyRow};
 
 use super::{
     rotation::Term,
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    database::{Database, DatabaseError},
+    database::{Connection, Database, DatabaseError, Transaction},
     sealing::Sealer,
 };
 
@@ -32,13 +32,13 @@ impl KeyStore {
 
     /// All terms, in no order that matters but always the same.
     pub(super) async fn terms(&self) -> Result<Vec<Term>, DatabaseError> {
-        let mut connection = self.database.pool().acquire().await?;
+        let mut connection = self.database.acquire().await?;
         terms(&mut connection).await
     }
 
     /// All terms, and the key of each that opens.
     pub(super) async fn keys(&self) -> Result<Vec<(Term, Option<SigningKey>)>, DatabaseError> {
-        let mut connection = self.database.pool().acquire().await?;
+        let mut connection = self.database.acquire().await?;
         self.open_all(&mut connection).await
     }
 
@@ -58,14 +58,14 @@ impl KeyStore {
     pub(super) async fn erase(&self, kid: &str) -> Result<(), DatabaseError> {
         sqlx::query("DELETE FROM signing_keys WHERE kid = $1")
             .bind(kid.to_owned())
-            .execute(self.database.pool())
+            .execute(&self.database)
             .await?;
         Ok(())
     }
 
     async fn open_all(
         &self,
-        connection: &mut AnyConnection,
+        connection: &mut Connection,
     ) -> Result<Vec<(Term, Option<SigningKey>)>, DatabaseError> {
         let query = "SELECT kid, created_at, signs_from, retired_at, secret FROM signing_keys ORDER BY kid";
         let rows = sqlx::query(query).fetch_all(connection).await?;
@@ -86,7 +86,7 @@ impl KeyStore {
 /// A change of keys; nothing has happened before [`Self::commit`].
 pub(super) struct Change<'a> {
     store: &'a KeyStore,
-    transaction: Transaction<'static, Any>,
+    transaction: Transaction,
 }
 
 impl Change<'_> {
@@ -119,7 +119,7 @@ impl Change<'_> {
     }
 
     pub(super) async fn commit(self) -> Result<(), DatabaseError> {
-        Ok(self.transaction.commit().await?)
+        self.transaction.commit().await
     }
 }
 
@@ -132,7 +132,7 @@ pub(super) enum InsertError {
     Key(#[from] Unusable),
 }
 
-async fn terms(connection: &mut AnyConnection) -> Result<Vec<Term>, DatabaseError> {
+async fn terms(connection: &mut Connection) -> Result<Vec<Term>, DatabaseError> {
     let query = "SELECT kid, created_at, signs_from, retired_at FROM signing_keys ORDER BY kid";
     sqlx::query(query).fetch_all(connection).await?.iter().map(read).collect()
 }

@@ -8,7 +8,10 @@ use super::{HANDOVER, NOTICE, Rotation, SigningKeys, State};
 use crate::{
     audit::Audit,
     clock::Timestamp,
-    database::{Config, Database},
+    database::{
+        Database,
+        test_database::{On, TestDatabase, on_each_database},
+    },
     sealing::Sealer,
 };
 
@@ -20,15 +23,13 @@ const DAY: Duration = Duration::from_hours(24);
 pub(super) struct Fixture {
     pub(super) sealer: Arc<Sealer>,
     database: Database,
-    _folder: tempfile::TempDir,
+    _store: TestDatabase,
 }
 
 impl Fixture {
-    pub(super) async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", folder.path().join("keys.db").display());
-        let database = Database::open(&Config { url }).await.unwrap();
-        Self { sealer: Arc::new(Sealer::from_key(&[7; 32])), database, _folder: folder }
+    pub(super) async fn new(on: On) -> Self {
+        let (store, database) = TestDatabase::new(on).await;
+        Self { sealer: Arc::new(Sealer::from_key(&[7; 32])), database, _store: store }
     }
 
     /// The keys as one more gateway holds them.
@@ -38,14 +39,25 @@ impl Fixture {
     }
 
     async fn change(&self, statement: &'static str) {
-        sqlx::query(statement).execute(self.database.pool()).await.unwrap();
+        sqlx::query(statement).execute(&self.database).await.unwrap();
     }
 
     async fn stored(&self) -> i64 {
-        let row = sqlx::query("SELECT COUNT(*) AS n FROM signing_keys").fetch_one(self.database.pool());
+        let row = sqlx::query("SELECT COUNT(*) AS n FROM signing_keys").fetch_one(&self.database);
         row.await.unwrap().try_get("n").unwrap()
     }
 }
+
+on_each_database![
+    the_first_key_signs_at_once_and_outlives_a_restart,
+    gateways_that_make_a_key_at_the_same_time_make_one,
+    no_key_signs_before_every_gateway_has_published_it_for_an_hour,
+    a_key_is_erased_when_nobody_needs_it_any_more,
+    compromised_keys_are_gone_everywhere_after_the_handover,
+    a_store_that_fails_leaves_the_keys_in_memory,
+    a_key_that_somebody_put_into_the_store_is_neither_used_nor_published,
+    private_keys_are_sealed_in_the_store,
+];
 
 fn signer(keys: &SigningKeys, now: Timestamp) -> String {
     keys.signer(now).unwrap().key.kid().to_owned()
@@ -58,9 +70,8 @@ fn published(keys: &SigningKeys, now: Timestamp) -> Vec<String> {
     listed["keys"].as_array().unwrap().iter().map(kid).collect()
 }
 
-#[tokio::test]
-async fn the_first_key_signs_at_once_and_outlives_a_restart() {
-    let fixture = Fixture::new().await;
+async fn the_first_key_signs_at_once_and_outlives_a_restart(on: On) {
+    let fixture = Fixture::new(on).await;
     let keys = fixture.keys();
     keys.keep(START, ROTATION).await.unwrap();
     let first = signer(&keys, START);
@@ -72,9 +83,8 @@ async fn the_first_key_signs_at_once_and_outlives_a_restart() {
     assert_eq!(fixture.stored().await, 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn gateways_that_make_a_key_at_the_same_time_make_one() {
-    let fixture = Fixture::new().await;
+async fn gateways_that_make_a_key_at_the_same_time_make_one(on: On) {
+    let fixture = Fixture::new(on).await;
     let change = START.plus(ROTATION);
     let gateways: Vec<_> = std::iter::repeat_with(|| Arc::new(fixture.keys())).take(8).collect();
     for (now, expected) in [(START, 1), (change.minus(NOTICE), 2)] {
@@ -96,9 +106,8 @@ async fn gateways_that_make_a_key_at_the_same_time_make_one() {
     }
 }
 
-#[tokio::test]
-async fn no_key_signs_before_every_gateway_has_published_it_for_an_hour() {
-    let fixture = Fixture::new().await;
+async fn no_key_signs_before_every_gateway_has_published_it_for_an_hour(on: On) {
+    let fixture = Fixture::new(on).await;
     let (one, other) = (fixture.keys(), fixture.keys());
     for keys in [&one, &other] {
         keys.keep(START, ROTATION).await.unwrap();
@@ -116,9 +125,8 @@ async fn no_key_signs_before_every_gateway_has_published_it_for_an_hour() {
     assert_eq!(fixture.stored().await, 2);
 }
 
-#[tokio::test]
-async fn a_key_is_erased_when_nobody_needs_it_any_more() {
-    let fixture = Fixture::new().await;
+async fn a_key_is_erased_when_nobody_needs_it_any_more(on: On) {
+    let fixture = Fixture::new(on).await;
     let keys = fixture.keys();
     keys.keep(START, ROTATION).await.unwrap();
     let old = signer(&keys, START);
@@ -133,9 +141,8 @@ async fn a_key_is_erased_when_nobody_needs_it_any_more() {
     }
 }
 
-#[tokio::test]
-async fn compromised_keys_are_gone_everywhere_after_the_handover() {
-    let fixture = Fixture::new().await;
+async fn compromised_keys_are_gone_everywhere_after_the_handover(on: On) {
+    let fixture = Fixture::new(on).await;
     let (one, other) = (fixture.keys(), fixture.keys());
     one.keep(START, ROTATION).await.unwrap();
     one.rotate(START).await.unwrap();
@@ -162,9 +169,8 @@ async fn compromised_keys_are_gone_everywhere_after_the_handover() {
     assert_eq!(published(&one, over.plus(5 * SECOND)), [newer.kid]);
 }
 
-#[tokio::test]
-async fn a_store_that_fails_leaves_the_keys_in_memory() {
-    let fixture = Fixture::new().await;
+async fn a_store_that_fails_leaves_the_keys_in_memory(on: On) {
+    let fixture = Fixture::new(on).await;
     let keys = fixture.keys();
     keys.keep(START, ROTATION).await.unwrap();
     keys.rotate(START).await.unwrap();
@@ -180,15 +186,14 @@ async fn a_store_that_fails_leaves_the_keys_in_memory() {
     keys.keep(later, ROTATION).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_key_that_somebody_put_into_the_store_is_neither_used_nor_published() {
-    let fixture = Fixture::new().await;
+async fn a_key_that_somebody_put_into_the_store_is_neither_used_nor_published(on: On) {
+    let fixture = Fixture::new(on).await;
     let keys = fixture.keys();
     keys.keep(START, ROTATION).await.unwrap();
     let good = signer(&keys, START);
-    let strangers = Fixture { sealer: Arc::new(Sealer::from_key(&[8; 32])), ..Fixture::new().await };
+    let strangers = Fixture { sealer: Arc::new(Sealer::from_key(&[8; 32])), ..Fixture::new(on).await };
     strangers.keys().keep(START, ROTATION).await.unwrap();
-    let row = sqlx::query("SELECT kid, secret FROM signing_keys").fetch_one(strangers.database.pool());
+    let row = sqlx::query("SELECT kid, secret FROM signing_keys").fetch_one(&strangers.database);
     let row = row.await.unwrap();
     let (kid, sealed): (String, Vec<u8>) = (row.try_get("kid").unwrap(), row.try_get("secret").unwrap());
     let insert = "INSERT INTO signing_keys (kid, secret, created_at, signs_from) VALUES ($1, $2, 0, $3)";
@@ -197,38 +202,36 @@ async fn a_key_that_somebody_put_into_the_store_is_neither_used_nor_published() 
         .bind(kid)
         .bind(sealed)
         .bind(later.unix_millis())
-        .execute(fixture.database.pool())
+        .execute(&fixture.database)
         .await
         .unwrap();
     // Nor does one of ours open under another name.
     sqlx::query(
         "INSERT INTO signing_keys SELECT 'renamed', secret, created_at, signs_from, NULL FROM signing_keys",
     )
-    .execute(fixture.database.pool())
+    .execute(&fixture.database)
     .await
     .unwrap_err();
     let copy = "INSERT INTO signing_keys SELECT 'renamed', secret, created_at, signs_from + 1, NULL \
                 FROM signing_keys WHERE kid = $1";
-    sqlx::query(copy).bind(good.clone()).execute(fixture.database.pool()).await.unwrap();
+    sqlx::query(copy).bind(good.clone()).execute(&fixture.database).await.unwrap();
     keys.keep(later, ROTATION).await.unwrap();
     assert_eq!((signer(&keys, later), published(&keys, later)), (good.clone(), vec![good]));
 
     // Without any key that opens there is a new one.
-    fixture.change("UPDATE signing_keys SET secret = x'01'").await;
+    fixture.change("UPDATE signing_keys SET secret = substr(secret, 1, 1)").await;
     let fresh = fixture.keys();
     fresh.keep(later, ROTATION).await.unwrap();
     assert_eq!(published(&fresh, later), [signer(&fresh, later)]);
 }
 
-#[tokio::test]
-async fn private_keys_are_sealed_in_the_store() {
-    let fixture = Fixture::new().await;
+async fn private_keys_are_sealed_in_the_store(on: On) {
+    let fixture = Fixture::new(on).await;
     let keys = fixture.keys();
     keys.keep(START, ROTATION).await.unwrap();
     let key = keys.signer(START).unwrap().key;
     let private = key.private().unwrap();
-    let row =
-        sqlx::query("SELECT secret FROM signing_keys").fetch_one(fixture.database.pool()).await.unwrap();
+    let row = sqlx::query("SELECT secret FROM signing_keys").fetch_one(&fixture.database).await.unwrap();
     let stored: Vec<u8> = row.try_get("secret").unwrap();
     let hidden = &private.as_ref()[8..32];
     assert!(!stored.windows(hidden.len()).any(|window| window == hidden));

@@ -11,7 +11,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::hmac;
-use sqlx::{Row as _, any::AnyRow};
+use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{MissedTickBehavior, interval},
@@ -127,6 +127,12 @@ impl KeptForms {
         let size = i64::try_from(record.len()).unwrap_or(i64::MAX);
         let now = self.clock.now();
         let mut transaction = self.database.write().await?;
+        // So that forms of one user that come at once are counted one by one.
+        let one_by_one = format!("SELECT id FROM users WHERE id = $1{}", self.database.locking());
+        sqlx::query(AssertSqlSafe(one_by_one))
+            .bind(user.to_owned())
+            .fetch_optional(&mut *transaction)
+            .await?;
         let live = sqlx::query(
             "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) AS bytes, \
              CAST(COALESCE(SUM(CASE WHEN user_id = $1 THEN 1 ELSE 0 END), 0) AS BIGINT) AS own \
@@ -181,7 +187,7 @@ impl KeptForms {
         let taken = sqlx::query("UPDATE kept_forms SET taken_at = $2 WHERE id = $1 AND taken_at IS NULL")
             .bind(claim.id.as_str().to_owned())
             .bind(self.clock.now().unix_millis())
-            .execute(self.database.pool())
+            .execute(&self.database)
             .await?;
         Ok((taken.rows_affected() == 1).then_some(form))
     }
@@ -190,7 +196,7 @@ impl KeptForms {
     pub async fn put_back(&self, id: &FormId) -> Result<(), DatabaseError> {
         sqlx::query("UPDATE kept_forms SET taken_at = NULL WHERE id = $1")
             .bind(id.as_str().to_owned())
-            .execute(self.database.pool())
+            .execute(&self.database)
             .await?;
         Ok(())
     }
@@ -212,7 +218,7 @@ impl KeptForms {
     pub async fn remove_user(&self, user: &str) -> Result<(), DatabaseError> {
         sqlx::query("DELETE FROM kept_forms WHERE user_id = $1")
             .bind(user.to_owned())
-            .execute(self.database.pool())
+            .execute(&self.database)
             .await?;
         Ok(())
     }
@@ -236,12 +242,12 @@ impl KeptForms {
         let now = self.clock.now();
         sqlx::query("DELETE FROM kept_forms WHERE kept_at <= $1")
             .bind(now.minus(LIFETIME + MEMORY).unix_millis())
-            .execute(self.database.pool())
+            .execute(&self.database)
             .await?;
         sqlx::query("UPDATE kept_forms SET record = $2, size = 0 WHERE kept_at <= $1 AND size > 0")
             .bind(now.minus(LIFETIME).unix_millis())
-            .bind(Vec::new())
-            .execute(self.database.pool())
+            .bind(Vec::<u8>::new())
+            .execute(&self.database)
             .await?;
         Ok(())
     }
@@ -253,7 +259,7 @@ impl KeptForms {
         )
         .bind(claim.id.as_str().to_owned())
         .bind(browser.as_bytes().to_vec())
-        .fetch_optional(self.database.pool())
+        .fetch_optional(&self.database)
         .await?;
         row.map(|row| Stored::read(&row)).transpose()
     }
@@ -274,9 +280,9 @@ impl KeptForms {
             "UPDATE kept_forms SET record = $2, size = 0, taken_at = COALESCE(taken_at, $3) WHERE id = $1",
         )
         .bind(id.as_str().to_owned())
-        .bind(Vec::new())
+        .bind(Vec::<u8>::new())
         .bind(self.clock.now().unix_millis())
-        .execute(self.database.pool())
+        .execute(&self.database)
         .await?;
         Ok(())
     }

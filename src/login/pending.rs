@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use sqlx::Row as _;
+use sqlx::{AssertSqlSafe, Row as _};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{
@@ -101,10 +101,12 @@ impl PendingLogins {
         let plain = zeroize::Zeroizing::new(plain);
         let now = self.clock.now();
         let mut transaction = self.database.write().await?;
-        sqlx::query("DELETE FROM pending_logins WHERE expires_at <= $1")
-            .bind(now.unix_millis())
-            .execute(&mut *transaction)
-            .await?;
+        let free = self.database.locking_free();
+        let purge = format!(
+            "DELETE FROM pending_logins WHERE id_hash IN \
+             (SELECT id_hash FROM pending_logins WHERE expires_at <= $1{free})"
+        );
+        sqlx::query(AssertSqlSafe(purge)).bind(now.unix_millis()).execute(&mut *transaction).await?;
         sqlx::query(
             "INSERT INTO pending_logins (id_hash, user_id, record, expires_at) VALUES ($1, $2, $3, $4)",
         )
@@ -123,7 +125,7 @@ impl PendingLogins {
         let row = sqlx::query("SELECT record FROM pending_logins WHERE id_hash = $1 AND expires_at > $2")
             .bind(id.as_bytes().to_vec())
             .bind(self.clock.now().unix_millis())
-            .fetch_optional(self.database.pool())
+            .fetch_optional(&self.database)
             .await?;
         let Some(row) = row else { return Ok(None) };
         let record: Vec<u8> = row.try_get("record")?;
@@ -136,7 +138,7 @@ impl PendingLogins {
     pub async fn remove(&self, id: &TokenHash) -> Result<bool, DatabaseError> {
         let removed = sqlx::query("DELETE FROM pending_logins WHERE id_hash = $1")
             .bind(id.as_bytes().to_vec())
-            .execute(self.database.pool())
+            .execute(&self.database)
             .await?;
         Ok(removed.rows_affected() == 1)
     }
@@ -145,7 +147,7 @@ impl PendingLogins {
     pub async fn remove_user(&self, user: &UserId) -> Result<(), DatabaseError> {
         sqlx::query("DELETE FROM pending_logins WHERE user_id = $1")
             .bind(user.as_str().to_owned())
-            .execute(self.database.pool())
+            .execute(&self.database)
             .await?;
         Ok(())
     }

@@ -115,6 +115,8 @@ pub struct Sessions {
     database: Database,
     standing: Arc<dyn Standing>,
     sealer: Arc<Sealer>,
+    /// The store is not the database.
+    elsewhere: bool,
     random: Arc<dyn Random>,
     limits: Limits,
     expiration: Duration,
@@ -132,6 +134,7 @@ impl Sessions {
             database,
             standing,
             sealer,
+            elsewhere: !matches!(config.store, Store::Database),
             random,
             limits: Limits { inactivity: config.inactivity },
             expiration: config.expiration,
@@ -140,6 +143,18 @@ impl Sessions {
             trust: Trust::none(),
             cache: Cache::new(),
         }
+    }
+
+    /// The sealed records that are not in the database, each with its place.
+    pub async fn sealed_elsewhere(&self) -> Result<Vec<([String; 2], Vec<u8>)>, SessionError> {
+        if !self.elsewhere {
+            return Ok(Vec::new());
+        }
+        let stored = self.store.list(None).await?;
+        Ok(stored
+            .into_iter()
+            .map(|stored| (["sessions".to_owned(), stored.id.to_hex()], stored.record))
+            .collect())
     }
 
     /// Makes a session for somebody who has just proved all that `new.amr` says. The token is for the browser alone.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
-use sqlx::{Row as _, any::AnyRow};
+use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
 
 use super::{SessionError, SessionStore, StoredSession};
 use crate::{
@@ -34,7 +34,7 @@ impl SqlSessions {
         .bind(session.record.clone())
         .bind(session.last_seen.unix_millis())
         .bind(session.expires_at.unix_millis())
-        .execute(self.database.pool())
+        .execute(&self.database)
         .await?;
         Ok(())
     }
@@ -42,7 +42,7 @@ impl SqlSessions {
     async fn load(&self, id: &TokenHash) -> Result<Option<StoredSession>, DatabaseError> {
         sqlx::query("SELECT id, user_id, record, last_seen, expires_at FROM sessions WHERE id = $1")
             .bind(bytes(id))
-            .fetch_optional(self.database.pool())
+            .fetch_optional(&self.database)
             .await?
             .map(|row| read(&row))
             .transpose()
@@ -50,8 +50,11 @@ impl SqlSessions {
 
     async fn touch(&self, seen: &[(TokenHash, Timestamp)]) -> Result<Vec<TokenHash>, DatabaseError> {
         let mut missing = Vec::new();
+        // In one order, in which two gateways that write down the same sessions queue.
+        let mut seen = seen.to_vec();
+        seen.sort_unstable_by_key(|(id, _)| *id.as_bytes());
         let mut transaction = self.database.write().await?;
-        for (id, at) in seen {
+        for (id, at) in &seen {
             let touched = sqlx::query(
                 "UPDATE sessions SET last_seen = CASE WHEN last_seen < $2 THEN $2 ELSE last_seen END \
                  WHERE id = $1",
@@ -71,12 +74,16 @@ impl SqlSessions {
     async fn remove(&self, id: &TokenHash) -> Result<(), DatabaseError> {
         let mut transaction = self.database.write().await?;
         sqlx::query("DELETE FROM sessions WHERE id = $1").bind(bytes(id)).execute(&mut *transaction).await?;
-        Database::announce(&mut transaction, &Change::Session(*id), self.clock.now()).await?;
-        Ok(transaction.commit().await?)
+        self.database.announce(&mut transaction, &Change::Session(*id), self.clock.now()).await?;
+        transaction.commit().await
     }
 
     async fn remove_user(&self, user: &str) -> Result<Vec<TokenHash>, DatabaseError> {
         let mut transaction = self.database.write().await?;
+        // In the order in which uses are written down.
+        let lock = self.database.locking();
+        let lock = format!("SELECT id FROM sessions WHERE user_id = $1 ORDER BY id{lock}");
+        sqlx::query(AssertSqlSafe(lock)).bind(user.to_owned()).fetch_all(&mut *transaction).await?;
         let rows = sqlx::query("DELETE FROM sessions WHERE user_id = $1 RETURNING id")
             .bind(user.to_owned())
             .fetch_all(&mut *transaction)
@@ -84,7 +91,7 @@ impl SqlSessions {
         let ids = rows.iter().map(id).collect::<Result<Vec<_>, _>>()?;
         // One by one rather than as the user: a gateway that is just loading one of them does not know whose it is.
         for id in &ids {
-            Database::announce(&mut transaction, &Change::Session(*id), self.clock.now()).await?;
+            self.database.announce(&mut transaction, &Change::Session(*id), self.clock.now()).await?;
         }
         transaction.commit().await?;
         Ok(ids)
@@ -98,14 +105,19 @@ impl SqlSessions {
             .bind(user.to_owned()),
             None => sqlx::query("SELECT id, user_id, record, last_seen, expires_at FROM sessions"),
         };
-        query.fetch_all(self.database.pool()).await?.iter().map(read).collect()
+        query.fetch_all(&self.database).await?.iter().map(read).collect()
     }
 
     async fn purge(&self, now: Timestamp) -> Result<u64, DatabaseError> {
-        let gone = sqlx::query("DELETE FROM sessions WHERE expires_at <= $1 OR last_seen <= $2")
+        let free = self.database.locking_free();
+        let purge = format!(
+            "DELETE FROM sessions WHERE id IN \
+             (SELECT id FROM sessions WHERE expires_at <= $1 OR last_seen <= $2{free})"
+        );
+        let gone = sqlx::query(AssertSqlSafe(purge))
             .bind(now.unix_millis())
             .bind(now.minus(self.inactivity).unix_millis())
-            .execute(self.database.pool())
+            .execute(&self.database)
             .await?;
         Ok(gone.rows_affected())
     }

@@ -105,7 +105,7 @@ impl Users {
             Some(cause) if cause.is_unique_violation() => UsersError::Exists,
             _ => error.into(),
         })?;
-        Database::announce(&mut transaction, &Change::User(user.id.to_string()), now).await?;
+        self.database.announce(&mut transaction, &Change::User(user.id.to_string()), now).await?;
         transaction.commit().await?;
         Ok(user)
     }
@@ -113,7 +113,7 @@ impl Users {
     pub async fn find(&self, name: &CanonicalName) -> Result<Option<User>, UsersError> {
         let row = sqlx::query("SELECT * FROM users WHERE name = $1")
             .bind(name.as_str())
-            .fetch_optional(self.database.pool())
+            .fetch_optional(&self.database)
             .await?;
         row.map(|row| read(&row)).transpose()
     }
@@ -121,14 +121,14 @@ impl Users {
     pub async fn by_id(&self, id: &UserId) -> Result<Option<User>, UsersError> {
         let row = sqlx::query("SELECT * FROM users WHERE id = $1")
             .bind(id.as_str())
-            .fetch_optional(self.database.pool())
+            .fetch_optional(&self.database)
             .await?;
         row.map(|row| read(&row)).transpose()
     }
 
     /// Everybody, by name.
     pub async fn list(&self) -> Result<Vec<User>, UsersError> {
-        let rows = sqlx::query("SELECT * FROM users ORDER BY name").fetch_all(self.database.pool()).await?;
+        let rows = sqlx::query("SELECT * FROM users ORDER BY name").fetch_all(&self.database).await?;
         rows.iter().map(read).collect()
     }
 
@@ -154,7 +154,7 @@ impl Users {
     ) -> Result<bool, UsersError> {
         let mut transaction = self.database.write().await?;
         let found = statement.execute(&mut *transaction).await?.rows_affected() == 1;
-        Database::announce(&mut transaction, &Change::User(id.to_string()), self.clock.now()).await?;
+        self.database.announce(&mut transaction, &Change::User(id.to_string()), self.clock.now()).await?;
         transaction.commit().await?;
         Ok(found)
     }

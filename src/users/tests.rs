@@ -3,17 +3,24 @@
 use super::*;
 use crate::{
     clock::ManualClock,
-    database::Config,
+    database::test_database::{On, TestDatabase, on_each_database},
     random::{OsRandom, SeededRandom},
 };
 
 const NOW: Timestamp = Timestamp::from_unix_seconds(1_000);
 
-async fn users() -> (tempfile::TempDir, Users) {
-    let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", folder.path().join("users.db").display());
-    let database = Database::open(&Config { url }).await.unwrap();
-    (folder, Users::new(database, Arc::new(ManualClock::at(NOW)), Arc::new(SeededRandom::new(1))))
+on_each_database![
+    a_user_is_found_under_every_spelling,
+    two_spellings_cannot_be_two_users,
+    of_many_who_add_the_same_user_at_once_one_does,
+    a_name_or_group_that_could_be_mistaken_is_refused,
+    every_change_is_announced_with_the_change,
+    everybody_is_listed_by_name,
+];
+
+async fn users(on: On) -> (TestDatabase, Users) {
+    let (store, database) = TestDatabase::new(on).await;
+    (store, Users::new(database, Arc::new(ManualClock::at(NOW)), Arc::new(SeededRandom::new(1))))
 }
 
 fn ada() -> NewUser {
@@ -24,9 +31,8 @@ fn ada() -> NewUser {
     }
 }
 
-#[tokio::test]
-async fn a_user_is_found_under_every_spelling() {
-    let (_folder, users) = users().await;
+async fn a_user_is_found_under_every_spelling(on: On) {
+    let (_store, users) = users(on).await;
     let added = users.add(ada()).await.unwrap();
     assert_eq!(added.email, "Ada@Example.com");
     assert_eq!(added.groups, ["ops", "sim admins"]);
@@ -40,18 +46,32 @@ async fn a_user_is_found_under_every_spelling() {
     assert_eq!(users.by_id(&UserId::generate(&OsRandom)).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn two_spellings_cannot_be_two_users() {
-    let (_folder, users) = users().await;
+async fn two_spellings_cannot_be_two_users(on: On) {
+    let (_store, users) = users(on).await;
     users.add(ada()).await.unwrap();
     let again = NewUser { email: "ADA@example.COM".to_owned(), ..NewUser::default() };
     assert!(matches!(users.add(again).await, Err(UsersError::Exists)));
     assert_eq!(users.list().await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn a_name_or_group_that_could_be_mistaken_is_refused() {
-    let (_folder, users) = users().await;
+async fn of_many_who_add_the_same_user_at_once_one_does(on: On) {
+    let (_store, users) = users(on).await;
+    let mut adding = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let users = Users { random: Arc::new(OsRandom), ..users.clone() };
+        adding.spawn(async move { users.add(ada()).await });
+    }
+    let verdicts = adding.join_all().await;
+    assert_eq!(verdicts.iter().filter(|verdict| verdict.is_ok()).count(), 1);
+    assert!(
+        verdicts.iter().all(|verdict| matches!(verdict, Ok(_) | Err(UsersError::Exists))),
+        "{verdicts:?}"
+    );
+    assert_eq!(users.list().await.unwrap().len(), 1);
+}
+
+async fn a_name_or_group_that_could_be_mistaken_is_refused(on: On) {
+    let (_store, users) = users(on).await;
     for email in ["", "a b@example.com", "a\r\nb@example.com"] {
         let new = NewUser { email: email.to_owned(), ..ada() };
         assert!(matches!(users.add(new).await, Err(UsersError::InvalidName)), "{email:?}");
@@ -65,9 +85,8 @@ async fn a_name_or_group_that_could_be_mistaken_is_refused() {
     assert_eq!(users.list().await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn every_change_is_announced_with_the_change() {
-    let (_folder, users) = users().await;
+async fn every_change_is_announced_with_the_change(on: On) {
+    let (_store, users) = users(on).await;
     let user = users.add(ada()).await.unwrap();
     assert!(users.set_disabled(&user.id, true).await.unwrap());
     assert!(users.by_id(&user.id).await.unwrap().unwrap().disabled);
@@ -83,9 +102,8 @@ async fn every_change_is_announced_with_the_change() {
     assert!(changes.len() >= 4);
 }
 
-#[tokio::test]
-async fn everybody_is_listed_by_name() {
-    let (_folder, users) = users().await;
+async fn everybody_is_listed_by_name(on: On) {
+    let (_store, users) = users(on).await;
     for email in ["carol@example.com", "Ada@example.com", "bob@example.com"] {
         users.add(NewUser { email: email.to_owned(), ..NewUser::default() }).await.unwrap();
     }

@@ -39,6 +39,8 @@ mod pool;
 #[cfg(test)]
 mod portal_faults;
 #[cfg(test)]
+mod postgres;
+#[cfg(test)]
 mod protocols;
 #[cfg(test)]
 mod request_gate;

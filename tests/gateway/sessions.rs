@@ -284,7 +284,7 @@ async fn while_redis_is_silent_or_dead_nobody_gets_in_and_nobody_is_logged_out()
 #[tokio::test]
 async fn a_database_that_cannot_be_read_lets_nobody_in() {
     let (gateway, known) = logged_in().await;
-    let database = gateway.stores().database.pool();
+    let database = &gateway.stores().database;
     let (twin, _) = gateway.twin().await;
     for table in ["sessions", "users"] {
         let fresh = twin.browser();

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_login_is_a_session_on_every_gateway_and_is_cached_there() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let (here, there) = (world.gateway().await, world.gateway().await);
         let id = here.log_in("ada").await;
@@ -35,7 +35,7 @@ async fn no_two_sessions_share_a_token_or_what_forms_are_signed_with() {
 
 #[tokio::test]
 async fn a_token_that_nobody_was_given_is_none_and_leaves_nothing_behind() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         for number in 0..100 {
@@ -47,7 +47,7 @@ async fn a_token_that_nobody_was_given_is_none_and_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_revoked_session_is_out_here_at_once_and_elsewhere_within_a_second() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let (here, there) = (world.gateway().await, world.gateway().await);
         let (id, other) = (here.log_in("ada").await, here.log_in("ada").await);
@@ -68,7 +68,7 @@ async fn a_revoked_session_is_out_here_at_once_and_elsewhere_within_a_second() {
 
 #[tokio::test]
 async fn a_revoked_user_is_out_everywhere_within_a_second_and_nobody_else_is() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let (here, there) = (world.gateway().await, world.gateway().await);
         let ids = [here.log_in("ada").await, there.log_in("ada").await];
@@ -96,7 +96,7 @@ async fn a_revoked_user_is_out_everywhere_within_a_second_and_nobody_else_is() {
 
 #[tokio::test]
 async fn a_session_revoked_by_a_command_beside_the_gateway_is_out_within_a_second() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let id = gateway.log_in("ada").await;
@@ -111,7 +111,7 @@ async fn a_session_revoked_by_a_command_beside_the_gateway_is_out_within_a_secon
 
 #[tokio::test]
 async fn a_session_that_was_evicted_from_the_cache_still_ends() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let (here, there) = (world.gateway().await, world.gateway().await);
         let id = here.log_in("ada").await;
@@ -124,7 +124,7 @@ async fn a_session_that_was_evicted_from_the_cache_still_ends() {
 
 #[tokio::test]
 async fn a_disabled_user_is_out_within_a_second_and_in_again_when_enabled() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let id = gateway.log_in("ada").await;
@@ -142,7 +142,7 @@ async fn a_disabled_user_is_out_within_a_second_and_in_again_when_enabled() {
 
 #[tokio::test]
 async fn changed_rights_hold_within_a_second_and_end_nothing() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let id = gateway.log_in("ada").await;
@@ -165,7 +165,7 @@ async fn changed_rights_hold_within_a_second_and_end_nothing() {
 
 #[tokio::test]
 async fn a_list_shows_what_is_good_the_latest_first() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let idle = gateway.log_in("ada").await;
@@ -191,7 +191,7 @@ async fn a_list_shows_what_is_good_the_latest_first() {
 
 #[tokio::test]
 async fn a_damaged_or_moved_record_is_no_session() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let id = gateway.log_in("ada").await;
@@ -216,7 +216,7 @@ async fn a_damaged_or_moved_record_is_no_session() {
 
 #[tokio::test]
 async fn a_restarted_gateway_keeps_its_sessions() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let id = gateway.log_in("ada").await;

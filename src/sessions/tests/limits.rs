@@ -7,7 +7,7 @@ const NEARLY: Duration = Duration::from_mins(59);
 
 #[tokio::test]
 async fn a_session_nobody_uses_is_over_on_every_path() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let id = gateway.log_in("ada").await;
@@ -24,7 +24,7 @@ async fn a_session_nobody_uses_is_over_on_every_path() {
 
 #[tokio::test]
 async fn what_is_open_ends_with_the_limits_though_nobody_asks() {
-    for kind in BOTH {
+    for kind in STORES {
         for limit in [INACTIVITY, EXPIRATION] {
             let world = World::new(kind).await;
             let gateway = world.gateway().await;
@@ -39,7 +39,7 @@ async fn what_is_open_ends_with_the_limits_though_nobody_asks() {
 
 #[tokio::test]
 async fn a_session_is_over_at_its_age_however_busy() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let id = gateway.log_in("ada").await;
@@ -56,7 +56,7 @@ async fn a_session_is_over_at_its_age_however_busy() {
 
 #[tokio::test]
 async fn a_tunnel_that_carries_something_keeps_its_session() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let id = gateway.log_in("ada").await;
@@ -72,7 +72,7 @@ async fn a_tunnel_that_carries_something_keeps_its_session() {
 
 #[tokio::test]
 async fn a_session_in_use_at_another_gateway_is_not_idle_here() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let (here, there) = (world.gateway().await, world.gateway().await);
         let id = here.log_in("ada").await;
@@ -91,7 +91,7 @@ async fn a_session_in_use_at_another_gateway_is_not_idle_here() {
 
 #[tokio::test]
 async fn a_use_is_not_lost_when_the_session_is_evicted() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let id = gateway.log_in("ada").await;
@@ -119,7 +119,7 @@ async fn what_is_over_and_not_held_on_to_is_forgotten() {
 
 #[tokio::test]
 async fn a_clock_that_is_set_back_makes_no_session_longer() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let id = gateway.log_in("ada").await;
@@ -137,7 +137,7 @@ async fn a_clock_that_is_set_back_makes_no_session_longer() {
 
 #[tokio::test]
 async fn a_session_from_the_future_is_refused_after_a_restart() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let id = gateway.log_in("ada").await;

@@ -19,7 +19,10 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     clock::{ManualClock, Timestamp},
-    database::{self, Change, Database},
+    database::{
+        Change, Database,
+        test_database::{On, TestDatabase},
+    },
     random::OsRandom,
     redis_pool::{RedisPool, test_server::RedisServer},
 };
@@ -35,10 +38,11 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Database,
+    Postgres,
     Redis,
 }
 
-const BOTH: [Kind; 2] = [Kind::Database, Kind::Redis];
+const STORES: [Kind; 3] = [Kind::Database, Kind::Postgres, Kind::Redis];
 
 /// The users, and whether anybody can ask for them.
 #[derive(Default)]
@@ -63,7 +67,7 @@ impl Standing for People {
 
 /// What all gateways share.
 struct World {
-    folder: tempfile::TempDir,
+    durable: TestDatabase,
     redis: Option<RedisServer>,
     clock: Arc<ManualClock>,
     people: Arc<People>,
@@ -74,11 +78,15 @@ struct World {
 impl World {
     async fn new(kind: Kind) -> Self {
         let redis = match kind {
-            Kind::Database => None,
+            Kind::Database | Kind::Postgres => None,
             Kind::Redis => Some(RedisServer::start().await),
         };
         let world = Self {
-            folder: tempfile::tempdir().unwrap(),
+            durable: TestDatabase::empty(if matches!(kind, Kind::Postgres) {
+                On::Postgres
+            } else {
+                On::Sqlite
+            }),
             redis,
             clock: Arc::new(ManualClock::at(START)),
             people: Arc::default(),
@@ -95,8 +103,7 @@ impl World {
     }
 
     async fn database(&self) -> Database {
-        let url = format!("sqlite:{}", self.folder.path().join("portcullis.db").display());
-        Database::open(&database::Config { url }).await.unwrap()
+        self.durable.open().await
     }
 
     async fn store(&self) -> Arc<dyn SessionStore> {
@@ -152,7 +159,7 @@ impl World {
         }
         let database = self.database().await;
         let mut transaction = database.write().await.unwrap();
-        Database::announce(&mut transaction, &Change::User(user.into()), START).await.unwrap();
+        database.announce(&mut transaction, &Change::User(user.into()), START).await.unwrap();
         transaction.commit().await.unwrap();
     }
 }

@@ -92,14 +92,14 @@ async fn an_end_that_was_missed_is_found_out_on_reconnecting() {
 
 #[tokio::test]
 async fn sessions_that_the_store_has_lost_end_when_their_use_is_written_down() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let id = gateway.log_in("ada").await;
         let open = gateway.live(&id).await;
         match &world.redis {
             Some(server) => server.command::<()>(&["FLUSHALL"]).await,
-            None => drop(sqlx::query("DELETE FROM sessions").execute(gateway.database.pool()).await.unwrap()),
+            None => drop(sqlx::query("DELETE FROM sessions").execute(&gateway.database).await.unwrap()),
         }
         world.clock.advance(INACTIVITY / 2);
         assert!(gateway.sessions.cached(&id).is_some());
@@ -138,7 +138,7 @@ async fn a_message_that_makes_no_sense_makes_the_cache_forget_all() {
 
 #[tokio::test]
 async fn a_change_feed_that_stops_ends_trust_within_a_second() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let id = gateway.log_in("ada").await;
@@ -166,7 +166,7 @@ async fn a_closed_database_is_an_error() {
 
 #[tokio::test]
 async fn a_user_whom_nobody_can_look_up_is_an_error() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let id = gateway.log_in("ada").await;
@@ -179,7 +179,7 @@ async fn a_user_whom_nobody_can_look_up_is_an_error() {
 
 #[tokio::test]
 async fn a_doubt_is_resolved_as_soon_as_somebody_can_tell() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         let (ada, bob) = (gateway.log_in("ada").await, gateway.log_in("bob").await);
@@ -201,7 +201,7 @@ async fn a_doubt_is_resolved_as_soon_as_somebody_can_tell() {
 
 #[tokio::test]
 async fn without_upkeep_nothing_is_believed_but_the_store() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.idle_gateway_on(world.store().await).await;
         let id = gateway.log_in("ada").await;

@@ -77,7 +77,7 @@ fn look_up(gateway: &Gateway, id: TokenHash) -> JoinHandle<Option<Arc<Live>>> {
 
 #[tokio::test]
 async fn a_session_revoked_while_it_is_looked_up_is_not_cached() {
-    for kind in BOTH {
+    for kind in STORES {
         for revoked in ["here", "elsewhere", "elsewhere with its user"] {
             let world = World::new(kind).await;
             let slow = Slow::new(world.store().await);
@@ -102,7 +102,7 @@ async fn a_session_revoked_while_it_is_looked_up_is_not_cached() {
 
 #[tokio::test]
 async fn rights_changed_while_they_are_looked_up_are_looked_up_again() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let slow = Slow::new(world.store().await);
         let gateway = world.gateway_on(slow.clone()).await;
@@ -149,7 +149,7 @@ async fn a_vacancy_is_lost_when_its_session_is_forgotten() {
 
 #[tokio::test]
 async fn many_who_look_up_one_session_ask_the_store_once() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let slow = Slow::new(world.store().await);
         let gateway = world.gateway_on(slow.clone()).await;
@@ -181,7 +181,7 @@ async fn a_store_that_never_answers_is_an_error_for_all_who_wait() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_thread_sees_a_session_after_its_end() {
-    for kind in BOTH {
+    for kind in STORES {
         let world = World::new(kind).await;
         let gateway = world.gateway().await;
         for _ in 0..100 {

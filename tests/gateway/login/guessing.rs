@@ -218,7 +218,7 @@ async fn more_passwords_than_can_be_checked_are_told_to_come_back() {
 async fn what_could_not_be_checked_was_no_guess() {
     let (gateway, browser) = TestGateway::start().await;
     gateway.add_user(ADA).await;
-    let database = gateway.stores().database.pool();
+    let database = &gateway.stores().database;
     let page = browser.get("/.portcullis/login").await;
     sqlx::query("ALTER TABLE users RENAME TO hidden").execute(database).await.unwrap();
     for _ in 0..8 {

@@ -10,6 +10,7 @@ pub(crate) mod forms;
 pub(crate) mod log;
 pub(crate) mod origin;
 pub(crate) mod phone;
+pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod python;
 pub(crate) mod redis;

@@ -252,6 +252,11 @@ impl TestGateway {
         self.builder.clone().start().await
     }
 
+    /// What starts another gateway on the same files.
+    pub(crate) fn its_builder(&self) -> Builder {
+        self.builder.clone()
+    }
+
     /// Stops, and starts again on the same files. Browsers have to be [`moved`](Browser::moved_to).
     pub(crate) async fn restart(self) -> Self {
         let builder = self.builder.clone();

@@ -1,0 +1,218 @@
+//! One connection out of the pool, alone or in a transaction, on which no statement waits for ever.
+//!
+//! A connection that was given up on half-way never goes back into the pool: what it would answer next is unknown.
+
+use std::{
+    io,
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+use futures_util::{
+    FutureExt as _, StreamExt as _, TryStreamExt as _,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use sqlx::{
+    Any, AnyConnection, Error, Execute, Executor, SqlStr,
+    any::{AnyQueryResult, AnyRow, AnyStatement, AnyTypeInfo},
+    pool::PoolConnection,
+};
+use tokio::time::timeout;
+
+use super::{Database, DatabaseError};
+
+/// What a statement gives, bit by bit: how many rows it changed, or a row.
+type Step = sqlx::Either<AnyQueryResult, AnyRow>;
+
+/// A connection of one's own until it is dropped.
+#[derive(Debug)]
+pub struct Connection {
+    /// Absent once it has been given up.
+    live: Option<PoolConnection<Any>>,
+    /// The longest that the server may be silent.
+    patience: Duration,
+    /// A statement is under way, or was when its future was dropped.
+    busy: bool,
+    failed: bool,
+}
+
+impl Connection {
+    pub(super) const fn new(live: PoolConnection<Any>, patience: Duration) -> Self {
+        Self { live: Some(live), patience, busy: false, failed: false }
+    }
+
+    async fn run<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut AnyConnection, Duration) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let live = self.live.as_mut().ok_or_else(silent)?;
+        self.busy = true;
+        let done = work(&mut *live, self.patience).await;
+        self.busy = false;
+        if let Err(error) = &done {
+            self.failed = true;
+            if !matches!(error, Error::Database(_) | Error::RowNotFound) {
+                self.give_up();
+            }
+        }
+        done
+    }
+
+    fn give_up(&mut self) {
+        if let Some(live) = self.live.take() {
+            drop(live.detach());
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.busy {
+            self.give_up();
+        }
+    }
+}
+
+impl<'c> Executor<'c> for &'c mut Connection {
+    type Database = Any;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Step, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Any>,
+    {
+        let steps = self.run(async |live, patience| {
+            let mut answer = live.fetch_many(query);
+            let mut steps = Vec::new();
+            while let Some(step) = timeout(patience, answer.next()).await.map_err(|_| silent())? {
+                steps.push(step?);
+            }
+            Ok(steps)
+        });
+        stream::once(steps).map_ok(|steps| stream::iter(steps.into_iter().map(Ok))).try_flatten().boxed()
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<AnyRow>, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Any>,
+    {
+        self.run(async |live, patience| {
+            timeout(patience, live.fetch_optional(query)).await.map_err(|_| silent())?
+        })
+        .boxed()
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [AnyTypeInfo],
+    ) -> BoxFuture<'e, Result<AnyStatement, Error>>
+    where
+        'c: 'e,
+    {
+        self.run(async |live, patience| {
+            timeout(patience, live.prepare_with(sql, parameters)).await.map_err(|_| silent())?
+        })
+        .boxed()
+    }
+}
+
+/// Single statements, each on the next connection that is free.
+impl<'c> Executor<'c> for &'c Database {
+    type Database = Any;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Step, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Any>,
+    {
+        let steps = async move { self.take().await?.fetch_many(query).try_collect::<Vec<_>>().await };
+        stream::once(steps).map_ok(|steps| stream::iter(steps.into_iter().map(Ok))).try_flatten().boxed()
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<AnyRow>, Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Any>,
+    {
+        async move { self.take().await?.fetch_optional(query).await }.boxed()
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [AnyTypeInfo],
+    ) -> BoxFuture<'e, Result<AnyStatement, Error>>
+    where
+        'c: 'e,
+    {
+        async move { self.take().await?.prepare_with(sql, parameters).await }.boxed()
+    }
+}
+
+/// Changes that are made together or not at all. Dropped before it has been committed, nothing has happened.
+#[derive(Debug)]
+pub struct Transaction {
+    connection: Connection,
+    open: bool,
+}
+
+impl Transaction {
+    pub(super) async fn begin(
+        connection: Connection,
+        statement: &'static str,
+    ) -> Result<Self, DatabaseError> {
+        // Open from the start: whoever stops waiting for the answer may have begun one.
+        let mut transaction = Self { connection, open: true };
+        sqlx::raw_sql(statement).execute(&mut transaction.connection).await?;
+        Ok(transaction)
+    }
+
+    /// Makes the changes last. On an error they may have been made or not.
+    pub async fn commit(mut self) -> Result<(), DatabaseError> {
+        // PostgreSQL would answer with success, and roll back.
+        if self.connection.failed {
+            return Err(DatabaseError::Aborted);
+        }
+        self.end("COMMIT").await
+    }
+
+    pub async fn rollback(mut self) -> Result<(), DatabaseError> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(&mut self, statement: &'static str) -> Result<(), DatabaseError> {
+        sqlx::raw_sql(statement).execute(&mut self.connection).await?;
+        self.open = false;
+        Ok(())
+    }
+}
+
+impl Deref for Transaction {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Transaction {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if self.open {
+            // The server rolls back what its client went away from.
+            self.connection.give_up();
+        }
+    }
+}
+
+fn silent() -> Error {
+    Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))
+}

@@ -1,0 +1,108 @@
+//! Every table and column that holds something worth keeping: what `copy` takes along and what an operator is told of.
+//!
+//! Not the change feed: whoever follows another store begins anew. A test compares it with the schema.
+
+/// What a column holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Column {
+    Text(&'static str),
+    Number(&'static str),
+    Bytes(&'static str),
+}
+
+impl Column {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Text(name) | Self::Number(name) | Self::Bytes(name) => name,
+        }
+    }
+}
+
+/// One table.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    /// How many of the columns, from the first on, are the key.
+    pub(super) key: usize,
+    pub(super) columns: &'static [Column],
+}
+
+use Column::{Bytes, Number, Text};
+
+/// In an order in which nothing refers to what comes later.
+pub(super) const TABLES: &[Table] = &[
+    Table {
+        name: "users",
+        key: 1,
+        columns: &[
+            Text("id"),
+            Text("name"),
+            Text("email"),
+            Text("display_name"),
+            Text("group_names"),
+            Number("disabled"),
+            Number("created_at"),
+        ],
+    },
+    Table { name: "passwords", key: 1, columns: &[Text("user_id"), Text("hash"), Number("set_at")] },
+    Table {
+        name: "devices",
+        key: 1,
+        columns: &[
+            Text("id"),
+            Text("user_id"),
+            Text("name"),
+            Bytes("secret"),
+            Number("drift"),
+            Number("created_at"),
+            Number("last_used_at"),
+        ],
+    },
+    Table {
+        name: "second_factors",
+        key: 1,
+        columns: &[
+            Text("user_id"),
+            Number("failures"),
+            Number("last_step"),
+            Bytes("unseen_codes"),
+            Number("unseen_since"),
+        ],
+    },
+    Table { name: "recovery_codes", key: 2, columns: &[Text("user_id"), Text("hash")] },
+    Table {
+        name: "sessions",
+        key: 1,
+        columns: &[Bytes("id"), Text("user_id"), Bytes("record"), Number("last_seen"), Number("expires_at")],
+    },
+    Table {
+        name: "pending_logins",
+        key: 1,
+        columns: &[Bytes("id_hash"), Text("user_id"), Bytes("record"), Number("expires_at")],
+    },
+    Table { name: "facts", key: 1, columns: &[Text("name"), Bytes("value")] },
+    Table {
+        name: "signing_keys",
+        key: 1,
+        columns: &[
+            Text("kid"),
+            Bytes("secret"),
+            Number("created_at"),
+            Number("signs_from"),
+            Number("retired_at"),
+        ],
+    },
+    Table {
+        name: "kept_forms",
+        key: 1,
+        columns: &[
+            Text("id"),
+            Bytes("browser"),
+            Text("user_id"),
+            Bytes("record"),
+            Number("size"),
+            Number("kept_at"),
+            Number("taken_at"),
+        ],
+    },
+];

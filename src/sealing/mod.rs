@@ -1,0 +1,326 @@
+//! Secrets at rest: keys in a file of mode 0600, and records that open only in the place they were sealed for.
+//!
+//! AES-256-GCM-SIV with a random nonce; the place (table, row, column) is authenticated, so that a record moved to
+//! another user's row does not open. Of several keys the first seals and all open.
+
+mod key_file;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::{
+    aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
+    hmac,
+};
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+pub use self::key_file::{KeyError, KeyFile, KeyId, SecretKey};
+use crate::{errors::Chain, random::Random};
+
+/// The first byte of a record that does not say which key sealed it. Written as long as there is one key, so that a
+/// program from before there were several reads it.
+const WITHOUT_ID: u8 = 1;
+/// The first byte of a record whose next four name its key.
+const WITH_ID: u8 = 2;
+/// How often a running gateway looks whether its key file has changed; a prepared key is known within a second.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A sealed record that does not open: another key, another place, or damage.
+#[derive(Debug, thiserror::Error)]
+#[error("a sealed record does not open with this key in this place")]
+pub struct Unsealable;
+
+/// Seals and opens records, and derives the keys of other uses.
+pub struct Sealer {
+    ring: ArcSwap<Ring>,
+    /// Never changes: what is derived lives in forms and cookies of users who are in the middle of something, and in
+    /// hashes that cannot be made again.
+    derive: hmac::Key,
+    file: Option<PathBuf>,
+}
+
+/// The keys in force; the first one seals.
+struct Ring(Vec<(KeyId, RandomizedNonceKey)>);
+
+impl Ring {
+    fn new(keys: &[SecretKey]) -> Self {
+        Self(keys.iter().map(|key| (key_file::id(key), aead(key))).collect())
+    }
+
+    fn open(&self, place: &[&str], record: &[u8]) -> Result<(KeyId, Zeroizing<Vec<u8>>), Unsealable> {
+        let (&version, rest) = record.split_first().ok_or(Unsealable)?;
+        let (wanted, rest) = match version {
+            WITHOUT_ID => (None, rest),
+            WITH_ID => {
+                let (id, rest) = rest.split_first_chunk::<4>().ok_or(Unsealable)?;
+                (Some(KeyId(*id)), rest)
+            }
+            _ => return Err(Unsealable),
+        };
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>().ok_or(Unsealable)?;
+        let candidates = self.0.iter().filter(|(id, _)| wanted.is_none_or(|wanted| wanted == *id));
+        for (id, aead) in candidates {
+            let mut plain = Zeroizing::new(sealed.to_vec());
+            let nonce = Nonce::assume_unique_for_key(*nonce);
+            let Ok(length) =
+                aead.open_in_place(nonce, Aad::from(aad(place)), &mut plain).map(|plain| plain.len())
+            else {
+                continue;
+            };
+            plain.truncate(length);
+            return Ok((*id, plain));
+        }
+        Err(Unsealable)
+    }
+}
+
+impl Sealer {
+    /// Reads the keys, making the file with a fresh one when there is none.
+    pub fn from_file(path: &Path, random: &dyn Random) -> Result<Self, KeyError> {
+        let file = KeyFile::read_or_create(path, random)?;
+        Ok(Self {
+            ring: ArcSwap::from_pointee(Ring::new(file.keys())),
+            derive: hmac::Key::new(hmac::HMAC_SHA256, file.root().as_slice()),
+            file: Some(path.to_owned()),
+        })
+    }
+
+    /// Uses a key that lives nowhere else.
+    pub fn from_key(key: &[u8; 32]) -> Self {
+        Self {
+            ring: ArcSwap::from_pointee(Ring::new(&[Zeroizing::new(*key)])),
+            derive: hmac::Key::new(hmac::HMAC_SHA256, key),
+            file: None,
+        }
+    }
+
+    /// Follows the key file until `stop`. A file that cannot be used leaves the keys as they are.
+    pub async fn watch(&self, stop: CancellationToken) {
+        let Some(path) = &self.file else { return };
+        let fingerprint = || {
+            let facts = std::fs::metadata(path).ok()?;
+            Some((facts.modified().ok()?, facts.len()))
+        };
+        // It may have changed since it was read.
+        let mut seen = None;
+        loop {
+            let now = fingerprint();
+            if now != seen {
+                match self.reload(path) {
+                    Ok(()) => {}
+                    Err(error) => tracing::error!(
+                        error = %Chain(&error),
+                        "the changed key file is refused, the keys before stay in force"
+                    ),
+                }
+                seen = now;
+            }
+            if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn reload(&self, path: &Path) -> Result<(), KeyError> {
+        let file = KeyFile::read(path)?;
+        let root = hmac::Key::new(hmac::HMAC_SHA256, file.root().as_slice());
+        let same = |key: &hmac::Key| hmac::sign(key, b"root").as_ref().to_vec();
+        if same(&root) != same(&self.derive) {
+            return Err(KeyError::OtherRoot { path: path.into() });
+        }
+        let ring = Ring::new(file.keys());
+        let ids = |ring: &Ring| ring.0.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        if ids(&ring) != ids(&self.ring.load()) {
+            tracing::info!(sealing = %ring.0[0].0, keys = ring.0.len(), "the sealing keys were reloaded");
+            self.ring.store(ring.into());
+        }
+        Ok(())
+    }
+
+    /// A key for another use, fixed by `label`.
+    pub fn derive(&self, label: &str) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(key_file::derive_from(&self.derive, label))
+    }
+
+    /// Seals `plain` for `place`, a path such as `["devices", user, device, "secret"]`.
+    pub fn seal(&self, place: &[&str], plain: &[u8]) -> Vec<u8> {
+        let ring = self.ring.load();
+        // A ring is made of at least one key.
+        let (id, aead) = &ring.0[0];
+        let mut sealed = plain.to_vec();
+        // Fails only for inputs beyond 2^36 bytes.
+        #[expect(clippy::unwrap_used, reason = "no record of ours is near the length limit of the cipher")]
+        let nonce = aead.seal_in_place_append_tag(Aad::from(aad(place)), &mut sealed).unwrap();
+        let mut record = Vec::with_capacity(5 + NONCE_LEN + sealed.len());
+        if ring.0.len() == 1 {
+            record.push(WITHOUT_ID);
+        } else {
+            record.push(WITH_ID);
+            record.extend_from_slice(&id.0);
+        }
+        record.extend_from_slice(nonce.as_ref());
+        record.append(&mut sealed);
+        record
+    }
+
+    /// Opens what [`Self::seal`] made for the same place.
+    pub fn open(&self, place: &[&str], record: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
+        self.ring.load().open(place, record).map(|(_, plain)| plain)
+    }
+
+    /// The key that a record opens with.
+    pub fn key_of(&self, place: &[&str], record: &[u8]) -> Result<KeyId, Unsealable> {
+        self.ring.load().open(place, record).map(|(id, _)| id)
+    }
+
+    /// The key that seals now.
+    pub fn sealing_key(&self) -> KeyId {
+        self.ring.load().0[0].0
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealer(…)")
+    }
+}
+
+fn aead(key: &[u8; 32]) -> RandomizedNonceKey {
+    let derive = hmac::Key::new(hmac::HMAC_SHA256, key);
+    let aead_key = Zeroizing::new(key_file::derive_from(&derive, "seal"));
+    // A 32-byte key is the only thing this constructor asks for.
+    #[expect(clippy::unwrap_used, reason = "the key length is right by its type")]
+    RandomizedNonceKey::new(&AES_256_GCM_SIV, aead_key.as_slice()).unwrap()
+}
+
+/// Each part with its length before it, so that no two places read the same.
+fn aad(place: &[&str]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for part in place {
+        bytes.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+    use crate::random::OsRandom;
+
+    #[test]
+    fn a_record_opens_only_in_its_own_place() {
+        let sealer = Sealer::from_key(&[1; 32]);
+        let record = sealer.seal(&["devices", "u1", "secret"], b"seed");
+        assert_eq!(sealer.open(&["devices", "u1", "secret"], &record).unwrap().as_slice(), b"seed");
+        for place in
+            [&["devices", "u2", "secret"][..], &["devices", "u1secret"], &["devicesu1", "", "secret"]]
+        {
+            assert!(sealer.open(place, &record).is_err());
+        }
+        assert!(Sealer::from_key(&[2; 32]).open(&["devices", "u1", "secret"], &record).is_err());
+        for at in 0..record.len() {
+            let mut damaged = record.clone();
+            damaged[at] ^= 1;
+            assert!(sealer.open(&["devices", "u1", "secret"], &damaged).is_err(), "byte {at}");
+        }
+        assert!(sealer.open(&[], &[]).is_err());
+    }
+
+    #[test]
+    fn the_key_file_is_made_once_and_only_the_owner_may_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data/portcullis.key");
+        let record = Sealer::from_file(&path, &OsRandom).unwrap().seal(&["x"], b"y");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            Sealer::from_file(&path, &OsRandom).unwrap().open(&["x"], &record).unwrap().as_slice(),
+            b"y"
+        );
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(Sealer::from_file(&path, &OsRandom), Err(KeyError::Permissions { .. })));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, "not a key").unwrap();
+        assert!(matches!(Sealer::from_file(&path, &OsRandom), Err(KeyError::Malformed { .. })));
+    }
+
+    /// What a change of the file has to bring about within a second, on a machine that is not busy.
+    async fn until(state: impl Fn() -> bool) {
+        let waiting = async {
+            while !state() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("the file is noticed");
+    }
+
+    #[tokio::test]
+    async fn a_rotation_in_two_steps_is_noticed_and_changes_nothing_that_was_derived() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("portcullis.key");
+        let gateway = std::sync::Arc::new(Sealer::from_file(&path, &OsRandom).unwrap());
+        let stop = CancellationToken::new();
+        let watching = tokio::spawn({
+            let (gateway, stop) = (gateway.clone(), stop.clone());
+            async move { gateway.watch(stop).await }
+        });
+        let place = ["devices", "u1", "secret"];
+        let (old, derived) = (gateway.seal(&place, b"seed"), gateway.derive("forms"));
+        assert_eq!(old[0], WITHOUT_ID, "a program that knows one key reads it");
+        let first = gateway.sealing_key();
+
+        // Every gateway has to open what one of them seals: the file is everywhere before anybody seals with it.
+        let mut file = KeyFile::read(&path).unwrap();
+        let second = file.prepare(&OsRandom);
+        file.write(&path).unwrap();
+        until(|| gateway.ring.load().0.len() == 2).await;
+        assert_eq!(gateway.sealing_key(), first);
+        let mut file = KeyFile::read(&path).unwrap();
+        let elsewhere = Sealer::from_file(&path, &OsRandom).unwrap();
+        assert_eq!(file.activate(), Some(second));
+        file.write(&path).unwrap();
+        let ahead = Sealer::from_file(&path, &OsRandom).unwrap();
+        let new = ahead.seal(&place, b"seed");
+        assert_eq!((new[0], ahead.sealing_key()), (WITH_ID, second));
+        for reader in [&*gateway, &elsewhere, &ahead] {
+            assert_eq!(reader.open(&place, &new).unwrap().as_slice(), b"seed");
+            assert_eq!(reader.open(&place, &old).unwrap().as_slice(), b"seed");
+            assert_eq!(*reader.derive("forms"), *derived);
+        }
+        assert_eq!(
+            (ahead.key_of(&place, &old).unwrap(), ahead.key_of(&place, &new).unwrap()),
+            (first, second)
+        );
+        for at in 0..new.len() {
+            let mut damaged = new.clone();
+            damaged[at] ^= 1;
+            assert!(ahead.open(&place, &damaged).is_err(), "byte {at}");
+        }
+
+        // What cannot be used, and a file of another installation, leave the keys as they are.
+        until(|| gateway.sealing_key() == second).await;
+        let broken = folder.path().join("broken.key");
+        for text in ["", "half a li", &"0".repeat(64)] {
+            fs::write(&broken, text).unwrap();
+            fs::set_permissions(&broken, fs::Permissions::from_mode(0o600)).unwrap();
+            assert!(gateway.reload(&broken).is_err(), "{text:?}");
+            assert_eq!(gateway.open(&place, &new).unwrap().as_slice(), b"seed");
+        }
+        assert!(!file.remove(second), "the one that seals");
+        assert!(file.remove(first));
+        file.write(&path).unwrap();
+        until(|| gateway.open(&place, &old).is_err()).await;
+        assert_eq!(gateway.open(&place, &new).unwrap().as_slice(), b"seed");
+        assert_eq!(*gateway.derive("forms"), *derived);
+        stop.cancel();
+        watching.await.unwrap();
+    }
+}
