@@ -27,6 +27,7 @@
 //!  5 gate.decide                     pure: Allow(Identity) | LogIn | BindDevice
 //!  6 Allow > proxy.forward           the head rebuilt, the signed assertion in it, the body streamed, or a tunnel
 //!    else  > gate::Challenger        302 or 303 for a page, 401 for a script
+//!    a form whose session ran out  > kept_forms, and sent from its own address when its user says so
 //!  7 any error > gateway::rescue     the only place where an error becomes an answer
 //!  8 the body's end                  one access-log line, metrics
 //! POST login: pages/sign_in > login (throttle > password > pending login) > code or enrolment > sessions.create > cookie > 303

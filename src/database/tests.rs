@@ -102,8 +102,10 @@ async fn many_that_start_at_once_migrate_once(on: On) {
     let opened = opening.join_all().await;
     let (theirs, ours) = opened[0].versions().await.unwrap();
     assert_eq!(theirs, ours);
-    let applied = sqlx::query("SELECT COUNT(*) FROM _sqlx_migrations").fetch_one(&opened[1]).await.unwrap();
-    assert_eq!(applied.get::<i64, _>(0), ours);
+    // Numbers may be left out; that none was applied twice is the table's own key.
+    let newest =
+        sqlx::query("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(&opened[1]).await.unwrap();
+    assert_eq!(newest.get::<i64, _>(0), ours);
 }
 
 async fn a_schema_newer_than_this_program_is_refused(on: On) {

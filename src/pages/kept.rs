@@ -1,5 +1,7 @@
 //! The page on which a form that came without a session is sent after all, or dropped. Sending itself is the gateway's.
 
+use std::time::Duration;
+
 use http::{HeaderValue, StatusCode, header};
 
 use super::{
@@ -90,7 +92,11 @@ impl Pages {
 
     /// Why a form is not kept, and what to do.
     pub fn not_kept(&self, why: NotKept, request_id: &str) -> Answer {
-        self.message(Message::not_kept(why, request_id))
+        let mut answer = self.message(Message::not_kept(why, request_id));
+        if why == NotKept::TooMany {
+            answer::retry_after(&mut answer, Duration::from_mins(1));
+        }
+        answer
     }
 
     /// That a kept form was not asked for by its page.

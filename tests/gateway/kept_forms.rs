@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 
 use crate::support::{
-    Answer, Body, Browser, Exchange, HOST, TestGateway, Upstream, body, logged_in,
+    Answer, Body, Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream, body, logged_in, soon,
     test_gateway::Builder,
     upstream::{Recorded, ordinary},
 };
@@ -316,6 +316,7 @@ async fn only_the_form_of_a_session_that_ran_out_is_kept() {
         is_not_kept(&stranger.send(usual("/pay")).await);
         // Ended by somebody, by its user, and with its user.
         gateway.administration().revoke_user(ADA).await.unwrap();
+        soon(PATIENCE, "the session has ended", async || browser.whoami().await.is_none()).await;
         is_not_kept(&browser.send(usual("/pay")).await);
         browser.log_in_to("/", ADA).await;
         let cookie = browser.session();
@@ -360,6 +361,7 @@ async fn a_flood_of_forms_is_bounded_and_takes_nothing_from_those_before_it() {
     assert_eq!(kept.len(), 20);
     for answer in answers.iter().filter(|answer| answer.status != StatusCode::SEE_OTHER) {
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.header("retry-after"), "60");
         assert!(answer.text().contains("too many forms are waiting"), "{}", answer.text());
     }
     let page = log_in_at(&browser, kept[0].clone(), ADA).await;
