@@ -33,7 +33,9 @@ use crate::{
     redis_pool::RedisPool,
     sealing::Sealer,
     server::Bound,
-    sessions::{self, Profile, RedisSessions, SessionStore, Sessions, SqlSessions, Standing, Surroundings},
+    sessions::{
+        self, Ledger, Profile, RedisSessions, SessionStore, Sessions, SqlSessions, Standing, Surroundings,
+    },
     telemetry::{access_log::AccessLog, metrics::Metrics, writer::LogWriter},
     throttle::Throttle,
     tls,
@@ -90,7 +92,9 @@ impl Stores {
             }
             sessions::Store::Redis(redis) => {
                 let pool = RedisPool::open(redis, Arc::clone(random)).await?;
-                Arc::new(RedisSessions::new(Arc::new(pool), config.sessions.inactivity))
+                let ledger = Ledger::new(database.clone(), Arc::clone(clock), config.sessions.expiration);
+                let (pool, sealer) = (Arc::new(pool), Arc::clone(&sealer));
+                Arc::new(RedisSessions::new(pool, ledger, sealer, config.sessions.inactivity))
             }
         };
         let surroundings = Surroundings {

@@ -4,7 +4,6 @@ use std::{path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 use serde::Deserialize;
-use url::Url;
 
 use super::{
     layers::Layers,
@@ -18,7 +17,7 @@ const LONGEST_ADVISED: Duration = Duration::from_hours(24);
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Section {
-    /// `database`, or for many gateways `redis://host:port/number` or, with TLS, `rediss://…`.
+    /// `database`, or for many gateways the URL of a Redis: `redis://`, `redis+sentinel://`, `redis+cluster://`.
     store: Text<Store>,
     /// A session that is not used for this long is over.
     inactivity: Text<Duration>,
@@ -36,8 +35,15 @@ struct Redis {
     password: Option<Text<Secret>>,
     /// A file that holds the password; a newline at its end is cut off.
     password_file: Option<Text<PathBuf>>,
+    /// The user and the password of the sentinels, which do not know those of Redis.
+    sentinel_user: Option<Text<Printable>>,
+    sentinel_password: Option<Text<Secret>>,
+    sentinel_password_file: Option<Text<PathBuf>>,
     /// PEM file with the authority that signed the server's certificate. Absent: the system's authorities.
     ca: Option<Text<PathBuf>>,
+    /// PEM files with a certificate of the gateway's own and its key, for servers that ask for one.
+    certificate: Option<Text<PathBuf>>,
+    key: Option<Text<PathBuf>>,
     /// What every key of ours begins with.
     key_prefix: Text<Printable>,
     /// The longest that one command may take.
@@ -61,7 +67,12 @@ impl Default for Redis {
             user: None,
             password: None,
             password_file: None,
+            sentinel_user: None,
+            sentinel_password: None,
+            sentinel_password_file: None,
             ca: None,
+            certificate: None,
+            key: None,
             key_prefix: Text(Printable("portcullis:".into())),
             timeout: Text(Duration::from_millis(250)),
         }
@@ -96,7 +107,7 @@ impl Section {
                 }
                 sessions::Store::Database
             }
-            Store::Redis(url) => sessions::Store::Redis(self.redis.settle(url, layers)),
+            Store::Redis(url) => sessions::Store::Redis(Box::new(self.redis.settle(url, layers))),
         };
         sessions::Config { store, inactivity, expiration }
     }
@@ -104,11 +115,32 @@ impl Section {
 
 impl Redis {
     fn settle(self, url: SecretString, layers: &mut Layers) -> redis_pool::Config {
+        for (one, other, there) in [
+            ("certificate", "key", self.certificate.is_some() && self.key.is_none()),
+            ("key", "certificate", self.key.is_some() && self.certificate.is_none()),
+        ] {
+            if there {
+                layers.fault(&format!("sessions.redis.{one}"), format!("needs `{other}` beside it"));
+            }
+        }
+        let path = |key: &str, path: Option<Text<PathBuf>>| {
+            path.map(|Text(path)| layers.resolve(&format!("sessions.redis.{key}"), &path))
+        };
+        let (ca, certificate) = (path("ca", self.ca), path("certificate", self.certificate));
+        let key = path("key", self.key);
         redis_pool::Config {
             url,
             password: layers.secret("sessions.redis.password", self.password, self.password_file),
             user: self.user.map(|Text(Printable(user))| user),
-            ca: self.ca.map(|Text(ca)| layers.resolve("sessions.redis.ca", &ca)),
+            sentinel_user: self.sentinel_user.map(|Text(Printable(user))| user),
+            sentinel_password: layers.secret(
+                "sessions.redis.sentinel_password",
+                self.sentinel_password,
+                self.sentinel_password_file,
+            ),
+            ca,
+            certificate,
+            key,
             key_prefix: self.key_prefix.0.0,
             timeout: self.timeout.0,
         }
@@ -128,17 +160,7 @@ impl Written for Store {
         if text == "database" {
             return Ok(Self::Database);
         }
-        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "redis" | "rediss"));
-        let Some(url) = url else {
-            return Err("is no store; expected `database`, `redis://host:port/number` or `rediss://…`".into());
-        };
-        if url.host_str().is_none_or(str::is_empty) {
-            return Err("has no host; expected `redis://host:port/number`".into());
-        }
-        let number = url.path().trim_start_matches('/');
-        if !number.is_empty() && number.parse::<u32>().is_err() {
-            return Err("must end in the number of a database, such as `/0`, or after the port".into());
-        }
+        redis_pool::Place::parse(text).map_err(|reason| reason.to_string())?;
         Ok(Self::Redis(SecretString::from(text)))
     }
 }

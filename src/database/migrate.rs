@@ -13,6 +13,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (5, "pending logins", include_str!("migrations/0005_pending_logins.sql")),
     (6, "facts", include_str!("migrations/0006_facts.sql")),
     (7, "signing keys", include_str!("migrations/0007_signing_keys.sql")),
+    (9, "ended sessions", include_str!("migrations/0009_ended_sessions.sql")),
 ];
 
 pub(super) async fn run(pool: &AnyPool) -> Result<(), MigrateError> {

@@ -8,6 +8,7 @@
 
 mod cache;
 mod feed;
+mod ledger;
 mod live;
 mod record;
 mod redis;
@@ -30,6 +31,7 @@ use self::{
 };
 pub use self::{
     feed::{Hear, News},
+    ledger::Ledger,
     live::{Live, Perishable},
     redis::RedisSessions,
     session::{Level, Method, NewSession, Origin, Profile, Session, SessionSummary},
@@ -57,7 +59,7 @@ const SKEW: Duration = Duration::from_mins(1);
 pub enum Store {
     /// The durable store, beside the users.
     Database,
-    Redis(redis_pool::Config),
+    Redis(Box<redis_pool::Config>),
 }
 
 /// How long sessions live and where they are kept.

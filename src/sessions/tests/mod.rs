@@ -1,5 +1,6 @@
 //! Several gateways on one store, and what becomes of a session there. This file makes the world they live in.
 
+mod fleets;
 mod life;
 mod limits;
 mod outages;
@@ -65,6 +66,8 @@ impl Standing for People {
 struct World {
     folder: tempfile::TempDir,
     redis: Option<RedisServer>,
+    /// A Redis that is none of ours to start and stop.
+    elsewhere: Option<redis_pool::Config>,
     clock: Arc<ManualClock>,
     people: Arc<People>,
     /// The deadline of a command to Redis: longer than the product's, unless a test is about it.
@@ -80,6 +83,7 @@ impl World {
         let world = Self {
             folder: tempfile::tempdir().unwrap(),
             redis,
+            elsewhere: None,
             clock: Arc::new(ManualClock::at(START)),
             people: Arc::default(),
             deadline: Duration::from_secs(5),
@@ -88,6 +92,10 @@ impl World {
             world.people.profiles.lock().unwrap().insert(user.into(), profile(user, &[]));
         }
         world
+    }
+
+    async fn at(elsewhere: redis_pool::Config) -> Self {
+        Self { elsewhere: Some(elsewhere), ..Self::new(Kind::Database).await }
     }
 
     fn redis(&mut self) -> &mut RedisServer {
@@ -100,12 +108,15 @@ impl World {
     }
 
     async fn store(&self) -> Arc<dyn SessionStore> {
-        match &self.redis {
+        let server = self.redis.as_ref().map(RedisServer::config);
+        match server.or_else(|| self.elsewhere.clone()) {
             None => Arc::new(SqlSessions::new(self.database().await, INACTIVITY, self.clock.clone())),
             Some(server) => {
-                let config = redis_pool::Config { timeout: self.deadline, ..server.config() };
+                let config = redis_pool::Config { timeout: self.deadline, ..server };
                 let pool = RedisPool::open(&config, Arc::new(OsRandom)).await.unwrap();
-                Arc::new(RedisSessions::new(Arc::new(pool), INACTIVITY))
+                let ledger = Ledger::new(self.database().await, self.clock.clone(), EXPIRATION);
+                let sealer = Arc::new(Sealer::from_key(&[7; 32]));
+                Arc::new(RedisSessions::new(Arc::new(pool), ledger, sealer, INACTIVITY))
             }
         }
     }

@@ -39,7 +39,6 @@ async fn a_killed_redis_is_an_error_and_an_empty_one_is_no_session() {
         assert!(fails_fast(&gateway, id).await);
     }
     assert!(gateway.sessions.create(login("ada"), origin()).await.is_err());
-    assert!(gateway.sessions.revoke(&cached).await.is_err());
     assert!(gateway.sessions.ping().await.is_err());
     assert!(!open.ended.is_cancelled());
 
@@ -81,10 +80,10 @@ async fn an_end_that_was_missed_is_found_out_on_reconnecting() {
     let id = gateway.log_in("ada").await;
     let open = gateway.live(&id).await;
     let server = world.redis.as_ref().unwrap();
-    // Removed without a message, as by a gateway that published while the link was down.
+    // Lost without a word, as by a master that fails before its replica has heard.
     server.command::<()>(&["DEL", &format!("portcullis:s:{}", id.to_hex())]).await;
     assert!(gateway.sessions.cached(&id).is_some());
-    server.command::<()>(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    server.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     assert!(ended(&open).await < BOUND);
     eventually("the link is back", async || gateway.sessions.ping().await.is_ok()).await;
     assert!(gateway.is_out(&id).await);
@@ -123,17 +122,6 @@ async fn a_session_missing_from_its_users_index_ends_with_the_user() {
         assert!(ended(live).await < BOUND);
     }
     assert!(here.is_out(&id).await && there.is_out(&id).await);
-}
-
-#[tokio::test]
-async fn a_message_that_makes_no_sense_makes_the_cache_forget_all() {
-    let world = World::new(Kind::Redis).await;
-    let gateway = world.gateway().await;
-    let id = gateway.log_in("ada").await;
-    let open = gateway.live(&id).await;
-    world.redis.as_ref().unwrap().command::<()>(&["PUBLISH", "portcullis:changes", "?"]).await;
-    eventually("the entry is gone", async || !Arc::ptr_eq(&gateway.live(&id).await, &open)).await;
-    assert!(!open.ended.is_cancelled());
 }
 
 #[tokio::test]
