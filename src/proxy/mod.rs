@@ -49,7 +49,7 @@ pub use replay::CallBody;
 pub use request::{Additions, Origin};
 
 /// How often a request that waits for its answer looks whether its session still lasts.
-const LOOK: Duration = Duration::from_millis(400);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Why the portal's answer cannot be given.
 #[derive(Debug, thiserror::Error)]

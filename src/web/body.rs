@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 /// Whoever waits for a part of a body for this long is woken once, to look after other things.
-const LONG: Duration = Duration::from_millis(400);
+const LONG: Duration = Duration::from_millis(50);
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,11 @@
 use std::{fs, time::Duration};
 
 use http::StatusCode;
-use portcullis::{account::Dossier, credentials::Device};
+use portcullis::{
+    account::Dossier,
+    credentials::Device,
+    random::{OsRandom, Random},
+};
 
 use crate::support::{Answer, Browser, now, phone::Phone, process::Served, test_gateway::add_user};
 
@@ -140,77 +144,100 @@ async fn cut_during(
 async fn killed_while_saving_a_device_all_of_it_is_there_or_nothing() {
     let mut served = Served::start().await;
     for writes in WRITES {
-        let email = format!("user-{writes}-{}@example.com", served.restarts());
-        add_user(served.administration(), &email).await;
-        let browser = served.browser();
-        let page = browser.visit("/sims").await;
-        let enrol = browser.sign_in(&page, &email).await;
-        let phone = browser.scan(&enrol, &email);
-        let code = earlier_code(&phone);
-        cut_during(&mut served, &browser, &enrol, &[("code", &code), ("device_name", "Phone")], writes).await;
-        served.restart().await;
-        let browser = browser.moved_to(&served.surroundings());
-
-        let enrolled = is_enrolled(&dossier(&served, &email).await);
-        let page = browser.visit("/.portcullis/enrol?rd=/sims").await;
-        let end = match page.heading().as_str() {
-            "Set up your authenticator app" if !enrolled => {
-                assert_eq!(page.text_of("key"), enrol.text_of("key"), "nobody scans twice");
-                let page = save(&browser, &page, &phone).await;
-                browser.submit(&page, &[]).await
-            }
-            "Enter your code" if enrolled => {
-                let page = browser.submit(&page, &[("code", &phone.code_at(now()))]).await;
-                assert_eq!(page.heading(), "Store your recovery codes");
-                browser.submit(&page, &[]).await
-            }
-            // The login in progress is used up, and the session was not handed over: once more.
-            "Sign in" if enrolled => {
-                let page = browser.sign_in(&page, &email).await;
-                let page = browser.submit(&page, &[("code", &phone.code_at(now()))]).await;
-                browser.submit(&page, &[]).await
-            }
-            // The answer was faster than the power cut.
-            "" if enrolled => page,
-            other => panic!("{writes}: {enrolled} {other}: {}", page.text()),
-        };
-        assert_eq!(end.text(), "the portal: GET /sims\n", "{writes}");
-        assert!(is_enrolled(&dossier(&served, &email).await));
+        kill_while_saving(&mut served, writes).await;
     }
+}
+
+/// Run by `cargo test --release --test gateway kill:: -- --ignored --nocapture`; takes some minutes.
+#[tokio::test]
+#[ignore = "the same as above, a thousand times"]
+async fn a_thousand_power_cuts_at_random_moments_leave_nothing_half() {
+    let mut served = Served::start().await;
+    for cut in 1..=500 {
+        let [saving, checking] = (&OsRandom as &dyn Random).bytes().map(|byte| usize::from(byte % 32));
+        kill_while_saving(&mut served, saving).await;
+        kill_while_checking(&mut served, checking).await;
+        if cut % 50 == 0 {
+            println!("{} power cuts", 2 * cut);
+        }
+    }
+}
+
+async fn kill_while_saving(served: &mut Served, writes: usize) {
+    let email = format!("user-{writes}-{}@example.com", served.restarts());
+    add_user(served.administration(), &email).await;
+    let browser = served.browser();
+    let page = browser.visit("/sims").await;
+    let enrol = browser.sign_in(&page, &email).await;
+    let phone = browser.scan(&enrol, &email);
+    let code = earlier_code(&phone);
+    cut_during(served, &browser, &enrol, &[("code", &code), ("device_name", "Phone")], writes).await;
+    served.restart().await;
+    let browser = browser.moved_to(&served.surroundings());
+
+    let enrolled = is_enrolled(&dossier(&served, &email).await);
+    let page = browser.visit("/.portcullis/enrol?rd=/sims").await;
+    let end = match page.heading().as_str() {
+        "Set up your authenticator app" if !enrolled => {
+            assert_eq!(page.text_of("key"), enrol.text_of("key"), "nobody scans twice");
+            let page = save(&browser, &page, &phone).await;
+            browser.submit(&page, &[]).await
+        }
+        "Enter your code" if enrolled => {
+            let page = browser.submit(&page, &[("code", &phone.code_at(now()))]).await;
+            assert_eq!(page.heading(), "Store your recovery codes");
+            browser.submit(&page, &[]).await
+        }
+        // The login in progress is used up, and the session was not handed over: once more.
+        "Sign in" if enrolled => {
+            let page = browser.sign_in(&page, &email).await;
+            let page = browser.submit(&page, &[("code", &phone.code_at(now()))]).await;
+            browser.submit(&page, &[]).await
+        }
+        // The answer was faster than the power cut.
+        "" if enrolled => page,
+        other => panic!("{writes}: {enrolled} {other}: {}", page.text()),
+    };
+    assert_eq!(end.text(), "the portal: GET /sims\n", "{writes}");
+    assert!(is_enrolled(&dossier(&served, &email).await));
 }
 
 #[tokio::test]
 async fn killed_while_checking_a_code_it_is_used_up_or_not_but_never_good_twice() {
     let mut served = Served::start().await;
     for writes in WRITES {
-        let email = format!("user-{writes}-{}@example.com", served.restarts());
-        add_user(served.administration(), &email).await;
-        let browser = served.browser();
-        let page = browser.visit("/sims").await;
-        let enrol = browser.sign_in(&page, &email).await;
-        let phone = browser.scan(&enrol, &email);
-        let page = save(&browser, &enrol, &phone).await;
-        browser.submit(&page, &[]).await;
-
-        let browser = served.browser();
-        let page = browser.visit("/sims").await;
-        let page = browser.sign_in(&page, &email).await;
-        let code = phone.code_at(now());
-        cut_during(&mut served, &browser, &page, &[("code", &code)], writes).await;
-        served.restart().await;
-        let browser = browser.moved_to(&served.surroundings());
-
-        let facts = dossier(&served, &email).await;
-        let used = facts.devices.first().and_then(|Device { last_used_at, .. }| *last_used_at).is_some();
-        assert!(used || facts.sessions.len() == 1, "no session without a used code: {:?}", facts.sessions);
-        let got_in = browser.level().await == "two_factor";
-        assert!(used || !got_in);
-        let again = served.browser();
-        let page = again.visit("/sims").await;
-        let page = again.sign_in(&page, &email).await;
-        let answer = again.fill(&page, &[("code", &code)]).await;
-        assert_eq!(answer.starts_session(), !used, "{writes}: {}", answer.text());
-        let sessions = dossier(&served, &email).await.sessions.len();
-        assert!((1..=2).contains(&sessions), "the enrolment's, and at most one more: {sessions}");
+        kill_while_checking(&mut served, writes).await;
     }
+}
+
+async fn kill_while_checking(served: &mut Served, writes: usize) {
+    let email = format!("user-{writes}-{}@example.com", served.restarts());
+    add_user(served.administration(), &email).await;
+    let browser = served.browser();
+    let page = browser.visit("/sims").await;
+    let enrol = browser.sign_in(&page, &email).await;
+    let phone = browser.scan(&enrol, &email);
+    let page = save(&browser, &enrol, &phone).await;
+    browser.submit(&page, &[]).await;
+
+    let browser = served.browser();
+    let page = browser.visit("/sims").await;
+    let page = browser.sign_in(&page, &email).await;
+    let code = phone.code_at(now());
+    cut_during(served, &browser, &page, &[("code", &code)], writes).await;
+    served.restart().await;
+    let browser = browser.moved_to(&served.surroundings());
+
+    let facts = dossier(&served, &email).await;
+    let used = facts.devices.first().and_then(|Device { last_used_at, .. }| *last_used_at).is_some();
+    assert!(used || facts.sessions.len() == 1, "no session without a used code: {:?}", facts.sessions);
+    let got_in = browser.level().await == "two_factor";
+    assert!(used || !got_in);
+    let again = served.browser();
+    let page = again.visit("/sims").await;
+    let page = again.sign_in(&page, &email).await;
+    let answer = again.fill(&page, &[("code", &code)]).await;
+    assert_eq!(answer.starts_session(), !used, "{writes}: {}", answer.text());
+    let sessions = dossier(&served, &email).await.sessions.len();
+    assert!((1..=2).contains(&sessions), "the enrolment's, and at most one more: {sessions}");
 }

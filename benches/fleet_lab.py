@@ -1,0 +1,336 @@
+"""What a fleet needs: Redis in three shapes, PostgreSQL, a portal, gateways that share them, HAProxy before those.
+
+Nothing is measured here. Every server has its own port and folder and is stopped by its id.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from lab import listens, ports
+from servers import Failure, Missing, run, tool, wait_until
+
+HERE = Path(__file__).resolve().parent
+MASTER = "portcullis"  # as the Sentinels call it
+
+
+class Process:
+    """A server that stays in the foreground and can be killed, frozen and started again on its port."""
+
+    def __init__(self, name, folder, port, command, environment=None):
+        self.name, self.folder, self.port = name, Path(folder), port
+        self.command = [str(word) for word in command]
+        self.environment = {**os.environ, **(environment or {})}
+        self.process = None
+
+    def start(self, wait=True):
+        with open(self.folder / "output", "ab") as output:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self.environment
+            )
+        if wait:
+            wait_until(lambda: self.must_run() or listens(self.port), f"{self.name} does not start")
+        return self
+
+    def must_run(self):
+        if self.process.poll() is not None:
+            said = (self.folder / "output").read_text(errors="replace")[-2000:]
+            raise Failure(f"{self.name} ended with {self.process.returncode}: {said}")
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def kill(self):
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self, within=40):
+        process, self.process = self.process, None
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        try:
+            process.wait(within)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def memory(self):
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Rack:
+    """A folder, free ports, and all that was started: stopped at the end, last first."""
+
+    def __init__(self, folder):
+        self.folder, self.started = Path(folder), []
+        self.free_ports = ports(60)
+
+    def room(self, name):
+        room = self.folder / name
+        room.mkdir()
+        return room
+
+    def port(self):
+        return self.free_ports.pop()
+
+    def launch(self, process, wait=True):
+        self.started.append(process)
+        return process.start(wait)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in reversed(self.started):
+            process.stop()
+
+
+# --- Redis --------------------------------------------------------------------------------------------------------
+
+
+def redis_cli(port, *words):
+    return run(tool("redis-cli"), "-h", "127.0.0.1", "-p", port, *words).strip()
+
+
+def redis_server(rack, name, *words):
+    room, port = rack.room(name), rack.port()
+    usual = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    command = [tool("redis-server"), "--port", port, "--dir", room, *usual, *words]
+    return rack.launch(Process(name, room, port, command))
+
+
+class Standalone:
+    name = "redis"
+
+    def __init__(self, rack):
+        self.servers = [redis_server(rack, "redis")]
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.servers[0].port}/0"
+
+    def masters(self):
+        return self.servers
+
+
+class Sentinel:
+    """A master, two replicas, three Sentinels that agree by two."""
+
+    name = "sentinel"
+
+    def __init__(self, rack):
+        master = redis_server(rack, "redis-0")
+        follow = ["--replicaof", f"127.0.0.1 {master.port}"]
+        self.servers = [master, *(redis_server(rack, f"redis-{number}", *follow) for number in (1, 2))]
+        self.sentinels = []
+        for number in range(3):
+            room, port = rack.room(f"sentinel-{number}"), rack.port()
+            file = room / "sentinel.conf"
+            file.write_text(f"""
+                port {port}
+                bind 127.0.0.1
+                dir {room}
+                sentinel monitor {MASTER} 127.0.0.1 {master.port} 2
+                sentinel down-after-milliseconds {MASTER} 500
+                sentinel failover-timeout {MASTER} 3000
+                sentinel parallel-syncs {MASTER} 2
+                """)
+            command = [tool("redis-server"), file, "--sentinel"]
+            self.sentinels.append(rack.launch(Process(f"sentinel-{number}", room, port, command)))
+        wait_until(self.is_whole, "the Sentinels do not find each other", 0.1)
+
+    def is_whole(self):
+        """Everybody knows everybody."""
+        for sentinel in self.sentinels:
+            words = redis_cli(sentinel.port, "sentinel", "master", MASTER).split("\n")
+            facts = dict(zip(words[::2], words[1::2], strict=False))
+            good = facts["flags"] == "master" and facts["num-slaves"] == "2" and facts["num-other-sentinels"] == "2"
+            replicas = redis_cli(sentinel.port, "sentinel", "replicas", MASTER)
+            if not good or "s_down" in replicas or "disconnected" in replicas:
+                return False
+        master = self.masters()[0]
+        return redis_cli(master.port, "info", "replication").count("state=online") == 2
+
+    @property
+    def url(self):
+        return f"redis+sentinel://{','.join(f'127.0.0.1:{one.port}' for one in self.sentinels)}/{MASTER}/0"
+
+    def masters(self):
+        """As the Sentinels see it."""
+        port = redis_cli(self.sentinels[0].port, "sentinel", "get-master-addr-by-name", MASTER).split("\n")[1]
+        return [server for server in self.servers if server.port == int(port)]
+
+
+class Cluster:
+    """Three masters with a replica each."""
+
+    name = "cluster"
+
+    def __init__(self, rack):
+        own = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0"]
+        self.servers = [redis_server(rack, f"node-{number}", *own) for number in range(6)]
+        addresses = [f"127.0.0.1:{server.port}" for server in self.servers]
+        run(tool("redis-cli"), "--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes")
+        wait_until(self.is_whole, "the cluster does not form", 0.1)
+
+    def is_whole(self):
+        if any("cluster_state:ok" not in redis_cli(server.port, "cluster", "info") for server in self.servers):
+            return False
+        nodes = redis_cli(self.servers[0].port, "cluster", "nodes")
+        replicas = [server for server in self.servers if "role:slave" in redis_cli(server.port, "info", "replication")]
+        linked = all("master_link_status:up" in redis_cli(one.port, "info", "replication") for one in replicas)
+        return len(replicas) == 3 and linked and "fail" not in nodes
+
+    @property
+    def url(self):
+        return f"redis+cluster://{','.join(f'127.0.0.1:{one.port}' for one in self.servers)}"
+
+    def masters(self):
+        """Of the nodes that answer."""
+        found = []
+        for server in self.servers:
+            try:
+                if "role:master" in redis_cli(server.port, "info", "replication"):
+                    found.append(server)
+            except Failure:
+                pass
+        return found
+
+
+SHAPES = {shape.name: shape for shape in (Standalone, Sentinel, Cluster)}
+
+# --- PostgreSQL ---------------------------------------------------------------------------------------------------
+
+
+def postgres(rack):
+    """Its URL. Runs as `postgres` when we are root, whom it refuses."""
+    places = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    if not places:
+        raise Missing("postgresql is not installed")
+    room, port = rack.room("postgres"), rack.port()
+    data = room / "data"
+    become = []
+    if os.geteuid() == 0:
+        user = pwd.getpwnam("postgres")
+        become = [tool("setpriv"), f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        data.mkdir()
+        shutil.chown(data, user.pw_uid, user.pw_gid)
+        for folder in (rack.folder, room):
+            folder.chmod(0o755)
+    run(*become, places[-1].with_name("initdb"), "-D", data, "-U", "portcullis", "-A", "trust", "--no-sync")
+    words = ["-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
+    server = Process("postgres", room, port, [*become, places[-1], *words, "-c", "max_connections=200"])
+    rack.launch(server)
+    url = f"postgres://portcullis@127.0.0.1:{port}/postgres"
+    wait_until(lambda: ready(url), "PostgreSQL does not start", 0.1)
+    return url
+
+
+def ready(url):
+    try:
+        return run(tool("psql"), url, "-c", "select 1")
+    except Failure as error:
+        raise OSError(str(error)) from error
+
+
+# --- gateways, their portal, and HAProxy before them --------------------------------------------------------------
+
+
+class Fleet:
+    """`count` gateways behind HAProxy, which passes TLS on; all share one configuration but their ports."""
+
+    def __init__(self, rack, lab, redis, database, binary, count=3):
+        self.rack, self.lab, self.binary = rack, lab, Path(binary)
+        self.entrance = rack.port()
+        self.url = f"https://localhost:{self.entrance}"
+        self.portal_port = rack.port()
+        command = [sys.executable, HERE / "fleet_portal.py", self.portal_port]
+        rack.launch(Process("portal", rack.room("portal"), self.portal_port, command))
+        key = rack.folder / "portcullis.key"
+        key.write_text(os.urandom(32).hex() + "\n")
+        key.chmod(0o600)
+        self.gateways, self.configurations, self.admin_ports = [], [], []
+        for number in range(count):
+            room, port, admin = rack.room(f"gateway-{number}"), rack.port(), rack.port()
+            configuration = room / "portcullis.toml"
+            configuration.write_text(f"""
+                [server]
+                listen = ["127.0.0.1:{port}"]
+                public_url = "{self.url}"
+                admin_listen = "127.0.0.1:{admin}"
+                max_connections_per_network = 10000
+                [tls]
+                certificate = "{lab.certificate}"
+                key = "{lab.key}"
+                [portal]
+                name = "Fleet"
+                upstreams = ["http://127.0.0.1:{self.portal_port}"]
+                [storage]
+                database = "{database}"
+                key_file = "{key}"
+                [sessions]
+                store = "{redis.url if redis else "database"}"
+                [log]
+                access = false
+                """)
+            command = [self.binary, "serve", "--config", configuration]
+            self.gateways.append(Process(f"gateway-{number}", room, port, command))
+            self.configurations.append(configuration)
+            self.admin_ports.append(admin)
+
+    def start(self):
+        for gateway in self.gateways:
+            self.rack.launch(gateway)
+        self.haproxy()
+        return self
+
+    def haproxy(self):
+        room = self.rack.room("haproxy")
+        servers = "\n".join(
+            f"server g{number} 127.0.0.1:{gateway.port} check inter 100ms fall 1 rise 1 port {admin}"
+            for number, (gateway, admin) in enumerate(zip(self.gateways, self.admin_ports, strict=True))
+        )
+        (room / "haproxy.cfg").write_text(f"""
+global
+    maxconn 4000
+defaults
+    mode tcp
+    timeout connect 2s
+    timeout client 1h
+    timeout server 1h
+    retries 3
+    option redispatch 1
+listen gateways
+    bind 127.0.0.1:{self.entrance}
+    balance roundrobin
+    option httpchk GET /ready
+{servers}
+""")
+        command = [tool("haproxy"), "-db", "-f", room / "haproxy.cfg"]
+        self.rack.launch(Process("haproxy", room, self.entrance, command))
+
+    def cli(self, *words, number=0):
+        return run(self.binary, *words, "--config", self.configurations[number])
+
+    def seed(self, users, sessions):
+        """Returns cookie value, id and e-mail of each session."""
+        tokens = self.rack.folder / f"tokens-{time.monotonic_ns()}"
+        said = run(seed_program(), self.configurations[0], users, sessions, tokens)
+        print(f"seeded  {said.strip()}", flush=True)
+        return [line.split() for line in tokens.read_text().splitlines()]
+
+
+def seed_program():
+    if path := os.environ.get("BENCH_SEED"):
+        return Path(path).resolve(strict=True)
+    words = ["cargo", "build", "--profile", "profiling", "--locked", "--example", "seed"]
+    subprocess.run(words, cwd=HERE.parent, check=True)
+    return HERE.parent / "target/profiling/examples/seed"
