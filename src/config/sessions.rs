@@ -13,6 +13,8 @@ use crate::{redis_pool, sessions};
 
 /// NIST SP 800-63B-4 asks for a new login at least this often where two factors are required (AAL2).
 const LONGEST_ADVISED: Duration = Duration::from_hours(24);
+/// What an outage excuses.
+const LONGEST_GRACE: Duration = Duration::from_mins(1);
 
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -23,6 +25,8 @@ pub(super) struct Section {
     inactivity: Text<Duration>,
     /// A session this old is over, however busy.
     expiration: Text<Duration>,
+    /// For how long those whose sessions are known go on when Redis has gone.
+    outage_grace: Text<Grace>,
     redis: Redis,
 }
 
@@ -56,6 +60,7 @@ impl Default for Section {
             store: Text(Store::Database),
             inactivity: Text(Duration::from_hours(1)),
             expiration: Text(Duration::from_hours(12)),
+            outage_grace: Text(Grace(Duration::ZERO)),
             redis: Redis::default(),
         }
     }
@@ -100,8 +105,12 @@ impl Section {
                 "is above 24h, the most that NIST SP 800-63B-4 allows with two factors",
             );
         }
+        let Grace(outage_grace) = self.outage_grace.0;
         let store = match self.store.0 {
             Store::Database => {
+                if !outage_grace.is_zero() {
+                    layers.warn("sessions.outage_grace", "has no effect: `sessions.store` is `database`");
+                }
                 if layers.says("sessions.redis") {
                     layers.warn("sessions.redis", "has no effect: `sessions.store` is `database`");
                 }
@@ -109,7 +118,7 @@ impl Section {
             }
             Store::Redis(url) => sessions::Store::Redis(Box::new(self.redis.settle(url, layers))),
         };
-        sessions::Config { store, inactivity, expiration }
+        sessions::Config { store, inactivity, expiration, outage_grace }
     }
 }
 
@@ -162,6 +171,22 @@ impl Written for Store {
         }
         redis_pool::Place::parse(text).map_err(|reason| reason.to_string())?;
         Ok(Self::Redis(SecretString::from(text)))
+    }
+}
+
+/// A duration that may be nothing, and is short.
+#[derive(Clone, Copy)]
+struct Grace(Duration);
+
+impl Written for Grace {
+    const EXPECTED: &'static str = "a duration of at most `60s`, or `0s`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match humantime::parse_duration(text) {
+            Ok(grace) if grace <= LONGEST_GRACE => Ok(Self(grace)),
+            Ok(_) => Err("must be at most 60s".into()),
+            Err(_) => Err(format!("`{text}` is not a duration; expected one such as `30s`, or `0s`")),
+        }
     }
 }
 

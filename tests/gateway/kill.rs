@@ -175,7 +175,7 @@ async fn kill_while_saving(served: &mut Served, writes: usize) {
     served.restart().await;
     let browser = browser.moved_to(&served.surroundings());
 
-    let enrolled = is_enrolled(&dossier(&served, &email).await);
+    let enrolled = is_enrolled(&dossier(served, &email).await);
     let page = browser.visit("/.portcullis/enrol?rd=/sims").await;
     let end = match page.heading().as_str() {
         "Set up your authenticator app" if !enrolled => {
@@ -199,7 +199,7 @@ async fn kill_while_saving(served: &mut Served, writes: usize) {
         other => panic!("{writes}: {enrolled} {other}: {}", page.text()),
     };
     assert_eq!(end.text(), "the portal: GET /sims\n", "{writes}");
-    assert!(is_enrolled(&dossier(&served, &email).await));
+    assert!(is_enrolled(&dossier(served, &email).await));
 }
 
 #[tokio::test]
@@ -228,7 +228,7 @@ async fn kill_while_checking(served: &mut Served, writes: usize) {
     served.restart().await;
     let browser = browser.moved_to(&served.surroundings());
 
-    let facts = dossier(&served, &email).await;
+    let facts = dossier(served, &email).await;
     let used = facts.devices.first().and_then(|Device { last_used_at, .. }| *last_used_at).is_some();
     assert!(used || facts.sessions.len() == 1, "no session without a used code: {:?}", facts.sessions);
     let got_in = browser.level().await == "two_factor";
@@ -238,6 +238,6 @@ async fn kill_while_checking(served: &mut Served, writes: usize) {
     let page = again.sign_in(&page, &email).await;
     let answer = again.fill(&page, &[("code", &code)]).await;
     assert_eq!(answer.starts_session(), !used, "{writes}: {}", answer.text());
-    let sessions = dossier(&served, &email).await.sessions.len();
+    let sessions = dossier(served, &email).await.sessions.len();
     assert!((1..=2).contains(&sessions), "the enrolment's, and at most one more: {sessions}");
 }

@@ -72,6 +72,7 @@ struct World {
     people: Arc<People>,
     /// The deadline of a command to Redis: longer than the product's, unless a test is about it.
     deadline: Duration,
+    grace: Duration,
 }
 
 impl World {
@@ -87,6 +88,7 @@ impl World {
             clock: Arc::new(ManualClock::at(START)),
             people: Arc::default(),
             deadline: Duration::from_secs(5),
+            grace: Duration::ZERO,
         };
         for user in ["ada", "bob"] {
             world.people.profiles.lock().unwrap().insert(user.into(), profile(user, &[]));
@@ -146,7 +148,12 @@ impl World {
             clock: self.clock.clone(),
             random: Arc::new(OsRandom),
         };
-        let config = Config { store: Store::Database, inactivity: INACTIVITY, expiration: EXPIRATION };
+        let config = Config {
+            store: Store::Database,
+            inactivity: INACTIVITY,
+            expiration: EXPIRATION,
+            outage_grace: self.grace,
+        };
         Gateway { sessions: Arc::new(Sessions::new(&config, surroundings)), database, upkeep: None }
     }
 

@@ -199,3 +199,62 @@ async fn without_upkeep_nothing_is_believed_but_the_store() {
         assert!(gateway.is_out(&id).await);
     }
 }
+
+#[tokio::test]
+async fn with_a_grace_those_go_on_who_are_known_and_nobody_else() {
+    let grace = Duration::from_mins(1);
+    let mut world = World { deadline: DEADLINE, grace, ..World::new(Kind::Redis).await };
+    let (here, there) = (world.gateway().await, world.gateway().await);
+    let ids = [here.log_in("ada").await, here.log_in("ada").await, here.log_in("bob").await];
+    let [kept, revoked, bobs] = &ids;
+    let stranger = there.log_in("ada").await;
+    for id in &ids {
+        here.live(id).await;
+    }
+    world.redis().kill();
+    eventually("the trust is lost", async || !here.trusted()).await;
+    assert!(here.sessions.on_grace());
+    for id in &ids {
+        here.live(id).await;
+    }
+    assert!(fails(&here, &stranger).await);
+    assert!(here.sessions.create(login("ada"), origin()).await.is_err());
+
+    // Ends are heard of from elsewhere, changed rights as well, and the limits hold.
+    there.sessions.revoke(revoked).await.unwrap();
+    there.sessions.revoke_user("bob").await.unwrap();
+    let end = eventually("their ends are known", async || {
+        here.sessions.cached(revoked).is_none() && here.sessions.cached(bobs).is_none()
+    });
+    assert!(end.await < BOUND + SLACK);
+    assert!(fails(&here, revoked).await && fails(&here, bobs).await);
+    here.live(kept).await;
+    world.clock.advance(INACTIVITY);
+    assert!(here.sessions.cached(kept).is_none());
+}
+
+#[tokio::test]
+async fn a_grace_has_an_end() {
+    let grace = Duration::from_millis(500);
+    let mut world = World { deadline: DEADLINE, grace, ..World::new(Kind::Redis).await };
+    let gateway = world.gateway().await;
+    let id = gateway.log_in("ada").await;
+    gateway.live(&id).await;
+    world.redis().kill();
+    eventually("the trust is lost", async || !gateway.trusted()).await;
+    gateway.live(&id).await;
+    let over = eventually("the grace is over", async || gateway.sessions.cached(&id).is_none()).await;
+    assert!(over <= grace + SLACK, "{over:?}");
+    assert!(!gateway.sessions.on_grace() && fails(&gateway, &id).await);
+}
+
+#[tokio::test]
+async fn no_grace_outlives_the_feed_that_tells_of_ends() {
+    let world = World { grace: Duration::from_mins(1), ..World::new(Kind::Redis).await };
+    let gateway = world.gateway().await;
+    let id = gateway.log_in("ada").await;
+    gateway.live(&id).await;
+    gateway.database.close().await;
+    eventually("distrust", async || gateway.sessions.cached(&id).is_none()).await;
+    assert!(!gateway.sessions.on_grace());
+}
