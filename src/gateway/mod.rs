@@ -172,6 +172,10 @@ impl Gateway {
         presence: &Presence,
         note: &mut Note,
     ) -> Result<Answer, Failure> {
+        // Before there is a page, or many would be made for somebody who takes none of them.
+        if request.version() == Version::HTTP_2 {
+            note.unread = Some(presence.unread().ok_or(Failure::Crowd)?);
+        }
         let _form = match *request.method() {
             Method::POST => Some(presence.form().ok_or(Failure::Crowd)?),
             _ => None,
@@ -311,7 +315,7 @@ impl Service for Gateway {
             }
             // Nobody has read those before it: this one is told by its status alone.
             Source::Own(Some(bytes)) if version == Version::HTTP_2 && !bytes.is_empty() => {
-                note.unread = presence.unread();
+                note.unread = note.unread.take().or_else(|| presence.unread());
                 if note.unread.is_none() {
                     parts.status = StatusCode::SERVICE_UNAVAILABLE;
                     note.status = parts.status;

@@ -12,7 +12,7 @@ use crate::{proxy::Origin, telemetry::metrics::OpenConnection, web::cookies::Jar
 /// Forms under way at once on one connection. A browser sends one at a time, a head of 16 KiB each is what an attacker has
 /// us hold meanwhile.
 const MOST_FORMS: u32 = 8;
-/// Answers of our own at once that one client has not taken yet: a page is some kilobytes.
+/// Pages of ours at once that one client of HTTP/2 has asked for and not taken yet: one is some kilobytes.
 const MOST_UNREAD: u32 = 16;
 
 /// One connection.
@@ -44,7 +44,7 @@ impl Presence {
         hold(&self.forms, MOST_FORMS)
     }
 
-    /// Counts an answer of our own until it has been taken; none if there are too many.
+    /// Counts an answer of our own until it has been taken; none when there are too many.
     pub(super) fn unread(&self) -> Option<Held> {
         hold(&self.unread, MOST_UNREAD)
     }

@@ -32,7 +32,7 @@ pub(super) enum Failure {
     ForeignOrigin,
     #[error("only those who have a session are served while there is so much to do")]
     Overload,
-    #[error("the connection sends too many forms at once")]
+    #[error("the connection asks for too many of our pages at once")]
     Crowd,
     #[error("the session cannot be checked")]
     Session(#[from] SessionError),

@@ -1,7 +1,13 @@
 //! One connection from its first byte to its last: handshake, protocol, drain.
 
 use std::{
-    convert::Infallible, future::poll_fn, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, task::Poll,
+    convert::Infallible,
+    future::poll_fn,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -323,10 +329,16 @@ struct LocalTasks {
 
 impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalTasks {
     fn execute(&self, task: F) {
-        let task = tokio::task::spawn_local(task);
         // The service has been called for this stream just now, and for no other since; or a stream of it becomes a tunnel.
-        if let Some(flow) = self.newest.take() {
-            flow.runs_in(task.abort_handle());
+        let flow = self.newest.take();
+        // What can be answered at once is: a client that sends many heads at a time has them refused one by one, and not
+        // held all together first. Whoever has to wait says so again to the task's own waker.
+        let mut task = Box::pin(task);
+        if task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            let task = tokio::task::spawn_local(task);
+            if let Some(flow) = flow {
+                flow.runs_in(task.abort_handle());
+            }
         }
     }
 }
