@@ -8,6 +8,7 @@
 
 mod cache;
 mod feed;
+mod ledger;
 mod live;
 mod record;
 mod redis;
@@ -30,6 +31,7 @@ use self::{
 };
 pub use self::{
     feed::{Hear, News},
+    ledger::Ledger,
     live::{Live, Perishable},
     redis::RedisSessions,
     session::{Level, Method, NewSession, Origin, Profile, Session, SessionSummary},
@@ -57,7 +59,7 @@ const SKEW: Duration = Duration::from_mins(1);
 pub enum Store {
     /// The durable store, beside the users.
     Database,
-    Redis(redis_pool::Config),
+    Redis(Box<redis_pool::Config>),
 }
 
 /// How long sessions live and where they are kept.
@@ -68,6 +70,8 @@ pub struct Config {
     pub inactivity: Duration,
     /// A session this old is over, however busy.
     pub expiration: Duration,
+    /// For how long a gateway lets those go on whose sessions it knows, when the store of sessions has gone.
+    pub outage_grace: Duration,
 }
 
 /// Why it cannot be said whether there is a session, or a session could not be changed.
@@ -134,7 +138,7 @@ impl Sessions {
             limits: Limits { inactivity: config.inactivity },
             expiration: config.expiration,
             steady: Steady::new(clock),
-            trust: Trust::none(),
+            trust: Trust::none(config.outage_grace),
             cache: Cache::new(),
         }
     }
@@ -184,7 +188,7 @@ impl Sessions {
     /// The session, if this gateway knows for certain that it is good. Called for every request that is forwarded:
     /// waits for nothing, allocates nothing, and takes no lock that another reader would wait for.
     pub fn cached(&self, id: &TokenHash) -> Option<Arc<Live>> {
-        if !self.trust.holds() {
+        if !self.trust.holds_or_grace() {
             return None;
         }
         self.cache.get(id).filter(|live| self.limits.use_at(live, self.steady.now()))
@@ -244,6 +248,11 @@ impl Sessions {
             .collect();
         list.sort_by_key(|summary| std::cmp::Reverse(summary.created_at));
         Ok(list)
+    }
+
+    /// Whether sessions that are known here go on although their store has gone.
+    pub fn on_grace(&self) -> bool {
+        !self.trust.holds() && self.trust.holds_or_grace()
     }
 
     /// Whether the store answers.
