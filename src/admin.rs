@@ -90,6 +90,9 @@ impl Admin {
             "/live" => live(&self.health.hung()),
             "/ready" => self.ready().await,
             "/metrics" => {
+                let (database, sessions) = self.stores().await;
+                let up = [("database", database), ("sessions", sessions)];
+                self.metrics.stores(&up, self.sessions.on_grace());
                 self.metrics.threads_hung(self.health.hung().len());
                 self.metrics.load(self.load.level() as u8, self.load.memory(), self.load.max_memory());
                 text(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics.render())
@@ -98,18 +101,24 @@ impl Admin {
         }
     }
 
-    async fn ready(&self) -> Response<Full<Bytes>> {
+    /// Whether the database and the store of sessions answer.
+    async fn stores(&self) -> (bool, bool) {
         let (database, sessions) = tokio::join!(
             tokio::time::timeout(PATIENCE, self.database.ping()),
             tokio::time::timeout(PATIENCE, self.sessions.ping()),
         );
+        (matches!(database, Ok(Ok(()))), matches!(sessions, Ok(Ok(()))))
+    }
+
+    async fn ready(&self) -> Response<Full<Bytes>> {
+        let (database, sessions) = self.stores().await;
         let word = |well: bool| if well { "ok" } else { "unavailable" };
-        let (database, sessions) = (matches!(database, Ok(Ok(()))), matches!(sessions, Ok(Ok(()))));
+        let grace = !sessions && self.sessions.on_grace();
         let draining = self.drain.is_cancelled();
         readiness(Readiness {
-            ready: database && sessions && !draining,
+            ready: database && (sessions || grace) && !draining,
             database: word(database),
-            sessions: word(sessions),
+            sessions: if grace { "grace" } else { word(sessions) },
             draining,
             hung: self.health.hung().iter().map(ToString::to_string).collect(),
             load: self.load.level().to_string(),

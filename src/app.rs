@@ -34,9 +34,11 @@ use crate::{
     redis_pool::RedisPool,
     sealing::Sealer,
     server::Bound,
-    sessions::{self, Profile, RedisSessions, SessionStore, Sessions, SqlSessions, Standing, Surroundings},
+    sessions::{
+        self, Ledger, Profile, RedisSessions, SessionStore, Sessions, SqlSessions, Standing, Surroundings,
+    },
     telemetry::{access_log::AccessLog, metrics::Metrics, writer::LogWriter},
-    throttle::Throttle,
+    throttle::{MemoryThrottle, RedisThrottle, Throttle, ThrottleStore},
     tls,
     upstream::{Connector, Limits, Peer, Pool, http2::Http2},
     users::{UserId, Users},
@@ -71,6 +73,7 @@ pub struct Stores {
     pub hashing: Arc<Hashing>,
     pub signing_keys: Arc<SigningKeys>,
     second_factor: SecondFactor,
+    failures: Arc<dyn ThrottleStore>,
 }
 
 impl Stores {
@@ -85,15 +88,7 @@ impl Stores {
         let database = Database::open(&config.database).await?;
         let sealer = Arc::new(open_key(&database, config, &**random).await?);
         let users = Users::new(database.clone(), Arc::clone(clock), Arc::clone(random));
-        let store: Arc<dyn SessionStore> = match &config.sessions.store {
-            sessions::Store::Database => {
-                Arc::new(SqlSessions::new(database.clone(), config.sessions.inactivity, Arc::clone(clock)))
-            }
-            sessions::Store::Redis(redis) => {
-                let pool = RedisPool::open(redis, Arc::clone(random)).await?;
-                Arc::new(RedisSessions::new(Arc::new(pool), worth_keeping(config)))
-            }
-        };
+        let (store, failures) = shared_stores(config, environment, &database, &sealer).await?;
         let surroundings = Surroundings {
             store,
             database: database.clone(),
@@ -133,7 +128,7 @@ impl Stores {
         let signing_keys = SigningKeys::new(d.clone(), Arc::clone(&s), Arc::clone(&administration.audit));
         let signing_keys = Arc::new(signing_keys);
         let second_factor = SecondFactor::new(d, s, c);
-        Ok(Self { administration, database, sealer, hashing, signing_keys, second_factor })
+        Ok(Self { administration, database, sealer, hashing, signing_keys, second_factor, failures })
     }
 
     fn login(&self, config: &Config, environment: &Environment) -> Login {
@@ -146,12 +141,47 @@ impl Stores {
             recovery_codes: administration.recovery_codes.clone(),
             sessions: Arc::clone(&administration.sessions),
             pending: administration.pending.clone(),
-            throttle: Throttle::new(&config.throttle, Arc::clone(&environment.clock)),
+            throttle: Throttle::new(
+                &config.throttle,
+                Arc::clone(&self.failures),
+                Arc::clone(&environment.clock),
+            ),
             audit: Arc::clone(&administration.audit),
             rollout: config.rollout.clone(),
             seeds: hmac::Key::new(hmac::HMAC_SHA256, self.sealer.derive("first devices").as_slice()),
             clock: Arc::clone(&environment.clock),
             random: Arc::clone(&environment.random),
+        }
+    }
+}
+
+/// Where sessions and failed logins are kept: both where many gateways see them, or neither.
+async fn shared_stores(
+    config: &Config,
+    environment: &Environment,
+    database: &Database,
+    sealer: &Arc<Sealer>,
+) -> anyhow::Result<(Arc<dyn SessionStore>, Arc<dyn ThrottleStore>)> {
+    let Environment { clock, random, .. } = environment;
+    let inactivity = config.sessions.inactivity;
+    match &config.sessions.store {
+        sessions::Store::Database => Ok((
+            Arc::new(SqlSessions::new(database.clone(), inactivity, Arc::clone(clock))),
+            Arc::new(MemoryThrottle::default()),
+        )),
+        sessions::Store::Redis(redis) => {
+            let pool = Arc::new(RedisPool::open(redis, Arc::clone(random)).await?);
+            let ledger = Ledger::new(database.clone(), Arc::clone(clock), config.sessions.expiration);
+            let names = hmac::Key::new(hmac::HMAC_SHA256, sealer.derive("failed logins").as_slice());
+            Ok((
+                Arc::new(RedisSessions::new(
+                    Arc::clone(&pool),
+                    ledger,
+                    Arc::clone(sealer),
+                    worth_keeping(config),
+                )),
+                Arc::new(RedisThrottle::new(pool, names)),
+            ))
         }
     }
 }

@@ -4,7 +4,6 @@ use std::{path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 use serde::Deserialize;
-use url::Url;
 
 use super::{
     layers::Layers,
@@ -14,6 +13,8 @@ use crate::{kept_forms, redis_pool, sessions};
 
 /// NIST SP 800-63B-4 asks for a new login at least this often where two factors are required (AAL2).
 const LONGEST_ADVISED: Duration = Duration::from_hours(24);
+/// What an outage excuses.
+const LONGEST_GRACE: Duration = Duration::from_mins(1);
 
 /// The largest form that may be kept: it is held in memory on its way.
 const LARGEST_FORM: u64 = 1 << 20;
@@ -27,7 +28,7 @@ pub(super) struct Settled {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Section {
-    /// `database`, or for many gateways `redis://host:port/number` or, with TLS, `rediss://…`.
+    /// `database`, or for many gateways the URL of a Redis: `redis://`, `redis+sentinel://`, `redis+cluster://`.
     store: Text<Store>,
     /// A session that is not used for this long is over.
     inactivity: Text<Duration>,
@@ -37,6 +38,8 @@ pub(super) struct Section {
     max_per_user: Option<usize>,
     /// The largest form that is kept when it comes after the session has run out; `0`: none is.
     kept_form_max: Text<FormSize>,
+    /// For how long those whose sessions are known go on when Redis has gone.
+    outage_grace: Text<Grace>,
     redis: Redis,
 }
 
@@ -49,8 +52,15 @@ struct Redis {
     password: Option<Text<Secret>>,
     /// A file that holds the password; a newline at its end is cut off.
     password_file: Option<Text<PathBuf>>,
+    /// The user and the password of the sentinels, which do not know those of Redis.
+    sentinel_user: Option<Text<Printable>>,
+    sentinel_password: Option<Text<Secret>>,
+    sentinel_password_file: Option<Text<PathBuf>>,
     /// PEM file with the authority that signed the server's certificate. Absent: the system's authorities.
     ca: Option<Text<PathBuf>>,
+    /// PEM files with a certificate of the gateway's own and its key, for servers that ask for one.
+    certificate: Option<Text<PathBuf>>,
+    key: Option<Text<PathBuf>>,
     /// What every key of ours begins with.
     key_prefix: Text<Printable>,
     /// The longest that one command may take.
@@ -65,6 +75,7 @@ impl Default for Section {
             expiration: Text(Duration::from_hours(12)),
             max_per_user: None,
             kept_form_max: Text(FormSize(64 << 10)),
+            outage_grace: Text(Grace(Duration::ZERO)),
             redis: Redis::default(),
         }
     }
@@ -76,7 +87,12 @@ impl Default for Redis {
             user: None,
             password: None,
             password_file: None,
+            sentinel_user: None,
+            sentinel_password: None,
+            sentinel_password_file: None,
             ca: None,
+            certificate: None,
+            key: None,
             key_prefix: Text(Printable("portcullis:".into())),
             timeout: Text(Duration::from_millis(250)),
         }
@@ -107,17 +123,27 @@ impl Section {
         if self.max_per_user == Some(0) {
             layers.fault("sessions.max_per_user", "must be at least 1; leave it out for any number");
         }
+        let Grace(outage_grace) = self.outage_grace.0;
         let store = match self.store.0 {
             Store::Database => {
+                if !outage_grace.is_zero() {
+                    layers.warn("sessions.outage_grace", "has no effect: `sessions.store` is `database`");
+                }
                 if layers.says("sessions.redis") {
                     layers.warn("sessions.redis", "has no effect: `sessions.store` is `database`");
                 }
                 sessions::Store::Database
             }
-            Store::Redis(url) => sessions::Store::Redis(self.redis.settle(url, layers)),
+            Store::Redis(url) => sessions::Store::Redis(Box::new(self.redis.settle(url, layers))),
         };
         Settled {
-            sessions: sessions::Config { store, inactivity, expiration, max_per_user: self.max_per_user },
+            sessions: sessions::Config {
+                store,
+                inactivity,
+                expiration,
+                max_per_user: self.max_per_user,
+                outage_grace,
+            },
             kept_forms: kept_forms::Config { max: self.kept_form_max.0.0 },
         }
     }
@@ -125,11 +151,32 @@ impl Section {
 
 impl Redis {
     fn settle(self, url: SecretString, layers: &mut Layers) -> redis_pool::Config {
+        for (one, other, there) in [
+            ("certificate", "key", self.certificate.is_some() && self.key.is_none()),
+            ("key", "certificate", self.key.is_some() && self.certificate.is_none()),
+        ] {
+            if there {
+                layers.fault(&format!("sessions.redis.{one}"), format!("needs `{other}` beside it"));
+            }
+        }
+        let path = |key: &str, path: Option<Text<PathBuf>>| {
+            path.map(|Text(path)| layers.resolve(&format!("sessions.redis.{key}"), &path))
+        };
+        let (ca, certificate) = (path("ca", self.ca), path("certificate", self.certificate));
+        let key = path("key", self.key);
         redis_pool::Config {
             url,
             password: layers.secret("sessions.redis.password", self.password, self.password_file),
             user: self.user.map(|Text(Printable(user))| user),
-            ca: self.ca.map(|Text(ca)| layers.resolve("sessions.redis.ca", &ca)),
+            sentinel_user: self.sentinel_user.map(|Text(Printable(user))| user),
+            sentinel_password: layers.secret(
+                "sessions.redis.sentinel_password",
+                self.sentinel_password,
+                self.sentinel_password_file,
+            ),
+            ca,
+            certificate,
+            key,
             key_prefix: self.key_prefix.0.0,
             timeout: self.timeout.0,
         }
@@ -149,17 +196,7 @@ impl Written for Store {
         if text == "database" {
             return Ok(Self::Database);
         }
-        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "redis" | "rediss"));
-        let Some(url) = url else {
-            return Err("is no store; expected `database`, `redis://host:port/number` or `rediss://…`".into());
-        };
-        if url.host_str().is_none_or(str::is_empty) {
-            return Err("has no host; expected `redis://host:port/number`".into());
-        }
-        let number = url.path().trim_start_matches('/');
-        if !number.is_empty() && number.parse::<u32>().is_err() {
-            return Err("must end in the number of a database, such as `/0`, or after the port".into());
-        }
+        redis_pool::Place::parse(text).map_err(|reason| reason.to_string())?;
         Ok(Self::Redis(SecretString::from(text)))
     }
 }
@@ -177,6 +214,22 @@ impl Written for FormSize {
         match Size::read(text)? {
             Size(bytes) if bytes > LARGEST_FORM => Err("must be at most `1MiB`".into()),
             Size(bytes) => Ok(Self(usize::try_from(bytes).unwrap_or(0))),
+        }
+    }
+}
+
+/// A duration that may be nothing, and is short.
+#[derive(Clone, Copy)]
+struct Grace(Duration);
+
+impl Written for Grace {
+    const EXPECTED: &'static str = "a duration of at most `60s`, or `0s`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match humantime::parse_duration(text) {
+            Ok(grace) if grace <= LONGEST_GRACE => Ok(Self(grace)),
+            Ok(_) => Err("must be at most 60s".into()),
+            Err(_) => Err(format!("`{text}` is not a duration; expected one such as `30s`, or `0s`")),
         }
     }
 }

@@ -122,6 +122,11 @@ fn every_impossible_value_is_refused_where_it_stands() {
         ("[sessions]\nexpiration = \"1000years\"", "sessions.expiration", "at most 365 days"),
         ("[sessions]\nstore = \"memcached://h\"", "sessions.store", "`redis://host:port/number`"),
         ("[sessions]\nstore = \"redis://h/users\"", "sessions.store", "number of a database"),
+        ("[sessions]\noutage_grace = \"61s\"", "sessions.outage_grace", "at most 60s"),
+        ("[sessions]\nstore = \"redis+sentinel://h\"", "sessions.store", "name the master"),
+        ("[sessions]\nstore = \"redis+cluster://h/1\"", "sessions.store", "no numbered databases"),
+        ("[sessions]\nstore = \"redis://a,b\"", "sessions.store", "several hosts"),
+        ("[sessions]\nredis.key = \"k\"\nstore = \"redis://h\"", "sessions.redis.key", "needs `certificate`"),
         ("[sessions.redis]\nkey_prefix = \"a b\"", "sessions.redis.key_prefix", "one word"),
         ("[sessions.redis]\npassword = 1234", "sessions.redis.password", "secret in quotes"),
         (

@@ -17,6 +17,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (5, "pending logins", include_str!("migrations/0005_pending_logins.sql")),
     (6, "facts", include_str!("migrations/0006_facts.sql")),
     (7, "signing keys", include_str!("migrations/0007_signing_keys.sql")),
+    (8, "ended sessions", include_str!("migrations/0008_ended_sessions.sql")),
     (10, "kept forms", include_str!("migrations/0010_kept_forms.sql")),
 ];
 

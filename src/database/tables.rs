@@ -105,4 +105,6 @@ pub(super) const TABLES: &[Table] = &[
             Number("taken_at"),
         ],
     },
+    Table { name: "ended_sessions", key: 1, columns: &[Text("id"), Number("until")] },
+    Table { name: "session_generations", key: 1, columns: &[Text("user_id"), Number("generation")] },
 ];

@@ -114,15 +114,15 @@ impl Login {
         };
         let Some(secret) = pending.secret() else { return Ok(BindOutcome::Over) };
         let context = source.context(user.name.as_str());
-        let admission = match self.admitted(self.throttle.admit_code(user.id.as_str()), &context) {
+        let admission = match self.admitted(self.throttle.admit_code(user.id.as_str()).await?, &context) {
             Ok(admission) => admission,
             Err(Throttled { retry_after }) => return Ok(BindOutcome::Throttled { retry_after }),
         };
         let enrolled = self.devices.enrol(&user.id, &secret, code, device_name, first).await;
-        let (admission, enrolled) = withdraw_if_unknown(admission, enrolled)?;
+        let (admission, enrolled) = withdraw_if_unknown(admission, enrolled).await?;
         match enrolled {
             Ok(verified) => {
-                admission.succeeded();
+                admission.succeeded().await;
                 self.audit.record(AuditEvent::EnrolmentFinished, &context);
                 Ok(BindOutcome::Finished(
                     self.finish(id, &pending, &user, Proof::PasswordAndCode(verified), source).await?,
@@ -131,7 +131,7 @@ impl Login {
             Err(refusal) => {
                 if refusal != EnrolRefusal::WrongCode {
                     // Nothing was guessed at.
-                    admission.withdrawn();
+                    admission.withdrawn().await;
                 }
                 self.audit.record(AuditEvent::EnrolmentRefused, &context);
                 Ok(BindOutcome::Refused(refusal))

@@ -82,18 +82,18 @@ impl Login {
         let name = CanonicalName::parse(email);
         let account = name.as_ref().map_or("", CanonicalName::as_str);
         let context = source.context(account);
-        let admission = self.throttle.admit(&Attempt { account, network: source.client_ip });
+        let admission = self.throttle.admit(&Attempt { account, network: source.client_ip }).await?;
         let admission = match self.admitted(admission, &context) {
             Ok(admission) => admission,
             Err(Throttled { retry_after }) => return Ok(PasswordOutcome::Throttled { retry_after }),
         };
         let proved = self.check_password(name.as_ref(), password).await;
-        let (admission, proved) = withdraw_if_unknown(admission, proved)?;
+        let (admission, proved) = withdraw_if_unknown(admission, proved).await?;
         let Some((user, verified)) = proved else {
             self.audit.record(AuditEvent::LoginPasswordRefused, &context);
             return Ok(PasswordOutcome::Refused);
         };
-        admission.succeeded();
+        admission.succeeded().await;
         self.audit.record(AuditEvent::LoginPasswordAccepted, &context);
         let pending = self.next_step(&user, &verified, previous).await?;
         let step = pending.step;
@@ -185,7 +185,7 @@ impl Login {
             return Ok(CodeOutcome::Over);
         }
         let context = source.context(user.name.as_str());
-        let admission = match self.admitted(self.throttle.admit_code(user.id.as_str()), &context) {
+        let admission = match self.admitted(self.throttle.admit_code(user.id.as_str()).await?, &context) {
             Ok(admission) => admission,
             Err(Throttled { retry_after }) => return Ok(CodeOutcome::Throttled { retry_after }),
         };
@@ -201,10 +201,10 @@ impl Login {
                 AuditEvent::LoginRecoveryRefused,
             ),
         };
-        let (admission, check) = withdraw_if_unknown(admission, check)?;
+        let (admission, check) = withdraw_if_unknown(admission, check).await?;
         match check {
             CodeCheck::Accepted(verified) => {
-                admission.succeeded();
+                admission.succeeded().await;
                 self.audit.record(accepted, &context);
                 let proof = Proof::PasswordAndCode(verified);
                 Ok(CodeOutcome::Finished(self.finish(id, &pending, &user, proof, source).await?))
@@ -280,11 +280,11 @@ impl Login {
 }
 
 /// A check that could not be made has told nobody whether a guess was right: it does not count as one.
-fn withdraw_if_unknown<T, E>(admission: Admission, check: Result<T, E>) -> Result<(Admission, T), E> {
+async fn withdraw_if_unknown<T, E>(admission: Admission, check: Result<T, E>) -> Result<(Admission, T), E> {
     match check {
         Ok(known) => Ok((admission, known)),
         Err(error) => {
-            admission.withdrawn();
+            admission.withdrawn().await;
             Err(error)
         }
     }

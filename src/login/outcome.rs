@@ -8,6 +8,7 @@ use crate::{
     database::DatabaseError,
     secret::Token,
     sessions::SessionError,
+    throttle::ThrottleError,
     users::UsersError,
 };
 
@@ -18,6 +19,8 @@ pub enum LoginError {
     Users(#[from] UsersError),
     #[error("the store of credentials did not answer")]
     Credentials(#[from] CredentialsError),
+    #[error("the store of failed logins did not answer")]
+    Throttle(#[from] ThrottleError),
     #[error("the store of logins in progress did not answer")]
     Pending(#[from] DatabaseError),
     #[error("the store of sessions did not answer")]

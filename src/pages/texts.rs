@@ -40,8 +40,7 @@ pub const DEVICE_NAME_TOO_LONG: &str = "That name is too long. Please use at mos
 pub const DEVICE_NAME_TAKEN: &str =
     "You already have a device with that name. Please choose another, for example “Work phone 2”.";
 
-pub const STORE_UNAVAILABLE: &str =
-    "We cannot check who is signed in at the moment. Nothing is lost. Please try again in a minute.";
+pub const STORE_UNAVAILABLE: &str = "We cannot check who is signed in at the moment. If you were signed in, you still are: you need not sign in again, and nothing is lost. Please try again in a minute.";
 
 /// Too many wrong codes in a row, by whoever has the password.
 pub const DEVICES_OFF: &str = "Too many wrong codes have been entered for this account, so its devices are switched off. Please ask support to reset them.";

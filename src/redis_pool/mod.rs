@@ -1,87 +1,79 @@
-//! The connection to Redis: one multiplexed link that reconnects by itself, with our deadline on every command.
+//! The way to Redis: one multiplexed connection a master, made anew by itself, with our deadline on every command.
 //!
-//! While there is no link a command fails at once: nothing queues, and a caller never waits longer than the
-//! deadline. A replica is no link, since it may lag behind its primary. Knows the prefix of our keys and the
-//! channel of changes, but not what is kept there.
+//! While there is no connection a command fails at once: nothing queues, and a caller never waits longer than the
+//! deadline. A replica is no server of ours, since it may lag behind. Knows the prefix of our keys, but not what is
+//! kept there.
 
-mod link;
+mod circuit;
+mod error;
+mod place;
+mod routes;
+mod script;
+mod supervisor;
+mod survey;
+#[cfg(test)]
+pub(crate) mod test_fleet;
 #[cfg(test)]
 pub(crate) mod test_server;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use redis::{Cmd, FromRedisValue, ScriptInvocation, aio::MultiplexedConnection};
+use redis::{Cmd, FromRedisValue};
 use secrecy::SecretString;
-use tokio::{sync::broadcast, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::link::{Dialer, Link};
-use crate::{errors::Chain, random::Random};
+use self::{
+    circuit::{Account, Circuit, Dialer},
+    place::Address,
+    supervisor::{Shared, Supervisor},
+    survey::Survey,
+};
+pub use self::{
+    error::RedisError,
+    place::{Place, PlaceError},
+    script::{Call, Script},
+    supervisor::Pulse,
+};
+use crate::random::Random;
+
+/// How soon a key is asked for again whose slot is half-way between two masters.
+const HALF_WAY: Duration = Duration::from_millis(5);
 
 /// Where Redis is.
 ///
 /// A user of Redis's ACL needs no more than
-/// `~PREFIX* &PREFIX* +@read +@write +@scripting +@pubsub +@connection -@dangerous +role`.
+/// `~PREFIX* +@read +@write +@scripting +@connection -@dangerous +role`, and `+cluster|nodes` in a cluster; one of a
+/// Sentinel's no more than `-@all +@connection +sentinel|get-master-addr-by-name`.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `redis://[user[:password]@]host[:port][/database]` or `rediss://…`.
+    /// As [`Place::parse`] reads it.
     pub url: SecretString,
     /// Overrides the password of the URL.
     pub password: Option<SecretString>,
     /// Overrides the ACL user of the URL.
     pub user: Option<String>,
+    /// For the sentinels, which do not know the users of Redis.
+    pub sentinel_user: Option<String>,
+    pub sentinel_password: Option<SecretString>,
     /// PEM file with the authority that signed the server's certificate; absent: the system's authorities.
     pub ca: Option<PathBuf>,
+    /// PEM files with a certificate of ours, and its key, for servers that ask for one.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
     /// What every key of ours begins with.
     pub key_prefix: String,
     /// The longest that one command may take.
     pub timeout: Duration,
 }
 
-/// Why Redis did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum RedisError {
-    #[error("the URL of Redis cannot be used")]
-    Url(#[source] redis::RedisError),
-    #[error("`#insecure` in the URL of Redis is refused: name the authority of its certificate instead")]
-    Insecure,
-    #[error("cannot read the authority of Redis from {}", path.display())]
-    Authority {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("the file {} holds no certificate in PEM form", path.display())]
-    NoAuthority { path: PathBuf },
-    #[error("Redis refuses our user, our password or a command we need: check the password and the ACL")]
-    Refused(#[source] redis::RedisError),
-    #[error("cannot connect to Redis")]
-    Unreachable(#[source] redis::RedisError),
-    #[error("this Redis is a replica, which may lag behind")]
-    Replica,
-    #[error("there is no connection to Redis")]
-    Down,
-    #[error("Redis did not answer in time")]
-    Slow,
-    #[error("Redis answered with an error")]
-    Failed(#[source] redis::RedisError),
-}
-
-/// What the link has to tell, in the order in which it happened.
-#[derive(Clone, Debug)]
-pub enum News {
-    /// The link was made anew: any number of messages may have been missed before this.
-    Reconnected,
-    /// Somebody published this on our channel.
-    Message(Arc<str>),
-    /// Every message published before this instant has been told.
-    Current(Instant),
-}
-
-/// The link to Redis. It lives, and reconnects, as long as this value does.
+/// The way to Redis. It lives, and reconnects, as long as this value does.
 #[derive(Debug)]
 pub struct RedisPool {
-    link: Arc<Link>,
+    shared: Arc<Shared>,
     key_prefix: String,
     timeout: Duration,
     _supervised: DropGuard,
@@ -92,27 +84,26 @@ impl RedisPool {
     ///
     /// A Redis that cannot be reached is no error here: every command fails until it can be. One that refuses us is.
     pub async fn open(config: &Config, random: Arc<dyn Random>) -> Result<Self, RedisError> {
-        let link = Arc::new(Link::new());
-        let dialer = Dialer::new(config, link.news())?;
-        let first = match dialer.dial().await {
-            Ok(circuit) => Some(circuit),
-            Err(refused @ RedisError::Refused(_)) => return Err(refused),
-            Err(error) => {
-                tracing::warn!(error = %Chain(&error), "starting without Redis, which will be tried again");
-                None
-            }
+        use secrecy::ExposeSecret as _;
+        let place = Place::parse(config.url.expose_secret()).map_err(RedisError::Url)?;
+        let account = Account {
+            user: config.user.as_deref().or(place.user.as_deref()),
+            password: config.password.as_ref().or(place.password.as_ref()),
+            database: place.database,
         };
-        if let Some(circuit) = &first {
-            link.switch_on(circuit);
+        let dialer = Dialer::new(config, place.encrypted, &account)?;
+        let mut supervisor = Supervisor::new(Survey::new(config, &place)?, dialer, random);
+        match supervisor.round().await {
+            Err(refused @ RedisError::Refused(_)) => return Err(refused),
+            Err(error) => supervisor.complain(&error),
+            Ok(()) => {}
         }
+        let shared = supervisor.shared();
         let stop = CancellationToken::new();
         let supervised = stop.clone().drop_guard();
-        let supervisor = Arc::clone(&link);
-        tokio::spawn(async move {
-            stop.run_until_cancelled(supervisor.supervise(dialer, first, random)).await;
-        });
+        tokio::spawn(async move { stop.run_until_cancelled(supervisor.run()).await });
         Ok(Self {
-            link,
+            shared,
             key_prefix: config.key_prefix.clone(),
             timeout: config.timeout,
             _supervised: supervised,
@@ -124,56 +115,140 @@ impl RedisPool {
         format!("{}{rest}", self.key_prefix)
     }
 
-    /// The channel on which what changes is published.
-    pub fn channel(&self) -> String {
-        channel(&self.key_prefix)
+    /// What the servers are known to be from now on.
+    pub fn pulse(&self) -> watch::Receiver<Pulse> {
+        self.shared.pulse.subscribe()
     }
 
-    /// What the link tells from now on. A receiver that lags has missed messages.
-    pub fn news(&self) -> broadcast::Receiver<News> {
-        self.link.listen()
+    /// Runs one command, where `key` lives.
+    pub async fn query<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, RedisError> {
+        self.deliver(key, Order::Command(command)).await
     }
 
-    /// Runs one command.
-    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
-        self.within_deadline(async |connection| command.query_async(connection).await).await
+    /// Runs one script, where its keys live.
+    pub async fn invoke<T: FromRedisValue>(&self, call: &Call) -> Result<T, RedisError> {
+        self.deliver(call.place(), Order::Call(call)).await
     }
 
-    /// Runs one script, which Redis knows by its hash after the first time.
-    pub async fn invoke<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, RedisError> {
-        self.within_deadline(async |connection| script.invoke_async(connection).await).await
-    }
-
-    /// Whether Redis answers, and is no replica.
-    pub async fn ping(&self) -> Result<(), RedisError> {
-        self.within_deadline(async |connection| Ok(link::check_role(connection).await)).await?
-    }
-
-    /// A command that fails to return takes the link down with it, so that those behind it fail at once.
-    async fn within_deadline<T>(
-        &self,
-        command: impl AsyncFnOnce(&mut MultiplexedConnection) -> redis::RedisResult<T>,
-    ) -> Result<T, RedisError> {
-        let circuit = self.link.circuit().ok_or(RedisError::Down)?;
-        let mut connection = circuit.connection();
-        match tokio::time::timeout(self.timeout, command(&mut connection)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(source)) => {
-                if source.is_unrecoverable_error() {
-                    self.link.cut(&circuit);
+    /// All keys that match `pattern`, on whatever server. One that is moved meanwhile may be given twice.
+    pub async fn scan(&self, pattern: &str) -> Result<Vec<String>, RedisError> {
+        let mut found = Vec::new();
+        let routes = self.shared.routes.load_full();
+        if !routes.complete() {
+            return Err(RedisError::Down);
+        }
+        for server in &routes.servers {
+            let mut cursor = 0_u64;
+            loop {
+                let circuit = server.circuit().ok_or(RedisError::Down)?;
+                let mut command = redis::cmd("SCAN");
+                command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(500);
+                let answer = timeout_at(Instant::now() + self.timeout, circuit.send(&command, false)).await;
+                let (next, mut keys): (u64, Vec<String>) = read(&circuit, answer)?;
+                found.append(&mut keys);
+                if next == 0 {
+                    break;
                 }
-                Err(RedisError::Failed(source))
+                cursor = next;
             }
-            Err(_elapsed) => {
-                self.link.cut(&circuit);
-                Err(RedisError::Slow)
+        }
+        Ok(found)
+    }
+
+    /// Whether every master answers, and is one.
+    pub async fn ping(&self) -> Result<(), RedisError> {
+        let routes = self.shared.routes.load_full();
+        if !routes.complete() {
+            return Err(RedisError::Down);
+        }
+        let deadline = Instant::now() + self.timeout;
+        for server in &routes.servers {
+            let circuit = server.circuit().ok_or(RedisError::Down)?;
+            let role = timeout_at(deadline, circuit.check_role()).await;
+            role.unwrap_or(Err(RedisError::Slow)).inspect_err(|error| cut_if_useless(&circuit, error))?;
+        }
+        Ok(())
+    }
+
+    /// Follows the key to where it lives, within one deadline.
+    async fn deliver<T: FromRedisValue>(&self, key: &str, order: Order<'_>) -> Result<T, RedisError> {
+        let deadline = Instant::now() + self.timeout;
+        let (mut sent_on, mut unknown) = (None, false);
+        while Instant::now() < deadline {
+            let routes = self.shared.routes.load_full();
+            let (server, asking) = match sent_on.take() {
+                Some(server) => (server, true),
+                None => (Arc::clone(routes.server_of(key).ok_or(RedisError::Down)?), false),
+            };
+            let circuit = server.circuit().ok_or(RedisError::Down)?;
+            let answer = timeout_at(deadline, order.send(&circuit, asking, unknown)).await;
+            let Ok(Err(error)) = &answer else { return read(&circuit, answer) };
+            match error.code() {
+                Some("NOSCRIPT") if !unknown => {
+                    unknown = true;
+                    sent_on = asking.then_some(server);
+                }
+                Some("ASK") => {
+                    let address = error.redirect_node().and_then(|(address, _)| Address::announced(address));
+                    let target = address.and_then(|address| routes.named(&address).map(Arc::clone));
+                    sent_on = Some(target.ok_or(RedisError::Down)?);
+                }
+                Some("MOVED") => self.next_round(deadline).await,
+                Some("TRYAGAIN") => sleep(HALF_WAY).await,
+                _ => return read(&circuit, answer),
             }
+        }
+        Err(RedisError::Slow)
+    }
+
+    /// Waits until the masters have been looked for once more.
+    async fn next_round(&self, deadline: Instant) {
+        let mut pulse = self.shared.pulse.subscribe();
+        pulse.mark_unchanged();
+        self.shared.wake.notify_one();
+        // The loop around this knows the deadline as well.
+        let _ = timeout_at(deadline, pulse.changed()).await;
+    }
+}
+
+/// What is to be done at a server.
+#[derive(Clone, Copy)]
+enum Order<'a> {
+    Command(&'a Cmd),
+    Call(&'a Call),
+}
+
+impl Order<'_> {
+    /// `asking`: the key's slot is only on its way to this server. `unknown`: it does not know the script.
+    async fn send(self, circuit: &Circuit, asking: bool, unknown: bool) -> redis::RedisResult<redis::Value> {
+        match self {
+            Self::Command(command) => circuit.send(command, asking).await,
+            Self::Call(call) if unknown => circuit.send(&call.by_text(), asking).await,
+            Self::Call(call) => circuit.send(&call.by_hash(), asking).await,
         }
     }
 }
 
-fn channel(key_prefix: &str) -> String {
-    format!("{key_prefix}changes")
+/// An answer, or what its absence means: whoever comes next is not to wait for a server that is of no use.
+fn read<T: FromRedisValue>(
+    circuit: &Circuit,
+    answer: Result<redis::RedisResult<redis::Value>, tokio::time::error::Elapsed>,
+) -> Result<T, RedisError> {
+    let error = match answer {
+        Ok(Ok(value)) => {
+            return redis::from_redis_value(value).map_err(|error| RedisError::Failed(error.into()));
+        }
+        Ok(Err(source)) => RedisError::answered(source),
+        Err(_elapsed) => RedisError::Slow,
+    };
+    cut_if_useless(circuit, &error);
+    Err(error)
+}
+
+fn cut_if_useless(circuit: &Circuit, error: &RedisError) {
+    if error.ends_the_circuit() {
+        circuit.cut();
+    }
 }
 
 #[cfg(test)]

@@ -34,6 +34,11 @@ impl RedisServer {
         Self::launch(Vec::new(), true).await
     }
 
+    /// Speaks TLS with those only who have a certificate of the same authority.
+    pub(crate) async fn start_with_clients_certificates() -> Self {
+        Self::launch(vec!["--tls-auth-clients".into(), "yes".into()], true).await
+    }
+
     async fn launch(arguments: Vec<String>, encrypted: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         if encrypted {
@@ -63,7 +68,10 @@ impl RedisServer {
         command.arg(self.folder.path()).arg("--logfile").arg(&log);
         let port = self.port.to_string();
         if self.encrypted {
-            command.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"]);
+            command.args(["--port", "0", "--tls-port", &port]);
+            if !self.arguments.iter().any(|argument| argument == "--tls-auth-clients") {
+                command.args(["--tls-auth-clients", "no"]);
+            }
             for (option, file) in [
                 ("--tls-cert-file", "server.pem"),
                 ("--tls-key-file", "server.key"),
@@ -112,6 +120,15 @@ impl RedisServer {
         self.folder.path().join("ca.pem")
     }
 
+    /// A certificate of that authority's, and its key.
+    pub(crate) fn identity(&self) -> (PathBuf, PathBuf) {
+        (self.folder.path().join("server.pem"), self.folder.path().join("server.key"))
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// How to reach it, without user or password.
     pub(crate) fn config(&self) -> Config {
         let url = if self.encrypted {
@@ -123,19 +140,44 @@ impl RedisServer {
             url: url.into(),
             password: None,
             user: None,
+            sentinel_user: None,
+            sentinel_password: None,
             ca: self.encrypted.then(|| self.ca()),
+            certificate: None,
+            key: None,
             key_prefix: "portcullis:".into(),
             timeout: Duration::from_millis(250),
         }
     }
 
+    /// Waits until its replica has all that it has.
+    pub(crate) async fn copied(&self) {
+        let mut connection = connect(self.port).await.unwrap();
+        // What is waited for is what was there at the last command of the connection.
+        let mut both = redis::pipe();
+        both.cmd("PING").ignore().cmd("WAIT").arg(1).arg(5000);
+        let [copies]: [i64; 1] = both.query_async(&mut connection).await.unwrap();
+        assert_eq!(copies, 1);
+    }
+
     /// Runs one command in a connection of its own.
     pub(crate) async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let mut command = redis::cmd(words[0]);
-        command.arg(&words[1..]).query_async(&mut connection).await.unwrap()
+        command_at(self.port, words).await.unwrap()
     }
+}
+
+async fn connect(port: u16) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
+    // A busy machine, or a server that is to wait, may take longer than the client would by default.
+    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}"))?;
+    client.get_multiplexed_async_connection_with_config(&patient).await
+}
+
+/// Runs one command on a server of this machine.
+pub(crate) async fn command_at<T: redis::FromRedisValue>(port: u16, words: &[&str]) -> redis::RedisResult<T> {
+    let mut connection = connect(port).await?;
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]).query_async(&mut connection).await
 }
 
 impl Drop for RedisServer {
@@ -145,9 +187,11 @@ impl Drop for RedisServer {
 }
 
 fn write_certificates(folder: &Path) {
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    // OpenSSL takes a certificate for its own issuer that has the issuer's name.
+    authority.distinguished_name.push(DnType::CommonName, "authority");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();

@@ -2,12 +2,20 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use super::{RedisSessions, SessionStore, SqlSessions, StoredSession};
+use super::{Ledger, RedisSessions, SessionStore, SqlSessions, StoredSession};
 use crate::{
     clock::{ManualClock, Timestamp},
-    database::test_database::{On, TestDatabase, on_each_database},
+    database::{
+        Change, Database,
+        test_database::{On, TestDatabase, on_each_database},
+    },
     random::OsRandom,
-    redis_pool::{self, RedisPool, test_server::RedisServer},
+    redis_pool::{
+        self, RedisPool,
+        test_fleet::{Cluster, Watched},
+        test_server::RedisServer,
+    },
+    sealing::Sealer,
     secret::TokenHash,
 };
 
@@ -106,11 +114,31 @@ async fn purging_spares_what_is_good(store: &dyn SessionStore) {
     assert_eq!(ids(&store.list(None).await.unwrap()), good);
 }
 
-async fn redis(config: &redis_pool::Config) -> RedisSessions {
+/// A store in Redis, with a ledger of its own.
+struct Kept {
+    sessions: RedisSessions,
+    _ledger: TestDatabase,
+}
+
+impl std::ops::Deref for Kept {
+    type Target = RedisSessions;
+
+    fn deref(&self) -> &RedisSessions {
+        &self.sessions
+    }
+}
+
+async fn redis(config: &redis_pool::Config) -> Kept {
+    let (ledger, database) = TestDatabase::new(On::Sqlite).await;
+    Kept { sessions: redis_beside(config, database).await, _ledger: ledger }
+}
+
+async fn redis_beside(config: &redis_pool::Config, database: Database) -> RedisSessions {
     // What is tested here is not how fast a busy machine is.
     let config = redis_pool::Config { timeout: Duration::from_secs(5), ..config.clone() };
     let pool = RedisPool::open(&config, Arc::new(OsRandom)).await.unwrap();
-    RedisSessions::new(Arc::new(pool), INACTIVITY)
+    let ledger = Ledger::new(database, Arc::new(ManualClock::at(NOW)), 12 * INACTIVITY);
+    RedisSessions::new(Arc::new(pool), ledger, Arc::new(Sealer::from_key(&[7; 32])), INACTIVITY)
 }
 
 on_each_database![the_database_honours_the_contract, the_database_purges_what_is_idle_or_too_old];
@@ -124,27 +152,51 @@ async fn the_database_honours_the_contract(on: On) {
 #[tokio::test]
 async fn redis_honours_the_contract() {
     let server = RedisServer::start().await;
-    honours_the_contract(&redis(&server.config()).await).await;
+    honours_the_contract(&*redis(&server.config()).await).await;
     // A prefix that is a pattern too, on a server that holds another's sessions.
     let other = redis_pool::Config { key_prefix: "p*[o]?:".into(), ..server.config() };
-    honours_the_contract(&redis(&other).await).await;
+    honours_the_contract(&*redis(&other).await).await;
 }
 
 #[tokio::test]
 async fn redis_with_a_restricted_user_honours_the_contract() {
-    let acl = "--user gate on >pass ~portcullis:* &portcullis:* \
-               +@read +@write +@scripting +@pubsub +@connection -@dangerous +role";
-    let arguments: Vec<_> = acl.split_whitespace().chain(["--requirepass", "admin"]).collect();
+    let arguments: Vec<_> = ACL.split(' ').chain(["--requirepass", "admin"]).collect();
     let server = RedisServer::start_with(&arguments).await;
-    let config =
-        redis_pool::Config { user: Some("gate".into()), password: Some("pass".into()), ..server.config() };
-    honours_the_contract(&redis(&config).await).await;
+    honours_the_contract(&*redis(&restricted(server.config())).await).await;
+}
+
+/// What `redis_pool::Config` says is enough.
+const ACL: &str =
+    "--user gate on >pass ~portcullis:* +@read +@write +@scripting +@connection -@dangerous +role";
+
+fn restricted(config: redis_pool::Config) -> redis_pool::Config {
+    redis_pool::Config { user: Some("gate".into()), password: Some("pass".into()), ..config }
+}
+
+#[tokio::test]
+async fn redis_behind_sentinels_honours_the_contract() {
+    let arguments: Vec<_> = ACL.split(' ').collect();
+    let accounts = "user watch on >guard -@all +@connection +sentinel|get-master-addr-by-name\n";
+    let watched = Watched::start_with(&arguments, accounts).await;
+    let config = redis_pool::Config {
+        sentinel_user: Some("watch".into()),
+        sentinel_password: Some("guard".into()),
+        ..restricted(watched.config())
+    };
+    honours_the_contract(&*redis(&config).await).await;
+}
+
+#[tokio::test]
+async fn a_cluster_of_redis_honours_the_contract() {
+    let arguments: Vec<_> = ACL.split(' ').chain(["+cluster|nodes"]).collect();
+    let cluster = Cluster::start_with(3, false, &arguments).await;
+    honours_the_contract(&*redis(&restricted(cluster.config())).await).await;
 }
 
 #[tokio::test]
 async fn redis_over_tls_honours_the_contract() {
     let server = RedisServer::start_encrypted().await;
-    honours_the_contract(&redis(&server.config()).await).await;
+    honours_the_contract(&*redis(&server.config()).await).await;
 }
 
 async fn the_database_purges_what_is_idle_or_too_old(on: On) {
@@ -163,25 +215,25 @@ async fn redis_forgets_by_itself_what_is_idle_or_too_old() {
     let server = RedisServer::start().await;
     let store = redis(&server.config()).await;
     let put = session(1, "u1");
-    SessionStore::insert(&store, &put).await.unwrap();
+    SessionStore::insert(&*store, &put).await.unwrap();
     let (key, index) = (format!("portcullis:s:{}", id(1).to_hex()), "portcullis:u:u1");
     let ttl = async |key: &str| server.command::<i64>(&["TTL", key]).await;
     assert!((3640..=3660).contains(&ttl(&key).await));
     assert!((43240..=43260).contains(&ttl(index).await));
 
     server.command::<()>(&["PERSIST", &key]).await;
-    SessionStore::touch(&store, &[(id(1), NOW.plus(Duration::from_secs(10)))]).await.unwrap();
+    SessionStore::touch(&*store, &[(id(1), NOW.plus(Duration::from_secs(10)))]).await.unwrap();
     assert!((3640..=3660).contains(&ttl(&key).await));
     let late = put.expires_at.minus(Duration::from_secs(100));
-    SessionStore::touch(&store, &[(id(1), late)]).await.unwrap();
+    SessionStore::touch(&*store, &[(id(1), late)]).await.unwrap();
     assert!((140..=160).contains(&ttl(&key).await));
 
     // A shorter session does not shorten the index, and a later one clears out what has ended.
     let shorter = StoredSession { expires_at: NOW.plus(INACTIVITY), ..session(2, "u1") };
-    SessionStore::insert(&store, &shorter).await.unwrap();
+    SessionStore::insert(&*store, &shorter).await.unwrap();
     assert!((43230..=43260).contains(&ttl(index).await));
     let later = StoredSession { last_seen: NOW.plus(2 * INACTIVITY), ..session(3, "u1") };
-    SessionStore::insert(&store, &later).await.unwrap();
+    SessionStore::insert(&*store, &later).await.unwrap();
     let left: Vec<String> = server.command(&["ZRANGE", index, "0", "-1"]).await;
     assert_eq!(left, [id(1).to_hex(), id(3).to_hex()]);
 }
@@ -190,10 +242,10 @@ async fn redis_forgets_by_itself_what_is_idle_or_too_old() {
 async fn a_session_that_could_not_be_ended_with_its_user_is_none() {
     let server = RedisServer::start().await;
     let store = redis(&server.config()).await;
-    SessionStore::insert(&store, &session(1, "u1")).await.unwrap();
+    SessionStore::insert(&*store, &session(1, "u1")).await.unwrap();
     // As a server does that is short of memory.
     server.command::<()>(&["DEL", "portcullis:u:u1"]).await;
-    assert_eq!(SessionStore::load(&store, &id(1)).await.unwrap(), None);
+    assert_eq!(SessionStore::load(&*store, &id(1)).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -205,6 +257,75 @@ async fn nothing_but_a_session_is_a_session_to_redis() {
         let value: &[&str] = if command == "HSET" { &["user", "u1"] } else { &["x"] };
         server.command::<()>(&[&[command, &key], value].concat()).await;
         server.command::<()>(&["ZADD", "portcullis:u:u1", "9e15", &id(number).to_hex()]).await;
-        assert!(!matches!(SessionStore::load(&store, &id(number)).await, Ok(Some(_))));
+        assert!(!matches!(SessionStore::load(&*store, &id(number)).await, Ok(Some(_))));
     }
+}
+
+/// What ends a session, and what brings it back as an old dump does.
+#[tokio::test]
+async fn an_old_dump_brings_back_no_session_that_was_ended() {
+    let server = RedisServer::start().await;
+    let (_store, database) = TestDatabase::new(On::Sqlite).await;
+    let store = redis_beside(&server.config(), database.clone()).await;
+    for (number, user) in [(1, "u1"), (2, "u1"), (3, "u2"), (4, "u3")] {
+        SessionStore::insert(&store, &session(number, user)).await.unwrap();
+    }
+    let mut dump = Vec::new();
+    for key in server.command::<Vec<String>>(&["KEYS", "*"]).await {
+        let bytes: Vec<u8> = server.command(&["DUMP", &key]).await;
+        dump.push((key, bytes));
+    }
+    SessionStore::remove(&store, &id(1)).await.unwrap();
+    // Redis forgets all, and does not even know whom it had when the user is shut out.
+    server.command::<()>(&["FLUSHALL"]).await;
+    assert_eq!(SessionStore::remove_user(&store, "u2").await.unwrap(), []);
+    let client = redis::Client::open(format!("redis://127.0.0.1:{}", server.port())).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    for (key, bytes) in &dump {
+        let mut restore = redis::cmd("RESTORE");
+        restore.arg(key).arg(0).arg(bytes).arg("REPLACE");
+        restore.query_async::<()>(&mut connection).await.unwrap();
+    }
+    let another = redis_beside(&server.config(), database).await;
+    for store in [&store, &another] {
+        for (number, good) in [(1, false), (2, true), (3, false), (4, true)] {
+            let found = SessionStore::load(store, &id(number)).await.unwrap();
+            assert_eq!(found, good.then(|| session(number, if number == 2 { "u1" } else { "u3" })));
+        }
+        assert_eq!(ids(&SessionStore::list(store, None).await.unwrap()), [id(2), id(4)].into());
+        assert_eq!(SessionStore::list(store, Some("u2")).await.unwrap(), []);
+    }
+    // The user may come again, and the mark that tells the two apart cannot be passed on.
+    SessionStore::insert(&store, &session(5, "u2")).await.unwrap();
+    assert!(SessionStore::load(&store, &id(5)).await.unwrap().is_some());
+    let key = |number| format!("portcullis:s:{}", id(number).to_hex());
+    let young: Vec<u8> = server.command(&["HGET", &key(5), "generation"]).await;
+    let mut forge = redis::cmd("HSET");
+    forge.arg(key(3)).arg("generation").arg(young).query_async::<()>(&mut connection).await.unwrap();
+    assert_eq!(SessionStore::load(&store, &id(3)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn ends_are_kept_as_long_as_a_session_can_live() {
+    let server = RedisServer::start().await;
+    let (_store, database) = TestDatabase::new(On::Sqlite).await;
+    let store = redis_beside(&server.config(), database.clone()).await;
+    SessionStore::remove(&store, &id(1)).await.unwrap();
+    assert_eq!(SessionStore::purge(&store, NOW.plus(11 * INACTIVITY)).await.unwrap(), 0);
+    assert_eq!(SessionStore::purge(&store, NOW.plus(12 * INACTIVITY)).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_session_is_ended_although_redis_is_dead() {
+    let mut server = RedisServer::start().await;
+    let (_store, database) = TestDatabase::new(On::Sqlite).await;
+    let position = database.latest_change().await.unwrap();
+    let store = redis_beside(&server.config(), database.clone()).await;
+    SessionStore::insert(&store, &session(1, "u1")).await.unwrap();
+    server.kill();
+    SessionStore::remove(&store, &id(1)).await.unwrap();
+    SessionStore::remove_user(&store, "u2").await.unwrap();
+    let told: Vec<_> =
+        database.changes_after(position).await.unwrap().into_iter().map(|(_, change)| change).collect();
+    assert_eq!(told, [Change::Session(id(1)), Change::User("u2".into())]);
 }

@@ -17,7 +17,7 @@ use crate::{
 /// For how long one sign of life of a source is good; also the bound on how late a change is heard.
 pub(super) const TRUST: Duration = Duration::from_secs(1);
 /// How often the database is asked for changes.
-const POLL: Duration = Duration::from_millis(200);
+const POLL: Duration = Duration::from_millis(50);
 
 /// What a source of changes has to tell, in the order in which it happened.
 #[derive(Debug)]
@@ -48,17 +48,31 @@ pub(super) struct Trust {
     origin: Instant,
     database: AtomicI64,
     store: AtomicI64,
+    /// For how long what is known of sessions is used when their store has gone.
+    grace: i64,
 }
 
 impl Trust {
     /// Nothing is believed before both sources have spoken.
-    pub(super) fn none() -> Self {
-        Self { origin: Instant::now(), database: AtomicI64::new(0), store: AtomicI64::new(0) }
+    pub(super) fn none(grace: Duration) -> Self {
+        let grace = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+        Self { origin: Instant::now(), database: AtomicI64::new(0), store: AtomicI64::new(0), grace }
     }
 
     pub(super) fn holds(&self) -> bool {
+        self.holds_for(0)
+    }
+
+    /// Whether it holds, or would but for a store that has not been away for longer than the grace. The database has to
+    /// be there: it tells of the ends of sessions, whichever store keeps them.
+    pub(super) fn holds_or_grace(&self) -> bool {
+        self.holds_for(self.grace)
+    }
+
+    fn holds_for(&self, grace: i64) -> bool {
         let now = self.millis(Instant::now());
-        now < self.database.load(Ordering::Acquire) && now < self.store.load(Ordering::Acquire)
+        let store = self.store.load(Ordering::Acquire);
+        now < self.database.load(Ordering::Acquire) && store != 0 && now < store.saturating_add(grace)
     }
 
     /// All that happened before `asked` has been told.

@@ -10,6 +10,7 @@ mod cache;
 mod crowd;
 mod device;
 mod feed;
+mod ledger;
 mod live;
 mod record;
 mod redis;
@@ -32,6 +33,7 @@ use self::{
 };
 pub use self::{
     feed::{Hear, News},
+    ledger::Ledger,
     live::{Live, Perishable},
     redis::RedisSessions,
     session::{Level, Method, NewSession, Origin, Profile, Session, SessionSummary},
@@ -59,7 +61,7 @@ const SKEW: Duration = Duration::from_mins(1);
 pub enum Store {
     /// The durable store, beside the users.
     Database,
-    Redis(redis_pool::Config),
+    Redis(Box<redis_pool::Config>),
 }
 
 /// How long sessions live and where they are kept.
@@ -72,6 +74,8 @@ pub struct Config {
     pub expiration: Duration,
     /// The most that one user has at once; absent: any number.
     pub max_per_user: Option<usize>,
+    /// For how long a gateway lets those go on whose sessions it knows, when the store of sessions has gone.
+    pub outage_grace: Duration,
 }
 
 /// Why it cannot be said whether there is a session, or a session could not be changed.
@@ -140,7 +144,7 @@ impl Sessions {
             expiration: config.expiration,
             max_per_user: config.max_per_user,
             steady: Steady::new(clock),
-            trust: Trust::none(),
+            trust: Trust::none(config.outage_grace),
             cache: Cache::new(),
         }
     }
@@ -190,7 +194,7 @@ impl Sessions {
     /// The session, if this gateway knows for certain that it is good. Called for every request that is forwarded:
     /// waits for nothing, allocates nothing, and takes no lock that another reader would wait for.
     pub fn cached(&self, id: &TokenHash) -> Option<Arc<Live>> {
-        if !self.trust.holds() {
+        if !self.trust.holds_or_grace() {
             return None;
         }
         self.cache.get(id).filter(|live| self.limits.use_at(live, self.steady.now()))
@@ -264,6 +268,11 @@ impl Sessions {
             .collect();
         list.sort_by_key(|summary| std::cmp::Reverse(summary.created_at));
         Ok(list)
+    }
+
+    /// Whether sessions that are known here go on although their store has gone.
+    pub fn on_grace(&self) -> bool {
+        !self.trust.holds() && self.trust.holds_or_grace()
     }
 
     /// Whether the store answers.

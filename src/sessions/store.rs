@@ -20,8 +20,8 @@ pub struct StoredSession {
 
 /// Keeps sessions for all gateways.
 ///
-/// An error always means that the store did not answer. What is removed stays removed, and by the time that removing
-/// returns, the removal has been announced to every gateway.
+/// An error always means that the store did not answer. What is removed stays removed, whatever becomes of the servers
+/// behind the store; and by the time that removing returns, the removal stands in the database's change feed.
 pub trait SessionStore: Send + Sync {
     fn insert<'a>(&'a self, session: &'a StoredSession) -> BoxFuture<'a, Result<(), SessionError>>;
 
@@ -49,7 +49,7 @@ pub trait SessionStore: Send + Sync {
     /// Whether the store answers.
     fn ping(&self) -> BoxFuture<'_, Result<(), SessionError>>;
 
-    /// Tells `hear` what is removed, for ever. None: the database's change feed tells it.
+    /// Tells `hear` for ever whether the store is there. None: it is where the database's change feed is.
     fn follow<'a>(&'a self, hear: &'a Hear<'a>) -> Option<BoxFuture<'a, ()>> {
         let _ = hear;
         None

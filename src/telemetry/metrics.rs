@@ -49,6 +49,8 @@ pub struct Metrics {
     connections_refused: Family<Labels, Counter>,
     upstream_errors: Family<Labels, Counter>,
     store_errors: Counter,
+    store_up: Family<Labels, Gauge>,
+    outage_grace: Gauge,
     threads_hung: Gauge,
     load: Gauge,
     memory: Gauge,
@@ -92,6 +94,8 @@ impl Metrics {
             connections_refused: Family::default(),
             upstream_errors: Family::default(),
             store_errors: Counter::default(),
+            store_up: Family::default(),
+            outage_grace: Gauge::default(),
             threads_hung: Gauge::default(),
             load: Gauge::default(),
             memory: Gauge::default(),
@@ -120,6 +124,10 @@ impl Metrics {
         registry.register(name, help, self.upstream_errors.clone());
         let (name, help) = ("portcullis_store_errors", "Answers that a store failed to give");
         registry.register(name, help, self.store_errors.clone());
+        let (name, help) = ("portcullis_store_up", "Whether a store answers");
+        registry.register(name, help, self.store_up.clone());
+        let (name, help) = ("portcullis_outage_grace", "Whether known sessions go on without their store");
+        registry.register(name, help, self.outage_grace.clone());
         let (name, help) = ("portcullis_threads_hung", "Threads that do not turn");
         registry.register(name, help, self.threads_hung.clone());
         let (name, help) = ("portcullis_load_level", "0 normal, 1 strained, 2 full");
@@ -178,6 +186,14 @@ impl Metrics {
 
     pub fn store_error(&self) {
         self.store_errors.inc();
+    }
+
+    /// Whether each store answers, and whether sessions go on without theirs.
+    pub fn stores(&self, up: &[(&'static str, bool)], outage_grace: bool) {
+        for &(store, up) in up {
+            self.store_up.get_or_create(&[("store", store)]).set(up.into());
+        }
+        self.outage_grace.set(outage_grace.into());
     }
 
     /// How many threads hang now.
@@ -326,6 +342,7 @@ mod tests {
         metrics.connection_refused("network");
         metrics.upstream_error("timeout");
         metrics.store_error();
+        metrics.stores(&[("sessions", false), ("database", true)], true);
         metrics.threads_hung(1);
         metrics.load(1, 2, 3);
         metrics.panicked();
@@ -353,6 +370,9 @@ mod tests {
                 "portcullis_connections_refused_total{reason=\"network\"} 1",
                 "portcullis_upstream_errors_total{kind=\"timeout\"} 1",
                 "portcullis_store_errors_total 1",
+                "portcullis_store_up{store=\"sessions\"} 0",
+                "portcullis_store_up{store=\"database\"} 1",
+                "portcullis_outage_grace 1",
                 "portcullis_threads_hung 1",
                 "portcullis_load_level 1",
                 "portcullis_memory_bytes 2",

@@ -8,7 +8,7 @@ use std::{
 use crate::clock::Timestamp;
 
 /// SHA-256 of whatever is limited: of fixed size, however long a name somebody tries.
-pub(super) type Key = [u8; 32];
+pub type Key = [u8; 32];
 
 /// Records looked at on each insertion to drop those that have run out.
 const SWEEP: usize = 2;
@@ -26,6 +26,7 @@ pub(super) struct Budget {
 
 #[derive(Clone, Copy, Debug)]
 struct Record {
+    budget: Budget,
     /// When the window began; together with the key it tells one window from the next.
     first: Timestamp,
     last: Timestamp,
@@ -34,7 +35,6 @@ struct Record {
 
 #[derive(Debug)]
 pub(super) struct Table {
-    budget: Budget,
     capacity: usize,
     records: HashMap<Key, Record>,
     /// Every key of `records` once, roughly the oldest first.
@@ -42,27 +42,26 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(budget: Budget, capacity: usize) -> Self {
-        Self { budget, capacity, records: HashMap::new(), order: VecDeque::new() }
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { capacity, records: HashMap::new(), order: VecDeque::new() }
     }
 
     /// How long the key is still banned.
-    pub(super) fn wait(&self, key: &Key, now: Timestamp) -> Option<Duration> {
+    pub(super) fn wait(&self, key: &Key, budget: Budget, now: Timestamp) -> Option<Duration> {
         let record = self.records.get(key)?;
-        let wait = self.budget.ban_time.saturating_sub(now.since(record.last));
-        (record.failures >= self.budget.failures && !wait.is_zero()).then_some(wait)
+        let wait = budget.ban_time.saturating_sub(now.since(record.last));
+        (record.failures >= budget.failures && !wait.is_zero()).then_some(wait)
     }
 
     /// Counts a failure and says in which window.
-    pub(super) fn count(&mut self, key: Key, now: Timestamp) -> Timestamp {
-        let fresh = Record { first: now, last: now, failures: 0 };
+    pub(super) fn count(&mut self, key: Key, budget: Budget, now: Timestamp) -> Timestamp {
+        let fresh = Record { budget, first: now, last: now, failures: 0 };
         if !self.records.contains_key(&key) {
             self.make_room(now);
             self.order.push_back(key);
         }
-        let budget = self.budget;
         let record = self.records.entry(key).or_insert(fresh);
-        if budget.is_over(record, now) {
+        if record.is_over(now) {
             *record = fresh;
         }
         record.failures = record.failures.saturating_add(1);
@@ -89,25 +88,23 @@ impl Table {
     /// all bans does one of those go; filling the table with bans takes several attempts for each of its records.
     fn make_room(&mut self, now: Timestamp) {
         for _ in 0..SWEEP {
-            self.drop_oldest_if(|budget, record| budget.is_over(record, now));
+            self.drop_oldest_if(|record| record.is_over(now));
         }
         if self.records.len() < self.capacity {
             return;
         }
         for _ in 0..SEARCH {
-            if self.drop_oldest_if(|budget, record| {
-                record.failures < budget.failures || budget.is_over(record, now)
-            }) {
+            if self.drop_oldest_if(|record| record.failures < record.budget.failures || record.is_over(now)) {
                 return;
             }
         }
-        self.drop_oldest_if(|_, _| true);
+        self.drop_oldest_if(|_| true);
     }
 
     /// Drops the oldest record if `dispensable`; otherwise it counts as the youngest from now on.
-    fn drop_oldest_if(&mut self, dispensable: impl Fn(&Budget, &Record) -> bool) -> bool {
+    fn drop_oldest_if(&mut self, dispensable: impl Fn(&Record) -> bool) -> bool {
         let Some(key) = self.order.pop_front() else { return false };
-        let drop = self.records.get(&key).is_none_or(|record| dispensable(&self.budget, record));
+        let drop = self.records.get(&key).is_none_or(&dispensable);
         if drop {
             self.records.remove(&key);
         } else {
@@ -123,13 +120,13 @@ impl Table {
     }
 }
 
-impl Budget {
+impl Record {
     /// Whether neither the window nor a ban holds any more.
-    fn is_over(&self, record: &Record, now: Timestamp) -> bool {
-        if record.failures >= self.failures {
-            now.since(record.last) >= self.ban_time
+    fn is_over(&self, now: Timestamp) -> bool {
+        if self.failures >= self.budget.failures {
+            now.since(self.last) >= self.budget.ban_time
         } else {
-            record.failures == 0 || now.since(record.first) > self.find_time
+            self.failures == 0 || now.since(self.first) > self.budget.find_time
         }
     }
 }

@@ -33,6 +33,8 @@ mod login;
 #[cfg(test)]
 mod origins;
 #[cfg(test)]
+mod outages;
+#[cfg(test)]
 mod own_pages;
 #[cfg(test)]
 mod pool;

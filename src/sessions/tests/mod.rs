@@ -1,5 +1,6 @@
 //! Several gateways on one store, and what becomes of a session there. This file makes the world they live in.
 
+mod fleets;
 mod life;
 mod limits;
 mod outages;
@@ -69,10 +70,13 @@ impl Standing for People {
 struct World {
     durable: TestDatabase,
     redis: Option<RedisServer>,
+    /// A Redis that is none of ours to start and stop.
+    elsewhere: Option<redis_pool::Config>,
     clock: Arc<ManualClock>,
     people: Arc<People>,
     /// The deadline of a command to Redis: longer than the product's, unless a test is about it.
     deadline: Duration,
+    grace: Duration,
 }
 
 impl World {
@@ -88,14 +92,20 @@ impl World {
                 On::Sqlite
             }),
             redis,
+            elsewhere: None,
             clock: Arc::new(ManualClock::at(START)),
             people: Arc::default(),
             deadline: Duration::from_secs(5),
+            grace: Duration::ZERO,
         };
         for user in ["ada", "bob"] {
             world.people.profiles.lock().unwrap().insert(user.into(), profile(user, &[]));
         }
         world
+    }
+
+    async fn at(elsewhere: redis_pool::Config) -> Self {
+        Self { elsewhere: Some(elsewhere), ..Self::new(Kind::Database).await }
     }
 
     fn redis(&mut self) -> &mut RedisServer {
@@ -107,12 +117,15 @@ impl World {
     }
 
     async fn store(&self) -> Arc<dyn SessionStore> {
-        match &self.redis {
+        let server = self.redis.as_ref().map(RedisServer::config);
+        match server.or_else(|| self.elsewhere.clone()) {
             None => Arc::new(SqlSessions::new(self.database().await, INACTIVITY, self.clock.clone())),
             Some(server) => {
-                let config = redis_pool::Config { timeout: self.deadline, ..server.config() };
+                let config = redis_pool::Config { timeout: self.deadline, ..server };
                 let pool = RedisPool::open(&config, Arc::new(OsRandom)).await.unwrap();
-                Arc::new(RedisSessions::new(Arc::new(pool), INACTIVITY))
+                let ledger = Ledger::new(self.database().await, self.clock.clone(), EXPIRATION);
+                let sealer = Arc::new(Sealer::from_key(&[7; 32]));
+                Arc::new(RedisSessions::new(Arc::new(pool), ledger, sealer, INACTIVITY))
             }
         }
     }
@@ -147,6 +160,7 @@ impl World {
             inactivity: INACTIVITY,
             expiration: EXPIRATION,
             max_per_user: None,
+            outage_grace: self.grace,
         };
         Gateway { sessions: Arc::new(Sessions::new(&config, surroundings)), database, upkeep: None }
     }

@@ -5,6 +5,7 @@
 
 pub(crate) mod alone;
 pub(crate) mod browser;
+pub(crate) mod chaos;
 pub(crate) mod forged;
 pub(crate) mod forms;
 pub(crate) mod log;

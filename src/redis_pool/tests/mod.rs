@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{test_server::RedisServer, *};
-use crate::random::OsRandom;
+use crate::{errors::Chain, random::OsRandom};
 
 /// Long enough for a busy machine, and never waited for in full.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ async fn until(pool: &RedisPool, wanted: impl Fn(&Result<(), RedisError>) -> boo
     let start = Instant::now();
     timeout(PATIENCE, async {
         while !wanted(&pool.ping().await) {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            sleep(Duration::from_millis(2)).await;
         }
     })
     .await
@@ -40,16 +40,12 @@ async fn is_down_at_once(pool: &RedisPool) -> bool {
     fastest < Duration::from_millis(50)
 }
 
-async fn next(news: &mut broadcast::Receiver<News>) -> News {
-    timeout(PATIENCE, news.recv()).await.expect("news").unwrap()
-}
-
 #[tokio::test]
 async fn a_command_is_answered_and_keys_carry_the_prefix() {
     let server = RedisServer::start().await;
     let pool = open(&server.config()).await.unwrap();
     pool.ping().await.unwrap();
-    pool.query::<()>(redis::cmd("SET").arg(pool.key("x")).arg("1")).await.unwrap();
+    pool.query::<()>("", redis::cmd("SET").arg(pool.key("x")).arg("1")).await.unwrap();
     assert_eq!(server.command::<String>(&["GET", "portcullis:x"]).await, "1");
 }
 
@@ -69,8 +65,7 @@ async fn a_wrong_password_is_a_clear_error_without_the_password() {
 
 #[tokio::test]
 async fn the_documented_acl_is_enough_and_less_is_refused() {
-    let acl = "user gate on >pass ~portcullis:* &portcullis:* \
-               +@read +@write +@scripting +@pubsub +@connection -@dangerous";
+    let acl = "user gate on >pass ~portcullis:* +@read +@write +@scripting +@connection -@dangerous";
     let words: Vec<_> = acl.split(' ').collect();
     let arguments = |more: &[&'static str]| {
         let mut all = vec!["--user"];
@@ -86,8 +81,8 @@ async fn the_documented_acl_is_enough_and_less_is_refused() {
             Ok(pool) => {
                 assert!(enough);
                 pool.ping().await.unwrap();
-                pool.query::<()>(redis::cmd("SET").arg(pool.key("x")).arg("1")).await.unwrap();
-                assert!(pool.query::<()>(redis::cmd("SET").arg("foreign").arg("1")).await.is_err());
+                pool.query::<()>("", redis::cmd("SET").arg(pool.key("x")).arg("1")).await.unwrap();
+                assert!(pool.query::<()>("", redis::cmd("SET").arg("foreign").arg("1")).await.is_err());
             }
             Err(error) => assert!(!enough && matches!(error, RedisError::Refused(_)), "{error}"),
         }
@@ -105,15 +100,32 @@ async fn tls_needs_the_right_authority() {
     assert!(matches!(pool.ping().await, Err(RedisError::Down)));
 
     let missing = Config { ca: Some("/nowhere/ca.pem".into()), ..server.config() };
-    assert!(matches!(open(&missing).await, Err(RedisError::Authority { .. })));
+    assert!(matches!(open(&missing).await, Err(RedisError::File { .. })));
     let insecure = Config { url: "rediss://localhost:1/#insecure".into(), ..server.config() };
-    assert!(matches!(open(&insecure).await, Err(RedisError::Insecure)));
+    assert!(matches!(open(&insecure).await, Err(RedisError::Url(PlaceError::Options))));
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_a_certificate_gets_ours() {
+    let server = RedisServer::start_with_clients_certificates().await;
+    let (certificate, key) = server.identity();
+    let known = Config { certificate: Some(certificate.clone()), key: Some(key.clone()), ..server.config() };
+    open(&known).await.unwrap().ping().await.unwrap();
+    let pool = open(&server.config()).await.unwrap();
+    assert!(matches!(pool.ping().await, Err(RedisError::Down)));
+    for (certificate, key) in [(key.clone(), key), (certificate.clone(), certificate)] {
+        let mixed = Config { certificate: Some(certificate), key: Some(key), ..server.config() };
+        assert!(matches!(
+            open(&mixed).await,
+            Err(RedisError::NoCertificate { .. } | RedisError::NoKey { .. })
+        ));
+    }
 }
 
 #[tokio::test]
 async fn a_url_that_cannot_be_used_is_refused_without_being_told() {
     let server = RedisServer::start().await;
-    for url in ["http://:hunter2@x", "redis://:hunter2@", "hunter2"] {
+    for url in ["http://:hunter2@x", "redis://:hunter2@", "hunter2", "redis+sentinel://:hunter2@h"] {
         let error = open(&Config { url: url.into(), ..server.config() }).await.unwrap_err();
         assert!(matches!(error, RedisError::Url(_)));
         assert!(!format!("{} {error:?}", Chain(&error)).contains("hunter2"));
@@ -157,8 +169,8 @@ async fn a_frozen_server_is_noticed_without_a_caller() {
     let pool = open(&server.config()).await.unwrap();
     server.freeze();
     timeout(Duration::from_secs(1), async {
-        while pool.link.circuit().is_some() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        while pool.shared.routes.load().servers[0].circuit().is_some() {
+            sleep(Duration::from_millis(5)).await;
         }
     })
     .await
@@ -176,6 +188,92 @@ async fn a_primary_that_is_demoted_is_no_longer_asked() {
 }
 
 #[tokio::test]
+async fn what_redis_refuses_has_its_reason() {
+    let server = RedisServer::start_with(&["--enable-protected-configs", "yes"]).await;
+    let pool = open(&server.config()).await.unwrap();
+    let told =
+        async |pool: &RedisPool| pool.query::<()>("", redis::cmd("SET").arg("x").arg("1")).await.unwrap_err();
+    let set = async |name: &str, value: &str| {
+        server.command::<()>(&["CONFIG", "SET", name, value]).await;
+    };
+    set("maxmemory", "1").await;
+    assert!(matches!(told(&pool).await, RedisError::Full));
+    set("maxmemory", "0").await;
+    set("min-replicas-to-write", "1").await;
+    assert!(matches!(told(&pool).await, RedisError::TooFewReplicas));
+    set("min-replicas-to-write", "0").await;
+    // Where it cannot write, saving fails.
+    set("save", "1 1").await;
+    set("dbfilename", "absent").await;
+    server.command::<()>(&["SET", "x", "1"]).await;
+    let folder = server.ca().with_file_name("absent");
+    std::fs::create_dir(&folder).unwrap();
+    server.command::<redis::Value>(&["BGSAVE"]).await;
+    timeout(PATIENCE, async {
+        while server.command::<String>(&["INFO", "persistence"]).await.contains("last_bgsave_status:ok") {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(matches!(told(&pool).await, RedisError::Unsaved));
+    // None of that is a reason to connect anew.
+    pool.ping().await.unwrap();
+    assert_eq!(pool.pulse().borrow().circuits, 1);
+}
+
+#[tokio::test]
+async fn a_command_that_finds_a_replica_ends_the_circuit_at_once() {
+    let server = RedisServer::start().await;
+    let pool = open(&server.config()).await.unwrap();
+    server.command::<()>(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let told = pool.query::<()>("", redis::cmd("SET").arg("x").arg("1")).await;
+    assert!(matches!(told, Err(RedisError::Replica | RedisError::Down)), "{told:?}");
+    assert!(matches!(pool.ping().await, Err(RedisError::Down)));
+    // With READONLY as well as with MASTERDOWN.
+    server.command::<()>(&["REPLICAOF", "NO", "ONE"]).await;
+    until(&pool, Result::is_ok).await;
+    server.command::<()>(&["CONFIG", "SET", "replica-serve-stale-data", "no"]).await;
+    server.command::<()>(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let told = pool.query::<Option<String>>("", redis::cmd("GET").arg("x")).await;
+    assert!(matches!(told, Err(RedisError::Replica | RedisError::Down)), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_still_loading_is_waited_for() {
+    let server = RedisServer::start_with(&["--enable-debug-command", "yes"]).await;
+    let pool = open(&server.config()).await.unwrap();
+    server.command::<()>(&["DEBUG", "POPULATE", "20000"]).await;
+    server.command::<()>(&["CONFIG", "SET", "loading-process-events-interval-bytes", "1024"]).await;
+    server.command::<()>(&["CONFIG", "SET", "key-load-delay", "100"]).await;
+    let (reloaded, told) =
+        tokio::join!(test_server::command_at::<redis::Value>(server.port(), &["DEBUG", "RELOAD"]), async {
+            loop {
+                match pool.query::<()>("", redis::cmd("SET").arg("y").arg("1")).await {
+                    Ok(()) => sleep(Duration::from_millis(5)).await,
+                    Err(error) => break error,
+                }
+            }
+        });
+    drop(reloaded);
+    assert!(matches!(told, RedisError::Loading | RedisError::Slow | RedisError::Down), "{told:?}");
+    until(&pool, Result::is_ok).await;
+}
+
+#[tokio::test]
+async fn a_password_that_is_changed_under_us_is_told_and_waited_for() {
+    let server = RedisServer::start_with(&["--user", "gate", "on", ">pass", "~*", "+@all"]).await;
+    let config = Config { user: Some("gate".into()), password: Some("pass".into()), ..server.config() };
+    let pool = open(&config).await.unwrap();
+    server.command::<()>(&["ACL", "SETUSER", "gate", "resetpass", ">other"]).await;
+    server.command::<()>(&["CLIENT", "KILL", "USER", "gate"]).await;
+    until(&pool, Result::is_err).await;
+    assert!(matches!(open(&config).await, Err(RedisError::Refused(_))));
+    server.command::<()>(&["ACL", "SETUSER", "gate", ">pass"]).await;
+    until(&pool, Result::is_ok).await;
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_yet_is_waited_for() {
     let mut server = RedisServer::start().await;
     server.kill();
@@ -186,41 +284,24 @@ async fn a_server_that_is_not_there_yet_is_waited_for() {
 }
 
 #[tokio::test]
-async fn messages_come_before_the_beat_that_vouches_for_them() {
-    let server = RedisServer::start().await;
-    let pool = open(&server.config()).await.unwrap();
-    let mut news = pool.news();
-    while !matches!(next(&mut news).await, News::Current(_)) {}
-    server.command::<()>(&["PUBLISH", "portcullis:changes", "hello"]).await;
-    server.command::<()>(&["PUBLISH", "elsewhere", "unheard"]).await;
-    let published = Instant::now();
-    let mut heard = false;
-    loop {
-        match next(&mut news).await {
-            News::Message(text) => heard = &*text == "hello",
-            News::Current(asked) if asked > published => break,
-            News::Current(_) => {}
-            News::Reconnected => panic!("nothing was lost"),
-        }
-    }
-    assert!(heard);
-}
-
-#[tokio::test]
-async fn a_new_connection_is_told_before_anything_it_vouches_for() {
+async fn a_new_connection_is_told_together_with_what_it_vouches_for() {
     let mut server = RedisServer::start().await;
     let pool = open(&server.config()).await.unwrap();
-    let mut news = pool.news();
-    while !matches!(next(&mut news).await, News::Current(_)) {}
+    let mut pulse = pool.pulse();
+    let before = *pulse.borrow_and_update();
+    assert!(before.asked.is_some());
     server.kill();
     let killed = Instant::now();
     server.restart().await;
     loop {
-        match next(&mut news).await {
-            News::Reconnected => break,
-            News::Current(asked) => assert!(asked < killed),
-            News::Message(_) => {}
+        timeout(PATIENCE, pulse.changed()).await.expect("a beat").unwrap();
+        let now = *pulse.borrow_and_update();
+        let vouched = now.asked.is_some_and(|asked| asked > killed);
+        assert_eq!(vouched, now.circuits > before.circuits);
+        if vouched {
+            break;
         }
     }
-    assert!(matches!(next(&mut news).await, News::Current(asked) if asked > killed));
 }
+
+mod fleets;

@@ -1,0 +1,89 @@
+//! Why Redis did not do what it was asked, in an operator's words.
+
+use std::{io, path::PathBuf};
+
+use super::PlaceError;
+
+/// Why Redis did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisError {
+    #[error("the URL of Redis {0}")]
+    Url(PlaceError),
+    #[error("cannot read {}, which the connection to Redis needs", path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the file {} holds no certificate in PEM form", path.display())]
+    NoCertificate { path: PathBuf },
+    #[error("the file {} holds no private key in PEM form", path.display())]
+    NoKey { path: PathBuf },
+    #[error("the connection to Redis cannot be set up")]
+    Client(#[source] redis::RedisError),
+    #[error("Redis refuses our user, our password or a command we need: check the password and the ACL")]
+    Refused(#[source] redis::RedisError),
+    #[error("cannot connect to Redis")]
+    Unreachable(#[source] redis::RedisError),
+    #[error("this Redis is a replica, which may lag behind")]
+    Replica,
+    #[error("this Redis has lost its replicas and nobody confirms that it is still the master")]
+    Isolated,
+    #[error("Redis is still loading what it had saved")]
+    Loading,
+    #[error("no majority of the sentinels can be asked, or agrees, where the master is")]
+    NoMajority,
+    #[error("the sentinels know no master of this name: check the end of `sessions.store`")]
+    UnknownMaster,
+    #[error("the cluster serves nothing, as long as a part of it is without a master")]
+    ClusterDown,
+    #[error("Redis is full and refuses to write: give it more memory")]
+    Full,
+    #[error("Redis refuses to write because it cannot save to its disk: see its log")]
+    Unsaved,
+    #[error("Redis refuses to write while it has too few replicas")]
+    TooFewReplicas,
+    #[error("there is no connection to Redis")]
+    Down,
+    #[error("Redis did not answer in time")]
+    Slow,
+    #[error("Redis answered with an error")]
+    Failed(#[source] redis::RedisError),
+}
+
+impl RedisError {
+    /// What the answer to a command means.
+    pub(super) fn answered(source: redis::RedisError) -> Self {
+        if source.kind() == redis::ErrorKind::AuthenticationFailed {
+            return Self::Refused(source);
+        }
+        match source.code() {
+            Some("NOAUTH" | "WRONGPASS" | "NOPERM") => Self::Refused(source),
+            Some("READONLY" | "MASTERDOWN") => Self::Replica,
+            Some("LOADING") => Self::Loading,
+            Some("CLUSTERDOWN") => Self::ClusterDown,
+            Some("OOM") => Self::Full,
+            Some("MISCONF") => Self::Unsaved,
+            Some("NOREPLICAS") => Self::TooFewReplicas,
+            _ => Self::Failed(source),
+        }
+    }
+
+    /// What the failure of an attempt to connect means.
+    pub(super) fn connecting(source: redis::RedisError) -> Self {
+        match Self::answered(source) {
+            Self::Failed(source) => Self::Unreachable(source),
+            told => told,
+        }
+    }
+
+    /// Whether a server that says so is of no use until it has been looked at anew.
+    pub(super) fn ends_the_circuit(&self) -> bool {
+        match self {
+            Self::Replica | Self::Isolated | Self::Loading | Self::Slow | Self::Unreachable(_) => true,
+            Self::Refused(source) => source.code() != Some("NOPERM"),
+            Self::Failed(source) => source.is_unrecoverable_error(),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Lua in Redis, called by its hash, so that its text crosses the wire once a server.
+//!
+//! A script takes exactly one key, or several that one hash tag keeps together: it runs where that key lives.
+
+use aws_lc_rs::digest;
+use redis::{Cmd, ToRedisArgs};
+
+use crate::secret::hex;
+
+/// A script, and the hash by which a server knows it.
+pub struct Script {
+    text: &'static str,
+    hash: String,
+}
+
+impl Script {
+    pub fn new(text: &'static str) -> Self {
+        // Redis names scripts so; nothing secret hangs on it.
+        let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+        Self { text, hash: hex(hash.as_ref()) }
+    }
+
+    /// A call on these keys.
+    pub fn on<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Call {
+        let keys = keys.into_iter().map(str::to_owned).collect();
+        Call { text: self.text, hash: self.hash.clone(), keys, arguments: Vec::new() }
+    }
+}
+
+/// A script with its keys and arguments.
+pub struct Call {
+    text: &'static str,
+    hash: String,
+    keys: Vec<String>,
+    arguments: Vec<Vec<u8>>,
+}
+
+impl Call {
+    /// One argument more.
+    #[must_use]
+    pub fn arg(mut self, argument: impl ToRedisArgs) -> Self {
+        self.arguments.extend(argument.to_redis_args());
+        self
+    }
+
+    /// The key by which the server is chosen.
+    pub(super) fn place(&self) -> &str {
+        self.keys.first().map_or("", String::as_str)
+    }
+
+    pub(super) fn by_hash(&self) -> Cmd {
+        self.command("EVALSHA", &self.hash)
+    }
+
+    pub(super) fn by_text(&self) -> Cmd {
+        self.command("EVAL", self.text)
+    }
+
+    fn command(&self, name: &str, script: &str) -> Cmd {
+        let mut command = redis::cmd(name);
+        command.arg(script).arg(self.keys.len());
+        for key in &self.keys {
+            command.arg(key);
+        }
+        for argument in &self.arguments {
+            command.arg(argument);
+        }
+        command
+    }
+}

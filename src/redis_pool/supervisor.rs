@@ -1,0 +1,218 @@
+//! Rounds: find the masters, connect to those we have lost, and ask each whether it still is one.
+//!
+//! A server that hangs is noticed without a caller having to wait for it. One that has lost its replicas is believed
+//! only while somebody confirms that it is the master: it may be the old one, cut off from the rest.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    RedisError,
+    circuit::Dialer,
+    routes::{Routes, Server},
+    survey::{Master, Survey},
+};
+use crate::{errors::Chain, random::Random};
+
+/// How often the servers are asked whether they still work.
+const BEAT: Duration = Duration::from_millis(250);
+/// Rounds between two looks at a cluster in which nothing seems to change.
+const ROUNDS: u32 = 4;
+/// The pauses between two tries grow from the first to the last of these.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_millis(250);
+
+/// What is known of the servers after a round.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pulse {
+    /// Rounds so far.
+    pub(super) rounds: u64,
+    /// Connections made so far: what a server knew before is not what it need know after.
+    pub circuits: u64,
+    /// All servers have answered a question that was asked then.
+    pub asked: Option<Instant>,
+}
+
+/// What callers see of the rounds.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) routes: ArcSwap<Routes>,
+    pub(super) pulse: watch::Sender<Pulse>,
+    /// Somebody has learnt that the rounds' last result is no longer true.
+    pub(super) wake: Arc<Notify>,
+}
+
+pub(super) struct Supervisor {
+    shared: Arc<Shared>,
+    survey: Survey,
+    dialer: Dialer,
+    random: Arc<dyn Random>,
+    /// Rounds until the next look at where the masters are.
+    until_survey: u32,
+    /// Complaints of this outage, so that each is made once.
+    complaints: HashSet<String>,
+}
+
+impl Supervisor {
+    pub(super) fn new(survey: Survey, dialer: Dialer, random: Arc<dyn Random>) -> Self {
+        let shared = Arc::new(Shared {
+            routes: ArcSwap::default(),
+            pulse: watch::Sender::default(),
+            wake: Arc::clone(&dialer.lost),
+        });
+        Self { shared, survey, dialer, random, until_survey: 0, complaints: HashSet::new() }
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Goes on for ever.
+    pub(super) async fn run(mut self) {
+        let mut pause = FIRST_PAUSE;
+        let mut well = true;
+        loop {
+            if well {
+                let woken = timeout(BEAT, self.shared.wake.notified()).await.is_ok();
+                if woken {
+                    // Whoever wakes us may do so again and again.
+                    self.until_survey = 0;
+                    sleep(jittered(FIRST_PAUSE, self.random.as_ref())).await;
+                }
+            } else {
+                sleep(jittered(pause, self.random.as_ref())).await;
+            }
+            well = match self.round().await {
+                Ok(()) => {
+                    self.content();
+                    pause = FIRST_PAUSE;
+                    true
+                }
+                Err(error) => {
+                    self.complain(&error);
+                    pause = (pause * 2).min(LAST_PAUSE);
+                    false
+                }
+            };
+        }
+    }
+
+    /// One round. An error is why not everything works.
+    pub(super) async fn round(&mut self) -> Result<(), RedisError> {
+        let asked = Instant::now();
+        let found = if self.until_survey == 0 || self.survey.is_cheap() {
+            self.survey.find().await.map(Some)
+        } else {
+            Ok(None)
+        };
+        self.until_survey = self.until_survey.checked_sub(1).unwrap_or(ROUNDS);
+        let confirmed = found.is_ok();
+        let mut outcome = found.map(|found| {
+            if let Some(masters) = found {
+                self.adopt(masters);
+            }
+        });
+        let routes = self.shared.routes.load_full();
+        let tended = join_all(routes.servers.iter().map(|server| self.tend(server, confirmed))).await;
+        let mut made = 0;
+        for tended in tended {
+            match tended {
+                Ok(new) => made += u64::from(new),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        if outcome.is_ok() && !routes.complete() {
+            outcome = Err(RedisError::ClusterDown);
+        }
+        let well = routes.complete() && routes.servers.iter().all(|server| server.circuit().is_some());
+        if !well {
+            self.until_survey = 0;
+        }
+        self.shared.pulse.send_modify(|pulse| {
+            pulse.rounds += 1;
+            pulse.circuits += made;
+            if well {
+                pulse.asked = Some(asked);
+            }
+        });
+        outcome
+    }
+
+    /// Takes over where the masters are. One that is none any more is not believed from now on.
+    fn adopt(&self, masters: Vec<Master>) {
+        let before = self.shared.routes.load_full();
+        let mut known: Vec<(Arc<Server>, Vec<(u16, u16)>)> = masters
+            .into_iter()
+            .map(|master| {
+                let known = before.servers.iter().find(|server| server.address == master.address);
+                let server =
+                    known.map_or_else(|| Arc::new(Server::new(master.address, master.names)), Arc::clone);
+                (server, master.slots)
+            })
+            .collect();
+        let routes = if self.survey.is_cluster() {
+            Routes::to_many(known)
+        } else {
+            known.pop().map_or_else(Routes::default, |(server, _)| Routes::to_one(server))
+        };
+        for server in &before.servers {
+            if routes.named(&server.address).is_none() {
+                server.switch_off();
+            }
+        }
+        self.shared.routes.store(Arc::new(routes));
+    }
+
+    /// Asks a server for its role, or connects to it. Says whether there is a new connection.
+    async fn tend(&self, server: &Server, confirmed: bool) -> Result<bool, RedisError> {
+        let known = server.circuit();
+        let new = known.is_none();
+        let circuit = match known {
+            Some(circuit) => circuit,
+            None if confirmed => self.dialer.dial(&server.address).await?,
+            None => return Err(RedisError::Down),
+        };
+        let role = timeout(self.dialer.deadline, circuit.check_role()).await;
+        let stranded = match role.unwrap_or(Err(RedisError::Slow)) {
+            Ok(replicas) => server.notes_replicas(replicas) && !confirmed,
+            Err(error) => {
+                server.switch_off();
+                return Err(error);
+            }
+        };
+        if stranded {
+            server.switch_off();
+            return Err(RedisError::Isolated);
+        }
+        if new {
+            server.switch_on(circuit);
+        }
+        Ok(new)
+    }
+
+    fn content(&mut self) {
+        if !self.complaints.is_empty() {
+            tracing::info!("connected to Redis");
+            self.complaints.clear();
+        }
+    }
+
+    pub(super) fn complain(&mut self, error: &RedisError) {
+        // Once an outage: the tries that follow would all say the same.
+        if self.complaints.insert(Chain(error).to_string()) {
+            tracing::warn!(error = %Chain(error), "Redis cannot be used, and will be tried again");
+        }
+    }
+}
+
+/// Between half of `pause` and all of it, so that many gateways do not come back in step.
+fn jittered(pause: Duration, random: &dyn Random) -> Duration {
+    let [byte] = random.bytes::<1>();
+    pause / 2 + pause * u32::from(byte) / 512
+}

@@ -1,0 +1,210 @@
+//! Several real servers that belong together: a master whose replica takes over when the sentinels agree, and a cluster.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tokio::time::{sleep, timeout};
+
+use super::{
+    Config,
+    test_server::{RedisServer, command_at},
+};
+
+/// Long enough for a busy machine, and never waited for in full.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn until<F: Future<Output = bool>>(what: &str, mut state: impl FnMut() -> F) {
+    let waiting = async {
+        while !state().await {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+struct Sentinel {
+    process: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Sentinel {
+    fn start(master: u16, accounts: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let file = folder.path().join("sentinel.conf");
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nlogfile {}\nsentinel monitor main 127.0.0.1 {master} 2\n\
+             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n{accounts}",
+            folder.path().display(),
+            folder.path().join("log").display(),
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new("redis-server");
+        command.arg(file).arg("--sentinel").stdout(Stdio::null()).stderr(Stdio::null());
+        Self { process: command.spawn().expect("redis-server is installed"), port, _folder: folder }
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// A master, a replica, and three sentinels, who call the master `main`.
+pub(crate) struct Watched {
+    pub(crate) master: RedisServer,
+    pub(crate) replica: RedisServer,
+    sentinels: Vec<Sentinel>,
+}
+
+impl Watched {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[], "").await
+    }
+
+    /// `accounts` are further lines of the sentinels' configuration.
+    pub(crate) async fn start_with(arguments: &[&str], accounts: &str) -> Self {
+        let quick = [&["--repl-diskless-sync-delay", "0"], arguments].concat();
+        let master = RedisServer::start_with(&quick).await;
+        let port = master.port().to_string();
+        let following = [&quick[..], &["--replicaof", "127.0.0.1", &port]].concat();
+        let replica = RedisServer::start_with(&following).await;
+        let sentinels: Vec<_> = (0..3).map(|_| Sentinel::start(master.port(), accounts)).collect();
+        let watched = Self { master, replica, sentinels };
+        for sentinel in &watched.sentinels {
+            until("the sentinels know each other and the replica", async || {
+                let fields = command_at::<Vec<String>>(sentinel.port, &["SENTINEL", "MASTER", "main"]).await;
+                let Ok(fields) = fields else { return false };
+                let field = |name: &str| fields.iter().skip_while(|field| *field != name).nth(1).cloned();
+                field("num-slaves").as_deref() == Some("1")
+                    && field("num-other-sentinels").as_deref() == Some("2")
+                    && field("flags").as_deref() == Some("master")
+            })
+            .await;
+        }
+        until("the replica follows", async || {
+            let info = command_at::<String>(watched.master.port(), &["INFO", "replication"]).await;
+            info.is_ok_and(|info| info.contains("state=online"))
+        })
+        .await;
+        watched
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        let hosts: Vec<_> = self.sentinels.iter().map(|one| format!("127.0.0.1:{}", one.port)).collect();
+        let url = format!("redis+sentinel://{}/main", hosts.join(","));
+        Config { url: url.into(), ..self.master.config() }
+    }
+
+    /// Leaves so many sentinels.
+    pub(crate) fn leave(&mut self, sentinels: usize) {
+        self.sentinels.truncate(sentinels);
+    }
+
+    /// Waits until the replica has been made the master.
+    pub(crate) async fn replica_leads(&self) {
+        until("the replica leads", async || {
+            let role = command_at::<Vec<redis::Value>>(self.replica.port(), &["ROLE"]).await;
+            role.is_ok_and(|role| role[0] == redis::Value::BulkString(b"master".to_vec()))
+        })
+        .await;
+    }
+}
+
+/// Masters with an equal share of the slots each; the first may have a replica, which comes last.
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<RedisServer>,
+}
+
+impl Cluster {
+    pub(crate) async fn start(masters: usize, replica: bool) -> Self {
+        Self::start_with(masters, replica, &[]).await
+    }
+
+    pub(crate) async fn start_with(masters: usize, replica: bool, arguments: &[&str]) -> Self {
+        let mut nodes = Vec::new();
+        for _ in 0..masters + usize::from(replica) {
+            let bus = free_port().to_string();
+            let clustered =
+                ["--cluster-enabled", "yes", "--cluster-node-timeout", "600", "--cluster-port", &bus];
+            let all = [&clustered[..], &["--repl-diskless-sync-delay", "0"], arguments].concat();
+            nodes.push((RedisServer::start_with(&all).await, bus));
+        }
+        let share = 16_384 / masters;
+        for (number, (node, _)) in nodes.iter().enumerate() {
+            node.command::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]).await;
+            if number < masters {
+                let last = if number + 1 == masters { 16_383 } else { (number + 1) * share - 1 };
+                let (first, last) = ((number * share).to_string(), last.to_string());
+                node.command::<()>(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await;
+            }
+            let (seed, bus) = &nodes[0];
+            if number > 0 {
+                let port = seed.port().to_string();
+                node.command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]).await;
+            }
+        }
+        let cluster = Self { nodes: nodes.into_iter().map(|(node, _)| node).collect() };
+        cluster.agrees().await;
+        if replica {
+            let id: String = cluster.nodes[0].command(&["CLUSTER", "MYID"]).await;
+            let last = cluster.nodes.last().unwrap();
+            last.command::<()>(&["CLUSTER", "REPLICATE", &id]).await;
+            until("the replica follows", async || {
+                let info = command_at::<String>(cluster.nodes[0].port(), &["INFO", "replication"]).await;
+                info.is_ok_and(|info| info.contains("state=online"))
+            })
+            .await;
+        }
+        cluster
+    }
+
+    /// Waits until every node knows all others.
+    async fn agrees(&self) {
+        let known = format!("cluster_known_nodes:{}", self.nodes.len());
+        for node in &self.nodes {
+            until("the cluster is well", async || {
+                let info = command_at::<String>(node.port(), &["CLUSTER", "INFO"]).await;
+                info.is_ok_and(|info| info.contains("cluster_state:ok") && info.contains(&known))
+            })
+            .await;
+        }
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        let hosts: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
+        let url = format!("redis+cluster://{}", hosts.join(","));
+        Config { url: url.into(), ..self.nodes[0].config() }
+    }
+
+    /// Takes a slot from one node to another: `begin`, and when everything in it has been moved, `finish`.
+    pub(crate) async fn begin_to_move(&self, slot: &str, from: usize, to: usize) {
+        let id = async |node: usize| self.nodes[node].command::<String>(&["CLUSTER", "MYID"]).await;
+        let (source, target) = (id(from).await, id(to).await);
+        self.nodes[to].command::<()>(&["CLUSTER", "SETSLOT", slot, "IMPORTING", &source]).await;
+        self.nodes[from].command::<()>(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &target]).await;
+    }
+
+    pub(crate) async fn move_key(&self, key: &str, from: usize, to: usize) {
+        let port = self.nodes[to].port().to_string();
+        self.nodes[from].command::<()>(&["MIGRATE", "127.0.0.1", &port, key, "0", "1000"]).await;
+    }
+
+    pub(crate) async fn finish_to_move(&self, slot: &str, to: usize) {
+        let id: String = self.nodes[to].command(&["CLUSTER", "MYID"]).await;
+        self.nodes[to].command::<()>(&["CLUSTER", "SETSLOT", slot, "NODE", &id]).await;
+        for node in &self.nodes {
+            node.command::<()>(&["CLUSTER", "SETSLOT", slot, "NODE", &id]).await;
+        }
+    }
+}

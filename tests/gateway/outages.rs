@@ -1,0 +1,120 @@
+//! What becomes of the way to Redis: slow, cut, half-open, refusing. Nobody gets in, nobody is logged out, and the answer
+//! comes at once.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use crate::support::{
+    Browser, TestGateway,
+    chaos::{Chaos, Way},
+    redis::RedisServer,
+    soon,
+};
+
+const ADA: &str = "ada@example.com";
+const SECOND: Duration = Duration::from_secs(1);
+/// What the product promises for an answer once the way is known to be down.
+const AT_ONCE: Duration = Duration::from_millis(50);
+
+struct World {
+    gateway: TestGateway,
+    browser: Browser,
+    chaos: Chaos,
+    _redis: RedisServer,
+}
+
+impl World {
+    async fn new(grace: &str) -> Self {
+        let redis = RedisServer::start().await;
+        let url = secrecy::ExposeSecret::expose_secret(&redis.config().url).to_owned();
+        let chaos = Chaos::before(url.rsplit(':').next().unwrap().parse().unwrap()).await;
+        let (gateway, browser) = TestGateway::builder()
+            .set("sessions.store", &format!("redis://127.0.0.1:{}", chaos.port()))
+            .set("sessions.outage_grace", grace)
+            .start()
+            .await;
+        gateway.add_user(ADA).await;
+        browser.log_in(ADA).await;
+        Self { gateway, browser, chaos, _redis: redis }
+    }
+
+    async fn status(&self) -> StatusCode {
+        self.browser.get("/sims").await.status
+    }
+}
+
+#[tokio::test]
+async fn whatever_becomes_of_the_way_to_redis_the_answer_is_503_at_once_and_it_is_back_in_a_second() {
+    let world = World::new("0s").await;
+    for way in [Way::Slow(Duration::from_millis(400)), Way::Cut, Way::HalfOpen, Way::Refusing] {
+        world.chaos.set(way);
+        soon(3 * SECOND, "the gateway notices", async || {
+            world.status().await == StatusCode::SERVICE_UNAVAILABLE
+        })
+        .await;
+        let asked = world.gateway.upstream.requests().len();
+        let mut fastest = SECOND;
+        for _ in 0..10 {
+            let start = Instant::now();
+            let answer = world.browser.get("/sims").await;
+            fastest = fastest.min(start.elapsed());
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{way:?}");
+            assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|wait| (1..=60).contains(&wait)));
+            assert_eq!(answer.set_cookies().len(), 0);
+            assert!(answer.text().contains("If you were signed in, you still are"), "{}", answer.text());
+        }
+        // A busy machine is slow now and then, and never fast by chance.
+        assert!(fastest < AT_ONCE, "{way:?}: {fastest:?}");
+        let login = world.gateway.browser().submit_password(ADA, crate::support::PASSWORD).await;
+        assert_eq!(login.status, StatusCode::SERVICE_UNAVAILABLE, "nobody guesses uncounted");
+        assert_eq!(world.gateway.upstream.requests().len(), asked, "nothing went to the portal");
+        assert!(world.gateway.admin("/ready").await.contains("\"sessions\":\"unavailable\""));
+        assert!(world.gateway.admin("/metrics").await.contains("portcullis_store_up{store=\"sessions\"} 0"));
+
+        world.chaos.set(Way::Open);
+        soon(SECOND + SECOND / 2, "it is back", async || world.status().await == StatusCode::OK).await;
+    }
+}
+
+#[tokio::test]
+async fn a_way_that_is_slow_but_in_time_is_nobodys_trouble() {
+    let world = World::new("0s").await;
+    world.chaos.set(Way::Slow(Duration::from_millis(60)));
+    for _ in 0..20 {
+        assert_eq!(world.status().await, StatusCode::OK);
+    }
+    let newcomer = world.gateway.browser();
+    newcomer.log_in_to("/sims", ADA).await;
+    assert_eq!(newcomer.get("/sims").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn with_a_grace_whoever_is_known_goes_on_and_whoever_is_ended_does_not() {
+    let world = World::new("60s").await;
+    let unknown = world.gateway.browser();
+    unknown.log_in_to("/sims", ADA).await;
+    // What the logins changed has been heard of, and the session is known once more.
+    for _ in 0..40 {
+        assert_eq!(world.status().await, StatusCode::OK);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    world.chaos.set(Way::Refusing);
+    soon(3 * SECOND, "Redis is gone", async || {
+        world.gateway.admin("/ready").await.contains("\"sessions\":\"grace\"")
+    })
+    .await;
+    assert!(world.gateway.admin("/ready").await.contains("\"ready\":true"));
+    assert!(world.gateway.admin("/metrics").await.contains("portcullis_outage_grace 1"));
+    assert_eq!(world.status().await, StatusCode::OK);
+    let login = world.gateway.browser().submit_password(ADA, crate::support::PASSWORD).await;
+    assert_eq!(login.status, StatusCode::SERVICE_UNAVAILABLE);
+
+    world.gateway.administration().set_disabled(ADA, true).await.unwrap();
+    soon(SECOND, "out with the user", async || world.status().await == StatusCode::SERVICE_UNAVAILABLE).await;
+    world.gateway.administration().set_disabled(ADA, false).await.unwrap();
+    world.chaos.set(Way::Open);
+    soon(2 * SECOND, "told that it is over", async || world.status().await == StatusCode::FOUND).await;
+    assert_eq!(unknown.get("/sims").await.status, StatusCode::FOUND);
+}
