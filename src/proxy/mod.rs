@@ -142,21 +142,7 @@ impl Proxy {
         let (head, coding) = request::write(&request, &self.reserved, additions);
         let is_head = *request.method() == Method::HEAD;
         let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        let mut progress = None;
-        let body = if whole.is_some() {
-            RequestBody::Whole { bytes: whole, progress: Rc::clone(progress.insert(Progress::begin())) }
-        } else if request.has_body() {
-            let incoming = request.into_request().into_body();
-            let stream = Stream::new(incoming, self.patience.stall).at_rate(self.patience.min_rate);
-            RequestBody::Stream {
-                body: Tethered::new(stream, identity.clone()),
-                reserved: Rc::clone(&self.reserved),
-                progress: Rc::clone(progress.insert(Progress::begin())),
-            }
-        } else {
-            drop(request);
-            RequestBody::Empty
-        };
+        let (body, progress) = self.body(request, whole, identity);
         let send = Sending {
             is_head,
             repeatable: is_safe && progress.is_none(),
@@ -204,6 +190,31 @@ impl Proxy {
         };
         tunnel.start();
         Ok(answer)
+    }
+
+    /// What follows the head, and how far its sending has come; absent when nothing does.
+    fn body(
+        &self,
+        request: CanonicalRequest<Incoming>,
+        whole: Option<Bytes>,
+        identity: &Identity,
+    ) -> (RequestBody, Option<Rc<Progress>>) {
+        let follows = whole.is_some() || request.has_body();
+        let Some(progress) = follows.then(Progress::begin) else { return (RequestBody::Empty, None) };
+        let shared = Rc::clone(&progress);
+        let body = match whole {
+            Some(bytes) => RequestBody::Whole { bytes: Some(bytes), progress: shared },
+            None => {
+                let incoming = request.into_request().into_body();
+                let stream = Stream::new(incoming, self.patience.stall).at_rate(self.patience.min_rate);
+                RequestBody::Stream {
+                    body: Tethered::new(stream, identity.clone()),
+                    reserved: Rc::clone(&self.reserved),
+                    progress: shared,
+                }
+            }
+        };
+        (body, Some(progress))
     }
 
     async fn send(
