@@ -103,7 +103,8 @@ async fn killed_between_any_two_steps_it_goes_on_where_it_was() {
     assert_eq!((answer.status, answer.starts_session()), (StatusCode::UNAUTHORIZED, false), "a used code");
     let browser = browser.moved_to(&served.surroundings());
     assert_eq!(browser.level().await, "two_factor", "the first session has survived it all");
-    browser.fill(&browser.get("/.portcullis/account").await, &[]).await;
+    let account = browser.get("/.portcullis/account").await;
+    browser.post_form("/.portcullis/logout", &[("csrf", &account.field("csrf"))]).await;
     let browser = power_cut(&mut served, browser).await;
     assert_eq!(browser.level().await, "none", "and what was ended does not come back");
     assert_eq!(dossier(&served, email).await.sessions.len(), 1);

@@ -179,7 +179,7 @@ async fn signing_out_takes_the_sessions_own_form_and_leaves_nothing_behind() {
 
     let session = browser.session();
     let page = browser.get("/.portcullis/account").await;
-    let answer = browser.fill(&page, &[]).await;
+    let answer = browser.post_form("/.portcullis/logout", &[("csrf", &page.field("csrf"))]).await;
     assert_eq!((answer.status, answer.location().as_str()), (StatusCode::SEE_OTHER, "/.portcullis/logout"));
     assert_eq!(browser.get("/.portcullis/logout").await.heading(), "You are signed out");
     assert!(answer.header("clear-site-data").contains("\"cache\""));
@@ -195,7 +195,8 @@ async fn signing_out_takes_the_sessions_own_form_and_leaves_nothing_behind() {
     assert_eq!(browser.get("/").await.status, StatusCode::FOUND, "the session is dead, not just its cookie");
     assert_eq!(other.level().await, "two_factor", "and nobody else's");
     // Once more, with the page of before: there is nothing left to sign out of.
-    let again = browser.submit(&page, &[]).await;
+    let again = browser.post_form("/.portcullis/logout", &[("csrf", &page.field("csrf"))]).await;
+    let again = browser.follow(again).await;
     assert_eq!((again.status, again.heading().as_str()), (StatusCode::OK, "You are signed out"));
 }
 
