@@ -113,12 +113,17 @@ impl Watched {
 
     /// Waits until the replica has been made the master.
     pub(crate) async fn replica_leads(&self) {
-        until("the replica leads", async || {
-            let role = command_at::<Vec<redis::Value>>(self.replica.port(), &["ROLE"]).await;
-            role.is_ok_and(|role| role[0] == redis::Value::BulkString(b"master".to_vec()))
-        })
-        .await;
+        leads(&self.replica).await;
     }
+}
+
+/// How long an election takes is the servers' affair: one that is split is held again after seconds.
+async fn leads(server: &RedisServer) {
+    until("the replica leads", async || {
+        let role = command_at::<Vec<redis::Value>>(server.port(), &["ROLE"]).await;
+        role.is_ok_and(|role| role[0] == redis::Value::BulkString(b"master".to_vec()))
+    })
+    .await;
 }
 
 /// Masters with an equal share of the slots each; the first may have a replica, which comes last.
@@ -167,6 +172,11 @@ impl Cluster {
             .await;
         }
         cluster
+    }
+
+    /// Waits until the last node has been made a master.
+    pub(crate) async fn replica_leads(&self) {
+        leads(self.nodes.last().unwrap()).await;
     }
 
     /// Waits until every node knows all others.

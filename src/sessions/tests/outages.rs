@@ -235,7 +235,7 @@ async fn with_a_grace_those_go_on_who_are_known_and_nobody_else() {
 
 #[tokio::test]
 async fn a_grace_has_an_end() {
-    let grace = Duration::from_millis(500);
+    let grace = Duration::from_secs(2);
     let mut world = World { deadline: DEADLINE, grace, ..World::new(Kind::Redis).await };
     let gateway = world.gateway().await;
     let id = gateway.log_in("ada").await;
