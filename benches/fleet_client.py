@@ -28,8 +28,10 @@ class World:
             self.tls[protocol] = context
 
     async def connect(self, port, protocol="http/1.1"):
-        opening = asyncio.open_connection("127.0.0.1", port, ssl=self.tls[protocol], server_hostname="localhost")
-        return await asyncio.wait_for(opening, PATIENCE)
+        async with asyncio.timeout(PATIENCE):
+            return await asyncio.open_connection(
+                "127.0.0.1", port, ssl=self.tls[protocol], server_hostname="localhost"
+            )
 
 
 class Answer:
@@ -86,7 +88,8 @@ class User:
     async def exchange(self, port, reader, writer, request):
         try:
             writer.write(request)
-            answer, usable = await asyncio.wait_for(read_answer(reader), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                answer, usable = await read_answer(reader)
         except BaseException:
             writer.close()
             raise

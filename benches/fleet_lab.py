@@ -12,35 +12,25 @@ import sys
 import time
 from pathlib import Path
 
-from lab import listens, ports
-from servers import Failure, Missing, run, tool, wait_until
+from lab import Rooms, listens
+from servers import Failure, Missing, Server, run, tool, wait_until
 
 HERE = Path(__file__).resolve().parent
 MASTER = "portcullis"  # as the Sentinels call it
 
 
-class Process:
-    """A server that stays in the foreground and can be killed, frozen and started again on its port."""
+class Process(Server):
+    """A server on whatever core is free, which can be killed, frozen and started again on its port."""
 
-    def __init__(self, name, folder, port, command, environment=None):
-        self.name, self.folder, self.port = name, Path(folder), port
-        self.command = [str(word) for word in command]
-        self.environment = {**os.environ, **(environment or {})}
-        self.process = None
+    ends_within = 40  # seconds: a gateway drains for 30
 
-    def start(self, wait=True):
-        with open(self.folder / "output", "ab") as output:
-            self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self.environment
-            )
-        if wait:
-            wait_until(lambda: self.must_run() or listens(self.port), f"{self.name} does not start")
+    def __init__(self, name, folder, port, command):
+        super().__init__(name, command, f"tcp://127.0.0.1:{port}", folder, core=None)
+
+    def start(self):
+        super().start()
+        wait_until(lambda: self.must_run() or listens(self.port), f"{self.name} does not start")
         return self
-
-    def must_run(self):
-        if self.process.poll() is not None:
-            said = (self.folder / "output").read_text(errors="replace")[-2000:]
-            raise Failure(f"{self.name} ended with {self.process.returncode}: {said}")
 
     def signal(self, number):
         self.process.send_signal(number)
@@ -49,41 +39,22 @@ class Process:
         self.signal(signal.SIGKILL)
         self.process.wait()
 
-    def stop(self, within=40):
-        process, self.process = self.process, None
-        if process is None or process.poll() is not None:
-            return
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
-        try:
-            process.wait(within)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def memory(self):
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+    def stop(self):
+        if self.process is not None and self.process.poll() is None:
+            self.signal(signal.SIGCONT)
+        super().stop()
 
 
-class Rack:
-    """A folder, free ports, and all that was started: stopped at the end, last first."""
+class Rack(Rooms):
+    """All that was started: stopped at the end, last first."""
 
     def __init__(self, folder):
-        self.folder, self.started = Path(folder), []
-        self.free_ports = ports(60)
+        super().__init__(folder, 60)
+        self.started = []
 
-    def room(self, name):
-        room = self.folder / name
-        room.mkdir()
-        return room
-
-    def port(self):
-        return self.free_ports.pop()
-
-    def launch(self, process, wait=True):
+    def launch(self, process):
         self.started.append(process)
-        return process.start(wait)
+        return process.start()
 
     def __enter__(self):
         return self

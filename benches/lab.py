@@ -17,18 +17,11 @@ EMAIL = "bench@example.com"
 ASSERTION = "X-Portcullis-Jwt-Assertion"
 
 
-class Lab:
-    """Everything lives in `folder`: certificates, configurations, databases, logs."""
+class Rooms:
+    """A folder with a room for each server, and free ports."""
 
-    def __init__(self, folder, long_body):
-        self.folder = Path(folder)
-        certificates = self.folder / "certs"
-        run(HERE.parent / "certs/make-dev-certs.sh", "--out", certificates)
-        self.authority = certificates / "authority.pem"
-        self.certificate = certificates / "fullchain.pem"
-        self.key = certificates / "privkey.pem"
-        self.origin_port, self.auth_port, self.websocket_port, *self.free_ports = ports(20)
-        self.long_body = long_body
+    def __init__(self, folder, count):
+        self.folder, self.free_ports = Path(folder), ports(count)
 
     def room(self, name):
         folder = self.folder / name
@@ -37,6 +30,20 @@ class Lab:
 
     def port(self):
         return self.free_ports.pop()
+
+
+class Lab(Rooms):
+    """Everything lives in `folder`: certificates, configurations, databases, logs."""
+
+    def __init__(self, folder, long_body):
+        super().__init__(folder, 20)
+        certificates = self.folder / "certs"
+        run(HERE.parent / "certs/make-dev-certs.sh", "--out", certificates)
+        self.authority = certificates / "authority.pem"
+        self.certificate = certificates / "fullchain.pem"
+        self.key = certificates / "privkey.pem"
+        self.origin_port, self.auth_port, self.websocket_port = (self.port() for _ in range(3))
+        self.long_body = long_body
 
     def origin(self):
         """On the other core, as everything that is not measured."""

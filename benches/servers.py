@@ -26,6 +26,8 @@ class Missing(Exception):
 class Server:
     """`command` has to stay in the foreground; `cookie` is what a request needs to be let in."""
 
+    ends_within = GIVE_UP
+
     def __init__(self, name, command, url, folder, *, core=SERVED, cookie="", version="", environment=None):
         self.name, self.command, self.url, self.folder = name, [str(word) for word in command], url, Path(folder)
         self.core, self.cookie, self.version = core, cookie, version
@@ -37,7 +39,7 @@ class Server:
         return int(self.url.rsplit(":", 1)[1])
 
     def start(self):
-        with open(self.folder / "output", "wb") as output, on_core(self.core):
+        with open(self.folder / "output", "ab") as output, on_core(self.core):
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self.environment
             )
@@ -48,7 +50,7 @@ class Server:
             return
         process.terminate()
         try:
-            process.wait(GIVE_UP)
+            process.wait(self.ends_within)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -82,9 +84,10 @@ class Server:
 
 @contextlib.contextmanager
 def on_core(core):
-    """What is started in here stays on that core."""
+    """What is started in here stays on that core; on none, where the system puts it."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     try:
         yield
     finally:
