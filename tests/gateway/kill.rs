@@ -164,13 +164,26 @@ async fn a_thousand_power_cuts_at_random_moments_leave_nothing_half() {
     }
 }
 
-async fn kill_while_saving(served: &mut Served, writes: usize) {
+/// Somebody who has just scanned the QR code.
+struct Newcomer {
+    email: String,
+    browser: Browser,
+    enrol: Answer,
+    phone: Phone,
+}
+
+async fn newcomer(served: &Served, writes: usize) -> Newcomer {
     let email = format!("user-{writes}-{}@example.com", served.restarts());
     add_user(served.administration(), &email).await;
     let browser = served.browser();
     let page = browser.visit("/sims").await;
     let enrol = browser.sign_in(&page, &email).await;
     let phone = browser.scan(&enrol, &email);
+    Newcomer { email, browser, enrol, phone }
+}
+
+async fn kill_while_saving(served: &mut Served, writes: usize) {
+    let Newcomer { email, browser, enrol, phone } = newcomer(served, writes).await;
     let code = earlier_code(&phone);
     cut_during(served, &browser, &enrol, &[("code", &code), ("device_name", "Phone")], writes).await;
     served.restart().await;
@@ -212,12 +225,7 @@ async fn killed_while_checking_a_code_it_is_used_up_or_not_but_never_good_twice(
 }
 
 async fn kill_while_checking(served: &mut Served, writes: usize) {
-    let email = format!("user-{writes}-{}@example.com", served.restarts());
-    add_user(served.administration(), &email).await;
-    let browser = served.browser();
-    let page = browser.visit("/sims").await;
-    let enrol = browser.sign_in(&page, &email).await;
-    let phone = browser.scan(&enrol, &email);
+    let Newcomer { email, browser, enrol, phone } = newcomer(served, writes).await;
     let page = save(&browser, &enrol, &phone).await;
     browser.submit(&page, &[]).await;
 
