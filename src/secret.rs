@@ -71,6 +71,13 @@ impl TokenHash {
         hex(&self.0)
     }
 
+    /// Reads what [`Self::to_hex`] writes.
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        unhex(digits, &mut bytes)?;
+        Some(Self(bytes))
+    }
+
     /// The first 16 hexadecimal digits: names a session in logs and on the command line, and opens nothing.
     pub fn short(self) -> String {
         hex(&self.0[..8])
@@ -91,6 +98,17 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// Reads two hexadecimal digits, of either case, into each of `bytes`. None when `digits` is anything else.
+pub fn unhex(digits: &str, bytes: &mut [u8]) -> Option<()> {
+    if digits.len() != 2 * bytes.len() || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, at) in bytes.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(digits.get(at..at + 2)?, 16).ok()?;
+    }
+    Some(())
 }
 
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -126,5 +144,14 @@ mod tests {
         let token = Token::generate(&SeededRandom::new(2));
         assert!(!format!("{token:?}").contains(&token.expose()));
         assert_eq!(token.hash().to_hex().len(), 64);
+    }
+
+    #[test]
+    fn only_64_hexadecimal_digits_are_an_id() {
+        let id = TokenHash::from_bytes([0xa7; 32]);
+        assert_eq!(TokenHash::from_hex(&id.to_hex()), Some(id));
+        for text in ["", "a7", &"+1".repeat(32), &"é".repeat(32), &id.to_hex()[1..]] {
+            assert_eq!(TokenHash::from_hex(text), None, "{text}");
+        }
     }
 }

@@ -33,19 +33,8 @@ impl Change {
         if let Some(id) = text.strip_prefix("user:") {
             return Self::User(id.to_owned());
         }
-        text.strip_prefix("session:").and_then(token_hash).map_or(Self::All, Self::Session)
+        text.strip_prefix("session:").and_then(TokenHash::from_hex).map_or(Self::All, Self::Session)
     }
-}
-
-fn token_hash(hex: &str) -> Option<TokenHash> {
-    let mut bytes = [0; 32];
-    if hex.len() != 64 || !hex.is_ascii() {
-        return None;
-    }
-    for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()?;
-    }
-    Some(TokenHash::from_bytes(bytes))
 }
 
 impl Database {

@@ -10,17 +10,27 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::{Gateway, Shared, presence::Held, sign_off};
-use crate::{proxy::PortalBody, sessions::Live, telemetry::access_log::Line, web::body::BodyError};
+use crate::{
+    proxy::PortalBody,
+    sessions::Live,
+    telemetry::access_log::Line,
+    web::{answer::Answer, body::BodyError},
+};
 
 /// Where an answer's body comes from.
 pub(super) enum Source {
     Own(Option<Bytes>),
     Portal(PortalBody),
+}
+
+/// An answer that is not the portal's.
+pub(super) fn own(answer: Answer) -> Response<Source> {
+    answer.map(|bytes| Source::Own(Some(bytes)))
 }
 
 /// What is known of one request. Dropped with the body, it becomes a line of the access log.

@@ -11,7 +11,7 @@ use tokio::task::JoinError;
 
 use super::{
     Gateway, Passed, Presence,
-    body::{Note, Source},
+    body::{Note, Source, own},
     rescue::Failure,
 };
 use crate::{
@@ -63,7 +63,6 @@ impl Gateway {
         presence: &Presence,
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
-        let own = |answer: Answer| answer.map(|bytes| Source::Own(Some(bytes)));
         match (decision, named(&request)) {
             (Decision::Allow(identity), Some(id)) => {
                 self.send_kept(request, &id, &identity, passed, connection, presence, note).await
@@ -190,7 +189,6 @@ impl Gateway {
         presence: &Presence,
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
-        let own = |answer: Answer| answer.map(|bytes| Source::Own(Some(bytes)));
         let pages = &self.shared.pages;
         note.decision = "own";
         if !form::is_urlencoded(request.headers()) || request.upgrade().is_some() {

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use tokio::{runtime::Handle, time::Instant};
 
 use self::{
-    body::{ClientBody, Note, Source},
+    body::{ClientBody, Note, Source, own},
     rescue::{Failure, Told},
 };
 pub use self::{presence::Presence, sign_off::LogoutPath};
@@ -108,9 +108,7 @@ impl Gateway {
         if request.is_ours() {
             note.decision = "own";
             // Boxed like every way that is not the usual one: what the usual one moves about stays small.
-            return Ok(Box::pin(self.own(request, cookies.session, presence, note))
-                .await?
-                .map(|bytes| Source::Own(Some(bytes))));
+            return Ok(own(Box::pin(self.own(request, cookies.session, presence, note)).await?));
         }
         let session = match self.known_session(cookies.session) {
             Known::Session(live) => Some(live),
@@ -131,7 +129,7 @@ impl Gateway {
             Decision::Allow(identity) => {
                 note.decision = "allow";
                 if let Some(answer) = hops::count(&mut request) {
-                    return Ok(answer.map(|bytes| Source::Own(Some(bytes))));
+                    return Ok(own(answer));
                 }
                 let passed =
                     Passed { identity: &identity, cookies: cookies.others.as_ref(), now, whole: None };
@@ -146,7 +144,7 @@ impl Gateway {
                 self.shared.challenger.bind_device(visitor)
             }
         };
-        Ok(answer.map(|bytes| Source::Own(Some(bytes))))
+        Ok(own(answer))
     }
 
     /// What this gateway knows of the browser's session without asking anybody.
@@ -320,7 +318,7 @@ impl Service for Gateway {
         let version = request.version();
         let mut answer = match self.handle(Box::new(request), &connection, &presence, &mut note).await {
             Ok(answer) => answer,
-            Err(failure) => self.rescue(&failure, told, &mut note).map(|bytes| Source::Own(Some(bytes))),
+            Err(failure) => own(self.rescue(&failure, told, &mut note)),
         };
         // After a request whose bytes could be misread, or an upgrade that did not happen, nothing more is read.
         let over = note.closes || (wants_upgrade && answer.status() != StatusCode::SWITCHING_PROTOCOLS);

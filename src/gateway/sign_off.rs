@@ -6,10 +6,7 @@
 use http::{HeaderName, Response, StatusCode};
 
 use super::{Note, Source};
-use crate::{
-    login,
-    web::{answer, cookies},
-};
+use crate::{login, web::cookies};
 
 static CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
@@ -37,12 +34,8 @@ pub(super) fn follow(response: &mut Response<Source>, note: &mut Note) {
     if !status.is_success() && !status.is_redirection() {
         return;
     }
-    let mut ours = answer::empty(status);
-    cookies::clear(&mut ours, cookies::SESSION);
-    cookies::clear(&mut ours, cookies::FORMS);
-    for line in ours.headers().get_all(http::header::SET_COOKIE) {
-        response.headers_mut().append(http::header::SET_COOKIE, line.clone());
-    }
+    cookies::clear(response, cookies::SESSION);
+    cookies::clear(response, cookies::FORMS);
     response.headers_mut().entry(&CLEAR_SITE_DATA).or_insert(cookies::WHAT_WAS_KEPT);
     note.signs_off = true;
 }

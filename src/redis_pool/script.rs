@@ -2,6 +2,8 @@
 //!
 //! A script takes exactly one key, or several that one hash tag keeps together: it runs where that key lives.
 
+use std::time::Duration;
+
 use aws_lc_rs::digest;
 use redis::{Cmd, ToRedisArgs};
 
@@ -41,6 +43,12 @@ impl Call {
     pub fn arg(mut self, argument: impl ToRedisArgs) -> Self {
         self.arguments.extend(argument.to_redis_args());
         self
+    }
+
+    /// One argument more, in milliseconds, as all times to live are.
+    #[must_use]
+    pub fn millis(self, duration: Duration) -> Self {
+        self.arg(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
     }
 
     /// The key by which the server is chosen.

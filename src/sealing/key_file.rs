@@ -13,7 +13,10 @@ use std::{
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
-use crate::{random::Random, secret::hex};
+use crate::{
+    random::Random,
+    secret::{hex, unhex},
+};
 
 /// Where systemd keeps the credentials of services. It makes them readable by a group that has nobody else in it.
 const CREDENTIALS: &str = "/run/credentials";
@@ -200,12 +203,7 @@ pub(super) fn derive_from(key: &hmac::Key, label: &str) -> [u8; 32] {
 
 fn parse_key(text: &str) -> Option<SecretKey> {
     let mut key = Zeroizing::new([0; 32]);
-    if text.len() != 64 {
-        return None;
-    }
-    for (byte, pair) in key.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
+    unhex(text, key.as_mut_slice())?;
     Some(key)
 }
 

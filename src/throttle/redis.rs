@@ -44,7 +44,7 @@ impl RedisThrottle {
         let names: Vec<_> = meters.iter().map(|meter| self.name(together, meter.kind, &meter.key)).collect();
         let mut call = ADMIT.on(names.iter().map(String::as_str)).arg(now.unix_millis());
         for Meter { budget, .. } in meters {
-            call = call.arg(budget.failures).arg(millis(budget.find_time)).arg(millis(budget.ban_time));
+            call = call.arg(budget.failures).millis(budget.find_time).millis(budget.ban_time);
         }
         let (wait, windows): (u64, Vec<i64>) = self.pool.invoke(&call).await?;
         if wait > 0 {
@@ -83,8 +83,4 @@ impl ThrottleStore for RedisThrottle {
     ) -> BoxFuture<'a, Result<(), ThrottleError>> {
         async move { Ok(self.settle(counted).await?) }.boxed()
     }
-}
-
-fn millis(duration: std::time::Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,9 +1,8 @@
 //! Our cookies in a request: found without ambiguity, and cut out of what the portal receives.
 
 use cookie::{Cookie, SameSite, time};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 
-use super::answer::Answer;
 use crate::secret::{Token, TokenHash};
 
 /// Holds the session.
@@ -19,12 +18,12 @@ pub const FORMS: &str = "__Host-portcullis-forms";
 pub const WHAT_WAS_KEPT: HeaderValue = HeaderValue::from_static("\"cache\", \"storage\"");
 
 /// Puts a cookie of ours on an answer.
-pub fn set(answer: &mut Answer, name: &'static str, token: &Token) {
+pub fn set<B>(answer: &mut Response<B>, name: &'static str, token: &Token) {
     append(answer, &base(name, token.expose()));
 }
 
 /// Takes a cookie of ours away.
-pub fn clear(answer: &mut Answer, name: &'static str) {
+pub fn clear<B>(answer: &mut Response<B>, name: &'static str) {
     let mut cookie = base(name, String::new());
     cookie.set_max_age(time::Duration::ZERO);
     append(answer, &cookie);
@@ -34,7 +33,7 @@ fn base(name: &'static str, value: String) -> Cookie<'static> {
     Cookie::build((name, value)).secure(true).http_only(true).same_site(SameSite::Lax).path("/").build()
 }
 
-fn append(answer: &mut Answer, cookie: &Cookie<'_>) {
+fn append<B>(answer: &mut Response<B>, cookie: &Cookie<'_>) {
     // Names are ours and values base64url.
     if let Ok(value) = HeaderValue::from_str(&cookie.to_string()) {
         answer.headers_mut().append(header::SET_COOKIE, value);
