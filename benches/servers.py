@@ -99,9 +99,9 @@ def family(pid):
     return [pid, *(member for child in children for member in family(int(child)))]
 
 
-def wait_until(ready, what, pause=0.02):
+def wait_until(ready, what, pause=0.02, within=GIVE_UP):
     """Asks again and again; `ready` returns something true, or raises OSError while it is too early."""
-    deadline = time.monotonic() + GIVE_UP
+    deadline = time.monotonic() + within
     reason = "it said nothing"
     while time.monotonic() < deadline:
         try:
