@@ -54,6 +54,12 @@ fn kid(token: &str) -> String {
     part(token, 0)["kid"].as_str().unwrap().to_owned()
 }
 
+/// Whom and which session it is about: the same in every assertion of a session.
+fn about(token: &str) -> [Value; 2] {
+    let claims = claims(token);
+    ["sub", "sid"].map(|name| claims[name].clone())
+}
+
 /// The names of the keys that a gateway publishes, to somebody without a session.
 async fn published(gateway: &TestGateway) -> Vec<String> {
     let answer = gateway.browser().fetch(JWKS).await;
@@ -110,28 +116,36 @@ async fn every_way_to_the_portal_carries_it() {
     let (gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     let http2 = gateway.browser().http2();
     http2.set_cookie("__Host-portcullis", &browser.session());
-    let token = assertion(&gateway, &browser).await;
+    let expected = about(&assertion(&gateway, &browser).await);
+    let sent = || gateway.upstream.only_request().value(HEADER).map(|token| about(&token));
     for browser in [&browser, &http2] {
         for method in [Method::GET, Method::HEAD, Method::POST, Method::DELETE, Method::OPTIONS] {
             gateway.upstream.forget();
             let request = Request::builder().method(method).uri("/x").body(empty()).unwrap();
             assert_eq!(browser.send(request).await.status, StatusCode::OK);
-            assert_eq!(gateway.upstream.only_request().value(HEADER).as_ref(), Some(&token));
+            assert_eq!(sent().as_ref(), Some(&expected));
         }
         gateway.upstream.forget();
         let _socket = browser.socket("/echo").await;
-        assert_eq!(gateway.upstream.only_request().value(HEADER).as_ref(), Some(&token));
+        assert_eq!(sent().as_ref(), Some(&expected));
     }
 }
 
 #[tokio::test]
 async fn one_assertion_serves_until_it_has_a_minute_left() {
     let (gateway, browser) = logged_in(TestGateway::builder()).await;
+    let first = gateway.administration().sessions(None).await.unwrap().remove(0);
     let other = gateway.browser();
     other.log_in(ADA).await;
     let one = assertion(&gateway, &browser).await;
     let others = assertion(&gateway, &other).await;
-    assert_ne!(claims(&one)["sid"], claims(&others)["sid"]);
+    assert_ne!(about(&one), about(&others));
+    // Changes are told in their order: whoever has heard of this one has heard of what the logins changed.
+    let all = gateway.administration().sessions(None).await.unwrap();
+    let second = all.iter().find(|session| session.id != first.id).unwrap();
+    gateway.administration().revoke_session(&second.id.to_hex()).await.unwrap();
+    let is_out = async || other.get("/sims").await.status == StatusCode::FOUND;
+    soon(2 * SECOND, "the other session has ended", is_out).await;
 
     let first = assertion(&gateway, &browser).await;
     let due = Timestamp::from_unix_seconds(claims(&first)["exp"].as_i64().unwrap() - 60);
