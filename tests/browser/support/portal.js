@@ -112,7 +112,7 @@ function sendPage(response, heading, query) {
   const shown = query.replace(/[^\w ]/g, '');
   response.writeHead(200, {
     'content-type': 'text/html; charset=utf-8',
-    'set-cookie': ['portal-session=1; Path=/; HttpOnly', 'portal-language=en; Path=/'],
+    'set-cookie': ['portal-session=a-session-of-the-portal; Path=/; HttpOnly', 'portal-language=English-or-so; Path=/'],
   });
   response.end(`<!doctype html><html lang="en"><head><title>${heading}</title></head>
 <body data-portal><main><h1>${heading}</h1><p id="query">${shown}</p><p>Confidential: ${SIMS[0].iccid}</p>
