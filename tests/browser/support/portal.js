@@ -62,6 +62,7 @@ export class Portal {
     }
     if (pathname === '/api/cached') {
       response.setHeader('cache-control', 'private, max-age=3600');
+      response.setHeader('set-cookie', ['portal-session=of-the-portal; Path=/; HttpOnly', 'portal-language=English-or-so; Path=/']);
       return sendJson(response, SIMS);
     }
     if (pathname === '/auth/logout') {
@@ -110,10 +111,7 @@ function sendJson(response, value) {
 
 function sendPage(response, heading, query) {
   const shown = query.replace(/[^\w ]/g, '');
-  response.writeHead(200, {
-    'content-type': 'text/html; charset=utf-8',
-    'set-cookie': ['portal-session=a-session-of-the-portal; Path=/; HttpOnly', 'portal-language=English-or-so; Path=/'],
-  });
+  response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' });
   response.end(`<!doctype html><html lang="en"><head><title>${heading}</title></head>
 <body data-portal><main><h1>${heading}</h1><p id="query">${shown}</p><p>Confidential: ${SIMS[0].iccid}</p>
 <nav><a href="/">Overview</a> <a href="/sims">SIM list</a> <a href="/auth/logout">Log out</a></nav></main></body></html>`);
