@@ -208,6 +208,12 @@ async fn redis_over_tls_honours_the_contract() {
     honours_the_contract(&*redis(&server.config()).await).await;
 }
 
+#[tokio::test]
+async fn a_cluster_of_redis_over_tls_honours_the_contract() {
+    let cluster = Cluster::start_encrypted(3).await;
+    honours_the_contract(&*redis(&cluster.config()).await).await;
+}
+
 async fn the_database_purges_what_is_idle_or_too_old(on: On) {
     let (_store, database) = TestDatabase::new(on).await;
     let store = SqlSessions::new(database, INACTIVITY, Arc::new(ManualClock::at(NOW)));
