@@ -38,11 +38,29 @@ struct Sentinel {
 
 impl Sentinel {
     fn start(master: u16, accounts: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let port = free_port();
+        Self::launch(port, &format!("port {port}"), &format!("127.0.0.1 {master}"), accounts)
+    }
+
+    /// Speaks TLS with everybody, and says names instead of addresses.
+    fn start_encrypted(master: &RedisServer) -> Self {
+        let (port, (certificate, key)) = (free_port(), master.identity());
+        let listens = format!(
+            "port 0\ntls-port {port}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\n\
+             tls-auth-clients no\ntls-replication yes\n\
+             sentinel resolve-hostnames yes\nsentinel announce-hostnames yes",
+            certificate.display(),
+            key.display(),
+            master.ca().display(),
+        );
+        Self::launch(port, &listens, &format!("localhost {}", master.port()), "")
+    }
+
+    fn launch(port: u16, listens: &str, master: &str, accounts: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("sentinel.conf");
         let text = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nlogfile {}\nsentinel monitor main 127.0.0.1 {master} 2\n\
+            "{listens}\nbind 127.0.0.1\ndir {}\nlogfile {}\nsentinel monitor main {master} 2\n\
              sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n{accounts}",
             folder.path().display(),
             folder.path().join("log").display(),
@@ -125,6 +143,26 @@ async fn leads(server: &RedisServer) {
         role.is_ok_and(|role| role[0] == redis::Value::BulkString(b"master".to_vec()))
     })
     .await;
+}
+
+/// A master and three sentinels that speak nothing but TLS, with certificates of one authority.
+pub(crate) struct Guarded {
+    pub(crate) master: RedisServer,
+    sentinels: Vec<Sentinel>,
+}
+
+impl Guarded {
+    pub(crate) async fn start() -> Self {
+        let master = RedisServer::start_encrypted().await;
+        let sentinels = (0..3).map(|_| Sentinel::start_encrypted(&master)).collect();
+        Self { master, sentinels }
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        let hosts: Vec<_> = self.sentinels.iter().map(|one| format!("localhost:{}", one.port)).collect();
+        let url = format!("rediss+sentinel://{}/main", hosts.join(","));
+        Config { url: url.into(), ..self.master.config() }
+    }
 }
 
 /// Masters with an equal share of the slots each; the first may have a replica, which comes last.

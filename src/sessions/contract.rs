@@ -12,7 +12,7 @@ use crate::{
     random::OsRandom,
     redis_pool::{
         self, RedisPool,
-        test_fleet::{Cluster, Watched},
+        test_fleet::{Cluster, Guarded, Watched},
         test_server::RedisServer,
     },
     sealing::Sealer,
@@ -206,6 +206,12 @@ async fn a_cluster_of_redis_honours_the_contract() {
 async fn redis_over_tls_honours_the_contract() {
     let server = RedisServer::start_encrypted().await;
     honours_the_contract(&*redis(&server.config()).await).await;
+}
+
+#[tokio::test]
+async fn redis_behind_sentinels_over_tls_honours_the_contract() {
+    let guarded = Guarded::start().await;
+    honours_the_contract(&*redis(&guarded.config()).await).await;
 }
 
 #[tokio::test]
