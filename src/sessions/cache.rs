@@ -50,8 +50,16 @@ impl Vacancy<'_> {
 #[derive(Debug)]
 struct Known {
     pulse: Arc<Pulse>,
-    /// The user's id and the session's end, once the store has told them.
-    facts: Option<(String, Timestamp)>,
+    facts: Option<Facts>,
+}
+
+/// What the store tells of a session that does not change.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    /// The user's id.
+    pub(super) user: String,
+    pub(super) expires_at: Timestamp,
+    pub(super) generation: i64,
 }
 
 impl Known {
@@ -112,10 +120,14 @@ impl Cache {
     }
 
     /// Notes whose session it is, which must come before asking for the user's rights.
-    pub(super) fn identify(&self, id: &TokenHash, user: &str, expires_at: Timestamp) {
+    pub(super) fn identify(&self, id: &TokenHash, facts: Facts) {
         if let Some(known) = self.register().known.get_mut(id) {
-            known.facts.get_or_insert_with(|| (user.to_owned(), expires_at));
+            known.facts.get_or_insert(facts);
         }
+    }
+
+    pub(super) fn facts(&self, id: &TokenHash) -> Option<Facts> {
+        self.register().known.get(id)?.facts.clone()
     }
 
     /// Forgets what [`Self::enrol`] made known, unless something is left to do with it.
@@ -140,7 +152,7 @@ impl Cache {
 
     /// Drops the entries of these users, and doubts those sessions of theirs that are in use.
     pub(super) fn doubt_users(&self, users: &HashSet<String>) {
-        self.doubt(|known| known.facts.as_ref().is_some_and(|(user, _)| users.contains(user)));
+        self.doubt(|known| known.facts.as_ref().is_some_and(|facts| users.contains(&facts.user)));
     }
 
     /// Drops every entry, and doubts every session in use.
@@ -194,8 +206,8 @@ impl Cache {
         let Register { known, doubted } = &mut *register;
         let mut doubts = false;
         known.retain(|id, known| {
-            let Some((_, expires_at)) = known.facts else { return known.in_use() };
-            if now >= expires_at {
+            let Some(facts) = &known.facts else { return known.in_use() };
+            if now >= facts.expires_at {
                 self.entries.remove(id);
                 known.pulse.ended.cancel();
                 return known.in_use();

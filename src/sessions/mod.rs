@@ -26,7 +26,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use self::{
-    cache::Cache,
+    cache::{Cache, Facts},
     feed::Trust,
     live::{Limits, Pulse},
     steady::Steady,
@@ -186,6 +186,7 @@ impl Sessions {
             user: session.user,
             last_seen: now,
             expires_at: session.expires_at,
+            generation: 0,
         };
         self.store.insert(&stored).await?;
         Ok(token)
@@ -306,6 +307,15 @@ impl Sessions {
         Err(SessionError::Unsettled)
     }
 
+    /// Whether the durable store knows by itself that a session in use here is over.
+    async fn is_over_without_its_store(&self, id: &TokenHash) -> Result<bool, SessionError> {
+        let Some(facts) = self.cache.facts(id) else { return Ok(false) };
+        if self.store.has_ended(id, &facts.user, facts.generation).await? {
+            return Ok(true);
+        }
+        Ok(self.standing.of(&facts.user).await.map_err(SessionError::Standing)?.is_none())
+    }
+
     async fn ask_in_time(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
         timeout(PATIENCE, self.ask(id)).await.unwrap_or(Err(SessionError::Slow))
     }
@@ -340,7 +350,12 @@ impl Sessions {
         }
         pulse.store_has(stored.last_seen);
         pulse.saw(stored.last_seen.min(now));
-        self.cache.identify(id, &session.user, session.expires_at);
+        let facts = Facts {
+            user: session.user.clone(),
+            expires_at: session.expires_at,
+            generation: stored.generation,
+        };
+        self.cache.identify(id, facts);
         let standing = self.standing.of(&session.user).await.map_err(SessionError::Standing)?;
         let Some(profile) = standing else { return Ok(None) };
         let now = self.steady.now();
