@@ -39,7 +39,7 @@ pub struct Config {
     pub logout_paths: Vec<crate::gateway::LogoutPath>,
     pub database: crate::database::Config,
     /// The key that seals secrets at rest.
-    pub key_file: PathBuf,
+    pub key: crate::sealing::KeySource,
     pub sessions: crate::sessions::Config,
     pub kept_forms: crate::kept_forms::Config,
     pub credentials: crate::credentials::Config,
@@ -105,7 +105,7 @@ impl Config {
         let document: Document = layers.read();
 
         let server = document.server.settle(&mut layers);
-        let tls = document.tls.settle(&layers);
+        let tls = document.tls.settle(&mut layers);
         let portal = document.portal.settle(&mut layers);
         let storage = document.storage.settle(&mut layers);
         let sessions = document.sessions.settle(&mut layers);
@@ -128,7 +128,7 @@ impl Config {
             pages,
             logout_paths: portal.logout_paths,
             database: storage.database,
-            key_file: storage.key_file,
+            key: storage.key,
             sessions: sessions.sessions,
             kept_forms: sessions.kept_forms,
             credentials: crate::credentials::Config {
