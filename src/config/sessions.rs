@@ -34,6 +34,8 @@ pub(super) struct Section {
     inactivity: Text<Duration>,
     /// A session this old is over, however busy.
     expiration: Text<Duration>,
+    /// How long a session lasts, used or not, when its user asks to be kept signed in. Absent: nobody can ask.
+    remember_me: Option<Text<Duration>>,
     /// The most sessions of one user at once; the oldest login ends when there are more. Absent: any number.
     max_per_user: Option<usize>,
     /// The largest form that is kept when it comes after the session has run out; `0`: none is.
@@ -73,6 +75,7 @@ impl Default for Section {
             store: Text(Store::Database),
             inactivity: Text(Duration::from_hours(1)),
             expiration: Text(Duration::from_hours(12)),
+            remember_me: None,
             max_per_user: None,
             kept_form_max: Text(FormSize(64 << 10)),
             outage_grace: Text(Grace(Duration::ZERO)),
@@ -120,6 +123,24 @@ impl Section {
                 "is above 24h, the most that NIST SP 800-63B-4 allows with two factors",
             );
         }
+        let remember_me = self.remember_me.map(|Text(remember_me)| remember_me);
+        if remember_me.is_some_and(|lasts| lasts < expiration)
+            && layers.sound(&["sessions.remember_me", "sessions.expiration"])
+        {
+            layers.fault(
+                "sessions.remember_me",
+                format!(
+                    "must not be shorter than `expiration` ({}), which it prolongs",
+                    humantime::format_duration(expiration)
+                ),
+            );
+        }
+        if remember_me.is_some_and(|lasts| lasts > LONGEST_ADVISED) {
+            layers.warn(
+                "sessions.remember_me",
+                "keeps users signed in for longer than NIST SP 800-63B-4 allows with two factors: 24h, and 1h unused",
+            );
+        }
         if self.max_per_user == Some(0) {
             layers.fault("sessions.max_per_user", "must be at least 1; leave it out for any number");
         }
@@ -141,6 +162,7 @@ impl Section {
                 store,
                 inactivity,
                 expiration,
+                remember_me,
                 max_per_user: self.max_per_user,
                 outage_grace,
             },

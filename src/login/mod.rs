@@ -42,6 +42,15 @@ pub struct Source {
     pub replaces: Option<TokenHash>,
 }
 
+/// What the login page asks for.
+#[derive(Debug)]
+pub struct Credentials<'a> {
+    pub email: &'a str,
+    pub password: SecretString,
+    /// To be kept signed in, where the operator allows it.
+    pub remember: bool,
+}
+
 /// Everything that a login needs.
 #[derive(Clone)]
 pub struct Login {
@@ -74,11 +83,11 @@ impl Login {
     /// `previous` is a login in progress in the same browser: when it is of the same user, its QR code stays.
     pub async fn password(
         &self,
-        email: &str,
-        password: SecretString,
+        given: Credentials<'_>,
         previous: Option<&TokenHash>,
         source: &Source,
     ) -> Result<PasswordOutcome, LoginError> {
+        let Credentials { email, password, remember } = given;
         let name = CanonicalName::parse(email);
         let account = name.as_ref().map_or("", CanonicalName::as_str);
         let context = source.context(account);
@@ -95,7 +104,8 @@ impl Login {
         };
         admission.succeeded().await;
         self.audit.record(AuditEvent::LoginPasswordAccepted, &context);
-        let pending = self.next_step(&user, &verified, previous).await?;
+        let mut pending = self.next_step(&user, &verified, previous).await?;
+        pending.remember = remember;
         let step = pending.step;
         let token = self.pending.begin(&pending).await?;
         Ok(PasswordOutcome::Continue { token, step })
@@ -244,6 +254,8 @@ impl Login {
                 (vec![Method::Password, second], unseen)
             }
         };
+        let since = pending.parent.map(|parent| parent.since);
+        let remember_me = self.sessions.remember_me().filter(|_| pending.remember);
         let session = NewSession {
             user: user.id.as_str().to_owned(),
             name: user.name.as_str().to_owned(),
@@ -251,7 +263,8 @@ impl Login {
             display_name: user.display_name.clone(),
             groups: user.groups.clone(),
             amr,
-            since: pending.parent.map(|parent| parent.since),
+            since,
+            remembered: remember_me.is_some(),
         };
         let origin = Origin::new(source.client_ip, &source.user_agent);
         let token = self.sessions.create(session, origin).await?;
@@ -267,7 +280,9 @@ impl Login {
         let mut context = source.context(user.name.as_str());
         context.session = Some(hash);
         self.audit.record(AuditEvent::LoginFinished, &context);
-        Ok(NewLogin { token, unseen_codes })
+        let now = self.clock.now();
+        let kept_for = remember_me.map(|lasts| since.unwrap_or(now).plus(lasts).since(now));
+        Ok(NewLogin { token, unseen_codes, kept_for })
     }
 
     /// The user of a session, for pages about the account.

@@ -72,4 +72,6 @@ pub struct Session {
     pub token: Token,
     /// There are recovery codes that the user has not seen yet.
     pub unseen_codes: bool,
+    /// For how long the browser is to keep it; absent: until it is closed.
+    pub kept_for: Option<Duration>,
 }

@@ -6,12 +6,13 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use quick_cache::{Weighter, sync};
 use tokio::sync::Notify;
 
-use super::live::{Limits, Live, Pulse};
+use super::live::{Live, Pulse, idle};
 use crate::{clock::Timestamp, secret::TokenHash};
 
 /// Bytes of sessions remembered for requests.
@@ -50,8 +51,18 @@ impl Vacancy<'_> {
 #[derive(Debug)]
 struct Known {
     pulse: Arc<Pulse>,
-    /// The user's id and the session's end, once the store has told them.
-    facts: Option<(String, Timestamp)>,
+    /// Absent until the store has told them.
+    facts: Option<Facts>,
+}
+
+/// What of a session is needed to end it.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// The user's id.
+    pub(super) user: String,
+    pub(super) expires_at: Timestamp,
+    /// How long it may lie unused.
+    pub(super) inactivity: Duration,
 }
 
 impl Known {
@@ -112,9 +123,9 @@ impl Cache {
     }
 
     /// Notes whose session it is, which must come before asking for the user's rights.
-    pub(super) fn identify(&self, id: &TokenHash, user: &str, expires_at: Timestamp) {
+    pub(super) fn identify(&self, id: &TokenHash, facts: Facts) {
         if let Some(known) = self.register().known.get_mut(id) {
-            known.facts.get_or_insert_with(|| (user.to_owned(), expires_at));
+            known.facts.get_or_insert(facts);
         }
     }
 
@@ -140,7 +151,7 @@ impl Cache {
 
     /// Drops the entries of these users, and doubts those sessions of theirs that are in use.
     pub(super) fn doubt_users(&self, users: &HashSet<String>) {
-        self.doubt(|known| known.facts.as_ref().is_some_and(|(user, _)| users.contains(user)));
+        self.doubt(|known| known.facts.as_ref().is_some_and(|facts| users.contains(&facts.user)));
     }
 
     /// Drops every entry, and doubts every session in use.
@@ -189,18 +200,18 @@ impl Cache {
     }
 
     /// Ends what is too old, doubts what seems idle here but may be in use elsewhere, and lets go of what nobody needs.
-    pub(super) fn sweep(&self, now: Timestamp, limits: Limits) {
+    pub(super) fn sweep(&self, now: Timestamp) {
         let mut register = self.register();
         let Register { known, doubted } = &mut *register;
         let mut doubts = false;
         known.retain(|id, known| {
-            let Some((_, expires_at)) = known.facts else { return known.in_use() };
-            if now >= expires_at {
+            let Some(facts) = &known.facts else { return known.in_use() };
+            if now >= facts.expires_at {
                 self.entries.remove(id);
                 known.pulse.ended.cancel();
                 return known.in_use();
             }
-            if limits.idle(known.pulse.last_seen(), now) {
+            if idle(known.pulse.last_seen(), facts.inactivity, now) {
                 self.entries.remove(id);
                 if known.in_use() && !known.pulse.ended.is_cancelled() {
                     doubts |= doubted.insert(*id);
@@ -247,23 +258,16 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sessions::{Origin, Session};
+    use crate::sessions::Session;
 
     fn live(cache: &Cache, number: u32) -> Arc<Live> {
         let mut id = [0; 32];
         id[..4].copy_from_slice(&number.to_be_bytes());
         let session = Session {
             id: TokenHash::from_bytes(id),
-            user: "ada".into(),
-            name: "ada@example.com".into(),
-            email: "ada@example.com".into(),
-            display_name: "Ada".into(),
             groups: vec!["g".repeat(100); 20],
-            amr: vec![],
-            created_at: Timestamp::from_unix_seconds(0),
             expires_at: Timestamp::from_unix_seconds(100),
-            origin: Origin::new([127, 0, 0, 1].into(), ""),
-            csrf: [0; 16],
+            ..crate::sessions::session::nobody()
         };
         let pulse = cache.enrol(&session.id);
         Arc::new(Live::new(session, pulse))
@@ -280,7 +284,7 @@ mod tests {
         assert!(cache.entries.weight() <= 1 << 20);
         assert!(cache.entries.len() > 50);
         // What was evicted is not kept in the register either.
-        cache.sweep(Timestamp::from_unix_seconds(1), Limits { inactivity: std::time::Duration::MAX });
+        cache.sweep(Timestamp::from_unix_seconds(1));
         assert_eq!(cache.register().known.len(), cache.entries.len());
     }
 }

@@ -26,7 +26,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
 use self::{
-    cache::Cache,
+    cache::{Cache, Facts},
     feed::Trust,
     live::{Limits, Pulse},
     steady::Steady,
@@ -72,6 +72,8 @@ pub struct Config {
     pub inactivity: Duration,
     /// A session this old is over, however busy.
     pub expiration: Duration,
+    /// What takes the place of both for those who ask to be kept signed in. Absent: nobody can.
+    pub remember_me: Option<Duration>,
     /// The most that one user has at once; absent: any number.
     pub max_per_user: Option<usize>,
     /// For how long a gateway lets those go on whose sessions it knows, when the store of sessions has gone.
@@ -123,7 +125,6 @@ pub struct Sessions {
     elsewhere: bool,
     random: Arc<dyn Random>,
     limits: Limits,
-    expiration: Duration,
     max_per_user: Option<usize>,
     steady: Steady,
     trust: Trust,
@@ -140,8 +141,11 @@ impl Sessions {
             sealer,
             elsewhere: !matches!(config.store, Store::Database),
             random,
-            limits: Limits { inactivity: config.inactivity },
-            expiration: config.expiration,
+            limits: Limits {
+                inactivity: config.inactivity,
+                expiration: config.expiration,
+                remember_me: config.remember_me,
+            },
             max_per_user: config.max_per_user,
             steady: Steady::new(clock),
             trust: Trust::none(config.outage_grace),
@@ -163,7 +167,7 @@ impl Sessions {
 
     /// Makes a session for somebody who has just proved all that `new.amr` says. The token is for the browser alone.
     pub async fn create(&self, new: NewSession, origin: Origin) -> Result<Token, SessionError> {
-        let NewSession { user, name, email, display_name, groups, amr, since } = new;
+        let NewSession { user, name, email, display_name, groups, amr, since, remembered } = new;
         let token = Token::generate(self.random.as_ref());
         let now = self.steady.now();
         let created_at = since.map_or(now, |since| since.min(now));
@@ -176,9 +180,10 @@ impl Sessions {
             groups,
             amr,
             created_at,
-            expires_at: created_at.plus(self.expiration),
+            expires_at: created_at.plus(self.limits.lifetime(remembered)),
             origin,
             csrf: self.random.bytes(),
+            remembered,
         };
         let stored = StoredSession {
             id: session.id,
@@ -212,8 +217,8 @@ impl Sessions {
     pub async fn ran_out(&self, id: &TokenHash) -> Result<Option<String>, SessionError> {
         let asked = async {
             let Some(stored) = self.store.load(id).await? else { return Ok(None) };
-            let Some(session) = record::open(&self.sealer, &stored) else { return Ok(None) };
-            if !self.limits.over(stored.last_seen, stored.expires_at, self.steady.now()) {
+            let Some(session) = self.open(&stored) else { return Ok(None) };
+            if !self.limits.over(&session, stored.last_seen, self.steady.now()) {
                 return Ok(None);
             }
             let standing = self.standing.of(&session.user).await.map_err(SessionError::Standing)?;
@@ -251,10 +256,9 @@ impl Sessions {
             .list(user)
             .await?
             .into_iter()
-            .filter(|stored| !self.limits.over(stored.last_seen, stored.expires_at, now))
             .filter_map(|stored| {
-                let session = record::open(&self.sealer, &stored)?;
-                Some(SessionSummary {
+                let session = self.open(&stored)?;
+                (!self.limits.over(&session, stored.last_seen, now)).then_some(SessionSummary {
                     id: session.id,
                     user: session.user,
                     name: session.name,
@@ -263,11 +267,17 @@ impl Sessions {
                     last_seen: stored.last_seen,
                     expires_at: session.expires_at,
                     origin: session.origin,
+                    remembered: session.remembered && self.limits.remember_me.is_some(),
                 })
             })
             .collect();
         list.sort_by_key(|summary| std::cmp::Reverse(summary.created_at));
         Ok(list)
+    }
+
+    /// For how long users are kept signed in who ask for it. None: nobody can ask.
+    pub fn remember_me(&self) -> Option<Duration> {
+        self.limits.remember_me
     }
 
     /// Whether sessions that are known here go on although their store has gone.
@@ -306,6 +316,14 @@ impl Sessions {
         Err(SessionError::Unsettled)
     }
 
+    /// What a record says, its end no later than the limits of now: those may have become shorter since it was written.
+    fn open(&self, stored: &StoredSession) -> Option<Session> {
+        let mut session = record::open(&self.sealer, stored)?;
+        let latest = session.created_at.plus(self.limits.lifetime(session.remembered));
+        session.expires_at = session.expires_at.min(latest);
+        Some(session)
+    }
+
     async fn ask_in_time(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
         timeout(PATIENCE, self.ask(id)).await.unwrap_or(Err(SessionError::Slow))
     }
@@ -326,7 +344,7 @@ impl Sessions {
 
     async fn judge(&self, id: &TokenHash, pulse: &Arc<Pulse>) -> Result<Option<Arc<Live>>, SessionError> {
         let Some(stored) = self.store.load(id).await? else { return Ok(None) };
-        let Some(mut session) = record::open(&self.sealer, &stored) else {
+        let Some(mut session) = self.open(&stored) else {
             tracing::warn!(session.id = id.short(), "a stored session does not open with our key");
             return Ok(None);
         };
@@ -340,11 +358,16 @@ impl Sessions {
         }
         pulse.store_has(stored.last_seen);
         pulse.saw(stored.last_seen.min(now));
-        self.cache.identify(id, &session.user, session.expires_at);
+        let facts = Facts {
+            user: session.user.clone(),
+            expires_at: session.expires_at,
+            inactivity: self.limits.inactivity(session.remembered),
+        };
+        self.cache.identify(id, facts);
         let standing = self.standing.of(&session.user).await.map_err(SessionError::Standing)?;
         let Some(profile) = standing else { return Ok(None) };
         let now = self.steady.now();
-        if pulse.ended.is_cancelled() || self.limits.over(pulse.last_seen(), session.expires_at, now) {
+        if pulse.ended.is_cancelled() || self.limits.over(&session, pulse.last_seen(), now) {
             return Ok(None);
         }
         session.adopt(profile);

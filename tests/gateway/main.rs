@@ -45,6 +45,8 @@ mod postgres;
 #[cfg(test)]
 mod protocols;
 #[cfg(test)]
+mod remembered;
+#[cfg(test)]
 mod request_gate;
 #[cfg(test)]
 mod request_gate_http2;

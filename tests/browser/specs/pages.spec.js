@@ -2,14 +2,9 @@
 // kept as a picture in artefacts/.
 
 import fs from 'node:fs';
-import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 
-import { axeFaults, excessWidth, scannedText } from '../support/measure.js';
+import { examine, scannedText, WIDTHS } from '../support/measure.js';
 import { expect, test } from '../support/world.js';
-
-const PICTURES = fileURLToPath(new URL('../artefacts/pages/', import.meta.url));
-const WIDTHS = [320, 360, 1280];
 
 test('every page reads well: narrow and wide, light and dark, with a screen reader', async ({ visitor, portal }) => {
   test.slow();
@@ -141,20 +136,3 @@ test('no page of ours is kept, framed or guessed at', async ({ visitor }) => {
     expect.soft(headers['strict-transport-security'], what).toMatch(/max-age=\d{7,}/);
   }
 });
-
-async function examine(page, name) {
-  fs.mkdirSync(PICTURES, { recursive: true });
-  for (const colorScheme of ['light', 'dark']) {
-    await page.emulateMedia({ colorScheme });
-    for (const width of WIDTHS) {
-      await page.setViewportSize({ width, height: 800 });
-      expect.soft(await excessWidth(page), `${name}: pixels too wide at ${width}`).toBe(0);
-      if (width !== 320) {
-        await page.screenshot({ path: path.join(PICTURES, `${name}-${width}-${colorScheme}.png`), fullPage: true });
-      }
-    }
-    expect.soft(await axeFaults(page), `${name}: axe, ${colorScheme}`).toEqual([]);
-  }
-  await page.setViewportSize({ width: 1280, height: 900 });
-  await page.emulateMedia({ colorScheme: 'light' });
-}
