@@ -323,6 +323,7 @@ impl App {
             pages: Arc::new(pages),
             kept_forms: stores.administration.kept_forms.clone(),
             logout_paths: config.logout_paths.clone(),
+            passive_paths: config.passive_paths.clone(),
             trusted_proxies: config.web.trusted_proxies.clone(),
             load: bound.load(),
             access_log,

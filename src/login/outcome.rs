@@ -63,10 +63,20 @@ pub enum CodeOutcome {
     },
     /// There is no login in progress: it is finished, took too long, or its user may not log in.
     Over,
-    Finished(Session),
+    Finished(Finish),
 }
 
-/// A login that has come to its end.
+/// How a login ends that has proved everything.
+#[derive(Debug)]
+pub enum Finish {
+    In(Session),
+    /// Its user has as many sessions as there may be, and is in none by this login.
+    Full {
+        others: usize,
+    },
+}
+
+/// What a login leaves that got in.
 #[derive(Debug)]
 pub struct Session {
     pub token: Token,

@@ -8,11 +8,11 @@ use super::{
     csrf::Verdict,
     route::paths,
     texts,
-    views::{Code, Login, Recovery, Remember, View},
+    views::{Code, Login, Message, Recovery, Remember, View},
     visit::Visit,
 };
 use crate::{
-    login::{CodeOutcome, Credentials, NewLogin, PasswordOutcome, Step},
+    login::{CodeOutcome, Credentials, Finish, NewLogin, PasswordOutcome, Step},
     secret::Token,
     users::CanonicalName,
     web::{
@@ -129,7 +129,7 @@ impl Pages {
         };
         page.status = StatusCode::UNAUTHORIZED;
         page.error = Some(match outcome {
-            CodeOutcome::Finished(login) => return Ok(finished(&login, &return_to)),
+            CodeOutcome::Finished(finish) => return Ok(self.finished(&finish, &return_to, &visit)),
             CodeOutcome::Over => return Ok(start_over(&visit)),
             CodeOutcome::Throttled { retry_after } => {
                 let text = texts::throttled(minutes(retry_after));
@@ -184,6 +184,17 @@ impl Pages {
         answer
     }
 
+    pub(super) fn finished(&self, finish: &Finish, return_to: &ReturnTo, visit: &Visit) -> Answer {
+        match finish {
+            Finish::In(login) => let_in(login, return_to),
+            Finish::Full { others } => {
+                let mut answer = self.message(Message::full(*others, &visit.request_id));
+                cookies::clear(&mut answer, cookies::LOGIN);
+                answer
+            }
+        }
+    }
+
     fn factor_page(&self, token: &Token, return_to: &ReturnTo, page: FactorPage<'_>) -> Answer {
         let csrf = self.csrf.token(&token.hash());
         let rd = return_to.unless_start();
@@ -215,7 +226,7 @@ pub(super) fn start_over(visit: &Visit) -> Answer {
 }
 
 /// Hands the session to the browser and sends it on: to unseen recovery codes first, then to the page asked for.
-pub(super) fn finished(login: &NewLogin, return_to: &ReturnTo) -> Answer {
+fn let_in(login: &NewLogin, return_to: &ReturnTo) -> Answer {
     let path = if login.unseen_codes {
         return_to.append_to(paths::RECOVERY_CODES)
     } else {

@@ -98,6 +98,25 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// A login beyond the most sessions that its user may have.
+    pub(super) fn full(others: usize, request_id: &'a str) -> Self {
+        let places = match others {
+            1 => "one other place".to_owned(),
+            _ => format!("{others} other places"),
+        };
+        Self {
+            title: "You are signed in elsewhere",
+            text: format!(
+                "Everything you entered was right, but you are signed in in {places} already, and there may be no more. Please sign out there, or on the account page there, then sign in here again. If you cannot get there, ask support to end those sessions."
+            )
+            .into(),
+            status: 403,
+            request_id: Some(request_id),
+            retry: false,
+            action: Some(Action { label: "Sign in again", path: paths::LOGIN, new_window: false }),
+        }
+    }
+
     /// A form that came without a session and is not kept.
     pub(super) fn not_kept(why: NotKept, request_id: &'a str) -> Self {
         let (status, reason) = match why {

@@ -126,6 +126,14 @@ pub(super) struct Limits {
     pub(super) remember_me: Option<Duration>,
 }
 
+/// Whether what is asked with a session counts as a use of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    Counts,
+    /// Something asks by itself, with nobody before it.
+    Passive,
+}
+
 /// Whether a session last used at `last_seen` has lain unused for too long.
 pub(super) fn idle(last_seen: Timestamp, inactivity: Duration, now: Timestamp) -> bool {
     now.since(last_seen) >= inactivity
@@ -146,13 +154,13 @@ impl Limits {
         now >= session.expires_at || idle(last_seen, self.inactivity(session.remembered), now)
     }
 
-    /// Whether `live` may be used at `now`, which is then noted as a use.
-    pub(super) fn use_at(self, live: &Live, now: Timestamp) -> bool {
+    /// Whether `live` may be used at `now`, which is then noted if it counts.
+    pub(super) fn use_at(self, live: &Live, now: Timestamp, counts: Use) -> bool {
         let last_seen = live.pulse.last_seen();
         if self.over(&live.session, last_seen, now) {
             return false;
         }
-        if now.unix_millis() - last_seen.unix_millis() >= GRAIN {
+        if counts == Use::Counts && now.unix_millis() - last_seen.unix_millis() >= GRAIN {
             live.pulse.saw(now);
         }
         true

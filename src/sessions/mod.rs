@@ -32,9 +32,10 @@ use self::{
     steady::Steady,
 };
 pub use self::{
+    crowd::WhenFull,
     feed::{Hear, News},
     ledger::Ledger,
-    live::{Live, Perishable},
+    live::{Live, Perishable, Use},
     redis::RedisSessions,
     session::{Level, Method, NewSession, Origin, Profile, Session, SessionSummary},
     sql::SqlSessions,
@@ -76,6 +77,7 @@ pub struct Config {
     pub remember_me: Option<Duration>,
     /// The most that one user has at once; absent: any number.
     pub max_per_user: Option<usize>,
+    pub when_full: WhenFull,
     /// For how long a gateway lets those go on whose sessions it knows, when the store of sessions has gone.
     pub outage_grace: Duration,
 }
@@ -126,6 +128,7 @@ pub struct Sessions {
     random: Arc<dyn Random>,
     limits: Limits,
     max_per_user: Option<usize>,
+    when_full: WhenFull,
     steady: Steady,
     trust: Trust,
     cache: Cache,
@@ -147,6 +150,7 @@ impl Sessions {
                 remember_me: config.remember_me,
             },
             max_per_user: config.max_per_user,
+            when_full: config.when_full,
             steady: Steady::new(clock),
             trust: Trust::none(config.outage_grace),
             cache: Cache::new(),
@@ -198,18 +202,18 @@ impl Sessions {
 
     /// The session, if this gateway knows for certain that it is good. Called for every request that is forwarded:
     /// waits for nothing, allocates nothing, and takes no lock that another reader would wait for.
-    pub fn cached(&self, id: &TokenHash) -> Option<Arc<Live>> {
+    pub fn cached(&self, id: &TokenHash, counts: Use) -> Option<Arc<Live>> {
         if !self.trust.holds_or_grace() {
             return None;
         }
-        self.cache.get(id).filter(|live| self.limits.use_at(live, self.steady.now()))
+        self.cache.get(id).filter(|live| self.limits.use_at(live, self.steady.now(), counts))
     }
 
-    /// The session, if it is good: from the cache, else from the store. Counts as a use.
-    pub async fn load(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
-        match self.cached(id) {
+    /// The session, if it is good: from the cache, else from the store.
+    pub async fn load(&self, id: &TokenHash, counts: Use) -> Result<Option<Arc<Live>>, SessionError> {
+        match self.cached(id, counts) {
             Some(live) => Ok(Some(live)),
-            None => timeout(PATIENCE, self.look_up(id)).await.unwrap_or(Err(SessionError::Slow)),
+            None => timeout(PATIENCE, self.look_up(id, counts)).await.unwrap_or(Err(SessionError::Slow)),
         }
     }
 
@@ -229,7 +233,7 @@ impl Sessions {
 
     /// Notes a use of a session that is held on to, as by a tunnel that carries something. False when it is over.
     pub fn touch(&self, live: &Live) -> bool {
-        self.limits.use_at(live, self.steady.now())
+        self.limits.use_at(live, self.steady.now(), Use::Counts)
     }
 
     /// Ends one session, here before this returns and elsewhere within a second.
@@ -290,22 +294,27 @@ impl Sessions {
         self.store.ping().await
     }
 
-    async fn look_up(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
+    async fn look_up(&self, id: &TokenHash, counts: Use) -> Result<Option<Arc<Live>>, SessionError> {
         for _ in 0..ATTEMPTS {
             let now = self.steady.now();
+            let saw = |live: &Arc<Live>| {
+                if counts == Use::Counts {
+                    live.pulse.saw(now);
+                }
+            };
             if !self.trust.holds() {
-                return Ok(self.ask(id).await?.inspect(|live| live.pulse.saw(now)));
+                return Ok(self.ask(id).await?.inspect(saw));
             }
             match self.cache.get_or_vacancy(id).await {
                 // Whom we waited for may have been told meanwhile that it is over.
-                Ok(live) if !live.ended.is_cancelled() && self.limits.use_at(&live, now) => {
+                Ok(live) if !live.ended.is_cancelled() && self.limits.use_at(&live, now, counts) => {
                     return Ok(Some(live));
                 }
                 // It looks idle from here, but may be in use at another gateway.
                 Ok(_) => self.cache.forget(id),
                 Err(vacancy) => {
                     let Some(live) = self.ask(id).await? else { return Ok(None) };
-                    live.pulse.saw(now);
+                    saw(&live);
                     if vacancy.fill(Arc::clone(&live)) {
                         return Ok(Some(live));
                     }

@@ -5,6 +5,8 @@ mod assertion;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod clock_jumps;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod deadlines;
@@ -36,6 +38,8 @@ mod origins;
 mod outages;
 #[cfg(test)]
 mod own_pages;
+#[cfg(test)]
+mod passive;
 #[cfg(test)]
 mod pool;
 #[cfg(test)]

@@ -164,6 +164,7 @@ impl World {
             expiration: EXPIRATION,
             remember_me: self.remember_me,
             max_per_user: None,
+            when_full: WhenFull::EndOldest,
             outage_grace: self.grace,
         };
         Gateway { sessions: Arc::new(Sessions::new(&config, surroundings)), database, upkeep: None }
@@ -195,11 +196,11 @@ impl Gateway {
 
     /// Loads a session that has to be good.
     async fn live(&self, id: &TokenHash) -> Arc<Live> {
-        self.sessions.load(id).await.unwrap().expect("the session is good")
+        self.sessions.load(id, Use::Counts).await.unwrap().expect("the session is good")
     }
 
     async fn is_out(&self, id: &TokenHash) -> bool {
-        self.sessions.load(id).await.unwrap().is_none()
+        self.sessions.load(id, Use::Counts).await.unwrap().is_none()
     }
 
     fn trusted(&self) -> bool {
