@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from fleet_chaos import Chaos
 from lab import Rooms, listens
 from servers import Failure, Missing, Server, run, tool, wait_until
 
@@ -90,6 +91,20 @@ class Standalone:
 
     def masters(self):
         return self.servers
+
+
+class Proxied(Standalone):
+    """One Redis behind a way that can be spoilt."""
+
+    name = "proxied"
+
+    def __init__(self, rack):
+        super().__init__(rack)
+        self.chaos = Chaos(rack.port(), self.servers[0].port)
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.chaos.port}/0"
 
 
 class Sentinel:
@@ -176,17 +191,17 @@ class Cluster:
         return found
 
 
-SHAPES = {shape.name: shape for shape in (Standalone, Sentinel, Cluster)}
+SHAPES = {shape.name: shape for shape in (Standalone, Proxied, Sentinel, Cluster)}
 
 # --- PostgreSQL ---------------------------------------------------------------------------------------------------
 
 
-def postgres(rack):
+def postgres(rack, name="postgres"):
     """Its URL. Runs as `postgres` when we are root, whom it refuses."""
     places = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     if not places:
         raise Missing("postgresql is not installed")
-    room, port = rack.room("postgres"), rack.port()
+    room, port = rack.room(name), rack.port()
     data = room / "data"
     become = []
     if os.geteuid() == 0:
@@ -198,7 +213,7 @@ def postgres(rack):
             folder.chmod(0o755)
     run(*become, places[-1].with_name("initdb"), "-D", data, "-U", "portcullis", "-A", "trust", "--no-sync")
     words = ["-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
-    server = Process("postgres", room, port, [*become, places[-1], *words, "-c", "max_connections=200"])
+    server = Process(name, room, port, [*become, places[-1], *words, "-c", "max_connections=200"])
     rack.launch(server)
     url = f"postgres://portcullis@127.0.0.1:{port}/postgres"
     wait_until(lambda: ready(url), "PostgreSQL does not start", 0.1)
@@ -293,10 +308,16 @@ listen gateways
 
     def seed(self, users, sessions):
         """Returns cookie value, id and e-mail of each session."""
-        tokens = self.rack.folder / f"tokens-{time.monotonic_ns()}"
-        said = run(seed_program(), self.configurations[0], users, sessions, tokens)
-        print(f"seeded  {said.strip()}", flush=True)
+        tokens = seed(self.rack.folder, self.configurations[0], users, sessions)
         return [line.split() for line in tokens.read_text().splitlines()]
+
+
+def seed(folder, configuration, users, sessions):
+    """Returns a file with cookie value, id and e-mail of a session on each line."""
+    tokens = folder / f"tokens-{time.monotonic_ns()}"
+    said = run(seed_program(), configuration, users, sessions, tokens)
+    print(f"seeded  {said.strip()}", flush=True)
+    return tokens
 
 
 def seed_program():

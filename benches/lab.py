@@ -5,6 +5,7 @@ import os
 import random
 import secrets
 import socket
+import subprocess
 from pathlib import Path
 
 import login
@@ -81,9 +82,9 @@ class Lab(Rooms):
         url = f"http://localhost:{self.auth_port}"
         return nginx_server("auth", self.room("auth"), configuration, url, core=LOAD)
 
-    def gateway(self, binary):
+    def gateway(self, binary, name="Portcullis", database=None, sessions="database"):
         """With a user who has logged in: password, enrolment of a device, one code."""
-        room, port, admin = self.room("portcullis"), self.port(), self.port()
+        room, port, admin = self.room(name.lower()), self.port(), self.port()
         url = f"https://localhost:{port}"
         configuration = room / "portcullis.toml"
         configuration.write_text(f"""
@@ -103,8 +104,11 @@ class Lab(Rooms):
             upstreams = ["http://127.0.0.1:{self.origin_port}"]
 
             [storage]
-            database = "sqlite:{room}/portcullis.db"
+            database = "{database or f"sqlite:{room}/portcullis.db"}"
             key_file = "{room}/portcullis.key"
+
+            [sessions]
+            store = "{sessions}"
 
             [log]
             access = false
@@ -112,7 +116,7 @@ class Lab(Rooms):
         password = secrets.token_urlsafe(24)
         run(binary, "user", "add", EMAIL, "--password-stdin", "--config", configuration, text=password)
         version = run(binary, "--version").split()[-1]
-        server = Server("Portcullis", [binary, "serve", "--config", configuration], url, room, version=version)
+        server = Server(name, [binary, "serve", "--config", configuration], url, room, version=version)
         with server:
             wait_until(lambda: server.must_run() or listens(port), "the gateway does not start")
             browser = login.log_in(url, EMAIL, password, self.authority)
@@ -123,6 +127,14 @@ class Lab(Rooms):
             raise Failure(f"the gateway told the portal {email!r}, not {EMAIL!r}")
         server.version += " (identity headers, signed assertion)" if assertion else " (identity headers, NO assertion)"
         return server
+
+
+def binary():
+    """The release binary that PORTCULLIS names, or a new one."""
+    if path := os.environ.get("PORTCULLIS"):
+        return Path(path).resolve(strict=True)
+    subprocess.run(["cargo", "build", "--release", "--locked"], cwd=HERE.parent, check=True)
+    return HERE.parent / "target/release/portcullis"
 
 
 def listens(port):

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from lab import BODY
+from login import COOKIE
 from servers import LOAD, Failure, on_core, run, tool
 
 SCRIPT = Path(__file__).resolve().parent / "load.lua"
@@ -20,9 +21,10 @@ class Load:
     p99: float = 0.0  # milliseconds
 
 
-def wrk(server, seconds, connections, path="/"):
-    """HTTP/1.1, keep-alive."""
-    words = ["-t1", f"-c{connections}", f"-d{seconds}s", "-s", SCRIPT, *cookie(server), f"{server.url}{path}"]
+def wrk(server, seconds, connections, path="/", cookies=None):
+    """HTTP/1.1, keep-alive. Each request has the next session of the file `cookies`, or all have the server's."""
+    sent = [f"{server.url}{path}", "--", COOKIE, cookies] if cookies else [*cookie(server), f"{server.url}{path}"]
+    words = ["-t1", f"-c{connections}", f"-d{seconds}s", "-s", SCRIPT, *sent]
     with on_core(LOAD):
         said = run(tool("wrk"), *words)
     figures = re.search(r"^figures (\d+) (\d+) (\d+) (\d+) (\d+)$", said, re.MULTILINE)

@@ -251,6 +251,7 @@ mod tests {
         credentials::tests::{Fixture, STEP},
         database::test_database::{On, on_each_database},
         random::OsRandom,
+        users::NewUser,
     };
 
     on_each_database![
@@ -260,6 +261,7 @@ mod tests {
         a_name_is_needed_and_tells_devices_apart,
         removing_the_last_device_removes_the_codes_too,
         a_removed_user_leaves_nothing_behind,
+        a_user_can_be_removed_while_they_enrol,
         an_enrolment_that_breaks_off_leaves_nothing_behind,
     ];
 
@@ -384,6 +386,31 @@ mod tests {
         let devices = fixture.devices();
         let enrolled = devices.enrol(&fixture.ada, &secret, &code, "Phone", Enrolment::FirstDevice).await;
         assert!(enrolled.is_err());
+    }
+
+    async fn a_user_can_be_removed_while_they_enrol(on: On) {
+        let fixture = Fixture::new(on).await;
+        for round in 0..20 {
+            let new = NewUser { email: format!("{round}@example.com"), ..NewUser::default() };
+            let user = fixture.users.add(new).await.unwrap().id;
+            fixture.enrol(&user, "Phone").await;
+            let now = fixture.clock.now();
+            let mut enrolments = tokio::task::JoinSet::new();
+            for number in 0..4 {
+                let (devices, user) = (fixture.devices(), user.clone());
+                enrolments.spawn(async move {
+                    let secret = TotpSecret::generate(&OsRandom);
+                    let (code, name) = (secret.code_at(now), format!("Phone {number}"));
+                    // Refused by the database when the user is gone.
+                    drop(devices.enrol(&user, &secret, &code, &name, Enrolment::AnyDevice).await);
+                });
+            }
+            tokio::task::yield_now().await;
+            assert!(fixture.users.remove(&user).await.unwrap());
+            enrolments.join_all().await;
+        }
+        assert_eq!(fixture.number("SELECT COUNT(*) FROM devices").await, 0);
+        assert_eq!(fixture.number("SELECT COUNT(*) FROM second_factors").await, 0);
     }
 
     async fn an_enrolment_that_breaks_off_leaves_nothing_behind(on: On) {

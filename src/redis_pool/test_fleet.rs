@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpListener,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -37,11 +38,29 @@ struct Sentinel {
 
 impl Sentinel {
     fn start(master: u16, accounts: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let port = free_port();
+        Self::launch(port, &format!("port {port}"), &format!("127.0.0.1 {master}"), accounts)
+    }
+
+    /// Speaks TLS with everybody, and says names instead of addresses.
+    fn start_encrypted(master: &RedisServer) -> Self {
+        let (port, (certificate, key)) = (free_port(), master.identity());
+        let listens = format!(
+            "port 0\ntls-port {port}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\n\
+             tls-auth-clients no\ntls-replication yes\n\
+             sentinel resolve-hostnames yes\nsentinel announce-hostnames yes",
+            certificate.display(),
+            key.display(),
+            master.ca().display(),
+        );
+        Self::launch(port, &listens, &format!("localhost {}", master.port()), "")
+    }
+
+    fn launch(port: u16, listens: &str, master: &str, accounts: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("sentinel.conf");
         let text = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nlogfile {}\nsentinel monitor main 127.0.0.1 {master} 2\n\
+            "{listens}\nbind 127.0.0.1\ndir {}\nlogfile {}\nsentinel monitor main {master} 2\n\
              sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n{accounts}",
             folder.path().display(),
             folder.path().join("log").display(),
@@ -126,9 +145,31 @@ async fn leads(server: &RedisServer) {
     .await;
 }
 
+/// A master and three sentinels that speak nothing but TLS, with certificates of one authority.
+pub(crate) struct Guarded {
+    pub(crate) master: RedisServer,
+    sentinels: Vec<Sentinel>,
+}
+
+impl Guarded {
+    pub(crate) async fn start() -> Self {
+        let master = RedisServer::start_encrypted().await;
+        let sentinels = (0..3).map(|_| Sentinel::start_encrypted(&master)).collect();
+        Self { master, sentinels }
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        let hosts: Vec<_> = self.sentinels.iter().map(|one| format!("localhost:{}", one.port)).collect();
+        let url = format!("rediss+sentinel://{}/main", hosts.join(","));
+        Config { url: url.into(), ..self.master.config() }
+    }
+}
+
 /// Masters with an equal share of the slots each; the first may have a replica, which comes last.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<RedisServer>,
+    /// Whose certificates all nodes have, and where they speak TLS.
+    encrypted: Option<(RedisServer, Vec<u16>)>,
 }
 
 impl Cluster {
@@ -136,13 +177,39 @@ impl Cluster {
         Self::start_with(masters, replica, &[]).await
     }
 
+    /// Speaks TLS with clients, each node on one port more, and calls itself `localhost`.
+    pub(crate) async fn start_encrypted(masters: usize) -> Self {
+        let authority = RedisServer::start_encrypted().await;
+        let ports: Vec<_> = (0..masters).map(|_| free_port()).collect();
+        let (certificate, key) = authority.identity();
+        let text = |path: PathBuf| path.into_os_string().into_string().unwrap();
+        let (certificate, key, ca) = (text(certificate), text(key), text(authority.ca()));
+        let files = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+        let named =
+            ["--tls-auth-clients", "no", "--tls-cluster", "yes", "--cluster-announce-hostname", "localhost"];
+        let own = |number: usize| vec!["--tls-port".to_owned(), ports[number].to_string()];
+        let cluster = Self::launch(masters, false, &[&files[..], &named].concat(), own).await;
+        Self { encrypted: Some((authority, ports)), ..cluster }
+    }
+
     pub(crate) async fn start_with(masters: usize, replica: bool, arguments: &[&str]) -> Self {
+        Self::launch(masters, replica, arguments, |_| Vec::new()).await
+    }
+
+    async fn launch(
+        masters: usize,
+        replica: bool,
+        arguments: &[&str],
+        own: impl Fn(usize) -> Vec<String>,
+    ) -> Self {
         let mut nodes = Vec::new();
-        for _ in 0..masters + usize::from(replica) {
+        for number in 0..masters + usize::from(replica) {
             let bus = free_port().to_string();
             let clustered =
                 ["--cluster-enabled", "yes", "--cluster-node-timeout", "600", "--cluster-port", &bus];
-            let all = [&clustered[..], &["--repl-diskless-sync-delay", "0"], arguments].concat();
+            let own = own(number);
+            let own: Vec<&str> = own.iter().map(String::as_str).collect();
+            let all = [&clustered[..], &["--repl-diskless-sync-delay", "0"], arguments, &own].concat();
             nodes.push((RedisServer::start_with(&all).await, bus));
         }
         let share = 16_384 / masters;
@@ -159,7 +226,7 @@ impl Cluster {
                 node.command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]).await;
             }
         }
-        let cluster = Self { nodes: nodes.into_iter().map(|(node, _)| node).collect() };
+        let cluster = Self { nodes: nodes.into_iter().map(|(node, _)| node).collect(), encrypted: None };
         cluster.agrees().await;
         if replica {
             let id: String = cluster.nodes[0].command(&["CLUSTER", "MYID"]).await;
@@ -192,6 +259,10 @@ impl Cluster {
     }
 
     pub(crate) fn config(&self) -> Config {
+        if let Some((authority, ports)) = &self.encrypted {
+            let url = format!("rediss+cluster://localhost:{}", ports[0]);
+            return Config { url: url.into(), ..authority.config() };
+        }
         let hosts: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
         let url = format!("redis+cluster://{}", hosts.join(","));
         Config { url: url.into(), ..self.nodes[0].config() }

@@ -56,13 +56,14 @@ struct Known {
 }
 
 /// What of a session is needed to end it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Facts {
     /// The user's id.
     pub(super) user: String,
     pub(super) expires_at: Timestamp,
     /// How long it may lie unused.
     pub(super) inactivity: Duration,
+    pub(super) generation: i64,
 }
 
 impl Known {
@@ -127,6 +128,10 @@ impl Cache {
         if let Some(known) = self.register().known.get_mut(id) {
             known.facts.get_or_insert(facts);
         }
+    }
+
+    pub(super) fn facts(&self, id: &TokenHash) -> Option<Facts> {
+        self.register().known.get(id)?.facts.clone()
     }
 
     /// Forgets what [`Self::enrol`] made known, unless something is left to do with it.

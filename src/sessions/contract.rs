@@ -12,7 +12,7 @@ use crate::{
     random::OsRandom,
     redis_pool::{
         self, RedisPool,
-        test_fleet::{Cluster, Watched},
+        test_fleet::{Cluster, Guarded, Watched},
         test_server::RedisServer,
     },
     sealing::Sealer,
@@ -33,6 +33,7 @@ fn session(number: u8, user: &str) -> StoredSession {
         record: (0..=255).rev().collect(),
         last_seen: NOW,
         expires_at: NOW.plus(12 * INACTIVITY),
+        generation: 0,
     }
 }
 
@@ -104,7 +105,9 @@ async fn a_user_is_removed_alone_and_whole(store: &dyn SessionStore) {
     assert_eq!(store.load(&id(5)).await.unwrap(), Some(session(5, "u2")));
 
     store.insert(&session(6, "u1")).await.unwrap();
-    assert_eq!(store.list(Some("u1")).await.unwrap(), [session(6, "u1")]);
+    let listed = store.list(Some("u1")).await.unwrap();
+    // The generation is the store's own.
+    assert_eq!(listed, [StoredSession { generation: listed[0].generation, ..session(6, "u1") }]);
     assert_eq!(store.remove_user("u1").await.unwrap(), [id(6)]);
 }
 
@@ -141,7 +144,13 @@ async fn redis_beside(config: &redis_pool::Config, database: Database) -> RedisS
     RedisSessions::new(Arc::new(pool), ledger, Arc::new(Sealer::from_key(&[7; 32])), INACTIVITY)
 }
 
-on_each_database![the_database_honours_the_contract, the_database_purges_what_is_idle_or_too_old];
+on_each_database![
+    the_database_honours_the_contract,
+    the_database_purges_what_is_idle_or_too_old,
+    an_old_dump_brings_back_no_session_that_was_ended,
+    ends_are_kept_as_long_as_a_session_can_live,
+    a_session_is_ended_although_redis_is_dead,
+];
 
 async fn the_database_honours_the_contract(on: On) {
     let (_store, database) = TestDatabase::new(on).await;
@@ -197,6 +206,18 @@ async fn a_cluster_of_redis_honours_the_contract() {
 async fn redis_over_tls_honours_the_contract() {
     let server = RedisServer::start_encrypted().await;
     honours_the_contract(&*redis(&server.config()).await).await;
+}
+
+#[tokio::test]
+async fn redis_behind_sentinels_over_tls_honours_the_contract() {
+    let guarded = Guarded::start().await;
+    honours_the_contract(&*redis(&guarded.config()).await).await;
+}
+
+#[tokio::test]
+async fn a_cluster_of_redis_over_tls_honours_the_contract() {
+    let cluster = Cluster::start_encrypted(3).await;
+    honours_the_contract(&*redis(&cluster.config()).await).await;
 }
 
 async fn the_database_purges_what_is_idle_or_too_old(on: On) {
@@ -262,10 +283,9 @@ async fn nothing_but_a_session_is_a_session_to_redis() {
 }
 
 /// What ends a session, and what brings it back as an old dump does.
-#[tokio::test]
-async fn an_old_dump_brings_back_no_session_that_was_ended() {
+async fn an_old_dump_brings_back_no_session_that_was_ended(on: On) {
     let server = RedisServer::start().await;
-    let (_store, database) = TestDatabase::new(On::Sqlite).await;
+    let (_store, database) = TestDatabase::new(on).await;
     let store = redis_beside(&server.config(), database.clone()).await;
     for (number, user) in [(1, "u1"), (2, "u1"), (3, "u2"), (4, "u3")] {
         SessionStore::insert(&store, &session(number, user)).await.unwrap();
@@ -305,20 +325,18 @@ async fn an_old_dump_brings_back_no_session_that_was_ended() {
     assert_eq!(SessionStore::load(&store, &id(3)).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn ends_are_kept_as_long_as_a_session_can_live() {
+async fn ends_are_kept_as_long_as_a_session_can_live(on: On) {
     let server = RedisServer::start().await;
-    let (_store, database) = TestDatabase::new(On::Sqlite).await;
+    let (_store, database) = TestDatabase::new(on).await;
     let store = redis_beside(&server.config(), database.clone()).await;
     SessionStore::remove(&store, &id(1)).await.unwrap();
     assert_eq!(SessionStore::purge(&store, NOW.plus(11 * INACTIVITY)).await.unwrap(), 0);
     assert_eq!(SessionStore::purge(&store, NOW.plus(12 * INACTIVITY)).await.unwrap(), 1);
 }
 
-#[tokio::test]
-async fn a_session_is_ended_although_redis_is_dead() {
+async fn a_session_is_ended_although_redis_is_dead(on: On) {
     let mut server = RedisServer::start().await;
-    let (_store, database) = TestDatabase::new(On::Sqlite).await;
+    let (_store, database) = TestDatabase::new(on).await;
     let position = database.latest_change().await.unwrap();
     let store = redis_beside(&server.config(), database.clone()).await;
     SessionStore::insert(&store, &session(1, "u1")).await.unwrap();

@@ -195,6 +195,7 @@ impl Sessions {
             user: session.user,
             last_seen: now,
             expires_at: session.expires_at,
+            generation: 0,
         };
         self.store.insert(&stored).await?;
         Ok(token)
@@ -333,6 +334,15 @@ impl Sessions {
         Some(session)
     }
 
+    /// Whether the durable store knows by itself that a session in use here is over.
+    async fn is_over_without_its_store(&self, id: &TokenHash) -> Result<bool, SessionError> {
+        let Some(facts) = self.cache.facts(id) else { return Ok(false) };
+        if self.store.has_ended(id, &facts.user, facts.generation).await? {
+            return Ok(true);
+        }
+        Ok(self.standing.of(&facts.user).await.map_err(SessionError::Standing)?.is_none())
+    }
+
     async fn ask_in_time(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
         timeout(PATIENCE, self.ask(id)).await.unwrap_or(Err(SessionError::Slow))
     }
@@ -371,6 +381,7 @@ impl Sessions {
             user: session.user.clone(),
             expires_at: session.expires_at,
             inactivity: self.limits.inactivity(session.remembered),
+            generation: stored.generation,
         };
         self.cache.identify(id, facts);
         let standing = self.standing.of(&session.user).await.map_err(SessionError::Standing)?;

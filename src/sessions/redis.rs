@@ -63,7 +63,7 @@ impl RedisSessions {
 
     /// The index first: cut off between the two steps, it knows a session that is none.
     async fn insert(&self, session: &StoredSession) -> Result<(), SessionError> {
-        let StoredSession { id, user, record, last_seen, expires_at } = session;
+        let StoredSession { id, user, record, last_seen, expires_at, generation: _ } = session;
         let generation = self.ledger.generation(user).await?;
         let id = id.to_hex();
         let left = expires_at.since(*last_seen);
@@ -116,6 +116,7 @@ impl RedisSessions {
             record,
             last_seen: Timestamp::from_unix_millis(last_seen),
             expires_at: Timestamp::from_unix_millis(expires_at),
+            generation,
         }))
     }
 
@@ -241,6 +242,15 @@ impl SessionStore for RedisSessions {
         seen: &'a [(TokenHash, Timestamp)],
     ) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>> {
         self.touch(seen).boxed()
+    }
+
+    fn has_ended<'a>(
+        &'a self,
+        id: &'a TokenHash,
+        user: &'a str,
+        generation: i64,
+    ) -> BoxFuture<'a, Result<bool, SessionError>> {
+        async move { Ok(self.ledger.has_ended(id, user, generation).await?) }.boxed()
     }
 
     fn remove<'a>(&'a self, id: &'a TokenHash) -> BoxFuture<'a, Result<(), SessionError>> {

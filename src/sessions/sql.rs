@@ -177,5 +177,6 @@ fn read(row: &AnyRow) -> Result<StoredSession, DatabaseError> {
         record: row.try_get("record")?,
         last_seen: Timestamp::from_unix_millis(row.try_get("last_seen")?),
         expires_at: Timestamp::from_unix_millis(row.try_get("expires_at")?),
+        generation: 0,
     })
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::stream::{self, StreamExt as _};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -76,7 +76,13 @@ impl Sessions {
             stream::iter(self.cache.take_doubted())
                 .for_each_concurrent(AT_ONCE, async |id| {
                     // Asking ends the session when there is none; an error leaves the question open.
-                    if self.ask_in_time(&id).await.is_err() {
+                    if self.ask_in_time(&id).await.is_ok() {
+                        return;
+                    }
+                    let over = timeout(RETRY, self.is_over_without_its_store(&id)).await;
+                    if matches!(over, Ok(Ok(true))) {
+                        self.cache.end(&[id]);
+                    } else {
                         self.cache.still_doubted(id);
                     }
                 })

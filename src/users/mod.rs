@@ -13,7 +13,7 @@ use sqlx::{Row as _, any::AnyRow};
 
 use crate::{
     clock::{Clock, Timestamp},
-    database::{Change, Database, DatabaseError},
+    database::{Change, Database, DatabaseError, Transaction},
     random::Random,
 };
 
@@ -137,22 +137,28 @@ impl Users {
         let statement = sqlx::query("UPDATE users SET disabled = $1 WHERE id = $2")
             .bind(i64::from(disabled))
             .bind(id.as_str());
-        self.change(id, statement).await
+        self.change(id, statement, self.database.write().await?).await
     }
 
     /// Removes a user with their password, devices and codes. False: there is no such user.
     pub async fn remove(&self, id: &UserId) -> Result<bool, UsersError> {
-        // What hangs on the user is declared ON DELETE CASCADE.
+        let mut transaction = self.database.write().await?;
+        // First what an enrolment locks first: one of the two waits for the other, and never each for the other.
+        sqlx::query("DELETE FROM second_factors WHERE user_id = $1")
+            .bind(id.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        // What else hangs on the user is declared ON DELETE CASCADE.
         let statement = sqlx::query("DELETE FROM users WHERE id = $1").bind(id.as_str());
-        self.change(id, statement).await
+        self.change(id, statement, transaction).await
     }
 
     async fn change(
         &self,
         id: &UserId,
         statement: sqlx::query::Query<'_, sqlx::Any, sqlx::any::AnyArguments>,
+        mut transaction: Transaction,
     ) -> Result<bool, UsersError> {
-        let mut transaction = self.database.write().await?;
         let found = statement.execute(&mut *transaction).await?.rows_affected() == 1;
         self.database.announce(&mut transaction, &Change::User(id.to_string()), self.clock.now()).await?;
         transaction.commit().await?;

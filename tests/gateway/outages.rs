@@ -3,14 +3,18 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
 use crate::support::{
-    Browser, TestGateway,
+    Browser, Exchange, PATIENCE, TestGateway, Upstream,
     chaos::{Chaos, Way},
+    empty,
     redis::RedisServer,
     soon,
+    upstream::ordinary,
+    within,
 };
 
 const ADA: &str = "ada@example.com";
@@ -27,12 +31,17 @@ struct World {
 
 impl World {
     async fn new(grace: &str) -> Self {
+        Self::before(&Upstream::start(), grace).await
+    }
+
+    async fn before(portal: &Upstream, grace: &str) -> Self {
         let redis = RedisServer::start().await;
         let url = secrecy::ExposeSecret::expose_secret(&redis.config().url).to_owned();
         let chaos = Chaos::before(url.rsplit(':').next().unwrap().parse().unwrap()).await;
         let (gateway, browser) = TestGateway::builder()
             .set("sessions.store", &format!("redis://127.0.0.1:{}", chaos.port()))
             .set("sessions.outage_grace", grace)
+            .upstream(portal)
             .start()
             .await;
         gateway.add_user(ADA).await;
@@ -117,4 +126,37 @@ async fn with_a_grace_whoever_is_known_goes_on_and_whoever_is_ended_does_not() {
     world.chaos.set(Way::Open);
     soon(2 * SECOND, "told that it is over", async || world.status().await == StatusCode::FOUND).await;
     assert_eq!(unknown.get("/sims").await.status, StatusCode::FOUND);
+}
+
+#[tokio::test]
+async fn who_is_put_out_while_redis_is_away_loses_what_is_open_within_a_second() {
+    let portal = Upstream::scripted(async |mut exchange: Exchange| {
+        if exchange.target() != "/events" {
+            return ordinary(exchange).await;
+        }
+        exchange.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nstart\r\n").await?;
+        let _ = exchange.wire.fill().await;
+        None
+    });
+    for disable in [false, true] {
+        let world = World::before(&portal, "0s").await;
+        let request = Request::get("/events").body(empty()).unwrap();
+        let mut events = world.browser.open(request).await.into_body();
+        within(PATIENCE, events.frame()).await.unwrap().unwrap();
+        world.chaos.set(Way::Refusing);
+        soon(3 * SECOND, "the gateway notices", async || {
+            world.status().await == StatusCode::SERVICE_UNAVAILABLE
+        })
+        .await;
+
+        let administration = world.gateway.administration();
+        let began = Instant::now();
+        if disable {
+            administration.set_disabled(ADA, true).await.unwrap();
+        } else {
+            administration.revoke_user(ADA).await.unwrap();
+        }
+        assert!(within(PATIENCE, events.frame()).await.unwrap().is_err(), "cut off");
+        assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
+    }
 }
