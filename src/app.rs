@@ -196,18 +196,15 @@ async fn shared_stores(
 async fn open_key(database: &Database, config: &Config, random: &dyn Random) -> anyhow::Result<Sealer> {
     const FACT: &str = "key_check";
     let place = ["facts", FACT];
-    let key_file = config.key_file.display();
+    let key = &config.key;
     let check = database.fact(FACT).await?;
-    if check.is_some() && !config.key_file.exists() {
-        bail!("the key file {key_file} is missing, and {} was sealed with it: restore it", config.database);
+    if check.is_some() && key.read()?.is_none() {
+        bail!("{key} is missing, and {} was sealed with it: restore it", config.database);
     }
-    let sealer = Sealer::from_file(&config.key_file, random)?;
+    let sealer = Sealer::with_keys_of(key, random)?;
     match check {
         Some(record) if sealer.open(&place, &record).is_err() => {
-            bail!(
-                "the key file {key_file} does not fit {}: restore the one it was sealed with",
-                config.database
-            )
+            bail!("{key} does not fit {}: restore the one it was sealed with", config.database)
         }
         Some(_) => {}
         None => {
@@ -216,7 +213,7 @@ async fn open_key(database: &Database, config: &Config, random: &dyn Random) -> 
             let noted = database.fact(FACT).await?.unwrap_or_default();
             if sealer.open(&place, &noted).is_err() {
                 bail!(
-                    "another gateway has just begun to use {} with another key than {key_file}: give both the same",
+                    "another gateway has just begun to use {} with another key than {key}: give both the same",
                     config.database
                 )
             }

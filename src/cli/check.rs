@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::output::Output;
-use crate::{config::Config, random::OsRandom, sealing::Sealer, tls, upstream::Connector};
+use crate::{config::Config, tls, upstream::Connector};
 
 #[derive(Serialize)]
 struct Report {
@@ -17,9 +17,7 @@ struct Report {
 
 pub(super) fn run(config: &Config, output: Output) -> anyhow::Result<()> {
     tls::load(&config.tls)?;
-    if config.key_file.exists() {
-        Sealer::from_file(&config.key_file, &OsRandom)?;
-    }
+    config.key.read()?;
     Connector::new(&config.upstream)?;
     let report = Report {
         ok: true,

@@ -130,7 +130,7 @@ async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
         Command::SealingKey(command) => {
             let config = load(&files)?;
             let (stores, _log) = open(&config).await?;
-            sealing_key::run(command, &config.key_file, &stores, output).await
+            sealing_key::run(command, &config.key, &stores, output).await
         }
         Command::Hash(arguments) => hash::run(&arguments, output).await,
     }

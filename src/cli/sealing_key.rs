@@ -1,8 +1,8 @@
 //! `portcullis sealing-key …`: the keys that seal secrets at rest, and the change from one to the next.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use super::output::{self, Output};
 use crate::{
     app::Stores,
     random::OsRandom,
-    sealing::{KeyFile, KeyId},
+    sealing::{KeyId, KeySource, Keys},
 };
 
 #[derive(Debug, Subcommand)]
@@ -22,10 +22,7 @@ pub(super) enum Command {
     /// Seal every record again that another key than the present one has sealed
     Reseal,
     /// Remove a key with which nothing is sealed any more
-    Remove {
-        /// As in the list
-        key: String,
-    },
+    Remove(Remove),
 }
 
 #[derive(Debug, Args)]
@@ -36,6 +33,37 @@ pub(super) struct Rotate {
     /// Seal with the key that was prepared
     #[arg(long)]
     activate: bool,
+    #[command(flatten)]
+    changed: Changed,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Remove {
+    /// As in the list
+    key: String,
+    #[command(flatten)]
+    changed: Changed,
+}
+
+/// What becomes of keys that were changed.
+#[derive(Debug, Args)]
+struct Changed {
+    /// Change nothing: write the keys as they are to be to standard output, for a place that cannot be written from here
+    #[arg(long)]
+    print: bool,
+}
+
+impl Changed {
+    /// Puts keys where they come from. Or hands them out for somebody else to do so.
+    fn keep(&self, keys: &Keys, source: &KeySource) -> anyhow::Result<Option<String>> {
+        if self.print {
+            return Ok(Some(keys.text().trim_end().to_owned()));
+        }
+        source
+            .write(keys)
+            .context("nothing was changed: `--print` shows what has to stand there, on every gateway")?;
+        Ok(None)
+    }
 }
 
 #[derive(Serialize)]
@@ -49,6 +77,8 @@ struct KeyFact {
 struct RotatedFact {
     key: String,
     state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -60,18 +90,20 @@ struct ResealedFact {
 #[derive(Serialize)]
 struct RemovedFact {
     removed: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<String>,
 }
 
 pub(super) async fn run(
     command: Command,
-    key_file: &Path,
+    source: &KeySource,
     stores: &Stores,
     output: Output,
 ) -> anyhow::Result<()> {
     match command {
         Command::List => {
             let counts = records(stores).await?;
-            let ids = KeyFile::read(key_file)?.ids();
+            let ids = keys(source)?.ids();
             let fact = |(at, id): (usize, &KeyId)| KeyFact {
                 key: id.to_string(),
                 state: if at == 0 { "sealing" } else { "opening" },
@@ -80,27 +112,16 @@ pub(super) async fn run(
             let facts: Vec<KeyFact> = ids.iter().enumerate().map(fact).collect();
             output.print(&facts, |facts| list(facts));
         }
-        Command::Rotate(Rotate { prepare, activate }) => {
-            let mut file = KeyFile::read(key_file)?;
-            let added = if activate { None } else { Some(file.prepare(&OsRandom)) };
-            let active = if prepare { None } else { file.activate() };
+        Command::Rotate(Rotate { prepare, activate, changed }) => {
+            let mut keys = keys(source)?;
+            let added = if activate { None } else { Some(keys.prepare(&OsRandom)) };
+            let active = if prepare { None } else { keys.activate() };
             let Some(id) = active.or(added) else {
                 bail!("there is no key to seal with but the one that does: begin with `rotate --prepare`");
             };
-            file.write(key_file)?;
             let state = if prepare { "opening" } else { "sealing" };
-            output.print(&RotatedFact { key: id.to_string(), state }, |fact| {
-                if prepare {
-                    format!(
-                        "Made {}. Copy {} to every gateway, then run `portcullis sealing-key rotate --activate` and\n\
-                         copy it once more.",
-                        fact.key,
-                        key_file.display()
-                    )
-                } else {
-                    format!("{} seals from now on. Next: `portcullis sealing-key reseal`.", fact.key)
-                }
-            });
+            let fact = RotatedFact { key: id.to_string(), state, keys: changed.keep(&keys, source)? };
+            output.print(&fact, |fact| rotated(fact, source));
         }
         Command::Reseal => {
             let resealed = reseal(stores).await?;
@@ -115,23 +136,41 @@ pub(super) async fn run(
                 format!("Sealed {} records again. {left}", fact.resealed)
             });
         }
-        Command::Remove { key } => {
+        Command::Remove(Remove { key, changed }) => {
             let id = KeyId::parse(&key).ok_or_else(|| anyhow!("{key} is no key; see `sealing-key list`"))?;
             let count = records(stores).await?.get(&Some(id)).copied().unwrap_or(0);
             if count > 0 {
                 bail!("{count} records are sealed with {key}: run `portcullis sealing-key reseal` first");
             }
-            let mut file = KeyFile::read(key_file)?;
-            if !file.remove(id) {
-                bail!("{key} is not in {}, or is the key that seals", key_file.display());
+            let mut keys = keys(source)?;
+            if !keys.remove(id) {
+                bail!("{key} is not in {source}, or is the key that seals");
             }
-            file.write(key_file)?;
-            output.print(&RemovedFact { removed: key }, |fact| {
-                format!("Removed {}. Copy {} to every gateway.", fact.removed, key_file.display())
+            let fact = RemovedFact { removed: key, keys: changed.keep(&keys, source)? };
+            output.print(&fact, |fact| match &fact.keys {
+                None => format!("Removed {}. Copy {source} to every gateway.", fact.removed),
+                Some(keys) => keys.clone(),
             });
         }
     }
     Ok(())
+}
+
+/// The keys of a store that has been opened with them.
+fn keys(source: &KeySource) -> anyhow::Result<Keys> {
+    source.read()?.ok_or_else(|| anyhow!("{source} is gone"))
+}
+
+/// What has been done; of keys that were asked for, nothing but them, so that they may go into a file.
+fn rotated(RotatedFact { key, state, keys }: &RotatedFact, source: &KeySource) -> String {
+    match keys {
+        Some(keys) => keys.clone(),
+        None if *state == "opening" => format!(
+            "Made {key}. Copy {source} to every gateway, then run `portcullis sealing-key rotate --activate` and\n\
+             copy it once more."
+        ),
+        None => format!("{key} seals from now on. Next: `portcullis sealing-key reseal`."),
+    }
 }
 
 async fn reseal(stores: &Stores) -> anyhow::Result<u64> {

@@ -27,6 +27,11 @@ use super::{
     written::{Secret, Text},
 };
 
+/// What a path begins with that names a credential of systemd's.
+const CREDENTIAL: &str = "credential:";
+/// Where systemd says that they are.
+const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
 /// What our environment variables begin with; `__` stands between the levels of a key.
 const PREFIX: &str = "PORTCULLIS_";
 
@@ -36,6 +41,8 @@ pub(super) struct Layers {
     merged: Figment,
     values: Value,
     problems: Vec<Problem>,
+    /// The folder with the credentials of the service that this is.
+    credentials: Option<PathBuf>,
     /// What must not be shown of a file, beside the secrets that can be told by their names.
     hidden: Vec<(PathBuf, Range<usize>)>,
     /// A file cannot be read or is no TOML: what seems to be missing may only be illegible.
@@ -69,13 +76,20 @@ impl Layers {
             merged: Figment::new(),
             values: Value::from(Dict::new()),
             problems: Vec::new(),
+            credentials: None,
             hidden: Vec::new(),
             illegible: false,
         };
         for path in files {
             layers.add_file(path);
         }
-        let mut variables: Vec<_> = environment.into_iter().filter_map(ours).collect();
+        let mut variables = Vec::new();
+        for (name, value) in environment {
+            if name == CREDENTIALS_DIRECTORY {
+                layers.credentials = Some(PathBuf::from(&value)).filter(|folder| folder.is_absolute());
+            }
+            variables.extend(ours((name, value)));
+        }
         variables.sort();
         for (name, value) in variables {
             let key = name[PREFIX.len()..].to_lowercase().replace("__", ".");
@@ -227,17 +241,41 @@ impl Layers {
     }
 
     /// A relative path in a file is meant from that file's folder, and so is a default when there is a file. Paths in
-    /// variables and flags are meant from the working directory.
-    pub(super) fn resolve(&self, key: &str, path: &Path) -> PathBuf {
-        let file = if self.says(key) {
-            match self.source_of(find(&self.values, &steps(key)).0) {
-                Some(Source::File(file)) => Some(file.as_path()),
-                _ => None,
-            }
-        } else {
-            self.files.first().map(|file| file.path.as_path())
-        };
+    /// variables and flags are meant from the working directory. `credential:NAME` is a credential of systemd's.
+    pub(super) fn resolve(&mut self, key: &str, path: &Path) -> PathBuf {
+        if let Some(name) = credential_name(path) {
+            return self.credential(key, name).unwrap_or_default();
+        }
+        let file =
+            if self.says(key) { self.file_of(key) } else { self.files.first().map(|file| &*file.path) };
         file.and_then(Path::parent).map_or_else(|| path.into(), |folder| folder.join(path))
+    }
+
+    fn credential(&mut self, key: &str, name: &str) -> Option<PathBuf> {
+        if matches!(name, "" | "." | "..") || name.contains('/') {
+            self.fault(key, format!("`{CREDENTIAL}` takes the name of a credential, without a folder"));
+            return None;
+        }
+        let remedy = format!("give its unit `LoadCredential={name}:/path/of/the/file`");
+        let Some(folder) = &self.credentials else {
+            self.fault(
+                key,
+                format!("there are no credentials: ${CREDENTIALS_DIRECTORY} is not set; run this under systemd and {remedy}"),
+            );
+            return None;
+        };
+        let path = folder.join(name);
+        if !path.exists() {
+            self.fault(key, format!("the service has no credential `{name}`; {remedy}"));
+            return None;
+        }
+        Some(path)
+    }
+
+    /// The file that says what a key is; none when a variable or a flag does, or nobody.
+    pub(super) fn file_of(&self, key: &str) -> Option<&Path> {
+        let value = self.says(key).then(|| find(&self.values, &steps(key)).0)?;
+        self.source_of(value).and_then(Source::file_path)
     }
 
     /// The secret given by a key or by its `_file` twin.
@@ -269,7 +307,7 @@ impl Layers {
     }
 
     fn secret_in_file(&mut self, key: &str, path: &Path, text: &str) -> Option<SecretString> {
-        if std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0) {
+        if is_public(path) {
             self.warn(
                 key,
                 format!("everyone on this machine can read it; run `chmod o-r {}`", path.display()),
@@ -330,6 +368,21 @@ impl Layers {
         let position = span.map(|span| Position::new(file.text(), span));
         Place::File { path: file.path.clone(), position }
     }
+}
+
+/// What follows `credential:` in a path.
+fn credential_name(path: &Path) -> Option<&str> {
+    path.to_str()?.strip_prefix(CREDENTIAL)
+}
+
+/// Whether a path as it is written names a credential of systemd's.
+pub(super) fn is_credential(path: &Path) -> bool {
+    credential_name(path).is_some()
+}
+
+/// Whether everyone on this machine can read a file.
+pub(super) fn is_public(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0)
 }
 
 /// A variable of ours, with a name that can be read.

@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-/// The keys whose values are secrets end in this word. `password_file` does not.
-const SECRET_KEY: &str = "password";
+/// The keys whose values are secrets end in one of these words. `password_file` does not; `tls.key` does and is none.
+const SECRET_KEYS: [&str; 2] = ["password", "key"];
 
 /// The same text with every secret replaced by asterisks, byte for byte; and so is what stands in `hidden`.
 pub(super) fn mask(text: &str, hidden: &[Range<usize>]) -> String {
@@ -34,11 +34,14 @@ pub(super) fn mask(text: &str, hidden: &[Range<usize>]) -> String {
 
 /// Where in a line the value of a secret key begins.
 fn secret_start(line: &str) -> Option<usize> {
-    line.match_indices(SECRET_KEY).find_map(|(at, word)| {
-        let after = &line[at + word.len()..];
-        let value = after.trim_start_matches(['"', '\'', ' ', '\t']).strip_prefix('=')?;
-        Some(line.len() - value.len())
-    })
+    let starts = SECRET_KEYS.iter().filter_map(|key| {
+        line.match_indices(key).find_map(|(at, word)| {
+            let after = &line[at + word.len()..];
+            let value = after.trim_start_matches(['"', '\'', ' ', '\t']).strip_prefix('=')?;
+            Some(line.len() - value.len())
+        })
+    });
+    starts.min()
 }
 
 /// Copies text, without what stands between `://` and `@`: the credentials of a URL.
@@ -73,8 +76,11 @@ mod tests {
             ("password=\"ü\"", "password=****"),
             ("redis.\"password\" = 'x' # why", "redis.\"password\" = *** * ***"),
             ("redis = { password = \"x\", ca = \"y\" }", "redis = { password = **** ** * *** *"),
-            ("password = \"\"\"\nabc\nd\"\"\"\nkey = 1", "password = ***\n***\n****\nkey = 1"),
-            ("password = \"unclosed\nkey = 1", "password = *********\nkey = 1"),
+            ("password = \"\"\"\nabc\nd\"\"\"\nca = 1", "password = ***\n***\n****\nca = 1"),
+            ("password = \"unclosed\nca = 1", "password = *********\nca = 1"),
+            ("storage.key = 'ab'\n\"key\"='cd' ", "storage.key = ****\n\"key\"=**** "),
+            ("storage = { key = 'ab', key_file = 'cd' }", "storage = { key = ***** ******** * **** *"),
+            ("key_file = \"a\"\nkeys = 1", "key_file = \"a\"\nkeys = 1"),
             ("store = \"redis://u:p@ss@host/0\"", "store = \"redis://******@host/0\""),
             ("a = \"http://h\" # mail x@y", "a = \"http://h\" # mail x@y"),
             ("password_file = \"run/secret\"", "password_file = \"run/secret\""),

@@ -42,7 +42,7 @@ pub struct Config {
     pub passive_paths: Vec<PathPattern>,
     pub database: crate::database::Config,
     /// The key that seals secrets at rest.
-    pub key_file: PathBuf,
+    pub key: crate::sealing::KeySource,
     pub sessions: crate::sessions::Config,
     pub kept_forms: crate::kept_forms::Config,
     pub credentials: crate::credentials::Config,
@@ -108,7 +108,7 @@ impl Config {
         let document: Document = layers.read();
 
         let server = document.server.settle(&mut layers);
-        let tls = document.tls.settle(&layers);
+        let tls = document.tls.settle(&mut layers);
         let portal = document.portal.settle(&mut layers);
         let storage = document.storage.settle(&mut layers);
         let sessions = document.sessions.settle(&mut layers);
@@ -132,7 +132,7 @@ impl Config {
             logout_paths: portal.logout_paths,
             passive_paths: sessions.passive_paths,
             database: storage.database,
-            key_file: storage.key_file,
+            key: storage.key,
             sessions: sessions.sessions,
             kept_forms: sessions.kept_forms,
             credentials: crate::credentials::Config {

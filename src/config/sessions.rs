@@ -197,7 +197,7 @@ impl Redis {
                 layers.fault(&format!("sessions.redis.{one}"), format!("needs `{other}` beside it"));
             }
         }
-        let path = |key: &str, path: Option<Text<PathBuf>>| {
+        let mut path = |key: &str, path: Option<Text<PathBuf>>| {
             path.map(|Text(path)| layers.resolve(&format!("sessions.redis.{key}"), &path))
         };
         let (ca, certificate) = (path("ca", self.ca), path("certificate", self.certificate));

@@ -7,12 +7,15 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::{
-    layers::Layers,
+    layers::{Layers, is_credential, is_public},
     written::{Secret, Text, Written},
 };
-use crate::database::{
-    self,
-    postgres::{self, Host},
+use crate::{
+    database::{
+        self,
+        postgres::{self, Host},
+    },
+    sealing::{KeySource, Keys},
 };
 
 const POSTGRES_PORT: u16 = 5432;
@@ -22,7 +25,7 @@ const CONNECTIONS: u32 = 8;
 /// What `[storage]` becomes.
 pub(super) struct Settled {
     pub(super) database: database::Config,
-    pub(super) key_file: PathBuf,
+    pub(super) key: KeySource,
 }
 
 #[derive(Deserialize)]
@@ -39,8 +42,10 @@ pub(super) struct Section {
     ca: Option<Text<PathBuf>>,
     /// The most connections that this gateway opens to PostgreSQL.
     max_connections: Option<u32>,
-    /// The key that seals secrets at rest. Made on first start; without it nobody's second factor works any more.
-    key_file: Text<PathBuf>,
+    /// The key that seals secrets at rest; without it nobody's second factor works any more. Meant for the environment.
+    key: Option<Text<Keys>>,
+    /// A file that holds it. Made on first start, when neither is said.
+    key_file: Option<Text<PathBuf>>,
 }
 
 impl Default for Section {
@@ -51,14 +56,15 @@ impl Default for Section {
             password_file: None,
             ca: None,
             max_connections: None,
-            key_file: Text("data/portcullis.key".into()),
+            key: None,
+            key_file: None,
         }
     }
 }
 
 impl Section {
     pub(super) fn settle(self, layers: &mut Layers) -> Settled {
-        let key_file = layers.resolve("storage.key_file", &self.key_file.0);
+        let key = sealing_key(self.key, self.key_file, layers);
         let database = match self.database.0 {
             Store::Sqlite { path, parameters } => {
                 for key in ["password", "password_file", "ca", "max_connections"] {
@@ -81,10 +87,12 @@ impl Section {
                         "holds a password, and another one is set beside it; keep one of the two".to_owned(),
                     );
                 }
-                let resolve = |path: PathBuf| layers.resolve("storage.database", &path);
+                let tls = written.tls();
+                let mut resolve = |path: PathBuf| layers.resolve("storage.database", &path);
+                let client_certificate = written.client_certificate.map(|(c, k)| (resolve(c), resolve(k)));
                 database::Config::Postgres(postgres::Config {
-                    tls: written.tls(),
-                    client_certificate: written.client_certificate.map(|(c, k)| (resolve(c), resolve(k))),
+                    tls,
+                    client_certificate,
                     hosts: written.hosts,
                     user: written.user,
                     password: password.or(written.password),
@@ -94,8 +102,24 @@ impl Section {
                 })
             }
         };
-        Settled { database, key_file }
+        Settled { database, key }
     }
+}
+
+fn sealing_key(given: Option<Text<Keys>>, file: Option<Text<PathBuf>>, layers: &mut Layers) -> KeySource {
+    if given.is_some() && file.is_some() {
+        layers.fault("storage.key_file", "`storage.key` is set as well; keep one of the two");
+    }
+    if let Some(path) = layers.file_of("storage.key").filter(|path| is_public(path)) {
+        let remedy = format!("run `chmod o-r {}`, or set PORTCULLIS_STORAGE__KEY instead", path.display());
+        layers.fault("storage.key", format!("everyone on this machine can read this file; {remedy}"));
+    }
+    if let Some(Text(keys)) = given {
+        return KeySource::Given(keys);
+    }
+    let Text(written) = file.unwrap_or_else(|| Text("data/portcullis.key".into()));
+    let path = layers.resolve("storage.key_file", &written);
+    if is_credential(&written) { KeySource::Credential(path) } else { KeySource::file(path) }
 }
 
 /// Another store than the configured one, as typed on the command line. What goes without saying there is as in the
@@ -144,6 +168,14 @@ enum Store {
     },
     /// `postgres://user@host/database`, which may hold a password and is therefore never repeated in a message.
     Postgres(Postgres),
+}
+
+impl Written for Keys {
+    const EXPECTED: &'static str = "64 hexadecimal digits, or what `portcullis sealing-key` has printed";
+
+    fn read(text: &str) -> Result<Self, String> {
+        Self::parse(text).ok_or_else(|| format!("is not a sealing key; expected {}", Self::EXPECTED))
+    }
 }
 
 struct Postgres {

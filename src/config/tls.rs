@@ -23,7 +23,7 @@ impl Default for Section {
 }
 
 impl Section {
-    pub(super) fn settle(self, layers: &Layers) -> tls::Config {
+    pub(super) fn settle(self, layers: &mut Layers) -> tls::Config {
         tls::Config {
             certificate: layers.resolve("tls.certificate", &self.certificate.0),
             key: layers.resolve("tls.key", &self.key.0),

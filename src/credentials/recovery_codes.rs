@@ -90,25 +90,6 @@ impl RecoveryCodes {
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
-    /// Replaces the user's codes by ten new ones, to be shown by [`Self::unseen`]. False: without a device there is
-    /// nothing that they could stand in for.
-    pub async fn regenerate(&self, user: &UserId) -> Result<bool, CredentialsError> {
-        let mut transaction = self.database.write().await?;
-        lock(&mut transaction, user).await?;
-        let devices: i64 = sqlx::query("SELECT COUNT(*) AS devices FROM devices WHERE user_id = $1")
-            .bind(user.as_str())
-            .fetch_one(&mut *transaction)
-            .await?
-            .try_get("devices")?;
-        if devices == 0 {
-            transaction.rollback().await?;
-            return Ok(false);
-        }
-        self.issue(&mut transaction, user).await?;
-        transaction.commit().await?;
-        Ok(true)
-    }
-
     /// Gives the user a fresh batch if no code is left. Their row must be locked.
     pub(super) async fn issue_if_none(
         &self,
@@ -284,7 +265,6 @@ mod tests {
         a_code_works_once_and_for_its_user_alone,
         a_batch_that_waited_for_over_an_hour_is_replaced,
         confirmed_codes_stay_good_however_old,
-        new_codes_end_the_old_ones,
         the_store_holds_no_code_in_clear,
     ];
 
@@ -367,19 +347,6 @@ mod tests {
         fixture.clock.advance(1000 * HOUR);
         assert!(fixture.recovery_codes().unseen(&fixture.ada).await.unwrap().is_none());
         assert!(redeems(&fixture, &fixture.ada, &codes[7]).await);
-    }
-
-    async fn new_codes_end_the_old_ones(on: On) {
-        let fixture = Fixture::new(on).await;
-        assert!(!fixture.recovery_codes().regenerate(&fixture.ada).await.unwrap());
-        fixture.enrol(&fixture.ada, "Phone").await;
-        let old = texts(fixture.recovery_codes().unseen(&fixture.ada).await.unwrap());
-        fixture.recovery_codes().acknowledge(&fixture.ada).await.unwrap();
-        assert!(fixture.recovery_codes().regenerate(&fixture.ada).await.unwrap());
-        let new = texts(fixture.recovery_codes().unseen(&fixture.ada).await.unwrap());
-        assert!(!redeems(&fixture, &fixture.ada, &old[0]).await);
-        assert!(redeems(&fixture, &fixture.ada, &new[0]).await);
-        assert_eq!(fixture.recovery_codes().remaining(&fixture.ada).await.unwrap(), 9);
     }
 
     async fn the_store_holds_no_code_in_clear(on: On) {

@@ -31,6 +31,9 @@ use crate::{
     },
 };
 
+/// Bytes of `csrf=` and a token, with room to spare.
+const LONGEST_WISH: u8 = 128;
+
 /// The form that a request is to send, by the mark at the end of its query.
 pub(super) fn named(request: &CanonicalRequest<Incoming>) -> Option<FormId> {
     if *request.method() != Method::POST {
@@ -52,49 +55,48 @@ fn unmarked(target: &str) -> Option<&str> {
 }
 
 impl Gateway {
-    /// A POST of somebody whom the gate does not let pass, or one that is to send a kept form.
-    #[expect(clippy::too_many_arguments, reason = "what every request has, and what the gate says")]
+    /// A POST of somebody whom the gate does not let pass, or one that may ask for a kept form to be sent.
     pub(super) async fn posted(
         &self,
-        request: CanonicalRequest<Incoming>,
+        mut posted: Posted<'_>,
         decision: Decision,
-        passed: Cookies<'_>,
-        connection: &Connection,
-        presence: &Presence,
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
-        match (decision, named(&request)) {
-            (Decision::Allow(identity), Some(id)) => {
-                self.send_kept(request, &id, &identity, passed, connection, presence, note).await
-            }
-            (Decision::Allow(identity), None) => {
-                note.decision = "allow";
-                let now = self.shared.clock.now();
-                let passed = Passed { identity: &identity, cookies: passed.others, now, whole: None };
-                self.forward(request, passed, connection, presence, note).await
-            }
-            (decision, named) => {
+        let asked = match named(&posted.request) {
+            Some(id) => asked(&mut posted, id).await?,
+            None => None,
+        };
+        match (decision, asked) {
+            (Decision::Allow(identity), Some(asked)) => self.send_kept(posted, asked, &identity, note).await,
+            (Decision::Allow(identity), None) => self.send(posted, &identity, note).await,
+            (decision, asked) => {
                 note.decision = "challenge";
                 let bind = matches!(decision, Decision::BindDevice);
+                let (method, headers) = (posted.request.method(), posted.request.headers());
                 // The session that was to send it is over as well: the form is still there.
-                if let Some(id) = named.filter(|_| client::is_navigation(request.method(), request.headers()))
-                {
+                if let Some(Asked { id, .. }) = asked.filter(|_| client::is_navigation(method, headers)) {
                     return Ok(own(self.shared.challenger.keep(id.as_str(), bind)));
                 }
-                Ok(own(self.keep(request, passed.session, bind, presence, note).await?))
+                Ok(own(self.keep(posted, bind, note).await?))
             }
         }
     }
 
-    /// Keeps a form whose user's session has run out, and shows the way in.
-    async fn keep(
+    async fn send(
         &self,
-        mut request: CanonicalRequest<Incoming>,
-        claimed: Option<TokenHash>,
-        bind: bool,
-        presence: &Presence,
+        posted: Posted<'_>,
+        identity: &Identity,
         note: &mut Note,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Response<Source>, Failure> {
+        note.decision = "allow";
+        let Posted { request, cookies, connection, presence, whole, .. } = posted;
+        let passed = Passed { identity, cookies, now: self.shared.clock.now(), whole };
+        self.forward(request, passed, connection, presence, note).await
+    }
+
+    /// Keeps a form whose user's session has run out, and shows the way in.
+    async fn keep(&self, posted: Posted<'_>, bind: bool, note: &mut Note) -> Result<Answer, Failure> {
+        let Posted { mut request, session: claimed, presence, whole, .. } = posted;
         let forms = &self.shared.kept_forms;
         let keepable = claimed.zip(self.keepable(&request));
         let Some((session, content_type)) = keepable else { return Ok(self.challenge(&request, bind)) };
@@ -109,17 +111,19 @@ impl Gateway {
         let Some(owner) = owner else { return Ok(self.challenge(&request, bind)) };
         let _form = presence.form().ok_or(Failure::Crowd)?;
         let Some(_room) = forms.room() else { return Ok(self.not_kept(NotKept::TooMany, note)) };
-        let length = request.headers().get(header::CONTENT_LENGTH).and_then(fields::content_length);
         let max = forms.max();
-        if length.is_some_and(|length| length > u64::try_from(max).unwrap_or(u64::MAX)) {
+        if length(request.headers()).is_some_and(|length| length > u64::try_from(max).unwrap_or(u64::MAX)) {
             return Ok(self.not_kept(NotKept::TooLarge(max), note));
         }
-        let body = match read(&mut request, max).await {
-            Ok(body) => body,
-            Err(error) if error.is::<LengthLimitError>() => {
-                return Ok(self.not_kept(NotKept::TooLarge(max), note));
-            }
-            Err(error) => return Err(PageError::FormBody(error).into()),
+        let body = match whole {
+            Some(body) => body,
+            None => match read(&mut request, max).await {
+                Ok(body) => body,
+                Err(error) if error.is::<LengthLimitError>() => {
+                    return Ok(self.not_kept(NotKept::TooLarge(max), note));
+                }
+                Err(error) => return Err(PageError::FormBody(error).into()),
+            },
         };
         let referer = request.headers().get(header::REFERER).and_then(|value| value.to_str().ok());
         let head =
@@ -178,30 +182,18 @@ impl Gateway {
     }
 
     /// Sends a kept form to the portal in place of the request that asks for it.
-    #[expect(clippy::too_many_arguments, reason = "what every request has, and the form's name")]
     async fn send_kept(
         &self,
-        mut request: CanonicalRequest<Incoming>,
-        id: &FormId,
+        mut posted: Posted<'_>,
+        Asked { id, csrf }: Asked,
         identity: &Identity,
-        passed: Cookies<'_>,
-        connection: &Connection,
-        presence: &Presence,
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
-        let pages = &self.shared.pages;
+        let (pages, request) = (&self.shared.pages, &mut posted.request);
         note.decision = "own";
-        if !form::is_urlencoded(request.headers()) || request.upgrade().is_some() {
-            return Err(PageError::FormType.into());
-        }
-        let asked = {
-            let _form = presence.form().ok_or(Failure::Crowd)?;
-            let bytes = read(&mut request, form::LARGEST).await.map_err(PageError::FormBody)?;
-            form::Form::parse(&bytes).map_err(PageError::Form)?
-        };
         let session = &identity.session().session;
-        if !pages.is_session_form(&session.id, asked.value("csrf")) {
-            return Ok(own(pages.not_sent(id, note.request_id())));
+        if !pages.is_session_form(&session.id, &csrf) {
+            return Ok(own(pages.not_sent(&id, note.request_id())));
         }
         let target = unmarked(request.target()).unwrap_or_default().to_owned();
         let (forms, name, user) = (self.shared.kept_forms.clone(), id.clone(), session.user.clone());
@@ -213,12 +205,11 @@ impl Gateway {
                 None => forms.find(claim).await.map(Err),
             }
         });
-        let form = match taken.await?? {
+        let Form { head, body } = match taken.await?? {
             Ok(form) => form,
             Err(Found::Nothing) => return Ok(own(answer::see_other("/"))),
             Err(_) => return Ok(own(pages.form_is_gone(note.request_id()))),
         };
-        let Form { head, body } = form;
         let value = |text: &str| HeaderValue::from_str(text).ok();
         let Some((target, content_type)) =
             PathAndQuery::try_from(head.target).ok().zip(value(&head.content_type))
@@ -226,19 +217,20 @@ impl Gateway {
             return Ok(own(pages.form_is_gone(note.request_id())));
         };
         request.announce(target, content_type, head.referer.as_deref().and_then(value), body.len());
-        note.decision = "allow";
-        let now = self.shared.clock.now();
-        let passed = Passed { identity, cookies: passed.others, now, whole: Some(body) };
-        let sent = self.forward(request, passed, connection, presence, note).await;
-        let (forms, id) = (self.shared.kept_forms.clone(), id.clone());
-        match &sent {
+        posted.whole = Some(body);
+        let sent = self.send(posted, identity, note).await;
+        let (forms, name) = (self.shared.kept_forms.clone(), id.clone());
+        match sent {
             // Nothing of it has gone out, so it can be sent another time.
-            Err(Failure::Forward(ForwardError::Connect(_))) => {
-                self.on_control(async move { forms.put_back(&id).await }).await??;
+            Err(Failure::Forward(ForwardError::Connect(error))) => {
+                self.on_control(async move { forms.put_back(&name).await }).await??;
+                Err(Failure::Unsent(id, error))
             }
-            _ => self.on_control(async move { forms.forget(&id).await }).await??,
+            sent => {
+                self.on_control(async move { forms.forget(&name).await }).await??;
+                sent
+            }
         }
-        sent
     }
 
     async fn on_control<T: Send + 'static>(
@@ -249,10 +241,47 @@ impl Gateway {
     }
 }
 
-/// What the cookies of the request came to.
-pub(super) struct Cookies<'a> {
+/// A request that may be about a kept form.
+pub(super) struct Posted<'a> {
+    pub(super) request: CanonicalRequest<Incoming>,
+    /// The session that its cookie names.
     pub(super) session: Option<TokenHash>,
-    pub(super) others: Option<&'a HeaderValue>,
+    /// The cookies that are the portal's.
+    pub(super) cookies: Option<&'a HeaderValue>,
+    pub(super) connection: &'a Connection,
+    pub(super) presence: &'a Presence,
+    /// The body, once it has been read.
+    pub(super) whole: Option<Bytes>,
+}
+
+/// The wish of our page to have a form sent.
+struct Asked {
+    id: FormId,
+    csrf: String,
+}
+
+/// Whether this is what our page sends: a token, and nothing else. Anything else at an address with a mark comes from the
+/// page with which the portal has answered a form that was sent there. It is the portal's, without the mark.
+async fn asked(posted: &mut Posted<'_>, id: FormId) -> Result<Option<Asked>, Failure> {
+    let Posted { request, presence, whole, .. } = posted;
+    let small = length(request.headers()).is_some_and(|length| length <= u64::from(LONGEST_WISH));
+    if small && form::is_urlencoded(request.headers()) && request.upgrade().is_none() {
+        let _form = presence.form().ok_or(Failure::Crowd)?;
+        let body = read(request, usize::from(LONGEST_WISH)).await.map_err(PageError::FormBody)?;
+        let csrf = std::str::from_utf8(&body).ok().and_then(|body| body.strip_prefix("csrf="));
+        if let Some(csrf) = csrf.filter(|csrf| !csrf.contains('&')) {
+            return Ok(Some(Asked { id, csrf: csrf.to_owned() }));
+        }
+        *whole = Some(body);
+    }
+    if let Some(target) = unmarked(request.target()).and_then(|target| PathAndQuery::try_from(target).ok()) {
+        request.lead_to(target);
+    }
+    Ok(None)
+}
+
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH).and_then(fields::content_length)
 }
 
 async fn read(

@@ -124,8 +124,9 @@ impl Gateway {
         let decision = self.shared.gate.decide(session, now);
         let is_in = matches!(decision, Decision::Allow(_));
         if *request.method() == Method::POST && (!is_in || kept::named(&request).is_some()) {
-            let cookies = kept::Cookies { session: cookies.session, others: cookies.others.as_ref() };
-            return Box::pin(self.posted(request, decision, cookies, connection, presence, note)).await;
+            let (session, cookies) = (cookies.session, cookies.others.as_ref());
+            let posted = kept::Posted { request, session, cookies, connection, presence, whole: None };
+            return Box::pin(self.posted(posted, decision, note)).await;
         }
         let visitor =
             Visitor { method: request.method(), headers: request.headers(), target: request.target() };

@@ -10,10 +10,12 @@ use crate::{
     database::DatabaseError,
     errors::Chain,
     identity::{Unrepresentable, Unsigned},
+    kept_forms::FormId,
     login::LoginError,
     pages::PageError,
     proxy::ForwardError,
     sessions::SessionError,
+    upstream::ConnectError,
     web::{
         answer::{self, Answer, Problem},
         gate::Refusal,
@@ -47,6 +49,8 @@ pub(super) enum Failure {
     Assertion(#[from] Unsigned),
     #[error("a form cannot be kept, or given out")]
     KeptForm(#[from] DatabaseError),
+    #[error("a kept form cannot be sent, and stays")]
+    Unsent(FormId, #[source] ConnectError),
     #[error("the work on the request broke off")]
     Lost(#[source] tokio::task::JoinError),
 }
@@ -66,7 +70,7 @@ impl Failure {
         match self {
             Self::Forward(ForwardError::SessionEnded) => "the session has ended",
             Self::Forward(ForwardError::Timeout(_)) => "the portal did not answer in time",
-            Self::Forward(_) => "the portal did not answer",
+            Self::Forward(_) | Self::Unsent(..) => "the portal did not answer",
             _ => "the gateway cannot answer",
         }
     }
@@ -85,8 +89,10 @@ impl Failure {
             Self::Forward(ForwardError::Timeout(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Forward(ForwardError::SessionEnded) => StatusCode::UNAUTHORIZED,
             Self::Forward(ForwardError::RequestBody(_)) => StatusCode::BAD_REQUEST,
-            Self::Forward(ForwardError::Connect(error)) if error.is_busy() => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Forward(_) => StatusCode::BAD_GATEWAY,
+            Self::Forward(ForwardError::Connect(error)) | Self::Unsent(_, error) if error.is_busy() => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Forward(_) | Self::Unsent(..) => StatusCode::BAD_GATEWAY,
             Self::Page(PageError::FormType) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Page(PageError::FormBody(error)) if error.is::<LengthLimitError>() => {
                 StatusCode::PAYLOAD_TOO_LARGE
@@ -109,6 +115,7 @@ impl Failure {
             | Self::Session(_)
             | Self::KeptForm(_)
             | Self::Forward(_)
+            | Self::Unsent(..)
             | Self::Page(_)
             | Self::Identity(_)
             | Self::Assertion(_)
@@ -155,7 +162,10 @@ impl Gateway {
             return grpc::refusal(grpc::status_like(status), failure.word());
         }
         let mut answer = if told == Told::Person {
-            self.shared.pages.message_page(status, note.request_id())
+            match failure {
+                Failure::Unsent(id, _) => self.shared.pages.form_waits(id, status, note.request_id()),
+                _ => self.shared.pages.message_page(status, note.request_id()),
+            }
         } else {
             let detail = match failure {
                 Failure::Refused(Refusal::Misdirected) => Some(format!(
@@ -210,11 +220,14 @@ impl Gateway {
             Failure::Forward(error) => {
                 self.shared.metrics.upstream_error(match error {
                     ForwardError::Streams => "busy",
-                    ForwardError::Connect(busy) if busy.is_busy() => "busy",
-                    ForwardError::Connect(_) => "connect",
+                    ForwardError::Connect(error) => not_reached(error),
                     ForwardError::Timeout(_) => "timeout",
                     _ => "answer",
                 });
+                tracing::warn!(request.id = request_id, error = %Chain(failure), "the portal did not answer");
+            }
+            Failure::Unsent(_, error) => {
+                self.shared.metrics.upstream_error(not_reached(error));
                 tracing::warn!(request.id = request_id, error = %Chain(failure), "the portal did not answer");
             }
             Failure::Page(PageError::Login(LoginError::Busy)) => {
@@ -240,4 +253,8 @@ impl Gateway {
             }
         }
     }
+}
+
+fn not_reached(error: &ConnectError) -> &'static str {
+    if error.is_busy() { "busy" } else { "connect" }
 }

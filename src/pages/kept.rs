@@ -104,6 +104,11 @@ impl Pages {
         self.message(Message::not_sent(&page_of(id), request_id))
     }
 
+    /// That the portal could not be asked, and the form can be sent another time.
+    pub fn form_waits(&self, id: &FormId, status: StatusCode, request_id: &str) -> Answer {
+        self.message(Message::form_waits(&page_of(id), status.as_u16(), request_id))
+    }
+
     /// That there is nothing to send any more.
     pub fn form_is_gone(&self, request_id: &str) -> Answer {
         self.message(Message::form_is_gone(request_id))

@@ -77,9 +77,9 @@ pub fn sent_ago(minutes: u64) -> String {
 
 fn size_in_words(bytes: usize) -> String {
     match bytes {
-        ..1024 => format!("{bytes} bytes"),
-        1024..1_048_576 => format!("{} KB", bytes / 1024),
-        _ => format!("{} MB", bytes / 1_048_576),
+        ..1024 => format!("{bytes}\u{a0}bytes"),
+        1024..1_048_576 => format!("{}\u{a0}KB", bytes / 1024),
+        _ => format!("{}\u{a0}MB", bytes / 1_048_576),
     }
 }
 
@@ -128,7 +128,7 @@ impl<'a> Message<'a> {
         Self {
             title: "Your form has not been sent",
             text: format!(
-                "Your session had ended when you sent this form, and {reason}. What you typed is still in your browser: sign in in a new window, then come back to this one, go back one page and send the form again."
+                "Your session had ended when you sent it, and {reason}. What you typed is still in your browser. Sign in in a new window first. Then come back to this one, go back one page and send the form again."
             )
             .into(),
             status,
@@ -145,6 +145,19 @@ impl<'a> Message<'a> {
             text: "That page was out of date, so nothing has been sent. Please look at your form once more."
                 .into(),
             status: 403,
+            request_id: Some(request_id),
+            retry: false,
+            action: Some(Action { label: "Go to your form", path: page, new_window: false }),
+        }
+    }
+
+    /// A kept form that the portal did not take.
+    pub(super) fn form_waits(page: &'a str, status: u16, request_id: &'a str) -> Self {
+        Self {
+            title: "Your form is still here",
+            text: "The portal is not answering, so nothing has been sent. Please try again in a minute."
+                .into(),
+            status,
             request_id: Some(request_id),
             retry: false,
             action: Some(Action { label: "Go to your form", path: page, new_window: false }),

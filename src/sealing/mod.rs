@@ -1,15 +1,12 @@
-//! Secrets at rest: keys in a file of mode 0600, and records that open only in the place they were sealed for.
+//! Secrets at rest: keys that nobody else can read, and records that open only in the place they were sealed for.
 //!
 //! AES-256-GCM-SIV with a random nonce; the place (table, row, column) is authenticated, so that a record moved to
 //! another user's row does not open. Of several keys the first seals and all open.
 
-mod key_file;
+mod key_source;
+mod keys;
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fmt, path::Path, time::Duration};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::{
@@ -19,7 +16,10 @@ use aws_lc_rs::{
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-pub use self::key_file::{KeyError, KeyFile, KeyId, SecretKey};
+pub use self::{
+    key_source::{KeyError, KeySource},
+    keys::{KeyId, Keys, SecretKey},
+};
 use crate::{errors::Chain, random::Random};
 
 /// The first byte of a record that does not say which key sealed it. Written as long as there is one key, so that a
@@ -41,7 +41,7 @@ pub struct Sealer {
     /// Never changes: what is derived lives in forms and cookies of users who are in the middle of something, and in
     /// hashes that cannot be made again.
     derive: hmac::Key,
-    file: Option<PathBuf>,
+    source: Option<KeySource>,
 }
 
 /// The keys in force; the first one seals.
@@ -49,7 +49,7 @@ struct Ring(Vec<(KeyId, RandomizedNonceKey)>);
 
 impl Ring {
     fn new(keys: &[SecretKey]) -> Self {
-        Self(keys.iter().map(|key| (key_file::id(key), aead(key))).collect())
+        Self(keys.iter().map(|key| (keys::id(key), aead(key))).collect())
     }
 
     fn open(&self, place: &[&str], record: &[u8]) -> Result<(KeyId, Zeroizing<Vec<u8>>), Unsealable> {
@@ -80,13 +80,13 @@ impl Ring {
 }
 
 impl Sealer {
-    /// Reads the keys, making the file with a fresh one when there is none.
-    pub fn from_file(path: &Path, random: &dyn Random) -> Result<Self, KeyError> {
-        let file = KeyFile::read_or_create(path, random)?;
+    /// Reads the keys, making a file with a fresh one when there is none.
+    pub fn with_keys_of(source: &KeySource, random: &dyn Random) -> Result<Self, KeyError> {
+        let keys = source.keys_or_new(random)?;
         Ok(Self {
-            ring: ArcSwap::from_pointee(Ring::new(file.keys())),
-            derive: hmac::Key::new(hmac::HMAC_SHA256, file.root().as_slice()),
-            file: Some(path.to_owned()),
+            ring: ArcSwap::from_pointee(Ring::new(keys.keys())),
+            derive: hmac::Key::new(hmac::HMAC_SHA256, keys.root().as_slice()),
+            source: Some(source.clone()),
         })
     }
 
@@ -95,13 +95,16 @@ impl Sealer {
         Self {
             ring: ArcSwap::from_pointee(Ring::new(&[Zeroizing::new(*key)])),
             derive: hmac::Key::new(hmac::HMAC_SHA256, key),
-            file: None,
+            source: None,
         }
     }
 
     /// Follows the key file until `stop`. A file that cannot be used leaves the keys as they are.
     pub async fn watch(&self, stop: CancellationToken) {
-        let Some(path) = &self.file else { return };
+        let Some((source, path)) = self.source.as_ref().and_then(|source| Some((source, source.path()?)))
+        else {
+            return;
+        };
         let fingerprint = || {
             let facts = std::fs::metadata(path).ok()?;
             Some((facts.modified().ok()?, facts.len()))
@@ -111,7 +114,7 @@ impl Sealer {
         loop {
             let now = fingerprint();
             if now != seen {
-                match self.reload(path) {
+                match source.keys().and_then(|keys| self.take(&keys, path)) {
                     Ok(()) => {}
                     Err(error) => tracing::error!(
                         error = %Chain(&error),
@@ -126,14 +129,14 @@ impl Sealer {
         }
     }
 
-    fn reload(&self, path: &Path) -> Result<(), KeyError> {
-        let file = KeyFile::read(path)?;
-        let root = hmac::Key::new(hmac::HMAC_SHA256, file.root().as_slice());
+    /// Uses the keys that are in the file now.
+    fn take(&self, keys: &Keys, path: &Path) -> Result<(), KeyError> {
+        let root = hmac::Key::new(hmac::HMAC_SHA256, keys.root().as_slice());
         let same = |key: &hmac::Key| hmac::sign(key, b"root").as_ref().to_vec();
         if same(&root) != same(&self.derive) {
             return Err(KeyError::OtherRoot { path: path.into() });
         }
-        let ring = Ring::new(file.keys());
+        let ring = Ring::new(keys.keys());
         let ids = |ring: &Ring| ring.0.iter().map(|(id, _)| *id).collect::<Vec<_>>();
         if ids(&ring) != ids(&self.ring.load()) {
             tracing::info!(sealing = %ring.0[0].0, keys = ring.0.len(), "the sealing keys were reloaded");
@@ -144,7 +147,7 @@ impl Sealer {
 
     /// A key for another use, fixed by `label`.
     pub fn derive(&self, label: &str) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(key_file::derive_from(&self.derive, label))
+        Zeroizing::new(keys::derive_from(&self.derive, label))
     }
 
     /// Seals `plain` for `place`, a path such as `["devices", user, device, "secret"]`.
@@ -192,7 +195,7 @@ impl fmt::Debug for Sealer {
 
 fn aead(key: &[u8; 32]) -> RandomizedNonceKey {
     let derive = hmac::Key::new(hmac::HMAC_SHA256, key);
-    let aead_key = Zeroizing::new(key_file::derive_from(&derive, "seal"));
+    let aead_key = Zeroizing::new(keys::derive_from(&derive, "seal"));
     // A 32-byte key is the only thing this constructor asks for.
     #[expect(clippy::unwrap_used, reason = "the key length is right by its type")]
     RandomizedNonceKey::new(&AES_256_GCM_SIV, aead_key.as_slice()).unwrap()
@@ -238,18 +241,19 @@ mod tests {
     fn the_key_file_is_made_once_and_only_the_owner_may_read_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data/portcullis.key");
-        let record = Sealer::from_file(&path, &OsRandom).unwrap().seal(&["x"], b"y");
+        let source = KeySource::File(path.clone());
+        let record = Sealer::with_keys_of(&source, &OsRandom).unwrap().seal(&["x"], b"y");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(
-            Sealer::from_file(&path, &OsRandom).unwrap().open(&["x"], &record).unwrap().as_slice(),
+            Sealer::with_keys_of(&source, &OsRandom).unwrap().open(&["x"], &record).unwrap().as_slice(),
             b"y"
         );
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(Sealer::from_file(&path, &OsRandom), Err(KeyError::Permissions { .. })));
+        assert!(matches!(Sealer::with_keys_of(&source, &OsRandom), Err(KeyError::Permissions { .. })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "not a key").unwrap();
-        assert!(matches!(Sealer::from_file(&path, &OsRandom), Err(KeyError::Malformed { .. })));
+        assert!(matches!(Sealer::with_keys_of(&source, &OsRandom), Err(KeyError::Malformed { .. })));
     }
 
     /// What a change of the file has to bring about within a second, on a machine that is not busy.
@@ -265,8 +269,8 @@ mod tests {
     #[tokio::test]
     async fn a_rotation_in_two_steps_is_noticed_and_changes_nothing_that_was_derived() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("portcullis.key");
-        let gateway = std::sync::Arc::new(Sealer::from_file(&path, &OsRandom).unwrap());
+        let source = KeySource::File(folder.path().join("portcullis.key"));
+        let gateway = std::sync::Arc::new(Sealer::with_keys_of(&source, &OsRandom).unwrap());
         let stop = CancellationToken::new();
         let watching = tokio::spawn({
             let (gateway, stop) = (gateway.clone(), stop.clone());
@@ -278,16 +282,16 @@ mod tests {
         let first = gateway.sealing_key();
 
         // Every gateway has to open what one of them seals: the file is everywhere before anybody seals with it.
-        let mut file = KeyFile::read(&path).unwrap();
+        let mut file = source.keys().unwrap();
         let second = file.prepare(&OsRandom);
-        file.write(&path).unwrap();
+        source.write(&file).unwrap();
         until(|| gateway.ring.load().0.len() == 2).await;
         assert_eq!(gateway.sealing_key(), first);
-        let mut file = KeyFile::read(&path).unwrap();
-        let elsewhere = Sealer::from_file(&path, &OsRandom).unwrap();
+        let mut file = source.keys().unwrap();
+        let elsewhere = Sealer::with_keys_of(&source, &OsRandom).unwrap();
         assert_eq!(file.activate(), Some(second));
-        file.write(&path).unwrap();
-        let ahead = Sealer::from_file(&path, &OsRandom).unwrap();
+        source.write(&file).unwrap();
+        let ahead = Sealer::with_keys_of(&source, &OsRandom).unwrap();
         let new = ahead.seal(&place, b"seed");
         assert_eq!((new[0], ahead.sealing_key()), (WITH_ID, second));
         for reader in [&*gateway, &elsewhere, &ahead] {
@@ -311,16 +315,64 @@ mod tests {
         for text in ["", "half a li", &"0".repeat(64)] {
             fs::write(&broken, text).unwrap();
             fs::set_permissions(&broken, fs::Permissions::from_mode(0o600)).unwrap();
-            assert!(gateway.reload(&broken).is_err(), "{text:?}");
+            let read = KeySource::File(broken.clone()).keys();
+            assert!(read.and_then(|keys| gateway.take(&keys, &broken)).is_err(), "{text:?}");
             assert_eq!(gateway.open(&place, &new).unwrap().as_slice(), b"seed");
         }
         assert!(!file.remove(second), "the one that seals");
         assert!(file.remove(first));
-        file.write(&path).unwrap();
+        source.write(&file).unwrap();
         until(|| gateway.open(&place, &old).is_err()).await;
         assert_eq!(gateway.open(&place, &new).unwrap().as_slice(), b"seed");
         assert_eq!(*gateway.derive("forms"), *derived);
         stop.cancel();
         watching.await.unwrap();
+    }
+
+    #[test]
+    fn several_keys_fit_into_one_line_and_what_is_not_quite_them_is_refused() {
+        let mut keys = Keys::parse(&"0".repeat(64)).unwrap();
+        keys.prepare(&OsRandom);
+        let (text, ids) = (keys.text(), keys.ids());
+        let line = text.replace('\n', " ");
+        for written in [&*text, &line, &format!("\n {line}\n"), &text.replace('\n', "\r\n")] {
+            assert_eq!(Keys::parse(written).unwrap().ids(), ids, "{written:?}");
+        }
+        for wrong in [
+            &*text.replace("derive:", "derive: "),
+            &text.replace("derive:", "root:"),
+            &text.replace(':', "="),
+            &format!("{line}{line}"),
+            &line.replace(&ids[0].to_string(), &ids[1].to_string()),
+            &line[..line.len() - 2],
+            &"0".repeat(63),
+            &format!("0x{}", "0".repeat(62)),
+            "",
+        ] {
+            assert!(Keys::parse(wrong).is_none(), "{wrong:?}");
+        }
+        assert!(!format!("{:?}", KeySource::Given(keys)).contains("000"));
+    }
+
+    #[test]
+    fn only_a_file_of_ours_is_made_or_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sealing");
+        let credential = KeySource::Credential(path.clone());
+        assert!(matches!(Sealer::with_keys_of(&credential, &OsRandom), Err(KeyError::Read { .. })));
+        assert!(!path.exists(), "a key that is missing is not made up");
+
+        fs::write(&path, "1".repeat(64)).unwrap();
+        for (mode, read) in [(0o400, true), (0o440, true), (0o444, false), (0o460, false), (0o600, true)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(Sealer::with_keys_of(&credential, &OsRandom).is_ok(), read, "{mode:o}");
+        }
+        let keys = credential.keys().unwrap();
+        for source in [&credential, &KeySource::Given(keys.clone())] {
+            assert!(matches!(source.write(&keys), Err(KeyError::ReadOnly(_))), "{source}");
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1".repeat(64));
+        let of_systemd = KeySource::file("/run/credentials/portcullis.service/sealing".into());
+        assert!(matches!(of_systemd, KeySource::Credential(_)));
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-use super::watch::Watch;
+use super::{io::PIECE, watch::Watch};
 
 /// Most bytes that are held back: a record of TLS. What does not fit is written as it comes, without being copied.
 const MOST: usize = 16 * 1024;
@@ -93,8 +93,8 @@ impl<T: Write + Unpin> Write for Gathered<T> {
         if this.held.capacity() == 0 {
             this.held.reserve(MOST);
         }
-        for slice in slices {
-            this.held.extend_from_slice(slice);
+        for piece in slices.iter().flat_map(|slice| slice.chunks(PIECE)) {
+            this.held.extend_from_slice(piece);
         }
         this.watch.hold_back(true);
         Poll::Ready(Ok(length))

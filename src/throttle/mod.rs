@@ -129,9 +129,6 @@ impl Admission {
         .await;
     }
 
-    /// Leaves the attempt counted.
-    pub fn failed(self) {}
-
     /// Takes the count back and nothing else: nobody learnt whether the guess was right.
     pub async fn withdrawn(self) {
         self.settle(|_| Settlement::TakeBack).await;

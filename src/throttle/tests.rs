@@ -56,7 +56,7 @@ fn attempt<'a>(account: &'a str, network: &str) -> Attempt<'a> {
 
 async fn fail(throttle: &Throttle, account: &str, network: &str, times: u32) {
     for _ in 0..times {
-        throttle.admit(&attempt(account, network)).await.unwrap().unwrap().failed();
+        drop(throttle.admit(&attempt(account, network)).await.unwrap().unwrap());
     }
 }
 
@@ -191,18 +191,18 @@ async fn a_clock_that_jumps_back_lifts_no_ban() {
 async fn codes_have_a_budget_of_their_own_per_user() {
     for Bench { clock, throttle, server: _server, .. } in benches().await {
         for _ in 0..9 {
-            throttle.admit_code("u1").await.unwrap().unwrap().failed();
+            drop(throttle.admit_code("u1").await.unwrap().unwrap());
         }
         throttle.admit_code("u1").await.unwrap().unwrap().succeeded().await;
         for _ in 0..10 {
-            throttle.admit_code("u1").await.unwrap().unwrap().failed();
+            drop(throttle.admit_code("u1").await.unwrap().unwrap());
         }
         let refused = throttle.admit_code("u1").await.unwrap().err();
         assert_eq!(refused, Some(Throttled { retry_after: CONFIG.ban_time }));
         throttle.admit_code("u2").await.unwrap().unwrap().withdrawn().await;
         assert_eq!(wait(&throttle, "u1", "192.0.2.1").await, None);
         clock.advance(CONFIG.ban_time);
-        throttle.admit_code("u1").await.unwrap().unwrap().failed();
+        drop(throttle.admit_code("u1").await.unwrap().unwrap());
     }
 }
 
@@ -212,7 +212,7 @@ async fn a_flood_of_names_neither_grows_the_table_nor_lifts_a_ban() {
     fail(&throttle, "ada", "192.0.2.1", 5).await;
     for number in 0..10_000_u32 {
         let network = IpAddr::V4((0x0a00_0000 + number).into());
-        throttle.admit(&Attempt { account: &"x".repeat(254), network }).await.unwrap().unwrap().failed();
+        drop(throttle.admit(&Attempt { account: &"x".repeat(254), network }).await.unwrap().unwrap());
     }
     assert!(wait(&throttle, "ada", "192.0.2.1").await.is_some());
     assert_eq!(memory.unwrap().sizes(), (100, 100));
@@ -234,12 +234,12 @@ async fn what_has_run_out_leaves_the_table() {
     let Bench { clock, throttle, memory, .. } = Bench::in_memory(1000);
     for number in 0..1000_u32 {
         let network = IpAddr::V4((0x0a00_0000 + number).into());
-        throttle.admit(&Attempt { account: "ada", network }).await.unwrap().unwrap().failed();
+        drop(throttle.admit(&Attempt { account: "ada", network }).await.unwrap().unwrap());
     }
     clock.advance(Duration::from_mins(10));
     for number in 0..600_u32 {
         let network = IpAddr::V4((0x0b00_0000 + number).into());
-        throttle.admit(&Attempt { account: "ada", network }).await.unwrap().unwrap().failed();
+        drop(throttle.admit(&Attempt { account: "ada", network }).await.unwrap().unwrap());
     }
     assert!(memory.unwrap().sizes().0 < 700);
 }

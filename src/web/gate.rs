@@ -132,6 +132,11 @@ impl<B> CanonicalRequest<B> {
         self.request.body_mut()
     }
 
+    /// Makes it a request for `target`, which is what was admitted, or a part of it.
+    pub fn lead_to(&mut self, target: http::uri::PathAndQuery) {
+        *self.request.uri_mut() = Uri::from(target);
+    }
+
     /// Says of the head that it is for `target`, which was admitted before, and that another body follows it: one of
     /// `length` bytes that the caller has.
     pub fn announce(
@@ -141,7 +146,7 @@ impl<B> CanonicalRequest<B> {
         referer: Option<HeaderValue>,
         length: usize,
     ) {
-        *self.request.uri_mut() = Uri::from(target);
+        self.lead_to(target);
         let headers = self.request.headers_mut();
         for replaced in
             [header::TRANSFER_ENCODING, header::CONTENT_ENCODING, header::TRAILER, header::REFERER]

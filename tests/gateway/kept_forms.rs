@@ -344,7 +344,7 @@ async fn a_form_that_is_too_large_is_not_kept_and_the_user_is_told_how_to_save_i
         let answer = browser.send(request).await;
         assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(answer.heading(), "Your form has not been sent");
-        assert!(answer.text().contains("larger than the 1 KB"), "{}", answer.text());
+        assert!(answer.text().contains("larger than the 1\u{a0}KB"), "{}", answer.text());
         assert!(answer.text().contains("target=\"_blank\""), "the page that it was on stays one step back");
         answer.assert_secure();
     }
@@ -401,8 +401,45 @@ async fn a_portal_that_cannot_be_reached_costs_nobody_the_form() {
     for _ in 0..2 {
         let page = browser.get(&kept).await;
         assert_eq!(page.heading(), "Your form was kept");
-        assert_eq!(browser.fill(&page, &[]).await.status, StatusCode::BAD_GATEWAY);
+        let answer = browser.fill(&page, &[]).await;
+        assert_eq!(
+            (answer.status, answer.heading().as_str()),
+            (StatusCode::BAD_GATEWAY, "Your form is still here")
+        );
+        assert!(answer.text().contains(&kept.replace('/', "&#x2f;")), "{}", answer.text());
     }
+}
+
+/// A portal that finds fault answers with the form once more, and that leads to the address it is at.
+#[tokio::test]
+async fn a_form_of_the_portals_at_the_address_of_a_kept_one_is_the_portals() {
+    let (gateway, browser) = ran_out(TestGateway::builder()).await;
+    let answer = browser.send(usual("/sims?a=b")).await;
+    let page = log_in_at(&browser, answer, ADA).await;
+    let address = page.form(&["csrf"]).action.clone();
+    assert_eq!(browser.fill(&page, &[]).await.text(), "the portal: POST /sims?a=b\n");
+    let urlencoded = "application/x-www-form-urlencoded";
+    let long = [b"csrf=".as_slice(), &[b'x'; 200]].concat();
+    let again: [(&str, &[u8]); 4] = [
+        (urlencoded, b"csrf=portal%27s&name=SIM+1"),
+        (urlencoded, b"name=%F0"),
+        (urlencoded, &long),
+        (MULTIPART, FILE),
+    ];
+    for (content_type, bytes) in again {
+        let sent = browser.send(form(&address, content_type, bytes.to_vec())).await;
+        assert_eq!(sent.text(), "the portal: POST /sims?a=b\n");
+    }
+    gateway.clock.advance(HOUR);
+    for (content_type, bytes) in again {
+        is_kept(&browser.send(form(&address, content_type, bytes.to_vec())).await);
+    }
+    let answer = browser.send(form(&address, again[0].0, again[0].1.to_vec())).await;
+    let page = log_in_at(&browser, answer, ADA).await;
+    assert_eq!(browser.fill(&page, &[]).await.text(), "the portal: POST /sims?a=b\n");
+    let sent = posts(&gateway.upstream);
+    let bodies: Vec<&[u8]> = sent.iter().skip(1).map(|request| &*request.content.body).collect();
+    assert_eq!(bodies, [again[0].1, again[1].1, again[2].1, again[3].1, again[0].1]);
 }
 
 #[tokio::test]

@@ -17,6 +17,8 @@ mod ended_sessions;
 #[cfg(test)]
 mod ending;
 #[cfg(test)]
+mod every_ending;
+#[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod forwarding;

@@ -1,5 +1,6 @@
 //! The configuration from the outside: files, variables and flags in, a `Config` or every problem out.
 
+mod sealing_key;
 mod shipped;
 
 use std::{
@@ -471,7 +472,10 @@ fn a_relative_path_is_meant_from_where_it_is_written() {
     assert_eq!(config.tls.key, Path::new("/b.pem"));
     assert_eq!(config.database.to_string(), format!("sqlite:{}?mode=rw", folder.path("c.db").display()));
     assert_eq!(config.upstream.ca.as_deref(), Some(Path::new("d.pem")));
-    assert_eq!(config.key_file, folder.path("data/portcullis.key"));
+    assert_eq!(
+        config.key.to_string(),
+        format!("the key file {}", folder.path("data/portcullis.key").display())
+    );
 }
 
 #[test]

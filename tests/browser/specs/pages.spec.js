@@ -3,7 +3,7 @@
 
 import fs from 'node:fs';
 
-import { examine, scannedText, WIDTHS } from '../support/measure.js';
+import { WIDTHS, examine, scannedText } from '../support/measure.js';
 import { expect, test } from '../support/world.js';
 
 test('every page reads well: narrow and wide, light and dark, with a screen reader', async ({ visitor, portal }) => {

@@ -11,6 +11,7 @@ import { PNG } from 'pngjs';
 
 const PICTURES = fileURLToPath(new URL('../artefacts/pages/', import.meta.url));
 
+/** The windows that every page has to fit into. */
 export const WIDTHS = [320, 360, 1280];
 
 /** Every fault that axe finds, one line each. */
@@ -30,7 +31,7 @@ export async function scannedText(locator) {
   return jsQR(new Uint8ClampedArray(data), width, height)?.data;
 }
 
-/** Looks at the page narrow and wide, light and dark, and keeps a picture of each. */
+/** Looks at a page in every window, light and dark, and leaves pictures of it. Whatever is wrong is a soft fault. */
 export async function examine(page, name) {
   fs.mkdirSync(PICTURES, { recursive: true });
   for (const colorScheme of ['light', 'dark']) {

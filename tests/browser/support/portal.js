@@ -1,5 +1,5 @@
-// The portal behind the wall: pages, JSON, a live WebSocket, and an echo of the headers it was sent. It knows nothing
-// of logins and sets no cache headers, as portals do. It counts what reaches it.
+// The portal behind the wall: pages, forms, JSON, a live WebSocket, and an echo of the headers it was sent. It knows
+// nothing of logins and sets no cache headers, as portals do. It counts what reaches it.
 
 import http from 'node:http';
 
@@ -18,6 +18,9 @@ export class Portal {
 
   /** Method and target of every request that arrived. */
   requests = [];
+
+  /** Every form that was sent to it: target, content type and the body in bytes. */
+  forms = [];
 
   static async start() {
     const portal = new Portal();
@@ -57,6 +60,15 @@ export class Portal {
     if (pathname === '/api/sims') {
       return sendJson(response, SIMS);
     }
+    if (pathname === '/api/cached') {
+      response.setHeader('cache-control', 'private, max-age=3600');
+      response.setHeader('set-cookie', ['portal-session=of-the-portal; Path=/; HttpOnly', 'portal-language=English-or-so; Path=/']);
+      return sendJson(response, SIMS);
+    }
+    if (pathname === '/auth/logout') {
+      response.writeHead(302, { location: '/', 'set-cookie': 'portal-session=; Max-Age=0; Path=/' });
+      return response.end();
+    }
     if (pathname === '/headers') {
       return sendJson(response, request.headers);
     }
@@ -66,8 +78,22 @@ export class Portal {
     if (pathname === '/') {
       return sendPage(response, 'Overview', '');
     }
+    if (pathname === '/sims/new') {
+      return request.method === 'POST' ? this.#take(request, response) : sendForms(response, searchParams.get('tab') ?? '1');
+    }
     response.writeHead(404, { 'content-type': 'text/plain' });
     return response.end('no such page');
+  }
+
+  /** Takes a form as portals do: and leads on, so that a reload does not send it again; or shows it again with a fault. */
+  async #take(request, response) {
+    const body = Buffer.concat(await request.toArray());
+    this.forms.push({ target: request.url, type: request.headers['content-type'], body });
+    if (new URLSearchParams(String(body)).get('label') === '') {
+      return sendFaults(response);
+    }
+    response.writeHead(303, { location: '/sims?q=saved' });
+    response.end();
   }
 }
 
@@ -88,5 +114,22 @@ function sendPage(response, heading, query) {
   response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' });
   response.end(`<!doctype html><html lang="en"><head><title>${heading}</title></head>
 <body data-portal><main><h1>${heading}</h1><p id="query">${shown}</p><p>Confidential: ${SIMS[0].iccid}</p>
-<nav><a href="/">Overview</a> <a href="/sims">SIM list</a></nav></main></body></html>`);
+<nav><a href="/">Overview</a> <a href="/sims">SIM list</a> <a href="/auth/logout">Log out</a></nav></main></body></html>`);
+}
+
+/** A form of text, and one with a file. */
+function sendForms(response, tab) {
+  response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' });
+  response.end(`<!doctype html><html lang="en"><head><title>New SIM</title></head><body data-portal><main><h1>New SIM</h1>
+<form method="post" action="/sims/new?tab=${encodeURIComponent(tab)}&amp;q=%2F+x"><input type="hidden" name="token" value="the portal's own">
+<label>Label <input name="label"></label><label>Notes <textarea name="notes"></textarea></label><button name="act" value="add">Add</button></form>
+<form method="post" enctype="multipart/form-data" action="/sims/new"><label>Batch <input name="batch"></label>
+<label>List <input type="file" name="list"></label><button>Upload</button></form></main></body></html>`);
+}
+
+/** The form once more, to be sent to the address it is at. */
+function sendFaults(response) {
+  response.writeHead(422, { 'content-type': 'text/html; charset=utf-8' });
+  response.end(`<!doctype html><html lang="en"><head><title>New SIM</title></head><body data-portal><main><h1>New SIM</h1>
+<form method="post"><p>A label is missing.</p><label>Label <input name="label"></label><button>Add</button></form></main></body></html>`);
 }

@@ -1,6 +1,7 @@
 //! The command line as an operator uses it: the real program, beside a gateway that is running on the same files.
 
 mod configuration;
+mod sealing_key;
 mod serving;
 
 use std::{process::Command, time::Duration};

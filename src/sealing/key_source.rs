@@ -1,0 +1,159 @@
+//! Where the sealing keys come from: a file, a credential of systemd's, or the configuration itself.
+//!
+//! Only a file of ours is made, and changed; what others put there is read.
+
+use std::{
+    fmt, fs,
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
+
+use super::keys::{Keys, SecretKey};
+use crate::{random::Random, secret::hex};
+
+/// Where systemd keeps the credentials of services.
+const CREDENTIALS: &str = "/run/credentials";
+
+/// Why there is no sealing key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    #[error("cannot read the key file {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot make the key file {}", path.display())]
+    Create {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the key file {} can be read by others: run `chmod 600 {}`", path.display(), path.display())]
+    Permissions { path: PathBuf },
+    #[error("the key file {} does not hold 64 hexadecimal digits, or lines of `id:digits`", path.display())]
+    Malformed { path: PathBuf },
+    #[error("the key file {} is of another installation", path.display())]
+    OtherRoot { path: PathBuf },
+    #[error("{0} cannot be changed from here")]
+    ReadOnly(String),
+}
+
+/// Where the keys come from.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// A file of ours, made with a fresh key where there is none.
+    File(PathBuf),
+    /// A file that systemd lays out for one service. It makes it readable by a group that has nobody else in it.
+    Credential(PathBuf),
+    /// The keys themselves, out of the environment or a file of the configuration.
+    Given(Keys),
+}
+
+impl KeySource {
+    /// The file at this path, which may be one of systemd's.
+    pub fn file(path: PathBuf) -> Self {
+        if path.starts_with(CREDENTIALS) { Self::Credential(path) } else { Self::File(path) }
+    }
+
+    /// The keys. None where a file is to be made on first use.
+    pub fn read(&self) -> Result<Option<Keys>, KeyError> {
+        match (self, self.keys()) {
+            (Self::File(_), Err(KeyError::Read { source, .. }))
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                Ok(None)
+            }
+            (_, keys) => keys.map(Some),
+        }
+    }
+
+    pub(super) fn keys(&self) -> Result<Keys, KeyError> {
+        match self {
+            Self::File(path) => read(path, 0o077),
+            Self::Credential(path) => read(path, 0o037),
+            Self::Given(keys) => Ok(keys.clone()),
+        }
+    }
+
+    /// The keys. Makes a file with a fresh one where there is none.
+    pub(super) fn keys_or_new(&self, random: &dyn Random) -> Result<Keys, KeyError> {
+        let (Self::File(path), None) = (self, self.read()?) else { return self.keys() };
+        let key = Zeroizing::new(random.bytes::<32>());
+        match create(path, &key) {
+            Ok(()) => Ok(Keys::one(key)),
+            // Another process made it between our look and our try: theirs is the key.
+            Err(raced) if raced.kind() == io::ErrorKind::AlreadyExists => self.keys(),
+            Err(source) => Err(KeyError::Create { path: path.into(), source }),
+        }
+    }
+
+    /// Replaces the file: whoever reads it finds the old keys or the new ones.
+    pub fn write(&self, keys: &Keys) -> Result<(), KeyError> {
+        let Self::File(path) = self else { return Err(KeyError::ReadOnly(self.to_string())) };
+        replace(path, &keys.text()).map_err(|source| KeyError::Create { path: path.into(), source })
+    }
+
+    /// The file that may change under a running gateway.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) | Self::Credential(path) => Some(path),
+            Self::Given(_) => None,
+        }
+    }
+}
+
+/// In the middle of a sentence.
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "the key file {}", path.display()),
+            Self::Credential(path) => write!(f, "the credential {}", path.display()),
+            Self::Given(_) => f.write_str("the key in `storage.key`"),
+        }
+    }
+}
+
+/// Reads a file that nobody else can read: that has none of these permissions.
+fn read(path: &Path, forbidden: u32) -> Result<Keys, KeyError> {
+    let failed = |source| KeyError::Read { path: path.into(), source };
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
+    if fs::metadata(path).map_err(failed)?.permissions().mode() & forbidden != 0 {
+        return Err(KeyError::Permissions { path: path.into() });
+    }
+    Keys::parse(&text).ok_or_else(|| KeyError::Malformed { path: path.into() })
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let draft = draft(path, text)?;
+    // The gateway's own user goes on reading it, whoever runs the command.
+    let owner = fs::metadata(path)?;
+    std::os::unix::fs::chown(&draft, Some(owner.uid()), Some(owner.gid()))?;
+    fs::rename(&draft, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+/// Writes the whole key to a neighbour and links it into place: a crash leaves no half key behind.
+fn create(path: &Path, key: &SecretKey) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let digits = Zeroizing::new(hex(key.as_slice()));
+    let draft = draft(path, &format!("{}\n", digits.as_str()))?;
+    let linked = fs::hard_link(&draft, path);
+    fs::remove_file(&draft)?;
+    linked
+}
+
+/// The neighbour, complete and for nobody else to read.
+fn draft(path: &Path, text: &str) -> io::Result<PathBuf> {
+    let draft = path.with_extension(format!("draft-{}", std::process::id()));
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    Ok(draft)
+}
