@@ -23,6 +23,8 @@ mod floods;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod full_disk;
+#[cfg(test)]
 mod grpc;
 #[cfg(test)]
 mod intermediary;
