@@ -56,6 +56,7 @@ async fn main() -> anyhow::Result<()> {
                     groups: Vec::new(),
                     amr: vec![Method::Password, Method::Totp],
                     since: None,
+                    remembered: false,
                 };
                 let origin = Origin::new(Ipv4Addr::LOCALHOST.into(), "seed");
                 let token = stores.administration.sessions.create(new, origin).await?;

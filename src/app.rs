@@ -163,15 +163,19 @@ async fn shared_stores(
     sealer: &Arc<Sealer>,
 ) -> anyhow::Result<(Arc<dyn SessionStore>, Arc<dyn ThrottleStore>)> {
     let Environment { clock, random, .. } = environment;
-    let inactivity = config.sessions.inactivity;
     match &config.sessions.store {
         sessions::Store::Database => Ok((
-            Arc::new(SqlSessions::new(database.clone(), inactivity, Arc::clone(clock))),
+            Arc::new(SqlSessions::new(
+                database.clone(),
+                longest(config.sessions.inactivity, config),
+                Arc::clone(clock),
+            )),
             Arc::new(MemoryThrottle::default()),
         )),
         sessions::Store::Redis(redis) => {
             let pool = Arc::new(RedisPool::open(redis, Arc::clone(random)).await?);
-            let ledger = Ledger::new(database.clone(), Arc::clone(clock), config.sessions.expiration);
+            let expiration = longest(config.sessions.expiration, config);
+            let ledger = Ledger::new(database.clone(), Arc::clone(clock), expiration);
             let names = hmac::Key::new(hmac::HMAC_SHA256, sealer.derive("failed logins").as_slice());
             Ok((
                 Arc::new(RedisSessions::new(
@@ -220,7 +224,13 @@ async fn open_key(database: &Database, config: &Config, random: &dyn Random) -> 
 
 /// How long Redis keeps a session that nobody uses. It takes one to know whose form it is that comes too late.
 fn worth_keeping(config: &Config) -> Duration {
-    if config.kept_forms.max == 0 { config.sessions.inactivity } else { config.sessions.expiration }
+    let sessions = &config.sessions;
+    longest(if config.kept_forms.max == 0 { sessions.inactivity } else { sessions.expiration }, config)
+}
+
+/// The longer of a limit of sessions and what takes its place when they are remembered. A store cannot tell them apart.
+fn longest(limit: Duration, config: &Config) -> Duration {
+    config.sessions.remember_me.map_or(limit, |remembered| limit.max(remembered))
 }
 
 /// Words that a password must not be made of.
@@ -310,6 +320,7 @@ impl App {
             pages: Arc::new(pages),
             kept_forms: stores.administration.kept_forms.clone(),
             logout_paths: config.logout_paths.clone(),
+            passive_paths: config.passive_paths.clone(),
             trusted_proxies: config.web.trusted_proxies.clone(),
             load: bound.load(),
             access_log,

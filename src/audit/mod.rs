@@ -47,6 +47,8 @@ events! {
     LoginRecoveryRefused = "login.recovery.refused", "recovery code refused";
     /// Too many wrong codes in a row.
     LoginCodesOff = "login.codes.off", "devices are off after too many wrong codes";
+    /// The user has as many sessions as there may be.
+    LoginFull = "login.full", "login refused, for too many sessions";
     LoginFinished = "login.finished", "logged in";
     Logout = "logout", "logged out";
     SessionRevoked = "session.revoked", "session revoked";

@@ -39,6 +39,7 @@ pub(super) struct SessionFact {
     device: String,
     user_agent: String,
     amr: Vec<&'static str>,
+    remembered: bool,
 }
 
 #[derive(Serialize)]
@@ -58,6 +59,7 @@ impl SessionFact {
             device: session.origin.device(),
             user_agent: session.origin.user_agent.clone(),
             amr: session.amr.iter().map(|method| method.amr()).collect(),
+            remembered: session.remembered,
         }
     }
 }

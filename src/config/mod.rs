@@ -26,6 +26,7 @@ use serde::Deserialize;
 
 use self::layers::Layers;
 pub use self::problems::{Place, Position, Problem, Problems, Severity};
+use crate::web::path::PathPattern;
 
 /// All that a gateway can be told: one field per module.
 #[derive(Clone, Debug)]
@@ -36,7 +37,9 @@ pub struct Config {
     pub upstream: crate::upstream::Config,
     pub pages: crate::pages::Config,
     /// Where the portal logs out.
-    pub logout_paths: Vec<crate::gateway::LogoutPath>,
+    pub logout_paths: Vec<PathPattern>,
+    /// Requests to these do not count as use of a session.
+    pub passive_paths: Vec<PathPattern>,
     pub database: crate::database::Config,
     /// The key that seals secrets at rest.
     pub key: crate::sealing::KeySource,
@@ -127,6 +130,7 @@ impl Config {
             upstream: portal.upstream,
             pages,
             logout_paths: portal.logout_paths,
+            passive_paths: sessions.passive_paths,
             database: storage.database,
             key: storage.key,
             sessions: sessions.sessions,

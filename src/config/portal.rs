@@ -9,13 +9,13 @@ use super::{
     layers::Layers,
     written::{List, Text, Written, origin},
 };
-use crate::{gateway::LogoutPath, pages, upstream};
+use crate::{pages, upstream, web::path::PathPattern};
 
 /// What `[portal]` becomes; what lacks a required key is absent, and that is a fault.
 pub(super) struct Settled {
     pub(super) upstream: upstream::Config,
     pub(super) pages: Option<pages::Config>,
-    pub(super) logout_paths: Vec<LogoutPath>,
+    pub(super) logout_paths: Vec<PathPattern>,
 }
 
 #[derive(Deserialize)]
@@ -28,7 +28,7 @@ pub(super) struct Section {
     /// Where users find help: a `mailto:`, `tel:` or `https:` URL, shown on every page. Absent: none is shown.
     support: Option<Text<Support>>,
     /// Where the portal logs out, exactly or, with `/*` at its end, everything below: the session ends with it.
-    logout_paths: List<LogoutPath>,
+    logout_paths: List<PathPattern>,
     /// PEM file with the authority that signed the portal's certificate. Absent: the system's authorities.
     ca: Option<Text<PathBuf>>,
     /// To establish a connection to the portal, TLS included.
@@ -125,20 +125,6 @@ impl Written for Name {
             return Err("must be at most 64 characters, on one line".into());
         }
         Ok(Self(name.to_owned()))
-    }
-}
-
-impl Written for LogoutPath {
-    const EXPECTED: &'static str = "a path such as `/logout` or `/auth/*`";
-
-    fn read(text: &str) -> Result<Self, String> {
-        let path = text.strip_suffix('*').unwrap_or(text);
-        let plain = path.starts_with('/')
-            && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"*?#\\".contains(&byte));
-        if !plain || (text.ends_with('*') && (!path.ends_with('/') || path == "/")) {
-            return Err(format!("`{text}` is not {}", Self::EXPECTED));
-        }
-        Ok(if text.ends_with('*') { Self::Below(path.to_owned()) } else { Self::Exact(path.to_owned()) })
     }
 }
 

@@ -7,9 +7,13 @@ use serde::Deserialize;
 
 use super::{
     layers::Layers,
-    written::{Secret, Size, Text, Written},
+    written::{List, Secret, Size, Text, Written},
 };
-use crate::{kept_forms, redis_pool, sessions};
+use crate::{
+    kept_forms, redis_pool,
+    sessions::{self, WhenFull},
+    web::path::PathPattern,
+};
 
 /// NIST SP 800-63B-4 asks for a new login at least this often where two factors are required (AAL2).
 const LONGEST_ADVISED: Duration = Duration::from_hours(24);
@@ -23,6 +27,7 @@ const LARGEST_FORM: u64 = 1 << 20;
 pub(super) struct Settled {
     pub(super) sessions: sessions::Config,
     pub(super) kept_forms: kept_forms::Config,
+    pub(super) passive_paths: Vec<PathPattern>,
 }
 
 #[derive(Deserialize)]
@@ -34,8 +39,14 @@ pub(super) struct Section {
     inactivity: Text<Duration>,
     /// A session this old is over, however busy.
     expiration: Text<Duration>,
-    /// The most sessions of one user at once; the oldest login ends when there are more. Absent: any number.
+    /// How long a session lasts, used or not, when its user asks to be kept signed in. Absent: nobody can ask.
+    remember_me: Option<Text<Duration>>,
+    /// Requests to these paths, or with `/*` at its end to everything below, do not count as use of a session.
+    passive_paths: List<PathPattern>,
+    /// The most sessions of one user at once. Absent: any number.
     max_per_user: Option<usize>,
+    /// What becomes of a login beyond `max_per_user`: `end_oldest` lets it in, `refuse` does not.
+    when_full: Text<WhenFull>,
     /// The largest form that is kept when it comes after the session has run out; `0`: none is.
     kept_form_max: Text<FormSize>,
     /// For how long those whose sessions are known go on when Redis has gone.
@@ -73,7 +84,10 @@ impl Default for Section {
             store: Text(Store::Database),
             inactivity: Text(Duration::from_hours(1)),
             expiration: Text(Duration::from_hours(12)),
+            remember_me: None,
+            passive_paths: List::default(),
             max_per_user: None,
+            when_full: Text(WhenFull::EndOldest),
             kept_form_max: Text(FormSize(64 << 10)),
             outage_grace: Text(Grace(Duration::ZERO)),
             redis: Redis::default(),
@@ -120,8 +134,29 @@ impl Section {
                 "is above 24h, the most that NIST SP 800-63B-4 allows with two factors",
             );
         }
+        let remember_me = self.remember_me.map(|Text(remember_me)| remember_me);
+        if remember_me.is_some_and(|lasts| lasts < expiration)
+            && layers.sound(&["sessions.remember_me", "sessions.expiration"])
+        {
+            layers.fault(
+                "sessions.remember_me",
+                format!(
+                    "must not be shorter than `expiration` ({}), which it prolongs",
+                    humantime::format_duration(expiration)
+                ),
+            );
+        }
+        if remember_me.is_some_and(|lasts| lasts > LONGEST_ADVISED) {
+            layers.warn(
+                "sessions.remember_me",
+                "keeps users signed in for longer than NIST SP 800-63B-4 allows with two factors: 24h, and 1h unused",
+            );
+        }
         if self.max_per_user == Some(0) {
             layers.fault("sessions.max_per_user", "must be at least 1; leave it out for any number");
+        }
+        if self.max_per_user.is_none() && self.when_full.0 == WhenFull::Refuse {
+            layers.warn("sessions.when_full", "has no effect without `sessions.max_per_user`");
         }
         let Grace(outage_grace) = self.outage_grace.0;
         let store = match self.store.0 {
@@ -141,10 +176,13 @@ impl Section {
                 store,
                 inactivity,
                 expiration,
+                remember_me,
                 max_per_user: self.max_per_user,
+                when_full: self.when_full.0,
                 outage_grace,
             },
             kept_forms: kept_forms::Config { max: self.kept_form_max.0.0 },
+            passive_paths: self.passive_paths.0,
         }
     }
 }
@@ -198,6 +236,18 @@ impl Written for Store {
         }
         redis_pool::Place::parse(text).map_err(|reason| reason.to_string())?;
         Ok(Self::Redis(SecretString::from(text)))
+    }
+}
+
+impl Written for WhenFull {
+    const EXPECTED: &'static str = "`end_oldest` or `refuse`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "end_oldest" => Ok(Self::EndOldest),
+            "refuse" => Ok(Self::Refuse),
+            _ => Err(format!("`{text}` is not {}", Self::EXPECTED)),
+        }
     }
 }
 

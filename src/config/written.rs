@@ -18,7 +18,7 @@ use serde::{
 };
 use url::Url;
 
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, web::path::PathPattern};
 
 /// The longest duration taken: what is longer is a slip, and would overflow deadlines.
 const LONGEST: Duration = Duration::from_hours(365 * 24);
@@ -53,6 +53,20 @@ impl<'de, T: Written> Deserialize<'de> for Text<T> {
         }
 
         deserializer.deserialize_str(Reads(PhantomData))
+    }
+}
+
+impl Written for PathPattern {
+    const EXPECTED: &'static str = "a path such as `/logout` or `/auth/*`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let path = text.strip_suffix('*').unwrap_or(text);
+        let plain = path.starts_with('/')
+            && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"*?#\\".contains(&byte));
+        if !plain || (text.ends_with('*') && (!path.ends_with('/') || path == "/")) {
+            return Err(format!("`{text}` is not {}", Self::EXPECTED));
+        }
+        Ok(if text.ends_with('*') { Self::Below(path.to_owned()) } else { Self::Exact(path.to_owned()) })
     }
 }
 

@@ -15,11 +15,11 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 use tokio::{runtime::Handle, time::Instant};
 
+pub use self::presence::Presence;
 use self::{
     body::{ClientBody, Note, Source, own},
     rescue::{Failure, Told},
 };
-pub use self::{presence::Presence, sign_off::LogoutPath};
 use crate::{
     clock::{Clock, Timestamp},
     gate::{Challenger, Decision, Gate, Identity, Visitor},
@@ -30,7 +30,7 @@ use crate::{
     random::Random,
     secret::TokenHash,
     server::{Connection, Load, Refused, Service},
-    sessions::{Live, Sessions},
+    sessions::{Live, Sessions, Use},
     telemetry::{access_log::AccessLog, metrics::Metrics},
     web::{
         answer::Answer,
@@ -38,6 +38,7 @@ use crate::{
         gate::{CanonicalRequest, Refusal, RequestGate},
         grpc,
         hops::{self, Via},
+        path::PathPattern,
     },
 };
 
@@ -53,7 +54,9 @@ pub struct Shared {
     pub pages: Arc<Pages>,
     pub kept_forms: KeptForms,
     /// Where the portal logs out.
-    pub logout_paths: Vec<LogoutPath>,
+    pub logout_paths: Vec<PathPattern>,
+    /// Requests to these do not count as use of a session.
+    pub passive_paths: Vec<PathPattern>,
     pub trusted_proxies: Vec<IpNet>,
     pub load: Arc<Load>,
     pub access_log: AccessLog,
@@ -101,7 +104,8 @@ impl Gateway {
         note.client_ip =
             client::address(connection.peer().ip(), request.headers(), &self.shared.trusted_proxies);
         let cookies = presence.cookies.borrow_mut().open(request.headers());
-        if self.shared.load.is_strained() && !Box::pin(self.has_session(cookies.session)).await? {
+        let counts = self.counts(request.path());
+        if self.shared.load.is_strained() && !Box::pin(self.has_session(cookies.session, counts)).await? {
             connection.finish();
             return Err(Failure::Overload);
         }
@@ -110,10 +114,10 @@ impl Gateway {
             // Boxed like every way that is not the usual one: what the usual one moves about stays small.
             return Ok(own(Box::pin(self.own(request, cookies.session, presence, note)).await?));
         }
-        let session = match self.known_session(cookies.session) {
+        let session = match self.known_session(cookies.session, counts) {
             Known::Session(live) => Some(live),
             Known::Nobody => None,
-            Known::Ask(id) => Box::pin(self.load_session(id)).await?,
+            Known::Ask(id) => Box::pin(self.load_session(id, counts)).await?,
         };
         note.session.clone_from(&session);
         let now = self.shared.clock.now();
@@ -148,10 +152,16 @@ impl Gateway {
         Ok(own(answer))
     }
 
+    /// Whether a request for this path keeps its session.
+    fn counts(&self, path: &str) -> Use {
+        let passive = self.shared.passive_paths.iter().any(|known| known.matches(path));
+        if passive { Use::Passive } else { Use::Counts }
+    }
+
     /// What this gateway knows of the browser's session without asking anybody.
-    fn known_session(&self, claimed: Option<TokenHash>) -> Known {
+    fn known_session(&self, claimed: Option<TokenHash>, counts: Use) -> Known {
         let Some(id) = claimed else { return Known::Nobody };
-        match self.shared.sessions.cached(&id) {
+        match self.shared.sessions.cached(&id, counts) {
             Some(live) => {
                 self.shared.metrics.session_cache_hit();
                 Known::Session(live)
@@ -161,19 +171,19 @@ impl Gateway {
     }
 
     /// Under strain this comes before all else: a stranger costs a look at the cookie, and no page.
-    async fn has_session(&self, claimed: Option<TokenHash>) -> Result<bool, Failure> {
-        Ok(match self.known_session(claimed) {
+    async fn has_session(&self, claimed: Option<TokenHash>, counts: Use) -> Result<bool, Failure> {
+        Ok(match self.known_session(claimed, counts) {
             Known::Session(_) => true,
             Known::Nobody => false,
-            Known::Ask(id) => self.load_session(id).await?.is_some(),
+            Known::Ask(id) => self.load_session(id, counts).await?.is_some(),
         })
     }
 
     /// Asks the store. An error is its silence, never "no session".
-    async fn load_session(&self, id: TokenHash) -> Result<Option<Arc<Live>>, Failure> {
+    async fn load_session(&self, id: TokenHash, counts: Use) -> Result<Option<Arc<Live>>, Failure> {
         self.shared.metrics.session_cache_miss();
         let sessions = Arc::clone(&self.shared.sessions);
-        let loaded = self.shared.control.spawn(async move { sessions.load(&id).await });
+        let loaded = self.shared.control.spawn(async move { sessions.load(&id, counts).await });
         Ok(loaded.await.map_err(Failure::Lost)??)
     }
 
@@ -194,9 +204,10 @@ impl Gateway {
             _ => None,
         };
         let wants_session = Route::parse(request.path()).is_some_and(Route::wants_session);
-        let session = match self.known_session(claimed) {
+        let counts = self.counts(request.path());
+        let session = match self.known_session(claimed, counts) {
             Known::Session(live) => Some(live),
-            Known::Ask(id) if wants_session => self.load_session(id).await?,
+            Known::Ask(id) if wants_session => self.load_session(id, counts).await?,
             Known::Ask(_) | Known::Nobody => None,
         };
         note.session.clone_from(&session);
@@ -241,9 +252,10 @@ impl Gateway {
             identity: self.shared.identity.of(identity.session())?,
             assertion: assertions.map(|assertions| assertions.of(identity.session(), now)).transpose()?,
         };
-        let logs_out = self.shared.logout_paths.iter().any(|known| known.is(request.path()));
+        let logs_out = self.shared.logout_paths.iter().any(|known| known.matches(request.path()));
+        let counts = if request.upgrade().is_some() { self.counts(request.path()) } else { Use::Counts };
         let asked = self.shared.access_log.is_enabled().then(Instant::now);
-        let forwarded = self.proxy.forward(request, whole, identity, &additions, connection).await;
+        let forwarded = self.proxy.forward(request, whole, identity, &additions, connection, counts).await;
         note.portal_took = asked.map(|asked| asked.elapsed());
         let mut response = forwarded?.map(|body| body.map_or(Source::Own(None), Source::Portal));
         if logs_out {

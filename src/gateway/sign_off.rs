@@ -10,23 +10,6 @@ use crate::{login, web::cookies};
 
 static CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
-/// A path at which the portal logs out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogoutPath {
-    Exact(String),
-    /// Everything that begins like this, the slash at its end included.
-    Below(String),
-}
-
-impl LogoutPath {
-    pub(super) fn is(&self, path: &str) -> bool {
-        match self {
-            Self::Exact(exact) => path == exact,
-            Self::Below(start) => path.starts_with(start.as_str()),
-        }
-    }
-}
-
 /// Takes our cookie away when the portal has logged out, and has the session ended when its answer is over: not before, since
 /// the answer would be cut.
 pub(super) fn follow(response: &mut Response<Source>, note: &mut Note) {
@@ -54,19 +37,4 @@ pub(super) fn end(note: &Note) {
         },
     );
     shared.control.spawn(async move { pages.log_out(&live.session, &source).await });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_meant_as_it_is_written() {
-        let exact = LogoutPath::Exact("/logout".into());
-        assert!(exact.is("/logout"));
-        assert!(!exact.is("/logout/") && !exact.is("/logout2") && !exact.is("/Logout"));
-        let below = LogoutPath::Below("/auth/logout/".into());
-        assert!(below.is("/auth/logout/") && below.is("/auth/logout/all"));
-        assert!(!below.is("/auth/logout") && !below.is("/auth/login"));
-    }
 }

@@ -176,6 +176,7 @@ mod tests {
             expires_at: START.plus(Duration::from_hours(12)),
             origin: Origin::new([127, 0, 0, 1].into(), ""),
             csrf: [0; 16],
+            remembered: false,
         }
     }
 

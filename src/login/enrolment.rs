@@ -2,7 +2,7 @@
 
 use aws_lc_rs::hmac;
 
-use super::{Login, LoginError, NewLogin, Pending, Proof, Source, Step, withdraw_if_unknown};
+use super::{Finish, Login, LoginError, Pending, Proof, Source, Step, withdraw_if_unknown};
 use crate::{
     audit::AuditEvent,
     credentials::{self, EnrolRefusal, TotpSecret},
@@ -32,7 +32,7 @@ pub enum BindOutcome {
     Over,
     /// It cannot be put off any more.
     Mandatory,
-    Finished(NewLogin),
+    Finished(Finish),
 }
 
 impl Login {

@@ -15,7 +15,7 @@ use secrecy::SecretString;
 
 pub use account::Account;
 pub use enrolment::{BindOutcome, Enrolment};
-pub use outcome::{CodeOutcome, LoginError, PasswordOutcome, Session as NewLogin};
+pub use outcome::{CodeOutcome, Finish, LoginError, PasswordOutcome, Session as NewLogin};
 pub use pending::{Pending, PendingLogins, Step};
 
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
     random::Random,
     rollout,
     secret::TokenHash,
-    sessions::{self, Method, NewSession, Origin, Sessions},
+    sessions::{self, Method, NewSession, Origin, SessionSummary, Sessions, Use},
     throttle::{Admission, Attempt, Throttle, Throttled},
     users::{CanonicalName, User, UserId, Users},
 };
@@ -40,6 +40,15 @@ pub struct Source {
     pub request_id: String,
     /// The session that the browser already holds; it ends when another begins in its place.
     pub replaces: Option<TokenHash>,
+}
+
+/// What the login page asks for.
+#[derive(Debug)]
+pub struct Credentials<'a> {
+    pub email: &'a str,
+    pub password: SecretString,
+    /// To be kept signed in, where the operator allows it.
+    pub remember: bool,
 }
 
 /// Everything that a login needs.
@@ -74,11 +83,11 @@ impl Login {
     /// `previous` is a login in progress in the same browser: when it is of the same user, its QR code stays.
     pub async fn password(
         &self,
-        email: &str,
-        password: SecretString,
+        given: Credentials<'_>,
         previous: Option<&TokenHash>,
         source: &Source,
     ) -> Result<PasswordOutcome, LoginError> {
+        let Credentials { email, password, remember } = given;
         let name = CanonicalName::parse(email);
         let account = name.as_ref().map_or("", CanonicalName::as_str);
         let context = source.context(account);
@@ -95,7 +104,8 @@ impl Login {
         };
         admission.succeeded().await;
         self.audit.record(AuditEvent::LoginPasswordAccepted, &context);
-        let pending = self.next_step(&user, &verified, previous).await?;
+        let mut pending = self.next_step(&user, &verified, previous).await?;
+        pending.remember = remember;
         let step = pending.step;
         let token = self.pending.begin(&pending).await?;
         Ok(PasswordOutcome::Continue { token, step })
@@ -148,7 +158,7 @@ impl Login {
             return Ok(None);
         };
         if let Some(parent) = &pending.parent
-            && self.sessions.load(&parent.session).await?.is_none()
+            && self.sessions.load(&parent.session, Use::Counts).await?.is_none()
         {
             return Ok(None);
         }
@@ -232,7 +242,7 @@ impl Login {
         user: &User,
         proof: Proof,
         source: &Source,
-    ) -> Result<NewLogin, LoginError> {
+    ) -> Result<Finish, LoginError> {
         let (amr, unseen_codes) = match proof {
             Proof::Password => (vec![Method::Password], false),
             Proof::PasswordAndCode(verified) => {
@@ -244,6 +254,8 @@ impl Login {
                 (vec![Method::Password, second], unseen)
             }
         };
+        let since = pending.parent.map(|parent| parent.since);
+        let remember_me = self.sessions.remember_me().filter(|_| pending.remember);
         let session = NewSession {
             user: user.id.as_str().to_owned(),
             name: user.name.as_str().to_owned(),
@@ -251,23 +263,47 @@ impl Login {
             display_name: user.display_name.clone(),
             groups: user.groups.clone(),
             amr,
-            since: pending.parent.map(|parent| parent.since),
+            since,
+            remembered: remember_me.is_some(),
         };
         let origin = Origin::new(source.client_ip, &source.user_agent);
         let token = self.sessions.create(session, origin).await?;
         if let Some(old) = &source.replaces {
             self.sessions.revoke(old).await?;
         }
-        for oldest in self.sessions.thin_out(user.id.as_str()).await? {
-            let context = Context { session: Some(oldest.id), ..source.context(user.name.as_str()) };
+        let hash = token.hash();
+        let mut context = source.context(user.name.as_str());
+        let mut is_in = true;
+        for beyond in self.within_limits(user, &hash).await? {
+            if beyond.id == hash && self.sessions.refuses_when_full() {
+                is_in = false;
+                continue;
+            }
+            let context = Context { session: Some(beyond.id), ..context };
             self.audit.record(AuditEvent::SessionRevoked, &context);
         }
         self.pending.remove(id).await?;
-        let hash = token.hash();
-        let mut context = source.context(user.name.as_str());
+        if !is_in {
+            self.audit.record(AuditEvent::LoginFull, &context);
+            let others = self.sessions.list(Some(user.id.as_str())).await?.len();
+            return Ok(Finish::Full { others });
+        }
         context.session = Some(hash);
         self.audit.record(AuditEvent::LoginFinished, &context);
-        Ok(NewLogin { token, unseen_codes })
+        let now = self.clock.now();
+        let kept_for = remember_me.map(|lasts| since.unwrap_or(now).plus(lasts).since(now));
+        Ok(Finish::In(NewLogin { token, unseen_codes, kept_for }))
+    }
+
+    /// Ends what is beyond the most sessions of a user, perhaps the `new` one. Where nobody can tell, there is no new one.
+    async fn within_limits(&self, user: &User, new: &TokenHash) -> Result<Vec<SessionSummary>, LoginError> {
+        match self.sessions.thin_out(user.id.as_str()).await {
+            Ok(beyond) => Ok(beyond),
+            Err(error) => {
+                self.sessions.revoke(new).await?;
+                Err(error.into())
+            }
+        }
     }
 
     /// The user of a session, for pages about the account.

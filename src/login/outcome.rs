@@ -63,13 +63,25 @@ pub enum CodeOutcome {
     },
     /// There is no login in progress: it is finished, took too long, or its user may not log in.
     Over,
-    Finished(Session),
+    Finished(Finish),
 }
 
-/// A login that has come to its end.
+/// How a login ends that has proved everything.
+#[derive(Debug)]
+pub enum Finish {
+    In(Session),
+    /// Its user has as many sessions as there may be, and is in none by this login.
+    Full {
+        others: usize,
+    },
+}
+
+/// What a login leaves that got in.
 #[derive(Debug)]
 pub struct Session {
     pub token: Token,
     /// There are recovery codes that the user has not seen yet.
     pub unseen_codes: bool,
+    /// For how long the browser is to keep it; absent: until it is closed.
+    pub kept_for: Option<Duration>,
 }

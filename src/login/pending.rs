@@ -46,6 +46,10 @@ pub struct Pending {
     #[zeroize(skip)]
     #[serde(default)]
     pub parent: Option<Parent>,
+    /// Whether the user asked, beside the password, to be kept signed in.
+    #[zeroize(skip)]
+    #[serde(default)]
+    pub remember: bool,
 }
 
 /// The session that stands in for a password: what is begun from it ends with it, and becomes no younger than it.
@@ -58,13 +62,14 @@ pub struct Parent {
 
 impl Pending {
     pub fn new(user: UserId, step: Step, seed: Option<&TotpSecret>) -> Self {
-        Self { user, step, seed: seed.map(|seed| seed.expose().to_vec()), parent: None }
+        Self { user, step, seed: seed.map(|seed| seed.expose().to_vec()), parent: None, remember: false }
     }
 
     /// The same, begun from `session`.
     #[must_use]
     pub fn from_session(mut self, session: &Session) -> Self {
         self.parent = Some(Parent { session: session.id, since: session.created_at });
+        self.remember = session.remembered;
         self
     }
 

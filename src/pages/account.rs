@@ -61,6 +61,7 @@ impl Pages {
                 agent: other.origin.device(),
                 id: other.id.short(),
                 current: other.id == session.id,
+                kept_until: other.remembered.then(|| date(other.expires_at)),
             })
             .collect();
         let view = View::Account(Account {

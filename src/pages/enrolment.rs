@@ -7,7 +7,7 @@ use super::{
     PageError, Pages,
     qr::QrSvg,
     route::paths,
-    sign_in::{finished, minutes, page_of, start_over},
+    sign_in::{minutes, page_of, start_over},
     texts,
     views::{DEVICE_NAME_LIMIT, Enrol, EnrolErrors, Invite, RecoveryCodes, View},
     visit::Visit,
@@ -92,11 +92,11 @@ impl Pages {
             self.login.bind(&id, form.value("code"), name, &source).await?
         };
         match outcome {
-            BindOutcome::Finished(login) => {
+            BindOutcome::Finished(finish) => {
                 // Whoever adds a further device comes from their own page, unless they say otherwise.
                 let adds = visit.full_session().is_some() && return_to.unless_start().is_none();
                 let return_to = if adds { ReturnTo::parse(paths::ACCOUNT) } else { return_to };
-                Ok(finished(&login, &return_to))
+                Ok(self.finished(&finish, &return_to, &visit))
             }
             BindOutcome::Over => self.bind_is_over(&visit, &id).await,
             BindOutcome::Mandatory => {

@@ -114,7 +114,7 @@ impl Pages {
         self.message(Message::form_is_gone(request_id))
     }
 
-    fn message(&self, message: Message<'_>) -> Answer {
+    pub(super) fn message(&self, message: Message<'_>) -> Answer {
         let status = StatusCode::from_u16(message.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         answer::html(status, self.templates.render(&View::Message(message)))
     }

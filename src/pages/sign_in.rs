@@ -8,11 +8,11 @@ use super::{
     csrf::Verdict,
     route::paths,
     texts,
-    views::{Code, Login, Recovery, View},
+    views::{Code, Login, Message, Recovery, Remember, View},
     visit::Visit,
 };
 use crate::{
-    login::{CodeOutcome, NewLogin, PasswordOutcome, Step},
+    login::{CodeOutcome, Credentials, Finish, NewLogin, PasswordOutcome, Step},
     secret::Token,
     users::CanonicalName,
     web::{
@@ -43,13 +43,15 @@ impl Pages {
         };
         // Only somebody who is asked once more gets this far with a session: their name is known.
         let email = visit.session.as_ref().map_or("", |live| &live.session.email);
-        self.login_page(visit, &return_to, LoginPage { email, notice, ..LoginPage::default() })
+        let remember = visit.session.as_ref().is_some_and(|live| live.session.remembered);
+        self.login_page(visit, &return_to, LoginPage { email, notice, remember, ..LoginPage::default() })
     }
 
     pub(super) async fn post_login(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
         let return_to = ReturnTo::parse(form.value("rd"));
         let email = form.value("email");
-        let page = |status, error| LoginPage { status, email, error: Some(error), notice: None };
+        let remember = form.value("remember") == "1";
+        let page = |status, error| LoginPage { status, email, error: Some(error), notice: None, remember };
         // Another tab was faster: there is nothing left to do, and no password to check.
         if let Some(live) = &visit.session
             && CanonicalName::parse(email).is_some_and(|name| name.as_str() == live.session.name)
@@ -63,7 +65,8 @@ impl Pages {
         }
         let previous = visit.login_token().map(|token| token.hash());
         let password = SecretString::from(form.value("password").to_owned());
-        match self.login.password(email, password, previous.as_ref(), &visit.source()).await? {
+        let given = Credentials { email, password, remember };
+        match self.login.password(given, previous.as_ref(), &visit.source()).await? {
             PasswordOutcome::Refused => {
                 let page = page(StatusCode::UNAUTHORIZED, texts::WRONG_CREDENTIALS);
                 let mut answer = self.login_page(&visit, &return_to, page);
@@ -126,7 +129,7 @@ impl Pages {
         };
         page.status = StatusCode::UNAUTHORIZED;
         page.error = Some(match outcome {
-            CodeOutcome::Finished(login) => return Ok(finished(&login, &return_to)),
+            CodeOutcome::Finished(finish) => return Ok(self.finished(&finish, &return_to, &visit)),
             CodeOutcome::Over => return Ok(start_over(&visit)),
             CodeOutcome::Throttled { retry_after } => {
                 let text = texts::throttled(minutes(retry_after));
@@ -167,6 +170,11 @@ impl Pages {
             notice: page.notice,
             csrf: &csrf,
             again: visit.is_again(),
+            remember: self
+                .login
+                .sessions
+                .remember_me()
+                .map(|lasts| Remember { lasts: texts::days_or_hours(lasts), chosen: page.remember }),
             rd: return_to.unless_start(),
         });
         let mut answer = answer::html(page.status, self.templates.render(&view));
@@ -174,6 +182,17 @@ impl Pages {
             cookies::set(&mut answer, cookies::LOGIN, &browser);
         }
         answer
+    }
+
+    pub(super) fn finished(&self, finish: &Finish, return_to: &ReturnTo, visit: &Visit) -> Answer {
+        match finish {
+            Finish::In(login) => let_in(login, return_to),
+            Finish::Full { others } => {
+                let mut answer = self.message(Message::full(*others, &visit.request_id));
+                cookies::clear(&mut answer, cookies::LOGIN);
+                answer
+            }
+        }
     }
 
     fn factor_page(&self, token: &Token, return_to: &ReturnTo, page: FactorPage<'_>) -> Answer {
@@ -207,14 +226,17 @@ pub(super) fn start_over(visit: &Visit) -> Answer {
 }
 
 /// Hands the session to the browser and sends it on: to unseen recovery codes first, then to the page asked for.
-pub(super) fn finished(login: &NewLogin, return_to: &ReturnTo) -> Answer {
+fn let_in(login: &NewLogin, return_to: &ReturnTo) -> Answer {
     let path = if login.unseen_codes {
         return_to.append_to(paths::RECOVERY_CODES)
     } else {
         return_to.as_str().to_owned()
     };
     let mut answer = answer::see_other(&path);
-    cookies::set(&mut answer, cookies::SESSION, &login.token);
+    match login.kept_for {
+        Some(lasts) => cookies::set_for(&mut answer, cookies::SESSION, &login.token, lasts),
+        None => cookies::set(&mut answer, cookies::SESSION, &login.token),
+    }
     cookies::clear(&mut answer, cookies::LOGIN);
     answer
 }
@@ -238,11 +260,13 @@ struct LoginPage<'a> {
     email: &'a str,
     error: Option<&'a str>,
     notice: Option<&'a str>,
+    /// The user asks, or has asked, to be kept signed in.
+    remember: bool,
 }
 
 impl Default for LoginPage<'_> {
     fn default() -> Self {
-        Self { status: StatusCode::OK, email: "", error: None, notice: None }
+        Self { status: StatusCode::OK, email: "", error: None, notice: None, remember: false }
     }
 }
 

@@ -126,7 +126,8 @@ mod tests {
         let mut templates = Templates::new(&config).unwrap();
         templates.environment.add_template("login.html", "{{ page.email }}{{ page.absent }}").unwrap();
         let email = "ada@example.com";
-        let view = View::Login(Login { email, error: None, notice: None, csrf: "c", again: false, rd: None });
+        let (error, notice, remember, rd) = (None, None, None, None);
+        let view = View::Login(Login { email, error, notice, csrf: "c", again: false, remember, rd });
         assert_eq!(templates.render(&view), BROKEN);
 
         let template = templates.environment.get_template("login.html").unwrap();

@@ -12,7 +12,7 @@ use super::{
     texts,
     views::{
         Account, Action, Code, DeviceRow, Enrol, EnrolErrors, Invite, Kept, Login, Message, Recovery,
-        RecoveryCodes, SessionRow, View,
+        RecoveryCodes, Remember, SessionRow, View,
     },
 };
 
@@ -36,6 +36,7 @@ struct Filling {
 impl Filling {
     fn new(text: &str) -> Self {
         let row = |current| SessionRow {
+            kept_until: Some(text.into()),
             when: text.into(),
             seen: text.into(),
             id: text.into(),
@@ -56,7 +57,15 @@ impl Filling {
         let text = self.text.as_str();
         let some = Some(text);
         vec![
-            View::Login(Login { email: text, error: some, notice: some, csrf: text, again: true, rd: some }),
+            View::Login(Login {
+                email: text,
+                error: some,
+                notice: some,
+                csrf: text,
+                again: true,
+                remember: Some(Remember { lasts: text.into(), chosen: true }),
+                rd: some,
+            }),
             View::Code(Code { email: text, error: some, csrf: text, rd: some }),
             View::Recovery(Recovery { email: text, error: some, csrf: text, rd: some }),
             View::Enrol(Enrol {
@@ -227,8 +236,10 @@ fn the_page_asked_for_is_carried_along_encoded() {
 #[test]
 fn the_title_says_when_something_is_wrong() {
     let templates = templates("Portal", None);
-    let login =
-        |error| View::Login(Login { email: "", error, notice: None, csrf: "c", again: false, rd: None });
+    let login = |error| {
+        let (notice, remember, rd) = (None, None, None);
+        View::Login(Login { email: "", error, notice, csrf: "c", again: false, remember, rd })
+    };
     assert!(templates.render(&login(None)).contains("<title>Sign in – Portal</title>"));
     let failed = templates.render(&login(Some(texts::WRONG_CREDENTIALS)));
     assert!(failed.contains("<title>Error: Sign in – Portal</title>"));
@@ -319,7 +330,10 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
     let email = "ada.lovelace@example.com";
     let rd = Some("/sims?page=2");
     let csrf = "csrf";
-    let login = |email, error, notice| View::Login(Login { email, error, notice, csrf, again: false, rd });
+    let login = |email, error: Option<_>, notice| {
+        let remember = Some(Remember { lasts: "30 days".into(), chosen: error.is_some() });
+        View::Login(Login { email, error, notice, csrf, again: false, remember, rd })
+    };
     let code = |error| View::Code(Code { email, error, csrf, rd });
     let recovery = |error| View::Recovery(Recovery { email, error, csrf, rd });
     let invite = || Some(Invite { date: "2 March 2026".into(), days_left: 12 });
@@ -392,7 +406,8 @@ impl Samples {
             added: "12 January 2026".into(),
             last_used: used.map(str::to_owned),
         };
-        let session = |agent: &str, when: &str, current| SessionRow {
+        let session = |agent: &str, when: &str, current: bool| SessionRow {
+            kept_until: (!current).then(|| "11 February 2026, 17:40 UTC".to_owned()),
             when: when.into(),
             seen: "09:40 today".into(),
             id: "0123456789abcdef".into(),

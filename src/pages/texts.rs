@@ -57,6 +57,15 @@ pub fn throttled(minutes: u32) -> String {
     }
 }
 
+/// A duration in whole days, or else in hours.
+pub fn days_or_hours(duration: std::time::Duration) -> String {
+    let (amount, unit) = match duration.as_secs().div_ceil(3600) {
+        hours if hours % 24 == 0 => (hours / 24, "day"),
+        hours => (hours, "hour"),
+    };
+    format!("{amount} {unit}{}", if amount == 1 { "" } else { "s" })
+}
+
 /// How long ago a form was sent.
 pub fn sent_ago(minutes: u64) -> String {
     match minutes {
@@ -86,6 +95,25 @@ impl<'a> Message<'a> {
             request_id: Some(request_id),
             retry: false,
             action: Some(Action { label: "Go to your account", path: paths::ACCOUNT, new_window: false }),
+        }
+    }
+
+    /// A login beyond the most sessions that its user may have.
+    pub(super) fn full(others: usize, request_id: &'a str) -> Self {
+        let places = match others {
+            1 => "one other place".to_owned(),
+            _ => format!("{others} other places"),
+        };
+        Self {
+            title: "You are signed in elsewhere",
+            text: format!(
+                "Everything you entered was right, but you are signed in in {places} already, and there may be no more. Please sign out there, or on the account page there, then sign in here again. If you cannot get there, ask support to end those sessions."
+            )
+            .into(),
+            status: 403,
+            request_id: Some(request_id),
+            retry: false,
+            action: Some(Action { label: "Sign in again", path: paths::LOGIN, new_window: false }),
         }
     }
 
@@ -224,6 +252,12 @@ mod tests {
         assert!(throttled(0).contains("wait a minute,"));
         assert!(throttled(1).contains("wait a minute,"));
         assert!(throttled(15).contains("wait 15 minutes,"));
+    }
+
+    #[test]
+    fn days_are_told_in_days() {
+        let words = |hours| days_or_hours(std::time::Duration::from_hours(hours));
+        assert_eq!([1, 12, 24, 36, 720].map(words), ["1 hour", "12 hours", "1 day", "36 hours", "30 days"]);
     }
 
     #[test]

@@ -38,8 +38,18 @@ pub struct Login<'a> {
     pub csrf: &'a str,
     /// Whether somebody who is signed in proves it once more.
     pub again: bool,
+    /// Absent where nobody can ask to be kept signed in.
+    pub remember: Option<Remember>,
     /// The page first asked for, as in every view that has it.
     pub rd: Option<&'a str>,
+}
+
+/// The offer to be kept signed in.
+#[derive(Serialize)]
+pub struct Remember {
+    /// For how long, in words.
+    pub lasts: String,
+    pub chosen: bool,
 }
 
 /// The code of an authenticator app.
@@ -142,6 +152,8 @@ pub struct SessionRow {
     pub agent: String,
     /// Whether it is the session that asks.
     pub current: bool,
+    /// Until when its user is kept signed in, when that was asked for.
+    pub kept_until: Option<String>,
 }
 
 /// A form that came when there was no session any more.

@@ -32,7 +32,7 @@ use crate::{
     gate::Identity,
     random::Random,
     server::{Connection, Interim},
-    sessions::Sessions,
+    sessions::{Sessions, Use},
     upstream::{
         ConnectError, Lease, Pool,
         http1::{AnswerError, Exchange, Upload},
@@ -120,7 +120,9 @@ impl Proxy {
     /// Sends one request to the portal, at most once: a second try happens only when the first cannot have been seen,
     /// or when repeating is harmless (RFC 9110 §9.2.2).
     ///
-    /// The [`Identity`] is the proof that the gate was passed. `whole` is the request's body when it does not come with it.
+    /// The [`Identity`] is the proof that the gate was passed. `whole` is the request's body when it does not come with it,
+    /// `counts` says whether a tunnel that follows keeps the session.
+    #[expect(clippy::too_many_arguments, reason = "a request, who sent it, and all that goes with it")]
     pub async fn forward(
         &self,
         mut request: CanonicalRequest<Incoming>,
@@ -128,6 +130,7 @@ impl Proxy {
         identity: &Identity,
         additions: &Additions<'_>,
         connection: &Connection,
+        counts: Use,
     ) -> Result<Forwarded, ForwardError> {
         if grpc::needs_http2(request.method(), request.headers()) {
             return Box::pin(self.call(request, identity, additions)).await;
@@ -184,6 +187,7 @@ impl Proxy {
             portal: exchange.into_upgraded().ok_or(ForwardError::Switch)?,
             sessions: Arc::clone(&self.sessions),
             session: Arc::clone(identity.session()),
+            counts,
             drain: connection.drain().clone(),
             passage: connection.passage(),
             is_websocket: offered.as_bytes().eq_ignore_ascii_case(b"websocket"),

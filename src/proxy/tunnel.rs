@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::frames::Frames;
 use crate::{
     server::Passage,
-    sessions::{Live, Sessions},
+    sessions::{Live, Sessions, Use},
     upstream::http1,
 };
 
@@ -36,6 +36,8 @@ pub(super) struct Tunnel {
     pub(super) portal: http1::Upgraded,
     pub(super) sessions: Arc<Sessions>,
     pub(super) session: Arc<Live>,
+    /// Whether what the client sends is a use of the session.
+    pub(super) counts: Use,
     /// Cancelled when the gateway stops.
     pub(super) drain: CancellationToken,
     pub(super) passage: Passage,
@@ -63,6 +65,7 @@ impl Tunnel {
             io: TokioIo::new(client),
             sessions: self.sessions,
             session: self.session,
+            counts: self.counts,
             passage: self.passage,
             frames: self.is_websocket.then(Frames::default),
             half_closed: false,
@@ -83,11 +86,12 @@ impl Tunnel {
     }
 }
 
-/// The client's side. What comes from there is a use of the session; what the portal sends unasked is none.
+/// The client's side. What comes from there is a use of the session, unless nothing there is; what the portal sends unasked is none.
 struct Client {
     io: TokioIo<Upgraded>,
     sessions: Arc<Sessions>,
     session: Arc<Live>,
+    counts: Use,
     passage: Passage,
     /// What the client has been sent of a WebSocket.
     frames: Option<Frames>,
@@ -137,7 +141,9 @@ impl AsyncRead for Client {
         ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
         if buffer.filled().len() > before {
             // Whether the session still lasts is for its token to say.
-            self.sessions.touch(&self.session);
+            if self.counts == Use::Counts {
+                self.sessions.touch(&self.session);
+            }
             if self.half_closed {
                 self.passage.expects();
             }

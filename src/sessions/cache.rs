@@ -6,12 +6,13 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use quick_cache::{Weighter, sync};
 use tokio::sync::Notify;
 
-use super::live::{Limits, Live, Pulse};
+use super::live::{Live, Pulse, idle};
 use crate::{clock::Timestamp, secret::TokenHash};
 
 /// Bytes of sessions remembered for requests.
@@ -50,15 +51,18 @@ impl Vacancy<'_> {
 #[derive(Debug)]
 struct Known {
     pulse: Arc<Pulse>,
+    /// Absent until the store has told them.
     facts: Option<Facts>,
 }
 
-/// What the store tells of a session that does not change.
+/// What of a session is needed to end it.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     /// The user's id.
     pub(super) user: String,
     pub(super) expires_at: Timestamp,
+    /// How long it may lie unused.
+    pub(super) inactivity: Duration,
     pub(super) generation: i64,
 }
 
@@ -201,7 +205,7 @@ impl Cache {
     }
 
     /// Ends what is too old, doubts what seems idle here but may be in use elsewhere, and lets go of what nobody needs.
-    pub(super) fn sweep(&self, now: Timestamp, limits: Limits) {
+    pub(super) fn sweep(&self, now: Timestamp) {
         let mut register = self.register();
         let Register { known, doubted } = &mut *register;
         let mut doubts = false;
@@ -212,7 +216,7 @@ impl Cache {
                 known.pulse.ended.cancel();
                 return known.in_use();
             }
-            if limits.idle(known.pulse.last_seen(), now) {
+            if idle(known.pulse.last_seen(), facts.inactivity, now) {
                 self.entries.remove(id);
                 if known.in_use() && !known.pulse.ended.is_cancelled() {
                     doubts |= doubted.insert(*id);
@@ -259,23 +263,16 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sessions::{Origin, Session};
+    use crate::sessions::Session;
 
     fn live(cache: &Cache, number: u32) -> Arc<Live> {
         let mut id = [0; 32];
         id[..4].copy_from_slice(&number.to_be_bytes());
         let session = Session {
             id: TokenHash::from_bytes(id),
-            user: "ada".into(),
-            name: "ada@example.com".into(),
-            email: "ada@example.com".into(),
-            display_name: "Ada".into(),
             groups: vec!["g".repeat(100); 20],
-            amr: vec![],
-            created_at: Timestamp::from_unix_seconds(0),
             expires_at: Timestamp::from_unix_seconds(100),
-            origin: Origin::new([127, 0, 0, 1].into(), ""),
-            csrf: [0; 16],
+            ..crate::sessions::session::nobody()
         };
         let pulse = cache.enrol(&session.id);
         Arc::new(Live::new(session, pulse))
@@ -292,7 +289,7 @@ mod tests {
         assert!(cache.entries.weight() <= 1 << 20);
         assert!(cache.entries.len() > 50);
         // What was evicted is not kept in the register either.
-        cache.sweep(Timestamp::from_unix_seconds(1), Limits { inactivity: std::time::Duration::MAX });
+        cache.sweep(Timestamp::from_unix_seconds(1));
         assert_eq!(cache.register().known.len(), cache.entries.len());
     }
 }

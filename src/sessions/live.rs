@@ -121,24 +121,46 @@ impl Pulse {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) inactivity: Duration,
+    pub(super) expiration: Duration,
+    /// Both limits of sessions whose users asked to be kept signed in; absent: those are like any other.
+    pub(super) remember_me: Option<Duration>,
+}
+
+/// Whether what is asked with a session counts as a use of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    Counts,
+    /// Something asks by itself, with nobody before it.
+    Passive,
+}
+
+/// Whether a session last used at `last_seen` has lain unused for too long.
+pub(super) fn idle(last_seen: Timestamp, inactivity: Duration, now: Timestamp) -> bool {
+    now.since(last_seen) >= inactivity
 }
 
 impl Limits {
-    pub(super) fn idle(self, last_seen: Timestamp, now: Timestamp) -> bool {
-        now.since(last_seen) >= self.inactivity
+    /// How long a session may lie unused.
+    pub(super) fn inactivity(self, remembered: bool) -> Duration {
+        self.remember_me.filter(|_| remembered).unwrap_or(self.inactivity)
     }
 
-    pub(super) fn over(self, last_seen: Timestamp, expires_at: Timestamp, now: Timestamp) -> bool {
-        now >= expires_at || self.idle(last_seen, now)
+    /// How old a session may become.
+    pub(super) fn lifetime(self, remembered: bool) -> Duration {
+        self.remember_me.filter(|_| remembered).unwrap_or(self.expiration)
     }
 
-    /// Whether `live` may be used at `now`, which is then noted as a use.
-    pub(super) fn use_at(self, live: &Live, now: Timestamp) -> bool {
+    pub(super) fn over(self, session: &Session, last_seen: Timestamp, now: Timestamp) -> bool {
+        now >= session.expires_at || idle(last_seen, self.inactivity(session.remembered), now)
+    }
+
+    /// Whether `live` may be used at `now`, which is then noted if it counts.
+    pub(super) fn use_at(self, live: &Live, now: Timestamp, counts: Use) -> bool {
         let last_seen = live.pulse.last_seen();
-        if self.over(last_seen, live.session.expires_at, now) {
+        if self.over(&live.session, last_seen, now) {
             return false;
         }
-        if now.unix_millis() - last_seen.unix_millis() >= GRAIN {
+        if counts == Use::Counts && now.unix_millis() - last_seen.unix_millis() >= GRAIN {
             live.pulse.saw(now);
         }
         true
@@ -151,12 +173,23 @@ mod tests {
 
     #[test]
     fn a_session_is_over_at_the_very_instant_of_a_limit() {
-        let limits = Limits { inactivity: Duration::from_mins(1) };
+        let (minute, week) = (Duration::from_mins(1), Duration::from_hours(7 * 24));
+        let limits = |remember_me| Limits { inactivity: minute, expiration: minute * 2, remember_me };
         let at = Timestamp::from_unix_millis;
-        assert!(!limits.over(at(0), at(100_000), at(59_999)));
-        assert!(limits.over(at(0), at(100_000), at(60_000)));
-        assert!(!limits.over(at(99_000), at(100_000), at(99_999)));
-        assert!(limits.over(at(99_000), at(100_000), at(100_000)));
+        let over = |limits: Limits, remembered, last_seen, now| {
+            let session =
+                Session { remembered, expires_at: at(100_000), ..crate::sessions::session::nobody() };
+            limits.over(&session, at(last_seen), at(now))
+        };
+        for (limits, remembered) in [(limits(None), false), (limits(None), true), (limits(Some(week)), false)]
+        {
+            assert!(!over(limits, remembered, 0, 59_999));
+            assert!(over(limits, remembered, 0, 60_000));
+            assert!(!over(limits, remembered, 99_000, 99_999));
+            assert!(over(limits, remembered, 99_000, 100_000));
+        }
+        assert!(!over(limits(Some(week)), true, 0, 99_999));
+        assert!(over(limits(Some(week)), true, 0, 100_000));
     }
 
     #[test]

@@ -32,9 +32,10 @@ use self::{
     steady::Steady,
 };
 pub use self::{
+    crowd::WhenFull,
     feed::{Hear, News},
     ledger::Ledger,
-    live::{Live, Perishable},
+    live::{Live, Perishable, Use},
     redis::RedisSessions,
     session::{Level, Method, NewSession, Origin, Profile, Session, SessionSummary},
     sql::SqlSessions,
@@ -72,8 +73,11 @@ pub struct Config {
     pub inactivity: Duration,
     /// A session this old is over, however busy.
     pub expiration: Duration,
+    /// What takes the place of both for those who ask to be kept signed in. Absent: nobody can.
+    pub remember_me: Option<Duration>,
     /// The most that one user has at once; absent: any number.
     pub max_per_user: Option<usize>,
+    pub when_full: WhenFull,
     /// For how long a gateway lets those go on whose sessions it knows, when the store of sessions has gone.
     pub outage_grace: Duration,
 }
@@ -123,8 +127,8 @@ pub struct Sessions {
     elsewhere: bool,
     random: Arc<dyn Random>,
     limits: Limits,
-    expiration: Duration,
     max_per_user: Option<usize>,
+    when_full: WhenFull,
     steady: Steady,
     trust: Trust,
     cache: Cache,
@@ -140,9 +144,13 @@ impl Sessions {
             sealer,
             elsewhere: !matches!(config.store, Store::Database),
             random,
-            limits: Limits { inactivity: config.inactivity },
-            expiration: config.expiration,
+            limits: Limits {
+                inactivity: config.inactivity,
+                expiration: config.expiration,
+                remember_me: config.remember_me,
+            },
             max_per_user: config.max_per_user,
+            when_full: config.when_full,
             steady: Steady::new(clock),
             trust: Trust::none(config.outage_grace),
             cache: Cache::new(),
@@ -163,7 +171,7 @@ impl Sessions {
 
     /// Makes a session for somebody who has just proved all that `new.amr` says. The token is for the browser alone.
     pub async fn create(&self, new: NewSession, origin: Origin) -> Result<Token, SessionError> {
-        let NewSession { user, name, email, display_name, groups, amr, since } = new;
+        let NewSession { user, name, email, display_name, groups, amr, since, remembered } = new;
         let token = Token::generate(self.random.as_ref());
         let now = self.steady.now();
         let created_at = since.map_or(now, |since| since.min(now));
@@ -176,9 +184,10 @@ impl Sessions {
             groups,
             amr,
             created_at,
-            expires_at: created_at.plus(self.expiration),
+            expires_at: created_at.plus(self.limits.lifetime(remembered)),
             origin,
             csrf: self.random.bytes(),
+            remembered,
         };
         let stored = StoredSession {
             id: session.id,
@@ -194,18 +203,18 @@ impl Sessions {
 
     /// The session, if this gateway knows for certain that it is good. Called for every request that is forwarded:
     /// waits for nothing, allocates nothing, and takes no lock that another reader would wait for.
-    pub fn cached(&self, id: &TokenHash) -> Option<Arc<Live>> {
+    pub fn cached(&self, id: &TokenHash, counts: Use) -> Option<Arc<Live>> {
         if !self.trust.holds_or_grace() {
             return None;
         }
-        self.cache.get(id).filter(|live| self.limits.use_at(live, self.steady.now()))
+        self.cache.get(id).filter(|live| self.limits.use_at(live, self.steady.now(), counts))
     }
 
-    /// The session, if it is good: from the cache, else from the store. Counts as a use.
-    pub async fn load(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
-        match self.cached(id) {
+    /// The session, if it is good: from the cache, else from the store.
+    pub async fn load(&self, id: &TokenHash, counts: Use) -> Result<Option<Arc<Live>>, SessionError> {
+        match self.cached(id, counts) {
             Some(live) => Ok(Some(live)),
-            None => timeout(PATIENCE, self.look_up(id)).await.unwrap_or(Err(SessionError::Slow)),
+            None => timeout(PATIENCE, self.look_up(id, counts)).await.unwrap_or(Err(SessionError::Slow)),
         }
     }
 
@@ -213,8 +222,8 @@ impl Sessions {
     pub async fn ran_out(&self, id: &TokenHash) -> Result<Option<String>, SessionError> {
         let asked = async {
             let Some(stored) = self.store.load(id).await? else { return Ok(None) };
-            let Some(session) = record::open(&self.sealer, &stored) else { return Ok(None) };
-            if !self.limits.over(stored.last_seen, stored.expires_at, self.steady.now()) {
+            let Some(session) = self.open(&stored) else { return Ok(None) };
+            if !self.limits.over(&session, stored.last_seen, self.steady.now()) {
                 return Ok(None);
             }
             let standing = self.standing.of(&session.user).await.map_err(SessionError::Standing)?;
@@ -225,7 +234,7 @@ impl Sessions {
 
     /// Notes a use of a session that is held on to, as by a tunnel that carries something. False when it is over.
     pub fn touch(&self, live: &Live) -> bool {
-        self.limits.use_at(live, self.steady.now())
+        self.limits.use_at(live, self.steady.now(), Use::Counts)
     }
 
     /// Ends one session, here before this returns and elsewhere within a second.
@@ -252,10 +261,9 @@ impl Sessions {
             .list(user)
             .await?
             .into_iter()
-            .filter(|stored| !self.limits.over(stored.last_seen, stored.expires_at, now))
             .filter_map(|stored| {
-                let session = record::open(&self.sealer, &stored)?;
-                Some(SessionSummary {
+                let session = self.open(&stored)?;
+                (!self.limits.over(&session, stored.last_seen, now)).then_some(SessionSummary {
                     id: session.id,
                     user: session.user,
                     name: session.name,
@@ -264,11 +272,17 @@ impl Sessions {
                     last_seen: stored.last_seen,
                     expires_at: session.expires_at,
                     origin: session.origin,
+                    remembered: session.remembered && self.limits.remember_me.is_some(),
                 })
             })
             .collect();
         list.sort_by_key(|summary| std::cmp::Reverse(summary.created_at));
         Ok(list)
+    }
+
+    /// For how long users are kept signed in who ask for it. None: nobody can ask.
+    pub fn remember_me(&self) -> Option<Duration> {
+        self.limits.remember_me
     }
 
     /// Whether sessions that are known here go on although their store has gone.
@@ -281,22 +295,27 @@ impl Sessions {
         self.store.ping().await
     }
 
-    async fn look_up(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
+    async fn look_up(&self, id: &TokenHash, counts: Use) -> Result<Option<Arc<Live>>, SessionError> {
         for _ in 0..ATTEMPTS {
             let now = self.steady.now();
+            let saw = |live: &Arc<Live>| {
+                if counts == Use::Counts {
+                    live.pulse.saw(now);
+                }
+            };
             if !self.trust.holds() {
-                return Ok(self.ask(id).await?.inspect(|live| live.pulse.saw(now)));
+                return Ok(self.ask(id).await?.inspect(saw));
             }
             match self.cache.get_or_vacancy(id).await {
                 // Whom we waited for may have been told meanwhile that it is over.
-                Ok(live) if !live.ended.is_cancelled() && self.limits.use_at(&live, now) => {
+                Ok(live) if !live.ended.is_cancelled() && self.limits.use_at(&live, now, counts) => {
                     return Ok(Some(live));
                 }
                 // It looks idle from here, but may be in use at another gateway.
                 Ok(_) => self.cache.forget(id),
                 Err(vacancy) => {
                     let Some(live) = self.ask(id).await? else { return Ok(None) };
-                    live.pulse.saw(now);
+                    saw(&live);
                     if vacancy.fill(Arc::clone(&live)) {
                         return Ok(Some(live));
                     }
@@ -305,6 +324,14 @@ impl Sessions {
             }
         }
         Err(SessionError::Unsettled)
+    }
+
+    /// What a record says, its end no later than the limits of now: those may have become shorter since it was written.
+    fn open(&self, stored: &StoredSession) -> Option<Session> {
+        let mut session = record::open(&self.sealer, stored)?;
+        let latest = session.created_at.plus(self.limits.lifetime(session.remembered));
+        session.expires_at = session.expires_at.min(latest);
+        Some(session)
     }
 
     /// Whether the durable store knows by itself that a session in use here is over.
@@ -336,7 +363,7 @@ impl Sessions {
 
     async fn judge(&self, id: &TokenHash, pulse: &Arc<Pulse>) -> Result<Option<Arc<Live>>, SessionError> {
         let Some(stored) = self.store.load(id).await? else { return Ok(None) };
-        let Some(mut session) = record::open(&self.sealer, &stored) else {
+        let Some(mut session) = self.open(&stored) else {
             tracing::warn!(session.id = id.short(), "a stored session does not open with our key");
             return Ok(None);
         };
@@ -353,13 +380,14 @@ impl Sessions {
         let facts = Facts {
             user: session.user.clone(),
             expires_at: session.expires_at,
+            inactivity: self.limits.inactivity(session.remembered),
             generation: stored.generation,
         };
         self.cache.identify(id, facts);
         let standing = self.standing.of(&session.user).await.map_err(SessionError::Standing)?;
         let Some(profile) = standing else { return Ok(None) };
         let now = self.steady.now();
-        if pulse.ended.is_cancelled() || self.limits.over(pulse.last_seen(), session.expires_at, now) {
+        if pulse.ended.is_cancelled() || self.limits.over(&session, pulse.last_seen(), now) {
             return Ok(None);
         }
         session.adopt(profile);

@@ -65,6 +65,8 @@ pub struct NewSession {
     pub amr: Vec<Method>,
     /// When the password was given, for a session that takes the place of one which remembers it; absent: just now.
     pub since: Option<Timestamp>,
+    /// The user asked to be kept signed in.
+    pub remembered: bool,
 }
 
 /// What is true of a user now, whatever it was at login.
@@ -99,6 +101,9 @@ pub struct Session {
     pub origin: Origin,
     /// What tokens in forms are derived from.
     pub csrf: [u8; 16],
+    /// The user asked to be kept signed in. Records without it are of before it could be asked for.
+    #[serde(default)]
+    pub remembered: bool,
 }
 
 const fn nameless() -> TokenHash {
@@ -147,6 +152,27 @@ pub struct SessionSummary {
     pub last_seen: Timestamp,
     pub expires_at: Timestamp,
     pub origin: Origin,
+    /// The user asked to be kept signed in.
+    pub remembered: bool,
+}
+
+/// A session for tests to begin from.
+#[cfg(test)]
+pub(super) fn nobody() -> Session {
+    Session {
+        id: nameless(),
+        user: "u1".into(),
+        name: "ada@example.com".into(),
+        email: "Ada@example.com".into(),
+        display_name: "Ada".into(),
+        groups: vec![],
+        amr: vec![],
+        created_at: Timestamp::from_unix_seconds(1),
+        expires_at: Timestamp::from_unix_seconds(2),
+        origin: Origin::new([127, 0, 0, 1].into(), "curl"),
+        csrf: [0xc5; 16],
+        remembered: false,
+    }
 }
 
 #[cfg(test)]
@@ -154,19 +180,7 @@ mod tests {
     use super::*;
 
     fn session(amr: &[Method]) -> Session {
-        Session {
-            id: nameless(),
-            user: "u1".into(),
-            name: "ada@example.com".into(),
-            email: "Ada@example.com".into(),
-            display_name: "Ada".into(),
-            groups: vec![],
-            amr: amr.to_vec(),
-            created_at: Timestamp::from_unix_seconds(1),
-            expires_at: Timestamp::from_unix_seconds(2),
-            origin: Origin::new([127, 0, 0, 1].into(), "curl"),
-            csrf: [0xc5; 16],
-        }
+        Session { amr: amr.to_vec(), ..nobody() }
     }
 
     #[test]

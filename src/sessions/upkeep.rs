@@ -95,7 +95,7 @@ impl Sessions {
         let mut complained = false;
         loop {
             sweeps.tick().await;
-            self.cache.sweep(self.steady.now(), self.limits);
+            self.cache.sweep(self.steady.now());
             let set_back = self.steady.set_back();
             if set_back >= STEP && !complained {
                 tracing::warn!(

@@ -1,5 +1,7 @@
 //! Our cookies in a request: found without ambiguity, and cut out of what the portal receives.
 
+use std::time::Duration;
+
 use cookie::{Cookie, SameSite, time};
 use http::{HeaderMap, HeaderValue, Response, header};
 
@@ -20,6 +22,13 @@ pub const WHAT_WAS_KEPT: HeaderValue = HeaderValue::from_static("\"cache\", \"st
 /// Puts a cookie of ours on an answer.
 pub fn set<B>(answer: &mut Response<B>, name: &'static str, token: &Token) {
     append(answer, &base(name, token.expose()));
+}
+
+/// The same for one that outlives the browser's own session.
+pub fn set_for<B>(answer: &mut Response<B>, name: &'static str, token: &Token, lasts: Duration) {
+    let mut cookie = base(name, token.expose());
+    cookie.set_max_age(time::Duration::seconds(i64::try_from(lasts.as_secs()).unwrap_or(i64::MAX)));
+    append(answer, &cookie);
 }
 
 /// Takes a cookie of ours away.
@@ -197,6 +206,23 @@ mod tests {
             let lines: Vec<&str> = bad.iter().map(String::as_str).collect();
             assert_eq!(super::token(&cookies(&lines), SESSION), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_cookie_that_lasts_differs_from_one_that_does_not_in_its_age_alone() {
+        let token = Token::generate(&SeededRandom::new(1));
+        let written = |put: &dyn Fn(&mut Response<()>)| {
+            let mut answer = Response::new(());
+            put(&mut answer);
+            answer.headers()[header::SET_COOKIE].to_str().unwrap().to_owned()
+        };
+        let usual = written(&|answer| set(answer, SESSION, &token));
+        assert_eq!(
+            usual,
+            format!("__Host-portcullis={}; HttpOnly; SameSite=Lax; Secure; Path=/", token.expose())
+        );
+        let lasting = written(&|answer| set_for(answer, SESSION, &token, Duration::from_hours(24)));
+        assert_eq!(lasting, usual + "; Max-Age=86400");
     }
 
     #[test]

@@ -9,6 +9,24 @@ pub enum Territory {
     Portal,
 }
 
+/// Paths of the portal that the operator names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathPattern {
+    Exact(String),
+    /// Everything that begins like this, the slash at its end included.
+    Below(String),
+}
+
+impl PathPattern {
+    /// `path` is compared as it was sent, which is how the portal gets it: another spelling is another path.
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => path == exact,
+            Self::Below(start) => path.starts_with(start.as_str()),
+        }
+    }
+}
+
 /// The path can be read in two ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotCanonical;
@@ -106,6 +124,16 @@ fn resembles_ours(decoded: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_meant_as_it_is_written() {
+        let exact = PathPattern::Exact("/logout".into());
+        assert!(exact.matches("/logout"));
+        assert!(!exact.matches("/logout/") && !exact.matches("/logout2") && !exact.matches("/Logout"));
+        let below = PathPattern::Below("/auth/logout/".into());
+        assert!(below.matches("/auth/logout/") && below.matches("/auth/logout/all"));
+        assert!(!below.matches("/auth/logout") && !below.matches("/auth/login"));
+    }
 
     #[test]
     fn paths_of_the_portal_pass() {

@@ -6,7 +6,8 @@ use futures_util::future::join_all;
 use http::StatusCode;
 
 use crate::support::{
-    Browser, Exchange, PATIENCE, TestGateway, Upstream, logged_in, soon, upstream::ordinary,
+    Browser, Exchange, PATIENCE, TestGateway, Upstream, logged_in, soon, test_gateway::Builder,
+    upstream::ordinary,
 };
 
 const ADA: &str = "ada@example.com";
@@ -96,6 +97,90 @@ async fn logins_that_finish_at_once_leave_as_many_sessions_as_there_may_be() {
             left += usize::from(is_in(browser).await);
         }
         assert_eq!(left, 2);
+    }
+}
+
+/// Gateways that refuse whoever would have a session too many.
+fn refusing() -> [Builder; 2] {
+    let builder =
+        || TestGateway::builder().set("sessions.max_per_user", "2").set("sessions.when_full", "refuse");
+    [builder(), builder().redis()]
+}
+
+#[tokio::test]
+async fn where_too_many_are_refused_nobody_is_put_out_and_the_page_says_what_to_do() {
+    for builder in refusing() {
+        let (gateway, first) = logged_in(builder).await;
+        let second = another(&gateway).await;
+        gateway.clock.advance(Duration::from_secs(30));
+        let third = gateway.browser();
+        let page = third.visit("/sims").await;
+        let page = third.sign_in(&page, ADA).await;
+        let refused = third.fill(&page, &[("code", &gateway.phone(ADA).fresh_code())]).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text());
+        assert!(refused.text().contains("signed in in 2 other places already"), "{}", refused.text());
+        assert!(!refused.starts_session() && third.cookie("__Host-portcullis-login").is_none());
+        refused.assert_secure();
+        assert!(is_in(&first).await && is_in(&second).await && !is_in(&third).await);
+        assert_eq!(gateway.administration().dossier(ADA).await.unwrap().sessions.len(), 2);
+        assert!(
+            gateway.admin("/metrics").await.contains("portcullis_audit_events_total{event=\"login.full\"} 1")
+        );
+        // The login is over; what was proved in it is not good for another try.
+        assert!(third.get("/.portcullis/code").await.location().starts_with("/.portcullis/login"));
+
+        let account = second.get("/.portcullis/account").await;
+        second.post_form("/.portcullis/logout", &[("csrf", &account.field("csrf"))]).await;
+        gateway.clock.advance(Duration::from_secs(30));
+        third.log_in_to("/", ADA).await;
+        assert!(is_in(&third).await && is_in(&first).await);
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_takes_the_place_of_a_session_is_none_too_many() {
+    for builder in refusing() {
+        let (gateway, first) = logged_in(builder).await;
+        let second = another(&gateway).await;
+        gateway.clock.advance(Duration::from_mins(11));
+        let page = second.visit("/.portcullis/enrol").await;
+        let page = second.sign_in(&page, ADA).await;
+        let answer = second.fill(&page, &[("code", &gateway.phone(ADA).fresh_code())]).await;
+        assert!(answer.starts_session(), "{}", answer.text());
+        assert!(is_in(&first).await && is_in(&second).await);
+    }
+}
+
+#[tokio::test]
+async fn of_logins_that_finish_at_once_as_many_get_in_as_there_is_room_for() {
+    for builder in refusing() {
+        let from = crate::support::now().plus(Duration::from_hours(9));
+        let (gateway, _) = builder.mandatory_from(from).start().await;
+        gateway.add_user(ADA).await;
+        let sits = gateway.browser();
+        let page = sits.visit("/").await;
+        let page = sits.sign_in(&page, ADA).await;
+        sits.submit(&page, &[("skip", "1")]).await;
+        gateway.clock.advance(Duration::from_secs(1));
+        let mut waiting = Vec::new();
+        for _ in 0..6 {
+            let browser = gateway.browser();
+            let login = browser.visit("/").await;
+            let page = browser.sign_in(&login, ADA).await;
+            waiting.push((browser, page));
+        }
+        let finished = join_all(waiting.iter().map(|(browser, page)| browser.fill(page, &[("skip", "1")])));
+        let statuses: Vec<_> = finished.await.iter().map(|answer| answer.status).collect();
+        assert!(
+            statuses.iter().all(|status| matches!(*status, StatusCode::SEE_OTHER | StatusCode::FORBIDDEN))
+        );
+        assert!(is_in(&sits).await, "whoever was in already stays");
+        let mut left = 0;
+        for (browser, _) in &waiting {
+            left += usize::from(is_in(browser).await);
+        }
+        assert_eq!(left, 1, "{statuses:?}");
+        assert_eq!(gateway.administration().dossier(ADA).await.unwrap().sessions.len(), 2);
     }
 }
 

@@ -5,6 +5,8 @@ mod assertion;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod clock_jumps;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod deadlines;
@@ -20,6 +22,8 @@ mod every_ending;
 mod floods;
 #[cfg(test)]
 mod forwarding;
+#[cfg(test)]
+mod full_disk;
 #[cfg(test)]
 mod grpc;
 #[cfg(test)]
@@ -39,6 +43,8 @@ mod outages;
 #[cfg(test)]
 mod own_pages;
 #[cfg(test)]
+mod passive;
+#[cfg(test)]
 mod pool;
 #[cfg(test)]
 mod portal_faults;
@@ -46,6 +52,8 @@ mod portal_faults;
 mod postgres;
 #[cfg(test)]
 mod protocols;
+#[cfg(test)]
+mod remembered;
 #[cfg(test)]
 mod request_gate;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::*;
 
 /// All but a minute of the inactivity that is allowed.
 const NEARLY: Duration = Duration::from_mins(59);
+const DAY: Duration = Duration::from_hours(24);
 
 #[tokio::test]
 async fn a_session_nobody_uses_is_over_on_every_path() {
@@ -13,9 +14,9 @@ async fn a_session_nobody_uses_is_over_on_every_path() {
         let id = gateway.log_in("ada").await;
         let open = gateway.live(&id).await;
         world.clock.advance(NEARLY);
-        assert!(gateway.sessions.cached(&id).is_some());
+        assert!(gateway.sessions.cached(&id, Use::Counts).is_some());
         world.clock.advance(INACTIVITY);
-        assert!(gateway.sessions.cached(&id).is_none());
+        assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
         assert!(gateway.is_out(&id).await);
         assert!(open.ended.is_cancelled());
         assert!(!gateway.sessions.touch(&open));
@@ -49,9 +50,100 @@ async fn a_session_is_over_at_its_age_however_busy() {
         }
         gateway.live(&id).await;
         world.clock.advance(EXPIRATION / 24);
-        assert!(gateway.sessions.cached(&id).is_none());
+        assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
         assert!(gateway.is_out(&id).await);
     }
+}
+
+/// A user who asks to be kept signed in.
+async fn log_in_for_long(gateway: &Gateway) -> TokenHash {
+    let new = NewSession { remembered: true, ..login("ada") };
+    gateway.sessions.create(new, origin()).await.unwrap().hash()
+}
+
+#[tokio::test]
+async fn a_remembered_session_lasts_unused_to_its_end_and_no_longer_on_every_gateway() {
+    for kind in STORES {
+        let world = World { remember_me: Some(30 * DAY), ..World::new(kind).await };
+        let (here, there) = (world.gateway().await, world.gateway().await);
+        let (kept, usual) = (log_in_for_long(&here).await, here.log_in("ada").await);
+        let open = here.live(&kept).await;
+        world.clock.advance(INACTIVITY);
+        here.sessions.cache.sweep(here.sessions.steady.now());
+        assert!(here.sessions.cached(&kept, Use::Counts).is_some());
+        assert!(here.is_out(&usual).await);
+        let listed = there.sessions.list(Some("ada")).await.unwrap();
+        assert_eq!(
+            listed.iter().map(|session| (session.id, session.remembered)).collect::<Vec<_>>(),
+            [(kept, true)]
+        );
+        // All but an hour of thirty days.
+        world.clock.advance(29 * DAY + 22 * INACTIVITY);
+        here.sessions.store.purge(world.clock.now()).await.unwrap();
+        there.live(&kept).await;
+        assert!(!open.ended.is_cancelled());
+        assert_eq!(here.sessions.ran_out(&kept).await.unwrap(), None);
+        world.clock.advance(INACTIVITY);
+        assert!(here.is_out(&kept).await && there.is_out(&kept).await);
+        assert!(open.ended.is_cancelled());
+        assert!(here.sessions.list(None).await.unwrap().is_empty());
+        assert_eq!(here.sessions.ran_out(&kept).await.unwrap().as_deref(), Some("ada"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_open_of_a_remembered_session_ends_with_it_though_nobody_asks() {
+    for kind in STORES {
+        let world = World { remember_me: Some(30 * DAY), ..World::new(kind).await };
+        let gateway = world.gateway().await;
+        let open = gateway.live(&log_in_for_long(&gateway).await).await;
+        world.clock.advance(30 * DAY);
+        assert!(ended(&open).await < 2 * BOUND);
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_may_ask_a_remembered_session_is_one_like_any_other() {
+    for kind in STORES {
+        let world = World { remember_me: Some(30 * DAY), ..World::new(kind).await };
+        let generous = world.gateway().await;
+        let id = log_in_for_long(&generous).await;
+        let strict = World {
+            remember_me: None,
+            durable: world.durable,
+            redis: world.redis,
+            ..World::new(Kind::Database).await
+        };
+        strict.clock.set(world.clock.now());
+        let gateway = strict.gateway().await;
+        let live = gateway.live(&id).await;
+        assert_eq!(live.session.expires_at, live.session.created_at.plus(EXPIRATION));
+        assert!(!gateway.sessions.list(None).await.unwrap()[0].remembered);
+        strict.clock.advance(INACTIVITY);
+        assert!(gateway.is_out(&id).await);
+        let asked = log_in_for_long(&gateway).await;
+        strict.clock.advance(INACTIVITY);
+        assert!(gateway.is_out(&asked).await);
+    }
+}
+
+#[tokio::test]
+async fn a_record_of_before_anybody_was_remembered_still_opens() {
+    let world = World { remember_me: Some(30 * DAY), ..World::new(Kind::Database).await };
+    let gateway = world.gateway().await;
+    let id = gateway.log_in("ada").await;
+    let sealer = &gateway.sessions.sealer;
+    let place = ["sessions", &id.to_hex()];
+    let mut stored = gateway.sessions.store.load(&id).await.unwrap().unwrap();
+    let plain = sealer.open(&place, &stored.record).unwrap();
+    let plain = String::from_utf8(plain.to_vec()).unwrap();
+    let old = plain.replace(",\"remembered\":false", "");
+    assert_ne!(old, plain);
+    stored.record = sealer.seal(&place, old.as_bytes());
+    gateway.sessions.store.remove(&id).await.unwrap();
+    gateway.sessions.store.insert(&stored).await.unwrap();
+    eventually("it opens", async || gateway.sessions.load(&id, Use::Counts).await.unwrap().is_some()).await;
+    assert!(!gateway.live(&id).await.session.remembered);
 }
 
 #[tokio::test]
@@ -65,8 +157,30 @@ async fn a_tunnel_that_carries_something_keeps_its_session() {
             world.clock.advance(INACTIVITY / 2);
             assert!(gateway.sessions.touch(&open));
         }
-        assert!(gateway.sessions.cached(&id).is_some());
+        assert!(gateway.sessions.cached(&id, Use::Counts).is_some());
         assert_eq!(gateway.live(&id).await.last_seen(), open.last_seen());
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_count_is_served_and_keeps_no_session() {
+    for kind in STORES {
+        let world = World::new(kind).await;
+        let gateway = world.gateway().await;
+        let id = gateway.log_in("ada").await;
+        let first = gateway.sessions.load(&id, Use::Passive).await.unwrap().expect("good");
+        let made = first.last_seen();
+        world.clock.advance(NEARLY);
+        assert!(gateway.sessions.cached(&id, Use::Passive).is_some());
+        gateway.sessions.cache.forget(&id);
+        assert!(gateway.sessions.load(&id, Use::Passive).await.unwrap().is_some());
+        assert_eq!(first.last_seen(), made);
+        let idle = world.idle_gateway_on(world.store().await).await;
+        assert_eq!(idle.sessions.load(&id, Use::Passive).await.unwrap().unwrap().last_seen(), made);
+        world.clock.advance(Duration::from_mins(1));
+        assert!(gateway.sessions.cached(&id, Use::Passive).is_none());
+        assert!(gateway.sessions.load(&id, Use::Passive).await.unwrap().is_none());
+        assert!(first.ended.is_cancelled());
     }
 }
 
@@ -82,9 +196,9 @@ async fn a_session_in_use_at_another_gateway_is_not_idle_here() {
         // A gateway that stops writes down what it knows of uses.
         there.stop().await;
         world.clock.advance(INACTIVITY / 2);
-        assert!(here.sessions.cached(&id).is_none());
+        assert!(here.sessions.cached(&id, Use::Counts).is_none());
         here.live(&id).await;
-        assert!(here.sessions.cached(&id).is_some());
+        assert!(here.sessions.cached(&id, Use::Counts).is_some());
         assert!(!open.ended.is_cancelled());
     }
 }
@@ -99,7 +213,7 @@ async fn a_use_is_not_lost_when_the_session_is_evicted() {
             world.clock.advance(INACTIVITY / 2);
             gateway.live(&id).await;
             gateway.sessions.cache.forget(&id);
-            gateway.sessions.cache.sweep(gateway.sessions.steady.now(), gateway.sessions.limits);
+            gateway.sessions.cache.sweep(gateway.sessions.steady.now());
         }
         let seen = gateway.live(&id).await.last_seen();
         gateway.stop().await;
@@ -130,7 +244,7 @@ async fn a_clock_that_is_set_back_makes_no_session_longer() {
         gateway.sessions.cache.forget(&id);
         gateway.live(&id).await;
         world.clock.advance(INACTIVITY);
-        assert!(gateway.sessions.cached(&id).is_none());
+        assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
         assert!(gateway.is_out(&id).await);
     }
 }

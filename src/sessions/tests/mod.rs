@@ -77,6 +77,7 @@ struct World {
     /// The deadline of a command to Redis: longer than the product's, unless a test is about it.
     deadline: Duration,
     grace: Duration,
+    remember_me: Option<Duration>,
 }
 
 impl World {
@@ -97,6 +98,7 @@ impl World {
             people: Arc::default(),
             deadline: Duration::from_secs(5),
             grace: Duration::ZERO,
+            remember_me: None,
         };
         for user in ["ada", "bob"] {
             world.people.profiles.lock().unwrap().insert(user.into(), profile(user, &[]));
@@ -117,15 +119,16 @@ impl World {
     }
 
     async fn store(&self) -> Arc<dyn SessionStore> {
+        let worth = self.remember_me.unwrap_or(INACTIVITY);
         let server = self.redis.as_ref().map(RedisServer::config);
         match server.or_else(|| self.elsewhere.clone()) {
-            None => Arc::new(SqlSessions::new(self.database().await, INACTIVITY, self.clock.clone())),
+            None => Arc::new(SqlSessions::new(self.database().await, worth, self.clock.clone())),
             Some(server) => {
                 let config = redis_pool::Config { timeout: self.deadline, ..server };
                 let pool = RedisPool::open(&config, Arc::new(OsRandom)).await.unwrap();
-                let ledger = Ledger::new(self.database().await, self.clock.clone(), EXPIRATION);
+                let ledger = Ledger::new(self.database().await, self.clock.clone(), EXPIRATION.max(worth));
                 let sealer = Arc::new(Sealer::from_key(&[7; 32]));
-                Arc::new(RedisSessions::new(Arc::new(pool), ledger, sealer, INACTIVITY))
+                Arc::new(RedisSessions::new(Arc::new(pool), ledger, sealer, worth))
             }
         }
     }
@@ -159,7 +162,9 @@ impl World {
             store: Store::Database,
             inactivity: INACTIVITY,
             expiration: EXPIRATION,
+            remember_me: self.remember_me,
             max_per_user: None,
+            when_full: WhenFull::EndOldest,
             outage_grace: self.grace,
         };
         Gateway { sessions: Arc::new(Sessions::new(&config, surroundings)), database, upkeep: None }
@@ -191,11 +196,11 @@ impl Gateway {
 
     /// Loads a session that has to be good.
     async fn live(&self, id: &TokenHash) -> Arc<Live> {
-        self.sessions.load(id).await.unwrap().expect("the session is good")
+        self.sessions.load(id, Use::Counts).await.unwrap().expect("the session is good")
     }
 
     async fn is_out(&self, id: &TokenHash) -> bool {
-        self.sessions.load(id).await.unwrap().is_none()
+        self.sessions.load(id, Use::Counts).await.unwrap().is_none()
     }
 
     fn trusted(&self) -> bool {
@@ -222,7 +227,16 @@ fn profile(user: &str, groups: &[&str]) -> Profile {
 fn login(user: &str) -> NewSession {
     let Profile { name, email, display_name, groups } = profile(user, &[]);
     let amr = vec![Method::Password, Method::Totp];
-    NewSession { user: user.to_owned(), name, email, display_name, groups, amr, since: None }
+    NewSession {
+        user: user.to_owned(),
+        name,
+        email,
+        display_name,
+        groups,
+        amr,
+        since: None,
+        remembered: false,
+    }
 }
 
 fn origin() -> Origin {

@@ -72,7 +72,7 @@ impl SessionStore for Slow {
 /// What a task finds that has just begun to look up `id`.
 fn look_up(gateway: &Gateway, id: TokenHash) -> JoinHandle<Option<Arc<Live>>> {
     let sessions = Arc::clone(&gateway.sessions);
-    tokio::spawn(async move { sessions.load(&id).await.unwrap() })
+    tokio::spawn(async move { sessions.load(&id, Use::Counts).await.unwrap() })
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn a_session_revoked_while_it_is_looked_up_is_not_cached() {
             timeout(PATIENCE, pulse.ended.cancelled()).await.expect("the gateway hears of it");
             slow.answers.add_permits(100);
             assert!(timeout(PATIENCE, looking).await.unwrap().unwrap().is_none());
-            assert!(gateway.sessions.cached(&id).is_none());
+            assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
         }
     }
 }
@@ -119,7 +119,7 @@ async fn rights_changed_while_they_are_looked_up_are_looked_up_again() {
         // The first answer was thrown away, since it might have been what was true before the change.
         assert!(slow.asked.load(Ordering::SeqCst) >= 3);
         assert!(!Arc::ptr_eq(&before, &found));
-        assert!(Arc::ptr_eq(&found, &gateway.sessions.cached(&id).unwrap()));
+        assert!(Arc::ptr_eq(&found, &gateway.sessions.cached(&id, Use::Counts).unwrap()));
     }
 }
 
@@ -171,7 +171,8 @@ async fn a_store_that_never_answers_is_an_error_for_all_who_wait() {
     let gateway = world.gateway_on(slow.clone()).await;
     let id = gateway.log_in("ada").await;
     let start = tokio::time::Instant::now();
-    let (one, two) = tokio::join!(gateway.sessions.load(&id), gateway.sessions.load(&id));
+    let (one, two) =
+        tokio::join!(gateway.sessions.load(&id, Use::Counts), gateway.sessions.load(&id, Use::Counts));
     assert!(matches!((one, two), (Err(SessionError::Slow), Err(SessionError::Slow))));
     assert!(start.elapsed() < Duration::from_secs(2));
     // And nothing that would keep the next from looking.
@@ -188,7 +189,7 @@ async fn no_thread_sees_a_session_after_its_end() {
             let id = gateway.log_in("ada").await;
             let looking: Vec<_> = (0..4).map(|_| look_up(&gateway, id)).collect();
             gateway.sessions.revoke(&id).await.unwrap();
-            assert!(gateway.sessions.cached(&id).is_none());
+            assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
             assert!(gateway.is_out(&id).await);
             for found in looking {
                 // Who was quick enough to see it has also been told of the end.
@@ -196,7 +197,7 @@ async fn no_thread_sees_a_session_after_its_end() {
                     assert!(live.ended.is_cancelled());
                 }
             }
-            assert!(gateway.sessions.cached(&id).is_none());
+            assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
         }
     }
 }

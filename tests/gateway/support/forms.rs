@@ -9,22 +9,27 @@ pub(crate) struct PageForm {
     pub(crate) action: String,
     /// Names and values of the inputs as the page shows them.
     pub(crate) inputs: Vec<(String, String)>,
+    /// Boxes that are not ticked: sent only when a test ticks them.
+    unticked: Vec<(String, String)>,
 }
 
 impl PageForm {
     fn parse(html: &str) -> Self {
         let (tag, inside) = html.split_once('>').expect("a tag ends");
         assert_eq!(attribute(tag, "method").as_deref(), Some("post"), "{tag}");
-        let inputs = inside.split("<input").skip(1).map(|input| {
+        let (mut inputs, mut unticked) = (Vec::new(), Vec::new());
+        for input in inside.split("<input").skip(1) {
             let tag = input.split('>').next().unwrap_or_default();
             let name = attribute(tag, "name").expect("an input has a name");
-            (name, attribute(tag, "value").unwrap_or_default())
-        });
-        Self { action: attribute(tag, "action").expect("a form has an action"), inputs: inputs.collect() }
+            let is_box = attribute(tag, "type").as_deref() == Some("checkbox");
+            let kind = if is_box && !tag.ends_with(" checked") { &mut unticked } else { &mut inputs };
+            kind.push((name, attribute(tag, "value").unwrap_or_default()));
+        }
+        Self { action: attribute(tag, "action").expect("a form has an action"), inputs, unticked }
     }
 
     fn has(&self, name: &str) -> bool {
-        self.inputs.iter().any(|(known, _)| known == name)
+        self.inputs.iter().chain(&self.unticked).any(|(known, _)| known == name)
     }
 
     pub(crate) fn value(&self, name: &str) -> Option<&str> {
@@ -34,7 +39,9 @@ impl PageForm {
     /// What is sent when these fields are filled in.
     pub(crate) fn filled<'a>(&'a self, fields: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
         let typed = |name: &str| fields.iter().find(|(field, _)| *field == name).map(|&(_, value)| value);
-        self.inputs.iter().map(|(name, shown)| (name.as_str(), typed(name).unwrap_or(shown))).collect()
+        let shown = self.inputs.iter().map(|(name, shown)| (name.as_str(), typed(name).unwrap_or(shown)));
+        let ticked = self.unticked.iter().filter_map(|(name, _)| Some((name.as_str(), typed(name)?)));
+        shown.chain(ticked).collect()
     }
 }
 

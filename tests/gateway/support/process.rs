@@ -103,6 +103,10 @@ impl Process {
         self.said.text()
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
@@ -138,17 +142,26 @@ pub(crate) struct Served {
     address: SocketAddr,
     restarts: usize,
     stores: Stores,
+    environment: Vec<(String, String)>,
 }
 
 impl Served {
     pub(crate) async fn start() -> Self {
+        Self::start_with("", &[]).await
+    }
+
+    /// The same with more in its configuration, and with these variables around it whenever it is started.
+    pub(crate) async fn start_with(more: &str, environment: &[(&str, &str)]) -> Self {
         let (folder, upstream) = (folder(), Upstream::start());
         let file = folder.path().join("portcullis.toml");
-        std::fs::write(&file, configuration(&[upstream.url()], "database")).unwrap();
-        let (process, address) = serve(&file).await;
+        std::fs::write(&file, configuration(&[upstream.url()], "database") + more).unwrap();
+        let environment: Vec<_> =
+            environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let (process, address) = serve(&file, &environment).await;
         let config = Config::load(&[file], [], &[]).unwrap_or_else(|problems| panic!("{problems}"));
         let stores = Stores::open(&config).await.unwrap();
-        Self { process, folder, upstream, phones: Phones::default(), address, restarts: 0, stores }
+        let phones = Phones::default();
+        Self { process, folder, upstream, phones, address, restarts: 0, stores, environment }
     }
 
     /// Tells it to stop, and waits until it has. Answers how it ended and all that it said.
@@ -164,8 +177,13 @@ impl Served {
 
     /// Starts it again on the same files, once it has been killed.
     pub(crate) async fn restart(&mut self) {
-        (self.process, self.address) = serve(&self.file()).await;
+        (self.process, self.address) = serve(&self.file(), &self.environment).await;
         self.restarts += 1;
+    }
+
+    /// All that it has said since it was last started.
+    pub(crate) fn said(&self) -> String {
+        self.process.said()
     }
 
     pub(crate) fn restarts(&self) -> usize {
@@ -204,8 +222,8 @@ impl Served {
     }
 }
 
-async fn serve(file: &Path) -> (Process, SocketAddr) {
+async fn serve(file: &Path, environment: &[(String, String)]) -> (Process, SocketAddr) {
     let mut command = Command::new(PROGRAM);
-    command.args(["serve", "--config"]).arg(file);
+    command.args(["serve", "--config"]).arg(file).envs(environment.iter().cloned());
     Process::start(command, |line| line.split_once("listening address=")?.1.trim().parse().ok()).await
 }

@@ -1,0 +1,160 @@
+//! The real program on a machine whose clock jumps an hour: no session gets longer, and no code that was used is good again.
+//!
+//! libfaketime stands before the wall clock of the process alone, and leaves the time that passes as it is.
+
+use std::{path::PathBuf, time::Duration};
+
+use http::StatusCode;
+use tempfile::TempDir;
+
+use crate::support::{Answer, Browser, now, phone::Phone, process::Served, soon, test_gateway::add_user};
+
+const ADA: &str = "ada@example.com";
+const STEP: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Guesses here are many and wrong on purpose.
+const MANY_TRIES: &str = "\n[login.throttle]\nmax_retries = 1000\nnetwork_max_retries = 1000\n";
+
+/// A gateway, and the hand at its clock.
+struct Jumping {
+    served: Served,
+    hand: PathBuf,
+    _folder: TempDir,
+}
+
+fn library() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten();
+    let mut found = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    found.find(|path| path.exists()).expect("Debian's libfaketime is installed: tests/run does that")
+}
+
+impl Jumping {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let hand = folder.path().join("offset");
+        std::fs::write(&hand, "+0\n").unwrap();
+        let library = library();
+        let environment = [
+            ("LD_PRELOAD", library.to_str().unwrap()),
+            ("FAKETIME_TIMESTAMP_FILE", hand.to_str().unwrap()),
+            ("FAKETIME_NO_CACHE", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("DONT_FAKE_MONOTONIC", "1"),
+        ];
+        let served = Served::start_with(MANY_TRIES, &environment).await;
+        add_user(served.administration(), ADA).await;
+        Self { served, hand, _folder: folder }
+    }
+
+    /// Sets the clock so many seconds off the machine's. In one step: half a file would be another time.
+    fn set(&self, seconds: i64) {
+        let next = self.hand.with_extension("next");
+        std::fs::write(&next, format!("{seconds:+}\n")).unwrap();
+        std::fs::rename(next, &self.hand).unwrap();
+    }
+
+    async fn restart(&mut self, browser: Browser) -> Browser {
+        self.served.kill();
+        self.served.restart().await;
+        browser.moved_to(&self.served.surroundings())
+    }
+}
+
+/// Enrols a phone, with the code of the step before: this step's is left for later.
+async fn enrolled(browser: &Browser) -> Phone {
+    for _ in 0..3 {
+        let page = browser.visit("/").await;
+        let page = browser.sign_in(&page, ADA).await;
+        let phone = browser.scan(&page, ADA);
+        let code = phone.code_at(now().minus(STEP));
+        let answer = browser.fill(&page, &[("code", &code), ("device_name", "Phone")]).await;
+        if answer.starts_session() {
+            let codes = browser.follow(answer).await;
+            browser.submit(&codes, &[]).await;
+            return phone;
+        }
+    }
+    panic!("the code is never right");
+}
+
+/// Begins a login in a browser of its own, and gives a code.
+async fn tried(jumping: &Jumping, code: &str) -> Answer {
+    let browser = jumping.served.browser();
+    let page = browser.visit("/").await;
+    let page = browser.sign_in(&page, ADA).await;
+    browser.fill(&page, &[("code", code)]).await
+}
+
+async fn is_in(browser: &Browser) -> bool {
+    browser.whoami().await.is_some()
+}
+
+#[tokio::test]
+async fn a_code_that_was_used_stays_used_wherever_the_clock_jumps_and_after_a_restart() {
+    let mut jumping = Jumping::start().await;
+    let browser = jumping.served.browser();
+    let phone = enrolled(&browser).await;
+    let used = phone.code_at(now());
+    let answer = tried(&jumping, &used).await;
+    assert!(answer.starts_session(), "{}", answer.text());
+    let mut browser = browser;
+    for restarts in [false, true] {
+        for seconds in [0, 3600, 30, -30, -60, -3600, 0] {
+            jumping.set(seconds);
+            if restarts {
+                browser = jumping.restart(browser).await;
+            }
+            let answer = tried(&jumping, &used).await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{seconds}: {}", answer.text());
+            assert!(!answer.starts_session());
+        }
+    }
+}
+
+#[tokio::test]
+async fn right_codes_are_refused_while_the_clock_is_an_hour_off_and_good_again_when_it_is_right() {
+    for seconds in [3600, -3600] {
+        let jumping = Jumping::start().await;
+        let phone = enrolled(&jumping.served.browser()).await;
+        jumping.set(seconds);
+        let code = phone.code_at(now());
+        let answer = tried(&jumping, &code).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{seconds}: {}", answer.text());
+        jumping.set(0);
+        let code = phone.code_at(now());
+        let answer = tried(&jumping, &code).await;
+        assert!(answer.starts_session(), "{seconds}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn a_jump_forward_ends_what_lay_unused_so_long_and_a_jump_back_revives_nothing() {
+    let jumping = Jumping::start().await;
+    let browser = jumping.served.browser();
+    enrolled(&browser).await;
+    assert!(is_in(&browser).await);
+    jumping.set(3600);
+    assert!(!is_in(&browser).await);
+    for seconds in [0, -3600] {
+        jumping.set(seconds);
+        assert!(!is_in(&browser).await, "{seconds}");
+    }
+}
+
+#[tokio::test]
+async fn a_jump_back_is_told_and_makes_no_session_longer() {
+    let jumping = Jumping::start().await;
+    let browser = jumping.served.browser();
+    enrolled(&browser).await;
+    let end = browser.whoami().await.unwrap()["expires_at"].clone();
+    jumping.set(-3600);
+    assert!(is_in(&browser).await);
+    assert_eq!(browser.whoami().await.unwrap()["expires_at"], end);
+    let told = async || jumping.served.said().contains("the machine's clock was set back");
+    soon(PATIENCE, "the log says that the clock was set back", told).await;
+    // What really passes goes on counting from where it was: an hour later by the clock is no time at all.
+    jumping.set(0);
+    assert!(is_in(&browser).await);
+    jumping.set(3600);
+    assert!(!is_in(&browser).await);
+}
