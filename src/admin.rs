@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    credentials,
     database::Database,
     server::{Health, Hung, Load},
     sessions::Sessions,
@@ -43,6 +44,8 @@ struct Readiness {
     ready: bool,
     database: &'static str,
     sessions: &'static str,
+    /// Whether the machine's clock was set back: users go on, and no one-time code counts until it has caught up.
+    clock: &'static str,
     draining: bool,
     /// Threads that do not turn.
     hung: Vec<String>,
@@ -93,6 +96,7 @@ impl Admin {
                 let (database, sessions) = self.stores().await;
                 let up = [("database", database), ("sessions", sessions)];
                 self.metrics.stores(&up, self.sessions.on_grace());
+                self.metrics.clock_behind(self.sessions.clock_behind());
                 self.metrics.threads_hung(self.health.hung().len());
                 self.metrics.load(self.load.level() as u8, self.load.memory(), self.load.max_memory());
                 text(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics.render())
@@ -119,6 +123,7 @@ impl Admin {
             ready: database && (sessions || grace) && !draining,
             database: word(database),
             sessions: if grace { "grace" } else { word(sessions) },
+            clock: if self.sessions.clock_behind() > credentials::TOLERANCE { "set back" } else { "ok" },
             draining,
             hung: self.health.hung().iter().map(ToString::to_string).collect(),
             load: self.load.level().to_string(),
@@ -175,6 +180,7 @@ mod tests {
             ready: true,
             database: "ok",
             sessions: "ok",
+            clock: "ok",
             draining: false,
             hung,
             load: "strained".into(),

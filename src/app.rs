@@ -19,7 +19,7 @@ use crate::{
     account::Administration,
     admin::{self, Admin},
     audit::Audit,
-    clock::{Clock, SystemClock},
+    clock::{Clock, SystemClock, Watermark},
     config::Config,
     credentials::{Devices, Hashing, Passwords, RecoveryCodes, SecondFactor},
     database::Database,
@@ -89,12 +89,14 @@ impl Stores {
         let sealer = Arc::new(open_key(&database, config, &**random).await?);
         let users = Users::new(database.clone(), Arc::clone(clock), Arc::clone(random));
         let (store, failures) = shared_stores(config, environment, &database, &sealer).await?;
+        let watermark = Arc::new(Watermark::new(Arc::clone(clock)));
         let surroundings = Surroundings {
             store,
             database: database.clone(),
             standing: Arc::new(UserStanding(users.clone())),
             sealer: Arc::clone(&sealer),
             clock: Arc::clone(clock),
+            watermark: Arc::clone(&watermark),
             random: Arc::clone(random),
         };
         let sessions = Arc::new(Sessions::new(&config.sessions, surroundings));
@@ -110,7 +112,13 @@ impl Stores {
                 Arc::clone(&c),
                 &config.credentials,
             )),
-            devices: Devices::new(d.clone(), Arc::clone(&s), Arc::clone(&c), Arc::clone(&r)),
+            devices: Devices::new(
+                d.clone(),
+                Arc::clone(&s),
+                Arc::clone(&c),
+                Arc::clone(&watermark),
+                Arc::clone(&r),
+            ),
             recovery_codes: RecoveryCodes::new(d.clone(), Arc::clone(&s), Arc::clone(&c), Arc::clone(&r)),
             sessions,
             pending: PendingLogins::new(d.clone(), Arc::clone(&s), Arc::clone(&c), Arc::clone(&r)),
@@ -127,7 +135,7 @@ impl Stores {
         };
         let signing_keys = SigningKeys::new(d.clone(), Arc::clone(&s), Arc::clone(&administration.audit));
         let signing_keys = Arc::new(signing_keys);
-        let second_factor = SecondFactor::new(d, s, c);
+        let second_factor = SecondFactor::new(d, s, c, watermark);
         Ok(Self { administration, database, sealer, hashing, signing_keys, second_factor, failures })
     }
 

@@ -5,7 +5,7 @@
 use std::{
     fmt,
     sync::{
-        LazyLock,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -90,6 +90,36 @@ impl Clock for SystemClock {
     }
 }
 
+/// The latest time that a clock has shown for good: while it shows an earlier one, what was over can happen again.
+///
+/// Follows a clock that was set forward at twice the pace at which time passes, so that a mistake that is soon put right
+/// leaves little behind. Has to be looked at every now and then.
+#[derive(Debug)]
+pub struct Watermark {
+    clock: Arc<dyn Clock>,
+    /// The mark, and how long the process had been counting then.
+    mark: Mutex<(Timestamp, Duration)>,
+}
+
+impl Watermark {
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let mark = Mutex::new((clock.now(), clock.elapsed()));
+        Self { clock, mark }
+    }
+
+    /// By how much the clock is behind the mark, because it was set back.
+    pub fn behind(&self) -> Duration {
+        // Two numbers, which nothing leaves half changed.
+        let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, elapsed) = (self.clock.now(), self.clock.elapsed());
+        let (latest, counted) = *mark;
+        let reached = latest.plus(2 * elapsed.saturating_sub(counted));
+        let latest = latest.max(now.min(reached));
+        *mark = (latest, elapsed);
+        latest.since(now)
+    }
+}
+
 /// A clock that stands still until a test moves it. Moving it forward is time passing; moving it back is not.
 #[derive(Debug)]
 pub struct ManualClock {
@@ -143,6 +173,51 @@ mod tests {
         let clock = ManualClock::at(Timestamp::from_unix_seconds(5));
         clock.advance(Duration::from_secs(3));
         assert_eq!(clock.now(), Timestamp::from_unix_seconds(8));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_is_behind_until_it_has_caught_up() {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(10_000)));
+        let watermark = Watermark::new(clock.clone());
+        let second = Duration::from_secs(1);
+        for _ in 0..100 {
+            clock.advance(second);
+            assert_eq!(watermark.behind(), Duration::ZERO);
+        }
+        clock.set(clock.now().minus(60 * second));
+        assert_eq!(watermark.behind(), 60 * second);
+        clock.advance(40 * second);
+        assert_eq!(watermark.behind(), 20 * second);
+        clock.advance(20 * second);
+        assert_eq!(watermark.behind(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_forward_by_mistake_is_soon_right_again() {
+        #[derive(Debug)]
+        struct Jumping(AtomicI64, AtomicI64);
+        impl Clock for Jumping {
+            fn now(&self) -> Timestamp {
+                Timestamp(self.0.load(Ordering::SeqCst) + self.1.load(Ordering::SeqCst))
+            }
+            fn elapsed(&self) -> Duration {
+                Duration::from_millis(self.0.load(Ordering::SeqCst).try_into().unwrap())
+            }
+        }
+        let clock = Arc::new(Jumping(AtomicI64::new(0), AtomicI64::new(0)));
+        let watermark = Watermark::new(clock.clone());
+        let after = |millis, offset| {
+            clock.0.fetch_add(millis, Ordering::SeqCst);
+            clock.1.store(offset, Ordering::SeqCst);
+            watermark.behind().as_millis()
+        };
+        assert_eq!(after(1000, 3_600_000), 0);
+        assert_eq!(after(9000, 3_600_000), 0);
+        assert_eq!(after(1000, 0), 9000, "for what it was taken for true");
+        // An hour later the hour ahead is the truth, and going back is going back.
+        assert_eq!(after(3_600_000, 3_600_000), 0);
+        assert_eq!(after(3_600_000, 3_600_000), 0);
+        assert_eq!(after(0, 0), 3_600_000);
     }
 
     #[test]

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use sqlx::{Row as _, any::AnyRow};
 
 use super::{
-    CodeKind, CredentialsError, RecoveryCodes, TotpSecret, VerifiedCode,
+    CodeKind, CredentialsError, RecoveryCodes, TotpSecret, VerifiedCode, check_clock,
     recovery_codes::lock,
     second_factor::secret_place,
     totp::{Code, step_at},
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, Timestamp, Watermark},
     database::{Change, Connection, Database, Transaction},
     random::Random,
     sealing::Sealer,
@@ -59,6 +59,7 @@ pub struct Devices {
     database: Database,
     sealer: Arc<Sealer>,
     clock: Arc<dyn Clock>,
+    watermark: Arc<Watermark>,
     random: Arc<dyn Random>,
     recovery_codes: RecoveryCodes,
 }
@@ -68,11 +69,12 @@ impl Devices {
         database: Database,
         sealer: Arc<Sealer>,
         clock: Arc<dyn Clock>,
+        watermark: Arc<Watermark>,
         random: Arc<dyn Random>,
     ) -> Self {
         let recovery_codes =
             RecoveryCodes::new(database.clone(), sealer.clone(), clock.clone(), random.clone());
-        Self { database, sealer, clock, random, recovery_codes }
+        Self { database, sealer, clock, watermark, random, recovery_codes }
     }
 
     /// The user's devices, oldest first.
@@ -105,6 +107,7 @@ impl Devices {
             Ok(name) => name,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        check_clock(&self.watermark)?;
         let now = step_at(self.clock.now());
         let step = Code::parse(code).and_then(|code| secret.matching_step(&code, [now, now - 1, now + 1]));
         let Some(step) = step else { return Ok(Err(EnrolRefusal::WrongCode)) };

@@ -20,7 +20,9 @@ pub use second_factor::{CodeCheck, CodeKind, SecondFactor, VerifiedCode};
 pub use stored_hash::{HashRefusal, StoredHash};
 pub use totp::TotpSecret;
 
-use crate::{database::DatabaseError, sealing::Unsealable};
+use std::time::Duration;
+
+use crate::{clock::Watermark, database::DatabaseError, sealing::Unsealable};
 
 /// What is asked of passwords and devices.
 #[derive(Clone, Debug)]
@@ -40,6 +42,23 @@ pub enum CredentialsError {
     Database(#[from] DatabaseError),
     #[error("a secret in the store was not sealed with this key for this user")]
     Sealed(#[from] Unsealable),
+    #[error(
+        "the machine's clock was set back by {} s: no one-time code counts until it has caught up, since those of \
+         the time in between would be good once more; if it was wrong before and is right now, restart this gateway",
+        .0.as_secs()
+    )]
+    SetBack(Duration),
+}
+
+/// How much the clock may be behind: a step of TOTP, for which a code is good anyhow.
+pub const TOLERANCE: Duration = Duration::from_secs(30);
+
+/// An error while times are shown that have been before.
+fn check_clock(watermark: &Watermark) -> Result<(), CredentialsError> {
+    match watermark.behind() {
+        behind if behind > TOLERANCE => Err(CredentialsError::SetBack(behind)),
+        _ => Ok(()),
+    }
 }
 
 impl From<sqlx::Error> for CredentialsError {

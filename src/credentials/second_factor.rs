@@ -8,11 +8,11 @@ use std::sync::Arc;
 use sqlx::Row as _;
 
 use super::{
-    CredentialsError, recovery_codes,
+    CredentialsError, check_clock, recovery_codes,
     totp::{Code, TotpSecret, step_at},
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, Watermark},
     database::{Database, DatabaseError, Transaction},
     sealing::Sealer,
     users::UserId,
@@ -70,15 +70,23 @@ pub struct SecondFactor {
     database: Database,
     sealer: Arc<Sealer>,
     clock: Arc<dyn Clock>,
+    watermark: Arc<Watermark>,
 }
 
 impl SecondFactor {
-    pub fn new(database: Database, sealer: Arc<Sealer>, clock: Arc<dyn Clock>) -> Self {
-        Self { database, sealer, clock }
+    pub fn new(
+        database: Database,
+        sealer: Arc<Sealer>,
+        clock: Arc<dyn Clock>,
+        watermark: Arc<Watermark>,
+    ) -> Self {
+        Self { database, sealer, clock, watermark }
     }
 
-    /// Checks a one-time code against every device of the user; together that is one attempt.
+    /// Checks a one-time code against every device of the user; together that is one attempt. An error while the clock
+    /// is behind what it was.
     pub async fn verify_code(&self, user: &UserId, typed: &str) -> Result<CodeCheck, CredentialsError> {
+        check_clock(&self.watermark)?;
         let mut transaction = self.database.write().await?;
         let Some(last_step) = count_attempt(&mut transaction, user).await? else {
             return off(transaction).await;
@@ -222,6 +230,7 @@ mod tests {
 
     on_each_database![
         a_code_is_accepted_once,
+        no_code_counts_while_times_are_shown_that_have_been_before,
         the_code_of_the_enrolment_is_spent,
         only_this_step_and_the_one_before_count,
         a_device_known_to_be_ahead_may_be_a_step_ahead,
@@ -277,13 +286,49 @@ mod tests {
         // A clock that jumps back does not bring it back either.
         fixture.clock.set(fixture.clock.now().minus(4 * STEP));
         for _ in 0..6 {
-            let verdict = second_factor.verify_code(&fixture.ada, &code).await.unwrap();
-            assert!(matches!(verdict, CodeCheck::Wrong | CodeCheck::Used));
+            let verdict = second_factor.verify_code(&fixture.ada, &code).await;
+            let refused =
+                matches!(verdict, Err(CredentialsError::SetBack(_)) | Ok(CodeCheck::Wrong | CodeCheck::Used));
+            assert!(refused, "{verdict:?}");
             fixture.clock.advance(STEP);
         }
         let next = phone.code_at(fixture.clock.now());
         let next = second_factor.verify_code(&fixture.ada, &next).await.unwrap();
         assert_eq!(next, accepted(&fixture.ada, CodeKind::Totp));
+    }
+
+    async fn no_code_counts_while_times_are_shown_that_have_been_before(on: On) {
+        let fixture = Fixture::new(on).await;
+        let phone = fixture.enrol(&fixture.ada, "Phone").await;
+        let (second_factor, hour) = (fixture.second_factor(), 120 * STEP);
+        let recovery = fixture.recovery_codes().unseen(&fixture.ada).await.unwrap().unwrap();
+        fixture.clock.advance(hour);
+        let never_used = phone.code_at(fixture.clock.now());
+        fixture.clock.advance(hour);
+        assert_eq!(second_factor.verify_code(&fixture.ada, "000000").await.unwrap(), CodeCheck::Wrong);
+
+        fixture.clock.set(fixture.clock.now().minus(hour));
+        let refused = second_factor.verify_code(&fixture.ada, &never_used).await;
+        assert!(matches!(refused, Err(CredentialsError::SetBack(behind)) if behind == hour), "{refused:?}");
+        let secret = TotpSecret::generate(&OsRandom);
+        let code = secret.code_at(fixture.clock.now());
+        let devices = fixture.devices();
+        let refused = devices.enrol(&fixture.bob, &secret, &code, "Phone", Enrolment::FirstDevice).await;
+        assert!(matches!(refused, Err(CredentialsError::SetBack(_))), "{refused:?}");
+        assert_eq!(
+            fixture.number("SELECT MAX(failures) FROM second_factors").await,
+            1,
+            "it is not their fault"
+        );
+        // What has no time in it counts all the same.
+        let recovery = recovery[0].expose_secret();
+        let redeemed = second_factor.redeem_recovery(&fixture.ada, recovery).await.unwrap();
+        assert_eq!(redeemed, accepted(&fixture.ada, CodeKind::Recovery));
+
+        fixture.clock.advance(hour);
+        let code = phone.code_at(fixture.clock.now());
+        let verdict = second_factor.verify_code(&fixture.ada, &code).await.unwrap();
+        assert_eq!(verdict, accepted(&fixture.ada, CodeKind::Totp));
     }
 
     async fn the_code_of_the_enrolment_is_spent(on: On) {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::{
-    clock::{Clock as _, ManualClock, Timestamp},
+    clock::{Clock as _, ManualClock, Timestamp, Watermark},
     credentials::{Config, Devices, Enrolment, RecoveryCodes, SecondFactor, TotpSecret},
     database::{
         Database,
@@ -19,6 +19,7 @@ use crate::{
 pub(super) struct Fixture {
     pub(super) database: Database,
     pub(super) clock: Arc<ManualClock>,
+    watermark: Arc<Watermark>,
     pub(super) sealer: Arc<Sealer>,
     pub(super) users: Users,
     pub(super) config: Config,
@@ -48,11 +49,18 @@ impl Fixture {
             password_max_length: 256,
             issuer: "IoT Connectivity".to_owned(),
         };
-        Self { database, clock, sealer, config, users, ada, bob, on, _store: store }
+        let watermark = Arc::new(Watermark::new(clock.clone()));
+        Self { database, clock, watermark, sealer, config, users, ada, bob, on, _store: store }
     }
 
     pub(super) fn devices(&self) -> Devices {
-        Devices::new(self.database.clone(), self.sealer.clone(), self.clock.clone(), Arc::new(OsRandom))
+        Devices::new(
+            self.database.clone(),
+            self.sealer.clone(),
+            self.clock.clone(),
+            self.watermark.clone(),
+            Arc::new(OsRandom),
+        )
     }
 
     pub(super) fn recovery_codes(&self) -> RecoveryCodes {
@@ -60,7 +68,12 @@ impl Fixture {
     }
 
     pub(super) fn second_factor(&self) -> SecondFactor {
-        SecondFactor::new(self.database.clone(), self.sealer.clone(), self.clock.clone())
+        SecondFactor::new(
+            self.database.clone(),
+            self.sealer.clone(),
+            self.clock.clone(),
+            self.watermark.clone(),
+        )
     }
 
     /// Enrols a device whose clock is right, and lets two steps pass, so that no code is spent.

@@ -42,7 +42,7 @@ pub use self::{
     store::{SessionStore, StoredSession},
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, Watermark},
     database::{Database, DatabaseError},
     random::Random,
     redis_pool::{self, RedisError},
@@ -114,6 +114,8 @@ pub struct Surroundings {
     pub standing: Arc<dyn Standing>,
     pub sealer: Arc<Sealer>,
     pub clock: Arc<dyn Clock>,
+    /// Is looked at every second.
+    pub watermark: Arc<Watermark>,
     pub random: Arc<dyn Random>,
 }
 
@@ -130,13 +132,14 @@ pub struct Sessions {
     max_per_user: Option<usize>,
     when_full: WhenFull,
     steady: Steady,
+    watermark: Arc<Watermark>,
     trust: Trust,
     cache: Cache,
 }
 
 impl Sessions {
     pub fn new(config: &Config, surroundings: Surroundings) -> Self {
-        let Surroundings { store, database, standing, sealer, clock, random } = surroundings;
+        let Surroundings { store, database, standing, sealer, clock, watermark, random } = surroundings;
         Self {
             store,
             database,
@@ -152,6 +155,7 @@ impl Sessions {
             max_per_user: config.max_per_user,
             when_full: config.when_full,
             steady: Steady::new(clock),
+            watermark,
             trust: Trust::none(config.outage_grace),
             cache: Cache::new(),
         }
@@ -288,6 +292,11 @@ impl Sessions {
     /// Whether sessions that are known here go on although their store has gone.
     pub fn on_grace(&self) -> bool {
         !self.trust.holds() && self.trust.holds_or_grace()
+    }
+
+    /// By how much the machine's clock is behind what it was.
+    pub fn clock_behind(&self) -> Duration {
+        self.watermark.behind()
     }
 
     /// Whether the store answers.

@@ -96,12 +96,14 @@ impl Sessions {
         loop {
             sweeps.tick().await;
             self.cache.sweep(self.steady.now());
+            // It only follows the clock while it is looked at.
+            self.watermark.behind();
             let set_back = self.steady.set_back();
             if set_back >= STEP && !complained {
                 tracing::warn!(
                     seconds = set_back.as_secs(),
-                    "the machine's clock was set back: sessions go on by the time that really passes; \
-                     if the clock was wrong before and is right now, restart this gateway"
+                    "the machine's clock was set back: sessions go on by the time that really passes, and beyond \
+                     half a minute no one-time code counts until it has caught up; if the clock was wrong before and is right now, restart this gateway"
                 );
             }
             complained = set_back >= STEP;

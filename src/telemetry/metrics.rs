@@ -51,6 +51,7 @@ pub struct Metrics {
     store_errors: Counter,
     store_up: Family<Labels, Gauge>,
     outage_grace: Gauge,
+    clock_behind: Gauge,
     threads_hung: Gauge,
     load: Gauge,
     memory: Gauge,
@@ -96,6 +97,7 @@ impl Metrics {
             store_errors: Counter::default(),
             store_up: Family::default(),
             outage_grace: Gauge::default(),
+            clock_behind: Gauge::default(),
             threads_hung: Gauge::default(),
             load: Gauge::default(),
             memory: Gauge::default(),
@@ -128,6 +130,8 @@ impl Metrics {
         registry.register(name, help, self.store_up.clone());
         let (name, help) = ("portcullis_outage_grace", "Whether known sessions go on without their store");
         registry.register(name, help, self.outage_grace.clone());
+        let (name, help) = ("portcullis_clock_behind_seconds", "How much the machine's clock was set back");
+        registry.register(name, help, self.clock_behind.clone());
         let (name, help) = ("portcullis_threads_hung", "Threads that do not turn");
         registry.register(name, help, self.threads_hung.clone());
         let (name, help) = ("portcullis_load_level", "0 normal, 1 strained, 2 full");
@@ -194,6 +198,11 @@ impl Metrics {
             self.store_up.get_or_create(&[("store", store)]).set(up.into());
         }
         self.outage_grace.set(outage_grace.into());
+    }
+
+    /// How much the machine's clock is behind what it was.
+    pub fn clock_behind(&self, behind: Duration) {
+        self.clock_behind.set(i64::try_from(behind.as_secs()).unwrap_or(i64::MAX));
     }
 
     /// How many threads hang now.

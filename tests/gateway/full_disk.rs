@@ -1,7 +1,7 @@
 //! The real program on a disk that is full to the last byte: users go on, nobody enrols by halves, and all is well again
 //! by itself when there is room.
 //!
-//! The disk is a tmpfs in a mount namespace of the process alone, which takes root.
+//! The disk is a tmpfs in a mount namespace of the process alone, which takes root's rights.
 
 use std::{
     fs::{self, File},
@@ -99,8 +99,9 @@ impl Cramped {
 
 #[tokio::test]
 async fn on_a_full_disk_users_go_on_and_nobody_enrols_until_there_is_room_again() {
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root may mount a disk of 1 MiB");
+    // Root in a container may be no more than anybody.
+    if !Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success()) {
+        println!("skipped: a disk of 1 MiB cannot be mounted here");
         return;
     }
     let cramped = Cramped::start().await;

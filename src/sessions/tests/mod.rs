@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    clock::{ManualClock, Timestamp},
+    clock::{ManualClock, Timestamp, Watermark},
     database::{
         Change, Database,
         test_database::{On, TestDatabase},
@@ -151,6 +151,7 @@ impl World {
     async fn idle_gateway_on(&self, store: Arc<dyn SessionStore>) -> Gateway {
         let database = self.database().await;
         let surroundings = Surroundings {
+            watermark: Arc::new(Watermark::new(self.clock.clone())),
             store,
             database: database.clone(),
             standing: self.people.clone(),
