@@ -107,7 +107,7 @@ impl<'a> Message<'a> {
         Self {
             title: "You are signed in elsewhere",
             text: format!(
-                "Everything you entered was right, but you are signed in in {places} already, and there may be no more. Please sign out there, or on the account page there, then sign in here again. If you cannot get there, ask support to end those sessions."
+                "Everything you entered was right, but you are already signed in at {places}, and no more are allowed. Please sign out there, then sign in here again. If you cannot get there, ask support to end those sessions."
             )
             .into(),
             status: 403,
