@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use http::StatusCode;
 
 use crate::support::{
-    Browser, Exchange, PATIENCE, TestGateway, Upstream, logged_in, soon, test_gateway::Builder,
+    Answer, Browser, Exchange, PATIENCE, TestGateway, Upstream, logged_in, soon, test_gateway::Builder,
     upstream::ordinary,
 };
 
@@ -74,6 +74,25 @@ async fn with_one_session_too_many_the_oldest_login_ends() {
     }
 }
 
+/// Six browsers whose logins finish at the same instant, and what each was answered. It takes a gateway whose date is still to
+/// come: before it a login needs no code.
+async fn six_logins_at_once(gateway: &TestGateway) -> (Vec<Browser>, Vec<Answer>) {
+    let (mut browsers, mut pages) = (Vec::new(), Vec::new());
+    for _ in 0..6 {
+        let browser = gateway.browser();
+        let login = browser.visit("/").await;
+        pages.push(browser.sign_in(&login, ADA).await);
+        browsers.push(browser);
+    }
+    let finish = browsers.iter().zip(&pages).map(|(browser, page)| browser.fill(page, &[("skip", "1")]));
+    let finished = join_all(finish).await;
+    (browsers, finished)
+}
+
+async fn how_many_are_in(browsers: &[Browser]) -> usize {
+    join_all(browsers.iter().map(is_in)).await.into_iter().filter(|is_in| *is_in).count()
+}
+
 #[tokio::test]
 async fn logins_that_finish_at_once_leave_as_many_sessions_as_there_may_be() {
     for builder in [TestGateway::builder(), TestGateway::builder().redis()] {
@@ -82,21 +101,10 @@ async fn logins_that_finish_at_once_leave_as_many_sessions_as_there_may_be() {
         let builder = builder.mandatory_from(from).set("sessions.max_per_user", "2");
         let (gateway, _) = builder.start().await;
         gateway.add_user(ADA).await;
-        let mut waiting = Vec::new();
-        for _ in 0..6 {
-            let browser = gateway.browser();
-            let login = browser.visit("/").await;
-            let page = browser.sign_in(&login, ADA).await;
-            waiting.push((browser, page));
-        }
-        let finished = join_all(waiting.iter().map(|(browser, page)| browser.fill(page, &[("skip", "1")])));
-        assert!(finished.await.iter().all(|answer| answer.status == StatusCode::SEE_OTHER));
+        let (browsers, finished) = six_logins_at_once(&gateway).await;
+        assert!(finished.iter().all(|answer| answer.status == StatusCode::SEE_OTHER));
         assert_eq!(gateway.administration().dossier(ADA).await.unwrap().sessions.len(), 2);
-        let mut left = 0;
-        for (browser, _) in &waiting {
-            left += usize::from(is_in(browser).await);
-        }
-        assert_eq!(left, 2);
+        assert_eq!(how_many_are_in(&browsers).await, 2);
     }
 }
 
@@ -162,24 +170,13 @@ async fn of_logins_that_finish_at_once_as_many_get_in_as_there_is_room_for() {
         let page = sits.sign_in(&page, ADA).await;
         sits.submit(&page, &[("skip", "1")]).await;
         gateway.clock.advance(Duration::from_secs(1));
-        let mut waiting = Vec::new();
-        for _ in 0..6 {
-            let browser = gateway.browser();
-            let login = browser.visit("/").await;
-            let page = browser.sign_in(&login, ADA).await;
-            waiting.push((browser, page));
-        }
-        let finished = join_all(waiting.iter().map(|(browser, page)| browser.fill(page, &[("skip", "1")])));
-        let statuses: Vec<_> = finished.await.iter().map(|answer| answer.status).collect();
+        let (browsers, finished) = six_logins_at_once(&gateway).await;
+        let statuses: Vec<_> = finished.iter().map(|answer| answer.status).collect();
         assert!(
             statuses.iter().all(|status| matches!(*status, StatusCode::SEE_OTHER | StatusCode::FORBIDDEN))
         );
         assert!(is_in(&sits).await, "whoever was in already stays");
-        let mut left = 0;
-        for (browser, _) in &waiting {
-            left += usize::from(is_in(browser).await);
-        }
-        assert_eq!(left, 1, "{statuses:?}");
+        assert_eq!(how_many_are_in(&browsers).await, 1, "{statuses:?}");
         assert_eq!(gateway.administration().dossier(ADA).await.unwrap().sessions.len(), 2);
     }
 }
