@@ -359,8 +359,8 @@ impl Service for Gateway {
         Response::from_parts(parts, ClientBody::new(source, note))
     }
 
-    fn connected(&self) -> Presence {
-        Presence::new(self.shared.metrics.connection())
+    fn connected(&self, trusted: bool) -> Presence {
+        Presence::new(self.shared.metrics.connection(), trusted)
     }
 
     fn handshake_failed(&self) {

@@ -23,38 +23,41 @@ pub struct Presence {
     pub(super) origin: RefCell<Option<(IpAddr, Rc<Origin>)>>,
     forms: Rc<Cell<u32>>,
     unread: Rc<Cell<u32>>,
+    /// Of a trusted proxy, which shares it between many and limits those itself: nothing is limited here.
+    shared: bool,
 }
 
 /// One of the things that are counted, until it is dropped.
 pub(super) struct Held(Rc<Cell<u32>>);
 
 impl Presence {
-    pub(super) fn new(open: OpenConnection) -> Self {
+    pub(super) fn new(open: OpenConnection, shared: bool) -> Self {
         Self {
             _open: open,
             cookies: RefCell::default(),
             origin: RefCell::default(),
             forms: Rc::default(),
             unread: Rc::default(),
+            shared,
         }
     }
 
     /// Counts a form until it has been dealt with; none if there are too many.
     pub(super) fn form(&self) -> Option<Held> {
-        hold(&self.forms, MOST_FORMS)
+        self.hold(&self.forms, MOST_FORMS)
     }
 
     /// Counts an answer of our own until it has been taken; none when there are too many.
     pub(super) fn unread(&self) -> Option<Held> {
-        hold(&self.unread, MOST_UNREAD)
+        self.hold(&self.unread, MOST_UNREAD)
     }
-}
 
-fn hold(count: &Rc<Cell<u32>>, most: u32) -> Option<Held> {
-    (count.get() < most).then(|| {
-        count.set(count.get() + 1);
-        Held(Rc::clone(count))
-    })
+    fn hold(&self, count: &Rc<Cell<u32>>, most: u32) -> Option<Held> {
+        (self.shared || count.get() < most).then(|| {
+            count.set(count.get() + 1);
+            Held(Rc::clone(count))
+        })
+    }
 }
 
 impl Drop for Held {

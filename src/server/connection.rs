@@ -126,7 +126,7 @@ pub(super) async fn serve<S: Service>(
     peer: SocketAddr,
     place: Place,
 ) {
-    let presence = Rc::new(worker.service.connected());
+    let presence = Rc::new(worker.service.connected(place.is_trusted()));
     // Fails only for a socket that is gone already.
     let Ok(socket) = Socket::new(socket) else { return };
     let accept = Box::pin(accept(TlsAcceptor::from(worker.tls()), socket));

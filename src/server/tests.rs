@@ -59,7 +59,7 @@ impl Service for Misbehaving {
         Response::new(Full::from("served"))
     }
 
-    fn connected(&self) {}
+    fn connected(&self, _: bool) {}
 
     fn handshake_failed(&self) {}
 

@@ -53,8 +53,15 @@ pub(super) struct Worker<S> {
 #[derive(Debug)]
 pub(super) struct Place {
     _worker: OwnedSemaphorePermit,
-    _network: Option<NetworkPlace>,
+    network: Option<NetworkPlace>,
     _load: Open,
+}
+
+impl Place {
+    /// Whether it is that of a trusted proxy: their networks are not counted.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.network.is_none()
+    }
 }
 
 /// What a worker is started with.
@@ -147,7 +154,7 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places
                     worker.service.refused(Refused::Network);
                     continue;
                 };
-                let place = Place { _worker: place, _network: network, _load: worker.load.open() };
+                let place = Place { _worker: place, network, _load: worker.load.open() };
                 worker.tasks.spawn_local(serve(Rc::clone(&worker), socket, peer, place));
             }
             // Out of descriptors, or a client gone before it was accepted: neither ends the worker.

@@ -118,14 +118,19 @@ async fn fill(browser: &Browser, head: &Forgery, settings: &[u8], answers: usize
         frames.extend(head.head_on(2 * number + 1));
     }
     wire.write(&frames).await.unwrap();
-    let mut left = answers;
+    heads(&mut wire, answers).await;
+    wire
+}
+
+/// Waits for so many heads of answers.
+async fn heads(wire: &mut Wire, count: usize) {
+    let mut left = count;
     while left > 0 {
         let start = within(PATIENCE, wire.read_exactly(9)).await.unwrap();
         let length = u32::from_be_bytes([0, start[0], start[1], start[2]]);
         wire.read_exactly(usize::try_from(length).unwrap()).await.unwrap();
         left -= usize::from(start[3] == 1);
     }
-    wire
 }
 
 /// How many requests the access log tells of with this status, once there are so many.
@@ -159,6 +164,29 @@ async fn a_client_that_takes_no_page_is_given_sixteen() {
     // SETTINGS_INITIAL_WINDOW_SIZE (4) of none.
     let _held = fill(&browser, &Forgery::of(&fields), &[0, 4, 0, 0, 0, 0], 64).await;
     answered(&gateway, 503, 48).await;
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_may_have_a_page_or_a_form_under_way_for_each_of_its_clients() {
+    let builder = TestGateway::builder().set("server.trusted_proxies", "127.0.0.1");
+    let (gateway, browser) = builder.start().await;
+    let mut fields = vec![(":method", "GET"), (":scheme", "https"), (":authority", HOST)];
+    fields.extend([(":path", "/.portcullis/login"), ("accept", "text/html")]);
+    let untaken = fill(&browser, &Forgery::of(&fields), &[0, 4, 0, 0, 0, 0], 64).await;
+    drop(untaken);
+    answered(&gateway, 200, 64).await;
+    fields[0].1 = "POST";
+    fields[4] = ("content-type", "application/x-www-form-urlencoded");
+    let head = Forgery { body: Some(String::new()), ..Forgery::of(&fields) };
+    let mut forms = fill(&browser, &head, &[], 0).await;
+    // WINDOW_UPDATE for the pages that answer, then the end of each form.
+    forms.write(&frame(8, 0, 0, &(1_u32 << 20).to_be_bytes())).await.unwrap();
+    let ends: Vec<u8> = (0..64).flat_map(|number| frame(0, 1, 2 * number + 1, &[])).collect();
+    forms.write(&ends).await.unwrap();
+    heads(&mut forms, 64).await;
+    // Forms without a token: each has been read and turned down for that.
+    answered(&gateway, 403, 64).await;
+    assert_eq!(gateway.access_log().matches(" status=503 ").count(), 0);
 }
 
 #[tokio::test]
