@@ -34,7 +34,17 @@ def nginx(lab):
 
 
 def nginx_auth_request(lab):
-    room, port = lab.room("nginx-auth"), lab.port()
+    """As oauth2-proxy and Authelia document it: a connection to the authorisation service for each request."""
+    return asking_nginx(lab, "nginx auth_request", "")
+
+
+def nginx_auth_request_kept(lab):
+    """As few have it: connections to the authorisation service are kept."""
+    return asking_nginx(lab, "nginx auth_request kept", KEPT)
+
+
+def asking_nginx(lab, name, kept):
+    room, port = lab.room(name.replace(" ", "-")), lab.port()
     check = """
         auth_request /auth;
         location = /auth {
@@ -45,10 +55,10 @@ def nginx_auth_request(lab):
             proxy_pass_request_body off;
             proxy_set_header Content-Length '';
         }"""
-    auth = f"upstream auth {{ server 127.0.0.1:{lab.auth_port}; {KEPT} }}"
+    auth = f"upstream auth {{ server 127.0.0.1:{lab.auth_port}; {kept} }}"
     configuration = auth + nginx_proxy(lab, port, check)
     url = f"https://localhost:{port}"
-    return nginx_server("nginx auth_request", room, configuration, url, cookie="session=anything")
+    return nginx_server(name, room, configuration, url, cookie="session=anything")
 
 
 def nginx_proxy(lab, port, more=""):

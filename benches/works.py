@@ -11,7 +11,7 @@ from load import h2load, latencies, wrk
 from websocket_origin import websocket_origin
 
 MIB = 1 << 20
-CHECKING = {"nginx auth_request", "HAProxy JWT"}
+CHECKING = {"nginx auth_request", "nginx auth_request kept", "HAProxy JWT"}
 NEAREST = {"Portcullis", "nginx", "HAProxy"}
 
 
