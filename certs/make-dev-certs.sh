@@ -109,14 +109,14 @@ run x509 -req -sha256 -days 90 -in "$work/server.csr" -set_serial "0x$(openssl r
 rm -f -- "$work/authority.key"
 run verify -purpose sslserver -CAfile "$work/authority.pem" "$work/server.pem" >/dev/null
 
-cat "$work/server.pem" "$work/authority.pem" >"$work/fullchain.pem"
+# A chain ends below the authority, which clients have to know already (RFC 8446 section 4.4.2).
 mv -f -- "$work/privkey.key" "$out/privkey.pem"
-mv -f -- "$work/fullchain.pem" "$out/fullchain.pem"
+mv -f -- "$work/server.pem" "$out/fullchain.pem"
 mv -f -- "$work/authority.pem" "$out/authority.pem"
 
 cat <<TEXT
 Made for ${names//,/, }, valid for 90 days:
-  $out/fullchain.pem   the certificate and its authority
+  $out/fullchain.pem   the certificate
   $out/privkey.pem     its private key
   $out/authority.pem   what clients have to trust
 
