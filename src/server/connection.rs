@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::poll_immediate};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::{
@@ -21,8 +21,9 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioTimer;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use rustls::server::Acceptor;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::yield_now};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -129,7 +130,7 @@ pub(super) async fn serve<S: Service>(
     let presence = Rc::new(worker.service.connected(place.is_trusted()));
     // Fails only for a socket that is gone already.
     let Ok(socket) = Socket::new(socket) else { return };
-    let accept = Box::pin(accept(TlsAcceptor::from(worker.tls()), socket));
+    let accept = Box::pin(accept(&worker, socket));
     let Ok(Some(stream)) = tokio::time::timeout(worker.config.handshake_timeout, accept).await else {
         return worker.service.handshake_failed();
     };
@@ -175,14 +176,23 @@ async fn next_request(io: &WatchedIo<TlsStream<Socket>>, watch: &Watch) -> bool 
 }
 
 /// Accepts TLS. Somebody who speaks plain HTTP instead is told so: their first byte is a letter, that of TLS is not.
-async fn accept(acceptor: TlsAcceptor, mut socket: Socket) -> Option<TlsStream<Socket>> {
+async fn accept<S>(worker: &Worker<S>, mut socket: Socket) -> Option<TlsStream<Socket>> {
     if socket.first_byte().await.ok()?.is_ascii_uppercase() {
         // These few bytes fit into the socket's buffer.
         let _ = socket.try_write(PLAIN_HTTP);
         let _ = socket.shutdown().await;
         return None;
     }
-    acceptor.accept(socket).await.ok()
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await.ok()?;
+    let mut handshake = pin!(hello.into_stream(worker.tls()));
+    // The keys are computed when it is polled first. Whoever comes next waits until what has arrived meanwhile was served.
+    let turn = worker.handshake.acquire().await.ok()?;
+    if let Some(done) = poll_immediate(handshake.as_mut()).await {
+        return done.ok();
+    }
+    yield_now().await;
+    drop(turn);
+    handshake.await.ok()
 }
 
 fn serve_http1<S: Service>(

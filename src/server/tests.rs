@@ -15,7 +15,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig,
     pki_types::{PrivateKeyDer, ServerName},
 };
 use tokio::{
@@ -168,6 +168,31 @@ async fn a_panic_in_one_request_closes_its_connection_and_the_worker_goes_on() {
     let mut answer = String::new();
     let _ = bystander.read_to_string(&mut answer).await;
     assert!(answer.ends_with("served"), "{answer:?}");
+    running.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn handshakes_that_are_left_half_done_or_come_all_at_once_keep_nobody_out() {
+    let (service, _hanging, _free) = misbehaving();
+    let running = Running::start(1, service);
+    let mut half = Vec::new();
+    for left_open in [true, false] {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(Arc::clone(&running.client), name).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        let mut socket = TcpStream::connect(running.address).await.unwrap();
+        socket.write_all(&hello).await.unwrap();
+        if left_open {
+            // Its keys are computed: the server has answered.
+            tokio::time::timeout(PATIENCE, socket.read_u8()).await.unwrap().unwrap();
+            half.push(socket);
+        }
+    }
+    let all_at_once = (0..50).map(|_| running.ask("/"));
+    for answer in futures_util::future::join_all(all_at_once).await {
+        assert!(answer.ends_with("served"), "{answer:?}");
+    }
     running.end().await.unwrap();
 }
 

@@ -46,6 +46,9 @@ pub(super) struct Worker<S> {
     ticks: Arc<Ticks>,
     watches: RefCell<Vec<Weak<Watch>>>,
     pub(super) flows: Rc<Flows>,
+    /// The permit to compute the keys of a new connection, one a turn of the runtime: many that come at once do not keep
+    /// requests waiting until all are done.
+    pub(super) handshake: Semaphore,
     pub(super) tasks: TaskTracker,
 }
 
@@ -90,6 +93,7 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
             flows: Flows::new(Arc::clone(&ticks)),
             ticks,
             watches: RefCell::new(Vec::new()),
+            handshake: Semaphore::new(1),
             tasks: TaskTracker::new(),
         });
         let mut sweep = tokio::task::spawn_local(sweep(Rc::clone(&worker), start.pulse));
@@ -116,7 +120,7 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
     })
 }
 
-impl<S: Service> Worker<S> {
+impl<S> Worker<S> {
     /// The certificate in force now.
     pub(super) fn tls(&self) -> Arc<ServerConfig> {
         self.tls.load_full()
