@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import random
 import statistics
 import time
 
@@ -45,9 +46,9 @@ class Bench:
             self.client(server).check()
 
     def in_turns(self, measure, servers):
-        """Rounds are interleaved, so that what disturbs the machine disturbs everybody."""
+        """Rounds are interleaved, each in an order of its own, so that what disturbs the machine disturbs everybody."""
         for _ in range(self.plan.rounds):
-            for server in servers:
+            for server in random.sample(servers, len(servers)):
                 measure(server)
 
     @property
