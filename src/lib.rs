@@ -47,6 +47,8 @@
 //! - A connection of HTTP/1 that is idle keeps its socket and TLS and nothing else (`server::lent`); the answers that one
 //!   turn has for a connection of HTTP/2 go out together (`server::gathered`).
 //! - Futures that a protocol moves about are boxed; ways that are not the usual one are boxed as well.
+//! - The keys of new connections are computed one a turn of the runtime, so that a crowd of them delays no request for long.
+//! - `packaging/build` has the compiler lay the program out for what a load has been seen to run.
 //!
 //! # What is deliberately absent
 //!
