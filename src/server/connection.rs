@@ -184,9 +184,9 @@ async fn accept<S>(worker: &Worker<S>, mut socket: Socket) -> Option<TlsStream<S
         return None;
     }
     let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await.ok()?;
-    let mut handshake = pin!(hello.into_stream(worker.tls()));
-    // The keys are computed when it is polled first. Whoever comes next waits until what has arrived meanwhile was served.
+    // Here the keys are computed. Whoever comes next waits until what has arrived meanwhile was served.
     let turn = worker.handshake.acquire().await.ok()?;
+    let mut handshake = pin!(hello.into_stream(worker.tls()));
     if let Some(done) = poll_immediate(handshake.as_mut()).await {
         return done.ok();
     }

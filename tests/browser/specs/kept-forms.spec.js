@@ -142,9 +142,11 @@ test('a form that is too large is not lost either: its page says how to send it 
   await visitor.expectHeading('Your form has not been sent');
   await examine(visitor.page, 'form-too-large');
   // As the page says: sign in elsewhere, come back, go back, send again.
-  const opened = visitor.page.context().waitForEvent('page');
-  await visitor.page.getByRole('link', { name: 'Sign in in a new window' }).click();
-  const elsewhere = Object.assign(await visitor.newTab(), { page: await opened });
+  const [opened] = await Promise.all([
+    visitor.page.context().waitForEvent('page'),
+    visitor.page.getByRole('link', { name: 'Sign in in a new window' }).click(),
+  ]);
+  const elsewhere = Object.assign(await visitor.newTab(), { page: opened });
   await elsewhere.expectHeading('Sign in');
   await elsewhere.arriveAt('/');
   await visitor.page.bringToFront();

@@ -251,7 +251,8 @@ async function openTen(visitor) {
 /** Goes through the history. Where the browser asks whether to send a form again, it is sent again. */
 async function inHistory(visitor, direction) {
   if (await asksToSendAgain(visitor, direction)) {
-    await visitor.page.reload();
+    // Its page may be there and not yet be the one at hand: whoever presses then presses once more.
+    await expect(() => visitor.page.reload()).toPass({ timeout: 10_000 });
   }
 }
 
