@@ -1,29 +1,4 @@
 //! Workers, listeners and connections. Does not know what it serves.
-//!
-//! # What a connection can hold at most
-//!
-//! An idle one holds 14 KiB, socket and keys of TLS. One that does its worst holds what the bounds below add up to; past
-//! them the client waits, and one that makes the gateway wait loses its connection after `stall_timeout`.
-//!
-//! | of each connection | KiB | bound |
-//! |---|---|---|
-//! | a record of TLS that is not whole yet; until the handshake is over, its messages | 18; 64 | rustls |
-//! | encrypted, not taken by the client | 64 | rustls |
-//! | HTTP/1.1: read ahead; the head of the answer | 24; 64 | `READ_AHEAD`; the bound of a portal's head |
-//! | HTTP/2: bodies that nobody has read yet | 256 | `CONNECTION_WINDOW` |
-//! | HTTP/2: answers that are ready in the same turn | 16 | `gathered` |
-//!
-//! | of each request at work: one on HTTP/1.1, `STREAMS` on HTTP/2 | KiB | bound |
-//! |---|---|---|
-//! | its head | 16 | the request gate |
-//! | the start of its body, as long as it might have to be sent again | 64 | `proxy::replay` |
-//! | a piece of the answer's body on its way | 64 | `upstream::http1` |
-//! | HTTP/2: of an answer that is not taken | 64 | `SEND_BUFFER` |
-//!
-//! So HTTP/1.1 stays below 350 KiB and HTTP/2 below 14 MiB, which takes 64 uploads and 64 unread downloads of somebody who
-//! is logged in; a stranger's requests are refused as they are read, and only few of our own pages are made at a time. What
-//! all connections hold together is bounded by `max_memory`: near it strangers are turned away, new connections get fewer
-//! streams, and at last none is taken (`load`).
 
 mod connection;
 mod counted;
@@ -73,6 +48,31 @@ use self::{health::Pulse, networks::Networks, watchdog::Watchdog};
 const LAST_TURNS: Duration = Duration::from_secs(5);
 
 /// Where to listen, and how patient to be.
+///
+/// # What a connection can hold at most
+///
+/// An idle one holds 14 KiB, socket and keys of TLS. One that does its worst holds what the bounds below add up to; past
+/// them the client waits, and one that makes the gateway wait loses its connection after `stall_timeout`.
+///
+/// | of each connection | KiB | bound |
+/// |---|---|---|
+/// | a record of TLS that is not whole yet; until the handshake is over, its messages | 18; 64 | rustls |
+/// | encrypted, not taken by the client | 64 | rustls |
+/// | HTTP/1.1: read ahead; the head of the answer | 24; 64 | `READ_AHEAD`; the bound of a portal's head |
+/// | HTTP/2: bodies that nobody has read yet | 256 | `CONNECTION_WINDOW` |
+/// | HTTP/2: answers that are ready in the same turn | 16 | `gathered` |
+///
+/// | of each request at work: one on HTTP/1.1, `STREAMS` on HTTP/2 | KiB | bound |
+/// |---|---|---|
+/// | its head | 16 | the request gate |
+/// | the start of its body, as long as it might have to be sent again | 64 | `proxy::replay` |
+/// | a piece of the answer's body on its way | 64 | `upstream::http1` |
+/// | HTTP/2: of an answer that is not taken | 64 | `SEND_BUFFER` |
+///
+/// So HTTP/1.1 stays below 350 KiB and HTTP/2 below 14 MiB, which takes 64 uploads and 64 unread downloads of somebody who
+/// is logged in; a stranger's requests are refused as they are read, and only few of our own pages are made at a time. What
+/// all connections hold together is bounded by `max_memory`: near it strangers are turned away, new connections get fewer
+/// streams, and at last none is taken (`load`).
 #[derive(Clone, Debug)]
 pub struct Config {
     pub listen: Vec<SocketAddr>,
