@@ -135,7 +135,7 @@ def binary():
 
 
 def tuned():
-    """The same, built for speed as README recommends it."""
+    """The same, built for speed."""
     return named_or_built(["packaging/build"], "target/tuned/portcullis")
 
 
