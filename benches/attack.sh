@@ -14,7 +14,7 @@ Usage: benches/attack.sh [--slow N] [--bombs N] [--tunnels N] [--seconds S] [slo
   --seconds S   length of a slow attack, and of the quiet time before (default 20)
 
 Without a name all five run. PORTCULLIS names a release binary; without it one is built. Needs openssl and python3; for the
-slow attacks slowhttptest (a Debian package), for TLS sslyze (pip install sslyze).
+slow attacks slowhttptest (a Debian package), two cores and root, for TLS sslyze (pip install sslyze).
 TEXT
 }
 
@@ -47,6 +47,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 python=$(python3 -c 'import sys; print(sys.executable)')
 attack=("$python" "$here/attack.py")
 [[ " ${parts[*]} " != *" slow "* ]] || command -v slowhttptest >/dev/null || fail "slowhttptest is not installed"
+[[ " ${parts[*]} " != *" slow "* ]] || taskset -c 1 chrt --fifo 1 true 2>/dev/null || fail "the slow attacks need two cores and root"
 [[ " ${parts[*]} " != *" tls "* ]] || command -v sslyze >/dev/null || fail "sslyze is not installed"
 ulimit -n "$(ulimit -Hn)"
 (($(ulimit -n) > 2 * tunnels + 200)) || fail "the limit of open files is too low for $tunnels tunnels"
@@ -117,16 +118,17 @@ key_file = "$work/data/portcullis.key"
 access = false
 TEXT
 "${attack[@]}" portal "$portal_port" 2>"$work/portal.log" &
-pids+=($!)
+portal=$!
+pids+=("$portal")
 until_listening "$portal_port" portal.log
 email=bench@example.com
 password=$(openssl rand -base64 24)
 "$binary" user add "$email" --password-stdin --config "$work/portcullis.toml" <<<"$password" >"$work/user.log" ||
     fail "the user could not be added: $(<"$work/user.log")"
 
-# start_gateway: a fresh process, so that one attack's leavings are not another's.
+# start_gateway [COMMAND...]: a fresh process, started by that command, so that one attack's leavings are not another's.
 start_gateway() {
-    "$binary" serve --config "$work/portcullis.toml" >"$work/gateway.log" 2>&1 &
+    "$@" "$binary" serve --config "$work/portcullis.toml" >"$work/gateway.log" 2>&1 &
     gateway=$!
     pids+=("$gateway")
     until_listening "$gateway_port" gateway.log
@@ -141,10 +143,6 @@ start_gateway
 (umask 077 && "${attack[@]}" login "$url" "$email" <<<"$password" >"$work/cookie")
 stop_gateway
 
-honest() {
-    "${attack[@]}" honest "$url" "$1"
-}
-
 count() {
     "$python" -c "import urllib.request as u; print(u.urlopen('http://127.0.0.1:$portal_port/count').read().decode())"
 }
@@ -157,10 +155,16 @@ mib() {
 
 slow() {
     local mode name arguments p50 p99 asked failed quiet
-    start_gateway
+    # In the field each has a machine of their own. Here the gateway has one core, and all others share another: there the user
+    # and the portal come first, and the attackers get what is left.
+    local user=(taskset -c 1 chrt --fifo 1 "${attack[@]}" honest "$url" "$seconds")
+    local attacker=(taskset -c 1 chrt --idle 0 slowhttptest)
+    taskset -pc 1 "$portal" >/dev/null
+    chrt --fifo -p 1 "$portal"
+    start_gateway taskset -c 0
     for mode in H B X R; do
         # Each time anew: machines that are shared become faster and slower from one minute to the next.
-        read -r p50 quiet asked failed < <(honest "$seconds")
+        read -r p50 quiet asked failed < <("${user[@]}")
         echo "slow: honest user alone: p50 $p50 us, p99 $quiet us, $asked requests, $failed failed"
         case $mode in
             H) name=heads arguments=(-H -i 5) ;;
@@ -168,12 +172,11 @@ slow() {
             X) name=reads arguments=(-X -n 5 -w 10 -y 20 -z 5 -k 1) ;;
             R) name=ranges arguments=(-R) ;;
         esac
-        # Real attackers have machines of their own: here they get what CPU the gateway and the honest user leave.
-        chrt --idle 0 slowhttptest "${arguments[@]}" -c "$slow" -r 1000 -l "$((seconds + 5))" -p 5 -u "$url.portcullis/login" \
+        "${attacker[@]}" "${arguments[@]}" -c "$slow" -r 1000 -l "$((seconds + 5))" -p 5 -u "$url.portcullis/login" \
             >"$work/slow.log" 2>&1 &
         local process=$!
         pids+=("$process")
-        read -r p50 p99 asked failed < <(honest "$seconds")
+        read -r p50 p99 asked failed < <("${user[@]}")
         echo "slow: $name, $slow connections: p50 $p50 us, p99 $p99 us ($(awk -v a="$p99" -v b="$quiet" 'BEGIN { printf "%.2f", a / b }') x alone), $asked requests, $failed failed, $(mib "$(($(awk '{ print $2 }' "/proc/$gateway/statm") * 4096))")"
         wait "$process" || true
         sed -n 's/\x1b\[[0-9;]*m//g; /closed:\|connected:\|Exit status/{s/^ */      /;p}' "$work/slow.log" | tail -n 3
@@ -224,7 +227,7 @@ tls() {
 
 echo "Date     $(date -u +%Y-%m-%dT%H:%M:%SZ)"
 echo "Machine  $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores, Linux $(uname -r)"
-echo "Load     $(cut -d' ' -f1-3 /proc/loadavg) before the run; attackers and portal share the cores with the gateway"
+echo "Load     $(cut -d' ' -f1-3 /proc/loadavg) before the run; attackers and portal on the same machine"
 echo "Gateway  $("$binary" --version)"
 for part in "${parts[@]}"; do
     "$part"

@@ -14,6 +14,14 @@ pub(super) fn resident() -> Option<u64> {
     Some(pages * u64::try_from(rustix::param::page_size()).ok()?)
 }
 
+/// Has the kernel clear memory 4 KiB at a time, when it is touched, and not 2 MiB: that keeps a worker for up to
+/// milliseconds, and everybody on it. The allocator asks for pages of 2 MiB, so `madvise` as the machine's setting gives them.
+pub(super) fn forgo_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "cannot do without transparent huge pages");
+    }
+}
+
 /// What the process may take when nobody has said: three quarters of its control group's limit, which is made for it, or
 /// a quarter of the machine.
 pub(super) fn budget() -> u64 {

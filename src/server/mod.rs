@@ -211,6 +211,7 @@ impl Bound {
         drain: CancellationToken,
         service: impl Fn() -> S + Clone + Send + 'static,
     ) -> Result<(), ServerError> {
+        memory::forgo_huge_pages();
         let trusted = self.config.trusted_proxies.clone();
         let networks = Networks::new(self.config.max_connections_per_network, trusted);
         let _watchdog =

@@ -172,6 +172,15 @@ async fn a_panic_in_one_request_closes_its_connection_and_the_worker_goes_on() {
 }
 
 #[tokio::test]
+async fn no_huge_page_is_cleared_while_a_request_waits() {
+    let (service, _hanging, _free) = misbehaving();
+    let running = Running::start(1, service);
+    assert!(running.ask("/").await.ends_with("served"));
+    assert!(rustix::thread::transparent_huge_pages_are_disabled().unwrap());
+    running.end().await.unwrap();
+}
+
+#[tokio::test]
 async fn handshakes_that_are_left_half_done_or_come_all_at_once_keep_nobody_out() {
     let (service, _hanging, _free) = misbehaving();
     let running = Running::start(1, service);
