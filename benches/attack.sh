@@ -23,6 +23,7 @@ fail() {
     exit "${2:-1}"
 }
 
+readonly ATTACKERS=10
 slow=5000 bombs=1000 tunnels=9000 seconds=20 parts=()
 while (($#)); do
     case $1 in
@@ -154,7 +155,7 @@ mib() {
 # --- the attacks --------------------------------------------------------------------------------------------------
 
 slow() {
-    local mode name arguments p50 p99 asked failed quiet
+    local mode name arguments attackers number p50 p99 asked failed quiet
     # In the field each has a machine of their own. Here the gateway has one core, and all others share another: there the user
     # and the portal come first, and the attackers get what is left.
     local user=(taskset -c 1 chrt --fifo 1 "${attack[@]}" honest "$url" "$seconds")
@@ -172,14 +173,19 @@ slow() {
             X) name=reads arguments=(-X -n 5 -w 10 -y 20 -z 5 -k 1) ;;
             R) name=ranges arguments=(-R) ;;
         esac
-        "${attacker[@]}" "${arguments[@]}" -c "$slow" -r 1000 -l "$((seconds + 5))" -p 5 -u "$url.portcullis/login" \
-            >"$work/slow.log" 2>&1 &
-        local process=$!
-        pids+=("$process")
+        # Several, since one that looks after all the connections keeps the core in the kernel, where nobody may interrupt it.
+        attackers=()
+        for ((number = 0; number < ATTACKERS; number++)); do
+            "${attacker[@]}" "${arguments[@]}" -c "$((slow / ATTACKERS))" -r "$((1000 / ATTACKERS))" -l "$((seconds + 5))" -p 5 \
+                -u "$url.portcullis/login" >"$work/slow.$number.log" 2>&1 &
+            attackers+=("$!")
+        done
+        pids+=("${attackers[@]}")
         read -r p50 p99 asked failed < <("${user[@]}")
         echo "slow: $name, $slow connections: p50 $p50 us, p99 $p99 us ($(awk -v a="$p99" -v b="$quiet" 'BEGIN { printf "%.2f", a / b }') x alone), $asked requests, $failed failed, $(mib "$(($(awk '{ print $2 }' "/proc/$gateway/statm") * 4096))")"
-        wait "$process" || true
-        sed -n 's/\x1b\[[0-9;]*m//g; /closed:\|connected:\|Exit status/{s/^ */      /;p}' "$work/slow.log" | tail -n 3
+        wait "${attackers[@]}" || true
+        echo "      of the first $((slow / ATTACKERS)):"
+        sed -n 's/\x1b\[[0-9;]*m//g; /closed:\|connected:\|Exit status/{s/^ */      /;p}' "$work/slow.0.log" | tail -n 3
     done
     stop_gateway
 }
