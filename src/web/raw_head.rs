@@ -3,7 +3,7 @@
 //! It follows framing only as far as it needs to know where each head begins, changes no byte, and answers nothing:
 //! the first thing out of order is reported, and from there on it watches no more (RFC 9112 §2.2, §5, §6, §7.1).
 
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 /// The longest head that is watched; the parser behind refuses longer ones by itself.
 const LONGEST_HEAD: usize = 64 * 1024;
@@ -83,22 +83,18 @@ impl RawHead {
     /// Takes what belongs to the current head; the usual head arrives in one read and is never copied.
     fn head(&mut self, bytes: &[u8]) -> Result<usize, Ambiguity> {
         if self.held.is_empty() {
-            return match end_of_head(bytes)? {
-                Some(end) => {
-                    self.state = framing(bytes.get(..end).unwrap_or_default())?;
-                    Ok(end)
-                }
-                None => {
-                    self.held.extend_from_slice(bytes);
-                    Ok(bytes.len())
-                }
+            let Some((end, state)) = whole_head(bytes)? else {
+                self.held.extend_from_slice(bytes);
+                return Ok(bytes.len());
             };
+            self.state = state;
+            return Ok(end);
         }
         let before = self.held.len();
         self.held.extend_from_slice(bytes);
-        match end_of_head(&self.held)? {
-            Some(end) => {
-                self.state = framing(self.held.get(..end).unwrap_or_default())?;
+        match whole_head(&self.held)? {
+            Some((end, state)) => {
+                self.state = state;
                 self.held = Vec::new();
                 Ok(end.saturating_sub(before))
             }
@@ -139,67 +135,79 @@ fn length(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
-/// Where the head ends, if it does; every line that has ended must have ended in CRLF.
-fn end_of_head(bytes: &[u8]) -> Result<Option<usize>, Ambiguity> {
+/// Where the head ends, if it does, and what comes behind it. Every line that has ended must have ended in CRLF.
+fn whole_head(bytes: &[u8]) -> Result<Option<(usize, State)>, Ambiguity> {
     // One empty line before a request is tolerated (RFC 9112 §2.2), more are not.
-    let mut line_start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
-    if bytes.get(line_start..).unwrap_or_default().starts_with(b"\r\n") {
+    let mut rest = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+    let mut next = || {
+        let Some((line, after)) = memchr(b'\n', rest).and_then(|end| rest.split_at_checked(end + 1)) else {
+            return Ok(None);
+        };
+        rest = after;
+        line.strip_suffix(b"\r\n").ok_or(Ambiguity::Head).map(|line| Some((line, after.len())))
+    };
+    let Some((request_line, _)) = next()? else { return Ok(None) };
+    if request_line.is_empty() || memchr2(b'\r', b'#', request_line).is_some() {
         return Err(Ambiguity::Head);
     }
-    let first = line_start;
-    while let Some(at) = memchr(b'\n', bytes.get(line_start..).unwrap_or_default()) {
-        let end = line_start + at + 1;
-        let line = bytes.get(line_start..end).unwrap_or_default();
-        let line = line.strip_suffix(b"\r\n").ok_or(Ambiguity::Head)?;
-        if line.is_empty() && line_start > first {
-            return Ok(Some(end));
+    let mut framing = Framing { is_old: request_line.ends_with(b"HTTP/1.0"), ..Framing::default() };
+    while let Some((line, left)) = next()? {
+        if line.is_empty() {
+            return Ok(Some((bytes.len() - left, framing.state()?)));
         }
-        line_start = end;
+        framing.note(line)?;
     }
     Ok(None)
 }
 
-/// Reads what the head says of its body, refusing all that can be read in two ways.
-fn framing(head: &[u8]) -> Result<State, Ambiguity> {
-    let head = head.strip_prefix(b"\r\n").unwrap_or(head);
-    let mut lines = head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let request_line = lines.next().unwrap_or_default();
-    if memchr(b'\r', request_line).is_some() || memchr(b'#', request_line).is_some() {
-        return Err(Ambiguity::Head);
-    }
-    let (mut content_length, mut chunked, mut upgrade) = (None, false, false);
-    for line in lines.take_while(|line| !line.is_empty()) {
+/// What a head says of its body.
+#[derive(Default)]
+struct Framing {
+    /// HTTP/1.0 has no chunks.
+    is_old: bool,
+    content_length: Option<u64>,
+    chunked: bool,
+    upgrade: bool,
+}
+
+impl Framing {
+    /// Notes one field, refusing all that can be read in two ways.
+    fn note(&mut self, line: &[u8]) -> Result<(), Ambiguity> {
         // A bare CR, or a line that continues the one before it (obs-fold).
         if memchr(b'\r', line).is_some() || line.starts_with(b" ") || line.starts_with(b"\t") {
             return Err(Ambiguity::Head);
         }
         let colon = memchr(b':', line).ok_or(Ambiguity::Head)?;
         let (name, value) = line.split_at(colon);
-        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        let value = || value.get(1..).unwrap_or_default().trim_ascii();
         match name.len() {
-            7 if name.eq_ignore_ascii_case(b"upgrade") => upgrade = true,
+            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                let length = decimal(value).ok_or(Ambiguity::Head)?;
-                if content_length.replace(length).is_some() {
+                let length = decimal(value()).ok_or(Ambiguity::Head)?;
+                if self.content_length.replace(length).is_some() {
                     return Err(Ambiguity::Head);
                 }
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                if chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                if self.chunked || !value().eq_ignore_ascii_case(b"chunked") {
                     return Err(Ambiguity::Head);
                 }
-                chunked = true;
+                self.chunked = true;
             }
             _ => {}
         }
+        Ok(())
     }
-    match (content_length, chunked) {
-        (Some(_), true) => Err(Ambiguity::Head),
-        (None, true) if request_line.ends_with(b"HTTP/1.0") => Err(Ambiguity::Head),
-        (None, true) => Ok(State::ChunkSize),
-        (Some(0) | None, false) if upgrade => Ok(State::Opaque),
-        (Some(0) | None, false) => Ok(State::Head),
-        (Some(left), false) => Ok(State::Body { left }),
+
+    fn state(&self) -> Result<State, Ambiguity> {
+        match (self.content_length, self.chunked) {
+            (Some(_), true) => Err(Ambiguity::Head),
+            (None, true) if self.is_old => Err(Ambiguity::Head),
+            (None, true) => Ok(State::ChunkSize),
+            (Some(0) | None, false) if self.upgrade => Ok(State::Opaque),
+            (Some(0) | None, false) => Ok(State::Head),
+            (Some(left), false) => Ok(State::Body { left }),
+        }
     }
 }
 
