@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
@@ -36,6 +36,7 @@ pub(super) fn own(answer: Answer) -> Response<Source> {
 /// What is known of one request. Dropped with the body, it becomes a line of the access log.
 pub(super) struct Note {
     gateway: Rc<Gateway>,
+    pub(super) source: Source,
     method: Method,
     uri: Uri,
     version: Version,
@@ -43,7 +44,8 @@ pub(super) struct Note {
     sent: u64,
     received: u64,
     server: Option<Rc<str>>,
-    pub(super) request_id: HeaderValue,
+    /// Hexadecimal digits.
+    request_id: [u8; 16],
     pub(super) client_ip: IpAddr,
     pub(super) session: Option<Arc<Live>>,
     pub(super) decision: &'static str,
@@ -61,11 +63,12 @@ impl Note {
     pub(super) fn new<B>(
         gateway: Rc<Gateway>,
         request: &Request<B>,
-        request_id: HeaderValue,
+        request_id: [u8; 16],
         peer: IpAddr,
     ) -> Self {
         Self {
             gateway,
+            source: Source::Own(None),
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
@@ -90,7 +93,7 @@ impl Note {
     }
 
     pub(super) fn request_id(&self) -> &str {
-        self.request_id.to_str().unwrap_or_default()
+        std::str::from_utf8(&self.request_id).unwrap_or_default()
     }
 }
 
@@ -98,6 +101,10 @@ impl Drop for Note {
     fn drop(&mut self) {
         if self.signs_off {
             sign_off::end(self);
+        }
+        if let Source::Portal(body) = &self.source {
+            self.received = body.sent();
+            self.server = Some(body.server());
         }
         let shared = &self.gateway.shared;
         let took = self.started.elapsed();
@@ -134,26 +141,8 @@ impl Drop for Note {
     }
 }
 
-/// An answer's body on its way to the client.
-pub struct ClientBody {
-    source: Source,
-    note: Box<Note>,
-}
-
-impl ClientBody {
-    pub(super) fn new(source: Source, note: Box<Note>) -> Self {
-        Self { source, note }
-    }
-}
-
-impl Drop for ClientBody {
-    fn drop(&mut self) {
-        if let Source::Portal(body) = &self.source {
-            self.note.received = body.sent();
-            self.note.server = Some(body.server());
-        }
-    }
-}
+/// An answer's body on its way to the client. Its source is with the note, in one box that is handed from hand to hand.
+pub struct ClientBody(pub(super) Box<Note>);
 
 impl Body for ClientBody {
     type Data = Bytes;
@@ -163,28 +152,28 @@ impl Body for ClientBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let frame = match &mut this.source {
+        let note = &mut self.get_mut().0;
+        let frame = match &mut note.source {
             Source::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             Source::Portal(body) => ready!(Pin::new(body).poll_frame(cx)),
         };
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
-            this.note.sent += u64::try_from(data.remaining()).unwrap_or(0);
+            note.sent += u64::try_from(data.remaining()).unwrap_or(0);
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
+        match &self.0.source {
             Source::Own(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Source::Portal(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
+        match &self.0.source {
             Source::Own(bytes) => SizeHint::with_exact(
                 bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(0)),
             ),

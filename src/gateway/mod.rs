@@ -247,7 +247,7 @@ impl Gateway {
             origin: &origin,
             authority: &self.authority,
             via: &self.shared.via,
-            request_id: &note.request_id,
+            request_id: note.request_id(),
             cookies,
             identity: self.shared.identity.of(identity.session())?,
             assertion: assertions.map(|assertions| assertions.of(identity.session(), now)).transpose()?,
@@ -277,7 +277,7 @@ impl Gateway {
     }
 
     /// Sixteen hexadecimal digits that no other request has had.
-    fn request_id(&self) -> HeaderValue {
+    fn request_id(&self) -> [u8; 16] {
         let number = self.id_next.get();
         self.id_next.set(number.wrapping_add(1));
         let id = (u64::from(self.id_prefix) << 32) | u64::from(number);
@@ -286,7 +286,7 @@ impl Gateway {
             let nibble = (id >> (60 - 4 * place)) & 0xf;
             *digit = b"0123456789abcdef"[usize::try_from(nibble).unwrap_or(0)];
         }
-        HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("0"))
+        digits
     }
 }
 
@@ -340,7 +340,7 @@ impl Service for Gateway {
         }
         note.status = answer.status();
         let (mut parts, source) = answer.into_parts();
-        let source = match source {
+        note.source = match source {
             Source::Own(Some(bytes)) if is_head => {
                 parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
                 Source::Own(None)
@@ -356,7 +356,7 @@ impl Service for Gateway {
             }
             source => source,
         };
-        Response::from_parts(parts, ClientBody::new(source, note))
+        Response::from_parts(parts, ClientBody(note))
     }
 
     fn connected(&self, trusted: bool) -> Presence {

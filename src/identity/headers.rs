@@ -3,7 +3,10 @@
 use http::{HeaderName, HeaderValue};
 
 use super::HeaderNames;
-use crate::sessions::{Live, Session};
+use crate::{
+    sessions::{Live, Session},
+    web::fields::Block,
+};
 
 /// Names under which some portal or framework somewhere believes what a proxy says, the configured ones aside.
 const RESERVED: &[&str] = &[
@@ -106,8 +109,8 @@ impl IdentityHeaders {
         })
     }
 
-    /// The headers of one session, made once and cloned by reference count from then on.
-    pub fn of<'a>(&self, live: &'a Live) -> Result<&'a [(HeaderName, HeaderValue)], Unrepresentable> {
+    /// The headers of one session, made once.
+    pub fn of<'a>(&self, live: &'a Live) -> Result<&'a Block, Unrepresentable> {
         if let Some(prepared) = live.prepared.get() {
             return Ok(prepared);
         }
@@ -115,15 +118,15 @@ impl IdentityHeaders {
         Ok(live.prepared.get_or_init(|| prepared))
     }
 
-    fn prepare(&self, session: &Session) -> Result<Vec<(HeaderName, HeaderValue)>, Unrepresentable> {
+    fn prepare(&self, session: &Session) -> Result<Block, Unrepresentable> {
         let value =
             |text: &str, what| HeaderValue::from_bytes(text.as_bytes()).map_err(|_| Unrepresentable(what));
-        Ok(vec![
+        Ok(Block::new(vec![
             (self.user.clone(), value(&session.name, "name")?),
             (self.email.clone(), value(&session.email, "e-mail")?),
             (self.name.clone(), value(&session.display_name, "display name")?),
             (self.groups.clone(), value(&session.groups.join(","), "groups")?),
-        ])
+        ]))
     }
 }
 

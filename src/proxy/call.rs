@@ -81,15 +81,8 @@ impl Proxy {
     }
 
     fn head_of_call(&self, request: &CanonicalRequest<Incoming>, additions: &Additions<'_>) -> Request<()> {
-        let mut fields = HeaderMap::with_capacity(request.headers().len() + additions.identity.len() + 8);
-        request::each_field(request, &self.reserved, additions, |name, value| {
-            // The authority says it already.
-            if name != header::HOST
-                && let Ok(value) = HeaderValue::from_bytes(value)
-            {
-                fields.append(name.clone(), value);
-            }
-        });
+        let mut fields = HeaderMap::with_capacity(request.headers().len() + 16);
+        request::rebuild(request, &self.reserved, additions, &mut fields);
         fields.insert(header::TE, HeaderValue::from_static("trailers"));
         let mut head = Request::new(());
         *head.method_mut() = request.method().clone();

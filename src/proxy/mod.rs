@@ -288,11 +288,12 @@ impl Sending<'_> {
             if let Poll::Ready(answer) = answer {
                 return Poll::Ready(Ok(answer));
             }
-            let started = *started.get_or_insert_with(Instant::now);
             let Some(timer) = exchange.timer() else { return Poll::Pending };
             loop {
                 ready!(timer.as_mut().poll(cx));
                 let now = Instant::now();
+                // Late by the timer's first round at most, and most requests never ask what time it is.
+                let started = *started.get_or_insert(now);
                 let sent = self.progress.map_or(started, |progress| progress.last().max(started));
                 if self.identity.has_ended() {
                     return Poll::Ready(Err(ForwardError::SessionEnded));

@@ -2,14 +2,14 @@
 
 use std::{fmt::Write as _, net::IpAddr, rc::Rc};
 
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use hyper::body::Incoming;
 
 use crate::{
     identity::IdentityHeaders,
-    upstream::http1::{Coding, write_field},
+    upstream::http1::Coding,
     web::{
-        fields::{self, ConnectionOptions},
+        fields::{self, Block, ConnectionOptions},
         gate::CanonicalRequest,
         hops::Via,
     },
@@ -26,10 +26,7 @@ const USUAL_HEAD: usize = 2048;
 
 /// What the portal is told about where the request came from; made once a connection.
 #[derive(Clone, Debug)]
-pub struct Origin {
-    client: HeaderValue,
-    forwarded: HeaderValue,
-}
+pub struct Origin(Block);
 
 impl Origin {
     /// `authority` is the host that the client asked for, always ours.
@@ -42,7 +39,12 @@ impl Origin {
         };
         let _ = write!(forwarded, ";host=\"{authority}\";proto=https");
         let value = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { client: value(&client.to_string()), forwarded: value(&forwarded) }
+        Self(Block::new(vec![
+            (X_FORWARDED_FOR, value(&client.to_string())),
+            (X_FORWARDED_PROTO, HeaderValue::from_static("https")),
+            (X_FORWARDED_HOST, value(authority)),
+            (header::FORWARDED, value(&forwarded)),
+        ]))
     }
 }
 
@@ -52,10 +54,10 @@ pub struct Additions<'a> {
     pub origin: &'a Origin,
     pub authority: &'a HeaderValue,
     pub via: &'a Via,
-    pub request_id: &'a HeaderValue,
+    pub request_id: &'a str,
     /// Those of the client's cookies that are not ours.
     pub cookies: Option<&'a HeaderValue>,
-    pub identity: &'a [(HeaderName, HeaderValue)],
+    pub identity: &'a Block,
     pub assertion: Option<HeaderValue>,
 }
 
@@ -71,26 +73,26 @@ pub(super) fn write(
     wire.push(b' ');
     wire.extend_from_slice(request.target().as_bytes());
     wire.extend_from_slice(b" HTTP/1.1\r\n");
-    each_field(request, reserved, additions, |name, value| write_field(&mut wire, name, value));
+    rebuild(request, reserved, additions, &mut wire);
     let coding = coding(request);
     match &coding {
-        Coding::Chunked { .. } => write_field(&mut wire, &header::TRANSFER_ENCODING, b"chunked"),
+        Coding::Chunked { .. } => fields::write(&mut wire, &header::TRANSFER_ENCODING, b"chunked"),
         // RFC 9110 §8.6: so that nobody waits for a body.
         Coding::Length(0)
             if !headers.contains_key(header::CONTENT_LENGTH)
                 && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) =>
         {
-            write_field(&mut wire, &header::CONTENT_LENGTH, b"0");
+            fields::write(&mut wire, &header::CONTENT_LENGTH, b"0");
         }
         Coding::Length(_) => {}
     }
     // What holds between us and the portal (RFC 9110 §7.8, §10.1.4).
     if let Some(protocol) = request.upgrade() {
-        write_field(&mut wire, &header::CONNECTION, b"upgrade");
-        write_field(&mut wire, &header::UPGRADE, protocol.as_bytes());
+        fields::write(&mut wire, &header::CONNECTION, b"upgrade");
+        fields::write(&mut wire, &header::UPGRADE, protocol.as_bytes());
     } else if fields::lists(headers, &header::TE, b"trailers") {
-        write_field(&mut wire, &header::CONNECTION, b"te");
-        write_field(&mut wire, &header::TE, b"trailers");
+        fields::write(&mut wire, &header::CONNECTION, b"te");
+        fields::write(&mut wire, &header::TE, b"trailers");
     }
     wire.extend_from_slice(b"\r\n");
     (wire, coding)
@@ -107,19 +109,50 @@ fn coding(request: &CanonicalRequest<Incoming>) -> Coding {
     }
 }
 
-/// Gives out the fields of the rebuilt head, one by one: the client's that are its to say, then ours.
-pub(super) fn each_field(
+/// Where the fields of a rebuilt head go.
+pub(super) trait Fields {
+    fn add(&mut self, name: &HeaderName, value: &[u8]);
+
+    fn add_block(&mut self, block: &Block) {
+        block.fields().iter().for_each(|(name, value)| self.add(name, value.as_bytes()));
+    }
+}
+
+/// The wire of HTTP/1.
+impl Fields for Vec<u8> {
+    fn add(&mut self, name: &HeaderName, value: &[u8]) {
+        fields::write(self, name, value);
+    }
+
+    fn add_block(&mut self, block: &Block) {
+        self.extend_from_slice(block.wire());
+    }
+}
+
+/// HTTP/2, whose authority says already what `Host` does.
+impl Fields for HeaderMap {
+    fn add(&mut self, name: &HeaderName, value: &[u8]) {
+        if name != header::HOST
+            && let Ok(value) = HeaderValue::from_bytes(value)
+        {
+            self.append(name.clone(), value);
+        }
+    }
+}
+
+/// Gives out the fields of the rebuilt head: the client's that are its to say, then ours.
+pub(super) fn rebuild(
     request: &CanonicalRequest<Incoming>,
     reserved: &IdentityHeaders,
     additions: &Additions<'_>,
-    mut field: impl FnMut(&HeaderName, &[u8]),
+    out: &mut impl Fields,
 ) {
     let headers = request.headers();
     let mut connection = ConnectionOptions::default();
     for line in headers.get_all(header::CONNECTION) {
         connection.note(line);
     }
-    field(&header::HOST, additions.authority.as_bytes());
+    out.add(&header::HOST, additions.authority.as_bytes());
     for (name, value) in headers {
         // We have answered an expectation: the body is read as soon as the portal takes it.
         let stays_behind = matches!(*name, header::HOST | header::COOKIE | header::EXPECT)
@@ -127,23 +160,18 @@ pub(super) fn each_field(
             || reserved.is_reserved(name)
             || connection.listed.contains(name);
         if !stays_behind {
-            field(name, value.as_bytes());
+            out.add(name, value.as_bytes());
         }
     }
     if let Some(cookies) = additions.cookies {
-        field(&header::COOKIE, cookies.as_bytes());
+        out.add(&header::COOKIE, cookies.as_bytes());
     }
-    field(&X_FORWARDED_FOR, additions.origin.client.as_bytes());
-    field(&X_FORWARDED_PROTO, b"https");
-    field(&X_FORWARDED_HOST, additions.authority.as_bytes());
-    field(&header::FORWARDED, additions.origin.forwarded.as_bytes());
-    field(&X_REQUEST_ID, additions.request_id.as_bytes());
-    field(&header::VIA, additions.via.of(request.version()).as_bytes());
-    for (name, value) in additions.identity {
-        field(name, value.as_bytes());
-    }
+    out.add_block(&additions.origin.0);
+    out.add(&X_REQUEST_ID, additions.request_id.as_bytes());
+    out.add(&header::VIA, additions.via.of(request.version()).as_bytes());
+    out.add_block(additions.identity);
     if let Some(assertion) = &additions.assertion {
-        field(&X_PORTCULLIS_JWT_ASSERTION, assertion.as_bytes());
+        out.add(&X_PORTCULLIS_JWT_ASSERTION, assertion.as_bytes());
     }
 }
 
@@ -156,10 +184,19 @@ mod tests {
 
     #[test]
     fn the_origin_is_written_as_the_standards_say() {
-        let four = Origin::new("192.0.2.7".parse().unwrap(), "iot.example.com");
-        assert_eq!(four.client, "192.0.2.7");
-        assert_eq!(four.forwarded, "for=192.0.2.7;host=\"iot.example.com\";proto=https");
-        let six = Origin::new("2001:db8::1".parse().unwrap(), "localhost:8443");
-        assert_eq!(six.forwarded, "for=\"[2001:db8::1]\";host=\"localhost:8443\";proto=https");
+        let wire = |client: &str, authority| {
+            let Origin(block) = Origin::new(client.parse().unwrap(), authority);
+            String::from_utf8(block.wire().to_vec()).unwrap()
+        };
+        assert_eq!(
+            wire("192.0.2.7", "iot.example.com"),
+            "x-forwarded-for: 192.0.2.7\r\nx-forwarded-proto: https\r\nx-forwarded-host: iot.example.com\r\n\
+             forwarded: for=192.0.2.7;host=\"iot.example.com\";proto=https\r\n"
+        );
+        assert_eq!(
+            wire("2001:db8::1", "localhost:8443"),
+            "x-forwarded-for: 2001:db8::1\r\nx-forwarded-proto: https\r\nx-forwarded-host: localhost:8443\r\n\
+             forwarded: for=\"[2001:db8::1]\";host=\"localhost:8443\";proto=https\r\n"
+        );
     }
 }

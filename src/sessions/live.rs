@@ -9,16 +9,16 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 
 use super::Session;
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, web::fields::Block};
 
 /// What is reckoned for the headers that the portal will be sent, an assertion among them, and for what surrounds them.
 const OVERHEAD: usize = 2048;
-/// How often each text of a session is held: in itself, in a header, and in base64 in the assertion.
-const COPIES: usize = 4;
+/// How often each text of a session is held: in itself, in a header, on the wire, and in base64 in the assertion.
+const COPIES: usize = 5;
 /// Uses closer together than this are one use.
 const GRAIN: i64 = 1000;
 
@@ -27,7 +27,7 @@ const GRAIN: i64 = 1000;
 pub struct Live {
     pub session: Session,
     /// What the portal is told of it, made once and then shared.
-    pub prepared: OnceLock<Vec<(HeaderName, HeaderValue)>>,
+    pub prepared: OnceLock<Block>,
     /// What the portal is told of it under a signature, which does not last as long as the session.
     pub assertion: ArcSwapOption<Perishable>,
     /// Cancelled when the session is over; whoever keeps something open for it ends that then.

@@ -2,6 +2,41 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+/// Fields that many requests share, also as they stand on the wire.
+#[derive(Clone, Debug)]
+pub struct Block {
+    fields: Vec<(HeaderName, HeaderValue)>,
+    wire: Vec<u8>,
+}
+
+impl Block {
+    pub fn new(fields: Vec<(HeaderName, HeaderValue)>) -> Self {
+        let mut wire = Vec::new();
+        for (name, value) in &fields {
+            write(&mut wire, name, value.as_bytes());
+        }
+        wire.shrink_to_fit();
+        Self { fields, wire }
+    }
+
+    pub fn fields(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.fields
+    }
+
+    /// Every field with the end of its line.
+    pub fn wire(&self) -> &[u8] {
+        &self.wire
+    }
+}
+
+/// Writes one field as it stands on the wire of HTTP/1.
+pub fn write(wire: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    wire.extend_from_slice(name.as_str().as_bytes());
+    wire.extend_from_slice(b": ");
+    wire.extend_from_slice(value);
+    wire.extend_from_slice(b"\r\n");
+}
+
 /// Whether `name` speaks of one connection only (RFC 9110 §7.6.1), or of what only means something to a proxy.
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     match *name {

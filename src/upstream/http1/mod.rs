@@ -13,4 +13,4 @@ pub use answer::{Framing, Head, MalformedAnswer, parse};
 pub use chunked::{Chunked, Part};
 pub use exchange::{AnswerError, Exchange, Upgraded};
 pub use io::{Connection, Transport};
-pub use upload::{Coding, Upload, write_field};
+pub use upload::{Coding, Upload};

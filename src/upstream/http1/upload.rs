@@ -215,7 +215,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
 fn last_chunk(trailers: Option<&HeaderMap>, announced: Option<&HeaderValue>) -> Bytes {
     let mut wire = b"0\r\n".to_vec();
     for (name, value) in trailers.into_iter().flatten().filter(|(name, _)| is_announced(name, announced)) {
-        write_field(&mut wire, name, value.as_bytes());
+        fields::write(&mut wire, name, value.as_bytes());
     }
     wire.extend_from_slice(b"\r\n");
     wire.into()
@@ -227,12 +227,4 @@ fn is_announced(name: &HeaderName, announced: Option<&HeaderValue>) -> bool {
         headers.insert(header::TRAILER, announced.clone());
         fields::lists(&headers, &header::TRAILER, name.as_str().as_bytes())
     })
-}
-
-/// Writes one field as it stands on the wire.
-pub fn write_field(wire: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
-    wire.extend_from_slice(name.as_str().as_bytes());
-    wire.extend_from_slice(b": ");
-    wire.extend_from_slice(value);
-    wire.extend_from_slice(b"\r\n");
 }
