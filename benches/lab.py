@@ -73,10 +73,14 @@ class Lab(Rooms):
         return nginx_server("origin", room, configuration, f"http://localhost:{self.origin_port}", core=LOAD)
 
     def auth_service(self):
-        """Lets everybody in who has any cookie of the right name."""
+        """Lets everybody in who has any cookie of the right name, and says who it is."""
         configuration = f"""
             server {{
                 listen 127.0.0.1:{self.auth_port};
+                add_header Remote-User {EMAIL};
+                add_header Remote-Email {EMAIL};
+                add_header Remote-Name '';
+                add_header Remote-Groups '';
                 location / {{ if ($cookie_session = '') {{ return 401; }} return 204; }}
             }}"""
         url = f"http://localhost:{self.auth_port}"

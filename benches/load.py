@@ -1,16 +1,15 @@
-"""Runs wrk and h2load on the core of the load and reads what they print. A failed request fails the run."""
+"""The load, on the core of its own: our own program over HTTP/1.1, h2load over HTTP/2. A failed request fails the run."""
 
 import dataclasses
+import functools
 import re
+import subprocess
 import tempfile
 import time
 from pathlib import Path
 
-from lab import BODY
-from login import COOKIE
+from lab import BODY, HERE
 from servers import LOAD, Failure, on_core, run, tool
-
-SCRIPT = Path(__file__).resolve().parent / "load.lua"
 
 
 @dataclasses.dataclass
@@ -21,17 +20,29 @@ class Load:
     p99: float = 0.0  # milliseconds
 
 
-def wrk(server, seconds, connections, path="/", cookies=None):
-    """HTTP/1.1, keep-alive. Each request has the next session of the file `cookies`, or all have the server's."""
-    sent = [f"{server.url}{path}", "--", COOKIE, cookies] if cookies else [*cookie(server), f"{server.url}{path}"]
-    words = ["-t1", f"-c{connections}", f"-d{seconds}s", "-s", SCRIPT, *sent]
+@functools.cache
+def loader():
+    """What asks over HTTP/1.1; built where it has not been."""
+    folder = HERE / "load"
+    build = ["cargo", "build", "--release", "--locked", "--quiet", "--target-dir", folder / "target"]
+    subprocess.run(build, cwd=folder, check=True)
+    return folder / "target/release/portcullis-load"
+
+
+def http1(server, authority, seconds, connections, path="/", cookie=None):
+    """HTTP/1.1, keep-alive. All requests have the server's cookie, unless told another; `NAME=@FILE` is one after the other
+    of those with whose values the file's lines begin.
+    """
+    sent = cookie or server.cookie
+    words = [f"127.0.0.1:{server.port}", authority, path, connections, seconds, *([sent] if sent else [])]
+    program = loader()
     with on_core(LOAD):
-        said = run(tool("wrk"), *words)
-    figures = re.search(r"^figures (\d+) (\d+) (\d+) (\d+) (\d+)$", said, re.MULTILINE)
+        said = run(program, *words)
+    figures = re.search(r"^figures (\d+) (\d+) (\d+) (\d+)$", said, re.MULTILINE)
     if not figures:
-        raise Failure(f"wrk gave no figures for {server.name}: {said}")
-    requests, micros, p99, size, failed = map(int, figures.groups())
-    return right(server, Load(requests, micros / 1e6, size, p99 / 1e3), failed)
+        raise Failure(f"the load gave no figures for {server.name}: {said}")
+    done, micros, p99, size = map(int, figures.groups())
+    return right(server, Load(done, micros / 1e6, size, p99 / 1e3))
 
 
 def h2load(server, *words, path="/", seconds=0.0):
@@ -50,7 +61,7 @@ def h2load(server, *words, path="/", seconds=0.0):
     return right(server, Load(succeeded, took, int(data[1])), sum(failed))
 
 
-def right(server, load, failed):
+def right(server, load, failed=0):
     server.must_run()
     if failed or not load.size or load.size < load.requests * BODY:
         raise Failure(f"{server.name}: {load.requests} answers of {load.size} bytes, and {failed} failed requests")

@@ -34,37 +34,44 @@ def nginx(lab):
 
 
 def nginx_auth_request(lab):
-    """As oauth2-proxy and Authelia document it: a connection to the authorisation service for each request."""
+    """As Authelia documents it: the portal is told who it is, and no connection is kept."""
     return asking_nginx(lab, "nginx auth_request", "")
 
 
 def nginx_auth_request_kept(lab):
-    """As few have it: connections to the authorisation service are kept."""
+    """As few have it: connections are kept."""
     return asking_nginx(lab, "nginx auth_request kept", KEPT)
 
 
 def asking_nginx(lab, name, kept):
     room, port = lab.room(name.replace(" ", "-")), lab.port()
-    check = """
-        auth_request /auth;
-        location = /auth {
+    fields = [("User", "user"), ("Email", "email"), ("Name", "name"), ("Groups", "groups")]
+    told = "".join(f"""
+        auth_request_set ${variable} $upstream_http_remote_{variable};
+        proxy_set_header Remote-{field} ${variable};""" for field, variable in fields)
+    check = f"""
+        auth_request /auth;{told}
+        location = /auth {{
             internal;
             proxy_pass http://auth;
             proxy_http_version 1.1;
             proxy_set_header Connection '';
+            proxy_set_header X-Original-Method $request_method;
+            proxy_set_header X-Original-URL $scheme://$http_host$request_uri;
+            proxy_set_header X-Forwarded-For $remote_addr;
             proxy_pass_request_body off;
             proxy_set_header Content-Length '';
-        }"""
+        }}"""
     auth = f"upstream auth {{ server 127.0.0.1:{lab.auth_port}; {kept} }}"
-    configuration = auth + nginx_proxy(lab, port, check)
+    configuration = auth + nginx_proxy(lab, port, check, kept)
     url = f"https://localhost:{port}"
     return nginx_server(name, room, configuration, url, cookie="session=anything")
 
 
-def nginx_proxy(lab, port, more=""):
+def nginx_proxy(lab, port, more="", kept=KEPT):
     return f"""
         map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
-        upstream portal {{ server 127.0.0.1:{lab.origin_port}; {KEPT} }}
+        upstream portal {{ server 127.0.0.1:{lab.origin_port}; {kept} }}
         server {{
             listen 127.0.0.1:{port} ssl http2;
             ssl_certificate {lab.certificate};

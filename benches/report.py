@@ -40,6 +40,7 @@ class Row:
 
 ROWS = [
     Row("h1 cpu", "S1 h1: CPU a request, µs", 1, (Goal("<=", 0.80, "nginx"), Goal("<=", 0.60, "HAProxy JWT"))),
+    Row("h1 few", "S1 the same, 32 connections", 1),
     Row("h1 rate", "S1 requests a second", 0, (Goal(">=", 5, "nginx auth_request"),)),
     Row("h1 p99", "S1 p99, ms", 2),
     Row("h1 busy", "S1 proxy's core busy, %", 0),

@@ -8,10 +8,11 @@ import time
 
 from client import Client, is_open, websocket_answers
 from lab import BIG
-from load import h2load, latencies, wrk
+from load import h2load, http1, latencies
 from websocket_origin import websocket_origin
 
 MIB = 1 << 20
+MANY, FEW = 128, 32  # connections
 CHECKING = {"nginx auth_request", "nginx auth_request kept", "HAProxy JWT"}
 NEAREST = {"Portcullis", "nginx", "HAProxy"}
 
@@ -114,14 +115,19 @@ def spend(server, work):
 
 
 def requests_h1(bench):
-    """S1: 1 KiB answers on 32 connections that are kept."""
+    """S1: 1 KiB answers on connections that are kept, as many as there are requests at once in S2; then on a few."""
+
+    def ask(server, connections):
+        return spend(server, lambda: http1(server, bench.lab.authority, bench.plan.seconds, connections))
 
     def measure(server):
-        spent, load = spend(server, lambda: wrk(server, bench.plan.seconds, 32))
+        spent, load = ask(server, MANY)
         bench.note("h1 cpu", server, spent / load.requests * 1e6)
         bench.note("h1 rate", server, load.requests / load.seconds)
         bench.note("h1 p99", server, load.p99)
         bench.note("h1 busy", server, spent / load.seconds * 100)
+        spent, load = ask(server, FEW)
+        bench.note("h1 few", server, spent / load.requests * 1e6)
 
     bench.in_turns(measure, bench.servers)
 
@@ -144,7 +150,7 @@ def downloads(bench):
     seconds = bench.plan.seconds
 
     def measure(server):
-        spent, load = spend(server, lambda: wrk(server, seconds, 4, "/big"))
+        spent, load = spend(server, lambda: http1(server, bench.lab.authority, seconds, 4, "/big"))
         bench.note("h1 bytes", server, spent / (load.size / MIB) * 1e6)
         words = ["-t1", "-c4", "-m1", f"-D{seconds}"]
         spent, load = spend(server, lambda: h2load(server, *words, path="/big", seconds=seconds))
