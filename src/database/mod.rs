@@ -151,6 +151,8 @@ impl Database {
         let pool = AnyPoolOptions::new()
             .max_connections(4)
             .acquire_timeout(Duration::from_secs(5))
+            // Nothing is at the other end that could have gone away.
+            .test_before_acquire(false)
             .after_connect(|connection, _| Box::pin(sqlite::prepare(connection)))
             .connect(&url)
             .await?;
