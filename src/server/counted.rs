@@ -15,7 +15,7 @@ use super::{flow::Flow, watch::Busy};
 #[derive(Debug)]
 pub(super) struct Counted<B> {
     inner: B,
-    _busy: Busy,
+    busy: Busy,
     /// Present on HTTP/2.
     flow: Option<Rc<Flow>>,
     /// The size of the part that the protocol got last.
@@ -24,7 +24,7 @@ pub(super) struct Counted<B> {
 
 impl<B> Counted<B> {
     pub(super) fn new(inner: B, busy: Busy, flow: Option<Rc<Flow>>) -> Self {
-        Self { inner, _busy: busy, flow, last: 0 }
+        Self { inner, busy, flow, last: 0 }
     }
 }
 
@@ -41,6 +41,9 @@ impl<B: Body + Unpin> Body for Counted<B> {
         let frame = Pin::new(&mut self.inner).poll_frame(cx);
         if let Poll::Ready(frame) = &frame {
             let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+            if data.is_some() {
+                self.busy.gave_part();
+            }
             self.last = data.map_or(0, |data| u32::try_from(data.remaining()).unwrap_or(u32::MAX));
             flow.gave();
         }

@@ -19,6 +19,8 @@ use super::Config;
 const MOST_IDLE_FRAMES: u32 = 1000;
 /// Whoever takes so many bytes of us may send one more, such as the window updates of a download.
 const BYTES_PER_IDLE_FRAME: u32 = 256;
+/// And for each part of a body, however small, two: clients of gRPC widen the windows of stream and connection message by message.
+const IDLE_FRAMES_PER_PART: u32 = 2;
 
 /// How long a connection of HTTP/1 has to be idle to be worth letting go of its protocol, in milliseconds.
 const REST: u32 = 1000;
@@ -115,6 +117,8 @@ pub(super) struct Watch {
     idle_frames: AtomicU32,
     /// Written on HTTP/2 since the last sweep.
     written: AtomicU32,
+    /// Parts of bodies given on HTTP/2 since the last sweep.
+    parts: AtomicU32,
     /// When a head of HTTP/2 began that is not whole yet, during which nothing else can come; zero outside of heads.
     head_since: AtomicU32,
     expired: AtomicBool,
@@ -143,6 +147,7 @@ impl Watch {
             sends: AtomicBool::new(false),
             idle_frames: AtomicU32::new(0),
             written: AtomicU32::new(0),
+            parts: AtomicU32::new(0),
             head_since: AtomicU32::new(0),
             expired: AtomicBool::new(false),
             draining: AtomicBool::new(false),
@@ -247,6 +252,11 @@ impl Watch {
         add(&self.written, u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
+    /// A part of an answer's body goes out on HTTP/2.
+    pub(super) fn gave_part(&self) {
+        add(&self.parts, 1);
+    }
+
     /// Whether what has come of HTTP/2 ends in the middle of a head.
     pub(super) fn received_part_of_head(&self, part: bool) {
         if !part {
@@ -291,7 +301,9 @@ impl Watch {
         }
         let blocked = lasts(&self.blocked_since).saturating_add(self.blocked_for.load(Relaxed));
         let stalled = blocked >= patience.stall || lasts(&self.head_since) >= patience.head;
-        let most_idle = MOST_IDLE_FRAMES + self.written.swap(0, Relaxed) / BYTES_PER_IDLE_FRAME;
+        let taken = (self.written.swap(0, Relaxed) / BYTES_PER_IDLE_FRAME)
+            .saturating_add(self.parts.swap(0, Relaxed).saturating_mul(IDLE_FRAMES_PER_PART));
+        let most_idle = MOST_IDLE_FRAMES.saturating_add(taken);
         let flooded = self.idle_frames.swap(0, Relaxed) > most_idle;
         if self.is_in(Stage::Idle)
             && self.between.load(Relaxed)
@@ -362,6 +374,13 @@ fn add(count: &AtomicU32, more: u32) {
 /// One request in progress.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Watch>);
+
+impl Busy {
+    /// A part of its answer's body goes out on HTTP/2.
+    pub(super) fn gave_part(&self) {
+        self.0.gave_part();
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
@@ -460,6 +479,21 @@ mod tests {
         assert!(!expired(&watch, 1));
         watch.wrote(1 << 20);
         watch.received_idle_frames(60_000);
+        assert!(expired(&watch, 2));
+    }
+
+    #[test]
+    fn a_stream_of_small_messages_may_be_answered_message_by_message() {
+        let watch = Watch::new(Arc::new(Ticks::new()));
+        let _request = watch.begin();
+        for _ in 0..5000 {
+            watch.gave_part();
+        }
+        watch.wrote(5000 * 18);
+        watch.received_idle_frames(10_000);
+        assert!(!expired(&watch, 1));
+        // It is worth so much once.
+        watch.received_idle_frames(10_000);
         assert!(expired(&watch, 2));
     }
 

@@ -166,8 +166,10 @@ class Client:
         assert [call.result() for call in calls] == [b"%d" % n for n in range(200)]
 
     def deadline(self):
+        # Connected already, or the time could pass before anybody hears of the call.
+        self.kind("unary_unary", "Unary")(b"", metadata=self.metadata)
         try:
-            self.kind("unary_unary", "Slow")(b"", metadata=self.metadata, timeout=0.3)
+            self.kind("unary_unary", "Slow")(b"", metadata=self.metadata, timeout=1)
         except grpc.RpcError as error:
             say(error.code().name)
 
