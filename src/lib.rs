@@ -20,6 +20,7 @@
 //!
 //! ```text
 //! main > cli/serve > app > server: listener > worker > connection (TLS, HTTP/1 or HTTP/2 by ALPN) > gateway::handle:
+//!    web::request_head (HTTP/1)      reads a head that has one reading; hyper reads HTTP/2
 //!  1 web::gate::RequestGate::admit   refuses what two readers could understand differently
 //!  2 web::client::address            the client's address; the note for the access log is open from here
 //!  3 a path of ours?                 > pages, on the control runtime; it never goes to the portal
@@ -41,10 +42,12 @@
 //!
 //! # What keeps the usual request cheap
 //!
-//! - The head for the portal is written to the wire straight from the client's fields, and the answer is read by whoever
-//!   waits for it: [`upstream::http1`] has no task, no channel and no second map of fields.
+//! - A head is read once, by the parser that refuses what others would read differently ([`web::request_head`]), and the head
+//!   for the portal is written to the wire straight from its fields.
+//! - HTTP/1 has no task and no channel on either side: the connection's task polls the service (`server::http1`), and whoever
+//!   waits for the portal's answer reads it from the socket ([`upstream::http1`]).
 //! - Identity headers and the signed assertion are made once a session, the cookies of a connection are read once.
-//! - A connection of HTTP/1 that is idle keeps its socket and TLS and nothing else (`server::lent`); the answers that one
+//! - A connection of HTTP/1 that is idle keeps its socket and TLS and no buffer; the answers that one
 //!   turn has for a connection of HTTP/2 go out together (`server::gathered`).
 //! - Futures that a protocol moves about are boxed; ways that are not the usual one are boxed as well.
 //! - The keys of new connections are computed one a turn of the runtime, so that a crowd of them delays no request for long.

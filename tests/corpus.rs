@@ -12,7 +12,7 @@ const PROPERTIES: [(&str, fn(&[u8])); 11] = [
     ("gate", gate::holds),
     ("path", path::holds),
     ("raw_frames", raw_frames::holds),
-    ("raw_head", raw_head::holds),
+    ("request_head", request_head::holds),
     ("return_to", return_to::holds),
     ("stored_hash", stored_hash::holds),
 ];
@@ -42,8 +42,8 @@ mod path;
 #[path = "../fuzz/properties/raw_frames.rs"]
 mod raw_frames;
 #[cfg(test)]
-#[path = "../fuzz/properties/raw_head.rs"]
-mod raw_head;
+#[path = "../fuzz/properties/request_head.rs"]
+mod request_head;
 #[cfg(test)]
 #[path = "../fuzz/properties/return_to.rs"]
 mod return_to;

@@ -5,7 +5,13 @@
 mod hyper_reads;
 
 use bytes::{Bytes, BytesMut};
-use portcullis::upstream::http1::{Chunked, Framing, Part, parse};
+use portcullis::{
+    upstream::http1::parse,
+    web::{
+        chunked::Chunked,
+        framing::{Framing, Part},
+    },
+};
 
 /// Status, body, and how many bytes are left behind.
 type Answer = (u16, Vec<u8>, usize);

@@ -6,7 +6,6 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, header, uri::PathAndQuery};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use tokio::task::JoinError;
 
 use super::{
@@ -27,6 +26,7 @@ use crate::{
         client, cookies, fields,
         form::{self, MARK},
         gate::CanonicalRequest,
+        incoming::Incoming,
         return_to::ReturnTo,
     },
 };

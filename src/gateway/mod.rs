@@ -6,12 +6,16 @@ mod presence;
 mod rescue;
 mod sign_off;
 
-use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
+use std::{
+    cell::Cell,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use ipnet::IpNet;
 use tokio::{runtime::Handle, time::Instant};
 
@@ -38,6 +42,7 @@ use crate::{
         gate::{CanonicalRequest, Refusal, RequestGate},
         grpc,
         hops::{self, Via},
+        incoming::Incoming,
         path::PathPattern,
     },
 };
@@ -93,12 +98,9 @@ impl Gateway {
         presence: &Presence,
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
-        if connection.is_ambiguous() {
-            return Err(Refusal::Ambiguous.into());
-        }
         let body_follows = !request.body().is_end_stream();
         let mut request = self.shared.request_gate.admit(request, body_follows)?;
-        if self.shared.via.is_in(request.headers()) {
+        if request.rare().may_have(&header::VIA) && self.shared.via.is_in(request.headers()) {
             return Err(Failure::Loop);
         }
         note.client_ip =
@@ -313,7 +315,7 @@ impl Service for Gateway {
 
     async fn call(
         self: Rc<Self>,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         connection: Rc<Connection>,
         presence: Rc<Presence>,
     ) -> Response<ClientBody> {
@@ -326,37 +328,25 @@ impl Service for Gateway {
         } else {
             Told::Script
         };
-        let wants_upgrade = request.headers().contains_key(header::UPGRADE);
-        let is_head = request.method() == Method::HEAD;
-        let version = request.version();
-        let mut answer = match self.handle(Box::new(request), &connection, &presence, &mut note).await {
+        let about = (request.version(), request.method() == Method::HEAD);
+        let answer = match self.handle(request, &connection, &presence, &mut note).await {
             Ok(answer) => answer,
             Err(failure) => own(self.rescue(&failure, told, &mut note)),
         };
-        // After a request whose bytes could be misread, or an upgrade that did not happen, nothing more is read.
-        let over = note.closes || (wants_upgrade && answer.status() != StatusCode::SWITCHING_PROTOCOLS);
-        if over && version != Version::HTTP_2 {
-            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        // After a request whose bytes could be misread nothing more is read.
+        if note.closes && about.0 != Version::HTTP_2 {
+            connection.finish();
         }
-        note.status = answer.status();
-        let (mut parts, source) = answer.into_parts();
-        note.source = match source {
-            Source::Own(Some(bytes)) if is_head => {
-                parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-                Source::Own(None)
-            }
-            // Nobody has read those before it: this one is told by its status alone.
-            Source::Own(Some(bytes)) if version == Version::HTTP_2 && !bytes.is_empty() => {
-                note.unread = note.unread.take().or_else(|| presence.unread());
-                if note.unread.is_none() {
-                    parts.status = StatusCode::SERVICE_UNAVAILABLE;
-                    note.status = parts.status;
-                }
-                Source::Own(note.unread.is_some().then_some(bytes))
-            }
-            source => source,
-        };
-        Response::from_parts(parts, ClientBody(note))
+        give(answer, about, note, Some(&presence))
+    }
+
+    fn refuse(self: Rc<Self>, refusal: Refusal, peer: SocketAddr) -> Response<ClientBody> {
+        // Of a request that is none, no more is known than this.
+        let mut unread = Request::new(());
+        *unread.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
+        let mut note = Box::new(Note::new(Rc::clone(&self), &unread, self.request_id(), peer.ip()));
+        let answer = own(self.rescue(&refusal.into(), Told::Script, &mut note));
+        give(answer, (unread.version(), false), note, None)
     }
 
     fn connected(&self, trusted: bool) -> Presence {
@@ -373,4 +363,32 @@ impl Service for Gateway {
             Refused::Overload => "overload",
         });
     }
+}
+
+/// Makes an answer what the server can send: for a request of this version, which may have been a HEAD.
+fn give(
+    answer: Response<Source>,
+    (version, is_head): (Version, bool),
+    mut note: Box<Note>,
+    presence: Option<&Presence>,
+) -> Response<ClientBody> {
+    note.status = answer.status();
+    let (mut parts, source) = answer.into_parts();
+    note.source = match source {
+        Source::Own(Some(bytes)) if is_head => {
+            parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+            Source::Own(None)
+        }
+        // Nobody has read those before it: this one is told by its status alone.
+        Source::Own(Some(bytes)) if version == Version::HTTP_2 && !bytes.is_empty() => {
+            note.unread = note.unread.take().or_else(|| presence?.unread());
+            if note.unread.is_none() {
+                parts.status = StatusCode::SERVICE_UNAVAILABLE;
+                note.status = parts.status;
+            }
+            Source::Own(note.unread.is_some().then_some(bytes))
+        }
+        source => source,
+    };
+    Response::from_parts(parts, ClientBody(note))
 }

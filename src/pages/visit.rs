@@ -4,7 +4,6 @@ use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
 
 use super::PageError;
 use crate::{
@@ -15,6 +14,7 @@ use crate::{
         body::Stream,
         cookies,
         form::{self, Form},
+        incoming::Incoming,
         return_to::ReturnTo,
     },
 };

@@ -10,7 +10,6 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, header};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -22,6 +21,7 @@ use crate::{
     web::{
         body::{BodyError, Stream},
         fields,
+        incoming::Incoming,
     },
 };
 

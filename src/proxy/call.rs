@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
 use http_body::{Body, Frame, SizeHint};
-use hyper::{body::Incoming, client::conn::TrySendError};
+use hyper::client::conn::TrySendError;
 
 use super::{
     Additions, FOR_EVER, ForwardError, Forwarded, PortalBody, Proxy,
@@ -25,10 +25,11 @@ use crate::{
         body::{BodyError, Stream},
         gate::CanonicalRequest,
         grpc,
+        incoming::Incoming,
     },
 };
 
-type Answer = (Response<Incoming>, Rc<str>);
+type Answer = (Response<hyper::body::Incoming>, Rc<str>);
 
 impl Proxy {
     /// Sends a call to the portal, a second time only when a server has certainly done nothing about the first.
@@ -106,7 +107,7 @@ async fn send(
     sender: &Sender<CallBody>,
     head: Request<()>,
     body: CallBody,
-) -> Result<Response<Incoming>, TrySendError<Request<CallBody>>> {
+) -> Result<Response<hyper::body::Incoming>, TrySendError<Request<CallBody>>> {
     let mut request = head.map(|()| body);
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.scheme = sender.scheme.parse().ok();
@@ -131,7 +132,7 @@ fn classify(error: hyper::Error) -> ForwardError {
 /// What the portal answers to a call.
 #[derive(Debug)]
 pub(super) struct CallAnswer {
-    body: Tethered<Incoming>,
+    body: Tethered<hyper::body::Incoming>,
     is_over: bool,
 }
 

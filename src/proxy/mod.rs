@@ -19,7 +19,6 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::{
@@ -42,6 +41,7 @@ use crate::{
         body::{BodyError, Stream},
         gate::CanonicalRequest,
         grpc,
+        incoming::Incoming,
     },
 };
 

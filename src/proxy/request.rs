@@ -3,7 +3,6 @@
 use std::{fmt::Write as _, net::IpAddr, rc::Rc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use hyper::body::Incoming;
 
 use crate::{
     identity::IdentityHeaders,
@@ -12,6 +11,7 @@ use crate::{
         fields::{self, Block, ConnectionOptions},
         gate::CanonicalRequest,
         hops::Via,
+        incoming::Incoming,
     },
 };
 
@@ -79,7 +79,7 @@ pub(super) fn write(
         Coding::Chunked { .. } => fields::write(&mut wire, &header::TRANSFER_ENCODING, b"chunked"),
         // RFC 9110 §8.6: so that nobody waits for a body.
         Coding::Length(0)
-            if !headers.contains_key(header::CONTENT_LENGTH)
+            if !request.rare().may_have(&header::CONTENT_LENGTH)
                 && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) =>
         {
             fields::write(&mut wire, &header::CONTENT_LENGTH, b"0");
@@ -90,7 +90,7 @@ pub(super) fn write(
     if let Some(protocol) = request.upgrade() {
         fields::write(&mut wire, &header::CONNECTION, b"upgrade");
         fields::write(&mut wire, &header::UPGRADE, protocol.as_bytes());
-    } else if fields::lists(headers, &header::TE, b"trailers") {
+    } else if request.rare().may_have(&header::TE) && fields::lists(headers, &header::TE, b"trailers") {
         fields::write(&mut wire, &header::CONNECTION, b"te");
         fields::write(&mut wire, &header::TE, b"trailers");
     }
@@ -101,8 +101,12 @@ pub(super) fn write(
 fn coding(request: &CanonicalRequest<Incoming>) -> Coding {
     let headers = request.headers();
     // The request gate has seen that it is one number.
-    let length = headers.get(header::CONTENT_LENGTH).and_then(fields::content_length);
-    match length {
+    let length = request
+        .rare()
+        .may_have(&header::CONTENT_LENGTH)
+        .then(|| headers.get(header::CONTENT_LENGTH))
+        .flatten();
+    match length.and_then(fields::content_length) {
         Some(length) => Coding::Length(length),
         None if request.has_body() => Coding::Chunked { announced: headers.get(header::TRAILER).cloned() },
         None => Coding::Length(0),
@@ -149,8 +153,8 @@ pub(super) fn rebuild(
 ) {
     let headers = request.headers();
     let mut connection = ConnectionOptions::default();
-    for line in headers.get_all(header::CONNECTION) {
-        connection.note(line);
+    if request.rare().may_have(&header::CONNECTION) {
+        headers.get_all(header::CONNECTION).iter().for_each(|line| connection.note(line));
     }
     out.add(&header::HOST, additions.authority.as_bytes());
     for (name, value) in headers {

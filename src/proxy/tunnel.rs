@@ -8,8 +8,6 @@ use std::{
     time::Duration,
 };
 
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{
         AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, copy_bidirectional_with_sizes,
@@ -23,6 +21,7 @@ use crate::{
     server::Passage,
     sessions::{Live, Sessions, Use},
     upstream::http1,
+    web::switched::{Switched, Switching},
 };
 
 /// What is held of each direction.
@@ -32,7 +31,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 
 /// The two halves of a tunnel before the client has seen the portal's 101.
 pub(super) struct Tunnel {
-    pub(super) client: OnUpgrade,
+    pub(super) client: Switching,
     pub(super) portal: http1::Upgraded,
     pub(super) sessions: Arc<Sessions>,
     pub(super) session: Arc<Live>,
@@ -58,11 +57,11 @@ impl Tunnel {
 
     /// Copies until it is over. Both sides are closed on return.
     async fn run(self) -> io::Result<()> {
-        let client = self.client.await.map_err(io::Error::other)?;
+        let client = self.client.done().await?;
         let mut portal = self.portal;
         let ended = self.session.ended.clone();
         let mut client = Client {
-            io: TokioIo::new(client),
+            io: client,
             sessions: self.sessions,
             session: self.session,
             counts: self.counts,
@@ -88,7 +87,7 @@ impl Tunnel {
 
 /// The client's side. What comes from there is a use of the session, unless nothing there is; what the portal sends unasked is none.
 struct Client {
-    io: TokioIo<Upgraded>,
+    io: Switched,
     sessions: Arc<Sessions>,
     session: Arc<Live>,
     counts: Use,

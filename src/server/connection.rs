@@ -15,11 +15,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, future::poll_immediate};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
+use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::TokioTimer;
 use rustls::server::Acceptor;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::yield_now};
@@ -31,19 +27,14 @@ use super::{
     counted::Counted,
     flow::Newest,
     gathered::Gathered,
+    http1::Http1,
     io::WatchedIo,
-    lent::{Home, Lent},
     passage::{Passage, Tunnels},
-    watch::{Busy, Watch},
+    watch::Watch,
     worker::{Place, Worker},
 };
-use crate::web::{
-    gate::{MOST_FIELDS, MOST_HEAD_BYTES},
-    socket::Socket,
-};
+use crate::web::{gate::MOST_HEAD_BYTES, incoming::Incoming, socket::Socket};
 
-/// Most bytes that are read ahead on HTTP/1: a whole head fits.
-const READ_AHEAD: usize = MOST_HEAD_BYTES + 8 * 1024;
 /// Streams at once on one HTTP/2 connection, and on one that begins under strain.
 const STREAMS: u32 = 64;
 const STREAMS_UNDER_STRAIN: u32 = 8;
@@ -73,11 +64,6 @@ impl Connection {
         self.peer
     }
 
-    /// Whether the raw bytes of a request could be read in two ways. Such a connection serves nothing any more.
-    pub fn is_ambiguous(&self) -> bool {
-        self.watch.is_ambiguous()
-    }
-
     /// Lets what is in progress end, and takes no further request.
     pub fn finish(&self) {
         self.watch.drain();
@@ -91,6 +77,10 @@ impl Connection {
     /// What a tunnel holds of this connection, or of its stream of it.
     pub fn passage(&self) -> Passage {
         self.tunnels.begin(self.watch.begin())
+    }
+
+    pub(super) fn watch(&self) -> Arc<Watch> {
+        Arc::clone(&self.watch)
     }
 
     /// A way to send interim answers ahead of the final one; HTTP/2 has none here.
@@ -148,31 +138,7 @@ pub(super) async fn serve<S: Service>(
         drive(serve_http2(&worker, stream, connection, presence, newest), &watch).await;
         return;
     }
-    let mut io = Box::new(WatchedIo::http1(stream, Arc::clone(&watch)));
-    loop {
-        let (lent, home) = Home::lend(io);
-        let served = serve_http1(&worker, lent, Rc::clone(&connection), Rc::clone(&presence));
-        let End::Rest = drive(served, &watch).await else { return };
-        let Some(resting) = home.take_back() else { return };
-        if !next_request(&resting, &watch).await {
-            return;
-        }
-        io = resting;
-    }
-}
-
-/// Waits for a client that has nothing to say. False: it has been silent for too long, or we stop.
-async fn next_request(io: &WatchedIo<TlsStream<Socket>>, watch: &Watch) -> bool {
-    let socket = io.inner().get_ref().0;
-    poll_fn(|cx| {
-        watch.wakes(cx.waker());
-        if watch.is_expired() || watch.is_draining() {
-            return Poll::Ready(false);
-        }
-        // The end of a connection is something to read as well.
-        socket.poll_readable(cx).map(|_| true)
-    })
-    .await
+    Box::pin(Http1::new(worker, connection, presence, Box::new(stream))).await;
 }
 
 /// Accepts TLS. Somebody who speaks plain HTTP instead is told so: their first byte is a letter, that of TLS is not.
@@ -195,21 +161,6 @@ async fn accept<S>(worker: &Worker<S>, mut socket: Socket) -> Option<TlsStream<S
     handshake.await.ok()
 }
 
-fn serve_http1<S: Service>(
-    worker: &Rc<Worker<S>>,
-    io: Lent<WatchedIo<TlsStream<Socket>>>,
-    connection: Rc<Connection>,
-    presence: Rc<S::Presence>,
-) -> Served {
-    let mut builder = http1::Builder::new();
-    builder
-        .max_headers(MOST_FIELDS)
-        .max_header_size(MOST_HEAD_BYTES)
-        .max_buf_size(READ_AHEAD)
-        .half_close(false);
-    Box::pin(builder.serve_connection(io, service(worker, connection, presence, None)).with_upgrades())
-}
-
 fn serve_http2<S: Service>(
     worker: &Rc<Worker<S>>,
     stream: TlsStream<Socket>,
@@ -218,7 +169,7 @@ fn serve_http2<S: Service>(
     newest: Newest,
 ) -> Served {
     let watch = &connection.watch;
-    let io = Gathered::new(WatchedIo::http2(stream, Arc::clone(watch)), Arc::clone(watch));
+    let io = Gathered::new(WatchedIo::new(stream, Arc::clone(watch)), Arc::clone(watch));
     let streams = if worker.load.is_strained() { STREAMS_UNDER_STRAIN } else { STREAMS };
     let mut builder = http2::Builder::new(LocalTasks { newest: newest.clone() });
     builder
@@ -231,28 +182,26 @@ fn serve_http2<S: Service>(
         .enable_connect_protocol()
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    Box::pin(builder.serve_connection(io, service(worker, connection, presence, Some(newest))))
+    Box::pin(builder.serve_connection(io, service(worker, connection, presence, newest)))
 }
 
 fn service<S: Service>(
     worker: &Rc<Worker<S>>,
     connection: Rc<Connection>,
     presence: Rc<S::Presence>,
-    newest: Option<Newest>,
+    newest: Newest,
 ) -> impl hyper::service::Service<
-    Request<Incoming>,
+    Request<hyper::body::Incoming>,
     Response = Response<Counted<S::Body>>,
     Error = Infallible,
     Future = impl Future<Output = Result<Response<Counted<S::Body>>, Infallible>> + use<S>,
 > + use<S> {
     let worker = Rc::clone(worker);
-    service_fn(move |request| {
-        let busy: Busy = connection.watch.begin();
-        let flow = newest.as_ref().map(|newest| {
-            let flow = worker.flows.begin();
-            newest.put(Rc::clone(&flow));
-            flow
-        });
+    service_fn(move |request: Request<hyper::body::Incoming>| {
+        let busy = connection.watch.begin();
+        let flow = worker.flows.begin();
+        newest.put(Rc::clone(&flow));
+        let request = Box::new(request.map(Incoming::Http2));
         // Boxed, since a protocol moves it about. An async block would hold it twice over: as what it captures, and as what
         // it awaits.
         let answer =
@@ -261,7 +210,7 @@ fn service<S: Service>(
     })
 }
 
-/// A connection in one of the protocols. Boxed, and not held by any async function: those would hold it twice.
+/// A connection of HTTP/2. Boxed, and not held by any async function: those would hold it twice.
 type Served = Pin<Box<dyn Drain>>;
 
 /// A protocol that can be told to finish.
@@ -269,22 +218,9 @@ trait Drain: Future<Output = hyper::Result<()>> {
     fn drain(self: Pin<&mut Self>);
 }
 
-impl<I, S, B> Drain for http1::UpgradeableConnection<I, S>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    B: Body<Data = Bytes> + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn drain(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
 impl<I, S, B> Drain for http2::Connection<I, S, LocalTasks>
 where
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     S::Future: 'static,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
@@ -296,15 +232,8 @@ where
     }
 }
 
-/// How a protocol came to its end.
-enum End {
-    Over,
-    /// There has been nothing to do for a while.
-    Rest,
-}
-
-/// Runs a protocol until it ends, its deadline passes, a drain has run its course, or it may rest.
-async fn drive(mut served: Served, watch: &Watch) -> End {
+/// Runs it until it ends, its deadline passes, or a drain has run its course.
+async fn drive(mut served: Served, watch: &Watch) {
     let mut told = false;
     poll_fn(|cx| {
         watch.wakes(cx.waker());
@@ -320,15 +249,9 @@ async fn drive(mut served: Served, watch: &Watch) -> End {
             watch.send_now(false);
         }
         // How a client's connection ends is the client's affair: the access log has told what it got.
-        if over || watch.is_expired() {
-            Poll::Ready(End::Over)
-        } else if watch.rests() {
-            Poll::Ready(End::Rest)
-        } else {
-            Poll::Pending
-        }
+        if over || watch.is_expired() { Poll::Ready(()) } else { Poll::Pending }
     })
-    .await
+    .await;
 }
 
 /// Runs HTTP/2's own tasks, one a stream, on the worker that accepted the connection.

@@ -1,4 +1,4 @@
-//! A body that keeps its connection marked busy until it has been sent or given up.
+//! A body on HTTP/2 that keeps its connection marked busy until it has been sent or given up.
 
 use std::{
     pin::Pin,
@@ -16,14 +16,13 @@ use super::{flow::Flow, watch::Busy};
 pub(super) struct Counted<B> {
     inner: B,
     busy: Busy,
-    /// Present on HTTP/2.
-    flow: Option<Rc<Flow>>,
+    flow: Rc<Flow>,
     /// The size of the part that the protocol got last.
     last: u32,
 }
 
 impl<B> Counted<B> {
-    pub(super) fn new(inner: B, busy: Busy, flow: Option<Rc<Flow>>) -> Self {
+    pub(super) fn new(inner: B, busy: Busy, flow: Rc<Flow>) -> Self {
         Self { inner, busy, flow, last: 0 }
     }
 }
@@ -36,8 +35,8 @@ impl<B: Body + Unpin> Body for Counted<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let Some(flow) = self.flow.clone() else { return Pin::new(&mut self.inner).poll_frame(cx) };
-        flow.asked(std::mem::take(&mut self.last));
+        let last = std::mem::take(&mut self.last);
+        self.flow.asked(last);
         let frame = Pin::new(&mut self.inner).poll_frame(cx);
         if let Poll::Ready(frame) = &frame {
             let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
@@ -45,7 +44,7 @@ impl<B: Body + Unpin> Body for Counted<B> {
                 self.busy.gave_part();
             }
             self.last = data.map_or(0, |data| u32::try_from(data.remaining()).unwrap_or(u32::MAX));
-            flow.gave();
+            self.flow.gave();
         }
         frame
     }

@@ -12,7 +12,8 @@ use std::{
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-use super::{io::PIECE, watch::Watch};
+use super::watch::Watch;
+use crate::web::socket::PIECE;
 
 /// Most bytes that are held back: a record of TLS. What does not fit is written as it comes, without being copied.
 const MOST: usize = 16 * 1024;

@@ -5,8 +5,8 @@ mod counted;
 mod flow;
 mod gathered;
 mod health;
+mod http1;
 mod io;
-mod lent;
 mod listener;
 mod load;
 mod memory;
@@ -30,7 +30,6 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::body::Incoming;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::{sync::mpsc, time::Instant};
@@ -43,6 +42,7 @@ pub use self::{
     passage::Passage,
 };
 use self::{health::Pulse, networks::Networks, watchdog::Watchdog};
+use crate::web::{gate::Refusal, incoming::Incoming};
 
 /// How much longer than their drain the workers may take to end.
 const LAST_TURNS: Duration = Duration::from_secs(5);
@@ -58,7 +58,7 @@ const LAST_TURNS: Duration = Duration::from_secs(5);
 /// |---|---|---|
 /// | a record of TLS that is not whole yet; until the handshake is over, its messages | 18; 64 | rustls |
 /// | encrypted, not taken by the client | 64 | rustls |
-/// | HTTP/1.1: read ahead; the head of the answer | 24; 64 | `READ_AHEAD`; the bound of a portal's head |
+/// | HTTP/1.1: read ahead; the head of the answer | 32; 64 | `http1::wire`; the bound of a portal's head |
 /// | HTTP/2: bodies that nobody has read yet | 256 | `CONNECTION_WINDOW` |
 /// | HTTP/2: answers that are ready in the same turn | 16 | `gathered` |
 ///
@@ -128,13 +128,16 @@ pub trait Service: 'static {
     /// Answers one request; never fails, since a failure is an answer too.
     fn call(
         self: Rc<Self>,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         connection: Rc<Connection>,
         presence: Rc<Self::Presence>,
     ) -> impl Future<Output = Response<Self::Body>> + 'static;
 
     /// What the service keeps of a connection as long as it lasts.
     type Presence: 'static;
+
+    /// Answers what is no request: the connection ends with it.
+    fn refuse(self: Rc<Self>, refusal: Refusal, peer: SocketAddr) -> Response<Self::Body>;
 
     /// A client has connected, or a trusted proxy, which stands for many.
     fn connected(&self, trusted: bool) -> Self::Presence;

@@ -13,7 +13,6 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig,
     pki_types::{PrivateKeyDer, ServerName},
@@ -44,7 +43,7 @@ impl Service for Misbehaving {
 
     async fn call(
         self: Rc<Self>,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         _: Rc<Connection>,
         _: Rc<()>,
     ) -> Response<Full<Bytes>> {
@@ -57,6 +56,12 @@ impl Service for Misbehaving {
             _ => {}
         }
         Response::new(Full::from("served"))
+    }
+
+    fn refuse(self: Rc<Self>, refusal: Refusal, _: SocketAddr) -> Response<Full<Bytes>> {
+        let mut answer = Response::new(Full::from(refusal.to_string()));
+        *answer.status_mut() = refusal.status();
+        answer
     }
 
     fn connected(&self, _: bool) {}

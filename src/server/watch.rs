@@ -89,6 +89,8 @@ enum Stage {
     Busy = 2,
     /// Between requests.
     Idle = 3,
+    /// A request has been answered, and its body still comes.
+    Behind = 4,
 }
 
 /// The notes of one connection, shared by its IO, its service and the sweep.
@@ -98,16 +100,11 @@ pub(super) struct Watch {
     stage: AtomicU8,
     stage_since: AtomicU32,
     active: AtomicU32,
-    /// An answer of the service is in progress or not flushed yet.
-    answering: AtomicBool,
     /// When the peer stopped taking our bytes; zero while it takes them.
     blocked_since: AtomicU32,
     /// How long it had us wait before, and what it has taken since.
     blocked_for: AtomicU32,
     taken: AtomicU32,
-    ambiguous: AtomicBool,
-    /// Everything that has come of HTTP/1 was whole messages.
-    between: AtomicBool,
     resting: AtomicBool,
     /// Something of HTTP/2 has been written and not been sent.
     holds_back: AtomicBool,
@@ -136,12 +133,9 @@ impl Watch {
             stage: AtomicU8::new(Stage::FirstByte as u8),
             stage_since: AtomicU32::new(since),
             active: AtomicU32::new(0),
-            answering: AtomicBool::new(false),
             blocked_since: AtomicU32::new(0),
             blocked_for: AtomicU32::new(0),
             taken: AtomicU32::new(0),
-            ambiguous: AtomicBool::new(false),
-            between: AtomicBool::new(false),
             resting: AtomicBool::new(false),
             holds_back: AtomicBool::new(false),
             sends: AtomicBool::new(false),
@@ -168,45 +162,30 @@ impl Watch {
 
     /// Bytes have come. `heads` says whether they start a head, as between requests of HTTP/1 they do.
     pub(super) fn received(&self, heads: bool) {
-        if self.is_in(Stage::FirstByte) || self.is_in(Stage::Idle) {
+        if self.is_in(Stage::Behind) {
+            self.enter(Stage::Behind);
+        } else if self.is_in(Stage::FirstByte) || self.is_in(Stage::Idle) {
             self.resting.store(false, Relaxed);
             self.enter(if heads { Stage::Head } else { Stage::Idle });
         }
     }
 
-    /// Whether the bytes that have come end with a whole message.
-    pub(super) fn received_whole(&self, between: bool) {
-        self.between.store(between, Relaxed);
-    }
-
-    /// Whether the connection has nothing to do, and has had for a while: neither the protocol nor its buffers hold
-    /// anything.
+    /// Whether the connection has nothing to do, and has had for a while.
     pub(super) fn rests(&self) -> bool {
-        self.resting.load(Relaxed)
-            && self.is_in(Stage::Idle)
-            && self.between.load(Relaxed)
-            && !self.is_answering()
-            && self.blocked_since.load(Relaxed) == 0
-            && !self.has_interim.load(Relaxed)
+        self.resting.load(Relaxed) && self.is_in(Stage::Idle)
     }
 
     /// A request is being answered until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
         self.active.store(self.active.load(Relaxed).saturating_add(1), Relaxed);
-        self.answering.store(true, Relaxed);
         self.enter(Stage::Busy);
         Busy(Arc::clone(self))
     }
 
-    /// Whether what is written now is the service's, as opposed to the parser's own.
-    pub(super) fn is_answering(&self) -> bool {
-        self.answering.load(Relaxed)
-    }
-
-    /// Everything written so far has gone out.
-    pub(super) fn flushed(&self) {
-        if self.active.load(Relaxed) == 0 {
-            self.answering.store(false, Relaxed);
+    /// The request in progress has been answered, and somebody reads on: from now on nothing but its body is waited for.
+    pub(super) fn answered(&self) {
+        if self.is_in(Stage::Busy) {
+            self.enter(Stage::Behind);
         }
     }
 
@@ -273,14 +252,6 @@ impl Watch {
         }
     }
 
-    pub(super) fn mark_ambiguous(&self) {
-        self.ambiguous.store(true, Relaxed);
-    }
-
-    pub(super) fn is_ambiguous(&self) -> bool {
-        self.ambiguous.load(Relaxed)
-    }
-
     /// Marks the connection for closing when a stage has lasted too long, or when it does nothing but keep us busy.
     pub(super) fn check(&self, patience: Patience) {
         let now = self.ticks.now();
@@ -288,6 +259,7 @@ impl Watch {
             stage if stage == Stage::FirstByte as u8 => patience.first_byte,
             stage if stage == Stage::Head as u8 => patience.head,
             stage if stage == Stage::Idle as u8 => patience.idle,
+            stage if stage == Stage::Behind as u8 => patience.stall,
             // A request may take its time; its bodies have deadlines of their own.
             _ => u32::MAX,
         };
@@ -306,7 +278,6 @@ impl Watch {
         let most_idle = MOST_IDLE_FRAMES.saturating_add(taken);
         let flooded = self.idle_frames.swap(0, Relaxed) > most_idle;
         if self.is_in(Stage::Idle)
-            && self.between.load(Relaxed)
             && now.saturating_sub(self.stage_since.load(Relaxed)) >= REST
             && !self.resting.swap(true, Relaxed)
         {
@@ -425,10 +396,22 @@ mod tests {
         drop(request);
         assert!(!expired(&idle, 1_000_999));
         assert!(expired(&idle, 1_001_000));
+
+        let behind = Watch::new(Arc::new(Ticks::new()));
+        let request = behind.begin();
+        behind.ticks.advance_to(1000);
+        behind.answered();
+        assert!(!expired(&behind, 1299));
+        // Here progress counts.
+        behind.received(true);
+        behind.answered();
+        assert!(!expired(&behind, 1598));
+        assert!(expired(&behind, 1599));
+        drop(request);
     }
 
     #[test]
-    fn a_connection_rests_only_when_neither_side_is_in_the_middle_of_anything() {
+    fn a_connection_rests_only_when_it_has_had_nothing_to_do_for_a_while() {
         let rests = |watch: &Watch, at: u32| {
             watch.ticks.advance_to(at);
             watch.check(Patience { idle: 1_000_000, ..PATIENCE });
@@ -436,23 +419,14 @@ mod tests {
         };
         let watch = Watch::new(Arc::new(Ticks::new()));
         watch.received(true);
-        watch.received_whole(true);
         let request = watch.begin();
         assert!(!rests(&watch, 5000));
         drop(request);
-        assert!(!rests(&watch, 6000), "the answer has not been flushed");
-        watch.flushed();
-        assert!(rests(&watch, 6001));
-        watch.blocked();
-        assert!(!watch.rests(), "the client has not taken the answer");
-        watch.took(1);
-        watch.received_whole(false);
-        assert!(!watch.rests(), "part of the request's body is still to come");
-        watch.received_whole(true);
+        assert!(!rests(&watch, 5999));
+        assert!(rests(&watch, 6000));
         watch.received(true);
         assert!(!watch.rests(), "a request has begun");
         drop(watch.begin());
-        watch.flushed();
         assert!(!rests(&watch, 6900));
         assert!(rests(&watch, 7001));
     }

@@ -10,6 +10,8 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
+use jiff::fmt::rfc2822::DateTimePrinter;
 use rustls::ServerConfig;
 use tokio::{
     net::TcpListener,
@@ -29,6 +31,7 @@ use super::{
     networks::{NetworkPlace, Networks},
     watch::{Patience, Ticks, Watch},
 };
+use crate::clock::{Clock as _, SystemClock, Timestamp};
 
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -44,6 +47,8 @@ pub(super) struct Worker<S> {
     networks: Arc<Networks>,
     tls: Arc<ArcSwap<ServerConfig>>,
     ticks: Arc<Ticks>,
+    /// The tick of the last look at the clock, and what it said.
+    date: RefCell<(u32, HeaderValue)>,
     watches: RefCell<Vec<Weak<Watch>>>,
     pub(super) flows: Rc<Flows>,
     /// The permit to compute the keys of a new connection, one a turn of the runtime: many that come at once do not keep
@@ -92,6 +97,7 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
             tls: start.tls,
             flows: Flows::new(Arc::clone(&ticks)),
             ticks,
+            date: RefCell::new((0, HeaderValue::from_static(""))),
             watches: RefCell::new(Vec::new()),
             handshake: Semaphore::new(1),
             tasks: TaskTracker::new(),
@@ -126,6 +132,16 @@ impl<S> Worker<S> {
         self.tls.load_full()
     }
 
+    /// The time of an answer, for `Date`. At most a sweep old.
+    pub(super) fn date(&self) -> HeaderValue {
+        let mut date = self.date.borrow_mut();
+        let now = self.ticks.now();
+        if date.0 != now {
+            *date = (now, http_date(SystemClock.now()));
+        }
+        date.1.clone()
+    }
+
     /// Starts watching a connection.
     pub(super) fn register(&self) -> Arc<Watch> {
         let watch = Watch::new(Arc::clone(&self.ticks));
@@ -135,6 +151,13 @@ impl<S> Worker<S> {
         self.watches.borrow_mut().push(Arc::downgrade(&watch));
         watch
     }
+}
+
+/// RFC 9110 §5.6.7. Any instant that a clock gives has one.
+fn http_date(now: Timestamp) -> HeaderValue {
+    let instant = jiff::Timestamp::from_second(now.unix_seconds()).unwrap_or_default();
+    let text = DateTimePrinter::new().timestamp_to_rfc9110_string(&instant);
+    text.ok().and_then(|text| text.try_into().ok()).unwrap_or(HeaderValue::from_static(""))
 }
 
 async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places: Arc<Semaphore>) {
@@ -206,6 +229,11 @@ fn close_idle(watches: &[Weak<Watch>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_date_is_written_as_the_standard_says() {
+        assert_eq!(http_date(Timestamp::from_unix_seconds(784_111_777)), "Sun, 06 Nov 1994 08:49:37 GMT");
+    }
 
     #[test]
     fn under_strain_the_connections_idle_for_longest_are_closed_first() {

@@ -104,28 +104,3 @@ pub fn problem(problem: &Problem<'_>) -> Answer {
 pub fn retry_after(answer: &mut Answer, wait: Duration) {
     answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
 }
-
-/// The very first words to a client whose bytes could not even be parsed, ready for the wire.
-pub fn raw_refusal(status: StatusCode) -> Vec<u8> {
-    let title = status.canonical_reason().unwrap_or("Bad Request");
-    let answer = problem(&Problem {
-        kind: "about:blank",
-        title,
-        status: status.as_u16(),
-        detail: None,
-        login_url: None,
-        request_id: None,
-    });
-    let mut wire = format!("HTTP/1.1 {} {title}\r\n", status.as_u16()).into_bytes();
-    for (name, value) in answer.headers() {
-        wire.extend_from_slice(name.as_str().as_bytes());
-        wire.extend_from_slice(b": ");
-        wire.extend_from_slice(value.as_bytes());
-        wire.extend_from_slice(b"\r\n");
-    }
-    wire.extend_from_slice(
-        format!("content-length: {}\r\nconnection: close\r\n\r\n", answer.body().len()).as_bytes(),
-    );
-    wire.extend_from_slice(answer.body());
-    wire
-}

@@ -67,23 +67,27 @@ fn forwarded_node(element: &str) -> Option<IpAddr> {
 ///
 /// Never by the name of the browser.
 pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
-    if headers.contains_key(header::UPGRADE) {
-        return false;
-    }
-    if let Some(mode) = headers.get(&SEC_FETCH_MODE) {
-        return mode.as_bytes() == b"navigate";
-    }
-    let scripted = headers
-        .get(&X_REQUESTED_WITH)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"XMLHttpRequest"));
-    matches!(*method, Method::GET | Method::HEAD | Method::POST) && !scripted && prefers_html(headers)
+    let navigates = match headers.get(&SEC_FETCH_MODE) {
+        Some(mode) => mode.as_bytes() == b"navigate",
+        None => {
+            matches!(*method, Method::GET | Method::HEAD | Method::POST)
+                && prefers_html(headers)
+                && !is_scripted(headers)
+        }
+    };
+    navigates && !headers.contains_key(header::UPGRADE)
+}
+
+fn is_scripted(headers: &HeaderMap) -> bool {
+    let by = headers.get(&X_REQUESTED_WITH);
+    by.is_some_and(|by| by.as_bytes().eq_ignore_ascii_case(b"XMLHttpRequest"))
 }
 
 /// Whether HTML is the best that `Accept` names (RFC 9110 §12.5.1). `*/*` alone prefers nothing.
 pub fn prefers_html(headers: &HeaderMap) -> bool {
     let mut html = 0.0_f32;
     let mut other = 0.0_f32;
-    for line in headers.get_all(header::ACCEPT) {
+    for line in headers.get_all(header::ACCEPT).iter().filter(|&line| line != "*/*") {
         for range in line.to_str().unwrap_or_default().split(',') {
             let mut parts = range.split(';').map(str::trim);
             let kind = parts.next().unwrap_or_default();

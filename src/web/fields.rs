@@ -102,9 +102,12 @@ pub fn content_length(value: &HeaderValue) -> Option<u64> {
 
 /// Whether a comma-separated field contains `token`, ignoring case.
 pub fn lists(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
-    headers.get_all(name).iter().any(|value| {
-        value.as_bytes().split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
-    })
+    headers.get_all(name).iter().any(|line| has_token(line, token))
+}
+
+/// The same for one line of such a field.
+pub fn has_token(line: &HeaderValue, token: &[u8]) -> bool {
+    line.as_bytes().split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
 }
 
 /// How we name ourselves in `Via` (RFC 9110 §7.6.3): by a pseudonym that tells nothing about the host.

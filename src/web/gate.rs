@@ -5,18 +5,24 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header, uri::Authority,
 };
 
-use super::{fields, hops, path};
+use super::{
+    fields,
+    head::{MOST_FIELDS, MalformedHead},
+    hops,
+    incoming::Incoming,
+    path,
+    rare::Rare,
+    switched::Switching,
+};
 
-/// Most header fields of one request.
-pub const MOST_FIELDS: usize = 100;
 /// Most bytes of one request's head.
 pub const MOST_HEAD_BYTES: usize = 16 * 1024;
 
 /// Why a request is not looked at any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("the bytes of the request can be read in two ways")]
-    Ambiguous,
+    #[error("the head of the request can be read in two ways, or in none")]
+    Head,
     #[error("the request needs exactly one valid Host")]
     Host,
     #[error("the request is for another host")]
@@ -49,13 +55,23 @@ impl Refusal {
             Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Protocol => StatusCode::NOT_IMPLEMENTED,
-            Self::Ambiguous
+            Self::Head
             | Self::Host
             | Self::Target
             | Self::Path
             | Self::Field
             | Self::Framing
             | Self::Upgrade => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl From<MalformedHead> for Refusal {
+    fn from(malformed: MalformedHead) -> Self {
+        match malformed {
+            MalformedHead::Line => Self::Head,
+            MalformedHead::Field => Self::Field,
+            MalformedHead::TooLarge => Self::TooLarge,
         }
     }
 }
@@ -67,6 +83,7 @@ pub struct CanonicalRequest<B> {
     request: Box<Request<B>>,
     upgrade: Option<HeaderValue>,
     ours: bool,
+    rare: Rare,
 }
 
 impl<B> CanonicalRequest<B> {
@@ -76,6 +93,10 @@ impl<B> CanonicalRequest<B> {
 
     pub fn headers(&self) -> &HeaderMap {
         self.request.headers()
+    }
+
+    pub fn rare(&self) -> Rare {
+        self.rare
     }
 
     /// The path as the client sent it, byte for byte.
@@ -115,11 +136,6 @@ impl<B> CanonicalRequest<B> {
         self.ours
     }
 
-    /// The client's side of the connection, once both sides have switched protocols.
-    pub fn on_upgrade(&mut self) -> hyper::upgrade::OnUpgrade {
-        hyper::upgrade::on(&mut *self.request)
-    }
-
     /// Turns the WebSocket of an HTTP/2 client into the handshake that HTTP/1.1 has for it (RFC 8441 §5). `key` is ours: that
     /// client has none.
     pub fn become_handshake(&mut self, key: HeaderValue) {
@@ -154,6 +170,7 @@ impl<B> CanonicalRequest<B> {
             headers.remove(replaced);
         }
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        self.rare.note(&header::CONTENT_LENGTH);
         headers.insert(header::CONTENT_TYPE, content_type);
         if let Some(referer) = referer {
             headers.insert(header::REFERER, referer);
@@ -175,6 +192,16 @@ impl<B> CanonicalRequest<B> {
     /// Gives the request out, to be answered or rebuilt for the portal.
     pub fn into_request(self) -> Request<B> {
         *self.request
+    }
+}
+
+impl CanonicalRequest<Incoming> {
+    /// The client's side of the connection, once both sides have switched protocols.
+    pub fn on_upgrade(&mut self) -> Switching {
+        match self.request.body_mut().switching() {
+            Some(switching) => switching,
+            None => Switching::of_http2(hyper::upgrade::on(&mut *self.request)),
+        }
     }
 }
 
@@ -216,9 +243,12 @@ impl RequestGate {
             _ => None,
         };
         self.check_host(&request)?;
-        check_fields(request.headers(), request.version())?;
+        let rare = check_fields(request.headers(), request.version())?;
         hops::check(request.method(), request.headers())?;
-        let upgrade = if connects.is_some() { connects } else { upgrade(&request, body_follows)? };
+        let upgrade = match connects {
+            None if rare.may_have(&header::UPGRADE) => upgrade(&request, body_follows)?,
+            connects => connects,
+        };
         if request.uri().authority().is_some() {
             let origin_form = request.uri().path_and_query().cloned().ok_or(Refusal::Target)?;
             *request.uri_mut() = Uri::from(origin_form);
@@ -233,7 +263,7 @@ impl RequestGate {
         if !request.uri().query().is_none_or(path::is_clean_query) {
             return Err(Refusal::Target);
         }
-        Ok(CanonicalRequest { request, upgrade, ours })
+        Ok(CanonicalRequest { request, upgrade, ours, rare })
     }
 
     /// RFC 9112 §3.2 and RFC 9113 §8.3.1: one authority, ours, wherever it is written.
@@ -282,14 +312,14 @@ impl RequestGate {
     }
 }
 
-fn check_fields(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
+fn check_fields(headers: &HeaderMap, version: Version) -> Result<Rare, Refusal> {
     if headers.len() > MOST_FIELDS {
         return Err(Refusal::TooLarge);
     }
     let mut bytes = 0;
-    let mut told = Told::default();
+    let mut rare = Rare::default();
     for (name, value) in headers {
-        told.note(name);
+        rare.note(name);
         // What a portal's CGI-style environment would read as another field's name.
         if memchr::memchr(b'_', name.as_str().as_bytes()).is_some() {
             return Err(Refusal::Field);
@@ -304,31 +334,17 @@ fn check_fields(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
     if bytes > MOST_HEAD_BYTES {
         return Err(Refusal::TooLarge);
     }
-    if told.expectation {
+    if rare.may_have(&header::EXPECT) {
         let mut expectations = headers.get_all(header::EXPECT).iter();
         let first = expectations.next().map(HeaderValue::as_bytes).unwrap_or_default();
         if expectations.next().is_some() || !first.eq_ignore_ascii_case(b"100-continue") {
             return Err(Refusal::Expectation);
         }
     }
-    if told.framing { check_framing(headers, version) } else { Ok(()) }
-}
-
-/// Which fields there are that need a closer look. Most requests have none of them.
-#[derive(Default)]
-struct Told {
-    expectation: bool,
-    framing: bool,
-}
-
-impl Told {
-    fn note(&mut self, name: &HeaderName) {
-        match name.as_str() {
-            "expect" => self.expectation = true,
-            "content-length" | "transfer-encoding" => self.framing = true,
-            _ => {}
-        }
+    if rare.may_have(&header::CONTENT_LENGTH) || rare.may_have(&header::TRANSFER_ENCODING) {
+        check_framing(headers, version)?;
     }
+    Ok(rare)
 }
 
 fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {

@@ -2,18 +2,24 @@
 
 pub mod answer;
 pub mod body;
+pub mod chunked;
 pub mod client;
 pub mod cookies;
 pub mod fields;
 pub mod form;
+pub mod framing;
 pub mod gate;
 pub mod grpc;
+pub mod head;
 pub mod hops;
+pub mod incoming;
 pub mod path;
+pub mod rare;
 pub mod raw_frames;
-pub mod raw_head;
+pub mod request_head;
 pub mod return_to;
 pub mod socket;
+pub mod switched;
 
 use ipnet::IpNet;
 use url::Url;

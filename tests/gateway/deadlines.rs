@@ -11,7 +11,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::mpsc};
 
 use crate::support::{
     Body, Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream, forged::frame, test_gateway::Builder,
-    wire::Wire, within,
+    upstream::ordinary, wire::Wire, within,
 };
 
 /// Deadlines that this test waits for are short, all others far longer than the test.
@@ -138,6 +138,41 @@ async fn an_upload_that_stops_is_cut_and_the_portal_never_takes_it_for_whole() {
         answer.assert_secure();
         closes_in_time(begun, connection.wire).await;
         assert_eq!(gateway.upstream.only_request().content.body, b"", "the body never ended");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_stops_behind_its_answer_is_cut() {
+    let portal = Upstream::scripted(async |mut exchange: Exchange| {
+        if exchange.target() != "/early" {
+            return ordinary(exchange).await;
+        }
+        exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly").await?;
+        exchange.read_content().await.ok()?;
+        Some(exchange)
+    });
+    let (gateway, browser) = only("stall").upstream(&portal).start().await;
+    let cookies = logged_in(&gateway, &browser).await;
+    let head =
+        format!("POST /early HTTP/1.1\r\nHost: {HOST}\r\nCookie: {cookies}\r\nContent-Length: 100\r\n");
+    let begun = Instant::now();
+    let mut connection = browser.raw(format!("{head}\r\nhello")).await;
+    assert_eq!(connection.answer().await.text(), "early");
+    closes_in_time(begun, connection.wire).await;
+}
+
+#[tokio::test]
+async fn what_nobody_reads_is_listened_to_for_a_while_and_no_longer() {
+    let (_gateway, browser) = only("head").start().await;
+    let head = format!("POST /x HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 1000000\r\n\r\n");
+    let mut connection = browser.raw(head).await;
+    assert_eq!(connection.answer().await.status, 401);
+    assert!(connection.rest().await.is_empty());
+    let begun = Instant::now();
+    // A write fails once the gateway has gone.
+    while connection.wire.write(b"x").await.is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "still listening");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

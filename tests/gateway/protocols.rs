@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, Version};
 use tokio::{net::TcpStream, sync::mpsc};
 
 use crate::support::{
@@ -96,6 +96,28 @@ async fn pipelined_requests_are_answered_in_their_order() {
     assert_eq!(connection.answer().await.text(), "the portal: GET /fast\n");
     assert_eq!(connection.answer().await.status, StatusCode::NOT_FOUND);
     assert_eq!(connection.answer().await.text(), "the portal: GET /last\n");
+}
+
+#[tokio::test]
+async fn hundreds_of_requests_at_once_are_all_answered() {
+    let (_gateway, browser) = TestGateway::start().await;
+    let request = format!("GET /x HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    let mut connection = browser.raw(request.repeat(500)).await;
+    for _ in 0..500 {
+        assert_eq!(connection.answer().await.status, StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_keeps_its_connection_when_it_asks_for_it() {
+    let (_gateway, browser) = logged_in(TestGateway::builder()).await;
+    let ask = |fields: &str| get("/x", &browser).replace("1.1\r\n", &format!("1.0\r\n{fields}"));
+    let mut connection = browser.raw(ask("Connection: keep-alive\r\n")).await;
+    let answer = connection.answer().await;
+    assert_eq!((answer.version, answer.header("connection").as_str()), (Version::HTTP_10, "keep-alive"));
+    connection.send(ask("")).await;
+    assert_eq!(connection.answer().await.header("connection"), "close");
+    assert!(connection.rest().await.is_empty());
 }
 
 #[tokio::test]

@@ -230,10 +230,9 @@ async fn a_head_whose_lines_are_not_plain_is_refused() {
         ("\r\n\r\nGET / HTTP/1.1\r\n{H}\r\n", 400),
         ("\nGET / HTTP/1.1\r\n{H}\r\n", 400),
         (" GET / HTTP/1.1\r\n{H}\r\n", 400),
+        (&format!("{}GET / HTTP/1.1\r\n{{H}}\r\n", "\r\n".repeat(50_000)), 400),
     ])
     .await;
-    let empty_lines = "\r\n".repeat(50_000);
-    refuses(&[(&format!("{empty_lines}GET / HTTP/1.1\r\n{{H}}\r\n"), 431)]).await;
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use hyper::body::Frame;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::support::{
-    Body, Browser, Exchange, PATIENCE, TestGateway, Upstream,
+    Body, Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream,
     alone::{resident, run_alone},
     empty,
     upstream::ordinary,
@@ -243,5 +243,85 @@ async fn a_client_that_leaves_a_download_lets_the_portal_go() {
         drop(answer);
         drop(browser);
         within(PATIENCE, heard.recv()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_its_answer_lets_the_portal_go() {
+    let (hung_up, mut heard) = mpsc::unbounded_channel();
+    let portal = Upstream::scripted(async move |mut exchange: Exchange| {
+        if exchange.target() != "/never" {
+            return ordinary(exchange).await;
+        }
+        let _ = exchange.read_content().await;
+        // Nothing comes behind the request but its end.
+        let _ = exchange.wire.fill().await;
+        hung_up.send(()).unwrap();
+        None
+    });
+    let (gateway, browser, _second) = logged_in(&portal).await;
+    for rest in ["GET /never HTTP/1.1\r\n{H}\r\n", "PUT /never HTTP/1.1\r\n{H}Content-Length: 5\r\n\r\nhello"]
+    {
+        gateway.upstream.forget();
+        let fields = format!("Host: {HOST}\r\nCookie: {}\r\n", browser.cookies());
+        let connection = browser.raw(rest.replace("{H}", &fields)).await;
+        gateway.upstream.arrived(1).await;
+        drop(connection);
+        within(PATIENCE, heard.recv()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_behind_an_answer_that_came_early() {
+    let (release, held) = mpsc::channel::<()>(1);
+    let held = Mutex::new(held);
+    let portal = Upstream::scripted(async move |mut exchange: Exchange| {
+        if exchange.target() != "/early" {
+            return ordinary(exchange).await;
+        }
+        exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly").await?;
+        held.lock().await.recv().await;
+        exchange.read_content().await.ok()?;
+        Some(exchange)
+    });
+    let (gateway, browser, _second) = logged_in(&portal).await;
+    let size = 300_000;
+    for framing in [format!("Content-Length: {size}"), "Transfer-Encoding: chunked".to_owned()] {
+        gateway.upstream.forget();
+        let fields = format!("Host: {HOST}\r\nCookie: {}\r\n", browser.cookies());
+        let mut connection = browser.raw(format!("POST /early HTTP/1.1\r\n{fields}{framing}\r\n\r\n")).await;
+        assert_eq!(connection.answer().await.text(), "early");
+        release.send(()).await.unwrap();
+        let body = "x".repeat(size);
+        if framing.ends_with("chunked") {
+            connection.send(format!("{size:x}\r\n{body}\r\n0\r\n\r\n")).await;
+        } else {
+            connection.send(body).await;
+        }
+        connection.send(format!("GET /next HTTP/1.1\r\n{fields}\r\n")).await;
+        assert_eq!(connection.answer().await.text(), "the portal: GET /next\n");
+        let read = async {
+            while gateway.upstream.bytes() < size {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(PATIENCE, read).await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_sends_a_large_body_in_vain_is_told_why() {
+    let (_gateway, browser) = TestGateway::start().await;
+    for (path, kind, status) in [("/x", "text/plain", 401), ("/.portcullis/login", "text/plain", 415)] {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {kind}\r\n");
+        let mut connection = browser.raw(format!("{head}Content-Length: 900000\r\n\r\nstart")).await;
+        let answer = connection.answer().await;
+        assert_eq!((answer.status.as_u16(), answer.header("connection").as_str()), (status, "close"));
+        assert!(connection.rest().await.is_empty());
+        // Some look for the answer only when they have sent everything: a reset would take it away from them.
+        let body = vec![b'x'; 64 * 1024];
+        for _ in 0..10 {
+            connection.wire.write(&body).await.unwrap();
+        }
     }
 }

@@ -1,46 +1,33 @@
 //! The head of an answer: parsed, its framing settled, and the fields of this hop taken out.
 
-use std::mem::MaybeUninit;
+use bytes::BytesMut;
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header};
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
-use httparse::{ParserConfig, Status};
-
-use super::chunked::Chunked;
-use crate::web::fields::{self, ConnectionOptions};
+use crate::web::{
+    chunked::Chunked,
+    fields::{self, ConnectionOptions},
+    framing::{Framing, MalformedBody},
+    head::{Fields, Lines, MalformedHead},
+};
 
 /// Most bytes of one head.
 const MOST_BYTES: usize = 64 * 1024;
-/// Most fields of one head.
-const MOST_FIELDS: usize = 100;
 /// Fields that are put on behind; room for them is made at once.
 const OURS: usize = 4;
 
 /// Why an answer is none.
 #[derive(Debug, thiserror::Error)]
 pub enum MalformedAnswer {
-    #[error("its head is no HTTP/1")]
-    Head(#[from] httparse::Error),
-    #[error("its head is larger than {MOST_BYTES} bytes")]
-    TooLarge,
-    #[error("a field of its head has a name or a value that must not be")]
-    Field,
+    #[error("its first line is none of HTTP/1")]
+    StatusLine,
+    #[error("its head cannot be read")]
+    Head(#[from] MalformedHead),
     #[error("the length of its body can be read in two ways")]
     Framing,
-    #[error("a chunk of its body is malformed")]
-    Chunk,
-    #[error("its trailers are malformed or too large")]
-    Trailers,
+    #[error("its body cannot be read")]
+    Body(#[from] MalformedBody),
     #[error("more than {0} interim answers came before it")]
     Interim(u32),
-}
-
-/// How long the body is (RFC 9112 §6.3).
-#[derive(Debug)]
-pub enum Framing {
-    Length(u64),
-    Chunked(Chunked),
-    UntilClose,
 }
 
 /// A parsed head.
@@ -63,39 +50,24 @@ struct Hop {
 /// Takes one head off the front of `read`; `None` while it is not complete. `bodiless` says that the request was one whose
 /// answer never has a body (HEAD).
 pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, MalformedAnswer> {
-    let mut space = [const { MaybeUninit::uninit() }; MOST_FIELDS];
-    let mut parsed = httparse::Response::new(&mut []);
-    let status = ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, read, &mut space)?;
-    let Status::Complete(length) = status else {
-        return if read.len() > MOST_BYTES { Err(MalformedAnswer::TooLarge) } else { Ok(None) };
-    };
-    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
-    let status = status.ok_or(MalformedAnswer::Head(httparse::Error::Status))?;
-    let version = if parsed.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-
-    // Where each field is in the head, which is cut off the buffer only now.
-    let start = read.as_ptr() as usize;
-    let mut places = [(0_u32, 0_u32, 0_u32, 0_u32); MOST_FIELDS];
-    let place = |bytes: &[u8]| {
-        let from = bytes.as_ptr() as usize - start;
-        (u32::try_from(from).unwrap_or(0), u32::try_from(from + bytes.len()).unwrap_or(0))
-    };
-    let count = parsed.headers.len();
-    for (field, slot) in parsed.headers.iter().zip(&mut places) {
-        let (name, value) = (place(field.name.as_bytes()), place(field.value));
-        *slot = (name.0, name.1, value.0, value.1);
+    // Old servers send an empty line behind a body.
+    let before = if read.starts_with(b"\r\n") { 2 } else { 0 };
+    let start = read.get(before..).unwrap_or_default();
+    if start != b"\r" && !start.iter().zip(b"HTTP/1.").all(|(byte, expected)| byte == expected) {
+        return Err(MalformedAnswer::StatusLine);
     }
-    let head = read.split_to(length).freeze();
-    let mut headers = HeaderMap::with_capacity(count + OURS);
+    let mut lines = Lines::of(read, before, true);
+    let mut fields = Fields::default();
+    let line = lines.line()?.map(|line| status_line(line.of(read))).transpose()?;
+    let is_whole = line.is_some() && lines.find(&mut fields)?;
+    let length = if is_whole { lines.at() } else { read.len() };
+    if length > MOST_BYTES {
+        return Err(MalformedHead::TooLarge.into());
+    }
+    let Some((version, status)) = line.filter(|_| is_whole) else { return Ok(None) };
     let mut hop = Hop::default();
-    for &(name, name_end, value, value_end) in places.iter().take(count) {
-        let name = HeaderName::from_bytes(part(&head, name, name_end)).map_err(|_| MalformedAnswer::Field)?;
-        let value = HeaderValue::from_maybe_shared(head.slice(value as usize..value_end as usize))
-            .map_err(|_| MalformedAnswer::Field)?;
-        if hop.note(&name, &value, version, status)? {
-            headers.append(name, value);
-        }
-    }
+    let text = read.split_to(length).freeze();
+    let mut headers = fields.read(&text, OURS, |name, value| hop.note(name, value, version, status))?;
     for name in hop.options.listed.iter().filter(|&name| name != header::UPGRADE) {
         headers.remove(name);
     }
@@ -112,8 +84,19 @@ pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, Malfor
     Ok(Some(Head { response, framing, keep_alive }))
 }
 
-fn part(head: &Bytes, from: u32, to: u32) -> &[u8] {
-    head.get(from as usize..to as usize).unwrap_or_default()
+/// Version and status; the phrase behind them is for nobody, and may be missing (RFC 9112 §4).
+fn status_line(line: &[u8]) -> Result<(Version, StatusCode), MalformedAnswer> {
+    let (version, rest) = match line {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b' ', rest @ ..] => (Version::HTTP_11, rest),
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0', b' ', rest @ ..] => (Version::HTTP_10, rest),
+        _ => return Err(MalformedAnswer::StatusLine),
+    };
+    let (status, phrase) = rest.split_at_checked(3).ok_or(MalformedAnswer::StatusLine)?;
+    let is_phrase = phrase.is_empty() || phrase.starts_with(b" ");
+    if !is_phrase || memchr::memchr2(b'\r', 0, phrase).is_some() {
+        return Err(MalformedAnswer::StatusLine);
+    }
+    StatusCode::from_bytes(status).map(|status| (version, status)).map_err(|_| MalformedAnswer::StatusLine)
 }
 
 impl Hop {
@@ -152,6 +135,7 @@ impl Hop {
         }
     }
 
+    /// How long the body is (RFC 9112 §6.3).
     fn framing(&self, status: StatusCode, bodiless: bool) -> Framing {
         let has_none = bodiless
             || status.is_informational()
@@ -159,7 +143,7 @@ impl Hop {
         match self.length {
             _ if has_none => Framing::Length(0),
             Some(length) => Framing::Length(length),
-            None if self.chunked => Framing::Chunked(Chunked::default()),
+            None if self.chunked => Framing::Chunked(Chunked::of_answer()),
             None => Framing::UntilClose,
         }
     }
@@ -168,6 +152,7 @@ impl Hop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web::head::MOST_FIELDS;
 
     fn head(text: &str) -> Result<Option<Head>, MalformedAnswer> {
         parse(&mut BytesMut::from(text), false)
@@ -193,6 +178,8 @@ mod tests {
             assert!(parse(&mut read, false).unwrap().is_none(), "{end}");
             assert_eq!(read.len(), end);
         }
+        assert!(head("\r").is_ok_and(|head| head.is_none()));
+        assert!(head(&format!("\r\n{text}")).is_ok_and(|head| head.is_some()));
     }
 
     #[test]
@@ -265,9 +252,9 @@ mod tests {
         ] {
             assert!(head(text).is_err(), "{text:?}");
         }
-        assert!(matches!(head(&"x".repeat(MOST_BYTES + 1)), Err(MalformedAnswer::Head(_))));
+        assert!(matches!(head("HTTQ"), Err(MalformedAnswer::StatusLine)), "as soon as it shows");
         let long = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(MOST_BYTES));
-        assert!(matches!(head(&long), Err(MalformedAnswer::TooLarge)));
+        assert!(matches!(head(&long), Err(MalformedAnswer::Head(MalformedHead::TooLarge))));
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: 1\r\n".repeat(MOST_FIELDS + 1));
         assert!(head(&many).is_err());
     }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::{
@@ -18,19 +18,19 @@ use tokio::{
 };
 
 use super::{
-    answer::{self, Framing, MalformedAnswer},
-    chunked::Part,
+    answer::{self, MalformedAnswer},
     io::Transport,
     upload::{Upload, UploadError},
 };
-use crate::upstream::Lease;
+use crate::{
+    upstream::Lease,
+    web::framing::{Framing, Part},
+};
 
 /// Most interim answers ahead of one answer.
 const MOST_INTERIM: u32 = 100;
 /// How long a server may take none of a request that it has answered already.
 const FINISH: Duration = Duration::from_secs(30);
-/// Parts of a body up to this size are copied out of the buffer, which can then be used again.
-const SMALL: usize = 4 * 1024;
 
 /// Why there is no answer, or no more of it.
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +132,7 @@ where
                 self.framing = head.framing;
                 self.keep_alive = head.keep_alive;
                 // After a switch of protocols the connection goes on as something else.
-                if self.is_end() && head.response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                if self.framing.is_end() && head.response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     self.finish();
                 }
                 return Poll::Ready(Ok(head.response));
@@ -148,7 +148,13 @@ where
 
     /// The connection as bytes, after the protocol has been switched (101). What came behind the head is still to be read.
     pub fn into_upgraded(mut self) -> Option<Upgraded> {
-        self.lease.take().map(Upgraded)
+        let mut lease = self.lease.take()?;
+        let ahead = &mut lease.kept.connection.read;
+        if ahead.is_empty() {
+            // It would keep its buffer for as long as the connection lasts.
+            *ahead = BytesMut::new();
+        }
+        Some(Upgraded(lease))
     }
 
     fn parse_head(&mut self) -> Result<Option<answer::Head>, MalformedAnswer> {
@@ -191,15 +197,6 @@ where
         Poll::Ready(Err(if self.has_begun { AnswerError::Cut(error) } else { AnswerError::Lost(error) }))
     }
 
-    /// Whether nothing of the answer is missing.
-    fn is_end(&self) -> bool {
-        match &self.framing {
-            Framing::Length(left) => *left == 0,
-            Framing::Chunked(chunked) => chunked.is_done(),
-            Framing::UntilClose => false,
-        }
-    }
-
     /// Lets go of the connection. One whose request is still on its way finishes that alone: whoever got the connection
     /// next would wait for a stranger's upload.
     fn finish(&mut self) {
@@ -219,22 +216,8 @@ where
         loop {
             let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(None)) };
             let read = &mut lease.kept.connection.read;
-            match &mut self.framing {
-                Framing::Length(0) => return Poll::Ready(Ok(Some(Part::End))),
-                Framing::Length(left) if !read.is_empty() => {
-                    let data = take(read, *left);
-                    *left = left.saturating_sub(u64::try_from(data.len()).unwrap_or(u64::MAX));
-                    return Poll::Ready(Ok(Some(Part::Data(data))));
-                }
-                Framing::UntilClose if !read.is_empty() => {
-                    return Poll::Ready(Ok(Some(Part::Data(take(read, u64::MAX)))));
-                }
-                Framing::Chunked(chunked) => {
-                    if let Some(part) = chunked.next(read)? {
-                        return Poll::Ready(Ok(Some(part)));
-                    }
-                }
-                Framing::Length(_) | Framing::UntilClose => {}
+            if let Some(part) = self.framing.next(read).map_err(MalformedAnswer::from)? {
+                return Poll::Ready(Ok(Some(part)));
             }
             let more = ready!(lease.kept.connection.poll_more(cx)).map_err(AnswerError::Cut)?;
             if more == 0 {
@@ -266,7 +249,7 @@ where
                 return Poll::Ready(Some(Err(error)));
             }
         };
-        if matches!(part, Some(Part::End)) || this.is_end() {
+        if matches!(part, Some(Part::End)) || this.framing.is_end() {
             this.finish();
         }
         Poll::Ready(match part {
@@ -299,18 +282,6 @@ where
         if timeout(FINISH, sending).await.is_ok() || upload.sent() == before {
             return;
         }
-    }
-}
-
-/// Takes up to `most` bytes off the front.
-pub(super) fn take(read: &mut BytesMut, most: u64) -> Bytes {
-    let length = read.len().min(usize::try_from(most).unwrap_or(usize::MAX));
-    if length <= SMALL {
-        let data = Bytes::copy_from_slice(read.get(..length).unwrap_or_default());
-        read.advance(length);
-        data
-    } else {
-        read.split_to(length).freeze()
     }
 }
 

@@ -4,13 +4,11 @@
 //! bytes, ready for the wire; of an answer, the fields of one hop end here. Decides nothing about either.
 
 mod answer;
-mod chunked;
 mod exchange;
 mod io;
 mod upload;
 
-pub use answer::{Framing, Head, MalformedAnswer, parse};
-pub use chunked::{Chunked, Part};
+pub use answer::{Head, MalformedAnswer, parse};
 pub use exchange::{AnswerError, Exchange, Upgraded};
 pub use io::{Connection, Transport};
 pub use upload::{Coding, Upload};

@@ -8,11 +8,11 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::HeaderValue;
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
-use crate::web::fields;
+use crate::web::chunked;
 
 /// Most pieces that one write takes.
 const PIECES: usize = 8;
@@ -144,7 +144,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         if ends || trailers.is_some() {
             self.body = None;
             if let Coding::Chunked { announced } = &self.coding {
-                self.queue.push_back(last_chunk(trailers.as_ref(), announced.as_ref()));
+                self.queue.push_back(chunked::last_chunk(trailers.as_ref(), announced.as_ref()));
             }
         }
         Poll::Ready(Ok(()))
@@ -209,22 +209,4 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         }
         Poll::Ready(Ok(()))
     }
-}
-
-/// The end of a chunked body, with those trailers that were announced.
-fn last_chunk(trailers: Option<&HeaderMap>, announced: Option<&HeaderValue>) -> Bytes {
-    let mut wire = b"0\r\n".to_vec();
-    for (name, value) in trailers.into_iter().flatten().filter(|(name, _)| is_announced(name, announced)) {
-        fields::write(&mut wire, name, value.as_bytes());
-    }
-    wire.extend_from_slice(b"\r\n");
-    wire.into()
-}
-
-fn is_announced(name: &HeaderName, announced: Option<&HeaderValue>) -> bool {
-    announced.is_some_and(|announced| {
-        let mut headers = HeaderMap::with_capacity(1);
-        headers.insert(header::TRAILER, announced.clone());
-        fields::lists(&headers, &header::TRAILER, name.as_str().as_bytes())
-    })
 }

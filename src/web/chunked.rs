@@ -1,21 +1,36 @@
-//! The chunked coding of an answer (RFC 9112 §7.1), read strictly: what two readers could understand differently is an error.
+//! The chunked coding of a body (RFC 9112 §7.1), read strictly: what two readers could understand differently is an error.
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::{answer::MalformedAnswer, exchange::take};
+use super::{
+    fields,
+    framing::{MalformedBody, Part, take},
+    head::MOST_FIELDS,
+};
 
-/// Most bytes of one line that tells a chunk's size, extensions included.
-const MOST_LINE: usize = 4 * 1024;
 /// Most bytes of all trailers.
 const MOST_TRAILERS: usize = 16 * 1024;
-/// Most fields of the trailers.
-const MOST_FIELDS: usize = 100;
+
+/// A body in the coding.
+#[derive(Debug)]
+pub struct Chunked {
+    place: Place,
+    rules: Rules,
+}
+
+/// What a line that tells a chunk's size may be.
+#[derive(Clone, Copy, Debug)]
+struct Rules {
+    /// Most bytes, extensions included.
+    longest: usize,
+    /// Spaces may stand behind the size.
+    pads: bool,
+}
 
 /// Where in the coding the next byte belongs.
-#[derive(Debug, Default)]
-pub enum Chunked {
-    #[default]
+#[derive(Debug)]
+enum Place {
     Size,
     Data(u64),
     DataEnd,
@@ -23,113 +38,133 @@ pub enum Chunked {
     Done,
 }
 
-/// What came next.
-#[derive(Debug)]
-pub enum Part {
-    Data(Bytes),
-    Trailers(HeaderMap),
-    End,
-}
-
 impl Chunked {
+    /// That of a request: behind a size, nothing but a short extension is read over.
+    pub fn of_request() -> Self {
+        Self { place: Place::Size, rules: Rules { longest: 256, pads: false } }
+    }
+
+    /// That of an answer: old servers pad a size with spaces.
+    pub fn of_answer() -> Self {
+        Self { place: Place::Size, rules: Rules { longest: 4 * 1024, pads: true } }
+    }
+
     /// Takes the next part off the front of `read`; `None` when more has to come first.
-    pub fn next(&mut self, read: &mut BytesMut) -> Result<Option<Part>, MalformedAnswer> {
+    pub fn next(&mut self, read: &mut BytesMut) -> Result<Option<Part>, MalformedBody> {
         loop {
-            match *self {
-                Self::Size => match line(read)? {
+            match self.place {
+                Place::Size => match line(read, self.rules)? {
                     None => return Ok(None),
-                    Some(0) => *self = Self::Trailers,
-                    Some(size) => *self = Self::Data(size),
+                    Some(0) => self.place = Place::Trailers,
+                    Some(size) => self.place = Place::Data(size),
                 },
-                Self::Data(left) => {
+                Place::Data(left) => {
                     if read.is_empty() {
                         return Ok(None);
                     }
                     let data = take(read, left);
                     let left = left.saturating_sub(u64::try_from(data.len()).unwrap_or(u64::MAX));
-                    *self = if left == 0 { Self::DataEnd } else { Self::Data(left) };
+                    self.place = if left == 0 { Place::DataEnd } else { Place::Data(left) };
                     self.end_at_once(read);
                     return Ok(Some(Part::Data(data)));
                 }
-                Self::DataEnd => {
+                Place::DataEnd => {
                     if read.len() < 2 {
                         return Ok(None);
                     }
                     if !read.starts_with(b"\r\n") {
-                        return Err(MalformedAnswer::Chunk);
+                        return Err(MalformedBody::Chunk);
                     }
                     read.advance(2);
-                    *self = Self::Size;
+                    self.place = Place::Size;
                 }
-                Self::Trailers => match trailers(read)? {
+                Place::Trailers => match trailers(read)? {
                     None => return Ok(None),
                     Some(fields) => {
-                        *self = Self::Done;
+                        self.place = Place::Done;
                         return Ok(Some(if fields.is_empty() { Part::End } else { Part::Trailers(fields) }));
                     }
                 },
-                Self::Done => return Ok(Some(Part::End)),
+                Place::Done => return Ok(Some(Part::End)),
             }
         }
     }
 
     pub fn is_done(&self) -> bool {
-        matches!(self, Self::Done)
+        matches!(self.place, Place::Done)
     }
 
     /// An end that has come together with the last data is seen together with it: nobody has to ask once more.
     fn end_at_once(&mut self, read: &mut BytesMut) {
         const END: &[u8] = b"\r\n0\r\n\r\n";
-        if matches!(self, Self::DataEnd) && read.starts_with(END) {
+        if matches!(self.place, Place::DataEnd) && read.starts_with(END) {
             read.advance(END.len());
-            *self = Self::Done;
+            self.place = Place::Done;
         }
     }
 }
 
 /// A chunk's size, from a line that ends properly. Extensions are read over: nobody is known to use them.
-fn line(read: &mut BytesMut) -> Result<Option<u64>, MalformedAnswer> {
+fn line(read: &mut BytesMut, rules: Rules) -> Result<Option<u64>, MalformedBody> {
     let Some(end) = memchr::memchr(b'\n', read) else {
-        return if read.len() > MOST_LINE { Err(MalformedAnswer::Chunk) } else { Ok(None) };
+        return if read.len() > rules.longest { Err(MalformedBody::Chunk) } else { Ok(None) };
     };
-    let line = read.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(MalformedAnswer::Chunk)?;
-    if line.len() > MOST_LINE || line.contains(&b'\r') {
-        return Err(MalformedAnswer::Chunk);
+    let line = read.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(MalformedBody::Chunk)?;
+    if line.len() > rules.longest || line.contains(&b'\r') {
+        return Err(MalformedBody::Chunk);
     }
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, extension) = line.split_at(digits);
-    let is_space = |byte: &&u8| matches!(byte, b' ' | b'\t');
-    let is_extension = extension.is_empty() || extension.iter().find(|byte| !is_space(byte)) == Some(&b';');
+    let is_space = |byte: &&u8| rules.pads && matches!(byte, b' ' | b'\t');
+    let is_extension = extension.iter().find(|byte| !is_space(byte)).is_none_or(|&byte| byte == b';');
     if digits.is_empty() || digits.len() > 15 || !is_extension {
-        return Err(MalformedAnswer::Chunk);
+        return Err(MalformedBody::Chunk);
     }
-    let text = std::str::from_utf8(digits).map_err(|_| MalformedAnswer::Chunk)?;
-    let size = u64::from_str_radix(text, 16).map_err(|_| MalformedAnswer::Chunk)?;
+    let text = std::str::from_utf8(digits).map_err(|_| MalformedBody::Chunk)?;
+    let size = u64::from_str_radix(text, 16).map_err(|_| MalformedBody::Chunk)?;
     read.advance(end + 1);
     Ok(Some(size))
 }
 
-fn trailers(read: &mut BytesMut) -> Result<Option<HeaderMap>, MalformedAnswer> {
+fn trailers(read: &mut BytesMut) -> Result<Option<HeaderMap>, MalformedBody> {
     let mut space = [httparse::EMPTY_HEADER; MOST_FIELDS];
     let (length, fields) = match httparse::parse_headers(read, &mut space) {
         Ok(httparse::Status::Complete(parsed)) => parsed,
         Ok(httparse::Status::Partial) if read.len() <= MOST_TRAILERS => return Ok(None),
-        Ok(httparse::Status::Partial) | Err(_) => return Err(MalformedAnswer::Trailers),
+        Ok(httparse::Status::Partial) | Err(_) => return Err(MalformedBody::Trailers),
     };
     // A bare LF ends lines for this parser, and not for every other.
     let section = read.get(..length).unwrap_or_default();
     if memchr::memchr_iter(b'\n', section).any(|at| !section.get(..at).unwrap_or_default().ends_with(b"\r")) {
-        return Err(MalformedAnswer::Trailers);
+        return Err(MalformedBody::Trailers);
     }
     let mut map = HeaderMap::new();
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes());
         let value = HeaderValue::from_bytes(field.value);
-        let (Ok(name), Ok(value)) = (name, value) else { return Err(MalformedAnswer::Trailers) };
+        let (Ok(name), Ok(value)) = (name, value) else { return Err(MalformedBody::Trailers) };
         map.append(name, value);
     }
     read.advance(length);
     Ok(Some(map))
+}
+
+/// The end of a body, with those trailers that were announced.
+pub fn last_chunk(trailers: Option<&HeaderMap>, announced: Option<&HeaderValue>) -> Bytes {
+    let mut wire = b"0\r\n".to_vec();
+    for (name, value) in trailers.into_iter().flatten().filter(|(name, _)| is_announced(name, announced)) {
+        fields::write(&mut wire, name, value.as_bytes());
+    }
+    wire.extend_from_slice(b"\r\n");
+    wire.into()
+}
+
+fn is_announced(name: &HeaderName, announced: Option<&HeaderValue>) -> bool {
+    announced.is_some_and(|announced| {
+        let mut headers = HeaderMap::with_capacity(1);
+        headers.insert(header::TRAILER, announced.clone());
+        fields::lists(&headers, &header::TRAILER, name.as_str().as_bytes())
+    })
 }
 
 #[cfg(test)]
@@ -137,9 +172,13 @@ mod tests {
     use super::*;
 
     /// Reads `text` in pieces of `size` bytes: the data, the trailers, and what is left over.
-    fn read(text: &str, size: usize) -> Result<(String, HeaderMap, String), MalformedAnswer> {
+    fn read_as(
+        mut chunked: Chunked,
+        text: &str,
+        size: usize,
+    ) -> Result<(String, HeaderMap, String), MalformedBody> {
         let (mut data, mut trailers) = (Vec::new(), HeaderMap::new());
-        let (mut chunked, mut buffer) = (Chunked::default(), BytesMut::new());
+        let mut buffer = BytesMut::new();
         let mut pieces = text.as_bytes().chunks(size);
         loop {
             match chunked.next(&mut buffer)? {
@@ -155,6 +194,21 @@ mod tests {
         buffer.extend(pieces.flatten());
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         Ok((text(&data), trailers, text(&buffer)))
+    }
+
+    fn read(text: &str, size: usize) -> Result<(String, HeaderMap, String), MalformedBody> {
+        read_as(Chunked::of_answer(), text, size)
+    }
+
+    #[test]
+    fn only_an_answer_may_pad_a_size() {
+        for text in ["1 \r\na\r\n0\r\n\r\n", "1\t;x\r\na\r\n0\r\n\r\n"] {
+            assert_eq!(read(text, 1).unwrap().0, "a");
+            for size in [1, text.len()] {
+                assert_eq!(read_as(Chunked::of_request(), text, size).unwrap_err(), MalformedBody::Chunk);
+            }
+        }
+        assert_eq!(read_as(Chunked::of_request(), "1;x\r\na\r\n0\r\n\r\n", 3).unwrap().0, "a");
     }
 
     #[test]
@@ -202,7 +256,11 @@ mod tests {
                 assert!(read(text, size).is_err(), "{text:?} in pieces of {size}");
             }
         }
-        let long = format!("1;{}", "x".repeat(MOST_LINE));
+        let long = format!("1;{}", "x".repeat(255));
+        for text in [long.clone(), long + "\r\na\r\n0\r\n\r\n"] {
+            assert!(read_as(Chunked::of_request(), &text, text.len()).is_err());
+        }
+        let long = format!("1;{}", "x".repeat(4 * 1024));
         assert!(read(&long, long.len()).is_err());
         let trailers = format!("0\r\nX: {}", "x".repeat(MOST_TRAILERS));
         assert!(read(&trailers, trailers.len()).is_err());

@@ -1,4 +1,4 @@
-//! What hyper makes of bytes, set up as the server of the gateway sets it up: each request's target and body.
+//! What hyper makes of bytes, with the gateway's limits: each request, and its body.
 
 use std::{
     cell::RefCell,
@@ -12,22 +12,24 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{body::Incoming, rt, server::conn::http1, service::service_fn};
-use portcullis::web::gate::{MOST_FIELDS, MOST_HEAD_BYTES};
+use portcullis::web::{gate::MOST_HEAD_BYTES, head::MOST_FIELDS};
 
 /// How often a connection is polled that does not end by itself; a poll reads until there is nothing left.
 const POLLS: usize = 200;
 
 /// Requests whose bodies were read to their end.
-pub(super) fn requests(bytes: &[u8], size: usize) -> Vec<(String, Vec<u8>)> {
+pub(super) fn requests(bytes: &[u8], size: usize) -> Vec<Request<Vec<u8>>> {
     let read = Rc::new(RefCell::new(Vec::new()));
     let noted = Rc::clone(&read);
     let service = service_fn(move |request: Request<Incoming>| {
         let noted = Rc::clone(&noted);
         async move {
-            let target = request.uri().to_string();
-            let is_upgrade = request.headers().contains_key("upgrade");
-            if let Ok(body) = request.into_body().collect().await {
-                noted.borrow_mut().push((target, body.to_bytes().to_vec()));
+            let (mut head, body) = request.into_parts();
+            // Where hyper notes what it needs for itself.
+            head.extensions.clear();
+            let is_upgrade = head.headers.contains_key("upgrade");
+            if let Ok(body) = body.collect().await {
+                noted.borrow_mut().push(Request::from_parts(head, body.to_bytes().to_vec()));
             }
             let mut answer = Response::new(Empty::<Bytes>::new());
             // What follows is not for HTTP: the gateway closes such a connection when the portal declines.

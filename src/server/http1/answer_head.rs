@@ -1,0 +1,175 @@
+//! The head of an answer as it stands on the wire, and how its body follows (RFC 9112 §6.3).
+
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header, response::Parts};
+
+use crate::web::fields;
+
+/// How the body follows.
+#[derive(Debug, PartialEq)]
+pub(super) enum Coding {
+    Nothing,
+    Length(u64),
+    /// With the trailers that are announced, if the client takes any.
+    Chunked(Option<HeaderValue>),
+    UntilClose,
+}
+
+/// What the head depends on besides the answer itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct About {
+    pub(super) version: Version,
+    /// The request was a HEAD.
+    pub(super) is_head: bool,
+    pub(super) takes_trailers: bool,
+    /// The size of the body, if it is known.
+    pub(super) size: Option<u64>,
+    /// No request follows on the connection.
+    pub(super) last: bool,
+}
+
+impl About {
+    fn coding(&self, status: StatusCode, headers: &HeaderMap) -> Coding {
+        let has_none = self.is_head
+            || status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        match self.size {
+            _ if has_none => Coding::Nothing,
+            Some(size) => Coding::Length(size),
+            None if self.version == Version::HTTP_10 => Coding::UntilClose,
+            None => {
+                Coding::Chunked(self.takes_trailers.then(|| headers.get(header::TRAILER).cloned()).flatten())
+            }
+        }
+    }
+}
+
+/// Writes the head. `date` is for an answer that has none.
+pub(super) fn write(
+    wire: &mut Vec<u8>,
+    answer: &Parts,
+    about: About,
+    date: impl FnOnce() -> HeaderValue,
+) -> Coding {
+    let coding = about.coding(answer.status, &answer.headers);
+    match (about.version, answer.status) {
+        (Version::HTTP_10, _) => wire.extend_from_slice(b"HTTP/1.0 "),
+        (_, StatusCode::OK) => wire.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
+        _ => wire.extend_from_slice(b"HTTP/1.1 "),
+    }
+    if about.version == Version::HTTP_10 || answer.status != StatusCode::OK {
+        wire.extend_from_slice(answer.status.as_str().as_bytes());
+        wire.push(b' ');
+        wire.extend_from_slice(answer.status.canonical_reason().unwrap_or("").as_bytes());
+        wire.extend_from_slice(b"\r\n");
+    }
+    let switches = answer.status == StatusCode::SWITCHING_PROTOCOLS;
+    let mut has_date = false;
+    for (name, value) in &answer.headers {
+        match *name {
+            // A HEAD tells of the body that a GET would have got, if it would have got one.
+            header::CONTENT_LENGTH if !about.is_head || answer.status == StatusCode::NO_CONTENT => continue,
+            header::TRANSFER_ENCODING => continue,
+            header::CONNECTION if !switches => continue,
+            header::TRAILER if !matches!(coding, Coding::Chunked(Some(_))) => continue,
+            header::DATE => has_date = true,
+            _ => {}
+        }
+        fields::write(wire, name, value.as_bytes());
+    }
+    match coding {
+        Coding::Length(size) => {
+            fields::write(wire, &header::CONTENT_LENGTH, itoa::Buffer::new().format(size).as_bytes());
+        }
+        Coding::Chunked(_) => fields::write(wire, &header::TRANSFER_ENCODING, b"chunked"),
+        Coding::Nothing | Coding::UntilClose => {}
+    }
+    if !switches && (about.last || coding == Coding::UntilClose) {
+        fields::write(wire, &header::CONNECTION, b"close");
+    } else if about.version == Version::HTTP_10 {
+        fields::write(wire, &header::CONNECTION, b"keep-alive");
+    }
+    if !has_date {
+        fields::write(wire, &header::DATE, date().as_bytes());
+    }
+    wire.extend_from_slice(b"\r\n");
+    coding
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Response;
+
+    use super::*;
+
+    const ABOUT: About = About {
+        version: Version::HTTP_11,
+        is_head: false,
+        takes_trailers: false,
+        size: Some(2),
+        last: false,
+    };
+
+    const HEAD: About = About { is_head: true, ..ABOUT };
+
+    fn head(fields: &[(&str, &str)], status: u16, about: About) -> (String, Coding) {
+        let mut answer = Response::builder().status(status);
+        for (name, value) in fields {
+            answer = answer.header(*name, *value);
+        }
+        let mut wire = Vec::new();
+        let date = || HeaderValue::from_static("now");
+        let coding = write(&mut wire, &answer.body(()).unwrap().into_parts().0, about, date);
+        (String::from_utf8(wire).unwrap(), coding)
+    }
+
+    #[test]
+    fn an_answer_says_how_long_it_is_and_when_it_was_given() {
+        let (wire, coding) = head(&[("x-a", "1"), ("content-length", "2")], 200, ABOUT);
+        assert_eq!(wire, "HTTP/1.1 200 OK\r\nx-a: 1\r\ncontent-length: 2\r\ndate: now\r\n\r\n");
+        assert_eq!(coding, Coding::Length(2));
+        let (wire, _) = head(&[("date", "then")], 404, About { last: true, ..ABOUT });
+        assert_eq!(
+            wire,
+            "HTTP/1.1 404 Not Found\r\ndate: then\r\ncontent-length: 2\r\nconnection: close\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_is_chunked_or_lasts_until_the_end() {
+        let unknown = About { size: None, ..ABOUT };
+        let fields = [("trailer", "x-sum"), ("date", "then")];
+        let (wire, coding) = head(&fields, 200, unknown);
+        assert_eq!(wire, "HTTP/1.1 200 OK\r\ndate: then\r\ntransfer-encoding: chunked\r\n\r\n");
+        assert_eq!(coding, Coding::Chunked(None));
+        let (wire, coding) = head(&fields, 200, About { takes_trailers: true, ..unknown });
+        assert!(wire.contains("trailer: x-sum\r\n"), "{wire}");
+        assert_eq!(coding, Coding::Chunked(Some(HeaderValue::from_static("x-sum"))));
+        let old = About { version: Version::HTTP_10, last: true, ..unknown };
+        let (wire, coding) = head(&[("date", "then")], 200, old);
+        assert_eq!(wire, "HTTP/1.0 200 OK\r\ndate: then\r\nconnection: close\r\n\r\n");
+        assert_eq!(coding, Coding::UntilClose);
+    }
+
+    #[test]
+    fn an_answer_without_a_body_says_nothing_of_one() {
+        for (status, about) in [(204, ABOUT), (304, ABOUT), (101, ABOUT), (200, HEAD), (204, HEAD)] {
+            let fields = [("date", "then"), ("content-length", "1234"), ("transfer-encoding", "chunked")];
+            let (wire, coding) = head(&fields, status, about);
+            assert_eq!(coding, Coding::Nothing, "{wire}");
+            let would_have = about.is_head && status == 200;
+            assert_eq!(wire.contains("content-length: 1234"), would_have, "{wire}");
+            assert!(!wire.contains("transfer-encoding"), "{wire}");
+        }
+    }
+
+    #[test]
+    fn only_a_switch_keeps_its_word_about_the_connection() {
+        let fields = [("date", "then"), ("connection", "upgrade"), ("upgrade", "websocket")];
+        let (wire, _) = head(&fields, 101, About { last: true, ..ABOUT });
+        assert!(wire.ends_with("connection: upgrade\r\nupgrade: websocket\r\n\r\n"), "{wire}");
+        let (wire, _) = head(&fields, 200, ABOUT);
+        assert!(!wire.contains("connection"), "{wire}");
+        let old = About { version: Version::HTTP_10, ..ABOUT };
+        assert!(head(&fields, 200, old).0.contains("connection: keep-alive\r\n"));
+    }
+}

@@ -1,0 +1,165 @@
+//! HTTP/1.1 towards clients (RFC 9112): one request and its answer at a time on a connection.
+//!
+//! No task of its own and no channel: the connection's task polls the service, and reads a body only as fast as somebody
+//! asks for it. What a head may be is for `web::request_head` to say.
+
+mod answer_head;
+mod upload;
+mod wire;
+mod work;
+
+use std::{
+    io,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tokio_rustls::server::TlsStream;
+
+use self::{wire::Wire, work::Work};
+use super::{Service, connection::Connection, watch::Watch, worker::Worker};
+use crate::web::{
+    gate::Refusal,
+    request_head::{self, RequestHead},
+    socket::Socket,
+    switched::Switched,
+};
+
+/// Most stages that a connection goes through before others have their turn; a request goes through two.
+const MOST_A_TURN: usize = 32;
+
+/// One connection. Done when it has ended, or when another protocol has it.
+pub(super) struct Http1<S: Service> {
+    worker: Rc<Worker<S>>,
+    connection: Rc<Connection>,
+    presence: Rc<S::Presence>,
+    watch: Arc<Watch>,
+    /// Absent once another protocol has it.
+    wire: Option<Wire>,
+    stage: Stage<S::Body>,
+}
+
+enum Stage<B> {
+    /// Waits for a head.
+    Head,
+    /// A request is being answered.
+    Work(Work<B>),
+    /// Serves nothing more. The client may still be sending what nobody reads.
+    End { hears_out: bool },
+}
+
+impl<S: Service> Http1<S> {
+    pub(super) fn new(
+        worker: Rc<Worker<S>>,
+        connection: Rc<Connection>,
+        presence: Rc<S::Presence>,
+        stream: Box<TlsStream<Socket>>,
+    ) -> Self {
+        let watch = connection.watch();
+        let wire = Some(Wire::new(stream, Arc::clone(&watch)));
+        Self { worker, connection, presence, watch, wire, stage: Stage::Head }
+    }
+
+    fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for _ in 0..MOST_A_TURN {
+            let Some(wire) = &mut self.wire else { return Poll::Ready(Ok(())) };
+            self.stage = match &mut self.stage {
+                Stage::Head => match ready!(poll_head(wire, &self.watch, cx))? {
+                    Some(Ok(head)) => Stage::Work(self.ask(head)),
+                    Some(Err(refusal)) => Stage::Work(self.refuse(refusal)),
+                    None => Stage::End { hears_out: false },
+                },
+                Stage::Work(work) => {
+                    ready!(work.poll(wire, &self.watch, || self.worker.date(), cx))?;
+                    self.conclude()
+                }
+                Stage::End { hears_out } => return wire.poll_close(*hears_out, cx),
+            };
+        }
+        // Others have waited for long enough while requests that came all at once were answered.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Gives a request to the service.
+    fn ask(&self, head: RequestHead) -> Work<S::Body> {
+        let (connection, presence) = (Rc::clone(&self.connection), Rc::clone(&self.presence));
+        let service = Rc::clone(&self.worker.service);
+        Work::ask(head, self.watch.begin(), |request| Box::pin(service.call(request, connection, presence)))
+    }
+
+    /// Has the service answer what is no request.
+    fn refuse(&mut self, refusal: Refusal) -> Work<S::Body> {
+        let answer = Rc::clone(&self.worker.service).refuse(refusal, self.connection.peer());
+        Work::refuse(answer, self.watch.begin())
+    }
+
+    /// What comes after a request that has been answered.
+    fn conclude(&mut self) -> Stage<S::Body> {
+        let next = Stage::End { hears_out: false };
+        let Stage::Work(work) = std::mem::replace(&mut self.stage, next) else { return Stage::Head };
+        let Some(wire) = &mut self.wire else { return Stage::Head };
+        let end = work.conclude(&mut wire.read);
+        if let Some(switch) = end.switch {
+            if let Some(wire) = self.wire.take() {
+                let (stream, ahead) = wire.into_parts();
+                // Whoever asked for it may be gone by now, and the connection with them.
+                let _ = switch.send(Switched::Http1 { stream, ahead });
+            }
+            return Stage::Head;
+        }
+        if end.last {
+            self.watch.received(true);
+            // Under strain it is not worth a place.
+            return Stage::End { hears_out: end.hears_out && !self.worker.load.is_strained() };
+        }
+        wire.begin();
+        if !wire.read.is_empty() {
+            self.watch.received(true);
+        }
+        Stage::Head
+    }
+}
+
+impl<S: Service> Future for Http1<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.watch.wakes(cx.waker());
+        if this.watch.is_expired() {
+            return Poll::Ready(());
+        }
+        // How a client's connection ends is the client's affair: the access log has told what it got.
+        this.poll_stage(cx).map(drop)
+    }
+}
+
+/// Waits for the next head; `None` is the end of the connection.
+fn poll_head(
+    wire: &mut Wire,
+    watch: &Watch,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Option<Result<RequestHead, Refusal>>>> {
+    loop {
+        if !wire.read.is_empty()
+            && let Some(head) = request_head::parse(&mut wire.read).transpose()
+        {
+            return Poll::Ready(Ok(Some(head)));
+        }
+        let Poll::Ready(more) = wire.poll_more(cx) else {
+            if watch.is_draining() && wire.read.is_empty() {
+                return Poll::Ready(Ok(None));
+            }
+            if watch.rests() {
+                wire.rest();
+            }
+            return Poll::Pending;
+        };
+        if more? == 0 {
+            return Poll::Ready(Ok(None));
+        }
+    }
+}

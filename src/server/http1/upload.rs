@@ -1,0 +1,108 @@
+//! The body of a request on its way from the connection to whoever reads it.
+
+use std::{
+    io,
+    task::{Context, Poll, ready},
+};
+
+use bytes::BytesMut;
+use http_body::Frame;
+
+use super::wire::Wire;
+use crate::web::{
+    framing::{Framing, Part},
+    incoming::{self, Arriving, Feed, Reader},
+    request_head::Announced,
+};
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What is left of a body.
+pub(super) struct Upload {
+    feed: Feed,
+    framing: Framing,
+    /// The client waits for a word before it sends the body.
+    expects_continue: bool,
+    given_up: bool,
+}
+
+/// How far a body has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    Part,
+    /// The last part. What follows on the connection is the next request.
+    End,
+    /// What follows on the connection is nothing that anybody can read.
+    Broken,
+    /// Nothing: nobody reads any more.
+    Unwanted,
+}
+
+impl Upload {
+    pub(super) fn new(announced: Announced) -> (Self, Arriving) {
+        let Announced { framing, expects_continue } = announced;
+        let (feed, body) = incoming::arriving();
+        (Self { feed, framing, expects_continue, given_up: false }, body)
+    }
+
+    /// Gives the reader the next part, if one is wanted. `answers` says that the answer has begun: then there is no room for
+    /// another word.
+    pub(super) fn poll(
+        &mut self,
+        wire: &mut Wire,
+        answers: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Given>> {
+        if ready!(self.feed.poll_reader(cx)) == Reader::HasGivenUp {
+            self.given_up = true;
+            return Poll::Ready(Ok(Given::Unwanted));
+        }
+        loop {
+            match self.framing.next(&mut wire.read) {
+                Ok(Some(part)) => return Poll::Ready(Ok(self.give(part, cx))),
+                Ok(None) => {}
+                Err(malformed) => {
+                    self.feed.give(Some(Err(malformed.into())), true, cx);
+                    return Poll::Ready(Ok(Given::Broken));
+                }
+            }
+            if std::mem::take(&mut self.expects_continue) && wire.read.is_empty() && !answers {
+                wire.front().extend_from_slice(CONTINUE);
+                // Whoever waits for the answer writes on.
+                let _ = wire.poll_out(cx)?;
+            }
+            if ready!(wire.poll_more(cx))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    fn give(&self, part: Part, cx: &Context<'_>) -> Given {
+        let ends = !matches!(part, Part::Data(_)) || self.framing.is_end();
+        let frame = match part {
+            Part::Data(data) => Some(Ok(Frame::data(data))),
+            Part::Trailers(fields) => Some(Ok(Frame::trailers(fields))),
+            Part::End => None,
+        };
+        self.feed.give(frame, ends, cx);
+        if ends { Given::End } else { Given::Part }
+    }
+
+    /// Whether nobody will read what is left.
+    pub(super) fn is_given_up(&mut self) -> bool {
+        self.given_up = self.given_up || self.feed.is_given_up();
+        self.given_up
+    }
+
+    /// Reads over what is left, if it has come to its end.
+    pub(super) fn skip(&mut self, read: &mut BytesMut) -> bool {
+        while !self.framing.is_end() {
+            match self.framing.next(read) {
+                Ok(Some(Part::Data(_))) => {}
+                Ok(Some(Part::Trailers(_) | Part::End)) => return true,
+                Ok(None) | Err(_) => return false,
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,275 @@
+//! One request at work: its answer is waited for and sent, while its body comes in as far as somebody reads it.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::{Body, Frame};
+use tokio::sync::oneshot;
+
+use super::{
+    answer_head::{self, About, Coding},
+    upload::{Given, Upload},
+    wire::Wire,
+};
+use crate::{
+    server::watch::{Busy, Watch},
+    web::{
+        chunked,
+        incoming::Incoming,
+        request_head::RequestHead,
+        switched::{Switched, Switching},
+    },
+};
+
+/// One request at work. `B` is the body of its answer.
+pub(super) struct Work<B> {
+    _busy: Busy,
+    about: About,
+    /// Absent once the body has ended, or when there is none.
+    upload: Option<Upload>,
+    /// What is left of the body is nothing that anybody can read.
+    broken: bool,
+    /// Who gets the connection if the protocol is switched.
+    switch: Option<oneshot::Sender<Switched>>,
+    answer: Answer<B>,
+}
+
+enum Answer<B> {
+    Awaited(Pin<Box<dyn Future<Output = Response<B>>>>),
+    /// The body is absent once it has ended.
+    Sent {
+        status: StatusCode,
+        body: Option<B>,
+        coding: Coding,
+    },
+}
+
+/// How the connection goes on.
+pub(super) struct End {
+    pub(super) switch: Option<oneshot::Sender<Switched>>,
+    pub(super) last: bool,
+    /// The client may still be sending.
+    pub(super) hears_out: bool,
+}
+
+impl<B> Work<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static,
+{
+    /// Begins with a request, for which `service` is asked.
+    pub(super) fn ask(
+        mut head: RequestHead,
+        busy: Busy,
+        service: impl FnOnce(Box<Request<Incoming>>) -> Pin<Box<dyn Future<Output = Response<B>>>>,
+    ) -> Self {
+        let about = About {
+            version: head.request.version(),
+            is_head: *head.request.method() == Method::HEAD,
+            takes_trailers: head.takes_trailers,
+            size: None,
+            last: !head.keep_alive,
+        };
+        let (mut upload, mut switch) = (None, None);
+        if let Some(announced) = head.announced {
+            let (reading, body) = Upload::new(announced);
+            upload = Some(reading);
+            *head.request.body_mut() = Incoming::Http1(body);
+        } else if head.offers_upgrade {
+            let (sender, switching) = Switching::of_http1();
+            switch = Some(sender);
+            *head.request.body_mut() = Incoming::Switching(Some(switching));
+        }
+        let answer = Answer::Awaited(service(head.request));
+        Self { _busy: busy, about, upload, broken: false, switch, answer }
+    }
+
+    /// Begins with the answer to what is no request.
+    pub(super) fn refuse(answer: Response<B>, busy: Busy) -> Self {
+        let about = About {
+            version: Version::HTTP_11,
+            is_head: false,
+            takes_trailers: false,
+            size: None,
+            last: true,
+        };
+        let answer = Answer::Awaited(Box::pin(std::future::ready(answer)));
+        Self { _busy: busy, about, upload: None, broken: true, switch: None, answer }
+    }
+
+    /// Ready when the answer has been sent. An error ends the connection at once: what is cut must not look whole.
+    pub(super) fn poll(
+        &mut self,
+        wire: &mut Wire,
+        watch: &Watch,
+        date: impl Fn() -> HeaderValue,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            match &mut self.answer {
+                Answer::Awaited(answer) => match answer.as_mut().poll(cx) {
+                    Poll::Ready(answer) => {
+                        self.begin_answer(answer, wire, watch, &date);
+                        continue;
+                    }
+                    Poll::Pending => {
+                        if let Some(interim) = watch.take_interim() {
+                            wire.front().extend_from_slice(&interim);
+                        }
+                        let _ = wire.poll_out(cx)?;
+                    }
+                },
+                Answer::Sent { body, coding, .. } => {
+                    if poll_send(body, coding, wire, cx)?.is_ready() {
+                        // Somebody may read on although it has been answered.
+                        if !self.is_read() {
+                            return Poll::Ready(Ok(()));
+                        }
+                        watch.answered();
+                    }
+                }
+            }
+            ready!(self.poll_client(wire, cx))?;
+        }
+    }
+
+    /// Whether somebody reads the body.
+    fn is_read(&mut self) -> bool {
+        self.upload.as_mut().is_some_and(|upload| !upload.is_given_up())
+    }
+
+    /// Looks after the client meanwhile: ready when a part of the body has been handed on, an error when nobody is there any
+    /// more.
+    fn poll_client(&mut self, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_read = self.is_read();
+        let Some(upload) = self.upload.as_mut().filter(|_| is_read) else {
+            ready!(wire.poll_left(cx))?;
+            return Poll::Pending;
+        };
+        let answers = matches!(self.answer, Answer::Sent { .. });
+        match ready!(upload.poll(wire, answers, cx))? {
+            Given::Part | Given::Unwanted => {}
+            end => {
+                self.upload = None;
+                self.broken = end == Given::Broken;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn begin_answer(
+        &mut self,
+        answer: Response<B>,
+        wire: &mut Wire,
+        watch: &Watch,
+        date: impl Fn() -> HeaderValue,
+    ) {
+        let (parts, body) = answer.into_parts();
+        if self.upload.as_mut().is_some_and(|upload| upload.is_given_up() && upload.skip(&mut wire.read)) {
+            self.upload = None;
+        }
+        self.about.size = body.size_hint().exact();
+        self.about.last |=
+            self.broken || watch.is_draining() || self.upload.as_mut().is_some_and(Upload::is_given_up);
+        if let Some(interim) = watch.take_interim() {
+            wire.front().extend_from_slice(&interim);
+        }
+        let coding = answer_head::write(wire.front(), &parts, self.about, date);
+        let follows = coding != Coding::Nothing;
+        self.answer = Answer::Sent { status: parts.status, body: follows.then_some(body), coding };
+    }
+
+    /// Ends the work on a request that has been answered. `read` is what has come behind it, or is left of it.
+    pub(super) fn conclude(mut self, read: &mut BytesMut) -> End {
+        let switches = matches!(self.answer, Answer::Sent { status: StatusCode::SWITCHING_PROTOCOLS, .. });
+        let unread = self.broken || self.upload.as_mut().is_some_and(|upload| !upload.skip(read));
+        let until_close = matches!(self.answer, Answer::Sent { coding: Coding::UntilClose, .. });
+        End {
+            switch: self.switch.take().filter(|_| switches),
+            last: self.about.last || unread || until_close || switches,
+            hears_out: unread || !read.is_empty(),
+        }
+    }
+}
+
+/// Sends what there is of the answer. Ready when all of it has gone out.
+fn poll_send<B>(
+    body: &mut Option<B>,
+    coding: &mut Coding,
+    wire: &mut Wire,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin,
+{
+    loop {
+        if body.is_none() || !wire.takes_more() {
+            ready!(wire.poll_out(cx))?;
+        }
+        let Some(parts) = body else { return Poll::Ready(Ok(())) };
+        // Asked for more, a body that has ended would be an error to some.
+        if parts.is_end_stream() {
+            *body = None;
+            coding.end(None, wire)?;
+            continue;
+        }
+        let Poll::Ready(part) = Pin::new(&mut *parts).poll_frame(cx) else {
+            // What there is goes out at once.
+            ready!(wire.poll_out(cx))?;
+            return Poll::Pending;
+        };
+        let ends = part.is_none() || parts.is_end_stream();
+        let mut trailers = None;
+        match part.transpose().map_err(io::Error::other)?.map(Frame::into_data) {
+            // As a chunk an empty one would be the last.
+            Some(Ok(data)) if !data.is_empty() => {
+                coding.put(data, ends, wire)?;
+                *body = body.take().filter(|_| !ends);
+                continue;
+            }
+            Some(Err(frame)) => trailers = frame.into_trailers().ok(),
+            Some(Ok(_)) | None => {}
+        }
+        if ends || trailers.is_some() {
+            *body = None;
+            coding.end(trailers.as_ref(), wire)?;
+        }
+    }
+}
+
+impl Coding {
+    /// Sends a part of the body, which may be the last.
+    fn put(&mut self, data: Bytes, ends: bool, wire: &mut Wire) -> io::Result<()> {
+        match self {
+            Self::Length(left) => {
+                let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+                *left = left.checked_sub(length).ok_or(io::ErrorKind::InvalidData)?;
+                if ends && *left > 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                wire.put(data, b"");
+            }
+            Self::Chunked(_) => {
+                wire.front().extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                wire.put(data, if ends { b"\r\n0\r\n\r\n" } else { b"\r\n" });
+            }
+            Self::UntilClose => wire.put(data, b""),
+            Self::Nothing => {}
+        }
+        Ok(())
+    }
+
+    /// Sends what ends the body behind its last part.
+    fn end(&self, trailers: Option<&HeaderMap>, wire: &mut Wire) -> io::Result<()> {
+        match self {
+            Self::Length(1..) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Self::Chunked(announced) => wire.put(chunked::last_chunk(trailers, announced.as_ref()), b""),
+            Self::Length(0) | Self::UntilClose | Self::Nothing => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+//! The body of a request on its way in, by either protocol. Reads nothing by itself: of HTTP/1 the connection does, one part
+//! at a time, when somebody asks for it.
+
+use std::{
+    error::Error,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::{framing::MalformedBody, switched::Switching};
+
+/// What follows a request's head.
+#[derive(Debug)]
+pub enum Incoming {
+    Nothing,
+    /// Nothing, unless the protocol is switched.
+    Switching(Option<Switching>),
+    Http1(Arriving),
+    Http2(hyper::body::Incoming),
+}
+
+impl Incoming {
+    /// The way to what follows a switch of HTTP/1.
+    pub fn switching(&mut self) -> Option<Switching> {
+        match self {
+            Self::Switching(switching) => switching.take(),
+            Self::Nothing | Self::Http1(_) | Self::Http2(_) => None,
+        }
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Nothing | Self::Switching(_) => Poll::Ready(None),
+            Self::Http1(body) => body.poll_part(cx).map(|part| part.map(|part| part.map_err(Into::into))),
+            Self::Http2(body) => {
+                Pin::new(body).poll_frame(cx).map(|part| part.map(|part| part.map_err(Into::into)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Nothing | Self::Switching(_) => true,
+            Self::Http1(body) => body.is_end(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Nothing | Self::Switching(_) => SizeHint::with_exact(0),
+            Self::Http1(_) => SizeHint::default(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
+/// Why a body on HTTP/1 broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    #[error("the connection ended in the middle of the body")]
+    Ended(#[source] io::Error),
+    #[error(transparent)]
+    Malformed(#[from] MalformedBody),
+}
+
+/// Both ends of one body.
+pub fn arriving() -> (Feed, Arriving) {
+    let slot = Arc::new(Mutex::new(Slot::default()));
+    (Feed(Arc::clone(&slot)), Arriving(slot))
+}
+
+/// Where one part changes hands.
+#[derive(Debug, Default)]
+struct Slot {
+    part: Option<Result<Frame<Bytes>, Broken>>,
+    /// Nothing comes behind that part.
+    ended: bool,
+    wanted: bool,
+    /// Nobody reads any more.
+    given_up: bool,
+    reader: Option<Waker>,
+    connection: Option<Waker>,
+}
+
+fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the reader of a body is up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    Wants,
+    HasGivenUp,
+}
+
+/// The connection's end of a body.
+#[derive(Debug)]
+pub struct Feed(Arc<Mutex<Slot>>);
+
+impl Feed {
+    /// Ready when the next part is wanted, or none ever will be.
+    pub fn poll_reader(&self, cx: &mut Context<'_>) -> Poll<Reader> {
+        let mut slot = lock(&self.0);
+        if slot.given_up {
+            return Poll::Ready(Reader::HasGivenUp);
+        }
+        // Also when a part is wanted: while the connection waits for one, the reader may give up.
+        remember(&mut slot.connection, cx.waker());
+        if slot.wanted && slot.part.is_none() { Poll::Ready(Reader::Wants) } else { Poll::Pending }
+    }
+
+    /// Whether nobody reads any more.
+    pub fn is_given_up(&self) -> bool {
+        lock(&self.0).given_up
+    }
+
+    /// Gives a part, or none; `ends` says that nothing comes behind it. The caller polls the reader again if it is on the
+    /// same task.
+    pub fn give(&self, part: Option<Result<Frame<Bytes>, Broken>>, ends: bool, cx: &Context<'_>) {
+        let mut slot = lock(&self.0);
+        slot.part = part;
+        slot.ended = ends;
+        slot.wanted = false;
+        let reader = slot.reader.take();
+        drop(slot);
+        wake_other(reader, cx);
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        let mut slot = lock(&self.0);
+        if !slot.ended {
+            slot.part = Some(Err(Broken::Ended(io::ErrorKind::UnexpectedEof.into())));
+            slot.ended = true;
+            let reader = slot.reader.take();
+            drop(slot);
+            reader.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+/// The reader's end of a body.
+#[derive(Debug)]
+pub struct Arriving(Arc<Mutex<Slot>>);
+
+impl Arriving {
+    fn poll_part(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let mut slot = lock(&self.0);
+        if let Some(part) = slot.part.take() {
+            return Poll::Ready(Some(part));
+        }
+        if slot.ended {
+            return Poll::Ready(None);
+        }
+        slot.wanted = true;
+        remember(&mut slot.reader, cx.waker());
+        let connection = slot.connection.take();
+        drop(slot);
+        wake_other(connection, cx);
+        Poll::Pending
+    }
+
+    fn is_end(&self) -> bool {
+        let slot = lock(&self.0);
+        slot.ended && slot.part.is_none()
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let mut slot = lock(&self.0);
+        slot.given_up = true;
+        let connection = slot.connection.take();
+        drop(slot);
+        connection.into_iter().for_each(Waker::wake);
+    }
+}
+
+fn remember(place: &mut Option<Waker>, waker: &Waker) {
+    if !place.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        *place = Some(waker.clone());
+    }
+}
+
+/// Wakes another task than the one at work: that one looks at both ends anyway.
+fn wake_other(waker: Option<Waker>, cx: &Context<'_>) {
+    waker.into_iter().filter(|waker| !waker.will_wake(cx.waker())).for_each(Waker::wake);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use super::*;
+
+    struct Count(std::sync::atomic::AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    fn count() -> (Arc<Count>, Waker) {
+        let count = Arc::new(Count(0.into()));
+        (Arc::clone(&count), Waker::from(count))
+    }
+
+    fn woken(count: &Count) -> usize {
+        count.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    #[test]
+    fn parts_are_given_one_at_a_time_and_only_when_wanted() {
+        let (here, connection) = count();
+        let (there, reader) = count();
+        let (mut on_connection, mut on_reader) =
+            (Context::from_waker(&connection), Context::from_waker(&reader));
+        let (feed, body) = arriving();
+        assert!(feed.poll_reader(&mut on_connection).is_pending());
+        assert!(body.poll_part(&mut on_reader).is_pending());
+        assert_eq!(woken(&here), 1);
+        assert_eq!(feed.poll_reader(&mut on_connection), Poll::Ready(Reader::Wants));
+        feed.give(Some(Ok(Frame::data(Bytes::from_static(b"a")))), false, &on_connection);
+        assert_eq!(woken(&there), 1);
+        assert!(feed.poll_reader(&mut on_connection).is_pending());
+        assert!(matches!(body.poll_part(&mut on_reader), Poll::Ready(Some(Ok(_)))));
+        assert!(body.poll_part(&mut on_reader).is_pending());
+        feed.give(Some(Ok(Frame::data(Bytes::from_static(b"b")))), true, &on_connection);
+        assert!(!body.is_end());
+        assert!(matches!(body.poll_part(&mut on_reader), Poll::Ready(Some(Ok(_)))));
+        assert!(body.is_end() && matches!(body.poll_part(&mut on_reader), Poll::Ready(None)));
+        drop(feed);
+        assert!(matches!(body.poll_part(&mut on_reader), Poll::Ready(None)), "it has ended well");
+    }
+
+    #[test]
+    fn a_connection_that_goes_breaks_the_body_and_a_reader_that_goes_is_noticed() {
+        let (there, reader) = count();
+        let mut cx = Context::from_waker(&reader);
+        let (feed, body) = arriving();
+        assert!(body.poll_part(&mut cx).is_pending());
+        drop(feed);
+        assert_eq!(woken(&there), 1);
+        assert!(matches!(body.poll_part(&mut cx), Poll::Ready(Some(Err(Broken::Ended(_))))));
+
+        for wanted in [false, true] {
+            let (here, connection) = count();
+            let mut on_connection = Context::from_waker(&connection);
+            let (feed, body) = arriving();
+            assert!(!wanted || body.poll_part(&mut cx).is_pending());
+            assert_eq!(feed.poll_reader(&mut on_connection).is_ready(), wanted);
+            drop(body);
+            assert_eq!(woken(&here), 1, "{wanted}");
+            assert_eq!(feed.poll_reader(&mut on_connection), Poll::Ready(Reader::HasGivenUp));
+        }
+    }
+}

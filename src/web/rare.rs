@@ -1,0 +1,47 @@
+//! Which fields a request has that most have not, so that nobody looks for them in vain.
+
+use http::{HeaderName, header};
+
+/// The rare fields of one request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rare(u8);
+
+impl Rare {
+    /// Notes that there is a field of this name.
+    pub fn note(&mut self, name: &HeaderName) {
+        self.0 |= bit(name);
+    }
+
+    /// Whether there is one; of a name that is not rare, whether there may be one.
+    pub fn may_have(self, name: &HeaderName) -> bool {
+        let bit = bit(name);
+        bit == 0 || self.0 & bit != 0
+    }
+}
+
+fn bit(name: &HeaderName) -> u8 {
+    match *name {
+        header::CONNECTION => 1,
+        header::TE => 1 << 1,
+        header::VIA => 1 << 2,
+        header::CONTENT_LENGTH => 1 << 3,
+        header::TRANSFER_ENCODING => 1 << 4,
+        header::UPGRADE => 1 << 5,
+        header::EXPECT => 1 << 6,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_noted_is_not_there_unless_nobody_notes_it() {
+        let mut rare = Rare::default();
+        assert!(!rare.may_have(&header::TE) && rare.may_have(&header::COOKIE));
+        rare.note(&header::TE);
+        rare.note(&header::COOKIE);
+        assert!(rare.may_have(&header::TE) && !rare.may_have(&header::VIA));
+    }
+}

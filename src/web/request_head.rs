@@ -1,0 +1,284 @@
+//! The head of a request of HTTP/1.1: read once, and only if there is one way to read it (RFC 9112 §2.2, §3, §5, §6).
+//!
+//! What other readers forgive is refused here, as soon as the line that it stands in has come.
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header};
+use memchr::memchr;
+
+use super::{
+    chunked::Chunked,
+    fields::{self, ConnectionOptions},
+    framing::Framing,
+    gate::{MOST_HEAD_BYTES, Refusal},
+    head::{Fields, Lines},
+    incoming::Incoming,
+};
+
+/// A head, and what it says of the connection.
+#[derive(Debug)]
+pub struct RequestHead {
+    /// Boxed: it is handed on through every stage. Its body is for the reader of the head to put in.
+    pub request: Box<Request<Incoming>>,
+    /// Absent when no body follows.
+    pub announced: Option<Announced>,
+    /// Another request may follow on the connection.
+    pub keep_alive: bool,
+    /// After an answer that agrees, what follows is of another protocol.
+    pub offers_upgrade: bool,
+    pub takes_trailers: bool,
+}
+
+/// A body that is to follow.
+#[derive(Debug)]
+pub struct Announced {
+    pub framing: Framing,
+    /// The client waits for a word before it sends it.
+    pub expects_continue: bool,
+}
+
+/// Takes one head off the front of `read`; `None` while it is not complete.
+pub fn parse(read: &mut BytesMut) -> Result<Option<RequestHead>, Refusal> {
+    // One empty line before a request is tolerated, more are not.
+    let before = if read.starts_with(b"\r\n") { 2 } else { 0 };
+    let mut lines = Lines::of(read, before, false);
+    let mut fields = Fields::default();
+    let line = lines.line()?.map(|line| RequestLine::parse(line.of(read), before)).transpose()?;
+    let is_whole = line.is_some() && lines.find(&mut fields)?;
+    let length = if is_whole { lines.at() } else { read.len() };
+    if length > MOST_HEAD_BYTES {
+        return Err(Refusal::TooLarge);
+    }
+    let Some(line) = line.filter(|_| is_whole) else { return Ok(None) };
+    build(&read.split_to(length).freeze(), line, &fields).map(Some)
+}
+
+/// The first line, taken apart.
+struct RequestLine {
+    method: Method,
+    /// Where the target is in the head.
+    target: (usize, usize),
+    version: Version,
+}
+
+impl RequestLine {
+    /// `before` bytes of the head come before the line.
+    fn parse(line: &[u8], before: usize) -> Result<Self, Refusal> {
+        let end_of_method = memchr(b' ', line).ok_or(Refusal::Head)?;
+        let (method, rest) = line.split_at(end_of_method);
+        let (target, version) = match rest {
+            [b' ', target @ .., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'] => {
+                (target, Version::HTTP_11)
+            }
+            [b' ', target @ .., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'] => {
+                (target, Version::HTTP_10)
+            }
+            _ => return Err(Refusal::Head),
+        };
+        if target.iter().any(|&byte| byte <= b' ' || byte == b'#' || byte == 0x7f) {
+            return Err(Refusal::Head);
+        }
+        let method = Method::from_bytes(method).map_err(|_| Refusal::Head)?;
+        let start = before + end_of_method + 1;
+        Ok(Self { method, target: (start, start + target.len()), version })
+    }
+}
+
+fn build(text: &Bytes, line: RequestLine, fields: &Fields) -> Result<RequestHead, Refusal> {
+    let mut said = Said { version: line.version, ..Said::default() };
+    let headers = fields.read(text, 0, |name, value| said.note(name, value).map(|()| true))?;
+    let mut request = Box::new(Request::new(Incoming::Nothing));
+    let target = text.slice(line.target.0..line.target.1);
+    *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| Refusal::Target)?;
+    *request.method_mut() = line.method;
+    *request.version_mut() = line.version;
+    *request.headers_mut() = headers;
+    let options = &said.options;
+    let expects_continue = said.expects_continue && line.version == Version::HTTP_11;
+    let framing = said.framing.filter(|framing| !framing.is_end());
+    Ok(RequestHead {
+        request,
+        announced: framing.map(|framing| Announced { framing, expects_continue }),
+        // After the offer of another protocol nobody knows for sure whose bytes follow.
+        keep_alive: !said.offers_upgrade
+            && !options.close
+            && (line.version == Version::HTTP_11 || options.keep_alive),
+        offers_upgrade: said.offers_upgrade,
+        takes_trailers: said.takes_trailers,
+    })
+}
+
+/// What the fields say of this hop and of the body.
+#[derive(Default)]
+struct Said {
+    version: Version,
+    framing: Option<Framing>,
+    options: ConnectionOptions,
+    offers_upgrade: bool,
+    expects_continue: bool,
+    takes_trailers: bool,
+}
+
+impl Said {
+    /// Notes one field, refusing all that can be read in two ways.
+    fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<(), Refusal> {
+        match *name {
+            header::CONTENT_LENGTH => {
+                let length = fields::content_length(value).ok_or(Refusal::Framing)?;
+                self.announce(Framing::Length(length))
+            }
+            // HTTP/1.0 has no chunks.
+            header::TRANSFER_ENCODING if self.version == Version::HTTP_10 => Err(Refusal::Framing),
+            header::TRANSFER_ENCODING if value.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+                self.announce(Framing::Chunked(Chunked::of_request()))
+            }
+            header::TRANSFER_ENCODING => Err(Refusal::Framing),
+            header::CONNECTION => {
+                self.options.note(value);
+                Ok(())
+            }
+            header::UPGRADE => {
+                self.offers_upgrade = true;
+                Ok(())
+            }
+            header::EXPECT => {
+                self.expects_continue = value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+                Ok(())
+            }
+            header::TE => {
+                self.takes_trailers |= fields::has_token(value, b"trailers");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// One word about the length is all there may be.
+    fn announce(&mut self, framing: Framing) -> Result<(), Refusal> {
+        if self.framing.replace(framing).is_some() { Err(Refusal::Framing) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::head::MOST_FIELDS, *};
+
+    /// The same answer whether the bytes come at once or one by one: the head, and what is left behind it.
+    fn head(input: &str) -> Result<(RequestHead, String), Refusal> {
+        let mut read = BytesMut::from(input);
+        let at_once = parse(&mut read);
+        let mut slowly = BytesMut::new();
+        let mut bytes = input.bytes();
+        let piecemeal = loop {
+            match parse(&mut slowly) {
+                Ok(None) => {}
+                done => break done,
+            }
+            let Some(byte) = bytes.next() else { panic!("{input:?} does not end") };
+            slowly.extend([byte]);
+        };
+        assert_eq!(at_once.as_ref().err(), piecemeal.as_ref().err(), "{input:?}");
+        let head = at_once?.unwrap();
+        assert_eq!(format!("{head:?}"), format!("{:?}", piecemeal?.unwrap()));
+        Ok((head, String::from_utf8(read.to_vec()).unwrap()))
+    }
+
+    #[test]
+    fn an_ordinary_head_is_taken_off_and_what_follows_stays() {
+        let text =
+            "\r\nPOST /a?b HTTP/1.1\r\nHost: a\r\nX-A:\t1 \r\nx-a:\r\nContent-Length: 3\r\n\r\nabcGET /";
+        let (head, left) = head(text).unwrap();
+        assert_eq!(left, "abcGET /");
+        let request = &head.request;
+        assert_eq!((request.method(), request.version()), (&Method::POST, Version::HTTP_11));
+        assert_eq!(request.uri(), "/a?b");
+        assert_eq!(request.headers().get_all("x-a").iter().collect::<Vec<_>>(), ["1", ""]);
+        assert!(matches!(
+            head.announced,
+            Some(Announced { framing: Framing::Length(3), expects_continue: false })
+        ));
+        assert!(head.keep_alive && !head.offers_upgrade && !head.takes_trailers);
+    }
+
+    #[test]
+    fn what_a_head_says_of_its_connection_is_noted() {
+        let says = |fields: &str, version: &str| {
+            let (head, _) = head(&format!("POST / HTTP/{version}\r\n{fields}\r\n\r\n")).unwrap();
+            let waits = head.announced.is_some_and(|body| body.expects_continue);
+            (head.keep_alive, waits, head.offers_upgrade, head.takes_trailers)
+        };
+        assert_eq!(says("X: y", "1.1"), (true, false, false, false));
+        assert_eq!(says("Connection: x, Close", "1.1"), (false, false, false, false));
+        assert_eq!(says("X: y", "1.0"), (false, false, false, false));
+        assert_eq!(says("Connection: Keep-Alive", "1.0"), (true, false, false, false));
+        assert_eq!(says("Connection: keep-alive, close", "1.0"), (false, false, false, false));
+        assert_eq!(says("Upgrade: websocket", "1.1"), (false, false, true, false));
+        assert_eq!(says("TE: gzip, trailers", "1.1"), (true, false, false, true));
+        assert_eq!(says("Expect: 100-Continue\r\nContent-Length: 1", "1.1"), (true, true, false, false));
+        assert_eq!(says("Expect: 100-continue", "1.1"), (true, false, false, false));
+        assert!(!says("Expect: 100-continue\r\nContent-Length: 1", "1.0").1);
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused() {
+        let cases = [
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n", Refusal::Head),
+            ("GET / HTTP/1.1\r\nHost: a\n\r\n", Refusal::Head),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\n", Refusal::Head),
+            ("GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", Refusal::Field),
+            ("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", Refusal::Head),
+            ("GET / HTTP/1.1\r\nHost: a\r\n b: c\r\n\r\n", Refusal::Field),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", Refusal::Field),
+            ("GET / HTTP/1.1\r\n: a\r\n\r\n", Refusal::Field),
+            ("GET / HTTP/1.1\r\nX: a\0b\r\n\r\n", Refusal::Field),
+            ("GET / HTTP/1.1\r\nX: \x0c1\r\n\r\n", Refusal::Field),
+            ("GET / HTTP/1.1\r\nno colon\r\n\r\n", Refusal::Head),
+            ("GET /#x HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Head),
+            ("GET  / HTTP/1.1\r\n\r\n", Refusal::Head),
+            ("GET /  HTTP/1.1\r\n\r\n", Refusal::Head),
+            ("GET /a b HTTP/1.1\r\n\r\n", Refusal::Head),
+            ("GET /\tHTTP/1.1\r\n\r\n", Refusal::Head),
+            ("GET /\r HTTP/1.1\r\n\r\n", Refusal::Head),
+            ("GET / HTTP/1.1 \r\n\r\n", Refusal::Head),
+            ("GET / HTTP/1.2\r\n\r\n", Refusal::Head),
+            ("GET / http/1.1\r\n\r\n", Refusal::Head),
+            ("GET / HTTP/2.0\r\n\r\n", Refusal::Head),
+            ("GET /\r\n\r\n", Refusal::Head),
+            ("GET  HTTP/1.1\r\n\r\n", Refusal::Target),
+            ("G(T / HTTP/1.1\r\n\r\n", Refusal::Head),
+            (" GET / HTTP/1.1\r\n\r\n", Refusal::Head),
+            ("\nGET / HTTP/1.1\r\n\r\n", Refusal::Head),
+            ("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Head),
+            ("POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", Refusal::Framing),
+            ("POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n", Refusal::Framing),
+            ("POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n", Refusal::Framing),
+            ("POST / HTTP/1.1\r\nContent-Length: \r\n\r\n", Refusal::Framing),
+            ("POST / HTTP/1.1\r\nContent-Length: 18446744073709551616\r\n\r\n", Refusal::Framing),
+            ("POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", Refusal::Framing),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n", Refusal::Framing),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Refusal::Framing,
+            ),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Refusal::Framing),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n", Refusal::Framing),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: \"chunked\"\r\n\r\n", Refusal::Framing),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: \r\n\r\n", Refusal::Framing),
+            ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Refusal::Framing),
+        ];
+        for (input, refusal) in cases {
+            assert_eq!(head(input).unwrap_err(), refusal, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_that_is_too_large_is_refused_before_it_ends() {
+        let long = format!("GET / HTTP/1.1\r\nX: {}", "y".repeat(MOST_HEAD_BYTES));
+        assert_eq!(parse(&mut BytesMut::from(&*long)).unwrap_err(), Refusal::TooLarge);
+        assert_eq!(parse(&mut BytesMut::from(&*(long + "\r\n\r\n"))).unwrap_err(), Refusal::TooLarge);
+        let many = format!("GET / HTTP/1.1\r\n{}", "X: y\r\n".repeat(MOST_FIELDS));
+        assert!(parse(&mut BytesMut::from(&*many)).unwrap().is_none());
+        assert!(parse(&mut BytesMut::from(&*(many.clone() + "\r\n"))).unwrap().is_some());
+        assert_eq!(parse(&mut BytesMut::from(&*(many + "X: y\r\n"))).unwrap_err(), Refusal::TooLarge);
+    }
+}

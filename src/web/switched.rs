@@ -1,0 +1,104 @@
+//! A client's connection, or its stream of one, after both sides have switched to another protocol: bytes both ways.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::BytesMut;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::oneshot,
+};
+use tokio_rustls::server::TlsStream;
+
+use super::socket::{Socket, write_pieces};
+
+/// The way to what follows the switch, which happens when its answer has been sent.
+#[derive(Debug)]
+pub struct Switching(Protocol);
+
+#[derive(Debug)]
+enum Protocol {
+    Http1(oneshot::Receiver<Switched>),
+    Http2(hyper::upgrade::OnUpgrade),
+}
+
+impl Switching {
+    /// Whoever has the other end gives the connection.
+    pub fn of_http1() -> (oneshot::Sender<Switched>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Self(Protocol::Http1(receiver)))
+    }
+
+    pub fn of_http2(upgrade: hyper::upgrade::OnUpgrade) -> Self {
+        Self(Protocol::Http2(upgrade))
+    }
+
+    /// Waits for the switch. An error says that it did not happen.
+    pub async fn done(self) -> io::Result<Switched> {
+        match self.0 {
+            Protocol::Http1(receiver) => receiver.await.map_err(io::Error::other),
+            Protocol::Http2(upgrade) => {
+                upgrade.await.map(TokioIo::new).map(Switched::Http2).map_err(io::Error::other)
+            }
+        }
+    }
+}
+
+/// What has switched.
+#[derive(Debug)]
+pub enum Switched {
+    Http1 {
+        stream: Box<TlsStream<Socket>>,
+        /// What came right behind the request.
+        ahead: BytesMut,
+    },
+    Http2(TokioIo<hyper::upgrade::Upgraded>),
+}
+
+impl AsyncRead for Switched {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Http1 { stream, ahead } if ahead.is_empty() => Pin::new(stream).poll_read(cx, buffer),
+            Self::Http1 { ahead, .. } => {
+                let bytes = ahead.split_to(ahead.len().min(buffer.remaining()));
+                buffer.put_slice(&bytes);
+                if ahead.is_empty() {
+                    *ahead = BytesMut::new();
+                }
+                Poll::Ready(Ok(()))
+            }
+            Self::Http2(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Switched {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Http1 { stream, .. } => write_pieces(&mut **stream, cx, [bytes]),
+            Self::Http2(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Http1 { stream, .. } => Pin::new(stream).poll_flush(cx),
+            Self::Http2(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Http1 { stream, .. } => Pin::new(stream).poll_shutdown(cx),
+            Self::Http2(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
