@@ -107,7 +107,8 @@ impl Chunked {
 /// A chunk's size, from a line that ends properly. Extensions are read over: nobody is known to use them.
 fn line(read: &mut BytesMut, rules: Rules) -> Result<Option<u64>, MalformedBody> {
     let Some(end) = memchr::memchr(b'\n', read) else {
-        return if read.len() > rules.longest { Err(MalformedBody::Chunk) } else { Ok(None) };
+        // The CR of its end may have come.
+        return if read.len() > rules.longest + 1 { Err(MalformedBody::Chunk) } else { Ok(None) };
     };
     let line = read.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(MalformedBody::Chunk)?;
     if line.len() > rules.longest || line.contains(&b'\r') {
@@ -129,9 +130,9 @@ fn line(read: &mut BytesMut, rules: Rules) -> Result<Option<u64>, MalformedBody>
 fn trailers(read: &mut BytesMut) -> Result<Option<HeaderMap>, MalformedBody> {
     let mut space = [httparse::EMPTY_HEADER; MOST_FIELDS];
     let (length, fields) = match httparse::parse_headers(read, &mut space) {
-        Ok(httparse::Status::Complete(parsed)) => parsed,
+        Ok(httparse::Status::Complete(parsed)) if parsed.0 <= MOST_TRAILERS => parsed,
         Ok(httparse::Status::Partial) if read.len() <= MOST_TRAILERS => return Ok(None),
-        Ok(httparse::Status::Partial) | Err(_) => return Err(MalformedBody::Trailers),
+        Ok(_) | Err(_) => return Err(MalformedBody::Trailers),
     };
     // A bare LF ends lines for this parser, and not for every other.
     let section = read.get(..length).unwrap_or_default();
@@ -256,13 +257,19 @@ mod tests {
                 assert!(read(text, size).is_err(), "{text:?} in pieces of {size}");
             }
         }
-        let long = format!("1;{}", "x".repeat(255));
+        let longest = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(254));
+        for size in [1, 7, longest.len()] {
+            assert_eq!(read_as(Chunked::of_request(), &longest, size).unwrap().0, "a");
+        }
+        let long = format!("1;{}", "x".repeat(256));
         for text in [long.clone(), long + "\r\na\r\n0\r\n\r\n"] {
             assert!(read_as(Chunked::of_request(), &text, text.len()).is_err());
         }
-        let long = format!("1;{}", "x".repeat(4 * 1024));
+        let long = format!("1;{}", "x".repeat(4 * 1024 + 1));
         assert!(read(&long, long.len()).is_err());
         let trailers = format!("0\r\nX: {}", "x".repeat(MOST_TRAILERS));
-        assert!(read(&trailers, trailers.len()).is_err());
+        for text in [trailers.clone(), trailers + "\r\n\r\n"] {
+            assert!(read(&text, text.len()).is_err());
+        }
     }
 }
