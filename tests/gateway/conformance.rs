@@ -75,9 +75,15 @@ fn compare(faults: &[String]) {
 #[tokio::test]
 async fn ambiguous_input_of_http_1_meets_the_fate_that_is_published() {
     let (gateway, browser) = logged_in().await;
-    let cookie = format!("Cookie: {}\r\n", browser.cookies());
     let mut faults = Vec::new();
-    for row in table("HTTP/1.1") {
+    for (number, row) in table("HTTP/1.1").into_iter().enumerate() {
+        // The head of a request that was cut may arrive at the portal when the next one is under way already.
+        let number = number.to_string();
+        let cookie = format!("Cookie: {}\r\nX-Row: {number}\r\n", browser.cookies());
+        let arrived = || {
+            let requests = gateway.upstream.requests();
+            requests.iter().filter(|request| request.value("x-row").as_ref() == Some(&number)).count()
+        };
         let [what, bytes, expected] = &row[..] else { panic!("three cells: {row:?}") };
         gateway.upstream.forget();
         let request =
@@ -87,7 +93,7 @@ async fn ambiguous_input_of_http_1_meets_the_fate_that_is_published() {
         let answer = connection.answer_to(&Method::GET).await;
         let seen = match &answer {
             Some(answer) if answer.text().starts_with("the portal:") => "passes".to_owned(),
-            Some(answer) if gateway.upstream.bytes() == 0 => {
+            Some(answer) if arrived() == 0 => {
                 answer.assert_secure();
                 assert_eq!(answer.header("connection"), "close", "{what}");
                 answer.status.as_u16().to_string()
@@ -96,7 +102,7 @@ async fn ambiguous_input_of_http_1_meets_the_fate_that_is_published() {
             Some(_) | None => "cut".to_owned(),
         };
         if seen == "passes" {
-            gateway.upstream.only_request();
+            assert_eq!(arrived(), 1, "{what}");
         } else {
             assert!(connection.rest().await.is_empty(), "{what}: more than one answer");
         }

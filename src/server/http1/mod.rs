@@ -67,7 +67,14 @@ impl<S: Service> Http1<S> {
             let Some(wire) = &mut self.wire else { return Poll::Ready(Ok(())) };
             self.stage = match &mut self.stage {
                 Stage::Head => match ready!(poll_head(wire, &self.watch, cx))? {
-                    Some(Ok(head)) => Stage::Work(self.ask(head)),
+                    Some(Ok(head)) => {
+                        let read = &mut wire.read;
+                        let (connection, presence) = (Rc::clone(&self.connection), Rc::clone(&self.presence));
+                        let service = Rc::clone(&self.worker.service);
+                        Stage::Work(Work::ask(head, read, self.watch.begin(), |request| {
+                            Box::pin(service.call(request, connection, presence))
+                        }))
+                    }
                     Some(Err(refusal)) => Stage::Work(self.refuse(refusal)),
                     None => Stage::End { hears_out: false },
                 },
@@ -81,13 +88,6 @@ impl<S: Service> Http1<S> {
         // Others have waited for long enough while requests that came all at once were answered.
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    /// Gives a request to the service.
-    fn ask(&self, head: RequestHead) -> Work<S::Body> {
-        let (connection, presence) = (Rc::clone(&self.connection), Rc::clone(&self.presence));
-        let service = Rc::clone(&self.worker.service);
-        Work::ask(head, self.watch.begin(), |request| Box::pin(service.call(request, connection, presence)))
     }
 
     /// Has the service answer what is no request.

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::BytesMut;
@@ -10,7 +10,7 @@ use http_body::Frame;
 
 use super::wire::Wire;
 use crate::web::{
-    framing::{Framing, Part},
+    framing::{Framing, MalformedBody, Part},
     incoming::{self, Arriving, Feed, Reader},
     request_head::Announced,
 };
@@ -39,10 +39,21 @@ pub(super) enum Given {
 }
 
 impl Upload {
-    pub(super) fn new(announced: Announced) -> (Self, Arriving) {
+    /// A body, and what has been given of it: the first part, if it has come together with the head. So a short body can go
+    /// on with the head, and one that is malformed from its start keeps the head from going on.
+    pub(super) fn begin(announced: Announced, read: &mut BytesMut) -> (Self, Option<Given>, Arriving) {
         let Announced { framing, expects_continue } = announced;
         let (feed, body) = incoming::arriving();
-        (Self { feed, framing, expects_continue, given_up: false }, body)
+        let mut upload = Self { feed, framing, expects_continue, given_up: false };
+        // Nobody waits for it yet. That it is empty is told when it is asked for: until then it is a body that was announced.
+        let cx = Context::from_waker(Waker::noop());
+        let given = match upload.framing.next(read) {
+            Ok(None | Some(Part::End)) => None,
+            Ok(Some(part)) => Some(upload.give(part, &cx)),
+            Err(malformed) => Some(upload.give_up(malformed, &cx)),
+        };
+        upload.expects_continue &= given.is_none();
+        (upload, given, body)
     }
 
     /// Gives the reader the next part, if one is wanted. `answers` says that the answer has begun: then there is no room for
@@ -58,13 +69,8 @@ impl Upload {
             return Poll::Ready(Ok(Given::Unwanted));
         }
         loop {
-            match self.framing.next(&mut wire.read) {
-                Ok(Some(part)) => return Poll::Ready(Ok(self.give(part, cx))),
-                Ok(None) => {}
-                Err(malformed) => {
-                    self.feed.give(Some(Err(malformed.into())), true, cx);
-                    return Poll::Ready(Ok(Given::Broken));
-                }
+            if let Some(given) = self.give_next(&mut wire.read, cx) {
+                return Poll::Ready(Ok(given));
             }
             if std::mem::take(&mut self.expects_continue) && wire.read.is_empty() && !answers {
                 wire.front().extend_from_slice(CONTINUE);
@@ -75,6 +81,19 @@ impl Upload {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
         }
+    }
+
+    /// Gives the part that has come next, if one has.
+    fn give_next(&mut self, read: &mut BytesMut, cx: &Context<'_>) -> Option<Given> {
+        match self.framing.next(read) {
+            Ok(part) => part.map(|part| self.give(part, cx)),
+            Err(malformed) => Some(self.give_up(malformed, cx)),
+        }
+    }
+
+    fn give_up(&self, malformed: MalformedBody, cx: &Context<'_>) -> Given {
+        self.feed.give(Some(Err(malformed.into())), true, cx);
+        Given::Broken
     }
 
     fn give(&self, part: Part, cx: &Context<'_>) -> Given {

@@ -61,9 +61,10 @@ impl<B> Work<B>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static,
 {
-    /// Begins with a request, for which `service` is asked.
+    /// Begins with a request, for which `service` is asked. `read` is what has come behind its head.
     pub(super) fn ask(
         mut head: RequestHead,
+        read: &mut BytesMut,
         busy: Busy,
         service: impl FnOnce(Box<Request<Incoming>>) -> Pin<Box<dyn Future<Output = Response<B>>>>,
     ) -> Self {
@@ -74,10 +75,11 @@ where
             size: None,
             last: !head.keep_alive,
         };
-        let (mut upload, mut switch) = (None, None);
+        let (mut upload, mut broken, mut switch) = (None, false, None);
         if let Some(announced) = head.announced {
-            let (reading, body) = Upload::new(announced);
-            upload = Some(reading);
+            let (reading, given, body) = Upload::begin(announced, read);
+            broken = given == Some(Given::Broken);
+            upload = Some(reading).filter(|_| matches!(given, None | Some(Given::Part)));
             *head.request.body_mut() = Incoming::Http1(body);
         } else if head.offers_upgrade {
             let (sender, switching) = Switching::of_http1();
@@ -85,7 +87,7 @@ where
             *head.request.body_mut() = Incoming::Switching(Some(switching));
         }
         let answer = Answer::Awaited(service(head.request));
-        Self { _busy: busy, about, upload, broken: false, switch, answer }
+        Self { _busy: busy, about, upload, broken, switch, answer }
     }
 
     /// Begins with the answer to what is no request.

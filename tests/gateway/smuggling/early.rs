@@ -72,6 +72,36 @@ async fn a_body_that_comes_after_its_answer_is_never_taken_for_a_request() {
     }
 }
 
+#[tokio::test]
+async fn a_body_that_is_malformed_from_its_start_keeps_its_request_from_the_portal() {
+    let scene = scene(&Upstream::start()).await;
+    scene.gateway.upstream.forget();
+    for chunk in ["x\r\n", "1 \r\na\r\n", "1\na", "-1\r\n"] {
+        let attack = format!("POST /x HTTP/1.1\r\n{{H}}Transfer-Encoding: chunked\r\n\r\n{chunk}");
+        let mut connection = scene.send(&attack).await;
+        assert_eq!(connection.answer().await.status, StatusCode::BAD_REQUEST, "{chunk:?}");
+        assert!(connection.rest().await.is_empty());
+    }
+    assert_eq!(scene.gateway.upstream.bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_short_body_goes_on_together_with_its_head() {
+    let portal = Upstream::scripted(async |mut exchange: Exchange| {
+        let together = exchange.wire.buffered().len();
+        exchange.read_content().await.ok()?;
+        exchange.write(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{together:02}")).await?;
+        Some(exchange)
+    });
+    let scene = scene(&portal).await;
+    for (framing, body, length) in
+        [("Content-Length: 5", "hello", "05"), ("Transfer-Encoding: chunked", "1\r\na\r\n0\r\n\r\n", "11")]
+    {
+        let mut connection = scene.send(&format!("POST /x HTTP/1.1\r\n{{H}}{framing}\r\n\r\n{body}")).await;
+        assert_eq!(connection.answer().await.text(), length);
+    }
+}
+
 /// The portal is gone before it has read the body: the gateway's answer comes early too.
 #[tokio::test]
 async fn a_body_that_the_portal_left_unread_is_never_taken_for_a_request() {

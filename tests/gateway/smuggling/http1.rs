@@ -182,15 +182,20 @@ async fn a_chunk_in_disguise_hides_nothing() {
 #[tokio::test]
 async fn a_chunk_larger_than_any_integer_swallows_what_follows_it() {
     let mut scene = scene(&Upstream::start()).await;
-    for size in ["ffffffffffffffff", "fffffffffffffffe", "8000000000000000", "7fffffffffffffff", "100000000"]
-    {
+    let attack = |size: &str| {
+        format!("POST /big HTTP/1.1\r\n{{H}}Transfer-Encoding: chunked\r\n\r\n{size}\r\n{HIDDEN}")
+    };
+    for size in ["fffffffffffffff", "7ffffffffffffff", "800000000000000", "100000000", "80000000"] {
         scene.gateway.upstream.forget();
-        let answers = scene
-            .break_off(&format!(
-                "POST /big HTTP/1.1\r\n{{H}}Transfer-Encoding: chunked\r\n\r\n{size}\r\n{HIDDEN}"
-            ))
-            .await;
+        let answers = scene.break_off(&attack(size)).await;
         assert!(!answers.contains("HTTP/1.1 200"), "{size}: {answers}");
+    }
+    for size in ["ffffffffffffffff", "fffffffffffffffe", "8000000000000000", "7fffffffffffffff"] {
+        let answers = scene.attack(&attack(size)).await;
+        assert!(
+            answers.starts_with("HTTP/1.1 400 ") && answers.matches("HTTP/1.1 ").count() == 1,
+            "{size}: {answers}"
+        );
     }
 }
 
