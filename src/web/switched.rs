@@ -48,6 +48,18 @@ impl Switching {
     }
 }
 
+/// Gives out what was read ahead of a switch; false when nothing is left of it. Its buffer goes with the last byte: it would be
+/// kept for as long as the connection lasts.
+pub fn give_ahead(ahead: &mut BytesMut, buffer: &mut ReadBuf<'_>) -> bool {
+    let gives = !ahead.is_empty();
+    let bytes = ahead.split_to(ahead.len().min(buffer.remaining()));
+    buffer.put_slice(&bytes);
+    if ahead.is_empty() {
+        *ahead = BytesMut::new();
+    }
+    gives
+}
+
 /// What has switched.
 #[derive(Debug)]
 pub enum Switched {
@@ -66,14 +78,11 @@ impl AsyncRead for Switched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Http1 { stream, ahead } if ahead.is_empty() => Pin::new(stream).poll_read(cx, buffer),
-            Self::Http1 { ahead, .. } => {
-                let bytes = ahead.split_to(ahead.len().min(buffer.remaining()));
-                buffer.put_slice(&bytes);
-                if ahead.is_empty() {
-                    *ahead = BytesMut::new();
+            Self::Http1 { stream, ahead } => {
+                if give_ahead(ahead, buffer) {
+                    return Poll::Ready(Ok(()));
                 }
-                Poll::Ready(Ok(()))
+                Pin::new(stream).poll_read(cx, buffer)
             }
             Self::Http2(stream) => Pin::new(stream).poll_read(cx, buffer),
         }

@@ -67,8 +67,7 @@ impl Wire {
 
     /// The bare connection, and what has been read ahead.
     pub(super) fn into_parts(self) -> (Box<TlsStream<Socket>>, BytesMut) {
-        // An empty one would keep its buffer for as long as the connection lasts.
-        (self.stream, Some(self.read).filter(|read| !read.is_empty()).unwrap_or_default())
+        (self.stream, self.read)
     }
 
     /// Reads more; zero is the end.

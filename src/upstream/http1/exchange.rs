@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::{
@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     upstream::Lease,
-    web::framing::{Framing, Part},
+    web::{
+        framing::{Framing, Part},
+        switched::give_ahead,
+    },
 };
 
 /// Most interim answers ahead of one answer.
@@ -148,13 +151,7 @@ where
 
     /// The connection as bytes, after the protocol has been switched (101). What came behind the head is still to be read.
     pub fn into_upgraded(mut self) -> Option<Upgraded> {
-        let mut lease = self.lease.take()?;
-        let ahead = &mut lease.kept.connection.read;
-        if ahead.is_empty() {
-            // It would keep its buffer for as long as the connection lasts.
-            *ahead = BytesMut::new();
-        }
-        Some(Upgraded(lease))
+        self.lease.take().map(Upgraded)
     }
 
     fn parse_head(&mut self) -> Result<Option<answer::Head>, MalformedAnswer> {
@@ -301,16 +298,10 @@ impl AsyncRead for Upgraded {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let ahead = &mut self.0.kept.connection.read;
-        if ahead.is_empty() {
-            return self.transport().poll_read(cx, buffer);
+        if give_ahead(&mut self.0.kept.connection.read, buffer) {
+            return Poll::Ready(Ok(()));
         }
-        let bytes = ahead.split_to(ahead.len().min(buffer.remaining()));
-        buffer.put_slice(&bytes);
-        if ahead.is_empty() {
-            *ahead = BytesMut::new();
-        }
-        Poll::Ready(Ok(()))
+        self.transport().poll_read(cx, buffer)
     }
 }
 
