@@ -23,7 +23,6 @@ pub(super) struct Upload {
     framing: Framing,
     /// The client waits for a word before it sends the body.
     expects_continue: bool,
-    given_up: bool,
 }
 
 /// How far a body has come.
@@ -44,7 +43,7 @@ impl Upload {
     pub(super) fn begin(announced: Announced, read: &mut BytesMut) -> (Self, Option<Given>, Arriving) {
         let Announced { framing, expects_continue } = announced;
         let (feed, body) = incoming::arriving();
-        let mut upload = Self { feed, framing, expects_continue, given_up: false };
+        let mut upload = Self { feed, framing, expects_continue };
         // Nobody waits for it yet. That it is empty is told when it is asked for: until then it is a body that was announced.
         let cx = Context::from_waker(Waker::noop());
         let given = match upload.framing.next(read) {
@@ -65,7 +64,6 @@ impl Upload {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Given>> {
         if ready!(self.feed.poll_reader(cx)) == Reader::HasGivenUp {
-            self.given_up = true;
             return Poll::Ready(Ok(Given::Unwanted));
         }
         loop {
@@ -108,9 +106,8 @@ impl Upload {
     }
 
     /// Whether nobody will read what is left.
-    pub(super) fn is_given_up(&mut self) -> bool {
-        self.given_up = self.given_up || self.feed.is_given_up();
-        self.given_up
+    pub(super) fn is_given_up(&self) -> bool {
+        self.feed.is_given_up()
     }
 
     /// Reads over what is left, if it has come to its end.

@@ -140,15 +140,14 @@ where
     }
 
     /// Whether somebody reads the body.
-    fn is_read(&mut self) -> bool {
-        self.upload.as_mut().is_some_and(|upload| !upload.is_given_up())
+    fn is_read(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| !upload.is_given_up())
     }
 
     /// Looks after the client meanwhile: ready when a part of the body has been handed on, an error when nobody is there any
     /// more.
     fn poll_client(&mut self, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let is_read = self.is_read();
-        let Some(upload) = self.upload.as_mut().filter(|_| is_read) else {
+        let Some(upload) = self.upload.as_mut().filter(|upload| !upload.is_given_up()) else {
             ready!(wire.poll_left(cx))?;
             return Poll::Pending;
         };
@@ -176,7 +175,7 @@ where
         }
         self.about.size = body.size_hint().exact();
         self.about.last |=
-            self.broken || watch.is_draining() || self.upload.as_mut().is_some_and(Upload::is_given_up);
+            self.broken || watch.is_draining() || self.upload.as_ref().is_some_and(Upload::is_given_up);
         if let Some(interim) = watch.take_interim() {
             wire.front().extend_from_slice(&interim);
         }
