@@ -68,6 +68,23 @@ pub trait Clock: Send + Sync + fmt::Debug {
 
     /// How long this process has been counting. Goes on when the clock is set back.
     fn elapsed(&self) -> Duration;
+
+    /// All that there is to read, for whatever happens at this moment.
+    fn moment(&self) -> Moment {
+        // A pause between the readings must not look like a lead of the wall clock.
+        let wall = self.now();
+        Moment { wall, elapsed: self.elapsed(), instant: tokio::time::Instant::now() }
+    }
+}
+
+/// One reading of a clock, which many may share: each costs as much as a look-up.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub wall: Timestamp,
+    /// How long the process had been counting.
+    pub elapsed: Duration,
+    /// By the runtime, for deadlines.
+    pub instant: tokio::time::Instant,
 }
 
 /// The machine's clock.
@@ -85,8 +102,16 @@ impl Clock for SystemClock {
     }
 
     fn elapsed(&self) -> Duration {
+        self.moment().elapsed
+    }
+
+    fn moment(&self) -> Moment {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-        START.elapsed()
+        let wall = self.now();
+        // Before the first reading, which would be ahead of it otherwise.
+        let start = *START;
+        let instant = Instant::now();
+        Moment { wall, elapsed: instant.saturating_duration_since(start), instant: instant.into() }
     }
 }
 

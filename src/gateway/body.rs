@@ -12,10 +12,10 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Instant;
 
 use super::{Gateway, Shared, presence::Held, sign_off};
 use crate::{
+    clock::Moment,
     proxy::PortalBody,
     sessions::Live,
     telemetry::access_log::Line,
@@ -40,7 +40,7 @@ pub(super) struct Note {
     method: Method,
     uri: Uri,
     version: Version,
-    started: Instant,
+    pub(super) began: Moment,
     sent: u64,
     received: u64,
     server: Option<Rc<str>>,
@@ -65,6 +65,7 @@ impl Note {
         request: &Request<B>,
         request_id: [u8; 16],
         peer: IpAddr,
+        began: Moment,
     ) -> Self {
         Self {
             gateway,
@@ -72,7 +73,7 @@ impl Note {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
-            started: Instant::now(),
+            began,
             sent: 0,
             received: 0,
             server: None,
@@ -107,7 +108,7 @@ impl Drop for Note {
             self.server = Some(body.server());
         }
         let shared = &self.gateway.shared;
-        let took = self.started.elapsed();
+        let took = self.began.instant.elapsed();
         if std::thread::panicking() {
             (self.decision, self.status) = ("error", StatusCode::INTERNAL_SERVER_ERROR);
         }

@@ -25,7 +25,7 @@ use self::{
     rescue::{Failure, Told},
 };
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, Moment, Timestamp},
     gate::{Challenger, Decision, Gate, Identity, Visitor},
     identity::{Assertions, IdentityHeaders},
     kept_forms::KeptForms,
@@ -107,22 +107,30 @@ impl Gateway {
             client::address(connection.peer().ip(), request.headers(), &self.shared.trusted_proxies);
         let cookies = presence.cookies.borrow_mut().open(request.headers());
         let counts = self.counts(request.path());
-        if self.shared.load.is_strained() && !Box::pin(self.has_session(cookies.session, counts)).await? {
-            connection.finish();
-            return Err(Failure::Overload);
+        let mut at = note.began;
+        if self.shared.load.is_strained() {
+            if !Box::pin(self.has_session(cookies.session, counts, &at)).await? {
+                connection.finish();
+                return Err(Failure::Overload);
+            }
+            at = self.shared.clock.moment();
         }
         if request.is_ours() {
             note.decision = "own";
             // Boxed like every way that is not the usual one: what the usual one moves about stays small.
             return Ok(own(Box::pin(self.own(request, cookies.session, presence, note)).await?));
         }
-        let session = match self.known_session(cookies.session, counts) {
+        let session = match self.known_session(cookies.session, counts, &at) {
             Known::Session(live) => Some(live),
             Known::Nobody => None,
-            Known::Ask(id) => Box::pin(self.load_session(id, counts)).await?,
+            Known::Ask(id) => {
+                let loaded = Box::pin(self.load_session(id, counts)).await?;
+                at = self.shared.clock.moment();
+                loaded
+            }
         };
         note.session.clone_from(&session);
-        let now = self.shared.clock.now();
+        let now = at.wall;
         let decision = self.shared.gate.decide(session, now);
         let is_in = matches!(decision, Decision::Allow(_));
         if *request.method() == Method::POST && (!is_in || kept::named(&request).is_some()) {
@@ -161,9 +169,9 @@ impl Gateway {
     }
 
     /// What this gateway knows of the browser's session without asking anybody.
-    fn known_session(&self, claimed: Option<TokenHash>, counts: Use) -> Known {
+    fn known_session(&self, claimed: Option<TokenHash>, counts: Use, at: &Moment) -> Known {
         let Some(id) = claimed else { return Known::Nobody };
-        match self.shared.sessions.cached(&id, counts) {
+        match self.shared.sessions.cached(&id, counts, at) {
             Some(live) => {
                 self.shared.metrics.session_cache_hit();
                 Known::Session(live)
@@ -173,8 +181,13 @@ impl Gateway {
     }
 
     /// Under strain this comes before all else: a stranger costs a look at the cookie, and no page.
-    async fn has_session(&self, claimed: Option<TokenHash>, counts: Use) -> Result<bool, Failure> {
-        Ok(match self.known_session(claimed, counts) {
+    async fn has_session(
+        &self,
+        claimed: Option<TokenHash>,
+        counts: Use,
+        at: &Moment,
+    ) -> Result<bool, Failure> {
+        Ok(match self.known_session(claimed, counts, at) {
             Known::Session(_) => true,
             Known::Nobody => false,
             Known::Ask(id) => self.load_session(id, counts).await?.is_some(),
@@ -207,7 +220,7 @@ impl Gateway {
         };
         let wants_session = Route::parse(request.path()).is_some_and(Route::wants_session);
         let counts = self.counts(request.path());
-        let session = match self.known_session(claimed, counts) {
+        let session = match self.known_session(claimed, counts, &self.shared.clock.moment()) {
             Known::Session(live) => Some(live),
             Known::Ask(id) if wants_session => self.load_session(id, counts).await?,
             Known::Ask(_) | Known::Nobody => None,
@@ -319,8 +332,9 @@ impl Service for Gateway {
         connection: Rc<Connection>,
         presence: Rc<Presence>,
     ) -> Response<ClientBody> {
+        let began = self.shared.clock.moment();
         let mut note =
-            Box::new(Note::new(Rc::clone(&self), &request, self.request_id(), connection.peer().ip()));
+            Box::new(Note::new(Rc::clone(&self), &request, self.request_id(), connection.peer().ip(), began));
         let told = if client::is_navigation(request.method(), request.headers()) {
             Told::Person
         } else if grpc::is_call(request.method(), request.headers()) {
@@ -344,7 +358,8 @@ impl Service for Gateway {
         // Of a request that is none, no more is known than this.
         let mut unread = Request::new(());
         *unread.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
-        let mut note = Box::new(Note::new(Rc::clone(&self), &unread, self.request_id(), peer.ip()));
+        let began = self.shared.clock.moment();
+        let mut note = Box::new(Note::new(Rc::clone(&self), &unread, self.request_id(), peer.ip(), began));
         let answer = own(self.rescue(&refusal.into(), Told::Script, &mut note));
         give(answer, (unread.version(), false), note, None)
     }

@@ -60,17 +60,17 @@ impl Trust {
     }
 
     pub(super) fn holds(&self) -> bool {
-        self.holds_for(0)
+        self.holds_for(0, Instant::now())
     }
 
     /// Whether it holds, or would but for a store that has not been away for longer than the grace. The database has to
     /// be there: it tells of the ends of sessions, whichever store keeps them.
-    pub(super) fn holds_or_grace(&self) -> bool {
-        self.holds_for(self.grace)
+    pub(super) fn holds_or_grace(&self, at: Instant) -> bool {
+        self.holds_for(self.grace, at)
     }
 
-    fn holds_for(&self, grace: i64) -> bool {
-        let now = self.millis(Instant::now());
+    fn holds_for(&self, grace: i64, at: Instant) -> bool {
+        let now = self.millis(at);
         let store = self.store.load(Ordering::Acquire);
         now < self.database.load(Ordering::Acquire) && store != 0 && now < store.saturating_add(grace)
     }

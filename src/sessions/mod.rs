@@ -42,7 +42,7 @@ pub use self::{
     store::{SessionStore, StoredSession},
 };
 use crate::{
-    clock::{Clock, Watermark},
+    clock::{Clock, Moment, Watermark},
     database::{Database, DatabaseError},
     random::Random,
     redis_pool::{self, RedisError},
@@ -207,16 +207,16 @@ impl Sessions {
 
     /// The session, if this gateway knows for certain that it is good. Called for every request that is forwarded:
     /// waits for nothing, allocates nothing, and takes no lock that another reader would wait for.
-    pub fn cached(&self, id: &TokenHash, counts: Use) -> Option<Arc<Live>> {
-        if !self.trust.holds_or_grace() {
+    pub fn cached(&self, id: &TokenHash, counts: Use, at: &Moment) -> Option<Arc<Live>> {
+        if !self.trust.holds_or_grace(at.instant) {
             return None;
         }
-        self.cache.get(id).filter(|live| self.limits.use_at(live, self.steady.now(), counts))
+        self.cache.get(id).filter(|live| self.limits.use_at(live, self.steady.at(at), counts))
     }
 
     /// The session, if it is good: from the cache, else from the store.
     pub async fn load(&self, id: &TokenHash, counts: Use) -> Result<Option<Arc<Live>>, SessionError> {
-        match self.cached(id, counts) {
+        match self.cached(id, counts, &self.steady.moment()) {
             Some(live) => Ok(Some(live)),
             None => timeout(PATIENCE, self.look_up(id, counts)).await.unwrap_or(Err(SessionError::Slow)),
         }
@@ -291,7 +291,7 @@ impl Sessions {
 
     /// Whether sessions that are known here go on although their store has gone.
     pub fn on_grace(&self) -> bool {
-        !self.trust.holds() && self.trust.holds_or_grace()
+        !self.trust.holds() && self.trust.holds_or_grace(self.steady.moment().instant)
     }
 
     /// By how much the machine's clock is behind what it was.

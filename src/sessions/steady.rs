@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Moment, Timestamp};
 
 #[derive(Debug)]
 pub(super) struct Steady {
@@ -26,10 +26,16 @@ impl Steady {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        // A pause between the two readings must not look like a lead: the wall clock is read first.
-        let wall = self.clock.now().unix_millis();
-        let elapsed = i64::try_from(self.clock.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let lead = wall.saturating_sub(elapsed);
+        self.at(&self.clock.moment())
+    }
+
+    pub(super) fn moment(&self) -> Moment {
+        self.clock.moment()
+    }
+
+    pub(super) fn at(&self, moment: &Moment) -> Timestamp {
+        let elapsed = i64::try_from(moment.elapsed.as_millis()).unwrap_or(i64::MAX);
+        let lead = moment.wall.unix_millis().saturating_sub(elapsed);
         let mut most = self.lead.load(Ordering::Relaxed);
         // Only a clock that was set forward writes here.
         if lead > most {

@@ -96,8 +96,12 @@ impl ConnectionOptions {
 
 /// The one number that a line of `Content-Length` may be (RFC 9110 §8.6): digits alone, where parsing would take a sign.
 pub fn content_length(value: &HeaderValue) -> Option<u64> {
-    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
-    digits.parse().ok()
+    let digits = value.as_bytes();
+    let add = |number: u64, digit: &u8| match digit {
+        b'0'..=b'9' => number.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
+        _ => None,
+    };
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, add) }
 }
 
 /// Whether a comma-separated field contains `token`, ignoring case.

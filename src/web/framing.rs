@@ -64,7 +64,7 @@ impl Framing {
 /// Takes up to `most` bytes off the front.
 pub(super) fn take(read: &mut BytesMut, most: u64) -> Bytes {
     let length = read.len().min(usize::try_from(most).unwrap_or(usize::MAX));
-    if length <= SMALL.max(read.capacity() / 2) {
+    if length <= SMALL.max(read.capacity() / 4) {
         let data = Bytes::copy_from_slice(read.get(..length).unwrap_or_default());
         read.advance(length);
         data

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
+use smallvec::SmallVec;
 
 /// Most fields of one head.
 pub const MOST_FIELDS: usize = 100;
@@ -80,25 +81,18 @@ impl<'a> Lines<'a> {
             }
             let colon = memchr(b':', text).ok_or(MalformedHead::Line)?;
             let colon = line.start + u32::try_from(colon).map_err(|_| MalformedHead::TooLarge)?;
-            *fields.places.get_mut(fields.count).ok_or(MalformedHead::TooLarge)? = Place { colon, ..line };
-            fields.count += 1;
+            if fields.0.len() == MOST_FIELDS {
+                return Err(MalformedHead::TooLarge);
+            }
+            fields.0.push(Place { colon, ..line });
         }
         Ok(false)
     }
 }
 
-/// Where the fields of a head are.
-#[derive(Debug)]
-pub struct Fields {
-    places: [Place; MOST_FIELDS],
-    count: usize,
-}
-
-impl Default for Fields {
-    fn default() -> Self {
-        Self { places: [Place::default(); MOST_FIELDS], count: 0 }
-    }
-}
+/// Where the fields of a head are; those of a usual one are found without allocation.
+#[derive(Debug, Default)]
+pub struct Fields(SmallVec<[Place; 24]>);
 
 impl Fields {
     /// Reads them from `head`, with room for so many more. `note` says which are kept.
@@ -108,8 +102,8 @@ impl Fields {
         more: usize,
         mut note: impl FnMut(&HeaderName, &HeaderValue) -> Result<bool, E>,
     ) -> Result<HeaderMap, E> {
-        let mut headers = HeaderMap::with_capacity(self.count + more);
-        for place in self.places.iter().take(self.count) {
+        let mut headers = HeaderMap::with_capacity(self.0.len() + more);
+        for place in &self.0 {
             let (start, colon) = (place.start as usize, place.colon as usize);
             let name = HeaderName::from_bytes(head.get(start..colon).unwrap_or_default())
                 .map_err(|_| MalformedHead::Field)?;

@@ -14,10 +14,7 @@ async fn answers(gateway: &Gateway) -> Duration {
 async fn end_some(gateway: &Gateway, ended: &TokenHash, bobs: &TokenHash) {
     gateway.sessions.revoke(ended).await.unwrap();
     gateway.sessions.revoke_user("bob").await.unwrap();
-    assert!(
-        gateway.sessions.cached(ended, Use::Counts).is_none()
-            && gateway.sessions.cached(bobs, Use::Counts).is_none()
-    );
+    assert!(gateway.cached(ended, Use::Counts).is_none() && gateway.cached(bobs, Use::Counts).is_none());
 }
 
 /// Asks again and again while servers change: an error is no answer, and a wrong answer is none that is forgiven.

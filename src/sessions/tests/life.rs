@@ -9,13 +9,13 @@ async fn a_login_is_a_session_on_every_gateway_and_is_cached_there() {
         let (here, there) = (world.gateway().await, world.gateway().await);
         let id = here.log_in("ada").await;
         for gateway in [&here, &there] {
-            assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
+            assert!(gateway.cached(&id, Use::Counts).is_none());
             let live = gateway.live(&id).await;
             assert_eq!((live.session.id, live.session.user.as_str()), (id, "ada"));
             assert_eq!(live.session.level(), Level::Two);
             assert_eq!(live.session.expires_at, live.session.created_at.plus(EXPIRATION));
             assert_eq!(live.session.origin, origin());
-            let cached = gateway.sessions.cached(&id, Use::Counts).expect("cached");
+            let cached = gateway.cached(&id, Use::Counts).expect("cached");
             assert!(Arc::ptr_eq(&live, &cached));
         }
         let csrf = async |gateway: &Gateway| gateway.live(&id).await.session.csrf;
@@ -56,13 +56,13 @@ async fn a_revoked_session_is_out_here_at_once_and_elsewhere_within_a_second() {
 
         here.sessions.revoke(&id).await.unwrap();
         assert!(open[0].ended.is_cancelled());
-        assert!(here.sessions.cached(&id, Use::Counts).is_none());
+        assert!(here.cached(&id, Use::Counts).is_none());
         assert!(here.is_out(&id).await);
         assert!(ended(&open[1]).await < BOUND);
-        assert!(there.sessions.cached(&id, Use::Counts).is_none());
+        assert!(there.cached(&id, Use::Counts).is_none());
         assert!(there.is_out(&id).await);
         assert!(!untouched.ended.is_cancelled());
-        assert!(there.sessions.cached(&other, Use::Counts).is_some());
+        assert!(there.cached(&other, Use::Counts).is_some());
     }
 }
 
@@ -131,7 +131,7 @@ async fn a_disabled_user_is_out_within_a_second_and_in_again_when_enabled() {
         let open = gateway.live(&id).await;
         world.change_user("ada", None).await;
         assert!(ended(&open).await < BOUND);
-        assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
+        assert!(gateway.cached(&id, Use::Counts).is_none());
         assert!(gateway.is_out(&id).await);
 
         drop(open);

@@ -14,9 +14,9 @@ async fn a_session_nobody_uses_is_over_on_every_path() {
         let id = gateway.log_in("ada").await;
         let open = gateway.live(&id).await;
         world.clock.advance(NEARLY);
-        assert!(gateway.sessions.cached(&id, Use::Counts).is_some());
+        assert!(gateway.cached(&id, Use::Counts).is_some());
         world.clock.advance(INACTIVITY);
-        assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
+        assert!(gateway.cached(&id, Use::Counts).is_none());
         assert!(gateway.is_out(&id).await);
         assert!(open.ended.is_cancelled());
         assert!(!gateway.sessions.touch(&open));
@@ -50,7 +50,7 @@ async fn a_session_is_over_at_its_age_however_busy() {
         }
         gateway.live(&id).await;
         world.clock.advance(EXPIRATION / 24);
-        assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
+        assert!(gateway.cached(&id, Use::Counts).is_none());
         assert!(gateway.is_out(&id).await);
     }
 }
@@ -70,7 +70,7 @@ async fn a_remembered_session_lasts_unused_to_its_end_and_no_longer_on_every_gat
         let open = here.live(&kept).await;
         world.clock.advance(INACTIVITY);
         here.sessions.cache.sweep(here.sessions.steady.now());
-        assert!(here.sessions.cached(&kept, Use::Counts).is_some());
+        assert!(here.cached(&kept, Use::Counts).is_some());
         assert!(here.is_out(&usual).await);
         let listed = there.sessions.list(Some("ada")).await.unwrap();
         assert_eq!(
@@ -157,7 +157,7 @@ async fn a_tunnel_that_carries_something_keeps_its_session() {
             world.clock.advance(INACTIVITY / 2);
             assert!(gateway.sessions.touch(&open));
         }
-        assert!(gateway.sessions.cached(&id, Use::Counts).is_some());
+        assert!(gateway.cached(&id, Use::Counts).is_some());
         assert_eq!(gateway.live(&id).await.last_seen(), open.last_seen());
     }
 }
@@ -171,14 +171,14 @@ async fn what_does_not_count_is_served_and_keeps_no_session() {
         let first = gateway.sessions.load(&id, Use::Passive).await.unwrap().expect("good");
         let made = first.last_seen();
         world.clock.advance(NEARLY);
-        assert!(gateway.sessions.cached(&id, Use::Passive).is_some());
+        assert!(gateway.cached(&id, Use::Passive).is_some());
         gateway.sessions.cache.forget(&id);
         assert!(gateway.sessions.load(&id, Use::Passive).await.unwrap().is_some());
         assert_eq!(first.last_seen(), made);
         let idle = world.idle_gateway_on(world.store().await).await;
         assert_eq!(idle.sessions.load(&id, Use::Passive).await.unwrap().unwrap().last_seen(), made);
         world.clock.advance(Duration::from_mins(1));
-        assert!(gateway.sessions.cached(&id, Use::Passive).is_none());
+        assert!(gateway.cached(&id, Use::Passive).is_none());
         assert!(gateway.sessions.load(&id, Use::Passive).await.unwrap().is_none());
         assert!(first.ended.is_cancelled());
     }
@@ -196,9 +196,9 @@ async fn a_session_in_use_at_another_gateway_is_not_idle_here() {
         // A gateway that stops writes down what it knows of uses.
         there.stop().await;
         world.clock.advance(INACTIVITY / 2);
-        assert!(here.sessions.cached(&id, Use::Counts).is_none());
+        assert!(here.cached(&id, Use::Counts).is_none());
         here.live(&id).await;
-        assert!(here.sessions.cached(&id, Use::Counts).is_some());
+        assert!(here.cached(&id, Use::Counts).is_some());
         assert!(!open.ended.is_cancelled());
     }
 }
@@ -244,7 +244,7 @@ async fn a_clock_that_is_set_back_makes_no_session_longer() {
         gateway.sessions.cache.forget(&id);
         gateway.live(&id).await;
         world.clock.advance(INACTIVITY);
-        assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
+        assert!(gateway.cached(&id, Use::Counts).is_none());
         assert!(gateway.is_out(&id).await);
     }
 }

@@ -200,6 +200,10 @@ impl Gateway {
         self.sessions.load(id, Use::Counts).await.unwrap().expect("the session is good")
     }
 
+    fn cached(&self, id: &TokenHash, counts: Use) -> Option<Arc<Live>> {
+        self.sessions.cached(id, counts, &self.sessions.steady.moment())
+    }
+
     async fn is_out(&self, id: &TokenHash) -> bool {
         self.sessions.load(id, Use::Counts).await.unwrap().is_none()
     }

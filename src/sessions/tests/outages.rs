@@ -34,10 +34,8 @@ async fn a_killed_redis_is_an_error_and_an_empty_one_is_no_session() {
     let start = Instant::now();
     assert!(fails(&gateway, &fresh).await);
     assert!(start.elapsed() < DEADLINE + SLACK);
-    eventually("the cache is no longer believed", async || {
-        gateway.sessions.cached(&cached, Use::Counts).is_none()
-    })
-    .await;
+    eventually("the cache is no longer believed", async || gateway.cached(&cached, Use::Counts).is_none())
+        .await;
     for id in [&cached, &fresh] {
         assert!(fails_fast(&gateway, id).await);
     }
@@ -62,7 +60,7 @@ async fn a_frozen_redis_ends_trust_within_a_second_and_loses_nothing() {
     let open = gateway.live(&id).await;
     let server = world.redis.as_ref().unwrap();
     server.freeze();
-    let distrust = eventually("distrust", async || gateway.sessions.cached(&id, Use::Counts).is_none()).await;
+    let distrust = eventually("distrust", async || gateway.cached(&id, Use::Counts).is_none()).await;
     assert!(distrust < BOUND + SLACK, "{distrust:?}");
     assert!(fails_fast(&gateway, &id).await);
 
@@ -74,7 +72,7 @@ async fn a_frozen_redis_ends_trust_within_a_second_and_loses_nothing() {
     assert!(!open.ended.is_cancelled());
     eventually("the cache is believed again", async || gateway.trusted()).await;
     gateway.live(&id).await;
-    assert!(gateway.sessions.cached(&id, Use::Counts).is_some());
+    assert!(gateway.cached(&id, Use::Counts).is_some());
 }
 
 #[tokio::test]
@@ -86,7 +84,7 @@ async fn an_end_that_was_missed_is_found_out_on_reconnecting() {
     let server = world.redis.as_ref().unwrap();
     // Lost without a word, as by a master that fails before its replica has heard.
     server.command::<()>(&["DEL", &format!("portcullis:s:{}", id.to_hex())]).await;
-    assert!(gateway.sessions.cached(&id, Use::Counts).is_some());
+    assert!(gateway.cached(&id, Use::Counts).is_some());
     server.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     assert!(ended(&open).await < BOUND);
     eventually("the link is back", async || gateway.sessions.ping().await.is_ok()).await;
@@ -105,7 +103,7 @@ async fn sessions_that_the_store_has_lost_end_when_their_use_is_written_down() {
             None => drop(sqlx::query("DELETE FROM sessions").execute(&gateway.database).await.unwrap()),
         }
         world.clock.advance(INACTIVITY / 2);
-        assert!(gateway.sessions.cached(&id, Use::Counts).is_some());
+        assert!(gateway.cached(&id, Use::Counts).is_some());
         gateway.sessions.flush().await;
         ended(&open).await;
         assert!(gateway.is_out(&id).await);
@@ -121,7 +119,7 @@ async fn a_session_missing_from_its_users_index_ends_with_the_user() {
     // As a server does that is short of memory.
     world.redis.as_ref().unwrap().command::<()>(&["DEL", "portcullis:u:ada"]).await;
     here.sessions.revoke_user("ada").await.unwrap();
-    assert!(here.sessions.cached(&id, Use::Counts).is_none());
+    assert!(here.cached(&id, Use::Counts).is_none());
     for live in &open {
         assert!(ended(live).await < BOUND);
     }
@@ -136,12 +134,11 @@ async fn a_change_feed_that_stops_ends_trust_within_a_second() {
         let id = gateway.log_in("ada").await;
         gateway.live(&id).await;
         gateway.database.close().await;
-        let distrust =
-            eventually("distrust", async || gateway.sessions.cached(&id, Use::Counts).is_none()).await;
+        let distrust = eventually("distrust", async || gateway.cached(&id, Use::Counts).is_none()).await;
         assert!(distrust < BOUND + SLACK, "{distrust:?}");
         // The store of the sessions answers, and is asked each time.
         gateway.live(&id).await;
-        assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
+        assert!(gateway.cached(&id, Use::Counts).is_none());
     }
 }
 
@@ -181,7 +178,7 @@ async fn a_doubt_is_resolved_as_soon_as_somebody_can_tell() {
         world.change_user("bob", Some(profile("bob", &["new"]))).await;
         world.change_user("ada", None).await;
         eventually("nothing is cached", async || {
-            [&ada, &bob].iter().all(|id| gateway.sessions.cached(id, Use::Counts).is_none())
+            [&ada, &bob].iter().all(|id| gateway.cached(id, Use::Counts).is_none())
         })
         .await;
         assert!(fails(&gateway, &ada).await && fails(&gateway, &bob).await);
@@ -199,7 +196,7 @@ async fn without_upkeep_nothing_is_believed_but_the_store() {
         let gateway = world.idle_gateway_on(world.store().await).await;
         let id = gateway.log_in("ada").await;
         gateway.live(&id).await;
-        assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
+        assert!(gateway.cached(&id, Use::Counts).is_none());
         world.store().await.remove(&id).await.unwrap();
         assert!(gateway.is_out(&id).await);
     }
@@ -229,14 +226,13 @@ async fn with_a_grace_those_go_on_who_are_known_and_nobody_else() {
     there.sessions.revoke(revoked).await.unwrap();
     there.sessions.revoke_user("bob").await.unwrap();
     let end = eventually("their ends are known", async || {
-        here.sessions.cached(revoked, Use::Counts).is_none()
-            && here.sessions.cached(bobs, Use::Counts).is_none()
+        here.cached(revoked, Use::Counts).is_none() && here.cached(bobs, Use::Counts).is_none()
     });
     assert!(end.await < BOUND + SLACK);
     assert!(fails(&here, revoked).await && fails(&here, bobs).await);
     here.live(kept).await;
     world.clock.advance(INACTIVITY);
-    assert!(here.sessions.cached(kept, Use::Counts).is_none());
+    assert!(here.cached(kept, Use::Counts).is_none());
 }
 
 #[tokio::test]
@@ -249,8 +245,7 @@ async fn a_grace_has_an_end() {
     world.redis().kill();
     eventually("the trust is lost", async || !gateway.trusted()).await;
     gateway.live(&id).await;
-    let over =
-        eventually("the grace is over", async || gateway.sessions.cached(&id, Use::Counts).is_none()).await;
+    let over = eventually("the grace is over", async || gateway.cached(&id, Use::Counts).is_none()).await;
     assert!(over <= grace + SLACK, "{over:?}");
     assert!(!gateway.sessions.on_grace() && fails(&gateway, &id).await);
 }
@@ -262,6 +257,6 @@ async fn no_grace_outlives_the_feed_that_tells_of_ends() {
     let id = gateway.log_in("ada").await;
     gateway.live(&id).await;
     gateway.database.close().await;
-    eventually("distrust", async || gateway.sessions.cached(&id, Use::Counts).is_none()).await;
+    eventually("distrust", async || gateway.cached(&id, Use::Counts).is_none()).await;
     assert!(!gateway.sessions.on_grace());
 }

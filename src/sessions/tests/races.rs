@@ -95,7 +95,7 @@ async fn a_session_revoked_while_it_is_looked_up_is_not_cached() {
             timeout(PATIENCE, pulse.ended.cancelled()).await.expect("the gateway hears of it");
             slow.answers.add_permits(100);
             assert!(timeout(PATIENCE, looking).await.unwrap().unwrap().is_none());
-            assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
+            assert!(gateway.cached(&id, Use::Counts).is_none());
         }
     }
 }
@@ -119,7 +119,7 @@ async fn rights_changed_while_they_are_looked_up_are_looked_up_again() {
         // The first answer was thrown away, since it might have been what was true before the change.
         assert!(slow.asked.load(Ordering::SeqCst) >= 3);
         assert!(!Arc::ptr_eq(&before, &found));
-        assert!(Arc::ptr_eq(&found, &gateway.sessions.cached(&id, Use::Counts).unwrap()));
+        assert!(Arc::ptr_eq(&found, &gateway.cached(&id, Use::Counts).unwrap()));
     }
 }
 
@@ -189,7 +189,7 @@ async fn no_thread_sees_a_session_after_its_end() {
             let id = gateway.log_in("ada").await;
             let looking: Vec<_> = (0..4).map(|_| look_up(&gateway, id)).collect();
             gateway.sessions.revoke(&id).await.unwrap();
-            assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
+            assert!(gateway.cached(&id, Use::Counts).is_none());
             assert!(gateway.is_out(&id).await);
             for found in looking {
                 // Who was quick enough to see it has also been told of the end.
@@ -197,7 +197,7 @@ async fn no_thread_sees_a_session_after_its_end() {
                     assert!(live.ended.is_cancelled());
                 }
             }
-            assert!(gateway.sessions.cached(&id, Use::Counts).is_none());
+            assert!(gateway.cached(&id, Use::Counts).is_none());
         }
     }
 }
