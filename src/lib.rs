@@ -43,7 +43,8 @@
 //! # What keeps the usual request cheap
 //!
 //! - A head is read once, by the parser that refuses what others would read differently ([`web::request_head`]), and the head
-//!   for the portal is written to the wire straight from its fields.
+//!   for the portal is written to the wire straight from its fields. The fields of its answer go to HTTP/1 line by line,
+//!   as they came ([`web::portal_fields`]).
 //! - HTTP/1 has no task and no channel on either side: the connection's task polls the service (`server::http1`), and whoever
 //!   waits for the portal's answer reads it from the socket ([`upstream::http1`]).
 //! - Identity headers and the signed assertion are made once a session, the cookies of a connection are read once.

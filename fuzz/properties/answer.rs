@@ -1,5 +1,6 @@
 //! An answer of the portal that is taken is the one that hyper's client reads: the same status, and the same body, ending at
-//! the same byte. It comes out alike however its bytes arrive.
+//! the same byte. It comes out alike however its bytes arrive. Its fields are the same ones to a client of HTTP/1, which gets
+//! them line by line, and to one of HTTP/2.
 
 #[path = "answer/hyper_reads.rs"]
 mod hyper_reads;
@@ -10,6 +11,7 @@ use portcullis::{
     web::{
         chunked::Chunked,
         framing::{Framing, Part},
+        portal_fields::PortalFields,
     },
 };
 
@@ -24,7 +26,15 @@ pub(crate) fn holds(data: &[u8]) {
     let Some((status, body, left)) = at_once else { return };
     let (answer, _) = bytes.split_at(bytes.len() - left);
     let peer = hyper_reads::answer(answer, is_head);
-    assert_eq!(peer, Some((status, body)));
+    assert_eq!(peer.map(|answer| (answer.status, answer.body)), Some((status, body)));
+}
+
+/// The fields as HTTP/2 gets them are those that hyper reads off the lines which HTTP/1 gets.
+fn pass_on(fields: PortalFields) {
+    let mut wire = b"HTTP/1.1 200 OK\r\n".to_vec();
+    fields.write(&mut wire, |_| false);
+    wire.extend_from_slice(b"\r\n");
+    assert_eq!(hyper_reads::answer(&wire, true).map(|answer| answer.fields), Some(fields.into_head()));
 }
 
 /// The first final answer, if it is whole and does not last until the end of the connection.
@@ -33,12 +43,13 @@ fn read(bytes: &[u8], size: usize, is_head: bool) -> Option<Answer> {
     let mut buffer = BytesMut::new();
     let head = loop {
         match parse(&mut buffer, is_head).ok()? {
-            Some(head) if head.response.status() == 101 => return None,
-            Some(head) if !head.response.status().is_informational() => break head,
+            Some(head) if head.status == 101 => return None,
+            Some(head) if !head.status.is_informational() => break head,
             Some(_) => {}
             None => buffer.extend_from_slice(pieces.next()?),
         }
     };
+    pass_on(head.fields);
     let mut body = Vec::new();
     match head.framing {
         Framing::Length(length) => {
@@ -52,7 +63,7 @@ fn read(bytes: &[u8], size: usize, is_head: bool) -> Option<Answer> {
         Framing::UntilClose => return None,
     }
     let left = buffer.len() + pieces.map(<[u8]>::len).sum::<usize>();
-    Some((head.response.status().as_u16(), body, left))
+    Some((head.status.as_u16(), body, left))
 }
 
 fn read_chunks<'a>(

@@ -7,7 +7,7 @@ pub(crate) fn holds(data: &[u8]) {
     let lines: Vec<HeaderValue> =
         data.split(|&byte| byte == b'\n').filter_map(|line| HeaderValue::from_bytes(line).ok()).collect();
     cut(&lines);
-    set(lines);
+    set(&lines);
 }
 
 fn cut(lines: &[HeaderValue]) {
@@ -40,10 +40,8 @@ fn is_ours(pair: &[u8]) -> bool {
     pair.contains(&b'=') && pair.to_ascii_lowercase().starts_with(b"__host-portcullis")
 }
 
-fn set(lines: Vec<HeaderValue>) {
-    let mut headers: HeaderMap = lines.into_iter().map(|line| (header::SET_COOKIE, line)).collect();
-    cookies::drop_set_ours(&mut headers);
-    for line in headers.get_all(header::SET_COOKIE) {
+fn set(lines: &[HeaderValue]) {
+    for line in lines.iter().filter(|line| !cookies::sets_ours(line.as_bytes())) {
         let Some(cookie) = line.to_str().ok().and_then(|line| cookie::Cookie::parse(line).ok()) else {
             continue;
         };

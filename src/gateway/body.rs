@@ -19,13 +19,26 @@ use crate::{
     proxy::PortalBody,
     sessions::Live,
     telemetry::access_log::Line,
-    web::{answer::Answer, body::BodyError},
+    web::{
+        answer::Answer,
+        body::BodyError,
+        portal_fields::{BringsFields, PortalFields},
+    },
 };
 
 /// Where an answer's body comes from.
 pub(super) enum Source {
     Own(Option<Bytes>),
     Portal(PortalBody),
+}
+
+impl BringsFields for Source {
+    fn take_fields(&mut self) -> Option<PortalFields> {
+        match self {
+            Self::Own(_) => None,
+            Self::Portal(body) => body.take_fields(),
+        }
+    }
 }
 
 /// An answer that is not the portal's.
@@ -144,6 +157,12 @@ impl Drop for Note {
 
 /// An answer's body on its way to the client. Its source is with the note, in one box that is handed from hand to hand.
 pub struct ClientBody(pub(super) Box<Note>);
+
+impl BringsFields for ClientBody {
+    fn take_fields(&mut self) -> Option<PortalFields> {
+        self.0.source.take_fields()
+    }
+}
 
 impl Body for ClientBody {
     type Data = Bytes;

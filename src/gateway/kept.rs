@@ -281,7 +281,7 @@ async fn asked(posted: &mut Posted<'_>, id: FormId) -> Result<Option<Asked>, Fai
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH).and_then(fields::content_length)
+    headers.get(header::CONTENT_LENGTH).and_then(|length| fields::content_length(length.as_bytes()))
 }
 
 async fn read(

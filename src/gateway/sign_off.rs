@@ -6,7 +6,10 @@
 use http::{HeaderName, Response, StatusCode};
 
 use super::{Note, Source};
-use crate::{login, web::cookies};
+use crate::{
+    login,
+    web::{cookies, portal_fields::BringsFields as _},
+};
 
 static CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
@@ -16,6 +19,9 @@ pub(super) fn follow(response: &mut Response<Source>, note: &mut Note) {
     let status: StatusCode = response.status();
     if !status.is_success() && !status.is_redirection() {
         return;
+    }
+    if let Some(fields) = response.body_mut().take_fields() {
+        *response.headers_mut() = fields.into_head();
     }
     cookies::clear(response, cookies::SESSION);
     cookies::clear(response, cookies::FORMS);

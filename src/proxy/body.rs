@@ -22,6 +22,7 @@ use crate::{
         body::{BodyError, Stream},
         fields,
         incoming::Incoming,
+        portal_fields::{BringsFields, PortalFields},
     },
 };
 
@@ -166,6 +167,8 @@ enum Answer {
 /// What comes back.
 #[derive(Debug)]
 pub struct PortalBody {
+    /// Those of the head, until they have been taken.
+    fields: Option<PortalFields>,
     body: Answer,
     /// Absent when nothing followed the request's head.
     upload: Option<Rc<Progress>>,
@@ -176,15 +179,17 @@ pub struct PortalBody {
 
 impl PortalBody {
     pub(super) fn new(
+        fields: PortalFields,
         body: Tethered<Box<Exchange<RequestBody>>>,
         server: Rc<str>,
         upload: Option<Rc<Progress>>,
     ) -> Self {
-        Self { body: Answer::Http1(body), upload, server, broken: None }
+        Self { fields: Some(fields), body: Answer::Http1(body), upload, server, broken: None }
     }
 
     pub(super) fn of_call(body: CallAnswer, server: Rc<str>, upload: Rc<Progress>) -> Self {
-        Self { body: Answer::Http2(Box::new(body)), upload: Some(upload), server, broken: None }
+        let body = Answer::Http2(Box::new(body));
+        Self { fields: None, body, upload: Some(upload), server, broken: None }
     }
 
     /// Which of the portal's servers answers.
@@ -195,6 +200,12 @@ impl PortalBody {
     /// How much of the request's body has been sent on.
     pub fn sent(&self) -> u64 {
         self.upload.as_ref().map_or(0, |upload| upload.sent.get())
+    }
+}
+
+impl BringsFields for PortalBody {
+    fn take_fields(&mut self) -> Option<PortalFields> {
+        self.fields.take()
     }
 }
 

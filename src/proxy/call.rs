@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::client::conn::TrySendError;
 
@@ -16,7 +16,7 @@ use super::{
     Additions, FOR_EVER, ForwardError, Forwarded, PortalBody, Proxy,
     body::{Progress, RequestBody, Tethered},
     replay::CallBody,
-    request, response,
+    request,
 };
 use crate::{
     gate::Identity,
@@ -26,6 +26,7 @@ use crate::{
         gate::CanonicalRequest,
         grpc,
         incoming::Incoming,
+        portal_fields,
     },
 };
 
@@ -54,10 +55,12 @@ impl Proxy {
             () = identity.ended().cancelled_owned() => return Err(ForwardError::SessionEnded),
             passed = passes(deadline) => return Err(ForwardError::Timeout(passed)),
         };
-        let (parts, incoming) = answer.into_parts();
+        let (mut parts, incoming) = answer.into_parts();
+        portal_fields::clean(&mut parts.headers, parts.version);
+        parts.version = Version::HTTP_11;
         let body = Tethered::new(Stream::new(incoming, FOR_EVER), identity.clone());
         let body = PortalBody::of_call(CallAnswer { body, is_over: false }, server, progress);
-        Ok(response::rebuild(parts, body).map(Some))
+        Ok(Response::from_parts(parts, Some(body)))
     }
 
     async fn send_call(&self, head: Request<()>, body: RequestBody) -> Result<Answer, ForwardError> {

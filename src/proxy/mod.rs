@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::{Method, Response, StatusCode, header};
 use tokio::time::Instant;
 
 use self::{
@@ -42,6 +42,7 @@ use crate::{
         gate::CanonicalRequest,
         grpc,
         incoming::Incoming,
+        portal_fields::PortalFields,
     },
 };
 
@@ -101,6 +102,9 @@ pub struct Proxy {
     patience: Patience,
 }
 
+/// How an answer begins: its status and its fields.
+type Head = (StatusCode, PortalFields);
+
 /// The portal's answer, or the switch of protocols that a tunnel will follow.
 pub type Forwarded = Response<Option<PortalBody>>;
 
@@ -154,15 +158,14 @@ impl Proxy {
             identity,
             progress: progress.as_deref(),
         };
-        let (answer, mut exchange) = self.send(Upload::new(head, body, coding), send).await?;
-        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let ((status, fields), mut exchange) = self.send(Upload::new(head, body, coding), send).await?;
+        if status != StatusCode::SWITCHING_PROTOCOLS {
             // On HTTP/2 it would be the word for a tunnel.
-            if handshake.is_some() && answer.status().is_success() {
+            if handshake.is_some() && status.is_success() {
                 return Err(ForwardError::Handshake);
             }
-            let (parts, ()) = answer.into_parts();
             let mut patience = self.patience.stall.max(self.patience.response);
-            if is_events(&parts.headers) {
+            if is_events(&fields) {
                 if !exchange.becomes_stream() {
                     return Err(ForwardError::Streams);
                 }
@@ -171,10 +174,12 @@ impl Proxy {
             }
             let server = exchange.server();
             let body = Tethered::new(Stream::new(exchange, patience), identity.clone());
-            return Ok(response::rebuild(parts, PortalBody::new(body, server, progress)).map(Some));
+            let mut answer = Response::new(Some(PortalBody::new(fields, body, server, progress)));
+            *answer.status_mut() = status;
+            return Ok(answer);
         }
         let Some((client, offered)) = client.zip(offered) else { return Err(ForwardError::Switch) };
-        let mut answer = agreed(answer, &offered)?;
+        let mut answer = agreed(fields, &offered)?;
         if !exchange.becomes_stream() {
             return Err(ForwardError::Streams);
         }
@@ -225,7 +230,7 @@ impl Proxy {
         &self,
         upload: Upload<RequestBody>,
         send: Sending<'_>,
-    ) -> Result<(Response<()>, Box<Exchange<RequestBody>>), ForwardError> {
+    ) -> Result<(Head, Box<Exchange<RequestBody>>), ForwardError> {
         let lease = match self.pool.idle() {
             Some(lease) => lease,
             None => Box::pin(self.connect(false, send.identity)).await?,
@@ -251,7 +256,7 @@ impl Proxy {
         &self,
         lost: Box<Exchange<RequestBody>>,
         send: Sending<'_>,
-    ) -> Result<(Response<()>, Box<Exchange<RequestBody>>), ForwardError> {
+    ) -> Result<(Head, Box<Exchange<RequestBody>>), ForwardError> {
         let upload = lost.again(send.repeatable).ok_or(ForwardError::Lost)?;
         let lease = self.connect(true, send.identity).await?;
         let mut exchange = Box::new(Exchange::new(lease, upload, send.is_head));
@@ -280,7 +285,7 @@ impl Sending<'_> {
     async fn answer(
         self,
         exchange: &mut Exchange<RequestBody>,
-    ) -> Result<Result<Response<()>, AnswerError<BodyError>>, ForwardError> {
+    ) -> Result<Result<Head, AnswerError<BodyError>>, ForwardError> {
         let mut started = None;
         poll_fn(|cx| {
             let answer =
@@ -308,10 +313,9 @@ impl Sending<'_> {
     }
 }
 
-fn is_events(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
-        kind.as_bytes().get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
-    })
+fn is_events(fields: &PortalFields) -> bool {
+    let kind = fields.get(&header::CONTENT_TYPE).and_then(|kind| kind.get(..17));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
 }
 
 fn classify(error: AnswerError<BodyError>) -> ForwardError {
@@ -323,23 +327,21 @@ fn classify(error: AnswerError<BodyError>) -> ForwardError {
 }
 
 /// Forwards 103 and its like ahead of the answer. 100 was given by us already.
-fn pass_interim_on(status: StatusCode, fields: &HeaderMap, interim: Option<&Interim>) {
+fn pass_interim_on(status: StatusCode, fields: PortalFields, interim: Option<&Interim>) {
     let Some(interim) = interim.filter(|_| status != StatusCode::CONTINUE) else { return };
-    let mut fields = fields.clone();
+    let mut fields = fields.into_map();
     fields.remove(header::SET_COOKIE);
     fields.remove(header::CONTENT_LENGTH);
     interim.send(status, &fields);
 }
 
 /// Follows the portal to the protocol that was offered; to another one it would be raw bytes that nobody agreed on.
-fn agreed(answer: Response<()>, offered: &http::HeaderValue) -> Result<Forwarded, ForwardError> {
-    let agreed = answer
-        .headers()
-        .get(header::UPGRADE)
-        .is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(offered.as_bytes()));
+fn agreed(fields: PortalFields, offered: &http::HeaderValue) -> Result<Forwarded, ForwardError> {
+    let agreed = fields
+        .get(&header::UPGRADE)
+        .is_some_and(|protocol| protocol.eq_ignore_ascii_case(offered.as_bytes()));
     if !agreed {
         return Err(ForwardError::Switch);
     }
-    let (parts, ()) = answer.into_parts();
-    Ok(Response::from_parts(response::rebuild_switch(parts, offered.clone()), None))
+    Ok(response::rebuild_switch(fields, offered.clone()).map(|()| None))
 }

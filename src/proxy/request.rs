@@ -106,7 +106,7 @@ fn coding(request: &CanonicalRequest<Incoming>) -> Coding {
         .may_have(&header::CONTENT_LENGTH)
         .then(|| headers.get(header::CONTENT_LENGTH))
         .flatten();
-    match length.and_then(fields::content_length) {
+    match length.and_then(|length| fields::content_length(length.as_bytes())) {
         Some(length) => Coding::Length(length),
         None if request.has_body() => Coding::Chunked { announced: headers.get(header::TRAILER).cloned() },
         None => Coding::Length(0),
@@ -154,7 +154,7 @@ pub(super) fn rebuild(
     let headers = request.headers();
     let mut connection = ConnectionOptions::default();
     if request.rare().may_have(&header::CONNECTION) {
-        headers.get_all(header::CONNECTION).iter().for_each(|line| connection.note(line));
+        headers.get_all(header::CONNECTION).iter().for_each(|line| connection.note(line.as_bytes()));
     }
     out.add(&header::HOST, additions.authority.as_bytes());
     for (name, value) in headers {

@@ -33,7 +33,9 @@ use super::{
     watch::Watch,
     worker::{Place, Worker},
 };
-use crate::web::{gate::MOST_HEAD_BYTES, incoming::Incoming, socket::Socket};
+use crate::web::{
+    gate::MOST_HEAD_BYTES, incoming::Incoming, portal_fields::BringsFields as _, socket::Socket,
+};
 
 /// Streams at once on one HTTP/2 connection, and on one that begins under strain.
 const STREAMS: u32 = 64;
@@ -206,7 +208,12 @@ fn service<S: Service>(
         // it awaits.
         let answer =
             Box::pin(Rc::clone(&worker.service).call(request, Rc::clone(&connection), Rc::clone(&presence)));
-        answer.map(|answer| Ok(answer.map(|body| Counted::new(body, busy, flow))))
+        answer.map(|mut answer| {
+            if let Some(fields) = answer.body_mut().take_fields() {
+                *answer.headers_mut() = fields.into_head();
+            }
+            Ok(answer.map(|body| Counted::new(body, busy, flow)))
+        })
     })
 }
 

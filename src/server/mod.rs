@@ -42,7 +42,7 @@ pub use self::{
     passage::Passage,
 };
 use self::{health::Pulse, networks::Networks, watchdog::Watchdog};
-use crate::web::{gate::Refusal, incoming::Incoming};
+use crate::web::{gate::Refusal, incoming::Incoming, portal_fields::BringsFields};
 
 /// How much longer than their drain the workers may take to end.
 const LAST_TURNS: Duration = Duration::from_secs(5);
@@ -123,7 +123,10 @@ pub enum ServerError {
 
 /// What answers requests. Each worker has one of its own, which never leaves its thread.
 pub trait Service: 'static {
-    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static;
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + BringsFields
+        + Unpin
+        + 'static;
 
     /// Answers one request; never fails, since a failure is an answer too.
     fn call(

@@ -26,6 +26,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::web::portal_fields::PortalFields;
 
 /// Only a fault ever waits this long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,6 +36,12 @@ struct Misbehaving {
     /// Tells that a request hangs, and waits here.
     hangs: Sender<()>,
     release: Rc<Receiver<()>>,
+}
+
+impl BringsFields for Full<Bytes> {
+    fn take_fields(&mut self) -> Option<PortalFields> {
+        None
+    }
 }
 
 impl Service for Misbehaving {

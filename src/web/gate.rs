@@ -357,7 +357,7 @@ fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
     }
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     if let Some(length) = lengths.next()
-        && (fields::content_length(length).is_none() || lengths.next().is_some())
+        && (fields::content_length(length.as_bytes()).is_none() || lengths.next().is_some())
     {
         return Err(Refusal::Framing);
     }

@@ -94,33 +94,72 @@ impl<'a> Lines<'a> {
 #[derive(Debug, Default)]
 pub struct Fields(SmallVec<[Place; 24]>);
 
+/// One field, and where it is in its head.
+#[derive(Debug)]
+pub struct Field {
+    pub name: HeaderName,
+    line: u32,
+    value: u32,
+    end: u32,
+}
+
+impl Field {
+    /// Name, colon and value; without the end of the line.
+    pub fn line<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        head.get(self.line as usize..self.end as usize).unwrap_or_default()
+    }
+
+    pub fn value<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        head.get(self.value as usize..self.end as usize).unwrap_or_default()
+    }
+
+    /// The value as a part of its head.
+    pub fn value_of(&self, head: &Bytes) -> Bytes {
+        head.slice(self.value as usize..self.end as usize)
+    }
+}
+
 impl Fields {
-    /// Reads them from `head`, with room for so many more. `note` says which are kept.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Goes through them, up to the first whose name is none.
+    pub fn each<E: From<MalformedHead>>(
+        &self,
+        head: &[u8],
+        mut take: impl FnMut(Field) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for &Place { start: line, colon, end } in &self.0 {
+            let name = head.get(line as usize..colon as usize).unwrap_or_default();
+            let name = HeaderName::from_bytes(name).map_err(|_| MalformedHead::Field)?;
+            let (value, end) = trimmed(head, colon + 1, end);
+            take(Field { name, line, value, end })?;
+        }
+        Ok(())
+    }
+
+    /// Reads them from `head`; `note` may refuse them.
     pub fn read<E: From<MalformedHead>>(
         &self,
         head: &Bytes,
-        more: usize,
-        mut note: impl FnMut(&HeaderName, &HeaderValue) -> Result<bool, E>,
+        mut note: impl FnMut(&HeaderName, &[u8]) -> Result<(), E>,
     ) -> Result<HeaderMap, E> {
-        let mut headers = HeaderMap::with_capacity(self.0.len() + more);
-        for place in &self.0 {
-            let (start, colon) = (place.start as usize, place.colon as usize);
-            let name = HeaderName::from_bytes(head.get(start..colon).unwrap_or_default())
-                .map_err(|_| MalformedHead::Field)?;
-            let (start, end) = trimmed(head, colon + 1, place.end as usize);
-            let value =
-                HeaderValue::from_maybe_shared(head.slice(start..end)).map_err(|_| MalformedHead::Field)?;
-            if note(&name, &value)? {
-                headers.append(name, value);
-            }
-        }
+        let mut headers = HeaderMap::with_capacity(self.0.len());
+        self.each::<E>(head, |field| {
+            let value = field.value_of(head);
+            let value = HeaderValue::from_maybe_shared(value).map_err(|_| MalformedHead::Field)?;
+            note(&field.name, value.as_bytes())?;
+            headers.append(field.name, value);
+            Ok(())
+        })?;
         Ok(headers)
     }
 }
 
 /// Where a value begins and ends: without the spaces and tabs around it, and nothing else that is taken for white space.
-fn trimmed(bytes: &[u8], mut start: usize, mut end: usize) -> (usize, usize) {
-    let is_space = |at: usize| matches!(bytes.get(at), Some(b' ' | b'\t'));
+fn trimmed(bytes: &[u8], mut start: u32, mut end: u32) -> (u32, u32) {
+    let is_space = |at: u32| matches!(bytes.get(at as usize), Some(b' ' | b'\t'));
     while start < end && is_space(start) {
         start += 1;
     }

@@ -14,6 +14,7 @@ pub mod head;
 pub mod hops;
 pub mod incoming;
 pub mod path;
+pub mod portal_fields;
 pub mod rare;
 pub mod raw_frames;
 pub mod request_head;

@@ -3,7 +3,7 @@
 //! What other readers forgive is refused here, as soon as the line that it stands in has come.
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header};
+use http::{HeaderName, Method, Request, Uri, Version, header};
 use memchr::memchr;
 
 use super::{
@@ -86,7 +86,7 @@ impl RequestLine {
 
 fn build(text: &Bytes, line: RequestLine, fields: &Fields) -> Result<RequestHead, Refusal> {
     let mut said = Said { version: line.version, ..Said::default() };
-    let headers = fields.read(text, 0, |name, value| said.note(name, value).map(|()| true))?;
+    let headers = fields.read(text, |name, value| said.note(name, value))?;
     let mut request = Box::new(Request::new(Incoming::Nothing));
     let target = text.slice(line.target.0..line.target.1);
     *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| Refusal::Target)?;
@@ -121,7 +121,7 @@ struct Said {
 
 impl Said {
     /// Notes one field, refusing all that can be read in two ways.
-    fn note(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<(), Refusal> {
+    fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Refusal> {
         match *name {
             header::CONTENT_LENGTH => {
                 let length = fields::content_length(value).ok_or(Refusal::Framing)?;
@@ -129,7 +129,7 @@ impl Said {
             }
             // HTTP/1.0 has no chunks.
             header::TRANSFER_ENCODING if self.version == Version::HTTP_10 => Err(Refusal::Framing),
-            header::TRANSFER_ENCODING if value.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            header::TRANSFER_ENCODING if value.eq_ignore_ascii_case(b"chunked") => {
                 self.announce(Framing::Chunked(Chunked::of_request()))
             }
             header::TRANSFER_ENCODING => Err(Refusal::Framing),
@@ -142,7 +142,7 @@ impl Said {
                 Ok(())
             }
             header::EXPECT => {
-                self.expects_continue = value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+                self.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
                 Ok(())
             }
             header::TE => {

@@ -7,19 +7,26 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{client::conn::http1, rt};
 
 /// How often both sides are polled, which is more than they need.
 const POLLS: usize = 200;
 
-/// Status and body of the answer to one request, when it is whole.
-pub(super) fn answer(bytes: &[u8], is_head: bool) -> Option<(u16, Vec<u8>)> {
+/// The answer to one request.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) fields: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+/// What the bytes say, when they are a whole answer.
+pub(super) fn answer(bytes: &[u8], is_head: bool) -> Option<Answer> {
     let mut context = Context::from_waker(Waker::noop());
     let server = Server { bytes: bytes.to_vec(), asked: false };
     let mut builder = http1::Builder::new();
-    builder.max_headers(100).max_buf_size(128 * 1024);
+    builder.max_headers(102).max_buf_size(128 * 1024);
     let Poll::Ready(Ok((mut sender, connection))) =
         pin!(builder.handshake::<_, Empty<Bytes>>(server)).poll(&mut context)
     else {
@@ -29,9 +36,9 @@ pub(super) fn answer(bytes: &[u8], is_head: bool) -> Option<(u16, Vec<u8>)> {
     *request.method_mut() = if is_head { Method::HEAD } else { Method::GET };
     let exchange = async move {
         let answer = sender.send_request(request).await.ok()?;
-        let status = answer.status().as_u16();
-        let body = answer.into_body().collect().await.ok()?;
-        Some((status, body.to_bytes().to_vec()))
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.ok()?.to_bytes().to_vec();
+        Some(Answer { status: head.status.as_u16(), fields: head.headers, body })
     };
     let (mut exchange, mut connection) = (pin!(exchange), pin!(connection));
     let mut is_over = false;

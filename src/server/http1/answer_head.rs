@@ -1,8 +1,8 @@
 //! The head of an answer as it stands on the wire, and how its body follows (RFC 9112 §6.3).
 
-use http::{HeaderMap, HeaderValue, StatusCode, Version, header, response::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, response::Parts};
 
-use crate::web::fields;
+use crate::web::{fields, portal_fields::PortalFields};
 
 /// How the body follows.
 #[derive(Debug, PartialEq)]
@@ -28,7 +28,7 @@ pub(super) struct About {
 }
 
 impl About {
-    fn coding(&self, status: StatusCode, headers: &HeaderMap) -> Coding {
+    fn coding(&self, status: StatusCode, headers: &HeaderMap, fields: Option<&PortalFields>) -> Coding {
         let has_none = self.is_head
             || status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -36,21 +36,25 @@ impl About {
             _ if has_none => Coding::Nothing,
             Some(size) => Coding::Length(size),
             None if self.version == Version::HTTP_10 => Coding::UntilClose,
-            None => {
-                Coding::Chunked(self.takes_trailers.then(|| headers.get(header::TRAILER).cloned()).flatten())
+            None if self.takes_trailers => {
+                let brought = fields.and_then(|fields| fields.get(&header::TRAILER));
+                let brought = brought.and_then(|names| HeaderValue::from_bytes(names).ok());
+                Coding::Chunked(brought.or_else(|| headers.get(header::TRAILER).cloned()))
             }
+            None => Coding::Chunked(None),
         }
     }
 }
 
-/// Writes the head. `date` is for an answer that has none.
+/// Writes the head, to which the fields belong that came with the body. `date` is for an answer that has none.
 pub(super) fn write(
     wire: &mut Vec<u8>,
     answer: &Parts,
+    brought: Option<&PortalFields>,
     about: About,
     date: impl FnOnce() -> HeaderValue,
 ) -> Coding {
-    let coding = about.coding(answer.status, &answer.headers);
+    let coding = about.coding(answer.status, &answer.headers, brought);
     match (about.version, answer.status) {
         (Version::HTTP_10, _) => wire.extend_from_slice(b"HTTP/1.0 "),
         (_, StatusCode::OK) => wire.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
@@ -63,17 +67,18 @@ pub(super) fn write(
         wire.extend_from_slice(b"\r\n");
     }
     let switches = answer.status == StatusCode::SWITCHING_PROTOCOLS;
-    let mut has_date = false;
-    for (name, value) in &answer.headers {
-        match *name {
-            // A HEAD tells of the body that a GET would have got, if it would have got one.
-            header::CONTENT_LENGTH if !about.is_head || answer.status == StatusCode::NO_CONTENT => continue,
-            header::TRANSFER_ENCODING => continue,
-            header::CONNECTION if !switches => continue,
-            header::TRAILER if !matches!(coding, Coding::Chunked(Some(_))) => continue,
-            header::DATE => has_date = true,
-            _ => {}
-        }
+    let leaves_out = |name: &HeaderName| match *name {
+        // A HEAD tells of the body that a GET would have got, if it would have got one.
+        header::CONTENT_LENGTH => !about.is_head || answer.status == StatusCode::NO_CONTENT,
+        header::TRANSFER_ENCODING => true,
+        header::CONNECTION => !switches,
+        header::TRAILER => !matches!(coding, Coding::Chunked(Some(_))),
+        _ => false,
+    };
+    if let Some(brought) = brought {
+        brought.write(wire, leaves_out);
+    }
+    for (name, value) in answer.headers.iter().filter(|(name, _)| !leaves_out(name)) {
         fields::write(wire, name, value.as_bytes());
     }
     match coding {
@@ -88,6 +93,8 @@ pub(super) fn write(
     } else if about.version == Version::HTTP_10 {
         fields::write(wire, &header::CONNECTION, b"keep-alive");
     }
+    let has_date = brought.is_some_and(|fields| fields.get(&header::DATE).is_some())
+        || answer.headers.contains_key(header::DATE);
     if !has_date {
         fields::write(wire, &header::DATE, date().as_bytes());
     }
@@ -100,6 +107,7 @@ mod tests {
     use http::Response;
 
     use super::*;
+    use crate::web::portal_fields::tests::read;
 
     const ABOUT: About = About {
         version: Version::HTTP_11,
@@ -118,7 +126,7 @@ mod tests {
         }
         let mut wire = Vec::new();
         let date = || HeaderValue::from_static("now");
-        let coding = write(&mut wire, &answer.body(()).unwrap().into_parts().0, about, date);
+        let coding = write(&mut wire, &answer.body(()).unwrap().into_parts().0, None, about, date);
         (String::from_utf8(wire).unwrap(), coding)
     }
 
@@ -160,6 +168,32 @@ mod tests {
             assert_eq!(wire.contains("content-length: 1234"), would_have, "{wire}");
             assert!(!wire.contains("transfer-encoding"), "{wire}");
         }
+    }
+
+    #[test]
+    fn what_the_body_brings_with_it_is_told_as_far_as_it_holds_here() {
+        let fields = "Date: then\r\nContent-Length: 9\r\nTrailer: X-Sum\r\nX-A: 1\r\n";
+        let written = |about| {
+            let mut wire = Vec::new();
+            let answer = Response::new(()).into_parts().0;
+            let date = || HeaderValue::from_static("now");
+            let coding = write(&mut wire, &answer, Some(&read(fields).unwrap()), about, date);
+            let text = String::from_utf8(wire).unwrap();
+            let ours =
+                "strict-transport-security: max-age=31536000; includeSubDomains\r\nvia: 1.0 portcullis\r\n";
+            assert!(text.contains(ours), "{text}");
+            (text.replace(ours, "").replace("HTTP/1.1 200 OK\r\n", ""), coding)
+        };
+        let plain = "Date: then\r\nX-A: 1\r\n";
+        assert_eq!(written(ABOUT), (format!("{plain}content-length: 2\r\n\r\n"), Coding::Length(2)));
+        let (head, coding) = written(HEAD);
+        assert_eq!((&*head, coding), ("Date: then\r\nContent-Length: 9\r\nX-A: 1\r\n\r\n", Coding::Nothing));
+        let (head, coding) = written(About { size: None, takes_trailers: true, ..ABOUT });
+        assert_eq!(head, "Date: then\r\nTrailer: X-Sum\r\nX-A: 1\r\ntransfer-encoding: chunked\r\n\r\n");
+        assert_eq!(coding, Coding::Chunked(Some(HeaderValue::from_static("X-Sum"))));
+        let (head, coding) = written(About { size: None, ..ABOUT });
+        assert_eq!(head, format!("{plain}transfer-encoding: chunked\r\n\r\n"));
+        assert_eq!(coding, Coding::Chunked(None));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::{
     web::{
         chunked,
         incoming::Incoming,
+        portal_fields::BringsFields,
         request_head::RequestHead,
         switched::{Switched, Switching},
     },
@@ -59,7 +60,10 @@ pub(super) struct End {
 
 impl<B> Work<B>
 where
-    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + BringsFields
+        + Unpin
+        + 'static,
 {
     /// Begins with a request, for which `service` is asked. `read` is what has come behind its head.
     pub(super) fn ask(
@@ -169,7 +173,8 @@ where
         watch: &Watch,
         date: impl Fn() -> HeaderValue,
     ) {
-        let (parts, body) = answer.into_parts();
+        let (parts, mut body) = answer.into_parts();
+        let fields = body.take_fields();
         if self.upload.as_mut().is_some_and(|upload| upload.is_given_up() && upload.skip(&mut wire.read)) {
             self.upload = None;
         }
@@ -179,7 +184,7 @@ where
         if let Some(interim) = watch.take_interim() {
             wire.front().extend_from_slice(&interim);
         }
-        let coding = answer_head::write(wire.front(), &parts, self.about, date);
+        let coding = answer_head::write(wire.front(), &parts, fields.as_ref(), self.about, date);
         let follows = coding != Coding::Nothing;
         self.answer = Answer::Sent { status: parts.status, body: follows.then_some(body), coding };
     }

@@ -1,19 +1,18 @@
 //! The head of an answer: parsed, its framing settled, and the fields of this hop taken out.
 
 use bytes::BytesMut;
-use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderName, StatusCode, Version, header};
 
 use crate::web::{
     chunked::Chunked,
     fields::{self, ConnectionOptions},
     framing::{Framing, MalformedBody},
     head::{Fields, Lines, MalformedHead},
+    portal_fields::PortalFields,
 };
 
 /// Most bytes of one head.
 const MOST_BYTES: usize = 64 * 1024;
-/// Fields that are put on behind; room for them is made at once.
-const OURS: usize = 4;
 
 /// Why an answer is none.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +32,8 @@ pub enum MalformedAnswer {
 /// A parsed head.
 #[derive(Debug)]
 pub struct Head {
-    pub response: Response<()>,
+    pub status: StatusCode,
+    pub fields: PortalFields,
     pub framing: Framing,
     /// Another request may follow on the connection.
     pub keep_alive: bool,
@@ -67,9 +67,10 @@ pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, Malfor
     let Some((version, status)) = line.filter(|_| is_whole) else { return Ok(None) };
     let mut hop = Hop::default();
     let text = read.split_to(length).freeze();
-    let mut headers = fields.read(&text, OURS, |name, value| hop.note(name, value, version, status))?;
+    let mut fields =
+        PortalFields::read(text, &fields, version, |name, value| hop.note(name, value, version, status))?;
     for name in hop.options.listed.iter().filter(|&name| name != header::UPGRADE) {
-        headers.remove(name);
+        fields.drop_all(name);
     }
     let framing = hop.framing(status, bodiless);
     let keep_alive = match version {
@@ -77,11 +78,7 @@ pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, Malfor
         _ => !hop.options.close,
     };
     let keep_alive = keep_alive && !matches!(framing, Framing::UntilClose);
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    *response.version_mut() = version;
-    *response.headers_mut() = headers;
-    Ok(Some(Head { response, framing, keep_alive }))
+    Ok(Some(Head { status, fields, framing, keep_alive }))
 }
 
 /// Version and status; the phrase behind them is for nobody, and may be missing (RFC 9112 §4).
@@ -104,7 +101,7 @@ impl Hop {
     fn note(
         &mut self,
         name: &HeaderName,
-        value: &HeaderValue,
+        value: &[u8],
         version: Version,
         status: StatusCode,
     ) -> Result<bool, MalformedAnswer> {
@@ -118,7 +115,7 @@ impl Hop {
                 Ok(true)
             }
             header::TRANSFER_ENCODING => {
-                let chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+                let chunked = value.eq_ignore_ascii_case(b"chunked");
                 if !chunked || self.chunked || self.length.is_some() || version != Version::HTTP_11 {
                     return Err(MalformedAnswer::Framing);
                 }
@@ -166,8 +163,8 @@ mod tests {
         assert_eq!(&read[..], b"okmore");
         assert!(head.keep_alive);
         assert!(matches!(head.framing, Framing::Length(2)));
-        let values: Vec<_> = head.response.headers().get_all("x-a").iter().collect();
-        assert_eq!(values, ["1", "2"]);
+        let headers = head.fields.into_map();
+        assert_eq!(headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
     }
 
     #[test]
@@ -190,7 +187,8 @@ mod tests {
              Transfer-Encoding: Chunked\r\n\r\n",
         );
         let head = head.unwrap().unwrap();
-        let names: Vec<_> = head.response.headers().keys().map(HeaderName::as_str).collect();
+        let headers = head.fields.into_map();
+        let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["trailer", "content-type"]);
         assert!(matches!(head.framing, Framing::Chunked(_)));
     }
@@ -211,7 +209,7 @@ mod tests {
         let bodiless = parse(&mut BytesMut::from("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"), true);
         let bodiless = bodiless.unwrap().unwrap();
         assert!(matches!(bodiless.framing, Framing::Length(0)));
-        assert_eq!(bodiless.response.headers().get(header::CONTENT_LENGTH).unwrap(), "9");
+        assert_eq!(bodiless.fields.get(&header::CONTENT_LENGTH).unwrap(), b"9");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -26,6 +26,7 @@ use crate::{
     upstream::Lease,
     web::{
         framing::{Framing, Part},
+        portal_fields::PortalFields,
         switched::give_ahead,
     },
 };
@@ -117,28 +118,27 @@ where
     pub fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
-        mut interim: impl FnMut(StatusCode, &HeaderMap),
-    ) -> Poll<Result<Response<()>, AnswerError<B::Error>>> {
+        mut interim: impl FnMut(StatusCode, PortalFields),
+    ) -> Poll<Result<(StatusCode, PortalFields), AnswerError<B::Error>>> {
         self.poll_upload(cx)?;
         loop {
             if let Some(head) = self.parse_head()? {
-                if head.response.status().is_informational()
-                    && head.response.status() != StatusCode::SWITCHING_PROTOCOLS
-                {
+                let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+                if head.status.is_informational() && !switches {
                     self.interim += 1;
                     if self.interim > MOST_INTERIM {
                         return Poll::Ready(Err(MalformedAnswer::Interim(MOST_INTERIM).into()));
                     }
-                    interim(head.response.status(), head.response.headers());
+                    interim(head.status, head.fields);
                     continue;
                 }
                 self.framing = head.framing;
                 self.keep_alive = head.keep_alive;
                 // After a switch of protocols the connection goes on as something else.
-                if self.framing.is_end() && head.response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                if self.framing.is_end() && !switches {
                     self.finish();
                 }
-                return Poll::Ready(Ok(head.response));
+                return Poll::Ready(Ok((head.status, head.fields)));
             }
             ready!(self.poll_more(cx))?;
         }

@@ -1,0 +1,200 @@
+//! The fields of the portal's answer on their way to the client: as they came, less what is not the portal's to say, plus
+//! what is ours.
+//!
+//! They go to HTTP/1 line by line, which costs less than to take them apart and to put them together again.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+
+use super::{
+    answer::HSTS,
+    cookies, fields,
+    head::{Field, Fields, MalformedHead},
+};
+
+/// Fields that come behind the portal's; room for them is made at once.
+const MORE: usize = 4;
+
+/// The fields of one answer.
+#[derive(Debug)]
+pub struct PortalFields {
+    head: Bytes,
+    fields: Vec<Field>,
+    /// Of the portal.
+    version: Version,
+}
+
+/// A body that may bring the fields of its answer with it, whose map of fields is empty then.
+pub trait BringsFields {
+    /// Takes them out. Whoever sends the head has to, and whoever changes it.
+    fn take_fields(&mut self) -> Option<PortalFields>;
+}
+
+impl PortalFields {
+    /// Reads them from `head`, all of which is well-formed then. `note` says which are kept.
+    pub fn read<E: From<MalformedHead>>(
+        head: Bytes,
+        fields: &Fields,
+        version: Version,
+        mut note: impl FnMut(&HeaderName, &[u8]) -> Result<bool, E>,
+    ) -> Result<Self, E> {
+        let mut kept = Vec::with_capacity(fields.count());
+        fields.each::<E>(&head, |field| {
+            let value = field.value(&head);
+            if !value.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f)) {
+                return Err(MalformedHead::Field.into());
+            }
+            if note(&field.name, value)? && may_pass(&field.name, value) {
+                kept.push(field);
+            }
+            Ok(())
+        })?;
+        Ok(Self { head, fields: kept, version })
+    }
+
+    /// Drops all fields of this name.
+    pub fn drop_all(&mut self, name: &HeaderName) {
+        self.fields.retain(|field| field.name != *name);
+    }
+
+    /// The first value of this name.
+    pub fn get(&self, name: &HeaderName) -> Option<&[u8]> {
+        self.fields.iter().find(|field| field.name == *name).map(|field| field.value(&self.head))
+    }
+
+    /// What the portal said.
+    pub fn into_map(self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(self.fields.len() + MORE);
+        for field in self.fields {
+            // That it is a value was seen when it was read.
+            if let Ok(value) = HeaderValue::from_maybe_shared(field.value_of(&self.head)) {
+                headers.append(field.name, value);
+            }
+        }
+        headers
+    }
+
+    /// What the client gets, ours included.
+    pub fn into_head(self) -> HeaderMap {
+        let version = self.version;
+        let mut headers = self.into_map();
+        add_ours(&mut headers, version);
+        headers
+    }
+
+    /// Writes them as they stand on the wire of HTTP/1, with ours.
+    pub fn write(&self, wire: &mut Vec<u8>, leaves_out: impl Fn(&HeaderName) -> bool) {
+        for field in self.fields.iter().filter(|field| !leaves_out(&field.name)) {
+            wire.extend_from_slice(field.line(&self.head));
+            wire.extend_from_slice(b"\r\n");
+        }
+        for (name, value) in ours(self.version) {
+            fields::write(wire, &name, value.as_bytes());
+        }
+    }
+}
+
+/// What every answer of the portal gets. `received` is the version that it came in.
+fn ours(received: Version) -> [(HeaderName, HeaderValue); 2] {
+    [(header::STRICT_TRANSPORT_SECURITY, HSTS), (header::VIA, fields::via(received))]
+}
+
+/// Puts our fields on a head of the portal's.
+pub fn add_ours(headers: &mut HeaderMap, received: Version) {
+    for (name, value) in ours(received) {
+        headers.append(name, value);
+    }
+}
+
+/// Whether this is the portal's to say to a client.
+fn may_pass(name: &HeaderName, value: &[u8]) -> bool {
+    match *name {
+        // The one would lead browsers to another port, around the wall; in the place of the other there is ours.
+        header::ALT_SVC | header::STRICT_TRANSPORT_SECURITY => false,
+        header::SET_COOKIE => !cookies::sets_ours(value),
+        _ => true,
+    }
+}
+
+/// Makes of a head of the portal's, which came as a map, what the client gets.
+pub fn clean(headers: &mut HeaderMap, received: Version) {
+    let refused = |name: &HeaderName, value: &HeaderValue| !may_pass(name, value.as_bytes());
+    let names: Vec<HeaderName> =
+        headers.iter().filter(|(name, value)| refused(name, value)).map(|(name, _)| name.clone()).collect();
+    for name in names {
+        let kept: Vec<HeaderValue> =
+            headers.get_all(&name).iter().filter(|value| !refused(&name, value)).cloned().collect();
+        headers.remove(&name);
+        for value in kept {
+            headers.append(&name, value);
+        }
+    }
+    add_ours(headers, received);
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{super::head::Lines, *};
+
+    /// The fields of a head without its first line.
+    pub(crate) fn read(text: &str) -> Result<PortalFields, MalformedHead> {
+        let head = Bytes::from(format!("{text}\r\n"));
+        let mut fields = Fields::default();
+        assert!(Lines::of(&head, 0, true).find(&mut fields)?);
+        PortalFields::read(head, &fields, Version::HTTP_10, |name, _| Ok::<_, MalformedHead>(name != "x-hop"))
+    }
+
+    const SAID: &str = "Content-Type:text/html\r\nX-Hop: 1\r\nSet-Cookie: a=b\r\nAlt-Svc: h3=\":8443\"\n\
+        set-cookie: __host-PORTCULLIS=x; Path=/\r\nX-A: \t1 \r\nStrict-Transport-Security: max-age=0\r\n\
+        set-cookie:  c=d\t\r\n";
+
+    #[test]
+    fn they_go_on_line_by_line_as_they_came() {
+        let mut wire = Vec::new();
+        read(SAID).unwrap().write(&mut wire, |name| name == "x-a");
+        assert_eq!(
+            String::from_utf8(wire).unwrap(),
+            "Content-Type:text/html\r\nSet-Cookie: a=b\r\nset-cookie:  c=d\r\n\
+             strict-transport-security: max-age=31536000; includeSubDomains\r\nvia: 1.0 portcullis\r\n"
+        );
+    }
+
+    #[test]
+    fn as_a_map_they_are_the_same_however_they_came() {
+        let fields = read(SAID).unwrap();
+        assert_eq!(fields.get(&header::CONTENT_TYPE), Some(&b"text/html"[..]));
+        assert_eq!(fields.get(&header::ALT_SVC), None);
+        let head = fields.into_head();
+        let shown: Vec<_> =
+            head.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        assert_eq!(
+            shown,
+            [
+                "content-type: text/html",
+                "set-cookie: a=b",
+                "set-cookie: c=d",
+                "x-a: 1",
+                "strict-transport-security: max-age=31536000; includeSubDomains",
+                "via: 1.0 portcullis"
+            ]
+        );
+        let mut map = HeaderMap::new();
+        for line in SAID.lines().filter(|line| !line.starts_with("X-Hop")) {
+            let (name, value) = line.split_once(':').unwrap();
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            map.append(name, HeaderValue::from_str(value.trim()).unwrap());
+        }
+        clean(&mut map, Version::HTTP_10);
+        assert_eq!(map, head);
+    }
+
+    #[test]
+    fn what_must_not_stand_in_a_line_is_refused() {
+        for text in
+            ["X: a\0b\r\n", "X: a\rb\r\n", "X: \x7f\r\n", "X : a\r\n", "X: \x0c1\r\n", " X: a\r\n", ": a\r\n"]
+        {
+            assert_eq!(read(text).unwrap_err(), MalformedHead::Field, "{text:?}");
+        }
+        assert!(read("X:\r\nX: \u{e9}\t\u{e9}\r\n").is_ok());
+    }
+}
