@@ -1,6 +1,6 @@
 //! Time as an argument: the wall clock that a gateway runs on, and one that tests turn by hand.
 //!
-//! Does not measure durations on the hot path; deadlines there use tokio's monotonic clock.
+//! Does not measure durations; deadlines use tokio's monotonic clock.
 
 use std::{
     fmt,
@@ -83,7 +83,7 @@ pub struct Moment {
     pub wall: Timestamp,
     /// How long the process had been counting.
     pub elapsed: Duration,
-    /// By the runtime, for deadlines.
+    /// What deadlines go by.
     pub instant: tokio::time::Instant,
 }
 

@@ -88,10 +88,14 @@ impl Gateway {
         identity: &Identity,
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
+        // It was let pass before its body was read, or the form looked up.
+        if identity.has_ended() {
+            return Err(ForwardError::SessionEnded.into());
+        }
         note.decision = "allow";
         let Posted { request, cookies, connection, presence, whole, .. } = posted;
         let passed = Passed { identity, cookies, now: self.shared.clock.now(), whole };
-        self.forward(request, passed, connection, presence, note).await
+        self.forward(request, passed, connection, presence, note)?.await
     }
 
     /// Keeps a form whose user's session has run out, and shows the way in.
@@ -218,9 +222,13 @@ impl Gateway {
         };
         request.announce(target, content_type, head.referer.as_deref().and_then(value), body.len());
         posted.whole = Some(body);
-        let sent = self.send(posted, identity, note).await;
         let (forms, name) = (self.shared.kept_forms.clone(), id.clone());
-        match sent {
+        if identity.has_ended() {
+            self.on_control(async move { forms.put_back(&name).await }).await??;
+            note.decision = "challenge";
+            return Ok(own(self.shared.challenger.keep(id.as_str(), false)));
+        }
+        match self.send(posted, identity, note).await {
             // Nothing of it has gone out, so it can be sent another time.
             Err(Failure::Forward(ForwardError::Connect(error))) => {
                 self.on_control(async move { forms.put_back(&name).await }).await??;

@@ -148,7 +148,7 @@ impl Gateway {
                 }
                 let passed =
                     Passed { identity: &identity, cookies: cookies.others.as_ref(), now, whole: None };
-                return self.forward(request, passed, connection, presence, note).await;
+                return self.forward(request, passed, connection, presence, note)?.await;
             }
             Decision::LogIn => {
                 note.decision = "challenge";
@@ -243,14 +243,15 @@ impl Gateway {
         Ok(answered.await.map_err(Failure::Lost)??)
     }
 
-    async fn forward(
-        &self,
+    /// Sends the request on. What it returns is to be waited for.
+    fn forward<'a>(
+        &'a self,
         request: CanonicalRequest<Incoming>,
-        passed: Passed<'_>,
-        connection: &Connection,
+        passed: Passed<'a>,
+        connection: &'a Connection,
         presence: &Presence,
-        note: &mut Note,
-    ) -> Result<Response<Source>, Failure> {
+        note: &'a mut Note,
+    ) -> Result<impl Future<Output = Result<Response<Source>, Failure>> + use<'a>, Failure> {
         // A page of another site could otherwise open a socket with the user's cookie.
         if request.upgrade().is_some() && !self.shared.request_gate.is_own_origin(request.headers()) {
             return Err(Failure::ForeignOrigin);
@@ -270,13 +271,16 @@ impl Gateway {
         let logs_out = self.shared.logout_paths.iter().any(|known| known.matches(request.path()));
         let counts = if request.upgrade().is_some() { self.counts(request.path()) } else { Use::Counts };
         let asked = self.shared.access_log.is_enabled().then(Instant::now);
-        let forwarded = self.proxy.forward(request, whole, identity, &additions, connection, counts).await;
-        note.portal_took = asked.map(|asked| asked.elapsed());
-        let mut response = forwarded?.map(|body| body.map_or(Source::Own(None), Source::Portal));
-        if logs_out {
-            sign_off::follow(&mut response, note);
-        }
-        Ok(response)
+        let forwarded = self.proxy.forward(request, whole, identity, &additions, connection, counts);
+        Ok(async move {
+            let forwarded = forwarded.await;
+            note.portal_took = asked.map(|asked| asked.elapsed());
+            let mut response = forwarded?.map(|body| body.map_or(Source::Own(None), Source::Portal));
+            if logs_out {
+                sign_off::follow(&mut response, note);
+            }
+            Ok(response)
+        })
     }
 
     /// Where requests of this client come from, in header form.

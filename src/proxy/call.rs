@@ -34,12 +34,12 @@ type Answer = (Response<hyper::body::Incoming>, Rc<str>);
 
 impl Proxy {
     /// Sends a call to the portal, a second time only when a server has certainly done nothing about the first.
-    pub(super) async fn call(
-        &self,
+    pub(super) fn call<'a>(
+        &'a self,
         request: CanonicalRequest<Incoming>,
-        identity: &Identity,
+        identity: &'a Identity,
         additions: &Additions<'_>,
-    ) -> Result<Forwarded, ForwardError> {
+    ) -> impl Future<Output = Result<Forwarded, ForwardError>> + use<'a> {
         let deadline = grpc::timeout(request.headers());
         let head = self.head_of_call(&request, additions);
         let progress = Progress::begin();
@@ -49,18 +49,20 @@ impl Proxy {
             reserved: Rc::clone(&self.reserved),
             progress: Rc::clone(&progress),
         };
-        let (answer, server) = tokio::select! {
-            biased;
-            answer = self.send_call(head, body) => answer?,
-            () = identity.ended().cancelled_owned() => return Err(ForwardError::SessionEnded),
-            passed = passes(deadline) => return Err(ForwardError::Timeout(passed)),
-        };
-        let (mut parts, incoming) = answer.into_parts();
-        portal_fields::clean(&mut parts.headers, parts.version);
-        parts.version = Version::HTTP_11;
-        let body = Tethered::new(Stream::new(incoming, FOR_EVER), identity.clone());
-        let body = PortalBody::of_call(CallAnswer { body, is_over: false }, server, progress);
-        Ok(Response::from_parts(parts, Some(body)))
+        async move {
+            let (answer, server) = tokio::select! {
+                biased;
+                answer = self.send_call(head, body) => answer?,
+                () = identity.ended().cancelled_owned() => return Err(ForwardError::SessionEnded),
+                passed = passes(deadline) => return Err(ForwardError::Timeout(passed)),
+            };
+            let (mut parts, incoming) = answer.into_parts();
+            portal_fields::clean(&mut parts.headers, parts.version);
+            parts.version = Version::HTTP_11;
+            let body = Tethered::new(Stream::new(incoming, FOR_EVER), identity.clone());
+            let body = PortalBody::of_call(CallAnswer { body, is_over: false }, server, progress);
+            Ok(Response::from_parts(parts, Some(body)))
+        }
     }
 
     async fn send_call(&self, head: Request<()>, body: RequestBody) -> Result<Answer, ForwardError> {

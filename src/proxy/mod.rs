@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use tokio::time::Instant;
 
 use self::{
@@ -43,6 +43,7 @@ use crate::{
         grpc,
         incoming::Incoming,
         portal_fields::PortalFields,
+        switched::Switching,
     },
 };
 
@@ -127,77 +128,115 @@ impl Proxy {
     /// The [`Identity`] is the proof that the gate was passed. `whole` is the request's body when it does not come with it,
     /// `counts` says whether a tunnel that follows keeps the session.
     #[expect(clippy::too_many_arguments, reason = "a request, who sent it, and all that goes with it")]
-    pub async fn forward(
+    pub fn forward<'a>(
+        &'a self,
+        request: CanonicalRequest<Incoming>,
+        whole: Option<Bytes>,
+        identity: &'a Identity,
+        additions: &Additions<'_>,
+        connection: &'a Connection,
+        counts: Use,
+    ) -> impl Future<Output = Result<Forwarded, ForwardError>> + use<'a> {
+        // The head is written at once: what is held until the answer comes is little.
+        let begun = if grpc::needs_http2(request.method(), request.headers()) {
+            Begun::Call(Box::pin(self.call(request, identity, additions)))
+        } else {
+            Begun::Exchange(self.begin(request, whole, identity, additions, connection))
+        };
+        async move {
+            let outgoing = match begun {
+                Begun::Call(call) => return call.await,
+                Begun::Exchange(outgoing) => outgoing?,
+            };
+            let send = Sending {
+                is_head: outgoing.is_head,
+                repeatable: outgoing.is_safe && outgoing.progress.is_none(),
+                interim: outgoing.interim.as_ref(),
+                patience: self.patience.response,
+                identity,
+                progress: outgoing.progress.as_deref(),
+            };
+            let ((status, fields), exchange) = self.send(outgoing.message, send).await?;
+            if status == StatusCode::SWITCHING_PROTOCOLS {
+                let offer = outgoing.offer.ok_or(ForwardError::Switch)?;
+                let answer = offer.accepted(fields)?;
+                let mut exchange = *exchange;
+                if !exchange.becomes_stream() {
+                    return Err(ForwardError::Streams);
+                }
+                let tunnel = Tunnel {
+                    client: offer.client,
+                    portal: exchange.into_upgraded().ok_or(ForwardError::Switch)?,
+                    sessions: Arc::clone(&self.sessions),
+                    session: Arc::clone(identity.session()),
+                    counts,
+                    drain: connection.drain().clone(),
+                    passage: connection.passage(),
+                    is_websocket: offer.protocol.as_bytes().eq_ignore_ascii_case(b"websocket"),
+                };
+                tunnel.start();
+                return Ok(answer);
+            }
+            // On HTTP/2 it would be the word for a tunnel.
+            if status.is_success() && outgoing.offer.is_some_and(|offer| offer.handshake.is_some()) {
+                return Err(ForwardError::Handshake);
+            }
+            self.answer(status, fields, exchange, identity, outgoing.progress)
+        }
+    }
+
+    /// Writes a request's head, and takes a connection for it if one is idle.
+    fn begin(
         &self,
         mut request: CanonicalRequest<Incoming>,
         whole: Option<Bytes>,
         identity: &Identity,
         additions: &Additions<'_>,
         connection: &Connection,
-        counts: Use,
-    ) -> Result<Forwarded, ForwardError> {
-        if grpc::needs_http2(request.method(), request.headers()) {
-            return Box::pin(self.call(request, identity, additions)).await;
-        }
-        let offered = request.upgrade().cloned();
-        if offered.is_some() && !self.pool.has_room_for_a_stream() {
-            return Err(ForwardError::Streams);
-        }
-        let client = offered.is_some().then(|| request.on_upgrade());
-        let handshake = Handshake::begin(&mut request, &*self.random);
+    ) -> Result<Outgoing, ForwardError> {
+        let offer = match request.upgrade().cloned() {
+            None => None,
+            Some(_) if !self.pool.has_room_for_a_stream() => return Err(ForwardError::Streams),
+            Some(protocol) => {
+                let client = request.on_upgrade();
+                let handshake = Handshake::begin(&mut request, &*self.random);
+                Some(Box::new(Offer { protocol, client, handshake }))
+            }
+        };
         let interim = (request.version() == http::Version::HTTP_11).then(|| connection.interim()).flatten();
         let (head, coding) = request::write(&request, &self.reserved, additions);
         let is_head = *request.method() == Method::HEAD;
         let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         let (body, progress) = self.body(request, whole, identity);
-        let send = Sending {
-            is_head,
-            repeatable: is_safe && progress.is_none(),
-            interim: interim.as_ref(),
-            patience: self.patience.response,
-            identity,
-            progress: progress.as_deref(),
+        let upload = Upload::new(head, body, coding);
+        let message = match self.pool.idle() {
+            Some(lease) => Message::Leased(Box::new(Exchange::new(lease, upload, is_head))),
+            None => Message::Waiting(Box::new(upload)),
         };
-        let ((status, fields), mut exchange) = self.send(Upload::new(head, body, coding), send).await?;
-        if status != StatusCode::SWITCHING_PROTOCOLS {
-            // On HTTP/2 it would be the word for a tunnel.
-            if handshake.is_some() && status.is_success() {
-                return Err(ForwardError::Handshake);
+        Ok(Outgoing { message, is_head, is_safe, interim, progress, offer })
+    }
+
+    /// The portal's answer, whose body is still to come.
+    fn answer(
+        &self,
+        status: StatusCode,
+        fields: PortalFields,
+        mut exchange: Box<Exchange<RequestBody>>,
+        identity: &Identity,
+        progress: Option<Rc<Progress>>,
+    ) -> Result<Forwarded, ForwardError> {
+        let mut patience = self.patience.stall.max(self.patience.response);
+        if is_events(&fields) {
+            if !exchange.becomes_stream() {
+                return Err(ForwardError::Streams);
             }
-            let mut patience = self.patience.stall.max(self.patience.response);
-            if is_events(&fields) {
-                if !exchange.becomes_stream() {
-                    return Err(ForwardError::Streams);
-                }
-                // It says nothing while there is nothing to say.
-                patience = FOR_EVER;
-            }
-            let server = exchange.server();
-            let body = Tethered::new(Stream::new(exchange, patience), identity.clone());
-            let mut answer = Response::new(Some(PortalBody::new(fields, body, server, progress)));
-            *answer.status_mut() = status;
-            return Ok(answer);
+            // It says nothing while there is nothing to say.
+            patience = FOR_EVER;
         }
-        let Some((client, offered)) = client.zip(offered) else { return Err(ForwardError::Switch) };
-        let mut answer = agreed(fields, &offered)?;
-        if !exchange.becomes_stream() {
-            return Err(ForwardError::Streams);
-        }
-        if let Some(handshake) = handshake {
-            let (parts, body) = answer.into_parts();
-            answer = Response::from_parts(handshake.finish(parts).ok_or(ForwardError::Handshake)?, body);
-        }
-        let tunnel = Tunnel {
-            client,
-            portal: exchange.into_upgraded().ok_or(ForwardError::Switch)?,
-            sessions: Arc::clone(&self.sessions),
-            session: Arc::clone(identity.session()),
-            counts,
-            drain: connection.drain().clone(),
-            passage: connection.passage(),
-            is_websocket: offered.as_bytes().eq_ignore_ascii_case(b"websocket"),
-        };
-        tunnel.start();
+        let server = exchange.server();
+        let body = Tethered::new(Stream::new(exchange, patience), identity.clone());
+        let mut answer = Response::new(Some(PortalBody::new(fields, body, server, progress)));
+        *answer.status_mut() = status;
         Ok(answer)
     }
 
@@ -228,14 +267,16 @@ impl Proxy {
 
     async fn send(
         &self,
-        upload: Upload<RequestBody>,
+        message: Message,
         send: Sending<'_>,
     ) -> Result<(Head, Box<Exchange<RequestBody>>), ForwardError> {
-        let lease = match self.pool.idle() {
-            Some(lease) => lease,
-            None => Box::pin(self.connect(false, send.identity)).await?,
+        let mut exchange = match message {
+            Message::Leased(exchange) => exchange,
+            Message::Waiting(upload) => {
+                let lease = Box::pin(self.connect(false, send.identity)).await?;
+                Box::new(Exchange::new(lease, *upload, send.is_head))
+            }
         };
-        let mut exchange = Box::new(Exchange::new(lease, upload, send.is_head));
         match send.answer(&mut exchange).await? {
             Ok(answer) => Ok((answer, exchange)),
             Err(AnswerError::Lost(_)) if exchange.was_reused() => {
@@ -262,6 +303,57 @@ impl Proxy {
         let mut exchange = Box::new(Exchange::new(lease, upload, send.is_head));
         let answer = send.answer(&mut exchange).await?.map_err(classify)?;
         Ok((answer, exchange))
+    }
+}
+
+/// A request that is on its way, or about to be.
+enum Begun<C> {
+    /// Over HTTP/2.
+    Call(C),
+    Exchange(Result<Outgoing, ForwardError>),
+}
+
+/// What is left of a request when its head has been written.
+struct Outgoing {
+    message: Message,
+    is_head: bool,
+    /// Sent twice, it has no other effect than sent once.
+    is_safe: bool,
+    interim: Option<Interim>,
+    /// Absent when nothing follows the head.
+    progress: Option<Rc<Progress>>,
+    offer: Option<Box<Offer>>,
+}
+
+/// A request as it goes out.
+enum Message {
+    /// Over a connection that was idle.
+    Leased(Box<Exchange<RequestBody>>),
+    /// There was none.
+    Waiting(Box<Upload<RequestBody>>),
+}
+
+/// The protocol that the client would switch to.
+struct Offer {
+    protocol: HeaderValue,
+    client: Switching,
+    handshake: Option<Handshake>,
+}
+
+impl Offer {
+    /// What the client gets when the portal has switched: to this protocol, since another one would be raw bytes that nobody
+    /// agreed on.
+    fn accepted(&self, fields: PortalFields) -> Result<Forwarded, ForwardError> {
+        let protocol = fields.get(&header::UPGRADE);
+        if !protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(self.protocol.as_bytes())) {
+            return Err(ForwardError::Switch);
+        }
+        let (parts, ()) = response::rebuild_switch(fields, self.protocol.clone()).into_parts();
+        let parts = match &self.handshake {
+            Some(handshake) => handshake.finish(parts).ok_or(ForwardError::Handshake)?,
+            None => parts,
+        };
+        Ok(Response::from_parts(parts, None))
     }
 }
 
@@ -333,15 +425,4 @@ fn pass_interim_on(status: StatusCode, fields: PortalFields, interim: Option<&In
     fields.remove(header::SET_COOKIE);
     fields.remove(header::CONTENT_LENGTH);
     interim.send(status, &fields);
-}
-
-/// Follows the portal to the protocol that was offered; to another one it would be raw bytes that nobody agreed on.
-fn agreed(fields: PortalFields, offered: &http::HeaderValue) -> Result<Forwarded, ForwardError> {
-    let agreed = fields
-        .get(&header::UPGRADE)
-        .is_some_and(|protocol| protocol.eq_ignore_ascii_case(offered.as_bytes()));
-    if !agreed {
-        return Err(ForwardError::Switch);
-    }
-    Ok(response::rebuild_switch(fields, offered.clone()).map(|()| None))
 }

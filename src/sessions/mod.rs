@@ -205,8 +205,9 @@ impl Sessions {
         Ok(token)
     }
 
-    /// The session, if this gateway knows for certain that it is good. Called for every request that is forwarded:
-    /// waits for nothing, allocates nothing, and takes no lock that another reader would wait for.
+    /// The session, if this gateway knows for certain that it is good `at` this moment, since which nothing may have been
+    /// waited for. Called for every request that is forwarded: waits for nothing, allocates nothing, and takes no lock that
+    /// another reader would wait for.
     pub fn cached(&self, id: &TokenHash, counts: Use, at: &Moment) -> Option<Arc<Live>> {
         if !self.trust.holds_or_grace(at.instant) {
             return None;

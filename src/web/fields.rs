@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::head::MOST_FIELDS;
+
 /// Fields that many requests share, also as they stand on the wire.
 #[derive(Clone, Debug)]
 pub struct Block {
@@ -77,6 +79,11 @@ pub struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
+    /// Whether more fields are listed than a head can have: to look for each of them would take long.
+    pub fn is_endless(&self) -> bool {
+        self.listed.len() > MOST_FIELDS
+    }
+
     /// Reads one line of the field.
     pub fn note(&mut self, line: &[u8]) {
         for token in line.split(|&byte| byte == b',') {

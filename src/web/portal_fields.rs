@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Fields that come behind the portal's; room for them is made at once.
-const MORE: usize = 4;
+const MORE: usize = 5;
 
 /// The fields of one answer.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl PortalFields {
         self.fields.iter().find(|field| field.name == *name).map(|field| field.value(&self.head))
     }
 
-    /// What the portal said.
+    /// Those alone that are the portal's.
     pub fn into_map(self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(self.fields.len() + MORE);
         for field in self.fields {
@@ -100,7 +100,7 @@ fn ours(received: Version) -> [(HeaderName, HeaderValue); 2] {
 }
 
 /// Puts our fields on a head of the portal's.
-pub fn add_ours(headers: &mut HeaderMap, received: Version) {
+fn add_ours(headers: &mut HeaderMap, received: Version) {
     for (name, value) in ours(received) {
         headers.append(name, value);
     }
@@ -118,12 +118,9 @@ fn may_pass(name: &HeaderName, value: &[u8]) -> bool {
 
 /// Makes of a head of the portal's, which came as a map, what the client gets.
 pub fn clean(headers: &mut HeaderMap, received: Version) {
-    let refused = |name: &HeaderName, value: &HeaderValue| !may_pass(name, value.as_bytes());
-    let names: Vec<HeaderName> =
-        headers.iter().filter(|(name, value)| refused(name, value)).map(|(name, _)| name.clone()).collect();
-    for name in names {
-        let kept: Vec<HeaderValue> =
-            headers.get_all(&name).iter().filter(|value| !refused(&name, value)).cloned().collect();
+    for name in [header::ALT_SVC, header::STRICT_TRANSPORT_SECURITY, header::SET_COOKIE] {
+        let said = headers.get_all(&name).iter();
+        let kept: Vec<_> = said.filter(|value| may_pass(&name, value.as_bytes())).cloned().collect();
         headers.remove(&name);
         for value in kept {
             headers.append(&name, value);

@@ -87,6 +87,9 @@ impl RequestLine {
 fn build(text: &Bytes, line: RequestLine, fields: &Fields) -> Result<RequestHead, Refusal> {
     let mut said = Said { version: line.version, ..Said::default() };
     let headers = fields.read(text, |name, value| said.note(name, value))?;
+    if said.options.is_endless() {
+        return Err(Refusal::TooLarge);
+    }
     let mut request = Box::new(Request::new(Incoming::Nothing));
     let target = text.slice(line.target.0..line.target.1);
     *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| Refusal::Target)?;
@@ -280,5 +283,11 @@ mod tests {
         assert!(parse(&mut BytesMut::from(&*many)).unwrap().is_none());
         assert!(parse(&mut BytesMut::from(&*(many.clone() + "\r\n"))).unwrap().is_some());
         assert_eq!(parse(&mut BytesMut::from(&*(many + "X: y\r\n"))).unwrap_err(), Refusal::TooLarge);
+        let lists = |fields: usize| {
+            let list = "x,".repeat(fields);
+            parse(&mut BytesMut::from(&*format!("GET / HTTP/1.1\r\nConnection: {list}\r\n\r\n")))
+        };
+        assert!(lists(MOST_FIELDS).unwrap().is_some());
+        assert_eq!(lists(MOST_FIELDS + 1).unwrap_err(), Refusal::TooLarge);
     }
 }

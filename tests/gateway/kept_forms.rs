@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{future::join_all, stream};
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 
@@ -228,6 +228,30 @@ async fn somebody_else_cannot_send_it_by_its_name() {
     let elsewhere = gateway.browser();
     elsewhere.log_in_to("/", ADA).await;
     assert_eq!(elsewhere.get(&kept).await.location(), "/");
+    assert!(posts(&gateway.upstream).is_empty());
+}
+
+#[tokio::test]
+async fn what_is_read_while_its_session_ends_does_not_reach_the_portal() {
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
+    gateway.upstream.forget();
+    let mut slow = browser
+        .raw(format!(
+            "POST /pay?.portcullis-form={} HTTP/1.1\r\nHost: {HOST}\r\nCookie: {}\r\nExpect: 100-continue\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 3\r\n\r\n",
+            "x".repeat(22),
+            browser.cookies()
+        ))
+        .await;
+    // The gate has let it pass by now: only the body is awaited.
+    assert_eq!(slow.answer_to(&Method::POST).await.unwrap().status, StatusCode::CONTINUE);
+    assert_eq!(gateway.administration().revoke_user(ADA).await.unwrap(), 1);
+    soon(PATIENCE, "the session is over", async || {
+        browser.fetch("/").await.status == StatusCode::UNAUTHORIZED
+    })
+    .await;
+    slow.send("a=b").await;
+    assert_eq!(slow.answer().await.status, StatusCode::UNAUTHORIZED);
     assert!(posts(&gateway.upstream).is_empty());
 }
 

@@ -69,6 +69,9 @@ pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, Malfor
     let text = read.split_to(length).freeze();
     let mut fields =
         PortalFields::read(text, &fields, version, |name, value| hop.note(name, value, version, status))?;
+    if hop.options.is_endless() {
+        return Err(MalformedHead::TooLarge.into());
+    }
     for name in hop.options.listed.iter().filter(|&name| name != header::UPGRADE) {
         fields.drop_all(name);
     }
@@ -255,5 +258,7 @@ mod tests {
         assert!(matches!(head(&long), Err(MalformedAnswer::Head(MalformedHead::TooLarge))));
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: 1\r\n".repeat(MOST_FIELDS + 1));
         assert!(head(&many).is_err());
+        let lists = format!("HTTP/1.1 200 OK\r\nConnection: {}\r\n\r\n", "x,".repeat(MOST_FIELDS + 1));
+        assert!(matches!(head(&lists), Err(MalformedAnswer::Head(MalformedHead::TooLarge))));
     }
 }
