@@ -192,7 +192,7 @@ mod tests {
         let head = head.unwrap().unwrap();
         let headers = head.fields.into_map();
         let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["trailer", "content-type"]);
+        assert_eq!(names, ["content-type", "trailer"]);
         assert!(matches!(head.framing, Framing::Chunked(_)));
     }
 
