@@ -21,7 +21,7 @@ pub(super) fn follow(response: &mut Response<Source>, note: &mut Note) {
         return;
     }
     if let Some(fields) = response.body_mut().take_fields() {
-        *response.headers_mut() = fields.into_head();
+        fields.add_all_to(response.headers_mut());
     }
     cookies::clear(response, cookies::SESSION);
     cookies::clear(response, cookies::FORMS);

@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use tokio::time::Instant;
 
 use self::{
@@ -421,8 +421,9 @@ fn classify(error: AnswerError<BodyError>) -> ForwardError {
 /// Forwards 103 and its like ahead of the answer. 100 was given by us already.
 fn pass_interim_on(status: StatusCode, fields: PortalFields, interim: Option<&Interim>) {
     let Some(interim) = interim.filter(|_| status != StatusCode::CONTINUE) else { return };
-    let mut fields = fields.into_map();
-    fields.remove(header::SET_COOKIE);
-    fields.remove(header::CONTENT_LENGTH);
-    interim.send(status, &fields);
+    let mut headers = HeaderMap::new();
+    fields.add_to(&mut headers);
+    headers.remove(header::SET_COOKIE);
+    headers.remove(header::CONTENT_LENGTH);
+    interim.send(status, &headers);
 }

@@ -9,7 +9,7 @@ pub(super) fn rebuild_switch(fields: PortalFields, protocol: HeaderValue) -> Res
     let mut answer = Response::new(());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
-    *headers = fields.into_head();
+    fields.add_all_to(headers);
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, protocol);
     answer

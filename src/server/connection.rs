@@ -210,7 +210,7 @@ fn service<S: Service>(
             Box::pin(Rc::clone(&worker.service).call(request, Rc::clone(&connection), Rc::clone(&presence)));
         answer.map(|mut answer| {
             if let Some(fields) = answer.body_mut().take_fields() {
-                *answer.headers_mut() = fields.into_head();
+                fields.add_all_to(answer.headers_mut());
             }
             Ok(answer.map(|body| Counted::new(body, busy, flow)))
         })

@@ -12,7 +12,7 @@ use super::{
     head::{Field, Fields, MalformedHead},
 };
 
-/// Fields that come behind the portal's; room for them is made at once.
+/// Fields that may come behind the portal's; room for them is made at once.
 const MORE: usize = 5;
 
 /// The fields of one answer.
@@ -24,7 +24,7 @@ pub struct PortalFields {
     version: Version,
 }
 
-/// A body that may bring the fields of its answer with it, whose map of fields is empty then.
+/// A body that may bring the fields of its answer with it, besides those in the answer's map.
 pub trait BringsFields {
     /// Takes them out. Whoever sends the head has to, and whoever changes it.
     fn take_fields(&mut self) -> Option<PortalFields>;
@@ -41,7 +41,7 @@ impl PortalFields {
         let mut kept = Vec::with_capacity(fields.count());
         fields.each::<E>(&head, |field| {
             let value = field.value(&head);
-            if !value.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f)) {
+            if !is_value(value) {
                 return Err(MalformedHead::Field.into());
             }
             if note(&field.name, value)? && may_pass(&field.name, value) {
@@ -62,24 +62,22 @@ impl PortalFields {
         self.fields.iter().find(|field| field.name == *name).map(|field| field.value(&self.head))
     }
 
-    /// Those alone that are the portal's.
-    pub fn into_map(self) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(self.fields.len() + MORE);
+    /// Puts those that are the portal's on a head.
+    pub fn add_to(self, headers: &mut HeaderMap) {
+        headers.reserve(self.fields.len() + MORE);
         for field in self.fields {
             // That it is a value was seen when it was read.
             if let Ok(value) = HeaderValue::from_maybe_shared(field.value_of(&self.head)) {
                 headers.append(field.name, value);
             }
         }
-        headers
     }
 
-    /// What the client gets, ours included.
-    pub fn into_head(self) -> HeaderMap {
+    /// Puts them on a head, with ours.
+    pub fn add_all_to(self, headers: &mut HeaderMap) {
         let version = self.version;
-        let mut headers = self.into_map();
-        add_ours(&mut headers, version);
-        headers
+        self.add_to(headers);
+        add_ours(headers, version);
     }
 
     /// Writes them as they stand on the wire of HTTP/1, with ours.
@@ -92,6 +90,12 @@ impl PortalFields {
             fields::write(wire, &name, value.as_bytes());
         }
     }
+}
+
+/// Whether a line may have this value (RFC 9110 §5.5). Looks at all of it, which is quicker than to stop early.
+fn is_value(value: &[u8]) -> bool {
+    let is_control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
+    value.iter().fold(0, |found, &byte| found | u8::from(is_control(byte))) == 0
 }
 
 /// What every answer of the portal gets. `received` is the version that it came in.
@@ -161,7 +165,8 @@ pub(crate) mod tests {
         let fields = read(SAID).unwrap();
         assert_eq!(fields.get(&header::CONTENT_TYPE), Some(&b"text/html"[..]));
         assert_eq!(fields.get(&header::ALT_SVC), None);
-        let head = fields.into_head();
+        let mut head = HeaderMap::new();
+        fields.add_all_to(&mut head);
         let shown: Vec<_> =
             head.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         assert_eq!(
