@@ -157,6 +157,13 @@ impl Fields {
     }
 }
 
+/// Whether it may be a value, or the phrase of a status (RFC 9110 §5.5, RFC 9112 §4): there are no control characters in it but
+/// tabs. Looks at all of it, which is quicker than to stop early.
+pub fn is_text(bytes: &[u8]) -> bool {
+    let is_control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
+    bytes.iter().fold(0, |found, &byte| found | u8::from(is_control(byte))) == 0
+}
+
 /// Where a value begins and ends: without the spaces and tabs around it, and nothing else that is taken for white space.
 fn trimmed(bytes: &[u8], mut start: u32, mut end: u32) -> (u32, u32) {
     let is_space = |at: u32| matches!(bytes.get(at as usize), Some(b' ' | b'\t'));

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use super::{
     answer::HSTS,
     cookies, fields,
-    head::{Field, Fields, MalformedHead},
+    head::{Field, Fields, MalformedHead, is_text},
 };
 
 /// Fields that may come behind the portal's; room for them is made at once.
@@ -41,7 +41,7 @@ impl PortalFields {
         let mut kept = Vec::with_capacity(fields.count());
         fields.each::<E>(&head, |field| {
             let value = field.value(&head);
-            if !is_value(value) {
+            if !is_text(value) {
                 return Err(MalformedHead::Field.into());
             }
             if note(&field.name, value)? && may_pass(&field.name, value) {
@@ -90,12 +90,6 @@ impl PortalFields {
             fields::write(wire, &name, value.as_bytes());
         }
     }
-}
-
-/// Whether a line may have this value (RFC 9110 §5.5). Looks at all of it, which is quicker than to stop early.
-fn is_value(value: &[u8]) -> bool {
-    let is_control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
-    value.iter().fold(0, |found, &byte| found | u8::from(is_control(byte))) == 0
 }
 
 /// What every answer of the portal gets. `received` is the version that it came in.

@@ -7,7 +7,7 @@ use crate::web::{
     chunked::Chunked,
     fields::{self, ConnectionOptions},
     framing::{Framing, MalformedBody},
-    head::{Fields, Lines, MalformedHead},
+    head::{Fields, Lines, MalformedHead, is_text},
     portal_fields::PortalFields,
 };
 
@@ -93,7 +93,7 @@ fn status_line(line: &[u8]) -> Result<(Version, StatusCode), MalformedAnswer> {
     };
     let (status, phrase) = rest.split_at_checked(3).ok_or(MalformedAnswer::StatusLine)?;
     let is_phrase = phrase.is_empty() || phrase.starts_with(b" ");
-    if !is_phrase || memchr::memchr2(b'\r', 0, phrase).is_some() {
+    if !is_phrase || !is_text(phrase) {
         return Err(MalformedAnswer::StatusLine);
     }
     StatusCode::from_bytes(status).map(|status| (version, status)).map_err(|_| MalformedAnswer::StatusLine)
@@ -252,6 +252,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nX-A: a\r\n b\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX-A: a\0b\r\n\r\n",
             "HTTP/1.1 2000 OK\r\n\r\n",
+            "HTTP/1.1 200 O\x1bK\r\n\r\n",
             "HTTP/3.0 200 OK\r\n\r\n",
             "junk\r\n\r\n",
         ] {
