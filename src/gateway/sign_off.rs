@@ -8,7 +8,7 @@ use http::{HeaderName, Response, StatusCode};
 use super::{Note, Source};
 use crate::{
     login,
-    web::{cookies, portal_fields::BringsFields as _},
+    web::{cookies, portal_fields},
 };
 
 static CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
@@ -20,9 +20,7 @@ pub(super) fn follow(response: &mut Response<Source>, note: &mut Note) {
     if !status.is_success() && !status.is_redirection() {
         return;
     }
-    if let Some(fields) = response.body_mut().take_fields() {
-        fields.add_all_to(response.headers_mut());
-    }
+    portal_fields::unpack(response);
     cookies::clear(response, cookies::SESSION);
     cookies::clear(response, cookies::FORMS);
     response.headers_mut().entry(&CLEAR_SITE_DATA).or_insert(cookies::WHAT_WAS_KEPT);

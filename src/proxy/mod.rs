@@ -5,7 +5,6 @@ mod call;
 mod frames;
 mod replay;
 mod request;
-mod response;
 mod tunnel;
 mod websocket;
 
@@ -150,7 +149,7 @@ impl Proxy {
             };
             let send = Sending {
                 is_head: outgoing.is_head,
-                repeatable: outgoing.is_safe && outgoing.progress.is_none(),
+                repeatable: outgoing.repeatable,
                 interim: outgoing.interim.as_ref(),
                 patience: self.patience.response,
                 identity,
@@ -209,11 +208,12 @@ impl Proxy {
         let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         let (body, progress) = self.body(request, whole, identity);
         let upload = Upload::new(head, body, coding);
+        let repeatable = is_safe && progress.is_none();
         let message = match self.pool.idle() {
             Some(lease) => Message::Leased(Box::new(Exchange::new(lease, upload, is_head))),
             None => Message::Waiting(Box::new(upload)),
         };
-        Ok(Outgoing { message, is_head, is_safe, interim, progress, offer })
+        Ok(Outgoing { message, is_head, repeatable, interim, progress, offer })
     }
 
     /// The portal's answer, whose body is still to come.
@@ -317,8 +317,8 @@ enum Begun<C> {
 struct Outgoing {
     message: Message,
     is_head: bool,
-    /// Sent twice, it has no other effect than sent once.
-    is_safe: bool,
+    /// Sent twice, it has no other effect than sent once, and it can be sent twice.
+    repeatable: bool,
     interim: Option<Interim>,
     /// Absent when nothing follows the head.
     progress: Option<Rc<Progress>>,
@@ -348,7 +348,11 @@ impl Offer {
         if !protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(self.protocol.as_bytes())) {
             return Err(ForwardError::Switch);
         }
-        let (parts, ()) = response::rebuild_switch(fields, self.protocol.clone()).into_parts();
+        let (mut parts, ()) = Response::new(()).into_parts();
+        parts.status = StatusCode::SWITCHING_PROTOCOLS;
+        fields.add_all_to(&mut parts.headers);
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(header::UPGRADE, self.protocol.clone());
         let parts = match &self.handshake {
             Some(handshake) => handshake.finish(parts).ok_or(ForwardError::Handshake)?,
             None => parts,
@@ -361,7 +365,6 @@ impl Offer {
 #[derive(Clone, Copy)]
 struct Sending<'a> {
     is_head: bool,
-    /// Sent twice, it has no other effect than sent once, and it can be sent twice.
     repeatable: bool,
     interim: Option<&'a Interim>,
     /// Counts from the last part of the request that went out.

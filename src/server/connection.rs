@@ -33,9 +33,7 @@ use super::{
     watch::Watch,
     worker::{Place, Worker},
 };
-use crate::web::{
-    gate::MOST_HEAD_BYTES, incoming::Incoming, portal_fields::BringsFields as _, socket::Socket,
-};
+use crate::web::{gate::MOST_HEAD_BYTES, incoming::Incoming, portal_fields, socket::Socket};
 
 /// Streams at once on one HTTP/2 connection, and on one that begins under strain.
 const STREAMS: u32 = 64;
@@ -209,9 +207,7 @@ fn service<S: Service>(
         let answer =
             Box::pin(Rc::clone(&worker.service).call(request, Rc::clone(&connection), Rc::clone(&presence)));
         answer.map(|mut answer| {
-            if let Some(fields) = answer.body_mut().take_fields() {
-                fields.add_all_to(answer.headers_mut());
-            }
+            portal_fields::unpack(&mut answer);
             Ok(answer.map(|body| Counted::new(body, busy, flow)))
         })
     })

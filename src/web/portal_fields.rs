@@ -4,7 +4,7 @@
 //! They go to HTTP/1 line by line, which costs less than to take them apart and to put them together again.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header};
 
 use super::{
     answer::HSTS,
@@ -28,6 +28,13 @@ pub struct PortalFields {
 pub trait BringsFields {
     /// Takes them out. Whoever sends the head has to, and whoever changes it.
     fn take_fields(&mut self) -> Option<PortalFields>;
+}
+
+/// Moves the fields that the body brings into the answer's map.
+pub fn unpack(answer: &mut Response<impl BringsFields>) {
+    if let Some(fields) = answer.body_mut().take_fields() {
+        fields.add_all_to(answer.headers_mut());
+    }
 }
 
 impl PortalFields {
@@ -116,12 +123,12 @@ fn may_pass(name: &HeaderName, value: &[u8]) -> bool {
 
 /// Makes of a head of the portal's, which came as a map, what the client gets.
 pub fn clean(headers: &mut HeaderMap, received: Version) {
-    for name in [header::ALT_SVC, header::STRICT_TRANSPORT_SECURITY, header::SET_COOKIE] {
-        let said = headers.get_all(&name).iter();
-        let kept: Vec<_> = said.filter(|value| may_pass(&name, value.as_bytes())).cloned().collect();
-        headers.remove(&name);
-        for value in kept {
-            headers.append(&name, value);
+    let mut name = None;
+    for (next, value) in std::mem::take(headers) {
+        // The further values of a name come without it.
+        name = next.or(name);
+        if let Some(name) = name.as_ref().filter(|name| may_pass(name, value.as_bytes())) {
+            headers.append(name, value);
         }
     }
     add_ours(headers, received);
