@@ -7,7 +7,7 @@ import time
 import urllib.parse
 
 from attack import frame, head
-from login import COOKIE, Page
+from login import Page, cookie_name
 from servers import Failure
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -20,6 +20,7 @@ class World:
 
     def __init__(self, url, authority):
         self.authority = urllib.parse.urlsplit(url).netloc
+        self.cookie = cookie_name(url)
         self.entrance = int(self.authority.rsplit(":", 1)[1])
         self.tls = {}
         for protocol in ("http/1.1", "h2"):
@@ -53,7 +54,7 @@ class User:
 
     def __init__(self, world, token, email):
         self.world, self.email = world, email
-        self.cookie = f"{COOKIE}={token}"
+        self.cookie = f"{world.cookie}={token}"
         self.kept = {}
 
     def request(self, method, path, more=(), body=""):

@@ -7,7 +7,6 @@ import time
 
 from fleet_client import User
 from fleet_lab import redis_cli
-from login import COOKIE
 
 LASTS = 5.0  # seconds, of each trouble
 TRUSTED = 1.1  # seconds for which a session that was just seen may be let in, and what it takes to say so
@@ -71,7 +70,7 @@ class Watch:
 
     def note(self, answer, took):
         since = time.monotonic() - took - self.began
-        self.cleared += f"{COOKIE}=".lower() in answer.fields.get("set-cookie", "")
+        self.cleared += f"{self.scene.world.cookie}=".lower() in answer.fields.get("set-cookie", "")
         if answer.status == 503 and "retry-after" in answer.fields:
             self.told.append(took)
         elif not (answer.lets_in and since < self.trusted):

@@ -16,7 +16,10 @@ import urllib.parse
 
 from servers import Failure
 
-COOKIE = "__Host-portcullis"
+
+def cookie_name(url):
+    """What the session's cookie is called at this address."""
+    return f"__Host-portcullis-{urllib.parse.urlsplit(url).port}"
 
 
 class Page(html.parser.HTMLParser):
@@ -63,7 +66,8 @@ class Browser:
     @property
     def session(self):
         """As a Cookie header has it."""
-        return f"{COOKIE}={self.cookies[COOKIE]}"
+        name = cookie_name(self.origin)
+        return f"{name}={self.cookies[name]}"
 
     def ask(self, method, path, fields=None):
         """Returns status, Location and page."""
@@ -126,6 +130,6 @@ def log_in(url, email, password, authority):
         raise Failure("login: the enrolment page shows no key")
     browser.submit(page, "/.portcullis/recovery-codes", code=totp(page.key, time.time()), device_name="bench")
     browser.submit(browser.open("/.portcullis/recovery-codes"), "/")
-    if COOKIE not in browser.cookies:
+    if cookie_name(url) not in browser.cookies:
         raise Failure("login: no session cookie came")
     return browser

@@ -42,7 +42,7 @@ use crate::{
     tls,
     upstream::{Connector, Limits, Peer, Pool, http2::Http2},
     users::{UserId, Users},
-    web::{gate::RequestGate, hops::Via},
+    web::{cookies, gate::RequestGate, hops::Via},
 };
 
 /// How often a worker closes idle connections to the portal.
@@ -304,12 +304,14 @@ impl App {
         let request_gate = RequestGate::new(public);
         let via = Via::new(&stores.sealer.derive("via"));
         let origin = public.origin().ascii_serialization();
+        let names = cookies::Names::new(public);
         let challenger = Challenger::new(&origin);
         let parts = pages::Parts {
             login: stores.login(&config, &environment),
             challenger: challenger.clone(),
             kept_forms: stores.administration.kept_forms.clone(),
             clock: Arc::clone(&environment.clock),
+            cookies: names.clone(),
             signing_keys: config.identity.assertion.is_some().then(|| Arc::clone(&stores.signing_keys)),
             issuer: config.credentials.issuer.clone(),
             origin,
@@ -319,6 +321,7 @@ impl App {
         let shared = Shared {
             request_gate,
             via,
+            cookies: names,
             gate: Gate::new(config.rollout.clone()),
             challenger,
             sessions: Arc::clone(&stores.administration.sessions),

@@ -1,7 +1,8 @@
 //! After the cut no reader of cookies finds one of ours, and every other is where it was; the portal sets none of ours.
 
 use http::{HeaderMap, HeaderValue, header};
-use portcullis::web::cookies::{self, Cookies, Jar};
+use portcullis::web::cookies::{self, Cookies, Jar, Names};
+use url::Url;
 
 pub(crate) fn holds(data: &[u8]) {
     let lines: Vec<HeaderValue> =
@@ -13,19 +14,20 @@ pub(crate) fn holds(data: &[u8]) {
 fn cut(lines: &[HeaderValue]) {
     let headers: HeaderMap = lines.iter().map(|line| (header::COOKIE, line.clone())).collect();
     let kept: Vec<Vec<u8>> = pairs(&headers).into_iter().filter(|pair| !is_ours(pair)).collect();
-    let read = Cookies::of(&headers);
+    let names = Names::new(&Url::parse("https://iot.example.com").expect("a URL"));
+    let read = Cookies::of(&headers, &names);
     let spelt = pairs(&headers).iter().filter(|pair| pair.starts_with(b"__Host-portcullis=")).count();
     assert!(read.session.is_none() || spelt <= 1, "{lines:?}");
 
     let left: HeaderMap = read.others.iter().map(|line| (header::COOKIE, line.clone())).collect();
     assert_eq!(pairs(&left), kept, "{lines:?}");
-    assert_eq!(cookies::token(&left, cookies::SESSION), None);
-    assert_eq!(cookies::token(&left, cookies::LOGIN), None);
+    assert_eq!(cookies::token(&left, &names.session), None);
+    assert_eq!(cookies::token(&left, &names.login), None);
 
     // What a connection remembers of one request is never taken for another's.
     let mut jar = Jar::default();
     for headers in [&headers, &left, &headers, &headers, &HeaderMap::new(), &left] {
-        let (opened, read) = (jar.open(headers), Cookies::of(headers));
+        let (opened, read) = (jar.open(headers, &names), Cookies::of(headers, &names));
         assert_eq!((opened.session, opened.others), (read.session, read.others), "{lines:?}");
     }
 }

@@ -137,7 +137,7 @@ impl Gateway {
         let kept = self.on_control(async move { kept.keep(&owner, &holder, &Form { head, body }).await });
         let Some(id) = kept.await?? else { return Ok(self.not_kept(NotKept::TooMany, note)) };
         let mut answer = self.shared.challenger.keep(id.as_str(), bind);
-        cookies::set(&mut answer, cookies::FORMS, &browser);
+        cookies::set(&mut answer, &self.shared.cookies.forms, &browser);
         Ok(answer)
     }
 
@@ -201,7 +201,7 @@ impl Gateway {
         }
         let target = unmarked(request.target()).unwrap_or_default().to_owned();
         let (forms, name, user) = (self.shared.kept_forms.clone(), id.clone(), session.user.clone());
-        let browser = cookies::token(request.headers(), cookies::FORMS).map(|token| token.hash());
+        let browser = cookies::token(request.headers(), &self.shared.cookies.forms).map(|token| token.hash());
         let taken = self.on_control(async move {
             let claim = Claim { id: &name, user: &user, browser: browser.as_ref() };
             match forms.take(claim, &target).await? {

@@ -38,7 +38,7 @@ use crate::{
     telemetry::{access_log::AccessLog, metrics::Metrics},
     web::{
         answer::Answer,
-        client,
+        client, cookies,
         gate::{CanonicalRequest, Refusal, RequestGate},
         grpc,
         hops::{self, Via},
@@ -51,6 +51,7 @@ use crate::{
 pub struct Shared {
     pub request_gate: RequestGate,
     pub via: Via,
+    pub cookies: cookies::Names,
     pub gate: Gate,
     pub challenger: Challenger,
     pub sessions: Arc<Sessions>,
@@ -105,7 +106,7 @@ impl Gateway {
         }
         note.client_ip =
             client::address(connection.peer().ip(), request.headers(), &self.shared.trusted_proxies);
-        let cookies = presence.cookies.borrow_mut().open(request.headers());
+        let cookies = presence.cookies.borrow_mut().open(request.headers(), &self.shared.cookies);
         let counts = self.counts(request.path());
         let mut at = note.began;
         if self.shared.load.is_strained() {
@@ -228,7 +229,10 @@ impl Gateway {
         note.session.clone_from(&session);
         let (path, query) = (request.path().to_owned(), request.query().map(str::to_owned));
         let (parts, body) = request.into_request().into_parts();
+        let held = |name: &str| cookies::token(&parts.headers, name);
         let visit = Visit {
+            login: held(&self.shared.cookies.login),
+            forms: held(&self.shared.cookies.forms).map(|token| token.hash()),
             method: parts.method,
             path,
             query,

@@ -21,8 +21,9 @@ pub(super) fn follow(response: &mut Response<Source>, note: &mut Note) {
         return;
     }
     portal_fields::unpack(response);
-    cookies::clear(response, cookies::SESSION);
-    cookies::clear(response, cookies::FORMS);
+    let names = &note.shared().cookies;
+    cookies::clear(response, &names.session);
+    cookies::clear(response, &names.forms);
     response.headers_mut().entry(&CLEAR_SITE_DATA).or_insert(cookies::WHAT_WAS_KEPT);
     note.signs_off = true;
 }

@@ -114,9 +114,9 @@ impl Pages {
         }
         // A page of its own, so that going back to it sends nothing again.
         let mut answer = answer::see_other(paths::LOGOUT);
-        cookies::clear(&mut answer, cookies::SESSION);
-        cookies::clear(&mut answer, cookies::LOGIN);
-        cookies::clear(&mut answer, cookies::FORMS);
+        cookies::clear(&mut answer, &self.cookies.session);
+        cookies::clear(&mut answer, &self.cookies.login);
+        cookies::clear(&mut answer, &self.cookies.forms);
         answer.headers_mut().insert("clear-site-data", cookies::WHAT_WAS_KEPT);
         Ok(answer)
     }

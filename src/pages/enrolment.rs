@@ -54,7 +54,7 @@ impl Pages {
             return Ok(start_over(visit));
         };
         let mut answer = self.enrol_or_code(&token, &pending, user, visit)?;
-        cookies::set(&mut answer, cookies::LOGIN, &token);
+        cookies::set(&mut answer, &self.cookies.login, &token);
         Ok(answer)
     }
 

@@ -25,6 +25,7 @@ use crate::{
     sealing::Sealer,
     web::{
         answer::{self, Answer},
+        cookies,
         form::{self, Form},
     },
 };
@@ -58,6 +59,7 @@ pub struct Pages {
     pub(super) challenger: Challenger,
     pub(super) kept_forms: KeptForms,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) cookies: cookies::Names,
     /// Absent: nothing is signed.
     signing_keys: Option<Arc<SigningKeys>>,
     pub(super) issuer: String,
@@ -71,6 +73,7 @@ pub struct Parts {
     pub challenger: Challenger,
     pub kept_forms: KeptForms,
     pub clock: Arc<dyn Clock>,
+    pub cookies: cookies::Names,
     /// Whose public parts are published.
     pub signing_keys: Option<Arc<SigningKeys>>,
     /// What authenticator apps show above a code.
@@ -88,6 +91,7 @@ impl Pages {
             challenger: parts.challenger,
             kept_forms: parts.kept_forms,
             clock: parts.clock,
+            cookies: parts.cookies,
             signing_keys: parts.signing_keys,
             issuer: parts.issuer,
             origin: parts.origin,

@@ -15,7 +15,6 @@ use crate::{
     sessions::Session,
     web::{
         answer::{self, Answer},
-        cookies,
         form::{Form, MARK},
         return_to::{KEPT_FORM, ReturnTo},
     },
@@ -44,7 +43,7 @@ impl Pages {
             ));
         };
         let Some(id) = FormId::parse(name) else { return Ok(answer::see_other("/")) };
-        let browser = browser(visit);
+        let browser = visit.forms;
         match self.kept_forms.find(claim(&id, &live.session, browser.as_ref())).await? {
             Found::Waiting { head, kept_at } => {
                 let minutes = self.clock.now().since(kept_at).as_secs() / 60;
@@ -77,7 +76,7 @@ impl Pages {
         if !self.is_session_form(&live.session.id, form.value("csrf")) {
             return Ok(self.not_sent(&id, &visit.request_id));
         }
-        let browser = browser(visit);
+        let browser = visit.forms;
         let claim = claim(&id, &live.session, browser.as_ref());
         let found = self.kept_forms.find(claim).await?;
         self.kept_forms.discard(claim).await?;
@@ -122,10 +121,6 @@ impl Pages {
 
 fn claim<'a>(id: &'a FormId, session: &'a Session, browser: Option<&'a TokenHash>) -> Claim<'a> {
     Claim { id, user: &session.user, browser }
-}
-
-fn browser(visit: &Visit) -> Option<TokenHash> {
-    cookies::token(&visit.headers, cookies::FORMS).map(|token| token.hash())
 }
 
 fn page_of(id: &FormId) -> String {

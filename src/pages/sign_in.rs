@@ -82,7 +82,7 @@ impl Pages {
             }
             PasswordOutcome::Continue { token, step } => {
                 let mut answer = answer::see_other(&return_to.append_to(page_of(step)));
-                cookies::set(&mut answer, cookies::LOGIN, &token);
+                cookies::set(&mut answer, &self.cookies.login, &token);
                 Ok(answer)
             }
         }
@@ -179,20 +179,36 @@ impl Pages {
         });
         let mut answer = answer::html(page.status, self.templates.render(&view));
         if is_new {
-            cookies::set(&mut answer, cookies::LOGIN, &browser);
+            cookies::set(&mut answer, &self.cookies.login, &browser);
         }
         answer
     }
 
     pub(super) fn finished(&self, finish: &Finish, return_to: &ReturnTo, visit: &Visit) -> Answer {
         match finish {
-            Finish::In(login) => let_in(login, return_to),
+            Finish::In(login) => self.let_in(login, return_to),
             Finish::Full { others } => {
                 let mut answer = self.message(Message::full(*others, &visit.request_id));
-                cookies::clear(&mut answer, cookies::LOGIN);
+                cookies::clear(&mut answer, &self.cookies.login);
                 answer
             }
         }
+    }
+
+    /// Hands the session to the browser and sends it on: to unseen recovery codes first, then to the page asked for.
+    fn let_in(&self, login: &NewLogin, return_to: &ReturnTo) -> Answer {
+        let path = if login.unseen_codes {
+            return_to.append_to(paths::RECOVERY_CODES)
+        } else {
+            return_to.as_str().to_owned()
+        };
+        let mut answer = answer::see_other(&path);
+        match login.kept_for {
+            Some(lasts) => cookies::set_for(&mut answer, &self.cookies.session, &login.token, lasts),
+            None => cookies::set(&mut answer, &self.cookies.session, &login.token),
+        }
+        cookies::clear(&mut answer, &self.cookies.login);
+        answer
     }
 
     fn factor_page(&self, token: &Token, return_to: &ReturnTo, page: FactorPage<'_>) -> Answer {
@@ -223,22 +239,6 @@ pub(super) fn start_over(visit: &Visit) -> Answer {
     }
     let join = if path.contains('?') { '&' } else { '?' };
     answer::see_other(&format!("{path}{join}expired=1"))
-}
-
-/// Hands the session to the browser and sends it on: to unseen recovery codes first, then to the page asked for.
-fn let_in(login: &NewLogin, return_to: &ReturnTo) -> Answer {
-    let path = if login.unseen_codes {
-        return_to.append_to(paths::RECOVERY_CODES)
-    } else {
-        return_to.as_str().to_owned()
-    };
-    let mut answer = answer::see_other(&path);
-    match login.kept_for {
-        Some(lasts) => cookies::set_for(&mut answer, cookies::SESSION, &login.token, lasts),
-        None => cookies::set(&mut answer, cookies::SESSION, &login.token),
-    }
-    cookies::clear(&mut answer, cookies::LOGIN);
-    answer
 }
 
 /// The page on which a login goes on.

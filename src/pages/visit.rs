@@ -8,11 +8,10 @@ use http_body_util::{BodyExt as _, Limited};
 use super::PageError;
 use crate::{
     login::Source,
-    secret::Token,
+    secret::{Token, TokenHash},
     sessions::{Level, Live},
     web::{
         body::Stream,
-        cookies,
         form::{self, Form},
         incoming::Incoming,
         return_to::ReturnTo,
@@ -29,6 +28,10 @@ pub struct Visit {
     pub body: Option<Incoming>,
     pub client_ip: IpAddr,
     pub request_id: String,
+    /// The token of a login in progress, or of the form that was shown before one.
+    pub login: Option<Token>,
+    /// What proves that this is the browser in which a form was kept.
+    pub forms: Option<TokenHash>,
     /// The session that the browser holds, whatever its level.
     pub session: Option<Arc<Live>>,
 }
@@ -54,7 +57,7 @@ impl Visit {
 
     /// The token of a login in progress, or of the form that was shown before one.
     pub(super) fn login_token(&self) -> Option<Token> {
-        cookies::token(&self.headers, cookies::LOGIN)
+        self.login.clone()
     }
 
     /// The session, when it has proved both factors.

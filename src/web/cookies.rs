@@ -4,41 +4,57 @@ use std::time::Duration;
 
 use cookie::{Cookie, SameSite, time};
 use http::{HeaderMap, HeaderValue, Response, header};
+use url::Url;
 
 use crate::secret::{Token, TokenHash};
 
-/// Holds the session.
-pub const SESSION: &str = "__Host-portcullis";
-/// Holds a login that is not finished, and before that the browser's half of the form token.
-pub const LOGIN: &str = "__Host-portcullis-login";
+/// What every name of ours begins with, whichever gateway of this host it belongs to.
+const PREFIX: &str = "__Host-portcullis";
 
-/// Proves that a browser is the one in which a form was kept.
-pub const FORMS: &str = "__Host-portcullis-forms";
+/// What our cookies are called. Cookies know no port: where `public_url` has one it is part of the name, or two gateways on
+/// one host would overwrite each other's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Holds the session.
+    pub session: String,
+    /// Holds a login that is not finished, and before that the browser's half of the form token.
+    pub login: String,
+    /// Proves that a browser is the one in which a form was kept.
+    pub forms: String,
+}
+
+impl Names {
+    pub fn new(public_url: &Url) -> Self {
+        let port = public_url.port().map(|port| format!("-{port}")).unwrap_or_default();
+        let named = |what: &str| format!("{PREFIX}{what}{port}");
+        Self { session: named(""), login: named("-login"), forms: named("-forms") }
+    }
+}
 
 /// For `Clear-Site-Data` at the end of a session: what the browser kept of the portal is not for whoever uses it next. The
 /// portal's cookies stay: a browser would drop those of every site under the same domain.
 pub const WHAT_WAS_KEPT: HeaderValue = HeaderValue::from_static("\"cache\", \"storage\"");
 
 /// Puts a cookie of ours on an answer.
-pub fn set<B>(answer: &mut Response<B>, name: &'static str, token: &Token) {
+pub fn set<B>(answer: &mut Response<B>, name: &str, token: &Token) {
     append(answer, &base(name, token.expose()));
 }
 
 /// The same for one that outlives the browser's own session.
-pub fn set_for<B>(answer: &mut Response<B>, name: &'static str, token: &Token, lasts: Duration) {
+pub fn set_for<B>(answer: &mut Response<B>, name: &str, token: &Token, lasts: Duration) {
     let mut cookie = base(name, token.expose());
     cookie.set_max_age(time::Duration::seconds(i64::try_from(lasts.as_secs()).unwrap_or(i64::MAX)));
     append(answer, &cookie);
 }
 
 /// Takes a cookie of ours away.
-pub fn clear<B>(answer: &mut Response<B>, name: &'static str) {
+pub fn clear<B>(answer: &mut Response<B>, name: &str) {
     let mut cookie = base(name, String::new());
     cookie.set_max_age(time::Duration::ZERO);
     append(answer, &cookie);
 }
 
-fn base(name: &'static str, value: String) -> Cookie<'static> {
+fn base(name: &str, value: String) -> Cookie<'_> {
     Cookie::build((name, value)).secure(true).http_only(true).same_site(SameSite::Lax).path("/").build()
 }
 
@@ -90,10 +106,9 @@ fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Ours in any spelling: browsers compare the prefix without regard to case (RFC 6265bis §4.1.3).
+/// Ours in any spelling, and those of other gateways on this host: browsers compare the prefix without regard to case (RFC 6265bis §4.1.3).
 fn is_ours(name: &[u8]) -> bool {
-    const PREFIX: &[u8] = SESSION.as_bytes();
-    name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+    name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX.as_bytes()))
 }
 
 /// What the cookies of a request come to.
@@ -107,8 +122,9 @@ pub struct Cookies {
 }
 
 impl Cookies {
-    pub fn of(headers: &HeaderMap) -> Self {
-        Self { session: token(headers, SESSION).map(|token| token.hash()), others: without_ours(headers) }
+    pub fn of(headers: &HeaderMap, names: &Names) -> Self {
+        let session = token(headers, &names.session).map(|token| token.hash());
+        Self { session, others: without_ours(headers) }
     }
 }
 
@@ -125,14 +141,14 @@ impl Jar {
     /// Longer cookies are read anew each time, so that idle connections stay small.
     const MOST_BYTES: usize = 2048;
 
-    pub fn open(&mut self, headers: &HeaderMap) -> Cookies {
+    pub fn open(&mut self, headers: &HeaderMap, names: &Names) -> Cookies {
         let lines = headers.get_all(header::COOKIE);
         if lines.iter().eq(&self.lines) {
             return self.cookies.clone();
         }
         // Nothing remembered is what a request without cookies comes to.
         *self = Self::default();
-        let cookies = Cookies::of(headers);
+        let cookies = Cookies::of(headers, names);
         if lines.iter().map(HeaderValue::len).sum::<usize>() <= Self::MOST_BYTES {
             self.cookies = cookies.clone();
             // Copied: the value that came holds on to the whole head that it came in.
@@ -175,6 +191,12 @@ mod tests {
     use super::*;
     use crate::random::SeededRandom;
 
+    const SESSION: &str = PREFIX;
+
+    fn names(public_url: &str) -> Names {
+        Names::new(&Url::parse(public_url).unwrap())
+    }
+
     fn cookies(lines: &[&str]) -> HeaderMap {
         lines.iter().map(|line| (header::COOKIE, HeaderValue::from_str(line).unwrap())).collect()
     }
@@ -195,6 +217,24 @@ mod tests {
             let lines: Vec<&str> = bad.iter().map(String::as_str).collect();
             assert_eq!(super::token(&cookies(&lines), SESSION), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn the_names_carry_the_port_where_the_public_address_has_one() {
+        for usual in ["https://iot.example.com", "https://iot.example.com:443", "https://[::1]/"] {
+            let names = names(usual);
+            assert_eq!(names.session, "__Host-portcullis", "{usual}");
+            assert_eq!(names.login, "__Host-portcullis-login", "{usual}");
+            assert_eq!(names.forms, "__Host-portcullis-forms", "{usual}");
+        }
+        let [here, there] = ["https://iot.example.com:8443", "https://iot.example.com:9443"].map(names);
+        assert_eq!(here.session, "__Host-portcullis-8443");
+        assert_eq!(here.login, "__Host-portcullis-login-8443");
+        assert_eq!(here.forms, "__Host-portcullis-forms-8443");
+        let [ours, theirs] = [1, 2].map(|seed| Token::generate(&SeededRandom::new(seed)));
+        let both = format!("{}={}; {}={}", here.session, ours.expose(), there.session, theirs.expose());
+        assert_eq!(Cookies::of(&cookies(&[&both]), &here).session, Some(ours.hash()));
+        assert_eq!(Cookies::of(&cookies(&[&both]), &there).session, Some(theirs.hash()));
     }
 
     #[test]
@@ -222,9 +262,10 @@ mod tests {
             (vec!["__Host-portcullis=x"], None),
             (vec!["__host-PORTCULLIS-login=x; __Host-portcullis"], Some("__Host-portcullis")),
             (vec!["a=b", "__HOST-portcullis=x", "c=d"], Some("a=b; c=d")),
+            (vec!["__Host-portcullis-8443=x; a=b; __Host-portcullis-login-9443=y"], Some("a=b")),
         ] {
             let headers = cookies(&lines);
-            let others = Cookies::of(&headers).others;
+            let others = Cookies::of(&headers, &names("https://iot.example.com")).others;
             assert_eq!(others.as_ref().map(|value| value.to_str().unwrap()), left, "{lines:?}");
         }
     }
@@ -234,7 +275,7 @@ mod tests {
         let [ada, bob] = [1, 2].map(|seed| Token::generate(&SeededRandom::new(seed)));
         let pair = |token: &Token| format!("{SESSION}={}", token.expose());
         let long = format!("{}; a={}", pair(&ada), "x".repeat(Jar::MOST_BYTES));
-        let mut jar = Jar::default();
+        let (mut jar, names) = (Jar::default(), names("https://iot.example.com"));
         for (lines, session, others) in [
             (vec![], None, None),
             (vec![pair(&ada)], Some(ada.hash()), None),
@@ -248,7 +289,7 @@ mod tests {
             (vec![pair(&bob)], Some(bob.hash()), None),
         ] {
             let headers = cookies(&lines.iter().map(String::as_str).collect::<Vec<_>>());
-            let found = jar.open(&headers);
+            let found = jar.open(&headers, &names);
             assert_eq!(found.session, session, "{lines:?}");
             assert_eq!(found.others.as_ref().map(|value| value.to_str().unwrap()), others, "{lines:?}");
         }
@@ -261,6 +302,7 @@ mod tests {
             ("__Host-portcullis=x; Path=/", true),
             ("__HOST-Portcullis-login=", true),
             ("=__Host-portcullis=x", true),
+            ("__Host-portcullis-8443=x; Path=/", true),
         ] {
             assert_eq!(sets_ours(value.as_bytes()), ours, "{value}");
         }

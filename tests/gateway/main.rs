@@ -76,6 +76,8 @@ mod streaming;
 #[expect(dead_code, reason = "each topic takes what it needs of the harness")]
 mod support;
 #[cfg(test)]
+mod two_ports;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod websocket;

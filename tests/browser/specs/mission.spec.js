@@ -80,10 +80,10 @@ test('the first login leads past the QR code to the page first asked for', async
   });
 });
 
-test('the session cookie is out of reach of scripts, other sites and plain HTTP', async ({ visitor }) => {
+test('the session cookie is out of reach of scripts, other sites and plain HTTP', async ({ visitor, gateway }) => {
   await visitor.signIn();
   const cookies = await visitor.page.context().cookies();
-  const session = cookies.filter((cookie) => cookie.name === '__Host-portcullis');
+  const session = cookies.filter((cookie) => cookie.name === gateway.cookies.session);
   expect(session).toHaveLength(1);
   expect(session[0]).toMatchObject({ secure: true, httpOnly: true, sameSite: 'Lax', path: '/', expires: -1 });
   expect(session[0].value).toMatch(/^[\w-]{43}$/);

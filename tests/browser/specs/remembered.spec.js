@@ -8,12 +8,12 @@ const DAYS = 30;
 test.use({ settings: { sessions: { remember_me: `${DAYS}d` } } });
 
 /** What is left of the browser's cookies when it is closed and opened again. */
-async function reopen({ page }) {
+async function reopen({ page, gateway }) {
   const context = page.context();
   const lasting = (await context.cookies()).filter((cookie) => cookie.expires !== -1);
   await context.clearCookies();
   await context.addCookies(lasting);
-  return lasting.find((cookie) => cookie.name === '__Host-portcullis');
+  return lasting.find((cookie) => cookie.name === gateway.cookies.session);
 }
 
 for (const javaScript of [true, false]) {

@@ -127,5 +127,5 @@ test('a gateway that is killed hands its users over', async ({ newVisitor, pair,
 
 async function sessionCookie(visitor) {
   const cookies = await visitor.page.context().cookies();
-  return cookies.find((cookie) => cookie.name === '__Host-portcullis').value;
+  return cookies.find((cookie) => cookie.name === visitor.gateway.cookies.session).value;
 }

@@ -57,6 +57,12 @@ export class Gateway {
     this.port = port;
     this.adminPort = adminPort;
     this.url = `https://${HOST}:${publicPort}`;
+    // Cookies know no port, so the names of ours carry it.
+    this.cookies = {
+      session: `__Host-portcullis-${publicPort}`,
+      login: `__Host-portcullis-login-${publicPort}`,
+      forms: `__Host-portcullis-forms-${publicPort}`,
+    };
     this.configuration = path.join(folder, 'portcullis.toml');
     this.log = path.join(folder, 'gateway.log');
   }
