@@ -4,9 +4,9 @@ use serde::Deserialize;
 
 use super::{
     layers::Layers,
-    written::{Text, Written},
+    written::{Instant, Text, Written},
 };
-use crate::{clock::Timestamp, rollout};
+use crate::rollout;
 
 /// What `[second_factor]` becomes.
 pub(super) struct Settled {
@@ -20,7 +20,7 @@ pub(super) struct Section {
     /// The name that authenticator apps show above the code. No colon. Absent: `portal.name`.
     issuer: Option<Text<Issuer>>,
     /// From this instant on nobody gets in without a device. With its offset. Absent: that holds now.
-    mandatory_from: Option<Text<Timestamp>>,
+    mandatory_from: Option<Text<Instant>>,
 }
 
 impl Section {
@@ -38,7 +38,12 @@ impl Section {
         });
         Settled {
             issuer: issuer.unwrap_or_default(),
-            rollout: rollout::Config { mandatory_from: self.mandatory_from.map(|Text(instant)| instant) },
+            rollout: match self.mandatory_from {
+                Some(Text(Instant { instant, offset })) => {
+                    rollout::Config { mandatory_from: Some(instant), offset }
+                }
+                None => rollout::Config::default(),
+            },
         }
     }
 }

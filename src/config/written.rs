@@ -11,6 +11,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use jiff::{fmt::temporal::Pieces, tz::Offset};
 use secrecy::SecretString;
 use serde::{
     Deserialize, Deserializer,
@@ -188,13 +189,19 @@ impl Written for Size {
     }
 }
 
-/// An absolute instant: a TOML offset date-time, or the same as text (RFC 3339).
-impl Written for Timestamp {
+/// An absolute instant, and the offset that it was written with: a TOML offset date-time, or the same as text (RFC 3339).
+pub(super) struct Instant {
+    pub(super) instant: Timestamp,
+    pub(super) offset: Offset,
+}
+
+impl Written for Instant {
     const EXPECTED: &'static str = "a date and time with its offset, such as `2026-03-02T00:00:00Z`";
 
     fn read(text: &str) -> Result<Self, String> {
-        if let Ok(instant) = text.parse::<jiff::Timestamp>() {
-            return Ok(Self::from_unix_millis(instant.as_millisecond()));
+        if let (Ok(instant), Ok(pieces)) = (text.parse::<jiff::Timestamp>(), Pieces::parse(text)) {
+            let instant = Timestamp::from_unix_millis(instant.as_millisecond());
+            return Ok(Self { instant, offset: pieces.to_numeric_offset().unwrap_or(Offset::UTC) });
         }
         if text.parse::<jiff::civil::DateTime>().is_ok() {
             return Err(format!(

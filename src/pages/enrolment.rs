@@ -30,7 +30,6 @@ use crate::{
 
 /// For how long a login lets somebody add a device without proving it once more.
 const FRESH: std::time::Duration = std::time::Duration::from_mins(10);
-const DAY: u64 = 24 * 3600;
 
 impl Pages {
     /// Shows the QR code of the login in progress, or begins binding a device from a session.
@@ -179,8 +178,8 @@ impl Pages {
             rd: return_to.unless_start(),
             device_name: page.device_name,
             invite: match (enrolment.step, enrolment.requirement) {
-                (Step::Enrol, Requirement::Invite { mandatory_from, left }) => {
-                    Some(Invite { date: date(mandatory_from), days_left: days(left) })
+                (Step::Enrol, Requirement::Invite { mandatory_from, offset, days_left }) => {
+                    Some(Invite { date: texts::date_as_written(mandatory_from, offset), days_left })
                 }
                 _ => None,
             },
@@ -258,8 +257,4 @@ pub(super) fn date(instant: Timestamp) -> String {
         return instant.to_string();
     };
     instant.strftime("%-d %B %Y, %H:%M UTC").to_string()
-}
-
-fn days(left: std::time::Duration) -> u32 {
-    u32::try_from(left.as_secs() / DAY).unwrap_or(u32::MAX)
 }

@@ -269,7 +269,8 @@ fn not_now_is_offered_only_with_an_invitation() {
         templates("Portal", None).render(&View::Enrol(Enrol { invite, ..enrol(&qr, &groups) }))
     };
     assert!(!page(None).contains(r#"name="skip""#) && !page(None).contains("Not now"));
-    for (days, words) in [(12, "12 days are left."), (1, "1 day is left."), (0, "today is the last day.")] {
+    for (days, words) in [(12, "You have 12 days left."), (1, "You have 1 day left."), (0, "That is today.")]
+    {
         assert!(page(Some(days)).contains(r#"<input type="hidden" name="skip" value="1">"#));
         assert!(page(Some(days)).contains(words), "{days}");
     }

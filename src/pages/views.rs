@@ -102,9 +102,9 @@ pub struct EnrolErrors<'a> {
 /// Until when a second factor is a choice.
 #[derive(Serialize)]
 pub struct Invite {
-    /// The first mandatory day, in words.
+    /// The first mandatory day, in words; with the time where it does not begin at midnight.
     pub date: String,
-    /// Zero on the last day.
+    /// Zero on that day.
     pub days_left: u32,
 }
 

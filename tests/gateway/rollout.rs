@@ -44,40 +44,50 @@ async fn put_off(browser: &Browser, target: &str) {
 }
 
 #[tokio::test]
-async fn before_the_date_the_enrolment_is_an_invitation_with_date_and_days_left() {
-    let date = in_days(12);
-    let (gateway, browser) = before(date).await;
-    let page = invited(&browser, "/sims").await;
-    let written = portcullis_date(date);
-    assert!(
-        page.text().contains(&format!("becomes mandatory on <strong>{written}</strong>")),
-        "{}",
-        page.text()
-    );
-    assert!(page.text().contains("Not now"));
-    for (left, and, words) in [
-        (12 * DAY, Duration::ZERO, "12 days are left"),
-        (2 * DAY, Duration::ZERO, "2 days are left"),
-        (2 * DAY, INSTANT, "1 day is left"),
-        (DAY, Duration::ZERO, "1 day is left"),
-        (DAY, INSTANT, "today is the last day"),
-        (INSTANT, Duration::ZERO, "today is the last day"),
+async fn before_the_date_the_enrolment_is_an_invitation_with_the_date_as_it_was_written() {
+    for (written, said, before) in [
+        (
+            "2027-03-02T00:00:00+01:00",
+            "2 March 2027",
+            [
+                ("2026-11-30T23:30:00Z", "You have 91 days left."),
+                ("2026-12-01T08:00:00+01:00", "You have 91 days left."),
+                ("2027-02-28T12:00:00+01:00", "You have 2 days left."),
+                ("2027-03-01T22:59:59Z", "You have 1 day left."),
+            ],
+        ),
+        (
+            "2027-03-02T09:00:00-05:00",
+            "2 March 2027 at 09:00 (UTC−5)",
+            [
+                ("2027-02-27T12:00:00-05:00", "You have 3 days left."),
+                ("2027-03-02T04:59:59Z", "You have 1 day left."),
+                ("2027-03-02T05:00:00Z", "That is today."),
+                ("2027-03-02T08:59:59-05:00", "That is today."),
+            ],
+        ),
     ] {
-        gateway.clock.set(date.minus(left).plus(and));
-        let browser = gateway.browser();
-        let text = invited(&browser, "/sims").await.text();
-        assert!(text.contains(words), "{left:?}: {text}");
+        let (gateway, _) = TestGateway::builder()
+            .set("second_factor.mandatory_from", written)
+            .clock(at(before[0].0))
+            .start()
+            .await;
+        gateway.add_user(ADA).await;
+        for (now, left) in before {
+            gateway.clock.set(at(now));
+            let text = invited(&gateway.browser(), "/sims").await.text();
+            assert!(text.contains(&format!("You’ll need it from <strong>{said}</strong>.")), "{text}");
+            assert!(text.contains(left) && text.contains("Not now"), "{now}: {text}");
+        }
+        // From the very instant on there is no choice.
+        gateway.clock.set(at(written));
+        let page = invited(&gateway.browser(), "/sims").await;
+        assert!(!page.text().contains("Not now") && !page.has_form("skip"), "{}", page.text());
     }
-    // From the very instant on there is no choice.
-    gateway.clock.set(date);
-    let page = invited(&gateway.browser(), "/sims").await;
-    assert!(!page.text().contains("Not now") && !page.has_form("skip"), "{}", page.text());
 }
 
-/// As pages write an instant.
-fn portcullis_date(instant: Timestamp) -> String {
-    let instant = jiff::Timestamp::from_millisecond(instant.unix_millis()).unwrap();
-    instant.strftime("%-d %B %Y, %H:%M UTC").to_string()
+fn at(text: &str) -> Timestamp {
+    Timestamp::from_unix_millis(text.parse::<jiff::Timestamp>().unwrap().as_millisecond())
 }
 
 #[tokio::test]
