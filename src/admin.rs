@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    background::Losses,
     credentials,
     database::Database,
     server::{Health, Hung, Load},
@@ -34,6 +35,7 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
     pub load: Arc<Load>,
+    pub lost: Losses,
     /// Cancelled while the gateway stops: it is alive, and no longer ready.
     pub drain: CancellationToken,
 }
@@ -49,6 +51,8 @@ struct Readiness {
     draining: bool,
     /// Threads that do not turn.
     hung: Vec<String>,
+    /// Background work that has ended: the gateway is about to stop.
+    lost: Vec<&'static str>,
     /// A gateway under strain is ready: who has a session is served, and another instance would not have it easier.
     load: String,
 }
@@ -126,6 +130,7 @@ impl Admin {
             clock: if self.sessions.clock_behind() > credentials::TOLERANCE { "set back" } else { "ok" },
             draining,
             hung: self.health.hung().iter().map(ToString::to_string).collect(),
+            lost: self.lost.names(),
             load: self.load.level().to_string(),
         })
     }
@@ -133,7 +138,7 @@ impl Admin {
 
 /// A gateway of which one thread hangs still serves some, but not every connection that it is given.
 fn readiness(mut facts: Readiness) -> Response<Full<Bytes>> {
-    facts.ready &= facts.hung.is_empty();
+    facts.ready &= facts.hung.is_empty() && facts.lost.is_empty();
     let status = if facts.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     text(status, "application/json", serde_json::to_vec(&facts).unwrap_or_default())
 }
@@ -183,6 +188,7 @@ mod tests {
             clock: "ok",
             draining: false,
             hung,
+            lost: vec![],
             load: "strained".into(),
         };
         assert_eq!(said(readiness(facts(vec![]))).await.0, 200);

@@ -19,6 +19,7 @@ use crate::{
     account::Administration,
     admin::{self, Admin},
     audit::Audit,
+    background::Background,
     clock::{Clock, SystemClock, Watermark},
     config::Config,
     credentials::{Devices, Hashing, Passwords, RecoveryCodes, SecondFactor},
@@ -389,18 +390,20 @@ impl App {
     /// Serves until `drain` is cancelled and what was open has ended.
     pub async fn serve(self, drain: CancellationToken) -> anyhow::Result<()> {
         // What runs beside the requests ends after them.
-        let stop = CancellationToken::new();
+        let mut background = Background::default();
         let sessions = Arc::clone(&self.stores.administration.sessions);
-        let upkeep = tokio::spawn(Arc::clone(&sessions).maintain(stop.clone()));
+        sessions.maintain(&mut background);
         if let Some(rotation) = self.rotation {
             let keys = Arc::clone(&self.stores.signing_keys);
-            tokio::spawn(keys.maintain(Arc::clone(&self.environment.clock), rotation, stop.clone()));
+            let clock = Arc::clone(&self.environment.clock);
+            background.run("rotating the signing keys", keys.maintain(clock, rotation));
         }
-        tokio::spawn(self.stores.administration.kept_forms.clone().maintain(stop.clone()));
-        let (watched, until) = (Arc::clone(&self.stores.sealer), stop.clone());
-        tokio::spawn(async move { watched.watch(until).await });
+        background.run("purging old forms", self.stores.administration.kept_forms.clone().maintain());
+        let sealer = Arc::clone(&self.stores.sealer);
+        background.run_until("watching the sealing key", |stop| async move { sealer.watch(stop).await });
         let tls = self.certificate.current();
-        let reload = tokio::spawn(self.certificate.watch(stop.clone()));
+        let certificate = self.certificate;
+        background.run_until("watching the certificate", |stop| certificate.watch(stop));
         if let Some((listener, _)) = self.admin {
             let admin = Admin {
                 database: self.stores.database.clone(),
@@ -408,9 +411,10 @@ impl App {
                 metrics: Arc::clone(&self.environment.metrics),
                 health: self.bound.health(),
                 load: self.bound.load(),
+                lost: background.losses(),
                 drain: drain.clone(),
             };
-            tokio::spawn(Arc::new(admin).serve(listener, stop.clone()));
+            background.run_until("answering the operator", |stop| Arc::new(admin).serve(listener, stop));
         }
         let (shared, random) = (self.shared, Arc::clone(&self.environment.random));
         let (peers, connector, patience) = (self.peers, self.connector, self.patience);
@@ -424,12 +428,10 @@ impl App {
             let proxy = Proxy::new(pool, http2, reserved, sessions, Arc::clone(&random), patience);
             Gateway::new(Arc::clone(&shared), proxy, &*random)
         };
-        let served = self.bound.serve(tls, drain, service).await;
-        stop.cancel();
-        let _ = tokio::time::timeout(LAST_WRITES, upkeep).await;
-        let _ = reload.await;
+        let served = background.beside(&drain, self.bound.serve(tls, drain.clone(), service)).await;
+        background.stop(LAST_WRITES).await;
         self.stores.database.close().await;
-        Ok(served?)
+        Ok(served??)
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! | layer | modules | what they know |
 //! |---|---|---|
-//! | base | [`clock`] [`random`] [`secret`] [`sealing`] [`errors`] | injected time and randomness, tokens and their hashes, secrets at rest |
+//! | base | [`background`] [`clock`] [`random`] [`secret`] [`sealing`] [`errors`] | supervised work beside the requests, injected time and randomness, tokens and their hashes, secrets at rest |
 //! | plumbing | [`web`] [`telemetry`] [`database`] [`redis_pool`] | the strict request gate, bodies, cookies, forms; logs and metrics; the two kinds of store |
 //! | facts | [`users`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`kept_forms`] [`audit`] | who there is, what they have proved, how often somebody failed |
 //! | judgement | [`identity`] [`gate`] [`login`] [`account`] | who a request is from, whether it passes, how a login goes on |
@@ -38,7 +38,8 @@
 //!
 //! Each worker is a thread with a runtime, listeners (`SO_REUSEPORT`) and connections to the portal of its own; workers
 //! share no lock that a request would wait for. Our own pages, the stores and what runs in the background live on the
-//! control runtime. Passwords are hashed on a few threads of low priority behind a bounded queue.
+//! control runtime. Passwords are hashed on a few threads of low priority behind a bounded queue. Background work has
+//! names ([`background`]): a piece of it that ends, like a worker that ends, stops the process with an error.
 //!
 //! # What keeps the usual request cheap
 //!
@@ -64,6 +65,7 @@
 //!   [`credentials::VerifiedPassword`] and a [`credentials::VerifiedCode`].
 //! - No module reads [`config`]; each owns its `Config`, which `config` fills.
 
+pub mod background;
 pub mod clock;
 pub mod errors;
 pub mod random;

@@ -10,7 +10,7 @@ use std::{
 
 /// Every module, lowest first. A module may use those before it and nothing after it.
 const LAYERS: [(&str, &[&str]); 6] = [
-    ("base", &["clock", "errors", "random", "secret", "sealing"]),
+    ("base", &["background", "clock", "errors", "random", "secret", "sealing"]),
     ("plumbing", &["telemetry", "web", "database", "redis_pool"]),
     ("facts", &["users", "access", "rollout", "throttle", "credentials", "sessions", "kept_forms", "audit"]),
     ("judgement", &["identity", "gate", "login", "account"]),
@@ -156,6 +156,32 @@ fn modules_use_only_what_lies_below_them() {
         }
     }
     expect_none(&Vec::from_iter(breaches), "a module uses only those before it in LAYERS");
+}
+
+#[test]
+fn background_work_has_a_name_and_is_looked_after() {
+    // The second ends with what it watches for, the third is the sample portal's, and the last two are told when theirs ends.
+    let allowed = [
+        "src/background.rs",
+        "src/cli/serve.rs",
+        "src/demo/mod.rs",
+        "src/redis_pool/mod.rs",
+        "src/server/watchdog.rs",
+    ];
+    let bare = |source: &Source| {
+        source.module().is_some()
+            && !source.path.contains("/tests")
+            && source.production().contains("tokio::spawn(")
+    };
+    let breaches: Vec<_> = sources()
+        .into_iter()
+        .filter(|source| bare(source) && !allowed.contains(&source.path.as_str()))
+        .map(|source| source.path)
+        .collect();
+    expect_none(
+        &breaches,
+        "work beside the requests is started by `background`, not by a bare `tokio::spawn`",
+    );
 }
 
 #[test]

@@ -15,7 +15,6 @@ use std::{
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     key_store::{Change, InsertError, KeyStore},
@@ -167,29 +166,21 @@ impl SigningKeys {
         Ok(ring.schedule.terms().iter().map(listed).collect())
     }
 
-    /// Keeps the keys until `stop`.
-    pub async fn maintain(
-        self: Arc<Self>,
-        clock: Arc<dyn Clock>,
-        rotation: Duration,
-        stop: CancellationToken,
-    ) {
-        let work = async {
-            let mut ticks = interval(RELOAD);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut complained = false;
-            loop {
-                ticks.tick().await;
-                let kept = self.keep(clock.now(), rotation).await;
-                if let Err(error) = &kept
-                    && !complained
-                {
-                    tracing::warn!(error = %Chain(error), "cannot read the signing keys: those in memory go on");
-                }
-                complained = kept.is_err();
+    /// Keeps the keys for ever.
+    pub async fn maintain(self: Arc<Self>, clock: Arc<dyn Clock>, rotation: Duration) {
+        let mut ticks = interval(RELOAD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut complained = false;
+        loop {
+            ticks.tick().await;
+            let kept = self.keep(clock.now(), rotation).await;
+            if let Err(error) = &kept
+                && !complained
+            {
+                tracing::warn!(error = %Chain(error), "cannot read the signing keys: those in memory go on");
             }
-        };
-        stop.run_until_cancelled(work).await;
+            complained = kept.is_err();
+        }
     }
 
     pub fn public(&self, now: Timestamp) -> PublicKeys {

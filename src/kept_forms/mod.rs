@@ -16,7 +16,6 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{MissedTickBehavior, interval},
 };
-use tokio_util::sync::CancellationToken;
 
 pub use self::form::{Form, FormId, Head};
 use crate::{
@@ -223,19 +222,16 @@ impl KeptForms {
         Ok(())
     }
 
-    /// Forgets now and then what is too old, until `stop`.
-    pub async fn maintain(self, stop: CancellationToken) {
+    /// Forgets now and then what is too old, for ever.
+    pub async fn maintain(self) {
         let mut turns = interval(TIDY);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let work = async {
-            loop {
-                turns.tick().await;
-                if let Err(error) = self.purge().await {
-                    tracing::warn!(error = %Chain(&error), "cannot purge forms that are too old");
-                }
+        loop {
+            turns.tick().await;
+            if let Err(error) = self.purge().await {
+                tracing::warn!(error = %Chain(&error), "cannot purge forms that are too old");
             }
-        };
-        stop.run_until_cancelled(work).await;
+        }
     }
 
     pub(super) async fn purge(&self) -> Result<(), DatabaseError> {

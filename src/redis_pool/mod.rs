@@ -76,6 +76,8 @@ pub struct RedisPool {
     shared: Arc<Shared>,
     key_prefix: String,
     timeout: Duration,
+    /// Cancelled when the supervisor has ended.
+    abandoned: CancellationToken,
     _supervised: DropGuard,
 }
 
@@ -101,11 +103,17 @@ impl RedisPool {
         let shared = supervisor.shared();
         let stop = CancellationToken::new();
         let supervised = stop.clone().drop_guard();
-        tokio::spawn(async move { stop.run_until_cancelled(supervisor.run()).await });
+        let abandoned = CancellationToken::new();
+        let ends = abandoned.clone().drop_guard();
+        tokio::spawn(async move {
+            let _ends = ends;
+            stop.run_until_cancelled(supervisor.run()).await;
+        });
         Ok(Self {
             shared,
             key_prefix: config.key_prefix.clone(),
             timeout: config.timeout,
+            abandoned,
             _supervised: supervised,
         })
     }
@@ -118,6 +126,11 @@ impl RedisPool {
     /// What the servers are known to be from now on.
     pub fn pulse(&self) -> watch::Receiver<Pulse> {
         self.shared.pulse.subscribe()
+    }
+
+    /// Returns once nobody reconnects any more, which is a fault of ours.
+    pub async fn abandoned(&self) {
+        self.abandoned.cancelled().await;
     }
 
     /// Runs one command, where `key` lives.

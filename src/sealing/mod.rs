@@ -103,7 +103,8 @@ impl Sealer {
     pub async fn watch(&self, stop: CancellationToken) {
         let Some((source, path)) = self.source.as_ref().and_then(|source| Some((source, source.path()?)))
         else {
-            return;
+            // A key of the environment is what it is.
+            return stop.cancelled().await;
         };
         let fingerprint = || {
             let facts = std::fs::metadata(path).ok()?;

@@ -220,9 +220,10 @@ impl RedisSessions {
                 hear(News::Current(instant));
                 asked = now.asked;
             }
-            // The pool is ours and still there, so that its pulse cannot end.
-            if pulse.changed().await.is_err() {
-                return;
+            tokio::select! {
+                _ = pulse.changed() => {}
+                // What nobody tends any more cannot be followed.
+                () = self.pool.abandoned() => return,
             }
         }
     }

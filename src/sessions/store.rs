@@ -63,7 +63,8 @@ pub trait SessionStore: Send + Sync {
     /// Whether the store answers.
     fn ping(&self) -> BoxFuture<'_, Result<(), SessionError>>;
 
-    /// Tells `hear` for ever whether the store is there. None: it is where the database's change feed is.
+    /// Tells `hear` whether the store is there, as long as anybody can tell. None: it is where the database's change feed
+    /// is.
     fn follow<'a>(&'a self, hear: &'a Hear<'a>) -> Option<BoxFuture<'a, ()>> {
         let _ = hear;
         None

@@ -1,16 +1,15 @@
 //! What runs beside the requests: hearing of changes, asking again for what is doubted, writing down uses, tidying up.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Sessions,
     feed::{News, Source, apply, follow_database},
 };
-use crate::errors::Chain;
+use crate::{background::Background, errors::Chain};
 
 /// How soon a doubt that could not be resolved is looked at again.
 const RETRY: Duration = Duration::from_millis(200);
@@ -30,29 +29,39 @@ const GRACE: Duration = Duration::from_hours(24);
 const STEP: Duration = Duration::from_secs(5);
 
 impl Sessions {
-    /// Runs until `stop`, then writes down the last uses. Without it nothing is cached, and nothing that is open ends.
-    pub async fn maintain(self: Arc<Self>, stop: CancellationToken) {
-        let work = async {
-            tokio::join!(
-                self.follow(),
-                self.resolve_doubts(),
-                self.sweep_regularly(),
-                self.flush_regularly(),
-                self.purge_regularly()
-            )
-        };
-        stop.run_until_cancelled(work).await;
-        self.flush().await;
+    /// What goes on beside the requests. Without it nothing is cached, and nothing that is open ends. The last uses are
+    /// written down at the stop.
+    pub fn maintain(self: &Arc<Self>, background: &mut Background) {
+        let sessions = || Arc::clone(self);
+        let mine = sessions();
+        background.run("hearing of changes in the database", async move { mine.follow_database().await });
+        let mine = sessions();
+        background.run("watching the store of sessions", async move { mine.follow_store().await });
+        let mine = sessions();
+        background.run("checking sessions that may have ended", async move { mine.resolve_doubts().await });
+        let mine = sessions();
+        background.run("ending sessions whose time is up", async move { mine.sweep_regularly().await });
+        let mine = sessions();
+        background.run("purging old sessions", async move { mine.purge_regularly().await });
+        let mine = sessions();
+        background.run_until("writing down when sessions were used", |stop| async move {
+            stop.run_until_cancelled(mine.flush_regularly()).await;
+            mine.flush().await;
+        });
     }
 
-    async fn follow(&self) {
-        let hear_database = |news| self.hear(Source::Database, news);
-        let hear_store = |news| self.hear(Source::Store, news);
-        let Some(store) = self.store.follow(&hear_store) else {
-            self.trust.waive(Source::Store);
-            return follow_database(&self.database, &hear_database).await;
-        };
-        tokio::join!(store, follow_database(&self.database, &hear_database));
+    async fn follow_database(&self) {
+        follow_database(&self.database, &|news| self.hear(Source::Database, news)).await;
+    }
+
+    async fn follow_store(&self) {
+        match self.store.follow(&|news| self.hear(Source::Store, news)) {
+            Some(following) => following.await,
+            None => {
+                self.trust.waive(Source::Store);
+                pending::<()>().await;
+            }
+        }
     }
 
     fn hear(&self, source: Source, news: News) {

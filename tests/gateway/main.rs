@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod assertion;
 #[cfg(test)]
+mod background;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clock_jumps;

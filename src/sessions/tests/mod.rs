@@ -15,10 +15,10 @@ use std::{
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::{task::JoinHandle, time::timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
+    background::Background,
     clock::{ManualClock, Timestamp, Watermark},
     database::{
         Change, Database,
@@ -140,9 +140,9 @@ impl World {
 
     async fn gateway_on(&self, store: Arc<dyn SessionStore>) -> Gateway {
         let gateway = self.idle_gateway_on(store).await;
-        let stop = CancellationToken::new();
-        let upkeep = tokio::spawn(Arc::clone(&gateway.sessions).maintain(stop.clone()));
-        let gateway = Gateway { upkeep: Some((stop, upkeep)), ..gateway };
+        let mut upkeep = Background::default();
+        gateway.sessions.maintain(&mut upkeep);
+        let gateway = Gateway { upkeep: Some(upkeep), ..gateway };
         eventually("the cache is believed", async || gateway.trusted()).await;
         gateway
     }
@@ -187,7 +187,7 @@ impl World {
 struct Gateway {
     sessions: Arc<Sessions>,
     database: Database,
-    upkeep: Option<(CancellationToken, JoinHandle<()>)>,
+    upkeep: Option<Background>,
 }
 
 impl Gateway {
@@ -214,9 +214,7 @@ impl Gateway {
 
     /// Ends as a gateway does that is asked to.
     async fn stop(mut self) {
-        let (stop, upkeep) = self.upkeep.take().unwrap();
-        stop.cancel();
-        timeout(PATIENCE, upkeep).await.expect("the upkeep returns").unwrap();
+        self.upkeep.take().unwrap().stop(PATIENCE).await;
     }
 }
 

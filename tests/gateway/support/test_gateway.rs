@@ -12,7 +12,7 @@ use std::{
 use portcullis::{
     account::Administration,
     app::{App, Environment, Stores},
-    clock::{ManualClock, Timestamp},
+    clock::{Clock, ManualClock, Timestamp},
     config::{Config, Flag},
     random::OsRandom,
     telemetry::{access_log::AccessLog, log::Format, metrics::Metrics, writer::LogWriter},
@@ -53,7 +53,7 @@ pub(crate) struct TestGateway {
     builder: Builder,
     folder: Arc<TempDir>,
     drain: CancellationToken,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
 /// What a gateway is to be like.
@@ -64,6 +64,7 @@ pub(crate) struct Builder {
     redis: bool,
     settings: Vec<(String, String)>,
     clock: Option<Timestamp>,
+    sees_time: Option<SeesTime>,
     shared: Option<Shared>,
 }
 
@@ -75,6 +76,9 @@ struct Shared {
     redis: Option<Arc<RedisServer>>,
     phones: Phones,
 }
+
+/// How a gateway reads the clock that it shares with others.
+type SeesTime = Arc<dyn Fn(Arc<ManualClock>) -> Arc<dyn Clock> + Send + Sync>;
 
 pub(crate) type Phones = Arc<Mutex<HashMap<String, Phone>>>;
 
@@ -97,6 +101,15 @@ impl Builder {
     #[must_use]
     pub(crate) fn clock(self, now: Timestamp) -> Self {
         Self { clock: Some(now), ..self }
+    }
+
+    /// Lets the gateway see time through a clock of the test's own.
+    #[must_use]
+    pub(crate) fn seeing_time(
+        self,
+        through: impl Fn(Arc<ManualClock>) -> Arc<dyn Clock> + Send + Sync + 'static,
+    ) -> Self {
+        Self { sees_time: Some(Arc::new(through)), ..self }
     }
 
     /// The instant from which nobody gets in without a second factor.
@@ -139,8 +152,12 @@ impl Builder {
             },
         };
         let config = self.config(&shared);
+        let clock = shared.clock.clone();
         let environment = Environment {
-            clock: shared.clock.clone(),
+            clock: self
+                .sees_time
+                .as_ref()
+                .map_or_else(|| clock.clone() as Arc<dyn Clock>, |see| see(clock.clone())),
             random: Arc::new(OsRandom),
             metrics: Arc::new(Metrics::new()),
         };
@@ -155,8 +172,8 @@ impl Builder {
             runtime.block_on(async move {
                 let app = App::build_in(its_config, access_log, its_environment).await.unwrap();
                 ready.send((app.addresses()[0], app.admin_address().unwrap())).unwrap();
-                app.serve(until).await.unwrap();
-            });
+                app.serve(until).await
+            })
         });
         let (address, admin) = is_ready.await.expect("the gateway starts");
         let stores = Stores::open_in(&config, &environment).await.unwrap();
@@ -330,12 +347,16 @@ impl TestGateway {
     }
 
     /// Drains and waits for the end.
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(self) {
         self.drain.cancel();
-        if let Some(thread) = self.thread.take() {
-            let ended = tokio::task::spawn_blocking(move || thread.join());
-            super::within(Duration::from_secs(40), ended).await.unwrap().unwrap();
-        }
+        self.ended().await.unwrap();
+    }
+
+    /// Waits until it ends by itself, and says how.
+    pub(crate) async fn ended(mut self) -> anyhow::Result<()> {
+        let thread = self.thread.take().unwrap();
+        let ended = tokio::task::spawn_blocking(move || thread.join());
+        super::within(Duration::from_secs(40), ended).await.unwrap().unwrap()
     }
 }
 
@@ -350,7 +371,7 @@ impl Drop for TestGateway {
     fn drop(&mut self) {
         self.drain.cancel();
         if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
+            && !matches!(thread.join(), Ok(Ok(())))
             && !std::thread::panicking()
         {
             panic!("the gateway did not end well");

@@ -1,0 +1,166 @@
+//! Work that goes on beside the requests, each piece under a name.
+//!
+//! None of it may end before the gateway does: a gateway that no longer hears of ended sessions, say, would limp on
+//! unseen. The first piece that ends is named and stops the gateway, so that a whole one can be started.
+
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    task::{Id, JoinSet},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long requests in progress may take once something has been lost: as long as an ended session may be served.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
+/// A piece of background work that ended although nobody stopped it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("background work ended unexpectedly: {0}")]
+pub struct Lost(&'static str);
+
+/// What has been lost so far, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Losses(Arc<Mutex<Vec<&'static str>>>);
+
+impl Losses {
+    pub fn names(&self) -> Vec<&'static str> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn add(&self, name: &'static str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+    }
+}
+
+/// The work of one gateway. Dropped, it ends at once.
+#[derive(Debug, Default)]
+pub struct Background {
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+    losses: Losses,
+}
+
+impl Background {
+    /// Starts work that never ends by itself. It is dropped wherever it is when the gateway stops.
+    pub fn run(&mut self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.run_until(name, |stop| async move {
+            stop.run_until_cancelled(work).await;
+        });
+    }
+
+    /// Starts work that ends by itself soon after the token has been cancelled, and never before.
+    pub fn run_until<W: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce(CancellationToken) -> W,
+    ) {
+        let task = self.tasks.spawn(work(self.stop.clone()));
+        self.names.insert(task.id(), name);
+    }
+
+    /// What has been lost, for whoever is asked whether all is well.
+    pub fn losses(&self) -> Losses {
+        self.losses.clone()
+    }
+
+    /// Runs `serving`, which ends by itself once `drain` is cancelled, to its end, or to the first loss. After that, it
+    /// has a second left.
+    pub async fn beside<T>(
+        &mut self,
+        drain: &CancellationToken,
+        serving: impl Future<Output = T>,
+    ) -> Result<T, Lost> {
+        let mut serving = pin!(serving);
+        let lost = tokio::select! {
+            served = &mut serving => return Ok(served),
+            lost = self.next_loss() => lost,
+        };
+        tracing::error!(
+            work = lost.0,
+            "background work ended: stopping, so that a whole gateway can be started"
+        );
+        drain.cancel();
+        let _ = timeout(LAST_REQUESTS, serving).await;
+        Err(lost)
+    }
+
+    /// Stops everything, and waits for that for as long as `patience`.
+    pub async fn stop(mut self, patience: Duration) {
+        self.stop.cancel();
+        let _ = timeout(patience, async { while self.tasks.join_next().await.is_some() {} }).await;
+    }
+
+    async fn next_loss(&mut self) -> Lost {
+        let id = match self.tasks.join_next_with_id().await {
+            Some(Ok((id, ()))) => id,
+            Some(Err(error)) => error.id(),
+            None => std::future::pending().await,
+        };
+        let name = self.names.get(&id).copied().unwrap_or("unnamed");
+        self.losses.add(name);
+        Lost(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn the_first_piece_that_ends_is_named_and_ends_the_serving() {
+        let panicking = || async { panic!("on purpose") };
+        for (name, panics) in [("returns", false), ("panics", true)] {
+            let (mut background, drain) = (Background::default(), CancellationToken::new());
+            let losses = background.losses();
+            background.run("goes on", pending());
+            if panics {
+                background.run(name, panicking());
+            } else {
+                background.run(name, ready(()));
+            }
+            assert_eq!(losses.names(), [""; 0]);
+            let drained = drain.clone();
+            let served = background.beside(&drain, async move { drained.cancelled().await });
+            assert_eq!(timeout(PATIENCE, served).await.unwrap(), Err(Lost(name)));
+            assert_eq!(losses.names(), [name]);
+            background.stop(PATIENCE).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn serving_that_does_not_end_is_cut_off() {
+        let mut background = Background::default();
+        background.run("returns", ready(()));
+        let drain = CancellationToken::new();
+        let served = background.beside(&drain, pending::<()>());
+        assert_eq!(timeout(PATIENCE, served).await.unwrap(), Err(Lost("returns")));
+    }
+
+    #[tokio::test]
+    async fn what_is_stopped_is_not_lost_and_may_finish() {
+        let mut background = Background::default();
+        let losses = background.losses();
+        let finished = Arc::new(Mutex::new(false));
+        let finishing = Arc::clone(&finished);
+        background.run("goes on", pending());
+        background.run_until("finishes", |stop| async move {
+            stop.cancelled().await;
+            *finishing.lock().unwrap() = true;
+        });
+        assert_eq!(background.beside(&CancellationToken::new(), ready(7)).await, Ok(7));
+        background.stop(PATIENCE).await;
+        assert!(*finished.lock().unwrap());
+        assert_eq!(losses.names(), [""; 0]);
+    }
+}
