@@ -323,6 +323,6 @@ def seed(folder, configuration, users, sessions):
 def seed_program():
     if path := os.environ.get("BENCH_SEED"):
         return Path(path).resolve(strict=True)
-    words = ["cargo", "build", "--profile", "profiling", "--locked", "--example", "seed"]
+    words = ["cargo", "build", "--profile", "profiling", "--locked", "--features", "seed", "--example", "seed"]
     subprocess.run(words, cwd=HERE.parent, check=True)
     return HERE.parent / "target/profiling/examples/seed"

@@ -1,6 +1,6 @@
 //! Fills an installation's stores: many users, and sessions of theirs. For measurements only; nobody proves anything.
 //!
-//! `cargo run --release --example seed -- CONFIG USERS SESSIONS TOKENS` writes the cookie value, the id and the e-mail
+//! `cargo run --release --features seed --example seed -- CONFIG USERS SESSIONS TOKENS` writes the cookie value, the id and the e-mail
 //! of each session to the file TOKENS, one session a line.
 
 use std::{
@@ -17,7 +17,7 @@ use portcullis::{
     app::Stores,
     config::Config,
     random::OsRandom,
-    sessions::{Method, NewSession, Origin},
+    sessions::{NewSession, Origin, Profile},
     users::UserId,
 };
 
@@ -48,16 +48,13 @@ async fn main() -> anyhow::Result<()> {
         .map(|(id, email)| {
             let stores = &stores;
             async move {
-                let new = NewSession {
-                    user: id.to_string(),
+                let profile = Profile {
                     name: email.clone(),
                     email: email.clone(),
                     display_name: String::new(),
                     groups: Vec::new(),
-                    amr: vec![Method::Password, Method::Totp],
-                    since: None,
-                    remembered: false,
                 };
+                let new = NewSession::unproved(&id, profile);
                 let origin = Origin::new(Ipv4Addr::LOCALHOST.into(), "seed");
                 let token = stores.administration.sessions.create(new, origin).await?;
                 anyhow::Ok((token, email))

@@ -61,8 +61,8 @@
 //! - No timer a request on the way in: connections note their progress, and each worker sweeps them (`server::watch`).
 //! - Facts and judgement never see a hyper type. [`gate::Gate::decide`] and [`rollout`] do no IO.
 //! - Nobody but [`gate::Gate`] makes the [`gate::Identity`] that [`proxy::Proxy::forward`] demands; nobody but the
-//!   request gate makes the [`web::gate::CanonicalRequest`] behind it; a session of level two takes a
-//!   [`credentials::VerifiedPassword`] and a [`credentials::VerifiedCode`].
+//!   request gate makes the [`web::gate::CanonicalRequest`] behind it; only proofs make a [`sessions::NewSession`]: one of two
+//!   factors takes a [`sessions::PasswordProof`] and a [`credentials::VerifiedCode`] of one user.
 //! - No module reads [`config`]; each owns its `Config`, which `config` fills.
 
 pub mod background;

@@ -43,6 +43,12 @@ impl VerifiedCode {
         Self { user, kind }
     }
 
+    /// For tests of what takes such a proof.
+    #[cfg(test)]
+    pub(crate) fn of(user: &UserId, kind: CodeKind) -> Self {
+        Self::new(user.clone(), kind)
+    }
+
     pub fn user(&self) -> &UserId {
         &self.user
     }

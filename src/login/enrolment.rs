@@ -2,13 +2,13 @@
 
 use aws_lc_rs::hmac;
 
-use super::{Finish, Login, LoginError, Pending, Proof, Source, Step, withdraw_if_unknown};
+use super::{Finish, Login, LoginError, Pending, Source, Step, withdraw_if_unknown};
 use crate::{
     audit::AuditEvent,
     credentials::{self, EnrolRefusal, TotpSecret},
     rollout::Requirement,
     secret::{Token, TokenHash},
-    sessions::{self, Level},
+    sessions::{self, Level, PasswordProof},
     throttle::Throttled,
     users::{User, UserId},
 };
@@ -40,21 +40,22 @@ impl Login {
     /// same user's in the same browser.
     pub(super) async fn first_device(
         &self,
-        user: &UserId,
+        password: PasswordProof,
         previous: Option<&TokenHash>,
     ) -> Result<Pending, LoginError> {
+        let user = password.user();
         let earlier = match previous {
             Some(id) => self.pending.load(id).await?,
             None => None,
         };
         let kept = earlier
-            .filter(|earlier| earlier.user == *user && earlier.step == Step::Enrol)
+            .filter(|earlier| earlier.user() == user && earlier.step == Step::Enrol)
             .and_then(|earlier| earlier.secret());
         let secret = kept.unwrap_or_else(|| match previous {
             Some(browser) => self.secret_for(user, browser),
             None => TotpSecret::generate(&*self.random),
         });
-        Ok(Pending::new(user.clone(), Step::Enrol, Some(&secret)))
+        Ok(Pending::new(password, Step::Enrol, Some(&secret)))
     }
 
     /// The secret that `user` is shown in the browser of this cookie: the same in all its tabs, whichever is first, and
@@ -85,7 +86,8 @@ impl Login {
             Level::Two => Step::AddDevice,
         };
         let secret = (step != Step::Code).then(|| TotpSecret::generate(&*self.random));
-        let pending = Pending::new(user.id.clone(), step, secret.as_ref()).from_session(session);
+        let Some(password) = session.password() else { return Ok(None) };
+        let pending = Pending::new(password, step, secret.as_ref()).begun_from(session);
         let token = self.pending.begin(&pending).await?;
         Ok(Some((token, pending, user)))
     }
@@ -124,9 +126,7 @@ impl Login {
             Ok(verified) => {
                 admission.succeeded().await;
                 self.audit.record(AuditEvent::EnrolmentFinished, &context);
-                Ok(BindOutcome::Finished(
-                    self.finish(id, &pending, &user, Proof::PasswordAndCode(verified), source).await?,
-                ))
+                Ok(BindOutcome::Finished(self.finish(id, &pending, &user, Some(verified), source).await?))
             }
             Err(refusal) => {
                 if refusal != EnrolRefusal::WrongCode {
@@ -153,7 +153,7 @@ impl Login {
                     return Ok(BindOutcome::Over);
                 }
                 self.audit.record(AuditEvent::EnrolmentSkipped, &source.context(user.name.as_str()));
-                let session = self.finish(id, &pending, &user, Proof::Password, source).await?;
+                let session = self.finish(id, &pending, &user, None, source).await?;
                 Ok(BindOutcome::Finished(session))
             }
         }

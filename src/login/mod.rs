@@ -22,12 +22,12 @@ use crate::{
     audit::{Audit, AuditEvent, Context},
     clock::Clock,
     credentials::{
-        CodeCheck, CodeKind, Devices, Passwords, RecoveryCodes, SecondFactor, VerifiedCode, VerifiedPassword,
+        CodeCheck, Devices, Passwords, RecoveryCodes, SecondFactor, VerifiedCode, VerifiedPassword,
     },
     random::Random,
     rollout,
     secret::TokenHash,
-    sessions::{self, Method, NewSession, Origin, SessionSummary, Sessions, Use},
+    sessions::{self, NewSession, Origin, PasswordProof, SessionSummary, Sessions, Use},
     throttle::{Admission, Attempt, Throttle, Throttled},
     users::{CanonicalName, User, UserId, Users},
 };
@@ -70,12 +70,6 @@ pub struct Login {
     pub random: Arc<dyn Random>,
 }
 
-/// What has been proved. A session of level two needs the second variant.
-enum Proof {
-    Password,
-    PasswordAndCode(VerifiedCode),
-}
-
 impl Login {
     /// The first factor. An unknown account takes the same time, counts the same and gets the same answer as a wrong
     /// password.
@@ -98,13 +92,13 @@ impl Login {
         };
         let proved = self.check_password(name.as_ref(), password).await;
         let (admission, proved) = withdraw_if_unknown(admission, proved).await?;
-        let Some((user, verified)) = proved else {
+        let Some((_, verified)) = proved else {
             self.audit.record(AuditEvent::LoginPasswordRefused, &context);
             return Ok(PasswordOutcome::Refused);
         };
         admission.succeeded().await;
         self.audit.record(AuditEvent::LoginPasswordAccepted, &context);
-        let mut pending = self.next_step(&user, &verified, previous).await?;
+        let mut pending = self.next_step(verified.into(), previous).await?;
         pending.remember = remember;
         let step = pending.step;
         let token = self.pending.begin(&pending).await?;
@@ -140,25 +134,24 @@ impl Login {
     /// A device's code, or else the first device.
     async fn next_step(
         &self,
-        user: &User,
-        _verified: &VerifiedPassword,
+        password: PasswordProof,
         previous: Option<&TokenHash>,
     ) -> Result<Pending, LoginError> {
-        if self.devices.count(&user.id).await? > 0 {
-            return Ok(Pending::new(user.id.clone(), Step::Code, None));
+        if self.devices.count(password.user()).await? > 0 {
+            return Ok(Pending::new(password, Step::Code, None));
         }
-        self.first_device(&user.id, previous).await
+        self.first_device(password, previous).await
     }
 
     /// Where a login stands; `None` when it is over, its user no longer may log in, or the session has ended that it was
     /// begun from.
     pub async fn progress(&self, id: &TokenHash) -> Result<Option<(Pending, User)>, LoginError> {
         let Some(mut pending) = self.pending.load(id).await? else { return Ok(None) };
-        let Some(user) = self.users.by_id(&pending.user).await?.filter(|user| !user.disabled) else {
+        let Some(user) = self.users.by_id(pending.user()).await?.filter(|user| !user.disabled) else {
             return Ok(None);
         };
         if let Some(parent) = &pending.parent
-            && self.sessions.load(&parent.session, Use::Counts).await?.is_none()
+            && self.sessions.load(parent, Use::Counts).await?.is_none()
         {
             return Ok(None);
         }
@@ -216,8 +209,7 @@ impl Login {
             CodeCheck::Accepted(verified) => {
                 admission.succeeded().await;
                 self.audit.record(accepted, &context);
-                let proof = Proof::PasswordAndCode(verified);
-                Ok(CodeOutcome::Finished(self.finish(id, &pending, &user, proof, source).await?))
+                Ok(CodeOutcome::Finished(self.finish(id, &pending, &user, Some(verified), source).await?))
             }
             CodeCheck::Wrong => {
                 self.audit.record(refused, &context);
@@ -240,32 +232,16 @@ impl Login {
         id: &TokenHash,
         pending: &Pending,
         user: &User,
-        proof: Proof,
+        code: Option<VerifiedCode>,
         source: &Source,
     ) -> Result<Finish, LoginError> {
-        let (amr, unseen_codes) = match proof {
-            Proof::Password => (vec![Method::Password], false),
-            Proof::PasswordAndCode(verified) => {
-                let unseen = self.recovery_codes.unseen(&user.id).await?.is_some();
-                let second = match verified.kind() {
-                    CodeKind::Totp => Method::Totp,
-                    CodeKind::Recovery => Method::Recovery,
-                };
-                (vec![Method::Password, second], unseen)
-            }
-        };
-        let since = pending.parent.map(|parent| parent.since);
+        let unseen_codes = code.is_some() && self.recovery_codes.unseen(&user.id).await?.is_some();
         let remember_me = self.sessions.remember_me().filter(|_| pending.remember);
-        let session = NewSession {
-            user: user.id.as_str().to_owned(),
-            name: user.name.as_str().to_owned(),
-            email: user.email.clone(),
-            display_name: user.display_name.clone(),
-            groups: user.groups.clone(),
-            amr,
-            since,
-            remembered: remember_me.is_some(),
+        let session = match code {
+            Some(code) => NewSession::two_factor(&pending.password, code, user),
+            None => NewSession::one_factor(&pending.password, user),
         };
+        let session = session?.remembered(remember_me.is_some());
         let origin = Origin::new(source.client_ip, &source.user_agent);
         let token = self.sessions.create(session, origin).await?;
         if let Some(old) = &source.replaces {
@@ -291,7 +267,8 @@ impl Login {
         context.session = Some(hash);
         self.audit.record(AuditEvent::LoginFinished, &context);
         let now = self.clock.now();
-        let kept_for = remember_me.map(|lasts| since.unwrap_or(now).plus(lasts).since(now));
+        let kept_for =
+            remember_me.map(|lasts| pending.password.since().unwrap_or(now).plus(lasts).since(now));
         Ok(Finish::In(NewLogin { token, unseen_codes, kept_for }))
     }
 

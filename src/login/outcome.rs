@@ -7,7 +7,7 @@ use crate::{
     credentials::{CredentialsError, HashingError, PasswordError},
     database::DatabaseError,
     secret::Token,
-    sessions::SessionError,
+    sessions::{OtherUser, SessionError},
     throttle::ThrottleError,
     users::UsersError,
 };
@@ -27,6 +27,8 @@ pub enum LoginError {
     Sessions(#[from] SessionError),
     #[error("the session names no user")]
     Session,
+    #[error("the login cannot be finished")]
+    Proofs(#[from] OtherUser),
     #[error("the password cannot be checked")]
     Password(#[source] PasswordError),
     #[error("too many passwords are being checked at once")]

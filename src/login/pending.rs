@@ -6,16 +6,16 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Row as _};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::Zeroizing;
 
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Clock,
     credentials::TotpSecret,
     database::{Database, DatabaseError},
     random::Random,
     sealing::Sealer,
     secret::{Token, TokenHash},
-    sessions::Session,
+    sessions::{PasswordProof, Session},
     users::UserId,
 };
 
@@ -34,48 +34,48 @@ pub enum Step {
 }
 
 /// One login in progress.
-#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub struct Pending {
-    #[zeroize(skip)]
-    pub user: UserId,
-    #[zeroize(skip)]
+    /// The password that it began with.
+    pub password: PasswordProof,
     pub step: Step,
     /// The secret behind the QR code: the same on every look at the page, so that nobody scans twice.
-    seed: Option<Vec<u8>>,
-    /// Present when it was begun from a session instead of with a password.
-    #[zeroize(skip)]
-    #[serde(default)]
-    pub parent: Option<Parent>,
+    seed: Option<Zeroizing<Vec<u8>>>,
+    /// The session whose password it goes on with, and with which it ends.
+    pub parent: Option<TokenHash>,
     /// Whether the user asked, beside the password, to be kept signed in.
-    #[zeroize(skip)]
-    #[serde(default)]
     pub remember: bool,
 }
 
-/// The session that stands in for a password: what is begun from it ends with it, and becomes no younger than it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Parent {
-    pub session: TokenHash,
-    /// When the password was given.
-    pub since: Timestamp,
+/// What is sealed of a login in progress beside its password.
+#[derive(Serialize, Deserialize)]
+struct Rest {
+    step: Step,
+    seed: Option<Zeroizing<Vec<u8>>>,
+    parent: Option<TokenHash>,
+    remember: bool,
 }
 
 impl Pending {
-    pub fn new(user: UserId, step: Step, seed: Option<&TotpSecret>) -> Self {
-        Self { user, step, seed: seed.map(|seed| seed.expose().to_vec()), parent: None, remember: false }
+    pub(super) fn new(password: PasswordProof, step: Step, seed: Option<&TotpSecret>) -> Self {
+        let seed = seed.map(|seed| Zeroizing::new(seed.expose().to_vec()));
+        Self { password, step, seed, parent: None, remember: false }
     }
 
     /// The same, begun from `session`.
     #[must_use]
-    pub fn from_session(mut self, session: &Session) -> Self {
-        self.parent = Some(Parent { session: session.id, since: session.created_at });
+    pub(super) fn begun_from(mut self, session: &Session) -> Self {
+        self.parent = Some(session.id);
         self.remember = session.remembered;
         self
     }
 
+    pub fn user(&self) -> &UserId {
+        self.password.user()
+    }
+
     /// The secret that is being bound, on the steps that bind one.
     pub fn secret(&self) -> Option<TotpSecret> {
-        self.seed.as_deref().and_then(TotpSecret::from_bytes)
+        self.seed.as_deref().and_then(|seed| TotpSecret::from_bytes(seed))
     }
 }
 
@@ -102,8 +102,11 @@ impl PendingLogins {
     pub async fn begin(&self, pending: &Pending) -> Result<Token, DatabaseError> {
         let token = Token::generate(&*self.random);
         let id = token.hash();
-        let plain = serde_json::to_vec(pending).map_err(|_| DatabaseError::Corrupt("a pending login"))?;
-        let plain = zeroize::Zeroizing::new(plain);
+        let Pending { password, step, seed, parent, remember } = pending;
+        let rest = Rest { step: *step, seed: seed.clone(), parent: *parent, remember: *remember };
+        let record = password
+            .seal_with(&self.sealer, &["pending_logins", &id.to_hex()], &rest)
+            .map_err(|_| DatabaseError::Corrupt("a pending login"))?;
         let now = self.clock.now();
         let mut transaction = self.database.write().await?;
         let free = self.database.locking_free();
@@ -116,8 +119,8 @@ impl PendingLogins {
             "INSERT INTO pending_logins (id_hash, user_id, record, expires_at) VALUES ($1, $2, $3, $4)",
         )
         .bind(id.as_bytes().to_vec())
-        .bind(pending.user.as_str().to_owned())
-        .bind(self.sealer.seal(&["pending_logins", &id.to_hex()], &plain))
+        .bind(pending.user().as_str().to_owned())
+        .bind(record)
         .bind(now.plus(LIFETIME).unix_millis())
         .execute(&mut *transaction)
         .await?;
@@ -135,8 +138,12 @@ impl PendingLogins {
         let Some(row) = row else { return Ok(None) };
         let record: Vec<u8> = row.try_get("record")?;
         // One that does not open was sealed with another key: it cannot be gone on with.
-        let Ok(plain) = self.sealer.open(&["pending_logins", &id.to_hex()], &record) else { return Ok(None) };
-        Ok(serde_json::from_slice(&plain).ok())
+        let place = ["pending_logins", &id.to_hex()];
+        let opened = PasswordProof::open_with(&self.sealer, &place, &record);
+        Ok(opened.map(|(password, rest)| {
+            let Rest { step, seed, parent, remember } = rest;
+            Pending { password, step, seed, parent, remember }
+        }))
     }
 
     /// Ends one login. False: somebody else has ended it already.

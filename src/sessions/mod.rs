@@ -12,6 +12,7 @@ mod device;
 mod feed;
 mod ledger;
 mod live;
+mod proof;
 mod record;
 mod redis;
 mod session;
@@ -36,8 +37,9 @@ pub use self::{
     feed::{Hear, News},
     ledger::Ledger,
     live::{Live, Perishable, Use},
+    proof::PasswordProof,
     redis::RedisSessions,
-    session::{Level, Method, NewSession, Origin, Profile, Session, SessionSummary},
+    session::{Level, Method, NewSession, Origin, OtherUser, Profile, Session, SessionSummary},
     sql::SqlSessions,
     store::{SessionStore, StoredSession},
 };
@@ -173,9 +175,10 @@ impl Sessions {
             .collect())
     }
 
-    /// Makes a session for somebody who has just proved all that `new.amr` says. The token is for the browser alone.
+    /// Makes a session. The token is for the browser alone.
     pub async fn create(&self, new: NewSession, origin: Origin) -> Result<Token, SessionError> {
-        let NewSession { user, name, email, display_name, groups, amr, since, remembered } = new;
+        let NewSession { user, profile, amr, since, remembered } = new;
+        let Profile { name, email, display_name, groups } = profile;
         let token = Token::generate(self.random.as_ref());
         let now = self.steady.now();
         let created_at = since.map_or(now, |since| since.min(now));

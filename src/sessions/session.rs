@@ -6,7 +6,15 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::Timestamp, secret::TokenHash};
+use super::PasswordProof;
+#[cfg(feature = "seed")]
+use crate::users::UserId;
+use crate::{
+    clock::Timestamp,
+    credentials::{CodeKind, VerifiedCode},
+    secret::TokenHash,
+    users::User,
+};
 
 /// One proof that was given at login. The names are stored, so they never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,21 +60,69 @@ impl Origin {
     }
 }
 
-/// What a finished login knows.
+/// What a finished login knows. Only proofs make one.
 #[derive(Clone, Debug)]
 pub struct NewSession {
     /// The user's id.
-    pub user: String,
-    /// The canonical name.
-    pub name: String,
-    pub email: String,
-    pub display_name: String,
-    pub groups: Vec<String>,
-    pub amr: Vec<Method>,
+    pub(super) user: String,
+    pub(super) profile: Profile,
+    pub(super) amr: Vec<Method>,
     /// When the password was given, for a session that takes the place of one which remembers it; absent: just now.
-    pub since: Option<Timestamp>,
-    /// The user asked to be kept signed in.
-    pub remembered: bool,
+    pub(super) since: Option<Timestamp>,
+    pub(super) remembered: bool,
+}
+
+/// The proofs that a session was to be made from are not all of its user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a password and a code of two users are no login")]
+pub struct OtherUser;
+
+impl NewSession {
+    /// Of a user who has given their password and nothing else.
+    pub fn one_factor(password: &PasswordProof, user: &User) -> Result<Self, OtherUser> {
+        Self::with(password, None, user)
+    }
+
+    /// Of a user who has given their password and a code.
+    #[expect(clippy::needless_pass_by_value, reason = "a code makes one session")]
+    pub fn two_factor(password: &PasswordProof, code: VerifiedCode, user: &User) -> Result<Self, OtherUser> {
+        Self::with(password, Some(&code), user)
+    }
+
+    fn with(password: &PasswordProof, code: Option<&VerifiedCode>, user: &User) -> Result<Self, OtherUser> {
+        if *password.user() != user.id || code.is_some_and(|code| *code.user() != user.id) {
+            return Err(OtherUser);
+        }
+        let second = code.map(|code| match code.kind() {
+            CodeKind::Totp => Method::Totp,
+            CodeKind::Recovery => Method::Recovery,
+        });
+        Ok(Self {
+            user: user.id.as_str().to_owned(),
+            profile: Profile {
+                name: user.name.as_str().to_owned(),
+                email: user.email.clone(),
+                display_name: user.display_name.clone(),
+                groups: user.groups.clone(),
+            },
+            amr: [Some(Method::Password), second].into_iter().flatten().collect(),
+            since: password.since(),
+            remembered: false,
+        })
+    }
+
+    /// Whether the user asked to be kept signed in.
+    #[must_use]
+    pub fn remembered(self, remembered: bool) -> Self {
+        Self { remembered, ..self }
+    }
+
+    /// Of somebody who has proved nothing: for measurements alone, which need many at once.
+    #[cfg(feature = "seed")]
+    pub fn unproved(user: &UserId, profile: Profile) -> Self {
+        let amr = vec![Method::Password, Method::Totp];
+        Self { user: user.as_str().to_owned(), profile, amr, since: None, remembered: false }
+    }
 }
 
 /// What is true of a user now, whatever it was at login.
@@ -178,6 +234,10 @@ pub(super) fn nobody() -> Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        random::SeededRandom,
+        users::{CanonicalName, UserId},
+    };
 
     fn session(amr: &[Method]) -> Session {
         Session { amr: amr.to_vec(), ..nobody() }
@@ -196,6 +256,40 @@ mod tests {
             (&[Recovery, Password], Level::Two),
         ] {
             assert_eq!(session(amr).level(), level, "{amr:?}");
+        }
+    }
+
+    #[test]
+    fn proofs_of_two_users_make_no_session() {
+        let user = |seed| {
+            let name = format!("user{seed}@example.com");
+            User {
+                id: UserId::generate(&SeededRandom::new(seed)),
+                name: CanonicalName::parse(&name).unwrap(),
+                email: name,
+                display_name: String::new(),
+                groups: vec![],
+                disabled: false,
+                created_at: Timestamp::from_unix_seconds(1),
+            }
+        };
+        let users = [user(1), user(2)];
+        let passwords = users.each_ref().map(|user| {
+            let session = Session { user: user.id.to_string(), ..session(&[Method::Password]) };
+            session.password().unwrap()
+        });
+        for user in &users {
+            for password in &passwords {
+                let fits = *password.user() == user.id;
+                assert_eq!(NewSession::one_factor(password, user).is_ok(), fits);
+                for other in &users {
+                    let code = VerifiedCode::of(&other.id, CodeKind::Recovery);
+                    let amr = NewSession::two_factor(password, code, user).map(|new| new.amr);
+                    let fits = fits && other.id == user.id;
+                    let expected = vec![Method::Password, Method::Recovery];
+                    assert_eq!(amr, if fits { Ok(expected) } else { Err(OtherUser) });
+                }
+            }
         }
     }
 

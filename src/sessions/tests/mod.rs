@@ -228,15 +228,10 @@ fn profile(user: &str, groups: &[&str]) -> Profile {
 }
 
 fn login(user: &str) -> NewSession {
-    let Profile { name, email, display_name, groups } = profile(user, &[]);
-    let amr = vec![Method::Password, Method::Totp];
     NewSession {
         user: user.to_owned(),
-        name,
-        email,
-        display_name,
-        groups,
-        amr,
+        profile: profile(user, &[]),
+        amr: vec![Method::Password, Method::Totp],
         since: None,
         remembered: false,
     }
