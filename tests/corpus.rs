@@ -3,10 +3,11 @@
 use std::{fs, path::Path};
 
 /// The properties, by the folder of the corpus that each has to hold for.
-const PROPERTIES: [(&str, fn(&[u8])); 11] = [
+const PROPERTIES: [(&str, fn(&[u8])); 13] = [
     ("answer", answer::holds),
     ("client", client::holds),
     ("config", config::holds),
+    ("connection", connection::holds),
     ("cookies", cookies::holds),
     ("form", form::holds),
     ("gate", gate::holds),
@@ -14,6 +15,7 @@ const PROPERTIES: [(&str, fn(&[u8])); 11] = [
     ("raw_frames", raw_frames::holds),
     ("request_head", request_head::holds),
     ("return_to", return_to::holds),
+    ("second_reader", second_reader::holds),
     ("stored_hash", stored_hash::holds),
 ];
 
@@ -26,6 +28,9 @@ mod client;
 #[cfg(test)]
 #[path = "../fuzz/properties/config.rs"]
 mod config;
+#[cfg(test)]
+#[path = "../fuzz/properties/connection.rs"]
+mod connection;
 #[cfg(test)]
 #[path = "../fuzz/properties/cookies.rs"]
 mod cookies;
@@ -47,6 +52,9 @@ mod request_head;
 #[cfg(test)]
 #[path = "../fuzz/properties/return_to.rs"]
 mod return_to;
+#[cfg(test)]
+#[path = "../fuzz/properties/second_reader.rs"]
+mod second_reader;
 #[cfg(test)]
 #[path = "../fuzz/properties/stored_hash.rs"]
 mod stored_hash;
