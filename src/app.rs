@@ -326,8 +326,7 @@ impl App {
             gate: Gate::new(config.rollout.clone()),
             challenger,
             sessions: Arc::clone(&stores.administration.sessions),
-            identity: IdentityHeaders::new(&config.identity.headers)
-                .context("an identity header has no valid name")?,
+            identity: IdentityHeaders::new(&config.identity),
             assertions: assertions(&config, &stores, &environment).await?,
             pages: Arc::new(pages),
             kept_forms: stores.administration.kept_forms.clone(),
@@ -441,10 +440,11 @@ async fn assertions(
     stores: &Stores,
     environment: &Environment,
 ) -> anyhow::Result<Option<Assertions>> {
+    let groups = config.identity.groups.clone();
     let Some(config) = &config.identity.assertion else { return Ok(None) };
     let keys = Arc::clone(&stores.signing_keys);
     keys.keep(environment.clock.now(), config.rotation).await?;
-    Ok(Some(Assertions::new(config, keys, &stores.sealer, Arc::clone(&environment.random))))
+    Ok(Some(Assertions::new(config, groups, keys, &stores.sealer, Arc::clone(&environment.random))))
 }
 
 /// Closes what has been idle too long, as long as the pool is in use.

@@ -7,9 +7,12 @@ use serde::Deserialize;
 
 use super::{
     layers::Layers,
-    written::{Text, Written},
+    written::{List, Text, Written},
 };
-use crate::identity::{AssertionConfig, Config, HeaderNames};
+use crate::{
+    identity::{AssertionConfig, Config, Encoding, GroupChoice, GroupPattern, HeaderNames, IdentityHeaders},
+    web::fields::is_hop_by_hop,
+};
 
 /// Headers that mean something to HTTP, to a browser or to the gateway itself.
 const RESERVED: [&str; 26] = [
@@ -42,6 +45,9 @@ const RESERVED: [&str; 26] = [
 ];
 const RESERVED_PREFIXES: [&str; 6] = ["accept", "access-control-", "content-", "if-", "proxy-", "sec-"];
 const OURS: &str = "x-portcullis-";
+/// What each request to the portal says in our words, the identity aside.
+const SET: [&str; 6] =
+    ["forwarded", "host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
 
 /// Whoever copies an assertion can use it until its end.
 const LONGEST_LIFETIME: Duration = Duration::from_mins(5);
@@ -55,7 +61,22 @@ pub(super) struct Section {
     /// Names that portals already know: `remote`, `x-forwarded` or `x-auth-request`.
     preset: Preset,
     headers: Headers,
+    /// What the headers write for what is not ASCII: `percent`, `utf-8` or `rfc2047`.
+    encoding: Coding,
+    /// The groups that the portal hears of, exactly or, with `*` at its end, all that begin so. Absent: all.
+    groups: Option<List<GroupPattern>>,
     assertion: Assertion,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+enum Coding {
+    #[default]
+    #[serde(rename = "percent")]
+    Percent,
+    #[serde(rename = "utf-8")]
+    Utf8,
+    #[serde(rename = "rfc2047")]
+    Rfc2047,
 }
 
 #[derive(Deserialize)]
@@ -82,7 +103,7 @@ impl Default for Assertion {
     }
 }
 
-/// Single names, in place of the preset's.
+/// Single names, in place of the preset's; `off` for none.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Headers {
@@ -109,8 +130,15 @@ enum Preset {
 }
 
 impl Section {
-    /// `origin` is absent when the public URL is missing, which is a fault already. `inactivity` is that of sessions.
-    pub(super) fn settle(self, origin: Option<&str>, inactivity: Duration, layers: &mut Layers) -> Config {
+    /// `origin` is absent when the public URL is missing, which is a fault already. `inactivity` is that of sessions,
+    /// `passed` is `portal.pass_headers`.
+    pub(super) fn settle(
+        self,
+        origin: Option<&str>,
+        inactivity: Duration,
+        passed: Vec<HeaderName>,
+        layers: &mut Layers,
+    ) -> Config {
         let assertion = self.assertion.settle(origin, inactivity, layers);
         let preset = self.preset.names();
         let chosen = |own: Option<Text<Name>>, preset| own.map_or(preset, |Text(Name(name))| name);
@@ -120,24 +148,54 @@ impl Section {
             name: chosen(self.headers.name, preset.name),
             groups: chosen(self.headers.groups, preset.groups),
         };
-        let mut seen: Vec<(&str, &str)> = Vec::new();
-        for (fact, name) in [
-            ("user", headers.user.as_str()),
-            ("email", &headers.email),
-            ("name", &headers.name),
-            ("groups", &headers.groups),
-        ] {
-            match seen.iter().find(|(_, earlier)| earlier.eq_ignore_ascii_case(name)) {
-                Some((earlier, _)) => {
-                    // Point at the one that was written, not at the preset's.
-                    let key = format!("identity.headers.{fact}");
-                    let key = if layers.says(&key) { key } else { format!("identity.headers.{earlier}") };
-                    layers.fault(&key, format!("`{name}` would carry both `{earlier}` and `{fact}`"));
-                }
-                None => seen.push((fact, name)),
+        check_names(&headers, layers);
+        let config = Config {
+            headers,
+            encoding: match self.encoding {
+                Coding::Percent => Encoding::Percent,
+                Coding::Utf8 => Encoding::Utf8,
+                Coding::Rfc2047 => Encoding::Rfc2047,
+            },
+            groups: GroupChoice(self.groups.map(|List(patterns)| patterns)),
+            pass_headers: Vec::new(),
+            assertion,
+        };
+        check_passed(&passed, &config, layers);
+        Config { pass_headers: passed, ..config }
+    }
+}
+
+/// Each header carries one fact.
+fn check_names(headers: &HeaderNames, layers: &mut Layers) {
+    let mut seen: Vec<(&str, &HeaderName)> = Vec::new();
+    for (fact, name) in ["user", "email", "name", "groups"].into_iter().zip(headers.all()) {
+        let Some(name) = name else { continue };
+        match seen.iter().find(|&&(_, earlier)| earlier == name) {
+            Some((earlier, _)) => {
+                // Point at the one that was written, not at the preset's.
+                let key = format!("identity.headers.{fact}");
+                let key = if layers.says(&key) { key } else { format!("identity.headers.{earlier}") };
+                layers.fault(&key, format!("`{name}` would carry both `{earlier}` and `{fact}`"));
             }
+            None => seen.push((fact, name)),
         }
-        Config { headers, assertion }
+    }
+}
+
+/// A client may say what portals believe, but never in our place.
+fn check_passed(passed: &[HeaderName], config: &Config, layers: &mut Layers) {
+    let usual = IdentityHeaders::new(config);
+    for (index, name) in passed.iter().enumerate() {
+        let key = format!("portal.pass_headers.{index}");
+        let text = name.as_str();
+        if SET.contains(&text) || text.starts_with(OURS) || config.headers.all().contains(&Some(name)) {
+            layers
+                .fault(&key, format!("`{text}` is what the gateway tells the portal; no client can set it"));
+        } else if is_hop_by_hop(name) {
+            layers.fault(&key, format!("`{text}` is between two servers only; it cannot be passed on"));
+        } else if !usual.is_reserved(name) {
+            layers.warn(&key, format!("has no effect: `{text}` is never removed"));
+        }
     }
 }
 
@@ -180,41 +238,71 @@ impl Assertion {
 
 impl Preset {
     fn names(&self) -> HeaderNames {
-        let prefix = match self {
-            Self::Remote => return HeaderNames::default(),
-            Self::XForwarded => "X-Forwarded",
-            Self::XAuthRequest => "X-Auth-Request",
-        };
-        HeaderNames {
-            user: format!("{prefix}-User"),
-            email: format!("{prefix}-Email"),
-            name: format!("{prefix}-Preferred-Username"),
-            groups: format!("{prefix}-Groups"),
+        let [user, email, name, groups] = match self {
+            Self::Remote => ["remote-user", "remote-email", "remote-name", "remote-groups"],
+            Self::XForwarded => [
+                "x-forwarded-user",
+                "x-forwarded-email",
+                "x-forwarded-preferred-username",
+                "x-forwarded-groups",
+            ],
+            Self::XAuthRequest => [
+                "x-auth-request-user",
+                "x-auth-request-email",
+                "x-auth-request-preferred-username",
+                "x-auth-request-groups",
+            ],
         }
+        .map(|name| Some(HeaderName::from_static(name)));
+        HeaderNames { user, email, name, groups }
     }
 }
 
-/// The name of a header that is free to carry an identity.
-struct Name(String);
+/// The name of a header that is free to carry an identity, or `off`.
+struct Name(Option<HeaderName>);
 
 impl Written for Name {
-    const EXPECTED: &'static str = "the name of a header, such as `Remote-User`";
+    const EXPECTED: &'static str = "the name of a header, such as `Remote-User`, or `off`";
 
     fn read(text: &str) -> Result<Self, String> {
-        let name = HeaderName::from_bytes(text.as_bytes())
-            .map_err(|_| format!("`{text}` is not the name of a header, such as `Remote-User`"))?;
-        let name = name.as_str();
-        if name.contains('_') {
-            return Err(format!(
-                "`{text}` holds an underscore, which servers take for a hyphen; use a hyphen"
-            ));
+        if text == "off" {
+            return Ok(Self(None));
         }
+        let header = HeaderName::read(text)?;
+        let name = header.as_str();
         let reserved =
             RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         if reserved || name.starts_with(OURS) {
             return Err(format!("`{text}` has a meaning of its own; choose a name such as `Remote-User`"));
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(Some(header)))
+    }
+}
+
+impl Written for HeaderName {
+    const EXPECTED: &'static str = "the name of a header, such as `Remote-User`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let name = Self::from_bytes(text.as_bytes())
+            .map_err(|_| format!("`{text}` is not the name of a header, such as `Remote-User`"))?;
+        if text.contains('_') {
+            return Err(format!(
+                "`{text}` holds an underscore, which servers take for a hyphen; use a hyphen"
+            ));
+        }
+        Ok(name)
+    }
+}
+
+impl Written for GroupPattern {
+    const EXPECTED: &'static str = "a group such as `ops`, or `iot-*` for all that begin so";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let (name, is_prefix) = text.strip_suffix('*').map_or((text, false), |start| (start, true));
+        if name.is_empty() || name.trim() != name || name.contains(|c: char| c == '*' || c.is_control()) {
+            return Err(format!("`{text}` is not {}", Self::EXPECTED));
+        }
+        Ok(if is_prefix { Self::Prefix(name.to_owned()) } else { Self::Exact(name.to_owned()) })
     }
 }
 
@@ -239,11 +327,11 @@ mod tests {
     #[test]
     fn the_names_of_every_preset_are_free() {
         for preset in [Preset::Remote, Preset::XForwarded, Preset::XAuthRequest] {
-            let HeaderNames { user, email, name, groups } = preset.names();
-            for header in [user, email, name, groups] {
-                assert!(Name::read(&header).is_ok(), "{header}");
+            for header in preset.names().all() {
+                assert!(Name::read(header.unwrap().as_str()).is_ok(), "{header:?}");
             }
         }
+        assert!(Name::read("off").unwrap().0.is_none());
     }
 
     #[test]

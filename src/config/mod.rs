@@ -116,7 +116,9 @@ impl Config {
         let portal_name = portal.pages.as_ref().map(|pages| pages.portal_name.as_str());
         let second_factor = document.second_factor.settle(portal_name, &mut layers);
         let origin = server.web.as_ref().map(|web| web.public_url.origin().ascii_serialization());
-        let identity = document.identity.settle(origin.as_deref(), sessions.sessions.inactivity, &mut layers);
+        let inactivity = sessions.sessions.inactivity;
+        let identity =
+            document.identity.settle(origin.as_deref(), inactivity, portal.pass_headers, &mut layers);
         let log = document.log.settle();
 
         let (faults, warnings) = layers.finish();

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use http::HeaderName;
 use serde::Deserialize;
 use url::Url;
 
@@ -16,6 +17,7 @@ pub(super) struct Settled {
     pub(super) upstream: upstream::Config,
     pub(super) pages: Option<pages::Config>,
     pub(super) logout_paths: Vec<PathPattern>,
+    pub(super) pass_headers: Vec<HeaderName>,
 }
 
 #[derive(Deserialize)]
@@ -29,6 +31,8 @@ pub(super) struct Section {
     support: Option<Text<Support>>,
     /// Where the portal logs out, exactly or, with `/*` at its end, everything below: the session ends with it.
     logout_paths: List<PathPattern>,
+    /// Headers that clients may send although proxies use them and portals tend to believe them.
+    pass_headers: List<HeaderName>,
     /// PEM file with the authority that signed the portal's certificate. Absent: the system's authorities.
     ca: Option<Text<PathBuf>>,
     /// To establish a connection to the portal, TLS included.
@@ -50,6 +54,7 @@ impl Default for Section {
             upstreams: List::default(),
             support: None,
             logout_paths: List::default(),
+            pass_headers: List::default(),
             ca: None,
             connect_timeout: Text(Duration::from_secs(2)),
             response_timeout: Text(Duration::from_mins(1)),
@@ -86,6 +91,7 @@ impl Section {
                 },
             },
             logout_paths: self.logout_paths.0,
+            pass_headers: self.pass_headers.0,
             pages: self.name.map(|Text(Name(portal_name))| pages::Config {
                 portal_name,
                 support: self.support.map(|Text(Support(url))| url),

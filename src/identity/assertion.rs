@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use serde::Serialize;
 
-use super::{AssertionConfig, SigningKeys, signing_key::Unusable};
+use super::{AssertionConfig, GroupChoice, SigningKeys, signing_key::Unusable};
 use crate::{
     clock::Timestamp,
     random::Random,
@@ -43,7 +43,7 @@ struct Claims<'a> {
     sid: String,
     email: &'a str,
     name: &'a str,
-    groups: &'a [String],
+    groups: Vec<&'a str>,
     amr: Vec<&'static str>,
 }
 
@@ -55,6 +55,7 @@ pub struct Assertions {
     /// Seconds.
     lifetime: i64,
     left: Duration,
+    groups: GroupChoice,
     /// Turns the id of a session into one that finds nothing in a store.
     session_ids: hmac::Key,
     random: Arc<dyn Random>,
@@ -63,6 +64,7 @@ pub struct Assertions {
 impl Assertions {
     pub fn new(
         config: &AssertionConfig,
+        groups: GroupChoice,
         keys: Arc<SigningKeys>,
         sealer: &Sealer,
         random: Arc<dyn Random>,
@@ -74,6 +76,7 @@ impl Assertions {
             audience: config.audience.clone(),
             lifetime: i64::try_from(config.lifetime.as_secs()).unwrap_or(i64::MAX).max(1),
             left: LEFT.min(config.lifetime / 2),
+            groups,
             session_ids: hmac::Key::new(hmac::HMAC_SHA256, session_ids.as_slice()),
             random,
         }
@@ -119,7 +122,7 @@ impl Assertions {
             sid: self.session_id(session),
             email: &session.email,
             name: &session.display_name,
-            groups: &session.groups,
+            groups: self.groups.of(&session.groups).collect(),
             amr: session.amr.iter().map(|method| method.amr()).collect(),
         })?;
         // Letters, digits, `-`, `_` and `.` alone.
@@ -198,7 +201,8 @@ mod tests {
             let keys = Arc::new(fixture.keys());
             keys.keep(START, ROTATION).await.unwrap();
             let random = Arc::new(OsRandom);
-            let assertions = Assertions::new(config, Arc::clone(&keys), &fixture.sealer, random);
+            let assertions =
+                Assertions::new(config, GroupChoice::default(), Arc::clone(&keys), &fixture.sealer, random);
             Self { fixture, keys, assertions, session: session(), kept: ArcSwapOption::empty() }
         }
 
@@ -316,12 +320,23 @@ mod tests {
             let known = BASE64_URL_SAFE_NO_PAD.encode(known);
             assert!(!known.contains(&sid[..8]));
         }
-        let other =
-            Assertions::new(&config(), Arc::clone(&scene.keys), &scene.fixture.sealer, Arc::new(OsRandom));
+        let other = Assertions::new(
+            &config(),
+            GroupChoice::default(),
+            Arc::clone(&scene.keys),
+            &scene.fixture.sealer,
+            Arc::new(OsRandom),
+        );
         assert_eq!(other.session_id(&scene.session), sid);
         // Whoever knows the id but not the key computes another one.
         let elsewhere = Sealer::from_key(&[8; 32]);
-        let other = Assertions::new(&config(), Arc::clone(&scene.keys), &elsewhere, Arc::new(OsRandom));
+        let other = Assertions::new(
+            &config(),
+            GroupChoice::default(),
+            Arc::clone(&scene.keys),
+            &elsewhere,
+            Arc::new(OsRandom),
+        );
         assert_ne!(other.session_id(&scene.session), sid);
     }
 
@@ -342,8 +357,13 @@ mod tests {
     #[tokio::test]
     async fn without_a_key_nothing_is_vouched_for() {
         let fixture = Fixture::new(On::Sqlite).await;
-        let assertions =
-            Assertions::new(&config(), Arc::new(fixture.keys()), &fixture.sealer, Arc::new(OsRandom));
+        let assertions = Assertions::new(
+            &config(),
+            GroupChoice::default(),
+            Arc::new(fixture.keys()),
+            &fixture.sealer,
+            Arc::new(OsRandom),
+        );
         let refused = assertions.current(&session(), &ArcSwapOption::empty(), START);
         assert!(matches!(refused, Err(Unsigned::NoKey)));
     }

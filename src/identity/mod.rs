@@ -1,8 +1,11 @@
 //! Who a request is from, and how the portal is told: in plain headers, and in an assertion that it can verify.
 
 mod assertion;
+mod encoding;
+mod groups;
 mod headers;
 mod key_store;
+mod reserved;
 mod rotation;
 mod signing_key;
 mod signing_keys;
@@ -11,8 +14,12 @@ mod tests;
 
 use std::time::Duration;
 
+use http::HeaderName;
+
 pub use self::{
     assertion::{Assertions, Unsigned},
+    encoding::Encoding,
+    groups::{GroupChoice, GroupPattern},
     headers::{IdentityHeaders, Unrepresentable},
     rotation::{HANDOVER, NOTICE, State, Term},
     signing_keys::{ListedKey, PublicKeys, Rotation, SigningKeys, SigningKeysError},
@@ -23,27 +30,29 @@ pub use self::{
 pub struct Config {
     /// Names of the headers that carry the identity.
     pub headers: HeaderNames,
+    /// How they say what is not ASCII.
+    pub encoding: Encoding,
+    /// Which of a user's groups the portal hears of.
+    pub groups: GroupChoice,
+    /// What a client may send although some portals believe it.
+    pub pass_headers: Vec<HeaderName>,
     /// Absent: nothing is signed.
     pub assertion: Option<AssertionConfig>,
 }
 
-/// The header of each fact; the defaults are what Authelia's users know.
-#[derive(Clone, Debug)]
+/// The header of each fact; absent: the fact is not sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderNames {
-    pub user: String,
-    pub email: String,
-    pub name: String,
-    pub groups: String,
+    pub user: Option<HeaderName>,
+    pub email: Option<HeaderName>,
+    pub name: Option<HeaderName>,
+    pub groups: Option<HeaderName>,
 }
 
-impl Default for HeaderNames {
-    fn default() -> Self {
-        Self {
-            user: "Remote-User".into(),
-            email: "Remote-Email".into(),
-            name: "Remote-Name".into(),
-            groups: "Remote-Groups".into(),
-        }
+impl HeaderNames {
+    /// In the order of the fields.
+    pub fn all(&self) -> [Option<&HeaderName>; 4] {
+        [&self.user, &self.email, &self.name, &self.groups].map(Option::as_ref)
     }
 }
 

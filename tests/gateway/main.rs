@@ -78,6 +78,8 @@ mod streaming;
 #[expect(dead_code, reason = "each topic takes what it needs of the harness")]
 mod support;
 #[cfg(test)]
+mod telling;
+#[cfg(test)]
 mod two_ports;
 #[cfg(test)]
 mod upgrade;

@@ -11,6 +11,7 @@ use hyper::body::Frame;
 use crate::support::{
     Browser, Exchange, HOST, TestGateway, Upstream, empty,
     forged::{Forgery, owned},
+    logged_in,
     upstream::{Recorded, ordinary},
 };
 
@@ -47,6 +48,47 @@ const NAMES: &[&str] = &[
     "X-Client-IP",
     "True-Client-IP",
     "X-Request-Id",
+    "Proxy",
+    "Client-IP",
+    "X-Forwarded",
+    "Forwarded-For",
+    "CF-Connecting-IP",
+    "X-Original-Forwarded-For",
+    "X-ProxyUser-Ip",
+    "Fastly-Client-IP",
+    "X-Envoy-External-Address",
+    "X-Envoy-Original-Path",
+    "X-Forwarded-Client-Cert",
+    "X-SSL-Client-S-DN",
+    "SSL-Client-Verify",
+    "X-WEBAUTH-USER",
+    "X-WEBAUTH-ROLE",
+    "X-authentik-username",
+    "X-authentik-meta-jwks",
+    "X-Auth-User",
+    "X-Auth-Username",
+    "X-Auth-User-Email",
+    "X-Remote-Sub",
+    "X-Goog-Authenticated-User-Email",
+    "X-Goog-IAP-JWT-Assertion",
+    "Cf-Access-Jwt-Assertion",
+    "Cf-Access-Authenticated-User-Email",
+    "X-HTTP-Method-Override",
+    "X-HTTP-Method",
+    "X-Method-Override",
+    "X-Accel-Redirect",
+    "X-Accel-Mapping",
+    "X-Sendfile-Type",
+    "X-Middleware-Subrequest",
+    "X-Amzn-Oidc-Data",
+    "X-MS-CLIENT-PRINCIPAL-NAME",
+    "X-Consumer-Username",
+    "X-ProxiedEntitiesChain",
+    "Tailscale-User-Login",
+    "OIDC-CLAIM-sub",
+    "Shib-Session-ID",
+    "iv-user",
+    "$WSRU",
 ];
 
 /// The four facts, and what the test's user is.
@@ -390,6 +432,30 @@ async fn the_portal_cannot_set_or_take_our_cookies() {
         let set: Vec<_> = answer.headers.get_all("set-cookie").iter().collect();
         assert_eq!(set, ["theirs=1; Path=/", "also=2"]);
         assert_eq!(browser.session(), before);
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_the_operator_lets_through_arrives_as_it_was_sent_and_no_other_does() {
+    let (gateway, browser) = logged_in(
+        TestGateway::builder().set("portal.pass_headers", "[\"X-HTTP-Method-Override\", \"cf-ipcountry\"]"),
+    )
+    .await;
+    let other = gateway.browser().http2();
+    other.set_cookie("__Host-portcullis", &browser.session());
+    for other in [browser, other] {
+        gateway.upstream.forget();
+        let request = Request::post("/")
+            .header("x-http-method-override", "PUT")
+            .header("x.http.method.override", "eve")
+            .header("x-http-method", "eve")
+            .header("cf-ipcountry", "FR")
+            .header("cf-connecting-ip", "eve");
+        assert_eq!(other.send(request.body(empty()).unwrap()).await.status, StatusCode::OK);
+        let request = gateway.upstream.only_request();
+        assert_ours_alone(&request);
+        assert_eq!(request.value("x-http-method-override").as_deref(), Some("PUT"));
+        assert_eq!(request.value("cf-ipcountry").as_deref(), Some("FR"));
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderName;
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 
@@ -189,6 +190,8 @@ fn every_impossible_rule_of_login_is_refused_where_it_stands() {
             "identity.headers.user",
             "both `user` and `name`",
         ),
+        ("[identity]\nencoding = \"latin1\"", "identity.encoding", "`percent`, `utf-8`"),
+        ("[identity]\ngroups = [\"a*b\"]", "identity.groups[0]", "is not a group"),
         ("[log]\nlevel = \"loud\"", "log.level", "`loud` is not a level"),
         ("[log]\nlevel = \"info,portcullis=\"", "log.level", "is not a level"),
         ("[log]\nformat = \"yaml\"", "log.format", "`text`, `json`"),
@@ -503,10 +506,31 @@ fn the_admin_listener_can_be_off() {
 fn the_identity_headers_follow_the_preset_and_single_names_replace_it() {
     let added = "[identity]\npreset = \"x-forwarded\"\nheaders = { name = \"X-Forwarded-Name\" }\n";
     let headers = load(&format!("{LEAST}{added}")).unwrap().identity.headers;
+    let names = ["x-forwarded-user", "x-forwarded-email", "x-forwarded-name", "x-forwarded-groups"];
+    assert_eq!(headers.all().map(|name| name.unwrap().as_str()), names);
+    let added = "[identity]\nheaders = { email = \"off\", groups = \"off\" }\n";
+    let headers = load(&format!("{LEAST}{added}")).unwrap().identity.headers;
     assert_eq!(
-        [headers.user, headers.email, headers.name, headers.groups],
-        ["X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Name", "X-Forwarded-Groups"]
+        headers.all().map(|name| name.map(HeaderName::as_str)),
+        [Some("remote-user"), None, Some("remote-name"), None]
     );
+}
+
+#[test]
+fn a_client_cannot_be_let_say_what_the_gateway_says() {
+    let with = |name: &str| {
+        let least = LEAST.replace("[portal]", &format!("[portal]\npass_headers = [\"{name}\"]"));
+        load(&least).map(|config| config.warnings.to_string())
+    };
+    for name in ["Remote-User", "X-Forwarded-For", "Forwarded", "Host", "X-Portcullis-Jwt-Assertion"] {
+        assert!(with(name).unwrap_err().to_string().contains("no client can set it"), "{name}");
+    }
+    for (name, words) in [("Connection", "two servers"), ("X_Method", "underscore"), ("a b", "not the name")]
+    {
+        assert!(with(name).unwrap_err().to_string().contains(words), "{name}");
+    }
+    assert_eq!(with("X-HTTP-Method-Override").unwrap(), "");
+    assert!(with("X-Api-Key").unwrap().contains("is never removed"));
 }
 
 #[test]
@@ -560,5 +584,5 @@ fn the_documented_defaults_hold() {
     assert_eq!(config.credentials.password_max_length, 256);
     assert_eq!(config.rollout.mandatory_from, None);
     assert_eq!((config.throttle.max_retries, config.throttle.network_max_retries), (5, 50));
-    assert_eq!(config.identity.headers.groups, "Remote-Groups");
+    assert_eq!(config.identity.headers.groups.unwrap().as_str(), "remote-groups");
 }

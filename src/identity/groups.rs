@@ -1,0 +1,43 @@
+//! Which of a user's groups the portal hears of. Those of the roll-out are not its matter.
+
+/// One group, or all whose names begin alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupPattern {
+    Exact(String),
+    Prefix(String),
+}
+
+/// The groups that go out; the default is all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupChoice(pub Option<Vec<GroupPattern>>);
+
+impl GroupChoice {
+    /// Those of `groups` that go out, in their order.
+    pub(super) fn of<'a>(&'a self, groups: &'a [String]) -> impl Iterator<Item = &'a str> {
+        let chosen = move |group: &&str| match &self.0 {
+            None => true,
+            Some(patterns) => patterns.iter().any(|pattern| match pattern {
+                GroupPattern::Exact(name) => group == name,
+                GroupPattern::Prefix(start) => group.starts_with(start.as_str()),
+            }),
+        };
+        groups.iter().map(String::as_str).filter(chosen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_chosen_by_name_or_by_how_they_begin() {
+        let groups = ["ops", "iot-admins", "iot-readers", "iot", "Ops"].map(str::to_owned);
+        let chosen = |patterns: Option<&[GroupPattern]>| {
+            GroupChoice(patterns.map(<[_]>::to_vec)).of(&groups).collect::<Vec<_>>().join(",")
+        };
+        let (exact, prefix) = (GroupPattern::Exact("ops".into()), GroupPattern::Prefix("iot-".into()));
+        assert_eq!(chosen(None), "ops,iot-admins,iot-readers,iot,Ops");
+        assert_eq!(chosen(Some(&[])), "");
+        assert_eq!(chosen(Some(&[prefix, exact])), "ops,iot-admins,iot-readers");
+    }
+}

@@ -1,0 +1,348 @@
+//! Names under which some portal or framework believes what a proxy says of a request. What a client sends under them, in
+//! any spelling, never reaches the portal; what the operator lets through does.
+
+use http::HeaderName;
+
+/// The names, by who sets them. One that ends in `*` stands for all that begin so.
+const NAMES: &[&str] = &[
+    // CGI and web servers, and who copies them.
+    "remote-*",
+    "x-remote-*",
+    "x-webauth-*",
+    "x-iisnode-*",
+    "x-script-name",
+    "script-name",
+    "$ws*",
+    // Proxies that sign users in: ours, oauth2-proxy, authentik, Pomerium, Keycloak's gatekeeper, authp, Vouch, Kong,
+    // Oathkeeper, Warpgate, Cosmos, NiFi, Posit.
+    "x-portcullis-*",
+    "x-auth-request-*",
+    "x-auth-user*",
+    "x-auth-email",
+    "x-auth-name",
+    "x-auth-groups",
+    "x-auth-roles",
+    "x-auth-subject",
+    "x-authentik-*",
+    "x-authenticated-*",
+    "x-pomerium-*",
+    "x-token-user-*",
+    "x-token-subject",
+    "x-vouch-*",
+    "x-consumer-*",
+    "x-credential-*",
+    "x-anonymous-consumer",
+    "x-userinfo",
+    "x-id-token",
+    "x-warpgate-*",
+    "x-cosmos-*",
+    "x-proxy*",
+    "x-proxied*",
+    "x-rstudio-username",
+    "x-sso-user*",
+    "x-saml-*",
+    "x-oidc-*",
+    "x-ldap-*",
+    "x-user",
+    "x-userid",
+    "x-username",
+    "x-user-name",
+    "x-user-groups",
+    "x-user-roles",
+    "x-grafana-user",
+    "x-hass*",
+    "x-ingress-*",
+    // Single sign-on of enterprises: Shibboleth, CAS, mod_auth_openidc, Mellon, SiteMinder, WebSEAL, Oracle, Ping.
+    "shib-*",
+    "ajp-*",
+    "eppn",
+    "persistent-id",
+    "cas-*",
+    "oidc-*",
+    "mellon-*",
+    "sm-*",
+    "iv-*",
+    "oam-*",
+    "osso-*",
+    "pf-auth-*",
+    // Clouds and meshes: Google, Azure, AWS, Cloudflare, Tailscale, Teleport, Linkerd, Envoy and Istio.
+    "x-goog-authenticated-user-*",
+    "x-goog-iap-*",
+    "x-google-real-ip",
+    "x-appengine-*",
+    "x-endpoint-api-userinfo",
+    "x-apigateway-api-userinfo",
+    "x-ms-client-principal*",
+    "x-ms-token-*",
+    "x-azure-*",
+    "x-arr-*",
+    "x-amzn-oidc-*",
+    "x-amzn-mtls-*",
+    "x-amzn-request-context",
+    "x-amzn-lambda-context",
+    "cf-*",
+    "x-cf-forwarded-url",
+    "tailscale-*",
+    "teleport-*",
+    "l5d-*",
+    "x-envoy-*",
+    "x-istio-attributes",
+    // Client certificates.
+    "ssl-*",
+    "x-ssl-*",
+    "x-tls-client-*",
+    "x-mtls-*",
+    "client-cert*",
+    "x-client-cert*",
+    "x-clientcert*",
+    "x-client-dn",
+    "x-client-verify",
+    // Where a request came from and how.
+    "forwarded*",
+    "forward-for",
+    "x-forward*",
+    "x-original-forwarded*",
+    "x-original-client-ip",
+    "x-original-for",
+    "x-original-host",
+    "x-original-ip",
+    "x-original-method",
+    "x-original-path",
+    "x-original-port",
+    "x-original-proto",
+    "x-original-remote*",
+    "x-original-request-uri",
+    "x-original-scheme",
+    "x-original-uri",
+    "x-original-url",
+    "x-real-*",
+    "x-realip",
+    "x-client-ip",
+    "x-clientip",
+    "x-client-real-ip",
+    "client-ip",
+    "http-client-ip",
+    "true-client-ip",
+    "x-true-client-ip",
+    "x-cluster-client-ip",
+    "x-custom-ip-authorization",
+    "x-originating-*",
+    "x-source-ip",
+    "x-user-ip",
+    "x-trusted-ip",
+    "x-host",
+    "x-http-host-override",
+    "x-backend-host",
+    "x-scheme",
+    "x-url-scheme",
+    "x-https",
+    "https",
+    "front-end-https",
+    "proxy*",
+    "wl-proxy-*",
+    "fastly-*",
+    "fly-*",
+    "cloudfront-*",
+    "do-connecting-ip",
+    "incap-client-ip",
+    "eo-connecting-ip",
+    "ali-cdn-real-ip",
+    "cdn-src-ip",
+    "x-sucuri-*",
+    "x-nf-client-connection-ip",
+    "x-vercel-*",
+    // What is asked for, how, and what frameworks take for a word from inside.
+    "x-http-method*",
+    "x-http-verb",
+    "x-method-override",
+    "x-tunneled-method",
+    "x-http-destinationurl",
+    "x-http-path",
+    "x-request-uri",
+    "x-rewrite-*",
+    "x-override-url",
+    "x-replaced-path",
+    "x-middleware-*",
+    "x-invoke-*",
+    "x-matched-path",
+    "x-now-route-matches",
+    "x-accel-*",
+    "x-sendfile*",
+    "surrogate-capability",
+    "x-artifactory-override-*",
+    "x-jfrog-override-*",
+    "x-request-id",
+];
+
+/// Whole names are no longer.
+const LONGEST: usize = 63;
+
+/// Which names are taken out. A name that is none of them is told by two looks at small tables.
+#[derive(Clone, Debug)]
+pub(super) struct Reserved {
+    /// Whole names in their normal form, by length.
+    names: Vec<Vec<Box<[u8]>>>,
+    /// By length: with what these names end, a bit each.
+    ends: Box<[u64]>,
+    /// What names begin with, in normal form, by [`start`].
+    families: Vec<Vec<Box<[u8]>>>,
+    /// Names that the operator lets through, in this spelling alone.
+    passed: Vec<HeaderName>,
+}
+
+impl Reserved {
+    /// `ours` are names that we set ourselves besides.
+    pub(super) fn new<'a>(ours: impl IntoIterator<Item = &'a str>, passed: &[HeaderName]) -> Self {
+        let mut reserved = Self {
+            names: vec![Vec::new(); LONGEST + 1],
+            ends: vec![0; LONGEST + 1].into(),
+            families: vec![Vec::new(); 64],
+            passed: passed.to_vec(),
+        };
+        for name in NAMES.iter().copied().chain(ours) {
+            reserved.add(name);
+        }
+        reserved
+    }
+
+    fn add(&mut self, name: &str) {
+        let (name, is_family) = name.strip_suffix('*').map_or((name, false), |start| (start, true));
+        let normal: Box<[u8]> = name.bytes().map(normal).collect();
+        if is_family {
+            if let Some(families) = start(&normal).and_then(|start| self.families.get_mut(start)) {
+                families.push(normal);
+            }
+        } else if let (Some(names), Some(ends)) =
+            (self.names.get_mut(normal.len()), self.ends.get_mut(normal.len()))
+        {
+            *ends |= end(&normal);
+            names.push(normal);
+        }
+    }
+
+    /// Whether a portal could read `name` as one of these, in any spelling.
+    pub(super) fn has(&self, name: &HeaderName) -> bool {
+        let bytes = name.as_str().as_bytes();
+        (self.has_whole(bytes) || self.has_family(bytes)) && !self.passed.contains(name)
+    }
+
+    fn has_whole(&self, name: &[u8]) -> bool {
+        self.ends.get(name.len()).is_some_and(|ends| ends & end(name) != 0)
+            && self.names.get(name.len()).is_some_and(|names| names.iter().any(|known| begins(name, known)))
+    }
+
+    fn has_family(&self, name: &[u8]) -> bool {
+        let families = start(name).and_then(|start| self.families.get(start));
+        families.is_some_and(|families| families.iter().any(|family| begins(name, family)))
+    }
+}
+
+/// Whether `name` begins with `normal`, in any spelling.
+fn begins(name: &[u8], normal_form: &[u8]) -> bool {
+    name.get(..normal_form.len())
+        .is_some_and(|start| start.iter().zip(normal_form).all(|(&byte, &known)| normal(byte) == known))
+}
+
+/// The bit of a name's last character.
+fn end(name: &[u8]) -> u64 {
+    name.last().map_or(0, |&last| 1 << (normal(last) & 63))
+}
+
+/// A number under 64, of a name's first and third character: most names share it with no family.
+fn start(name: &[u8]) -> Option<usize> {
+    let &[first, _, third, ..] = name else { return None };
+    Some(usize::from((normal(first).wrapping_mul(5) ^ normal(third)) & 63))
+}
+
+/// CGI, WSGI, PHP and Rack all read a header's name in upper case with `_` for whatever is not a letter or digit.
+const fn normal(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'_' }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_reserved(reserved: &Reserved, name: &str) -> bool {
+        reserved.has(&HeaderName::try_from(name).unwrap())
+    }
+
+    #[test]
+    fn a_reserved_name_is_known_in_every_spelling() {
+        let reserved = Reserved::new(["X-Portal-Login"], &[]);
+        for name in NAMES.iter().copied().chain(["x-portal-login"]) {
+            let name = name.replace('*', "-anything-that-follows");
+            // Each separator in turn as every other character that a header name may hold.
+            for separator in "-_.~!#$%&'*+^`|".chars() {
+                let spelling = name.replace('-', &separator.to_string());
+                for spelling in [spelling.clone(), spelling.to_uppercase()] {
+                    assert!(is_reserved(&reserved, &spelling), "{spelling}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_documentation_lists_them_all() {
+        let page = include_str!("../../docs/identity-headers.md");
+        for name in NAMES {
+            assert!(page.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_browsers_and_clients_say_for_themselves_is_not_reserved() {
+        let reserved = Reserved::new([], &[]);
+        for name in [
+            "accept",
+            "accept-language",
+            "authorization",
+            "cache-control",
+            "content-type",
+            "cookie",
+            "dnt",
+            "idempotency-key",
+            "if-none-match",
+            "last-event-id",
+            "origin",
+            "range",
+            "referer",
+            "remote",
+            "sec-ch-ua",
+            "sec-fetch-mode",
+            "sec-websocket-protocol",
+            "traceparent",
+            "upgrade-insecure-requests",
+            "user-agent",
+            "x-access-token",
+            "x-amz-date",
+            "x-api-key",
+            "x-auth-token",
+            "x-authorization",
+            "x-client-version",
+            "x-correlation-id",
+            "x-csrf-token",
+            "x-goog-api-key",
+            "x-nextjs-data",
+            "x-original-filename",
+            "x-requested-with",
+            "x-user-id",
+            "x-xsrf-token",
+            "grpc-timeout",
+            "te",
+            "x",
+            &"a".repeat(200),
+        ] {
+            assert!(!is_reserved(&reserved, name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_let_through_is_so_in_its_own_spelling_alone() {
+        let reserved = Reserved::new([], &[HeaderName::from_static("x-http-method-override")]);
+        assert!(!is_reserved(&reserved, "X-HTTP-Method-Override"));
+        for other in ["X.HTTP.Method.Override", "X-HTTP-Method", "X-HTTP-Method-Overrides"] {
+            assert!(is_reserved(&reserved, other), "{other}");
+        }
+    }
+}
