@@ -106,6 +106,7 @@ impl Stores {
         let counted = Arc::clone(metrics);
         let (d, s, c, r) = (database.clone(), Arc::clone(&sealer), Arc::clone(clock), Arc::clone(random));
         let administration = Administration {
+            database: database.clone(),
             users,
             passwords: Arc::new(Passwords::new(
                 d.clone(),

@@ -12,7 +12,7 @@ use crate::{
         self, CredentialsError, Device, Devices, PasswordError, Passwords, RecoveryCodes,
         password_policy::{self, Weakness},
     },
-    database::DatabaseError,
+    database::{Database, DatabaseError},
     kept_forms::KeptForms,
     login::PendingLogins,
     secret::TokenHash,
@@ -47,6 +47,7 @@ pub enum AdministrationError {
 
 /// Everything that administration needs.
 pub struct Administration {
+    pub database: Database,
     pub users: Users,
     pub passwords: Arc<Passwords>,
     pub devices: Devices,
@@ -159,19 +160,19 @@ impl Administration {
     /// Ends the session whose id begins with `digits`.
     pub async fn revoke_session(&self, digits: &str) -> Result<TokenHash, AdministrationError> {
         let digits = digits.to_ascii_lowercase();
-        let all = self.sessions.list(None).await?;
-        let mut matching = all.iter().filter(|session| session.id.to_hex().starts_with(&digits));
-        let session = match (matching.next(), matching.next()) {
-            (Some(session), None) if digits.len() >= 8 => session,
-            (Some(_), _) => return Err(AdministrationError::ManySessions(digits)),
-            (None, _) => return Err(AdministrationError::NoSession(digits)),
+        // Over or not by the clock of whoever asks: what is in the store can be ended.
+        let matching = self.sessions.beginning_with(&digits).await?;
+        let (id, name) = match &*matching {
+            [(id, name)] if digits.len() >= 8 => (*id, name.as_deref()),
+            [] => return Err(AdministrationError::NoSession(digits)),
+            _ => return Err(AdministrationError::ManySessions(digits)),
         };
-        self.sessions.revoke(&session.id).await?;
+        self.sessions.revoke(&id).await?;
         self.audit.record(
             AuditEvent::SessionRevoked,
-            &Context { user: Some(&session.name), session: Some(session.id), ..Context::default() },
+            &Context { user: name, session: Some(id), ..Context::default() },
         );
-        Ok(session.id)
+        Ok(id)
     }
 
     /// Ends every session of a user.
@@ -182,14 +183,16 @@ impl Administration {
         Ok(ended)
     }
 
-    /// Ends every session there is.
-    pub async fn revoke_all(&self) -> Result<usize, AdministrationError> {
-        let all = self.sessions.list(None).await?;
-        for session in &all {
-            self.sessions.revoke(&session.id).await?;
-        }
+    /// Ends every session, every login in progress and every kept form there is, in one step that no store of sessions and
+    /// no clock has a part in. Says how many sessions there were, unless their store is silent.
+    pub async fn revoke_all(&self) -> Result<Option<usize>, AdministrationError> {
+        let mut transaction = self.database.write().await?;
+        self.pending.remove_all(&mut transaction).await?;
+        self.kept_forms.remove_all(&mut transaction).await?;
+        self.sessions.end_all(&mut transaction).await?;
+        transaction.commit().await?;
         self.audit.record(AuditEvent::SessionRevoked, &Context::default());
-        Ok(all.len())
+        Ok(self.sessions.clear_ended().await)
     }
 
     /// Whether a password may be used by whoever has this e-mail.

@@ -44,7 +44,8 @@ pub(super) struct SessionFact {
 
 #[derive(Serialize)]
 struct Ended {
-    ended: usize,
+    /// Absent when the store of sessions is silent, so that nobody could count them.
+    ended: Option<usize>,
 }
 
 impl SessionFact {
@@ -74,12 +75,15 @@ pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> an
         }
         Command::Revoke(which) => {
             let ended = match which {
-                Revoke { id: Some(id), .. } => administration.revoke_session(&id).await.map(|_| 1)?,
-                Revoke { user: Some(email), .. } => administration.revoke_user(&email).await?,
+                Revoke { id: Some(id), .. } => administration.revoke_session(&id).await.map(|_| Some(1))?,
+                Revoke { user: Some(email), .. } => Some(administration.revoke_user(&email).await?),
                 Revoke { all: true, .. } => administration.revoke_all().await?,
                 Revoke { .. } => bail!("say which session"),
             };
-            output.print(&Ended { ended }, |fact| format!("Ended {} session(s).", fact.ended));
+            output.print(&Ended { ended }, |fact| match fact.ended {
+                Some(ended) => format!("Ended {ended} session(s)."),
+                None => "Ended every session. Redis did not answer, so they were not counted.".to_owned(),
+            });
         }
     }
     Ok(())

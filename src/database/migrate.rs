@@ -19,6 +19,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (7, "signing keys", include_str!("migrations/0007_signing_keys.sql")),
     (8, "ended sessions", include_str!("migrations/0008_ended_sessions.sql")),
     (10, "kept forms", include_str!("migrations/0010_kept_forms.sql")),
+    (15, "session generations", include_str!("migrations/0015_session_generations.sql")),
 ];
 
 /// PostgreSQL's advisory lock that whoever migrates holds.

@@ -73,7 +73,14 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         name: "sessions",
         key: 1,
-        columns: &[Bytes("id"), Text("user_id"), Bytes("record"), Number("last_seen"), Number("expires_at")],
+        columns: &[
+            Bytes("id"),
+            Text("user_id"),
+            Bytes("record"),
+            Number("last_seen"),
+            Number("expires_at"),
+            Number("generation"),
+        ],
     },
     Table {
         name: "pending_logins",

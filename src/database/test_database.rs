@@ -60,6 +60,11 @@ impl TestDatabase {
         (store, database)
     }
 
+    /// The same, for somebody else to hold; it is gone with the first.
+    pub(crate) fn again(&self) -> Self {
+        Self { config: self.config.clone(), _folder: None }
+    }
+
     /// As one more process sees it.
     pub(crate) async fn open(&self) -> Database {
         Database::open(&self.config).await.unwrap()

@@ -20,7 +20,7 @@ use tokio::{
 pub use self::form::{Form, FormId, Head};
 use crate::{
     clock::{Clock, Timestamp},
-    database::{Database, DatabaseError},
+    database::{Database, DatabaseError, Transaction},
     errors::Chain,
     random::Random,
     sealing::Sealer,
@@ -210,6 +210,12 @@ impl KeptForms {
         if self.row(claim).await?.is_some() {
             self.empty(claim.id).await?;
         }
+        Ok(())
+    }
+
+    /// Forgets all forms of everybody once `transaction` commits.
+    pub async fn remove_all(&self, transaction: &mut Transaction) -> Result<(), DatabaseError> {
+        sqlx::query("DELETE FROM kept_forms").execute(&mut **transaction).await?;
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::{
     clock::Clock,
     credentials::TotpSecret,
-    database::{Database, DatabaseError},
+    database::{Database, DatabaseError, Transaction},
     random::Random,
     sealing::Sealer,
     secret::{Token, TokenHash},
@@ -153,6 +153,12 @@ impl PendingLogins {
             .execute(&self.database)
             .await?;
         Ok(removed.rows_affected() == 1)
+    }
+
+    /// Ends every login in progress once `transaction` commits.
+    pub async fn remove_all(&self, transaction: &mut Transaction) -> Result<(), DatabaseError> {
+        sqlx::query("DELETE FROM pending_logins").execute(&mut **transaction).await?;
+        Ok(())
     }
 
     /// Ends every login in progress of one user.

@@ -77,6 +77,20 @@ impl RedisError {
         }
     }
 
+    /// Whether it says nothing of the server, but of what lies under the key: it is not what we put there.
+    pub fn is_about_the_record(&self) -> bool {
+        match self {
+            Self::Failed(source) => {
+                source.code() == Some("WRONGTYPE")
+                    || matches!(
+                        source.kind(),
+                        redis::ErrorKind::UnexpectedReturnType | redis::ErrorKind::Parse
+                    )
+            }
+            _ => false,
+        }
+    }
+
     /// Whether a server that says so is of no use until it has been looked at anew.
     pub(super) fn ends_the_circuit(&self) -> bool {
         match self {

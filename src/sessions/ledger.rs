@@ -1,24 +1,55 @@
 //! Which sessions were ended, in the durable store: for a store of sessions that may forget it.
 //!
 //! Redis loses what it was told last when it fails over, and all when it is restored from an old dump. An end that
-//! stands here holds, is announced to every gateway, and needs no Redis to do so.
+//! stands here holds, is announced to every gateway, and needs no Redis to do so. All sessions of a user, or of
+//! everybody, end by a number that grows: sessions of an earlier generation are over.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use sqlx::Row as _;
+use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
 
+use super::cache::Facts;
 use crate::{
     clock::{Clock, Timestamp},
-    database::{Change, Database, DatabaseError},
+    database::{Change, Database, DatabaseError, Transaction},
     secret::TokenHash,
 };
 
+/// Sessions asked about in one go.
+const BATCH: usize = 500;
+/// Stands for everybody among the users: none has this id.
+pub(super) const EVERYBODY: &str = "";
+
+/// The generation of a session that is made now, for whose user the column or parameter `$USER` holds the id.
+macro_rules! generation_of {
+    ($user:literal) => {
+        concat!(
+            "(SELECT CAST(COALESCE(SUM(g.generation), 0) AS BIGINT) FROM session_generations g WHERE g.user_id IN (",
+            $user,
+            ", ''))"
+        )
+    };
+}
+pub(super) use generation_of;
+
 /// Keeps the ends of sessions.
+#[derive(Clone)]
 pub struct Ledger {
     database: Database,
     clock: Arc<dyn Clock>,
     /// How old a session can become, and so how long its end is worth keeping.
     expiration: Duration,
+}
+
+/// The generations at one moment.
+pub(super) struct Generations(HashMap<String, i64>);
+
+impl Generations {
+    /// Whether a session of this user and generation is over.
+    pub(super) fn are_past(&self, user: &str, generation: i64) -> bool {
+        let of = |user| self.0.get(user).copied().unwrap_or(0);
+        of(EVERYBODY) + of(user) > generation
+    }
 }
 
 impl Ledger {
@@ -28,11 +59,11 @@ impl Ledger {
 
     /// The generation that a session of this user belongs to which is made now.
     pub(super) async fn generation(&self, user: &str) -> Result<i64, DatabaseError> {
-        let row = sqlx::query("SELECT generation FROM session_generations WHERE user_id = $1")
+        let row = sqlx::query(concat!("SELECT ", generation_of!("$1"), " AS generation"))
             .bind(user.to_owned())
-            .fetch_optional(&self.database)
+            .fetch_one(&self.database)
             .await?;
-        Ok(row.map(|row| row.try_get("generation")).transpose()?.unwrap_or(0))
+        Ok(row.try_get("generation")?)
     }
 
     /// Whether a session of a user, which belongs to `generation`, has been ended.
@@ -42,16 +73,59 @@ impl Ledger {
         user: &str,
         generation: i64,
     ) -> Result<bool, DatabaseError> {
-        let row = sqlx::query(
-            "SELECT (SELECT COUNT(*) FROM ended_sessions WHERE id = $1) + \
-             (SELECT COUNT(*) FROM session_generations WHERE user_id = $2 AND generation > $3) AS ends",
-        )
+        let row = sqlx::query(concat!(
+            "SELECT (SELECT COUNT(*) FROM ended_sessions WHERE id = $1) + (CASE WHEN ",
+            generation_of!("$2"),
+            " > $3 THEN 1 ELSE 0 END) AS ends"
+        ))
         .bind(id.to_hex())
         .bind(user.to_owned())
         .bind(generation)
         .fetch_one(&self.database)
         .await?;
         Ok(row.try_get::<i64, _>("ends")? > 0)
+    }
+
+    /// Which of these have been ended.
+    pub(super) async fn ended_among(
+        &self,
+        sessions: &[(TokenHash, Facts)],
+    ) -> Result<Vec<TokenHash>, DatabaseError> {
+        let mut ended = Vec::new();
+        for batch in sessions.chunks(BATCH) {
+            let users = batch.iter().map(|(_, facts)| facts.user.clone());
+            let generations = self.generations(users.chain([EVERYBODY.to_owned()]).collect()).await?;
+            let ids = batch.iter().map(|(id, _)| id.to_hex()).collect();
+            let listed = self.among("SELECT id FROM ended_sessions WHERE id IN", ids).await?;
+            let listed: Vec<String> = listed.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+            let is_over = |(id, facts): &&(TokenHash, Facts)| {
+                generations.are_past(&facts.user, facts.generation) || listed.contains(&id.to_hex())
+            };
+            ended.extend(batch.iter().filter(is_over).map(|(id, _)| *id));
+        }
+        Ok(ended)
+    }
+
+    /// The generations of everybody, and of all users of whom sessions have been ended together.
+    pub(super) async fn all_generations(&self) -> Result<Generations, DatabaseError> {
+        let rows = sqlx::query("SELECT user_id, generation FROM session_generations")
+            .fetch_all(&self.database)
+            .await?;
+        read(&rows)
+    }
+
+    async fn generations(&self, users: Vec<String>) -> Result<Generations, DatabaseError> {
+        let query = "SELECT user_id, generation FROM session_generations WHERE user_id IN";
+        read(&self.among(query, users).await?)
+    }
+
+    async fn among(&self, query: &str, keys: Vec<String>) -> Result<Vec<AnyRow>, DatabaseError> {
+        let marks: Vec<_> = (1..=keys.len()).map(|at| format!("${at}")).collect();
+        let mut query = sqlx::query(AssertSqlSafe(format!("{query} ({})", marks.join(", "))));
+        for key in keys {
+            query = query.bind(key);
+        }
+        Ok(query.fetch_all(&self.database).await?)
     }
 
     /// Ends one session.
@@ -72,21 +146,31 @@ impl Ledger {
 
     /// Ends all sessions that a user has, `known` among them.
     pub(super) async fn end_user(&self, user: &str, known: &[TokenHash]) -> Result<(), DatabaseError> {
-        let now = self.clock.now();
         let mut transaction = self.database.write().await?;
-        sqlx::query(
-            "INSERT INTO session_generations (user_id, generation) VALUES ($1, 1) \
-             ON CONFLICT (user_id) DO UPDATE SET generation = session_generations.generation + 1",
-        )
-        .bind(user.to_owned())
-        .execute(&mut *transaction)
-        .await?;
+        raise(&mut transaction, user).await?;
+        self.announce_user(&mut transaction, user, known).await?;
+        transaction.commit().await
+    }
+
+    /// Tells everybody that a user's sessions are over.
+    pub(super) async fn announce_user(
+        &self,
+        transaction: &mut Transaction,
+        user: &str,
+        known: &[TokenHash],
+    ) -> Result<(), DatabaseError> {
+        let now = self.clock.now();
         // One by one as well: a gateway that is just loading one of them does not know whose it is.
         for id in known {
-            self.database.announce(&mut transaction, &Change::Session(*id), now).await?;
+            self.database.announce(transaction, &Change::Session(*id), now).await?;
         }
-        self.database.announce(&mut transaction, &Change::User(user.to_owned()), now).await?;
-        transaction.commit().await
+        self.database.announce(transaction, &Change::User(user.to_owned()), now).await
+    }
+
+    /// Ends every session there is once `transaction` commits, which must be soon. That takes no more for a million.
+    pub(super) async fn end_everybody(&self, transaction: &mut Transaction) -> Result<(), DatabaseError> {
+        raise(transaction, EVERYBODY).await?;
+        self.database.announce(transaction, &Change::All, self.clock.now()).await
     }
 
     /// Forgets ends that nothing can undo any more, and says how many.
@@ -97,4 +181,21 @@ impl Ledger {
             .await?;
         Ok(gone.rows_affected())
     }
+}
+
+/// Begins another generation of sessions of a user, or of everybody.
+pub(super) async fn raise(transaction: &mut Transaction, user: &str) -> Result<(), DatabaseError> {
+    sqlx::query(
+        "INSERT INTO session_generations (user_id, generation) VALUES ($1, 1) \
+         ON CONFLICT (user_id) DO UPDATE SET generation = session_generations.generation + 1",
+    )
+    .bind(user.to_owned())
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+fn read(rows: &[AnyRow]) -> Result<Generations, DatabaseError> {
+    let read = |row: &AnyRow| Ok((row.try_get("user_id")?, row.try_get("generation")?));
+    rows.iter().map(read).collect::<Result<_, sqlx::Error>>().map(Generations).map_err(DatabaseError::from)
 }

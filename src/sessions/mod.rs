@@ -45,7 +45,8 @@ pub use self::{
 };
 use crate::{
     clock::{Clock, Moment, Watermark},
-    database::{Database, DatabaseError},
+    database::{Database, DatabaseError, Transaction},
+    errors::Chain,
     random::Random,
     redis_pool::{self, RedisError},
     sealing::Sealer,
@@ -129,6 +130,7 @@ pub struct Sessions {
     sealer: Arc<Sealer>,
     /// The store is not the database.
     elsewhere: bool,
+    ledger: Ledger,
     random: Arc<dyn Random>,
     limits: Limits,
     max_per_user: Option<usize>,
@@ -142,12 +144,15 @@ pub struct Sessions {
 impl Sessions {
     pub fn new(config: &Config, surroundings: Surroundings) -> Self {
         let Surroundings { store, database, standing, sealer, clock, watermark, random } = surroundings;
+        // For what ends together; ends of single sessions are the store's to keep.
+        let ledger = Ledger::new(database.clone(), Arc::clone(&clock), Duration::ZERO);
         Self {
             store,
             database,
             standing,
             sealer,
             elsewhere: !matches!(config.store, Store::Database),
+            ledger,
             random,
             limits: Limits {
                 inactivity: config.inactivity,
@@ -261,6 +266,34 @@ impl Sessions {
         Ok(ended.len())
     }
 
+    /// Ends every session there is once `transaction` commits, which must be soon and without another lock.
+    pub async fn end_all(&self, transaction: &mut Transaction) -> Result<(), SessionError> {
+        Ok(self.ledger.end_everybody(transaction).await?)
+    }
+
+    /// Clears away what has ended, and says how much that was. None: the store is silent, and keeps it until its time is
+    /// up or it is cleared again; it is over all the same.
+    pub async fn clear_ended(&self) -> Option<usize> {
+        self.cache.doubt_all();
+        match self.store.clear_ended().await {
+            Ok(cleared) => Some(cleared),
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "ended every session, but cannot clear them away now");
+                None
+            }
+        }
+    }
+
+    /// The sessions whose ids begin with these digits, over or not, and the canonical names at their logins.
+    pub async fn beginning_with(
+        &self,
+        digits: &str,
+    ) -> Result<Vec<(TokenHash, Option<String>)>, SessionError> {
+        let stored = self.store.list(None).await?.into_iter();
+        let matching = stored.filter(|stored| stored.id.to_hex().starts_with(digits));
+        Ok(matching.map(|stored| (stored.id, self.open(&stored).map(|session| session.name))).collect())
+    }
+
     /// The sessions that are not over, of one user (by id) or of all, the latest login first.
     pub async fn list(&self, user: Option<&str>) -> Result<Vec<SessionSummary>, SessionError> {
         let now = self.steady.now();
@@ -270,7 +303,13 @@ impl Sessions {
             .await?
             .into_iter()
             .filter_map(|stored| {
-                let session = self.open(&stored)?;
+                let Some(session) = self.open(&stored) else {
+                    tracing::warn!(
+                        session.id = stored.id.short(),
+                        "left out a session that does not open with our key"
+                    );
+                    return None;
+                };
                 (!self.limits.over(&session, stored.last_seen, now)).then_some(SessionSummary {
                     id: session.id,
                     user: session.user,
@@ -347,12 +386,9 @@ impl Sessions {
         Some(session)
     }
 
-    /// Whether the durable store knows by itself that a session in use here is over.
-    async fn is_over_without_its_store(&self, id: &TokenHash) -> Result<bool, SessionError> {
+    /// Whether the user of a session in use here may no longer be in, whatever its store says.
+    async fn has_lost_its_user(&self, id: &TokenHash) -> Result<bool, SessionError> {
         let Some(facts) = self.cache.facts(id) else { return Ok(false) };
-        if self.store.has_ended(id, &facts.user, facts.generation).await? {
-            return Ok(true);
-        }
         Ok(self.standing.of(&facts.user).await.map_err(SessionError::Standing)?.is_none())
     }
 

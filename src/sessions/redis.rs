@@ -95,10 +95,7 @@ impl RedisSessions {
         let (Some(user), Some(record), Some(last_seen), Some(expires_at), Some(sealed)) = found else {
             return Ok(None);
         };
-        // Sealed, so that whoever can write to Redis cannot bring back what was ended with its user.
-        let generation = self.sealer.open(&place(&hex, &user), &sealed).ok();
-        let Some(generation) = generation.and_then(|plain| Some(i64::from_be_bytes(*plain.as_array()?)))
-        else {
+        let Some(generation) = self.generation(&hex, &user, &sealed) else {
             tracing::warn!(session.id = id.short(), "a session in Redis does not open with our key");
             return Ok(None);
         };
@@ -191,11 +188,66 @@ impl RedisSessions {
             None => self.scan().await?,
         };
         let found: Vec<Option<_>> = stream::iter(ids)
-            .map(|id| async move { self.load(&id).await })
+            .map(|id| async move {
+                match self.load(&id).await {
+                    Err(SessionError::Redis(error)) if error.is_about_the_record() => {
+                        self.leave_out(&id, &error);
+                        Ok(None)
+                    }
+                    loaded => loaded,
+                }
+            })
             .buffered(BATCH)
             .try_collect()
             .await?;
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Somebody else's key among ours keeps nobody from ending sessions.
+    fn leave_out(&self, id: &TokenHash, error: &RedisError) {
+        let key = self.session_key(&id.to_hex());
+        tracing::warn!(key, error = %Chain(error), "left out what cannot be read as a session");
+    }
+
+    async fn clear_ended(&self) -> Result<usize, SessionError> {
+        let generations = &self.ledger.all_generations().await?;
+        let cleared = stream::iter(self.scan().await?).map(|id| async move {
+            match self.clear_if(&id, |user, generation| generations.are_past(user, generation)).await {
+                Err(error) if error.is_about_the_record() => {
+                    self.leave_out(&id, &error);
+                    Ok(false)
+                }
+                cleared => cleared,
+            }
+        });
+        let cleared: Vec<bool> = cleared.buffered(BATCH).try_collect().await?;
+        Ok(cleared.into_iter().filter(|cleared| *cleared).count())
+    }
+
+    async fn clear_if(
+        &self,
+        id: &TokenHash,
+        is_past: impl Fn(&str, i64) -> bool,
+    ) -> Result<bool, RedisError> {
+        let hex = id.to_hex();
+        let key = self.session_key(&hex);
+        let mut command = redis::cmd("HMGET");
+        command.arg(&key).arg(&["user", "generation"]);
+        let found: (Option<String>, Option<Vec<u8>>) = self.pool.query(&key, &command).await?;
+        let (Some(user), Some(sealed)) = found else { return Ok(false) };
+        match self.generation(&hex, &user, &sealed) {
+            Some(generation) if is_past(&user, generation) => {
+                self.forget(id).await?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// What was sealed for this session: whoever can write to Redis cannot bring back what was ended.
+    fn generation(&self, hex: &str, user: &str, sealed: &[u8]) -> Option<i64> {
+        let plain = self.sealer.open(&place(hex, user), sealed).ok()?;
+        Some(i64::from_be_bytes(*plain.as_array()?))
     }
 
     /// The ids of all sessions.
@@ -245,15 +297,6 @@ impl SessionStore for RedisSessions {
         self.touch(seen).boxed()
     }
 
-    fn has_ended<'a>(
-        &'a self,
-        id: &'a TokenHash,
-        user: &'a str,
-        generation: i64,
-    ) -> BoxFuture<'a, Result<bool, SessionError>> {
-        async move { Ok(self.ledger.has_ended(id, user, generation).await?) }.boxed()
-    }
-
     fn remove<'a>(&'a self, id: &'a TokenHash) -> BoxFuture<'a, Result<(), SessionError>> {
         self.remove(id).boxed()
     }
@@ -264,6 +307,10 @@ impl SessionStore for RedisSessions {
 
     fn list<'a>(&'a self, user: Option<&'a str>) -> BoxFuture<'a, Result<Vec<StoredSession>, SessionError>> {
         self.list(user).boxed()
+    }
+
+    fn clear_ended(&self) -> BoxFuture<'_, Result<usize, SessionError>> {
+        self.clear_ended().boxed()
     }
 
     /// Redis has forgotten its part already.

@@ -5,16 +5,29 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
 
-use super::{SessionError, SessionStore, StoredSession};
+use super::{
+    Ledger, SessionError, SessionStore, StoredSession,
+    ledger::{generation_of, raise},
+};
 use crate::{
     clock::{Clock, Timestamp},
     database::{Change, Database, DatabaseError},
     secret::TokenHash,
 };
 
+/// Sessions that are cleared away in one transaction.
+const BATCH: usize = 1000;
+
+/// The sessions of generations that have not been ended.
+const GOOD: &str = concat!(
+    "SELECT id, user_id, record, last_seen, expires_at, generation FROM sessions WHERE generation >= ",
+    generation_of!("sessions.user_id")
+);
+
 /// The store that needs nothing but the database.
 pub struct SqlSessions {
     database: Database,
+    ledger: Ledger,
     inactivity: Duration,
     clock: Arc<dyn Clock>,
 }
@@ -22,13 +35,18 @@ pub struct SqlSessions {
 impl SqlSessions {
     /// `inactivity` is how long a session that nobody uses is worth keeping.
     pub fn new(database: Database, inactivity: Duration, clock: Arc<dyn Clock>) -> Self {
-        Self { database, inactivity, clock }
+        // What it ends is gone: no end of a single session has to be kept.
+        let ledger = Ledger::new(database.clone(), Arc::clone(&clock), Duration::ZERO);
+        Self { database, ledger, inactivity, clock }
     }
 
     async fn insert(&self, session: &StoredSession) -> Result<(), DatabaseError> {
-        sqlx::query(
-            "INSERT INTO sessions (id, user_id, record, last_seen, expires_at) VALUES ($1, $2, $3, $4, $5)",
-        )
+        sqlx::query(concat!(
+            "INSERT INTO sessions (id, user_id, record, last_seen, expires_at, generation) \
+             VALUES ($1, $2, $3, $4, $5, ",
+            generation_of!("$2"),
+            ")"
+        ))
         .bind(bytes(&session.id))
         .bind(session.user.clone())
         .bind(session.record.clone())
@@ -40,7 +58,7 @@ impl SqlSessions {
     }
 
     async fn load(&self, id: &TokenHash) -> Result<Option<StoredSession>, DatabaseError> {
-        sqlx::query("SELECT id, user_id, record, last_seen, expires_at FROM sessions WHERE id = $1")
+        sqlx::query(AssertSqlSafe(format!("{GOOD} AND id = $1")))
             .bind(bytes(id))
             .fetch_optional(&self.database)
             .await?
@@ -80,6 +98,8 @@ impl SqlSessions {
 
     async fn remove_user(&self, user: &str) -> Result<Vec<TokenHash>, DatabaseError> {
         let mut transaction = self.database.write().await?;
+        // One that is just being made is of the generation before.
+        raise(&mut transaction, user).await?;
         // In the order in which uses are written down.
         let lock = self.database.locking();
         let lock = format!("SELECT id FROM sessions WHERE user_id = $1 ORDER BY id{lock}");
@@ -89,23 +109,35 @@ impl SqlSessions {
             .fetch_all(&mut *transaction)
             .await?;
         let ids = rows.iter().map(id).collect::<Result<Vec<_>, _>>()?;
-        // One by one rather than as the user: a gateway that is just loading one of them does not know whose it is.
-        for id in &ids {
-            self.database.announce(&mut transaction, &Change::Session(*id), self.clock.now()).await?;
-        }
+        self.ledger.announce_user(&mut transaction, user, &ids).await?;
         transaction.commit().await?;
         Ok(ids)
     }
 
     async fn list(&self, user: Option<&str>) -> Result<Vec<StoredSession>, DatabaseError> {
         let query = match user {
-            Some(user) => sqlx::query(
-                "SELECT id, user_id, record, last_seen, expires_at FROM sessions WHERE user_id = $1",
-            )
-            .bind(user.to_owned()),
-            None => sqlx::query("SELECT id, user_id, record, last_seen, expires_at FROM sessions"),
+            Some(user) => {
+                sqlx::query(AssertSqlSafe(format!("{GOOD} AND user_id = $1"))).bind(user.to_owned())
+            }
+            None => sqlx::query(GOOD),
         };
         query.fetch_all(&self.database).await?.iter().map(read).collect()
+    }
+
+    async fn clear_ended(&self) -> Result<usize, DatabaseError> {
+        let free = self.database.locking_free();
+        let clear = format!(
+            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE generation < {} LIMIT {BATCH}{free})",
+            generation_of!("sessions.user_id")
+        );
+        let mut cleared = 0;
+        loop {
+            let gone = sqlx::query(AssertSqlSafe(clear.clone())).execute(&self.database).await?;
+            if gone.rows_affected() == 0 {
+                return Ok(cleared);
+            }
+            cleared += usize::try_from(gone.rows_affected()).unwrap_or(usize::MAX);
+        }
     }
 
     async fn purge(&self, now: Timestamp) -> Result<u64, DatabaseError> {
@@ -151,6 +183,10 @@ impl SessionStore for SqlSessions {
         self.list(user).err_into().boxed()
     }
 
+    fn clear_ended(&self) -> BoxFuture<'_, Result<usize, SessionError>> {
+        self.clear_ended().err_into().boxed()
+    }
+
     fn purge(&self, now: Timestamp) -> BoxFuture<'_, Result<u64, SessionError>> {
         self.purge(now).err_into().boxed()
     }
@@ -177,6 +213,6 @@ fn read(row: &AnyRow) -> Result<StoredSession, DatabaseError> {
         record: row.try_get("record")?,
         last_seen: Timestamp::from_unix_millis(row.try_get("last_seen")?),
         expires_at: Timestamp::from_unix_millis(row.try_get("expires_at")?),
-        generation: 0,
+        generation: row.try_get("generation")?,
     })
 }

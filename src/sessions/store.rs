@@ -16,7 +16,7 @@ pub struct StoredSession {
     pub last_seen: Timestamp,
     /// The end, however busy the session is.
     pub expires_at: Timestamp,
-    /// Which of the user's generations of sessions it is of, where the store counts them; the store's to set.
+    /// Of which generation it is (`ledger`); the store's to set.
     pub generation: i64,
 }
 
@@ -36,25 +36,16 @@ pub trait SessionStore: Send + Sync {
         seen: &'a [(TokenHash, Timestamp)],
     ) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>>;
 
-    /// Whether the database knows by itself that a session, which was once loaded, has been ended: for when a store
-    /// that is not the database does not answer.
-    fn has_ended<'a>(
-        &'a self,
-        id: &'a TokenHash,
-        user: &'a str,
-        generation: i64,
-    ) -> BoxFuture<'a, Result<bool, SessionError>> {
-        let _ = (id, user, generation);
-        Box::pin(std::future::ready(Ok(false)))
-    }
-
     /// Ends one session. That there is none is announced as well.
     fn remove<'a>(&'a self, id: &'a TokenHash) -> BoxFuture<'a, Result<(), SessionError>>;
 
     /// Ends all sessions of a user, by id, and says which.
     fn remove_user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>>;
 
-    /// The sessions of one user, or all.
+    /// Clears away the sessions of generations that have been ended, and says how many there were.
+    fn clear_ended(&self) -> BoxFuture<'_, Result<usize, SessionError>>;
+
+    /// The sessions of one user, or all. What cannot be read is named in the log and left out.
     fn list<'a>(&'a self, user: Option<&'a str>) -> BoxFuture<'a, Result<Vec<StoredSession>, SessionError>>;
 
     /// Forgets what was over at `now` already, and says how many.

@@ -1,13 +1,13 @@
 //! What runs beside the requests: hearing of changes, asking again for what is doubted, writing down uses, tidying up.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::pending, sync::Arc, time::Duration};
 
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::{
     Sessions,
-    feed::{News, Source, apply, follow_database},
+    feed::{News, Source, TRUST, apply, follow_database},
 };
 use crate::{background::Background, errors::Chain};
 
@@ -82,13 +82,21 @@ impl Sessions {
                 () = self.cache.doubted() => {}
                 () = sleep(RETRY) => {}
             }
-            stream::iter(self.cache.take_doubted())
+            let mut doubted = self.cache.take_doubted();
+            // What the database knows by itself comes first: there may be many, and their store may be silent.
+            let known: Vec<_> = doubted.iter().filter_map(|id| Some((*id, self.cache.facts(id)?))).collect();
+            if let Ok(Ok(ended)) = timeout(TRUST, self.ledger.ended_among(&known)).await {
+                self.cache.end(&ended);
+                let ended: HashSet<_> = ended.into_iter().collect();
+                doubted.retain(|id| !ended.contains(id));
+            }
+            stream::iter(doubted)
                 .for_each_concurrent(AT_ONCE, async |id| {
                     // Asking ends the session when there is none; an error leaves the question open.
                     if self.ask_in_time(&id).await.is_ok() {
                         return;
                     }
-                    let over = timeout(RETRY, self.is_over_without_its_store(&id)).await;
+                    let over = timeout(RETRY, self.has_lost_its_user(&id)).await;
                     if matches!(over, Ok(Ok(true))) {
                         self.cache.end(&[id]);
                     } else {

@@ -48,10 +48,11 @@ pub fn init(config: &Config) -> Result<LogWriter, LogError> {
     Ok(writer)
 }
 
-/// Sends the audit trail of a command to standard error, beside its output proper; its errors it tells itself.
+/// Sends the audit trail of a command to standard error, beside its output proper, and what it had to leave out of what it
+/// was asked to do; its errors it tells itself.
 pub fn init_for_command(config: &Config) -> Result<LogWriter, LogError> {
     let writer = LogWriter::start(io::stderr()).map_err(LogError::Thread)?;
-    let config = Config { level: "off,audit=info".to_owned(), ..config.clone() };
+    let config = Config { level: "off,portcullis::sessions=warn,audit=info".to_owned(), ..config.clone() };
     tracing::subscriber::set_global_default(subscriber(&config, writer.clone(), false)?)?;
     Ok(writer)
 }

@@ -21,6 +21,8 @@ mod ending;
 #[cfg(test)]
 mod every_ending;
 #[cfg(test)]
+mod everybody;
+#[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod forwarding;

@@ -1,5 +1,6 @@
 //! Several gateways on one store, and what becomes of a session there. This file makes the world they live in.
 
+mod everybody;
 mod fleets;
 mod life;
 mod limits;

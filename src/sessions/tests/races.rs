@@ -55,6 +55,9 @@ impl SessionStore for Slow {
     fn remove_user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>> {
         self.store.remove_user(user)
     }
+    fn clear_ended(&self) -> BoxFuture<'_, Result<usize, SessionError>> {
+        self.store.clear_ended()
+    }
     fn list<'a>(&'a self, user: Option<&'a str>) -> BoxFuture<'a, Result<Vec<StoredSession>, SessionError>> {
         self.store.list(user)
     }

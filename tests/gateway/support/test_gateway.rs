@@ -290,6 +290,14 @@ impl TestGateway {
         &self.stores
     }
 
+    /// The same, opened by a process with another clock.
+    pub(crate) async fn stores_at(&self, clock: Arc<dyn Clock>) -> Stores {
+        let config = self.builder.config(self.builder.shared.as_ref().unwrap());
+        let environment =
+            Environment { clock, random: Arc::new(OsRandom), metrics: Arc::new(Metrics::new()) };
+        Stores::open_in(&config, &environment).await.unwrap()
+    }
+
     /// A browser that knows nothing yet.
     pub(crate) fn browser(&self) -> Browser {
         Browser::new(Arc::clone(&self.surroundings), browser::Protocol::Http1)
