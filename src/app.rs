@@ -43,7 +43,7 @@ use crate::{
     tls,
     upstream::{Connector, Limits, Peer, Pool, http2::Http2},
     users::{UserId, Users},
-    web::{cookies, gate::RequestGate, hops::Via},
+    web::{cookies, gate::RequestGate, hops::Via, return_to::Returns},
 };
 
 /// How often a worker closes idle connections to the portal.
@@ -307,7 +307,8 @@ impl App {
         let via = Via::new(&stores.sealer.derive("via"));
         let origin = public.origin().ascii_serialization();
         let names = cookies::Names::new(public);
-        let challenger = Challenger::new(&origin);
+        let returns = Returns::new(public, config.logout_paths.clone());
+        let challenger = Challenger::new(&origin, returns);
         let parts = pages::Parts {
             login: stores.login(&config, &environment),
             challenger: challenger.clone(),
@@ -333,6 +334,7 @@ impl App {
             kept_forms: stores.administration.kept_forms.clone(),
             logout_paths: config.logout_paths.clone(),
             passive_paths: config.passive_paths.clone(),
+            activity: config.activity,
             trusted_proxies: config.web.trusted_proxies.clone(),
             load: bound.load(),
             access_log,

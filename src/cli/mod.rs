@@ -99,8 +99,8 @@ pub fn run() -> ExitCode {
 async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
     let files = arguments.config;
     match arguments.command {
-        Command::Demo(arguments) => demo::run(&arguments, serve::stop_on_signal()?).await,
-        Command::Serve => serve::run(load(&files)?).await,
+        Command::Demo(arguments) => Box::pin(demo::run(&arguments, serve::stop_on_signal()?)).await,
+        Command::Serve => Box::pin(serve::run(load(&files)?)).await,
         Command::Check => check::run(&load(&files)?, output),
         Command::User(command) => {
             let (stores, _log) = open(&load(&files)?).await?;

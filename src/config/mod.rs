@@ -26,7 +26,7 @@ use serde::Deserialize;
 
 use self::layers::Layers;
 pub use self::problems::{Place, Position, Problem, Problems, Severity};
-use crate::web::path::PathPattern;
+use crate::web::{logout::LogoutPaths, path::PathPattern};
 
 /// All that a gateway can be told: one field per module.
 #[derive(Clone, Debug)]
@@ -37,9 +37,11 @@ pub struct Config {
     pub upstream: crate::upstream::Config,
     pub pages: crate::pages::Config,
     /// Where the portal logs out.
-    pub logout_paths: Vec<PathPattern>,
+    pub logout_paths: LogoutPaths,
     /// Requests to these do not count as use of a session.
     pub passive_paths: Vec<PathPattern>,
+    /// What else counts as use of a session.
+    pub activity: crate::sessions::Activity,
     pub database: crate::database::Config,
     /// The key that seals secrets at rest.
     pub key: crate::sealing::KeySource,
@@ -133,6 +135,7 @@ impl Config {
             pages,
             logout_paths: portal.logout_paths,
             passive_paths: sessions.passive_paths,
+            activity: sessions.activity,
             database: storage.database,
             key: storage.key,
             sessions: sessions.sessions,

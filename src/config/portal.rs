@@ -10,13 +10,16 @@ use super::{
     layers::Layers,
     written::{List, Text, Written, origin},
 };
-use crate::{pages, upstream, web::path::PathPattern};
+use crate::{
+    pages, upstream,
+    web::logout::{LogoutPath, LogoutPaths},
+};
 
 /// What `[portal]` becomes; what lacks a required key is absent, and that is a fault.
 pub(super) struct Settled {
     pub(super) upstream: upstream::Config,
     pub(super) pages: Option<pages::Config>,
-    pub(super) logout_paths: Vec<PathPattern>,
+    pub(super) logout_paths: LogoutPaths,
     pub(super) pass_headers: Vec<HeaderName>,
 }
 
@@ -29,8 +32,9 @@ pub(super) struct Section {
     upstreams: List<UpstreamUrl>,
     /// Where users find help: a `mailto:`, `tel:` or `https:` URL, shown on every page. Absent: none is shown.
     support: Option<Text<Support>>,
-    /// Where the portal logs out, exactly or, with `/*` at its end, everything below: the session ends with it.
-    logout_paths: List<PathPattern>,
+    /// Where the portal logs out, exactly or, with `/*` at its end, everything below; with a method in front and a query
+    /// behind it where the path alone does not say. The session ends with it.
+    logout_paths: List<LogoutPath>,
     /// Headers that clients may send although proxies use them and portals tend to believe them.
     pass_headers: List<HeaderName>,
     /// PEM file with the authority that signed the portal's certificate. Absent: the system's authorities.
@@ -90,7 +94,7 @@ impl Section {
                     streams: self.max_streams,
                 },
             },
-            logout_paths: self.logout_paths.0,
+            logout_paths: LogoutPaths::new(self.logout_paths.0),
             pass_headers: self.pass_headers.0,
             pages: self.name.map(|Text(Name(portal_name))| pages::Config {
                 portal_name,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     kept_forms, redis_pool,
-    sessions::{self, WhenFull},
+    sessions::{self, Activity, WhenFull},
     web::path::PathPattern,
 };
 
@@ -28,6 +28,7 @@ pub(super) struct Settled {
     pub(super) sessions: sessions::Config,
     pub(super) kept_forms: kept_forms::Config,
     pub(super) passive_paths: Vec<PathPattern>,
+    pub(super) activity: Activity,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +44,8 @@ pub(super) struct Section {
     remember_me: Option<Text<Duration>>,
     /// Requests to these paths, or with `/*` at its end to everything below, do not count as use of a session.
     passive_paths: List<PathPattern>,
+    /// What counts as use besides that: `requests`, or `people` for what a browser says that a person has caused.
+    activity: Text<Activity>,
     /// The most sessions of one user at once. Absent: any number.
     max_per_user: Option<usize>,
     /// What becomes of a login beyond `max_per_user`: `end_oldest` lets it in, `refuse` does not.
@@ -86,6 +89,7 @@ impl Default for Section {
             expiration: Text(Duration::from_hours(12)),
             remember_me: None,
             passive_paths: List::default(),
+            activity: Text(Activity::Requests),
             max_per_user: None,
             when_full: Text(WhenFull::EndOldest),
             kept_form_max: Text(FormSize(64 << 10)),
@@ -183,6 +187,7 @@ impl Section {
             },
             kept_forms: kept_forms::Config { max: self.kept_form_max.0.0 },
             passive_paths: self.passive_paths.0,
+            activity: self.activity.0,
         }
     }
 }
@@ -236,6 +241,18 @@ impl Written for Store {
         }
         redis_pool::Place::parse(text).map_err(|reason| reason.to_string())?;
         Ok(Self::Redis(SecretString::from(text)))
+    }
+}
+
+impl Written for Activity {
+    const EXPECTED: &'static str = "`requests` or `people`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "requests" => Ok(Self::Requests),
+            "people" => Ok(Self::People),
+            _ => Err(format!("`{text}` is not {}", Self::EXPECTED)),
+        }
     }
 }
 

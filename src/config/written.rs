@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use http::Method;
 use ipnet::IpNet;
 use jiff::{fmt::temporal::Pieces, tz::Offset};
 use secrecy::SecretString;
@@ -19,7 +20,13 @@ use serde::{
 };
 use url::Url;
 
-use crate::{clock::Timestamp, web::path::PathPattern};
+use crate::{
+    clock::Timestamp,
+    web::{
+        logout::{self, LogoutPath},
+        path::PathPattern,
+    },
+};
 
 /// The longest duration taken: what is longer is a slip, and would overflow deadlines.
 const LONGEST: Duration = Duration::from_hours(365 * 24);
@@ -68,6 +75,28 @@ impl Written for PathPattern {
             return Err(format!("`{text}` is not {}", Self::EXPECTED));
         }
         Ok(if text.ends_with('*') { Self::Below(path.to_owned()) } else { Self::Exact(path.to_owned()) })
+    }
+}
+
+impl Written for LogoutPath {
+    const EXPECTED: &'static str =
+        "a path such as `/logout` or `/auth/*`, or `GET /wp-login.php?action=logout`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let fault = || format!("`{text}` is not {}", Self::EXPECTED);
+        let (method, target) = match text.split_once(' ') {
+            None => (None, text),
+            Some((method, target)) if method.bytes().all(|byte| byte.is_ascii_uppercase()) => {
+                (Some(Method::from_bytes(method.as_bytes()).map_err(|_| fault())?), target.trim_start())
+            }
+            Some(_) => return Err(fault()),
+        };
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let path = PathPattern::read(&logout::canonical(path)).map_err(|_| fault())?;
+        if !query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+            return Err(fault());
+        }
+        Ok(Self { method, path, query: url::form_urlencoded::parse(query.as_bytes()).into_owned().collect() })
     }
 }
 

@@ -4,8 +4,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use crate::web::{
     answer::{self, Answer, Problem},
-    client, grpc,
-    return_to::{KEPT_FORM, ReturnTo},
+    client::{self, Place},
+    grpc,
+    return_to::{KEPT_FORM, ReturnTo, Returns},
 };
 
 /// The login page.
@@ -20,6 +21,8 @@ pub struct Visitor<'a> {
     pub headers: &'a HeaderMap,
     /// Path and query that were asked for.
     pub target: &'a str,
+    /// Whether it comes from a browser that has, or had, a session: by a cookie of ours, or from a page of this site.
+    pub has_been_in: bool,
 }
 
 /// Makes the answers.
@@ -27,14 +30,15 @@ pub struct Visitor<'a> {
 pub struct Challenger {
     origin: String,
     authenticate: HeaderValue,
+    returns: Returns,
 }
 
 impl Challenger {
     /// `origin` is the public one, without a slash at its end.
-    pub fn new(origin: &str) -> Self {
+    pub fn new(origin: &str, returns: Returns) -> Self {
         let text = format!("Portcullis realm=\"portal\", login_url=\"{origin}{LOGIN}\"");
         let authenticate = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("Portcullis"));
-        Self { origin: origin.to_owned(), authenticate }
+        Self { origin: origin.to_owned(), authenticate, returns }
     }
 
     /// What a 401 names as the way in (RFC 9110 §11.6.1).
@@ -42,9 +46,20 @@ impl Challenger {
         self.authenticate.clone()
     }
 
+    /// What a login may lead to.
+    pub fn returns(&self) -> &Returns {
+        &self.returns
+    }
+
     /// For whoever has no session.
     pub fn log_in(&self, visitor: Visitor<'_>) -> Answer {
-        self.send_to(LOGIN, "Sign in to use this portal.", visitor)
+        // Single-page applications show this text, and often nothing else.
+        let detail = if visitor.has_been_in {
+            "Your session has ended. Reload this page to sign in."
+        } else {
+            "Sign in to use this portal."
+        };
+        self.send_to(LOGIN, detail, visitor)
     }
 
     /// For a script that asks about a session that is not there.
@@ -54,7 +69,11 @@ impl Challenger {
 
     /// For whoever has a session without a second factor when one is mandatory.
     pub fn bind_device(&self, visitor: Visitor<'_>) -> Answer {
-        self.send_to(ENROL, "A second factor is mandatory now: bind a device to go on.", visitor)
+        self.send_to(
+            ENROL,
+            "You need to set up an authenticator app. Reload this page to do it now.",
+            visitor,
+        )
     }
 
     /// For whoever sent the form that is kept under this name: the way in, and then to it.
@@ -63,18 +82,25 @@ impl Challenger {
         answer::see_other(&ReturnTo::parse(&format!("{KEPT_FORM}{name}")).append_to(page))
     }
 
+    /// The way in for somebody who sees a page that has asked, and back to that page: what was asked for is no page.
+    pub fn from_page(&self, visitor: Visitor<'_>, has_session: bool) -> String {
+        let page = if has_session { ENROL } else { LOGIN };
+        self.returns.to_referer(visitor.headers).append_to(page)
+    }
+
     fn send_to(&self, page: &str, detail: &str, visitor: Visitor<'_>) -> Answer {
-        let safe = matches!(*visitor.method, Method::GET | Method::HEAD);
-        // A form that was posted cannot be asked for again with GET: the way back leads to the start.
-        let return_to = if safe { ReturnTo::parse(visitor.target) } else { ReturnTo::default() };
-        let path = return_to.append_to(page);
-        if client::is_navigation(visitor.method, visitor.headers) {
-            return answer::redirect(if safe { StatusCode::FOUND } else { StatusCode::SEE_OTHER }, &path);
+        if client::place(visitor.method, visitor.headers) == Place::Window {
+            // A form that was posted cannot be asked for again with GET: the way back leads to the start.
+            return if matches!(*visitor.method, Method::GET | Method::HEAD) {
+                answer::redirect(StatusCode::FOUND, &self.returns.to(visitor.target).append_to(page))
+            } else {
+                answer::see_other(page)
+            };
         }
         if grpc::is_call(visitor.method, visitor.headers) {
             return grpc::refusal(grpc::UNAUTHENTICATED, "sign in first");
         }
-        self.unauthorized(detail, &path, None)
+        self.unauthorized(detail, &self.returns.to_referer(visitor.headers).append_to(page), None)
     }
 
     /// For a script: what is missing, and at which path of ours to get it.
@@ -95,14 +121,22 @@ impl Challenger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web::logout::LogoutPaths;
 
     fn ask(method: &Method, fields: &[(&'static str, &'static str)]) -> Answer {
         let headers: HeaderMap = fields
             .iter()
             .map(|&(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
-        let visitor = Visitor { method, headers: &headers, target: "/sims?q=a" };
-        Challenger::new("https://iot.example.com").log_in(visitor)
+        let has_been_in = headers.contains_key("cookie");
+        let visitor = Visitor { method, headers: &headers, target: "/sims?q=a", has_been_in };
+        let origin = "https://iot.example.com";
+        let returns = Returns::new(&url::Url::parse(origin).unwrap(), LogoutPaths::default());
+        Challenger::new(origin, returns).log_in(visitor)
+    }
+
+    fn body(answer: &Answer) -> serde_json::Value {
+        serde_json::from_slice(answer.body()).unwrap()
     }
 
     #[test]
@@ -119,13 +153,29 @@ mod tests {
         assert_eq!(script.status(), StatusCode::UNAUTHORIZED);
         assert_eq!(script.headers()[header::CONTENT_TYPE], "application/problem+json");
         assert!(script.headers().contains_key(header::WWW_AUTHENTICATE));
-        let body: serde_json::Value = serde_json::from_slice(script.body()).unwrap();
-        assert_eq!(body["login_url"], "https://iot.example.com/.portcullis/login?rd=/sims%3Fq%3Da");
+        assert_eq!(body(&script)["login_url"], "https://iot.example.com/.portcullis/login");
 
         let grpc = ask(&Method::POST, &[("content-type", "application/grpc+proto")]);
         assert_eq!(
             (grpc.status(), &grpc.headers()["grpc-status"]),
             (StatusCode::OK, &HeaderValue::from_static("16"))
         );
+    }
+    #[test]
+    fn a_script_is_led_to_the_page_it_runs_in_and_told_what_the_user_can_do() {
+        let page = ("referer", "https://iot.example.com/app?tab=1");
+        let script = ask(&Method::GET, &[("sec-fetch-mode", "cors"), page, ("cookie", "x")]);
+        assert_eq!(body(&script)["login_url"], "https://iot.example.com/.portcullis/login?rd=/app%3Ftab%3D1");
+        assert_eq!(body(&script)["detail"], "Your session has ended. Reload this page to sign in.");
+        let elsewhere = ask(&Method::POST, &[("referer", "https://evil.example/app")]);
+        assert_eq!(body(&elsewhere)["login_url"], "https://iot.example.com/.portcullis/login");
+        assert_eq!(body(&elsewhere)["detail"], "Sign in to use this portal.");
+    }
+
+    #[test]
+    fn a_download_is_not_given_a_page() {
+        let download =
+            [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "empty"), ("accept", "text/html,*/*;q=0.8")];
+        assert_eq!(ask(&Method::GET, &download).status(), StatusCode::UNAUTHORIZED);
     }
 }

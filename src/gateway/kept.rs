@@ -14,7 +14,7 @@ use super::{
     rescue::Failure,
 };
 use crate::{
-    gate::{Decision, Identity, Visitor},
+    gate::{Decision, Identity},
     kept_forms::{Claim, Form, FormId, Found, Head},
     pages::{NotKept, PageError},
     proxy::ForwardError,
@@ -23,11 +23,11 @@ use crate::{
     web::{
         answer::{self, Answer},
         body::Stream,
-        client, cookies, fields,
+        client::{self, Place},
+        cookies, fields,
         form::{self, MARK},
         gate::CanonicalRequest,
         incoming::Incoming,
-        return_to::ReturnTo,
     },
 };
 
@@ -103,7 +103,9 @@ impl Gateway {
         let Posted { mut request, session: claimed, presence, whole, .. } = posted;
         let forms = &self.shared.kept_forms;
         let keepable = claimed.zip(self.keepable(&request));
-        let Some((session, content_type)) = keepable else { return Ok(self.challenge(&request, bind)) };
+        let Some((session, content_type)) = keepable else {
+            return Ok(self.challenge(&request, claimed.is_some(), bind, note));
+        };
         let owner = match &note.session {
             Some(live) => Some(live.session.user.clone()),
             None => {
@@ -112,7 +114,7 @@ impl Gateway {
                 asked.await.map_err(Failure::Lost)??
             }
         };
-        let Some(owner) = owner else { return Ok(self.challenge(&request, bind)) };
+        let Some(owner) = owner else { return Ok(self.challenge(&request, true, bind, note)) };
         let _form = presence.form().ok_or(Failure::Crowd)?;
         let Some(_room) = forms.room() else { return Ok(self.not_kept(NotKept::TooMany, note)) };
         let max = forms.max();
@@ -145,12 +147,11 @@ impl Gateway {
     fn keepable(&self, request: &CanonicalRequest<Incoming>) -> Option<String> {
         let headers = request.headers();
         let kept = self.shared.kept_forms.max() > 0
-            && client::is_navigation(request.method(), headers)
+            && client::place(request.method(), headers) == Place::Window
             && !headers.contains_key(header::CONTENT_ENCODING)
-            && headers.get("sec-fetch-dest").is_none_or(|dest| dest == "document")
             && self.is_from_here(headers)
-            // What a page of ours can lead to without leading to another site.
-            && ReturnTo::parse(request.target()).as_str() == request.target();
+            // What a page of ours can lead to without leading to another site, or out.
+            && self.shared.challenger.returns().to(request.target()).as_str() == request.target();
         let content_type = headers.get(header::CONTENT_TYPE).filter(|_| kept)?.to_str().ok()?;
         let kind = content_type.split(';').next().unwrap_or_default().trim();
         ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"]
@@ -170,13 +171,6 @@ impl Gateway {
             }
             (None, _) => own,
         }
-    }
-
-    fn challenge(&self, request: &CanonicalRequest<Incoming>, bind: bool) -> Answer {
-        let (method, headers, target) = (request.method(), request.headers(), request.target());
-        let visitor = Visitor { method, headers, target };
-        let challenger = &self.shared.challenger;
-        if bind { challenger.bind_device(visitor) } else { challenger.log_in(visitor) }
     }
 
     fn not_kept(&self, why: NotKept, note: &mut Note) -> Answer {

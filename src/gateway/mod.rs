@@ -34,16 +34,19 @@ use crate::{
     random::Random,
     secret::TokenHash,
     server::{Connection, Load, Refused, Service},
-    sessions::{Live, Sessions, Use},
+    sessions::{Activity, Live, Sessions, Use},
     telemetry::{access_log::AccessLog, metrics::Metrics},
     web::{
         answer::Answer,
-        client, cookies,
+        client::{self, Place},
+        cookies, form,
         gate::{CanonicalRequest, Refusal, RequestGate},
         grpc,
         hops::{self, Via},
         incoming::Incoming,
+        logout::LogoutPaths,
         path::PathPattern,
+        return_to::ReturnTo,
     },
 };
 
@@ -60,9 +63,10 @@ pub struct Shared {
     pub pages: Arc<Pages>,
     pub kept_forms: KeptForms,
     /// Where the portal logs out.
-    pub logout_paths: Vec<PathPattern>,
+    pub logout_paths: LogoutPaths,
     /// Requests to these do not count as use of a session.
     pub passive_paths: Vec<PathPattern>,
+    pub activity: Activity,
     pub trusted_proxies: Vec<IpNet>,
     pub load: Arc<Load>,
     pub access_log: AccessLog,
@@ -107,7 +111,7 @@ impl Gateway {
         note.client_ip =
             client::address(connection.peer().ip(), request.headers(), &self.shared.trusted_proxies);
         let cookies = presence.cookies.borrow_mut().open(request.headers(), &self.shared.cookies);
-        let counts = self.counts(request.path());
+        let counts = self.counts(&request);
         let mut at = note.began;
         if self.shared.load.is_strained() {
             if !Box::pin(self.has_session(cookies.session, counts, &at)).await? {
@@ -139,9 +143,7 @@ impl Gateway {
             let posted = kept::Posted { request, session, cookies, connection, presence, whole: None };
             return Box::pin(self.posted(posted, decision, note)).await;
         }
-        let visitor =
-            Visitor { method: request.method(), headers: request.headers(), target: request.target() };
-        let answer = match decision {
+        match decision {
             Decision::Allow(identity) => {
                 note.decision = "allow";
                 if let Some(answer) = hops::count(&mut request) {
@@ -149,23 +151,45 @@ impl Gateway {
                 }
                 let passed =
                     Passed { identity: &identity, cookies: cookies.others.as_ref(), now, whole: None };
-                return self.forward(request, passed, connection, presence, note)?.await;
+                self.forward(request, passed, connection, presence, note)?.await
             }
-            Decision::LogIn => {
-                note.decision = "challenge";
-                self.shared.challenger.log_in(visitor)
-            }
-            Decision::BindDevice => {
-                note.decision = "challenge";
-                self.shared.challenger.bind_device(visitor)
-            }
-        };
-        Ok(own(answer))
+            Decision::LogIn => Ok(own(self.challenge(&request, cookies.session.is_some(), false, note))),
+            Decision::BindDevice => Ok(own(self.challenge(&request, true, true, note))),
+        }
     }
 
-    /// Whether a request for this path keeps its session.
-    fn counts(&self, path: &str) -> Use {
-        let passive = self.shared.passive_paths.iter().any(|known| known.matches(path));
+    /// The way in, or with `bind` to the device that is missing, for a request that the gate does not let pass.
+    fn challenge(
+        &self,
+        request: &CanonicalRequest<Incoming>,
+        has_cookie: bool,
+        bind: bool,
+        note: &mut Note,
+    ) -> Answer {
+        note.decision = "challenge";
+        let (method, headers, challenger) = (request.method(), request.headers(), &self.shared.challenger);
+        let has_been_in = has_cookie || self.shared.request_gate.is_from_own_page(headers);
+        let visitor = Visitor { method, headers, target: request.target(), has_been_in };
+        if client::place(method, headers) == Place::Frame {
+            let was_sent = *method == Method::POST;
+            self.shared.pages.in_frame(
+                &challenger.from_page(visitor, bind),
+                bind,
+                was_sent,
+                note.request_id(),
+            )
+        } else if bind {
+            challenger.bind_device(visitor)
+        } else {
+            challenger.log_in(visitor)
+        }
+    }
+
+    /// Whether a request keeps its session.
+    fn counts(&self, request: &CanonicalRequest<Incoming>) -> Use {
+        let passive = self.shared.passive_paths.iter().any(|known| known.matches(request.path()))
+            || (self.shared.activity == Activity::People
+                && !client::is_by_person(request.method(), request.headers()));
         if passive { Use::Passive } else { Use::Counts }
     }
 
@@ -220,7 +244,7 @@ impl Gateway {
             _ => None,
         };
         let wants_session = Route::parse(request.path()).is_some_and(Route::wants_session);
-        let counts = self.counts(request.path());
+        let counts = self.counts(&request);
         let session = match self.known_session(claimed, counts, &self.shared.clock.moment()) {
             Known::Session(live) => Some(live),
             Known::Ask(id) if wants_session => self.load_session(id, counts).await?,
@@ -230,7 +254,11 @@ impl Gateway {
         let (path, query) = (request.path().to_owned(), request.query().map(str::to_owned));
         let (parts, body) = request.into_request().into_parts();
         let held = |name: &str| cookies::token(&parts.headers, name);
+        let returns = self.shared.challenger.returns();
+        let asked = query.as_deref().and_then(|query| form::query_value(query, "rd"));
         let visit = Visit {
+            return_to: asked.map_or_else(ReturnTo::default, |asked| returns.to(&asked)),
+            session_ended: claimed.is_some() && session.is_none() && wants_session,
             login: held(&self.shared.cookies.login),
             forms: held(&self.shared.cookies.forms).map(|token| token.hash()),
             method: parts.method,
@@ -272,16 +300,22 @@ impl Gateway {
             identity: self.shared.identity.of(identity.session())?,
             assertion: assertions.map(|assertions| assertions.of(identity.session(), now)).transpose()?,
         };
-        let logs_out = self.shared.logout_paths.iter().any(|known| known.matches(request.path()));
-        let counts = if request.upgrade().is_some() { self.counts(request.path()) } else { Use::Counts };
+        let logs_out = match request.upgrade() {
+            Some(_) => None,
+            None => {
+                let (method, headers) = (request.method(), request.headers());
+                self.shared.logout_paths.attempt(method, headers, request.path(), request.query())
+            }
+        };
+        let counts = if request.upgrade().is_some() { self.counts(&request) } else { Use::Counts };
         let asked = self.shared.access_log.is_enabled().then(Instant::now);
         let forwarded = self.proxy.forward(request, whole, identity, &additions, connection, counts);
         Ok(async move {
             let forwarded = forwarded.await;
             note.portal_took = asked.map(|asked| asked.elapsed());
             let mut response = forwarded?.map(|body| body.map_or(Source::Own(None), Source::Portal));
-            if logs_out {
-                sign_off::follow(&mut response, note);
+            if let Some(attempt) = logs_out {
+                sign_off::follow(&mut response, attempt, note);
             }
             Ok(response)
         })
@@ -343,12 +377,11 @@ impl Service for Gateway {
         let began = self.shared.clock.moment();
         let mut note =
             Box::new(Note::new(Rc::clone(&self), &request, self.request_id(), connection.peer().ip(), began));
-        let told = if client::is_navigation(request.method(), request.headers()) {
-            Told::Person
-        } else if grpc::is_call(request.method(), request.headers()) {
-            Told::Call
-        } else {
-            Told::Script
+        let told = match client::place(request.method(), request.headers()) {
+            Place::Window => Told::Person,
+            Place::Frame => Told::Frame,
+            Place::Elsewhere if grpc::is_call(request.method(), request.headers()) => Told::Call,
+            Place::Elsewhere => Told::Script,
         };
         let about = (request.version(), request.method() == Method::HEAD);
         let answer = match self.handle(request, &connection, &presence, &mut note).await {

@@ -59,6 +59,8 @@ pub(super) enum Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Person,
+    /// A person who sees it as a part of a page of the portal.
+    Frame,
     Script,
     /// A client of gRPC.
     Call,
@@ -161,11 +163,15 @@ impl Gateway {
         if told == Told::Call && !matches!(failure, Failure::Refused(_)) {
             return grpc::refusal(grpc::status_like(status), failure.word());
         }
-        let mut answer = if told == Told::Person {
-            match failure {
+        let mut answer = if matches!(told, Told::Person | Told::Frame) {
+            let mut page = match failure {
                 Failure::Unsent(id, _) => self.shared.pages.form_waits(id, status, note.request_id()),
                 _ => self.shared.pages.message_page(status, note.request_id()),
+            };
+            if told == Told::Frame {
+                answer::allow_framing(&mut page);
             }
+            page
         } else {
             let detail = match failure {
                 Failure::Refused(Refusal::Misdirected) => Some(format!(

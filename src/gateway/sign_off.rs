@@ -1,26 +1,25 @@
 //! The portal's own way out: who has taken it has no session with us either.
 //!
-//! Nothing is refused because of where the request came from: what the portal lets another site do, it has done by then,
+//! Nothing is refused because of which site the request came from: what the portal lets another site do, it has done by then,
 //! and a session of ours that stays behind would be worse.
 
-use http::{HeaderName, Response, StatusCode};
+use http::{HeaderName, Response};
 
 use super::{Note, Source};
 use crate::{
     login,
-    web::{cookies, portal_fields},
+    web::{cookies, logout::Attempt, portal_fields},
 };
 
 static CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// Takes our cookie away when the portal has logged out, and has the session ended when its answer is over: not before, since
 /// the answer would be cut.
-pub(super) fn follow(response: &mut Response<Source>, note: &mut Note) {
-    let status: StatusCode = response.status();
-    if !status.is_success() && !status.is_redirection() {
+pub(super) fn follow(response: &mut Response<Source>, attempt: Attempt, note: &mut Note) {
+    portal_fields::unpack(response);
+    if !attempt.worked(response) {
         return;
     }
-    portal_fields::unpack(response);
     let names = &note.shared().cookies;
     cookies::clear(response, &names.session);
     cookies::clear(response, &names.forms);

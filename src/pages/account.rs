@@ -83,8 +83,7 @@ impl Pages {
             return Ok(answer::see_other(&path));
         };
         if !self.is_session_form(&live.session.id, form.value("csrf")) {
-            let message = View::Message(Message::still_signed_in(&visit.request_id));
-            return Ok(answer::html(StatusCode::FORBIDDEN, self.templates.render(&message)));
+            return Ok(self.message(Message::still_signed_in(&visit.request_id)));
         }
         let which = match form.value("end") {
             "others" => None,
@@ -106,8 +105,7 @@ impl Pages {
     pub(super) async fn post_logout(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
         if let Some(live) = visit.session.clone() {
             if !self.is_session_form(&live.session.id, form.value("csrf")) {
-                let message = View::Message(Message::still_signed_in(&visit.request_id));
-                return Ok(answer::html(StatusCode::FORBIDDEN, self.templates.render(&message)));
+                return Ok(self.message(Message::still_signed_in(&visit.request_id)));
             }
             let pending = visit.login_token().map(|token| token.hash());
             self.login.log_out(&live.session, pending.as_ref(), &visit.source()).await?;

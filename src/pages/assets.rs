@@ -3,6 +3,7 @@
 //! Each has its content's hash in its name, so a browser may keep it for ever and still sees a new one at once. This
 //! file answers no request: the handler looks a name up and sends what it finds.
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
 
 use crate::secret;
@@ -58,6 +59,16 @@ impl Assets {
     /// Looks up what follows [`PREFIX`]. A name with another version's hash is unknown, never a newer content.
     pub fn find(&self, file: &str) -> Option<&Asset> {
         [&self.style, &self.script, &self.icon].into_iter().find(|asset| asset.file == file)
+    }
+
+    /// The style sheet itself, for a page that must not depend on loading it.
+    pub(super) fn style(&self) -> &'static str {
+        std::str::from_utf8(self.style.body).unwrap_or_default()
+    }
+
+    /// How a content security policy names that style sheet (CSP 3 §2.3.1).
+    pub(super) fn style_digest(&self) -> String {
+        format!("sha256-{}", BASE64_STANDARD.encode(secret::sha256(self.style.body)))
     }
 
     pub(super) fn urls(&self) -> Urls {

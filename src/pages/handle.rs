@@ -54,6 +54,8 @@ pub enum PageError {
 pub struct Pages {
     pub(super) templates: Templates,
     pub(super) assets: Assets,
+    /// For pages whose style is in themselves.
+    message_policy: HeaderValue,
     pub(super) login: Login,
     pub(super) csrf: Csrf,
     pub(super) challenger: Challenger,
@@ -83,9 +85,15 @@ pub struct Parts {
 
 impl Pages {
     pub fn new(config: &Config, parts: Parts, sealer: &Sealer) -> Result<Self, TemplatesError> {
+        let assets = Assets::embedded();
+        let style = format!("style-src '{}'", assets.style_digest());
+        let policy = answer::POLICY.replace("style-src 'self'", &style);
         Ok(Self {
             templates: Templates::new(config)?,
-            assets: Assets::embedded(),
+            // A digest in base64 is a value too.
+            message_policy: HeaderValue::from_str(&policy)
+                .unwrap_or(HeaderValue::from_static("default-src 'none'")),
+            assets,
             csrf: Csrf::new(sealer, Arc::clone(&parts.clock)),
             login: parts.login,
             challenger: parts.challenger,
@@ -174,8 +182,23 @@ impl Pages {
 
     /// A page for a person that says what a status means and what to do.
     pub fn message_page(&self, status: StatusCode, request_id: &str) -> Answer {
-        let message = Message::for_status(status.as_u16(), Some(request_id));
-        answer::html(status, self.templates.render(&View::Message(message)))
+        self.message(Message::for_status(status.as_u16(), Some(request_id)))
+    }
+
+    /// What a frame of one of the portal's pages shows in the portal's place: the way in, for the whole window.
+    pub fn in_frame(&self, way_in: &str, bind: bool, was_sent: bool, request_id: &str) -> Answer {
+        let mut page = self.message(Message::in_frame(way_in, bind, was_sent, request_id));
+        page.headers_mut().insert(header::WWW_AUTHENTICATE, self.challenger.authenticate());
+        answer::allow_framing(&mut page);
+        page
+    }
+
+    /// A page that needs nothing but itself: where it is shown, what it would load may be refused as well.
+    pub(super) fn message(&self, message: Message<'_>) -> Answer {
+        let status = StatusCode::from_u16(message.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut answer = answer::html(status, self.templates.render(&View::Message(message)));
+        answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, self.message_policy.clone());
+        answer
     }
 }
 

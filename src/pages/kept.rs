@@ -81,12 +81,10 @@ impl Pages {
         let found = self.kept_forms.find(claim).await?;
         self.kept_forms.discard(claim).await?;
         let referer = match &found {
-            Found::Waiting { head, .. } => {
-                head.referer.as_deref().and_then(|url| url.strip_prefix(&self.origin))
-            }
+            Found::Waiting { head, .. } => head.referer.as_deref(),
             Found::Gone | Found::Nothing => None,
         };
-        Ok(answer::see_other(ReturnTo::parse(referer.unwrap_or("/")).as_str()))
+        Ok(answer::see_other(self.challenger.returns().to(referer.unwrap_or("/")).as_str()))
     }
 
     /// Why a form is not kept, and what to do.
@@ -111,11 +109,6 @@ impl Pages {
     /// That there is nothing to send any more.
     pub fn form_is_gone(&self, request_id: &str) -> Answer {
         self.message(Message::form_is_gone(request_id))
-    }
-
-    pub(super) fn message(&self, message: Message<'_>) -> Answer {
-        let status = StatusCode::from_u16(message.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        answer::html(status, self.templates.render(&View::Message(message)))
     }
 }
 

@@ -38,8 +38,12 @@ impl Pages {
         }
         let notice = if visit.has_flag("expired") {
             Some(texts::LOGIN_TIMED_OUT)
+        } else if visit.is_again() {
+            Some(texts::SIGN_IN_AGAIN)
+        } else if return_to.is_kept_form() {
+            Some(texts::FORM_IS_SAFE)
         } else {
-            visit.is_again().then_some(texts::SIGN_IN_AGAIN)
+            visit.session_ended.then_some(texts::SESSION_ENDED)
         };
         // Only somebody who is asked once more gets this far with a session: their name is known.
         let email = visit.session.as_ref().map_or("", |live| &live.session.email);
@@ -48,7 +52,7 @@ impl Pages {
     }
 
     pub(super) async fn post_login(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
-        let return_to = ReturnTo::parse(form.value("rd"));
+        let return_to = self.challenger.returns().to(form.value("rd"));
         let email = form.value("email");
         let remember = form.value("remember") == "1";
         let page = |status, error| LoginPage { status, email, error: Some(error), notice: None, remember };

@@ -66,7 +66,9 @@ impl Templates {
             "portal",
             context! { name => config.portal_name.as_str(), support => Serde(support) },
         );
-        environment.add_global("assets", Value::from(Serde(Assets::embedded().urls())));
+        let assets = Assets::embedded();
+        environment.add_global("assets", Value::from(Serde(assets.urls())));
+        environment.add_global("style", Value::from_safe_string(assets.style().to_owned()));
         environment.add_global("device_name_limit", DEVICE_NAME_LIMIT);
         for (name, source) in SOURCES {
             environment

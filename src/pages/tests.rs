@@ -98,7 +98,7 @@ impl Filling {
                 status: 500,
                 request_id: some,
                 retry: true,
-                action: Some(Action { label: text, path: text, new_window: true }),
+                action: Some(Action { label: text, path: text, target: Some("_blank") }),
             }),
         ]
     }
@@ -214,7 +214,7 @@ fn a_message_leads_nowhere_but_this_site() {
         ("javascript:alert(1)", "&#x2f;"),
         ("", "&#x2f;"),
     ] {
-        let action = Some(Action { label: "Onwards", path, new_window: false });
+        let action = Some(Action { label: "Onwards", path, target: None });
         let html = templates("Portal", None)
             .render(&View::Message(Message { action, ..Message::for_status(404, None) }));
         assert!(html.contains(&format!(r#"href="{expected}">Onwards"#)), "{:?}", lines(&html, "Onwards"));
@@ -279,7 +279,8 @@ fn not_now_is_offered_only_with_an_invitation() {
 #[test]
 fn no_template_needs_an_exception_from_a_strict_policy() {
     for (name, source) in SOURCES {
-        let source = source.to_ascii_lowercase();
+        // This one is named by its digest.
+        let source = source.to_ascii_lowercase().replace("<style>{{ style }}</style>", "");
         for banned in ["style=", "<style", "http://", "https://", "javascript:", "data:"] {
             assert!(!source.contains(banned), "{name} contains {banned}");
         }

@@ -27,6 +27,13 @@ pub const WRONG_RECOVERY_CODE: &str = "That recovery code did not work. Please c
 pub const LOGIN_TIMED_OUT: &str =
     "Signing in took too long, so we stopped it to keep your account safe. Please sign in again.";
 
+/// On the login page, when the browser's session is over.
+pub const SESSION_ENDED: &str = "Your session has ended. Sign in to continue.";
+
+/// On the login page, when a form came after its session's end and was kept.
+pub const FORM_IS_SAFE: &str =
+    "Your session ended, but what you sent is safe. Sign in, and you can submit it.";
+
 /// On the login page, before somebody who signed in a while ago may add a device.
 pub const SIGN_IN_AGAIN: &str =
     "You signed in a while ago. Before you can add a device, please sign in once more.";
@@ -116,7 +123,7 @@ impl<'a> Message<'a> {
             status: 403,
             request_id: Some(request_id),
             retry: false,
-            action: Some(Action { label: "Go to your account", path: paths::ACCOUNT, new_window: false }),
+            action: Some(Action { label: "Go to your account", path: paths::ACCOUNT, target: None }),
         }
     }
 
@@ -135,7 +142,25 @@ impl<'a> Message<'a> {
             status: 403,
             request_id: Some(request_id),
             retry: false,
-            action: Some(Action { label: "Sign in again", path: paths::LOGIN, new_window: false }),
+            action: Some(Action { label: "Sign in again", path: paths::LOGIN, target: None }),
+        }
+    }
+
+    /// In a frame of one of the portal's pages, in place of what the portal would have shown.
+    pub(super) fn in_frame(way_in: &'a str, bind: bool, was_sent: bool, request_id: &'a str) -> Self {
+        let (title, what, label) = if bind {
+            ("One more step", "You need to set up an authenticator app before you can continue.", "Set it up")
+        } else {
+            ("Your session has ended", "Sign in to continue.", "Sign in")
+        };
+        let lost = " What you just sent was not delivered: you will have to send it again.";
+        Self {
+            title,
+            text: format!("{what}{}", if was_sent { lost } else { "" }).into(),
+            status: 401,
+            request_id: Some(request_id),
+            retry: false,
+            action: Some(Action { label, path: way_in, target: Some("_top") }),
         }
     }
 
@@ -156,7 +181,7 @@ impl<'a> Message<'a> {
             status,
             request_id: Some(request_id),
             retry: false,
-            action: Some(Action { label: "Sign in in a new window", path: paths::LOGIN, new_window: true }),
+            action: Some(Action { label: "Sign in in a new window", path: paths::LOGIN, target: Some("_blank") }),
         }
     }
 
@@ -169,7 +194,7 @@ impl<'a> Message<'a> {
             status: 403,
             request_id: Some(request_id),
             retry: false,
-            action: Some(Action { label: "Go to your form", path: page, new_window: false }),
+            action: Some(Action { label: "Go to your form", path: page, target: None }),
         }
     }
 
@@ -182,7 +207,7 @@ impl<'a> Message<'a> {
             status,
             request_id: Some(request_id),
             retry: false,
-            action: Some(Action { label: "Go to your form", path: page, new_window: false }),
+            action: Some(Action { label: "Go to your form", path: page, target: None }),
         }
     }
 
@@ -194,7 +219,7 @@ impl<'a> Message<'a> {
             status: 410,
             request_id: Some(request_id),
             retry: false,
-            action: Some(Action { label: "Go to the start page", path: "/", new_window: false }),
+            action: Some(Action { label: "Go to the start page", path: "/", target: None }),
         }
     }
 
@@ -252,7 +277,7 @@ impl<'a> Message<'a> {
                 false,
             ),
         };
-        let home = Action { label: "Go to the start page", path: "/", new_window: false };
+        let home = Action { label: "Go to the start page", path: "/", target: None };
         Self {
             title,
             text: text.into(),

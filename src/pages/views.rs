@@ -192,8 +192,8 @@ pub struct Action<'a> {
     /// A path on this site; anything else becomes the start page.
     #[serde(serialize_with = "own_path_or_start")]
     pub path: &'a str,
-    /// Leaves this page where it is, so that the browser can go back from it.
-    pub new_window: bool,
+    /// Another window, which leaves this page where it is; or the whole one, of which this page is a part.
+    pub target: Option<&'static str>,
 }
 
 impl View<'_> {

@@ -24,6 +24,10 @@ pub struct Visit {
     pub path: String,
     pub query: Option<String>,
     pub headers: HeaderMap,
+    /// The page first asked for, as the address says.
+    pub return_to: ReturnTo,
+    /// The browser has the cookie of a session that is over.
+    pub session_ended: bool,
     /// Taken by the handler that reads the form.
     pub body: Option<Incoming>,
     pub client_ip: IpAddr,
@@ -39,10 +43,7 @@ pub struct Visit {
 impl Visit {
     /// The page first asked for, as the address says.
     pub(super) fn return_to(&self) -> ReturnTo {
-        self.query
-            .as_deref()
-            .and_then(|query| form::query_value(query, "rd"))
-            .map_or_else(ReturnTo::default, |rd| ReturnTo::parse(&rd))
+        self.return_to.clone()
     }
 
     /// Whether the address carries the parameter `name` with the value `1`.

@@ -1,9 +1,11 @@
 //! Where the frames of a WebSocket begin (RFC 6455 §5.2), so that a last frame of ours can be put between two of the
-//! portal's. Looks at the heads of frames only, changes nothing and judges nothing.
+//! portal's, and which of them carry data. Looks at the heads of frames only, changes nothing and judges nothing.
 
 /// The head of a frame at its longest: two bytes, a length of eight, a mask of four.
 const LONGEST_HEAD: usize = 14;
 const CLOSE: u8 = 0x8;
+/// Set in the opcodes of control frames: those with which the two ends keep the connection going.
+const CONTROL: u8 = 0x8;
 
 /// The frames of one direction.
 #[derive(Debug, Default)]
@@ -12,14 +14,19 @@ pub(super) struct Frames {
     have: usize,
     /// What is still to come of the current frame's payload.
     left: u64,
+    /// Whether that is a control frame.
+    is_control: bool,
     has_closed: bool,
 }
 
 impl Frames {
-    /// Takes the bytes that have just passed.
-    pub(super) fn watch(&mut self, mut bytes: &[u8]) {
+    /// Takes the bytes that have just passed. Says whether any of them belong to a message, rather than to a ping, a pong or
+    /// a close, which a browser sends by itself.
+    pub(super) fn watch(&mut self, mut bytes: &[u8]) -> bool {
+        let mut has_data = false;
         while !bytes.is_empty() {
             if self.left > 0 {
+                has_data |= !self.is_control;
                 let passed = self.left.min(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
                 self.left -= passed;
                 bytes = bytes.get(usize::try_from(passed).unwrap_or(usize::MAX)..).unwrap_or_default();
@@ -34,8 +41,10 @@ impl Frames {
             bytes = later;
             if self.have >= 2 && self.have == self.head_length() {
                 self.begin();
+                has_data |= !self.is_control;
             }
         }
+        has_data
     }
 
     /// How long the current head is, as far as its first two bytes are known.
@@ -60,6 +69,7 @@ impl Frames {
             127 => u64::from_be_bytes(*wide),
             short => u64::from(short),
         };
+        self.is_control = first & CONTROL != 0;
         self.has_closed |= first & 0x0f == CLOSE;
         self.have = 0;
     }
@@ -123,11 +133,31 @@ mod tests {
             .concat();
         for size in [1, 2, 3, 7, 100, 8192, wire.len()] {
             let mut frames = Frames::default();
-            wire.chunks(size).for_each(|piece| frames.watch(piece));
+            wire.chunks(size).for_each(|piece| _ = frames.watch(piece));
             assert!(frames.close(1001, "").is_some(), "{size}");
             frames.watch(&[0x81]);
             assert!(frames.close(1001, "").is_none(), "{size}");
         }
+    }
+
+    #[test]
+    fn only_messages_are_data_however_they_are_cut() {
+        for (opcode, is_data) in
+            [(0x1, true), (0x2, true), (0x80, true), (0x88, false), (0x89, false), (0x8a, false)]
+        {
+            for length in [0, 4, 125] {
+                let wire = frame(opcode, length, true);
+                for size in [1, 2, 5, wire.len()] {
+                    let mut frames = Frames::default();
+                    let data = wire.chunks(size).filter(|piece| frames.watch(piece)).count();
+                    assert_eq!(data > 0, is_data, "{opcode:x} of {length} by {size}");
+                }
+            }
+        }
+        // A pong between two parts of a message, all at once.
+        let mut frames = Frames::default();
+        assert!(frames.watch(&[frame(0x8a, 2, true), frame(0x80, 1, true)].concat()));
+        assert!(!frames.watch(&frame(0x8a, 0, true)));
     }
 
     #[test]

@@ -66,6 +66,7 @@ impl Tunnel {
             session: self.session,
             counts: self.counts,
             passage: self.passage,
+            messages: self.is_websocket.then(Frames::default),
             frames: self.is_websocket.then(Frames::default),
             half_closed: false,
             ends: false,
@@ -85,13 +86,16 @@ impl Tunnel {
     }
 }
 
-/// The client's side. What comes from there is a use of the session, unless nothing there is; what the portal sends unasked is none.
+/// The client's side. What comes from there is a use of the session, unless nothing there is; what the portal sends unasked is
+/// none, and neither are the pongs with which a browser answers the portal's pings, desk left or not.
 struct Client {
     io: Switched,
     sessions: Arc<Sessions>,
     session: Arc<Live>,
     counts: Use,
     passage: Passage,
+    /// What the client has sent of a WebSocket.
+    messages: Option<Frames>,
     /// What the client has been sent of a WebSocket.
     frames: Option<Frames>,
     /// One side has finished, and the other has to go on making progress.
@@ -139,8 +143,10 @@ impl AsyncRead for Client {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
         if buffer.filled().len() > before {
+            let fresh = buffer.filled().get(before..).unwrap_or_default();
+            let is_message = self.messages.as_mut().is_none_or(|messages| messages.watch(fresh));
             // Whether the session still lasts is for its token to say.
-            if self.counts == Use::Counts {
+            if is_message && self.counts == Use::Counts {
                 self.sessions.touch(&self.session);
             }
             if self.half_closed {

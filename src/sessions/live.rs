@@ -126,6 +126,16 @@ pub(super) struct Limits {
     pub(super) remember_me: Option<Duration>,
 }
 
+/// What keeps sessions from running out unused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activity {
+    /// Every request, and every message over a WebSocket.
+    #[default]
+    Requests,
+    /// What a person has caused, as far as a browser can tell.
+    People,
+}
+
 /// Whether what is asked with a session counts as a use of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {

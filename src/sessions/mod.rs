@@ -36,7 +36,7 @@ pub use self::{
     crowd::WhenFull,
     feed::{Hear, News},
     ledger::Ledger,
-    live::{Live, Perishable, Use},
+    live::{Activity, Live, Perishable, Use},
     proof::PasswordProof,
     redis::RedisSessions,
     session::{Level, Method, NewSession, Origin, OtherUser, Profile, Session, SessionSummary},

@@ -11,14 +11,14 @@ pub type Answer = Response<Bytes>;
 
 pub const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
 
+/// What our pages may load, and where their forms may lead.
+pub const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; \
+     base-uri 'none'; frame-ancestors 'none'";
+
 /// What every answer of ours carries. `Referrer-Policy: no-referrer` would make browsers send `Origin: null` with our
 /// forms, so it is `same-origin`.
 static SECURITY: [(HeaderName, &str); 7] = [
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; \
-         base-uri 'none'; frame-ancestors 'none'",
-    ),
+    (header::CONTENT_SECURITY_POLICY, POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "same-origin"),
@@ -50,6 +50,18 @@ fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Byt
 /// A page.
 pub fn html(status: StatusCode, body: String) -> Answer {
     with_type(status, "text/html; charset=utf-8", body)
+}
+
+/// Lets pages of this site show the page in a frame, as they would have shown the portal's. Nothing on it may be worth a
+/// click that was meant for something else.
+pub fn allow_framing(page: &mut Answer) {
+    let headers = page.headers_mut();
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
+    let policy = headers.get(header::CONTENT_SECURITY_POLICY).and_then(|policy| policy.to_str().ok());
+    let framed = policy.map(|policy| policy.replace("frame-ancestors 'none'", "frame-ancestors 'self'"));
+    if let Some(framed) = framed.and_then(|policy| HeaderValue::from_str(&policy).ok()) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, framed);
+    }
 }
 
 /// A fact for a script.

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use ipnet::IpNet;
 
 // Statics, since a name given as text is parsed at each look.
+static SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
@@ -63,19 +64,77 @@ fn forwarded_node(element: &str) -> Option<IpAddr> {
     })
 }
 
-/// Whether a person is looking at a page: told by `Sec-Fetch-Mode`, or else by the best of `Accept`.
-///
-/// Never by the name of the browser.
-pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
-    let navigates = match headers.get(&SEC_FETCH_MODE) {
-        Some(mode) => mode.as_bytes() == b"navigate",
+/// What becomes of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A person sees it, in a window of its own.
+    Window,
+    /// A person sees it as a part of another page.
+    Frame,
+    /// No person sees it as it is: a script has asked, or it becomes a file.
+    Elsewhere,
+}
+
+/// Told by `Sec-Fetch-Mode` and `Sec-Fetch-Dest`, or else by the best of `Accept`; never by the name of the browser.
+pub fn place(method: &Method, headers: &HeaderMap) -> Place {
+    if headers.contains_key(header::UPGRADE) {
+        return Place::Elsewhere;
+    }
+    match headers.get(&SEC_FETCH_MODE) {
+        Some(mode) if mode.as_bytes() != b"navigate" => Place::Elsewhere,
+        Some(_) => match headers.get(&SEC_FETCH_DEST).map(HeaderValue::as_bytes) {
+            Some(b"document") | None => Place::Window,
+            // A download: what comes is saved under the name of what was asked for.
+            Some(b"empty") => Place::Elsewhere,
+            Some(_) => Place::Frame,
+        },
         None => {
-            matches!(*method, Method::GET | Method::HEAD | Method::POST)
+            let is_page = matches!(*method, Method::GET | Method::HEAD | Method::POST)
                 && prefers_html(headers)
-                && !is_scripted(headers)
+                && !is_scripted(headers);
+            if is_page { Place::Window } else { Place::Elsewhere }
         }
-    };
-    navigates && !headers.contains_key(header::UPGRADE)
+    }
+}
+
+/// Whether a person is looking at a page, or at a frame of one.
+pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+    place(method, headers) != Place::Elsewhere
+}
+
+/// Whether a browser asks ahead of a click that may never come.
+pub fn is_prefetch(headers: &HeaderMap) -> bool {
+    ["sec-purpose", "purpose", "x-purpose", "x-moz"].iter().any(|name| {
+        headers.get_all(*name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+            let value = value.to_ascii_lowercase();
+            ["prefetch", "prerender", "preview"].iter().any(|purpose| value.contains(purpose))
+        })
+    })
+}
+
+/// Whether a person has caused this, as far as a browser can tell: a page that they went to, or a change that a script asks
+/// for. What a script merely reads may be a clock's doing.
+pub fn is_by_person(method: &Method, headers: &HeaderMap) -> bool {
+    let mode = headers.get(&SEC_FETCH_MODE).map(HeaderValue::as_bytes);
+    match place(method, headers) {
+        Place::Window | Place::Frame => {
+            !is_prefetch(headers)
+                && (mode.is_none() || headers.get("sec-fetch-user").is_some_and(|user| user == "?1"))
+        }
+        // Beacons are sent without anybody's doing, and have this mode.
+        Place::Elsewhere => {
+            matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE)
+                && mode != Some(b"no-cors")
+        }
+    }
+}
+
+/// Whether a browser loads a picture, a script or another part of a page, as it does for no more than a tag in that page.
+pub fn is_part_of_a_page(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::GET
+        && headers
+            .get(&SEC_FETCH_DEST)
+            .is_some_and(|dest| !matches!(dest.as_bytes(), b"document" | b"iframe" | b"frame" | b"empty"))
 }
 
 fn is_scripted(headers: &HeaderMap) -> bool {
@@ -106,8 +165,6 @@ pub fn prefers_html(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -175,5 +232,43 @@ mod tests {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             assert_eq!(is_navigation(&method, &headers(fields)), *page, "{method} {fields:?}");
         }
+    }
+    #[test]
+    fn what_a_person_did_is_told_from_what_a_page_does_by_itself() {
+        let navigates = ("sec-fetch-mode", "navigate");
+        let user = ("sec-fetch-user", "?1");
+        for (method, fields, person) in [
+            ("GET", &[navigates, user][..], true),
+            ("POST", &[navigates, user], true),
+            ("GET", &[navigates], false),
+            ("GET", &[navigates, user, ("sec-purpose", "prefetch")], false),
+            ("GET", &[("accept", "text/html")], true),
+            ("GET", &[("sec-fetch-mode", "cors")], false),
+            ("POST", &[("sec-fetch-mode", "cors")], true),
+            ("DELETE", &[("sec-fetch-mode", "same-origin")], true),
+            ("POST", &[("sec-fetch-mode", "no-cors")], false),
+            ("GET", &[("accept", "application/json")], false),
+            ("GET", &[("upgrade", "websocket")], false),
+        ] {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            assert_eq!(is_by_person(&method, &headers(fields)), person, "{method} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_window_a_frame_and_a_download_are_told_apart() {
+        let navigates = ("sec-fetch-mode", "navigate");
+        for (dest, where_to) in [
+            ("document", Place::Window),
+            ("iframe", Place::Frame),
+            ("frame", Place::Frame),
+            ("embed", Place::Frame),
+            ("object", Place::Frame),
+            ("empty", Place::Elsewhere),
+        ] {
+            let fields = headers(&[navigates, ("sec-fetch-dest", dest), ("accept", "text/html")]);
+            assert_eq!(place(&Method::GET, &fields), where_to, "{dest}");
+        }
+        assert_eq!(place(&Method::GET, &headers(&[navigates])), Place::Window);
     }
 }

@@ -231,6 +231,11 @@ impl RequestGate {
         })
     }
 
+    /// Whether a browser says that a page of this site asks for something.
+    pub fn is_from_own_page(&self, headers: &HeaderMap) -> bool {
+        headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin") || self.is_own_origin(headers)
+    }
+
     /// Lets a request with one meaning pass. `body_follows` says whether the framing announced a body.
     pub fn admit<B>(
         &self,

@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod head;
 pub mod hops;
 pub mod incoming;
+pub mod logout;
 pub mod path;
 pub mod portal_fields;
 pub mod rare;

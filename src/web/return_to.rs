@@ -1,8 +1,15 @@
 //! Where a finished login may lead: a path of this site, and nothing else.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use std::borrow::Cow;
 
-use super::path::{self, Territory};
+use http::{HeaderMap, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use url::Url;
+
+use super::{
+    logout::LogoutPaths,
+    path::{self, Territory},
+};
 
 /// What is left alone in a query value.
 const QUERY_VALUE: &AsciiSet =
@@ -45,6 +52,11 @@ impl ReturnTo {
         &self.0
     }
 
+    /// Whether it is the page on which a form that was kept is sent.
+    pub fn is_kept_form(&self) -> bool {
+        is_kept_form(&self.0)
+    }
+
     /// The path, unless it is just `/`, where a login leads without being told.
     pub fn unless_start(&self) -> Option<&str> {
         Some(self.as_str()).filter(|&path| path != "/")
@@ -59,6 +71,54 @@ impl ReturnTo {
     }
 }
 
+/// What a login may lead to at this gateway.
+#[derive(Clone, Debug)]
+pub struct Returns {
+    /// The authorities that mean this site.
+    authorities: Vec<String>,
+    logout_paths: LogoutPaths,
+}
+
+impl Returns {
+    pub fn new(public_url: &Url, logout_paths: LogoutPaths) -> Self {
+        let host = public_url.host_str().unwrap_or_default();
+        let authorities = match public_url.port() {
+            Some(port) => vec![format!("{host}:{port}")],
+            None => vec![host.to_owned(), format!("{host}:443")],
+        };
+        Self { authorities, logout_paths }
+    }
+
+    /// Takes a path, or the whole address of a page here. Any other origin becomes `/`, and so does where the portal logs
+    /// out: a login that leads there has been for nothing.
+    pub fn to(&self, text: &str) -> ReturnTo {
+        let target = self.of_own_address(text);
+        let target = target.as_deref().unwrap_or(text);
+        if self.logout_paths.lead_out(target) { ReturnTo::default() } else { ReturnTo::parse(target) }
+    }
+
+    /// The page of this site that a request comes from, if the browser says.
+    pub fn to_referer(&self, headers: &HeaderMap) -> ReturnTo {
+        let referer = headers.get(header::REFERER).and_then(|value| value.to_str().ok());
+        referer
+            .filter(|url| self.of_own_address(url).is_some())
+            .map_or_else(ReturnTo::default, |url| self.to(url))
+    }
+
+    /// Path and query of an address at this very origin. Read narrowly: what a browser would have to mend is another origin.
+    fn of_own_address<'a>(&self, text: &'a str) -> Option<Cow<'a, str>> {
+        const SCHEME: &str = "https://";
+        let (scheme, rest) = text.split_at_checked(SCHEME.len())?;
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, target) = rest.split_at(end);
+        let is_own = scheme.eq_ignore_ascii_case(SCHEME)
+            && self.authorities.iter().any(|own| own.eq_ignore_ascii_case(authority));
+        is_own.then(|| {
+            if target.starts_with('/') { Cow::Borrowed(target) } else { Cow::Owned(format!("/{target}")) }
+        })
+    }
+}
+
 /// The page on which a kept form is sent: its name follows.
 pub const KEPT_FORM: &str = "/.portcullis/kept/";
 
@@ -70,7 +130,10 @@ fn is_kept_form(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
+    use crate::web::{logout::LogoutPath, path::PathPattern};
 
     #[test]
     fn only_paths_of_this_site_are_remembered() {
@@ -122,5 +185,85 @@ mod tests {
     fn the_parameter_is_encoded() {
         assert_eq!(ReturnTo::default().append_to("/l"), "/l");
         assert_eq!(ReturnTo::parse("/a?b=c&d=%20").append_to("/l"), "/l?rd=/a%3Fb%3Dc%26d%3D%2520");
+    }
+    fn returns(authority: &str) -> Returns {
+        let out = LogoutPath { method: None, path: PathPattern::Exact("/logout".into()), query: Vec::new() };
+        Returns::new(&Url::parse(&format!("https://{authority}")).unwrap(), LogoutPaths::new(vec![out]))
+    }
+
+    #[test]
+    fn a_whole_address_counts_when_its_origin_is_this_one() {
+        for (asked, led) in [
+            ("/dash", "/dash"),
+            ("https://iot.example.com/dash", "/dash"),
+            ("https://iot.example.com/dash?a=b&c=https://evil.example", "/dash?a=b&c=https://evil.example"),
+            ("https://iot.example.com:443/dash", "/dash"),
+            ("HTTPS://IOT.Example.COM/Dash", "/Dash"),
+            ("https://iot.example.com", "/"),
+            ("https://iot.example.com?a=b", "/?a=b"),
+            ("https://iot.example.com/.portcullis/account", "/.portcullis/account"),
+            ("https://iot.example.com/.portcullis/logout", "/"),
+            ("https://iot.example.com//evil.example", "/"),
+            ("https://iot.example.com/\\evil.example", "/"),
+            ("https://iot.example.com/../x", "/"),
+            ("https://iot.example.com/dash#/x", "/"),
+            ("https://iot.example.com#/x", "/"),
+            ("https://iot.example.com:8443/dash", "/"),
+            ("https://iot.example.com:/dash", "/"),
+            ("https://iot.example.com:0443/dash", "/"),
+            ("https://iot.example.com./dash", "/"),
+            ("https://iot.example.com.evil.example/dash", "/"),
+            ("https://iot.example.com@evil.example/dash", "/"),
+            ("https://evil.example@iot.example.com/dash", "/"),
+            ("https://iot.example.com%2f@evil.example/dash", "/"),
+            ("https://evil.example/dash", "/"),
+            ("https://evil.example\\@iot.example.com/dash", "/"),
+            ("https:\\\\iot.example.com\\dash", "/"),
+            ("https:iot.example.com/dash", "/"),
+            ("https:/iot.example.com/dash", "/"),
+            ("https:///iot.example.com/dash", "/"),
+            ("http://iot.example.com/dash", "/"),
+            ("//iot.example.com/dash", "/"),
+            (" https://iot.example.com/dash", "/"),
+            ("https://iot.example.com/\tdash", "/"),
+            ("https%3A%2F%2Fiot.example.com/dash", "/"),
+            ("https://xn--iot-example-com/dash", "/"),
+            ("https://iot\u{3002}example\u{3002}com/dash", "/"),
+            ("https://\u{456}ot.example.com/dash", "/"),
+            ("javascript://iot.example.com/%0aalert(1)", "/"),
+        ] {
+            assert_eq!(returns("iot.example.com").to(asked).as_str(), led, "{asked:?}");
+        }
+        for (asked, led) in [
+            ("https://iot.example.com:8443/dash", "/dash"),
+            ("https://iot.example.com/dash", "/"),
+            ("https://iot.example.com:443/dash", "/"),
+            ("https://iot.example.com:8443:443/dash", "/"),
+        ] {
+            assert_eq!(returns("iot.example.com:8443").to(asked).as_str(), led, "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn a_way_out_is_never_where_a_login_leads() {
+        for out in ["/logout", "/logout?x=y", "/%6cogout", "https://iot.example.com/logout"] {
+            assert_eq!(returns("iot.example.com").to(out).as_str(), "/", "{out}");
+        }
+        assert_eq!(returns("iot.example.com").to("/logouts").as_str(), "/logouts");
+    }
+
+    #[test]
+    fn the_page_that_a_script_asks_from_is_told_by_a_referer_of_this_site() {
+        for (referer, led) in [
+            ("https://iot.example.com/app?tab=1", "/app?tab=1"),
+            ("https://iot.example.com/", "/"),
+            ("https://iot.example.com/.portcullis/login?rd=/x", "/"),
+            ("https://evil.example/app", "/"),
+            ("/app", "/"),
+        ] {
+            let headers = HeaderMap::from_iter([(header::REFERER, HeaderValue::from_static(referer))]);
+            assert_eq!(returns("iot.example.com").to_referer(&headers).as_str(), led, "{referer}");
+        }
+        assert_eq!(returns("iot.example.com").to_referer(&HeaderMap::new()), ReturnTo::default());
     }
 }

@@ -305,7 +305,6 @@ async fn what_another_site_sends_is_never_kept() {
         set("sec-fetch-site", "cross-site"),
         set("sec-fetch-site", "same-site"),
         set("sec-fetch-site", "none"),
-        set("sec-fetch-dest", "iframe"),
         set("origin", "https://evil.example"),
         set("origin", "http://iot.example.com"),
         set("content-encoding", "gzip"),
@@ -318,6 +317,9 @@ async fn what_another_site_sends_is_never_kept() {
         let answer = browser.send(request).await;
         assert_eq!(answer.location(), "/.portcullis/login", "{told}");
     }
+    let in_frame = browser.send(set("sec-fetch-dest", "iframe")).await;
+    assert_eq!(in_frame.status, StatusCode::UNAUTHORIZED);
+    assert!(in_frame.set_cookies().is_empty() && in_frame.text().contains("was not delivered"));
     // A portal whose pages send no referrer, and a browser that says no more than the origin.
     is_kept(&browser.send(set("origin", "null")).await);
     is_kept(&browser.send(unset(&["sec-fetch-site"])).await);

@@ -41,6 +41,8 @@ mod limits;
 #[cfg(test)]
 mod login;
 #[cfg(test)]
+mod logout_paths;
+#[cfg(test)]
 mod origins;
 #[cfg(test)]
 mod outages;
@@ -83,6 +85,8 @@ mod support;
 mod telling;
 #[cfg(test)]
 mod two_ports;
+#[cfg(test)]
+mod unauthenticated;
 #[cfg(test)]
 mod upgrade;
 #[cfg(test)]

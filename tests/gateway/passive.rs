@@ -128,3 +128,68 @@ async fn a_busy_socket_elsewhere_keeps_its_session_and_a_silent_one_does_not() {
         soon(Duration::from_secs(5), "the socket is closed", async || !echoes(&mut silent).await).await;
     }
 }
+
+#[tokio::test]
+async fn the_pongs_of_a_browser_keep_no_session_that_nobody_uses() {
+    for builder in stores() {
+        let (gateway, browser) = logged_in(builder).await;
+        let mut sockets =
+            [browser.copy().socket("/socket").await, browser.copy().http2().socket("/socket").await];
+        gateway.clock.advance(HALF);
+        for socket in &mut sockets {
+            for control in [Message::Pong("x".into()), Message::Ping("y".into()), Message::Pong("".into())] {
+                socket.send(control).await.unwrap();
+            }
+            // The answer to the ping has gone both ways, so all of it has been seen.
+            assert!(matches!(within(PATIENCE, socket.next()).await, Some(Ok(Message::Pong(_)))));
+        }
+        gateway.clock.advance(HALF);
+        for socket in &mut sockets {
+            soon(Duration::from_secs(5), "the socket is closed", async || !echoes(socket).await).await;
+        }
+        assert!(browser.whoami().await.is_none());
+    }
+}
+
+/// What a browser says of a request; see `Sec-Fetch-*`.
+async fn says(browser: &Browser, method: Method, fields: &[(&str, &str)]) -> StatusCode {
+    let mut request = Request::builder().method(method).uri("/sims").header("accept", "text/html");
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    browser.send(request.body(empty()).unwrap()).await.status
+}
+
+#[tokio::test]
+async fn where_people_count_what_a_page_does_by_itself_keeps_no_session() {
+    let (navigates, user) = (("sec-fetch-mode", "navigate"), ("sec-fetch-user", "?1"));
+    let script = ("sec-fetch-mode", "cors");
+    for (method, fields, keeps) in [
+        (Method::GET, &[navigates, user][..], true),
+        (Method::POST, &[script], true),
+        (Method::DELETE, &[script], true),
+        (Method::GET, &[navigates], false),
+        (Method::GET, &[script], false),
+        (Method::GET, &[navigates, user, ("sec-purpose", "prefetch")], false),
+        (Method::POST, &[("sec-fetch-mode", "no-cors")], false),
+        (Method::HEAD, &[script], false),
+    ] {
+        let builder = TestGateway::builder().set("sessions.activity", "people");
+        let (gateway, browser) = crate::support::logged_in(builder).await;
+        gateway.clock.advance(HALF);
+        assert_eq!(says(&browser, method.clone(), fields).await, StatusCode::OK);
+        gateway.clock.advance(HALF);
+        assert_eq!(browser.whoami().await.is_some(), keeps, "{method} {fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn where_people_count_a_socket_that_is_busy_by_itself_keeps_no_session() {
+    let builder = TestGateway::builder().upstream(&portal()).set("sessions.activity", "people");
+    let (gateway, browser) = crate::support::logged_in(builder).await;
+    let mut socket = browser.socket("/socket").await;
+    gateway.clock.advance(HALF);
+    assert!(echoes(&mut socket).await);
+    gateway.clock.advance(HALF);
+    soon(Duration::from_secs(5), "the socket is closed", async || !echoes(&mut socket).await).await;
+}

@@ -125,7 +125,7 @@ async fn at_the_instant_a_session_of_one_factor_is_asked_for_the_other_and_goes_
         (script.status.as_u16(), script.header("content-type").as_str()),
         (401, "application/problem+json")
     );
-    assert_eq!(script.json()["login_url"], "https://iot.example.com/.portcullis/enrol?rd=/api/sims");
+    assert_eq!(script.json()["login_url"], "https://iot.example.com/.portcullis/enrol");
     let form = browser.post_form("/sims", &[("name", "x")]).await;
     let kept = form.location();
     assert_eq!(form.status, StatusCode::SEE_OTHER);

@@ -1,5 +1,6 @@
 //! The configuration from the outside: files, variables and flags in, a `Config` or every problem out.
 
+mod portal;
 mod sealing_key;
 mod sessions;
 mod shipped;

@@ -53,6 +53,19 @@
     });
   });
 
+  // A login that is begun in a frame leads back to the page around it.
+  each("[data-whole-window]", (link) => {
+    link.addEventListener("click", () => {
+      try {
+        const { pathname, search, hash } = top.location;
+        link.search = new URLSearchParams({ rd: pathname + search });
+        link.hash = hash;
+      } catch {
+        // A page of another site: where it is stays its own affair.
+      }
+    });
+  });
+
   each("[data-print]", (button) => {
     button.addEventListener("click", () => print());
   });
