@@ -49,7 +49,8 @@ pub(crate) fn holds(data: &[u8]) {
     let (expected, tail) = read(bytes);
     let due = due(&expected, behaves);
     // What is refused is answered too, if the connection gets that far.
-    let refused = tail == Tail::Refused && due == expected.len();
+    let reads_on = |(number, request): (usize, &Expected)| request.whole && goes_on(request, behaves(number));
+    let refused = tail == Tail::Refused && expected.iter().enumerate().all(reads_on);
     let run = Run::new(script.clone());
     let heads: Vec<bool> = expected.iter().map(|request| request.is_head).collect();
     let answers = client::exchange(&run, bytes, usize::from(size).max(1), &heads, due + usize::from(refused));
@@ -84,11 +85,16 @@ fn due(expected: &[Expected], behaves: impl Fn(usize) -> Behaviour) -> usize {
             break;
         }
         due += 1;
-        if !request.body.is_empty() && !behaves(number).reads_all() {
+        if !goes_on(request, behaves(number)) {
             break;
         }
     }
     due
+}
+
+/// Whether nothing of a body is left unread that would end the connection.
+fn goes_on(request: &Expected, behaviour: Behaviour) -> bool {
+    request.body.is_empty() || behaviour.reads_all()
 }
 
 fn read(bytes: &[u8]) -> (Vec<Expected>, Tail) {

@@ -6,7 +6,6 @@
 const { HTTPParser, methods, allMethods } = process.binding('http_parser');
 
 const known = allMethods ?? methods;
-process.stdout.write(`${JSON.stringify(known)}\n`);
 
 let buffer = Buffer.alloc(0);
 process.stdin.on('data', (data) => {
@@ -41,7 +40,7 @@ function read(bytes) {
   };
   const consumed = parser.execute(bytes);
   if (consumed instanceof Error) {
-    return { refused: consumed.code ?? String(consumed) };
+    return { refused: consumed.reason ?? String(consumed) };
   }
   // A request that offers an upgrade ends the reading behind its head.
   if (requests.length !== 1 || complete !== 1) {

@@ -22,7 +22,6 @@ struct Node {
     _child: Child,
     asks: ChildStdin,
     tells: BufReader<ChildStdout>,
-    methods: Vec<String>,
 }
 
 /// One for all inputs.
@@ -34,9 +33,7 @@ static NODE: LazyLock<Mutex<Node>> = LazyLock::new(|| {
         .spawn()
         .expect("node is installed");
     let (asks, tells) = (child.stdin.take().expect("its input"), child.stdout.take().expect("its output"));
-    let mut node = Node { _child: child, asks, tells: BufReader::new(tells), methods: Vec::new() };
-    node.methods = serde_json::from_str(&node.line()).expect("its methods");
-    Mutex::new(node)
+    Mutex::new(Node { _child: child, asks, tells: BufReader::new(tells) })
 });
 
 impl Node {
@@ -45,11 +42,6 @@ impl Node {
         self.tells.read_line(&mut line).expect("node answers");
         line
     }
-}
-
-/// Whether it reads requests of this method at all.
-pub(super) fn knows(method: &str) -> bool {
-    NODE.lock().unwrap_or_else(PoisonError::into_inner).methods.iter().any(|known| known == method)
 }
 
 /// What it makes of `bytes`: one whole request and nothing more, or why not.
