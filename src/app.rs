@@ -41,9 +41,9 @@ use crate::{
     telemetry::{access_log::AccessLog, metrics::Metrics, writer::LogWriter},
     throttle::{MemoryThrottle, RedisThrottle, Throttle, ThrottleStore},
     tls,
-    upstream::{Connector, Limits, Peer, Pool, http2::Http2},
+    upstream::{Connector, Limits, Peer, Pool, Sharing, http2::Http2},
     users::{UserId, Users},
-    web::{cookies, gate::RequestGate, hops::Via, return_to::Returns},
+    web::{cookies, gate::RequestGate, hops::LoopMark, return_to::Returns},
 };
 
 /// How often a worker closes idle connections to the portal.
@@ -280,6 +280,8 @@ pub struct App {
     peers: Vec<Peer>,
     connector: Connector,
     limits: Limits,
+    sharing: Sharing,
+    max_age: Duration,
     patience: Patience,
     /// For how long one key signs; absent: nothing is signed.
     rotation: Option<Duration>,
@@ -304,7 +306,7 @@ impl App {
         let stores = Stores::open_in(&config, &environment).await?;
         let public = &config.web.public_url;
         let request_gate = RequestGate::new(public);
-        let via = Via::new(&stores.sealer.derive("via"));
+        let loop_mark = LoopMark::new(&stores.sealer.derive("via"));
         let origin = public.origin().ascii_serialization();
         let names = cookies::Names::new(public);
         let returns = Returns::new(public, config.logout_paths.clone());
@@ -323,7 +325,7 @@ impl App {
         let bound = Bound::new(&config.server)?;
         let shared = Shared {
             request_gate,
-            via,
+            loop_mark,
             cookies: names,
             gate: Gate::new(config.rollout.clone()),
             challenger,
@@ -361,6 +363,8 @@ impl App {
             peers: config.upstream.upstreams.iter().filter_map(Peer::parse).collect(),
             connector,
             limits: config.upstream.limits.share(config.server.workers),
+            sharing: config.upstream.sharing,
+            max_age: config.upstream.max_age,
             patience: Patience {
                 response: config.upstream.response_timeout,
                 stall: config.server.stall_timeout,
@@ -420,10 +424,10 @@ impl App {
         }
         let (shared, random) = (self.shared, Arc::clone(&self.environment.random));
         let (peers, connector, patience) = (self.peers, self.connector, self.patience);
-        let limits = self.limits;
+        let (limits, sharing, max_age) = (self.limits, self.sharing, self.max_age);
         let service = move || {
-            let pool = Pool::new(peers.clone(), connector.clone(), limits);
-            let http2 = Rc::new(Http2::new(peers.clone(), connector.clone()));
+            let pool = Pool::new(peers.clone(), connector.clone(), limits, sharing, max_age);
+            let http2 = Rc::new(Http2::new(peers.clone(), connector.clone(), max_age));
             tokio::task::spawn_local(tidy(Rc::downgrade(&pool), Rc::downgrade(&http2)));
             let reserved = Rc::new(shared.identity.clone());
             let sessions = Arc::clone(&shared.sessions);

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     identity::{AssertionConfig, Config, Encoding, GroupChoice, GroupPattern, HeaderNames, IdentityHeaders},
-    web::fields::is_hop_by_hop,
+    web::{fields::is_hop_by_hop, spelling::Spelled},
 };
 
 /// Headers that mean something to HTTP, to a browser or to the gateway itself.
@@ -253,13 +253,13 @@ impl Preset {
                 "x-auth-request-groups",
             ],
         }
-        .map(|name| Some(HeaderName::from_static(name)));
+        .map(|name| Some(HeaderName::from_static(name).into()));
         HeaderNames { user, email, name, groups }
     }
 }
 
 /// The name of a header that is free to carry an identity, or `off`.
-struct Name(Option<HeaderName>);
+struct Name(Option<Spelled>);
 
 impl Written for Name {
     const EXPECTED: &'static str = "the name of a header, such as `Remote-User`, or `off`";
@@ -275,7 +275,7 @@ impl Written for Name {
         if reserved || name.starts_with(OURS) {
             return Err(format!("`{text}` has a meaning of its own; choose a name such as `Remote-User`"));
         }
-        Ok(Self(Some(header)))
+        Spelled::new(text).map(|spelled| Self(Some(spelled))).map_err(|error| error.to_string())
     }
 }
 

@@ -11,7 +11,8 @@ use super::{
     written::{List, Text, Written, origin},
 };
 use crate::{
-    pages, upstream,
+    pages,
+    upstream::{self, Sharing},
     web::logout::{LogoutPath, LogoutPaths},
 };
 
@@ -47,6 +48,10 @@ pub(super) struct Section {
     max_connections: usize,
     /// Requests that wait for a connection, at most `connect_timeout`; shared out likewise.
     max_waiting: usize,
+    /// Who may use a connection to the portal again: `shared`, `user` or `once`.
+    connections: Text<Sharing>,
+    /// How old a connection to the portal gets; names are looked up for each new one.
+    max_connection_age: Text<Duration>,
     /// WebSockets and streams of events at once, which do not count as connections; shared out likewise.
     max_streams: usize,
 }
@@ -64,6 +69,8 @@ impl Default for Section {
             response_timeout: Text(Duration::from_mins(1)),
             max_connections: 256,
             max_waiting: 1024,
+            connections: Text(Sharing::Shared),
+            max_connection_age: Text(Duration::from_mins(1)),
             max_streams: 10_000,
         }
     }
@@ -93,6 +100,8 @@ impl Section {
                     waiting: self.max_waiting,
                     streams: self.max_streams,
                 },
+                sharing: self.connections.0,
+                max_age: self.max_connection_age.0,
             },
             logout_paths: LogoutPaths::new(self.logout_paths.0),
             pass_headers: self.pass_headers.0,
@@ -135,6 +144,19 @@ impl Written for Name {
             return Err("must be at most 64 characters, on one line".into());
         }
         Ok(Self(name.to_owned()))
+    }
+}
+
+impl Written for Sharing {
+    const EXPECTED: &'static str = "`shared`, `user` or `once`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "shared" => Ok(Self::Shared),
+            "user" => Ok(Self::User),
+            "once" => Ok(Self::Once),
+            _ => Err(format!("`{text}` is not {}", Self::EXPECTED)),
+        }
     }
 }
 

@@ -9,16 +9,18 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{Gateway, Shared, presence::Held, sign_off};
 use crate::{
     clock::Moment,
+    errors::Chain,
     proxy::PortalBody,
     sessions::Live,
     telemetry::access_log::Line,
+    upstream::http1::AnswerError,
     web::{
         answer::Answer,
         body::BodyError,
@@ -106,6 +108,28 @@ impl Note {
         &self.gateway.shared
     }
 
+    /// The portal's answer is not all there, and neither is what the client gets.
+    fn broke_off(&self, error: &BodyError) {
+        let by_client = match error {
+            BodyError::SessionEnded => return,
+            BodyError::Cut(cause) => matches!(
+                cause.downcast_ref::<AnswerError<BodyError>>(),
+                Some(AnswerError::RequestBody(_) | AnswerError::RequestLength)
+            ),
+            BodyError::Stalled(_) => false,
+        };
+        if by_client {
+            tracing::debug!(request.id = self.request_id(), error = %Chain(error), "an upload broke off");
+        } else {
+            self.shared().metrics.upstream_error("answer");
+            tracing::warn!(
+                request.id = self.request_id(),
+                error = %Chain(error),
+                "the portal's answer broke off, and the client's with it"
+            );
+        }
+    }
+
     pub(super) fn request_id(&self) -> &str {
         std::str::from_utf8(&self.request_id).unwrap_or_default()
     }
@@ -177,10 +201,13 @@ impl Body for ClientBody {
             Source::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             Source::Portal(body) => ready!(Pin::new(body).poll_frame(cx)),
         };
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            note.sent += u64::try_from(data.remaining()).unwrap_or(0);
+        match &frame {
+            Some(Ok(frame)) => {
+                let data = frame.data_ref().map_or(0, Bytes::len);
+                note.sent += u64::try_from(data).unwrap_or(0);
+            }
+            Some(Err(error)) => note.broke_off(error),
+            None => {}
         }
         Poll::Ready(frame)
     }

@@ -30,7 +30,7 @@ use crate::{
     identity::{Assertions, IdentityHeaders},
     kept_forms::KeptForms,
     pages::{Pages, Route, Visit},
-    proxy::{Additions, Origin, Proxy},
+    proxy::{Additions, Client, Origin, Proxy},
     random::Random,
     secret::TokenHash,
     server::{Connection, Load, Refused, Service},
@@ -42,7 +42,7 @@ use crate::{
         cookies, form,
         gate::{CanonicalRequest, Refusal, RequestGate},
         grpc,
-        hops::{self, Via},
+        hops::{self, CDN_LOOP, LoopMark},
         incoming::Incoming,
         logout::LogoutPaths,
         path::PathPattern,
@@ -53,7 +53,7 @@ use crate::{
 /// What all workers share.
 pub struct Shared {
     pub request_gate: RequestGate,
-    pub via: Via,
+    pub loop_mark: LoopMark,
     pub cookies: cookies::Names,
     pub gate: Gate,
     pub challenger: Challenger,
@@ -105,7 +105,7 @@ impl Gateway {
     ) -> Result<Response<Source>, Failure> {
         let body_follows = !request.body().is_end_stream();
         let mut request = self.shared.request_gate.admit(request, body_follows)?;
-        if request.rare().may_have(&header::VIA) && self.shared.via.is_in(request.headers()) {
+        if request.rare().may_have(&CDN_LOOP) && self.shared.loop_mark.is_in(request.headers()) {
             return Err(Failure::Loop);
         }
         note.client_ip =
@@ -148,6 +148,9 @@ impl Gateway {
                 note.decision = "allow";
                 if let Some(answer) = hops::count(&mut request) {
                     return Ok(own(answer));
+                }
+                if request.has_body() {
+                    Box::pin(self.proxy.await_body(&mut request, &identity)).await?;
                 }
                 let passed =
                     Passed { identity: &identity, cookies: cookies.others.as_ref(), now, whole: None };
@@ -281,7 +284,7 @@ impl Gateway {
         request: CanonicalRequest<Incoming>,
         passed: Passed<'a>,
         connection: &'a Connection,
-        presence: &Presence,
+        presence: &'a Presence,
         note: &'a mut Note,
     ) -> Result<impl Future<Output = Result<Response<Source>, Failure>> + use<'a>, Failure> {
         // A page of another site could otherwise open a socket with the user's cookie.
@@ -294,7 +297,7 @@ impl Gateway {
         let additions = Additions {
             origin: &origin,
             authority: &self.authority,
-            via: &self.shared.via,
+            loop_mark: &self.shared.loop_mark,
             request_id: note.request_id(),
             cookies,
             identity: self.shared.identity.of(identity.session())?,
@@ -309,7 +312,8 @@ impl Gateway {
         };
         let counts = if request.upgrade().is_some() { self.counts(&request) } else { Use::Counts };
         let asked = self.shared.access_log.is_enabled().then(Instant::now);
-        let forwarded = self.proxy.forward(request, whole, identity, &additions, connection, counts);
+        let client = Client { connection, tie: &presence.tie };
+        let forwarded = self.proxy.forward(request, whole, identity, &additions, client, counts);
         Ok(async move {
             let forwarded = forwarded.await;
             note.portal_took = asked.map(|asked| asked.elapsed());

@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use crate::{proxy::Origin, telemetry::metrics::OpenConnection, web::cookies::Jar};
+use crate::{proxy::Origin, telemetry::metrics::OpenConnection, upstream::Tie, web::cookies::Jar};
 
 /// Forms under way at once on one connection. A browser sends one at a time, a head of 16 KiB each is what an attacker has
 /// us hold meanwhile.
@@ -21,6 +21,8 @@ pub struct Presence {
     pub(super) cookies: RefCell<Jar>,
     /// The last client: always the same one, unless a trusted proxy sends requests of many.
     pub(super) origin: RefCell<Option<(IpAddr, Rc<Origin>)>>,
+    /// What it has at the portal for itself.
+    pub(super) tie: Rc<Tie>,
     forms: Rc<Cell<u32>>,
     unread: Rc<Cell<u32>>,
     /// Of a trusted proxy, which shares it between many and limits those itself: nothing is limited here.
@@ -36,6 +38,7 @@ impl Presence {
             _open: open,
             cookies: RefCell::default(),
             origin: RefCell::default(),
+            tie: Rc::default(),
             forms: Rc::default(),
             unread: Rc::default(),
             shared,

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use super::{Config, Encoding, GroupChoice, reserved::Reserved};
 use crate::{
     sessions::{Live, Session},
-    web::fields::Block,
+    web::{fields::Block, spelling::Spelled},
 };
 
 /// What a user may take up in each head before somebody is told: nginx takes a line of 8 KiB, Node.js a head of 16 KiB.
@@ -22,10 +22,10 @@ pub struct Unrepresentable(&'static str);
 #[derive(Clone, Debug)]
 pub struct IdentityHeaders {
     /// Absent: not sent.
-    user: Option<HeaderName>,
-    email: Option<HeaderName>,
-    name: Option<HeaderName>,
-    groups: Option<HeaderName>,
+    user: Option<Spelled>,
+    email: Option<Spelled>,
+    name: Option<Spelled>,
+    groups: Option<Spelled>,
     encoding: Encoding,
     choice: GroupChoice,
     /// Whether an assertion says it all once more.
@@ -75,9 +75,9 @@ impl IdentityHeaders {
         let mut fields = Vec::with_capacity(facts.len());
         for (header, what, text) in &facts {
             let value = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| Unrepresentable(what))?;
-            fields.extend(header.as_ref().map(|header| (header.clone(), value)));
+            fields.extend(header.as_ref().map(|header| (header, value)));
         }
-        let block = Block::new(fields);
+        let block = Block::spelled(fields);
         self.warn_of_much(session, &block);
         Ok(block)
     }

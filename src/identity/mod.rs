@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::web::spelling::Spelled;
+
 pub use self::{
     assertion::{Assertions, Unsigned},
     encoding::Encoding,
@@ -43,16 +45,17 @@ pub struct Config {
 /// The header of each fact; absent: the fact is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderNames {
-    pub user: Option<HeaderName>,
-    pub email: Option<HeaderName>,
-    pub name: Option<HeaderName>,
-    pub groups: Option<HeaderName>,
+    pub user: Option<Spelled>,
+    pub email: Option<Spelled>,
+    pub name: Option<Spelled>,
+    pub groups: Option<Spelled>,
 }
 
 impl HeaderNames {
     /// In the order of the fields.
     pub fn all(&self) -> [Option<&HeaderName>; 4] {
-        [&self.user, &self.email, &self.name, &self.groups].map(Option::as_ref)
+        [&self.user, &self.email, &self.name, &self.groups]
+            .map(|spelled| spelled.as_ref().map(|spelled| &spelled.name))
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     upstream::http2::{Sender, was_refused},
     web::{
         body::{BodyError, Stream},
+        bound,
         gate::CanonicalRequest,
         grpc,
         incoming::Incoming,
@@ -42,22 +43,26 @@ impl Proxy {
     ) -> impl Future<Output = Result<Forwarded, ForwardError>> + use<'a> {
         let deadline = grpc::timeout(request.headers());
         let head = self.head_of_call(&request, additions);
+        let binds = request::binds_connection(&request);
         let progress = Progress::begin();
         let body = RequestBody::Stream {
             // Each side may be silent for as long as the call lasts.
-            body: Tethered::new(Stream::new(request.into_request().into_body(), FOR_EVER), identity.clone()),
+            body: Tethered::new(
+                Stream::new(request.into_request().into_body().without_head(), FOR_EVER),
+                identity.clone(),
+            ),
             reserved: Rc::clone(&self.reserved),
             progress: Rc::clone(&progress),
         };
         async move {
             let (answer, server) = tokio::select! {
                 biased;
-                answer = self.send_call(head, body) => answer?,
+                answer = self.send_call(head, body, binds) => answer?,
                 () = identity.ended().cancelled_owned() => return Err(ForwardError::SessionEnded),
                 passed = passes(deadline) => return Err(ForwardError::Timeout(passed)),
             };
             let (mut parts, incoming) = answer.into_parts();
-            portal_fields::clean(&mut parts.headers, parts.version);
+            portal_fields::clean(parts.status, &mut parts.headers, parts.version);
             parts.version = Version::HTTP_11;
             let body = Tethered::new(Stream::new(incoming, FOR_EVER), identity.clone());
             let body = PortalBody::of_call(CallAnswer { body, is_over: false }, server, progress);
@@ -65,11 +70,17 @@ impl Proxy {
         }
     }
 
-    async fn send_call(&self, head: Request<()>, body: RequestBody) -> Result<Answer, ForwardError> {
+    /// `binds` says that it signs its connection in: then nobody else gets that.
+    async fn send_call(
+        &self,
+        head: Request<()>,
+        body: RequestBody,
+        binds: bool,
+    ) -> Result<Answer, ForwardError> {
         let (body, replay) = CallBody::new(body);
-        let sender = self.http2.sender().await?;
+        let sender = self.http2.sender(binds).await?;
         let failed = match send(&sender, head.clone(), body).await {
-            Ok(answer) => return Ok((answer, sender.label)),
+            Ok(answer) => return Ok(self.received(answer, sender)),
             Err(failed) => failed,
         };
         let (unsent, error) = unsent(failed);
@@ -79,17 +90,29 @@ impl Proxy {
             None => return Err(classify(error)),
         };
         self.http2.retire(&sender);
-        let sender = self.http2.sender().await?;
+        let sender = self.http2.sender(binds).await?;
         match send(&sender, head, body).await {
-            Ok(answer) => Ok((answer, sender.label)),
+            Ok(answer) => Ok(self.received(answer, sender)),
             Err(failed) => Err(classify(failed.into_error())),
         }
+    }
+
+    /// A connection whose server asks for such a sign-in gets no other request.
+    fn received(&self, answer: Response<hyper::body::Incoming>, sender: Sender<CallBody>) -> Answer {
+        let mut challenges = answer.headers().get_all(header::WWW_AUTHENTICATE).iter();
+        if challenges.any(|challenge| bound::binds_connection(challenge.as_bytes())) {
+            self.http2.retire(&sender);
+        }
+        (answer, sender.label)
     }
 
     fn head_of_call(&self, request: &CanonicalRequest<Incoming>, additions: &Additions<'_>) -> Request<()> {
         let mut fields = HeaderMap::with_capacity(request.headers().len() + 16);
         request::rebuild(request, &self.reserved, additions, &mut fields);
         fields.insert(header::TE, HeaderValue::from_static("trailers"));
+        if let Some(length) = request.length() {
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
         let mut head = Request::new(());
         *head.method_mut() = request.method().clone();
         *head.uri_mut() = request.uri_at(additions.authority);

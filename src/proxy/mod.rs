@@ -10,6 +10,7 @@ mod websocket;
 
 use std::{
     future::poll_fn,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Poll, ready},
@@ -18,6 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http_body::{Body as _, Frame};
 use tokio::time::Instant;
 
 use self::{
@@ -32,7 +34,7 @@ use crate::{
     server::{Connection, Interim},
     sessions::{Sessions, Use},
     upstream::{
-        ConnectError, Lease, Pool,
+        Ask, ConnectError, Lease, Owner, Pool, Sharing, Tie,
         http1::{AnswerError, Exchange, Upload},
         http2::Http2,
     },
@@ -102,6 +104,14 @@ pub struct Proxy {
     patience: Patience,
 }
 
+/// Where a request comes from.
+#[derive(Clone, Copy)]
+pub struct Client<'a> {
+    pub connection: &'a Connection,
+    /// What this connection has at the portal for itself.
+    pub tie: &'a Rc<Tie>,
+}
+
 /// How an answer begins: its status and its fields.
 type Head = (StatusCode, PortalFields);
 
@@ -133,14 +143,14 @@ impl Proxy {
         whole: Option<Bytes>,
         identity: &'a Identity,
         additions: &Additions<'_>,
-        connection: &'a Connection,
+        client: Client<'a>,
         counts: Use,
     ) -> impl Future<Output = Result<Forwarded, ForwardError>> + use<'a> {
         // The head is written at once: what is held until the answer comes is little.
         let begun = if grpc::needs_http2(request.method(), request.headers()) {
             Begun::Call(Box::pin(self.call(request, identity, additions)))
         } else {
-            Begun::Exchange(self.begin(request, whole, identity, additions, connection))
+            Begun::Exchange(self.begin(request, whole, identity, additions, client))
         };
         async move {
             let outgoing = match begun {
@@ -169,8 +179,8 @@ impl Proxy {
                     sessions: Arc::clone(&self.sessions),
                     session: Arc::clone(identity.session()),
                     counts,
-                    drain: connection.drain().clone(),
-                    passage: connection.passage(),
+                    drain: client.connection.drain().clone(),
+                    passage: client.connection.passage(),
                     is_websocket: offer.protocol.as_bytes().eq_ignore_ascii_case(b"websocket"),
                 };
                 tunnel.start();
@@ -184,6 +194,36 @@ impl Proxy {
         }
     }
 
+    /// Waits for the first part of a body where none is usual: one that turns out to be empty is none, and its request an
+    /// ordinary one.
+    pub async fn await_body(
+        &self,
+        request: &mut CanonicalRequest<Incoming>,
+        identity: &Identity,
+    ) -> Result<(), ForwardError> {
+        if !request.has_body() || request::takes_body(request.method()) {
+            return Ok(());
+        }
+        let body = request.body_mut();
+        let mut stream = Stream::new(&mut *body, self.patience.stall).at_rate(self.patience.min_rate);
+        let first = async {
+            loop {
+                let first = poll_fn(|cx| Pin::new(&mut stream).poll_frame(cx)).await.transpose()?;
+                if first.as_ref().and_then(Frame::data_ref).is_none_or(|data| !data.is_empty()) {
+                    return Ok(first);
+                }
+            }
+        };
+        let first = tokio::select! {
+            biased;
+            () = identity.ended().cancelled_owned() => return Err(ForwardError::SessionEnded),
+            first = first => first.map_err(|error| classify(AnswerError::RequestBody(error)))?,
+        };
+        drop(stream);
+        body.begins_with(first);
+        Ok(())
+    }
+
     /// Writes a request's head, and takes a connection for it if one is idle.
     fn begin(
         &self,
@@ -191,7 +231,7 @@ impl Proxy {
         whole: Option<Bytes>,
         identity: &Identity,
         additions: &Additions<'_>,
-        connection: &Connection,
+        client: Client<'_>,
     ) -> Result<Outgoing, ForwardError> {
         let offer = match request.upgrade().cloned() {
             None => None,
@@ -202,16 +242,18 @@ impl Proxy {
                 Some(Box::new(Offer { protocol, client, handshake }))
             }
         };
-        let interim = (request.version() == http::Version::HTTP_11).then(|| connection.interim()).flatten();
-        let (head, coding) = request::write(&request, &self.reserved, additions);
+        let interim =
+            (request.version() == http::Version::HTTP_11).then(|| client.connection.interim()).flatten();
+        let head = request::write(&request, &self.reserved, additions, self.pool.sharing() == Sharing::Once);
         let is_head = *request.method() == Method::HEAD;
         let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         let (body, progress) = self.body(request, whole, identity);
-        let upload = Upload::new(head, body, coding);
+        let upload = Upload::new(head, body);
         let repeatable = is_safe && progress.is_none();
-        let message = match self.pool.idle() {
-            Some(lease) => Message::Leased(Box::new(Exchange::new(lease, upload, is_head))),
-            None => Message::Waiting(Box::new(upload)),
+        let owner = Owner { tie: Rc::clone(client.tie), session: identity.session().session.id };
+        let message = match owner.lease().or_else(|| self.pool.idle(ask(identity, repeatable))) {
+            Some(lease) => Message::Leased(Box::new(Exchange::new(lease, upload, owner, is_head))),
+            None => Message::Waiting(Box::new(upload), owner),
         };
         Ok(Outgoing { message, is_head, repeatable, interim, progress, offer })
     }
@@ -253,7 +295,7 @@ impl Proxy {
         let body = match whole {
             Some(bytes) => RequestBody::Whole { bytes: Some(bytes), progress: shared },
             None => {
-                let incoming = request.into_request().into_body();
+                let incoming = request.into_request().into_body().without_head();
                 let stream = Stream::new(incoming, self.patience.stall).at_rate(self.patience.min_rate);
                 RequestBody::Stream {
                     body: Tethered::new(stream, identity.clone()),
@@ -272,14 +314,15 @@ impl Proxy {
     ) -> Result<(Head, Box<Exchange<RequestBody>>), ForwardError> {
         let mut exchange = match message {
             Message::Leased(exchange) => exchange,
-            Message::Waiting(upload) => {
-                let lease = Box::pin(self.connect(false, send.identity)).await?;
-                Box::new(Exchange::new(lease, *upload, send.is_head))
+            Message::Waiting(upload, owner) => {
+                let lease = Box::pin(self.connect(false, send)).await?;
+                Box::new(Exchange::new(lease, *upload, owner, send.is_head))
             }
         };
         match send.answer(&mut exchange).await? {
             Ok(answer) => Ok((answer, exchange)),
             Err(AnswerError::Lost(_)) if exchange.was_reused() => {
+                exchange.was_lost();
                 Box::pin(self.send_again(exchange, send)).await
             }
             Err(error) => Err(classify(error)),
@@ -287,9 +330,9 @@ impl Proxy {
     }
 
     /// A connection that was waited for, long enough perhaps for the session to have ended.
-    async fn connect(&self, fresh: bool, identity: &Identity) -> Result<Lease, ForwardError> {
-        let lease = self.pool.lease(fresh).await?;
-        if identity.has_ended() { Err(ForwardError::SessionEnded) } else { Ok(lease) }
+    async fn connect(&self, fresh: bool, send: Sending<'_>) -> Result<Lease, ForwardError> {
+        let lease = self.pool.lease(fresh, ask(send.identity, send.repeatable)).await?;
+        if send.identity.has_ended() { Err(ForwardError::SessionEnded) } else { Ok(lease) }
     }
 
     /// Sends a request once more, on a new connection: one that died while idle, this one cannot have.
@@ -298,9 +341,9 @@ impl Proxy {
         lost: Box<Exchange<RequestBody>>,
         send: Sending<'_>,
     ) -> Result<(Head, Box<Exchange<RequestBody>>), ForwardError> {
-        let upload = lost.again(send.repeatable).ok_or(ForwardError::Lost)?;
-        let lease = self.connect(true, send.identity).await?;
-        let mut exchange = Box::new(Exchange::new(lease, upload, send.is_head));
+        let (upload, owner) = lost.again(send.repeatable).ok_or(ForwardError::Lost)?;
+        let lease = self.connect(true, send).await?;
+        let mut exchange = Box::new(Exchange::new(lease, upload, owner, send.is_head));
         let answer = send.answer(&mut exchange).await?.map_err(classify)?;
         Ok((answer, exchange))
     }
@@ -330,7 +373,7 @@ enum Message {
     /// Over a connection that was idle.
     Leased(Box<Exchange<RequestBody>>),
     /// There was none.
-    Waiting(Box<Upload<RequestBody>>),
+    Waiting(Box<Upload<RequestBody>>, Owner),
 }
 
 /// The protocol that the client would switch to.
@@ -406,6 +449,10 @@ impl Sending<'_> {
         })
         .await
     }
+}
+
+fn ask(identity: &Identity, repeatable: bool) -> Ask<'_> {
+    Ask { user: &identity.session().session.user, repeatable }
 }
 
 fn is_events(fields: &PortalFields) -> bool {

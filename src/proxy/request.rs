@@ -6,12 +6,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::{
     identity::IdentityHeaders,
-    upstream::http1::Coding,
+    upstream::http1::{Coding, Outgoing},
     web::{
+        bound,
         fields::{self, Block, ConnectionOptions},
         gate::CanonicalRequest,
-        hops::Via,
+        hops::{CDN_LOOP, LoopMark},
         incoming::Incoming,
+        spelling,
     },
 };
 
@@ -53,7 +55,7 @@ impl Origin {
 pub struct Additions<'a> {
     pub origin: &'a Origin,
     pub authority: &'a HeaderValue,
-    pub via: &'a Via,
+    pub loop_mark: &'a LoopMark,
     pub request_id: &'a str,
     /// Those of the client's cookies that are not ours.
     pub cookies: Option<&'a HeaderValue>,
@@ -61,90 +63,139 @@ pub struct Additions<'a> {
     pub assertion: Option<HeaderValue>,
 }
 
-/// Writes the rebuilt head as it stands on the wire, and says how the body follows.
+/// Whether every reader expects a body behind a request of this method. Of any other, some read none, and take it for the next
+/// request (RFC 9110 §9.3.1).
+pub(super) fn takes_body(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// Whether the request signs its connection in.
+pub(super) fn binds_connection(request: &CanonicalRequest<Incoming>) -> bool {
+    request.rare().may_have(&header::AUTHORIZATION)
+        && request
+            .headers()
+            .get_all(header::AUTHORIZATION)
+            .iter()
+            .any(|line| bound::binds_connection(line.as_bytes()))
+}
+
+/// Writes the rebuilt head as it stands on the wire, and says how the body follows. `once` says that no other request is to
+/// follow on the connection.
 pub(super) fn write(
     request: &CanonicalRequest<Incoming>,
     reserved: &IdentityHeaders,
     additions: &Additions<'_>,
-) -> (Vec<u8>, Coding) {
-    let headers = request.headers();
-    let mut wire = Vec::with_capacity(USUAL_HEAD);
-    wire.extend_from_slice(request.method().as_str().as_bytes());
-    wire.push(b' ');
-    wire.extend_from_slice(request.target().as_bytes());
-    wire.extend_from_slice(b" HTTP/1.1\r\n");
+    once: bool,
+) -> Outgoing {
+    let mut wire = Wire { out: Vec::with_capacity(USUAL_HEAD), head: request.sent_head() };
+    wire.out.extend_from_slice(request.method().as_str().as_bytes());
+    wire.out.push(b' ');
+    wire.out.extend_from_slice(request.target().as_bytes());
+    wire.out.extend_from_slice(b" HTTP/1.1\r\n");
     rebuild(request, reserved, additions, &mut wire);
-    let coding = coding(request);
+    let mut head = wire.out;
+    let said = request.length();
+    let coding = match said {
+        Some(length) => Coding::Length(length),
+        None if request.has_body() => {
+            Coding::Chunked { announced: request.headers().get(header::TRAILER).cloned() }
+        }
+        None => Coding::Length(0),
+    };
     match &coding {
-        Coding::Chunked { .. } => fields::write(&mut wire, &header::TRANSFER_ENCODING, b"chunked"),
+        Coding::Chunked { .. } => fields::write_spelled(&mut head, b"Transfer-Encoding", b"chunked"),
         // RFC 9110 §8.6: so that nobody waits for a body.
-        Coding::Length(0)
-            if !request.rare().may_have(&header::CONTENT_LENGTH)
-                && matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) =>
-        {
-            fields::write(&mut wire, &header::CONTENT_LENGTH, b"0");
+        Coding::Length(length) if said.is_some() || takes_body(request.method()) => {
+            let mut digits = itoa::Buffer::new();
+            fields::write_spelled(&mut head, b"Content-Length", digits.format(*length).as_bytes());
         }
         Coding::Length(_) => {}
     }
     // What holds between us and the portal (RFC 9110 §7.8, §10.1.4).
+    let mut last = once || (request.has_body() && !takes_body(request.method()));
     if let Some(protocol) = request.upgrade() {
-        fields::write(&mut wire, &header::CONNECTION, b"upgrade");
-        fields::write(&mut wire, &header::UPGRADE, protocol.as_bytes());
-    } else if request.rare().may_have(&header::TE) && fields::lists(headers, &header::TE, b"trailers") {
-        fields::write(&mut wire, &header::CONNECTION, b"te");
-        fields::write(&mut wire, &header::TE, b"trailers");
+        fields::write_spelled(&mut head, b"Connection", b"upgrade");
+        fields::write_spelled(&mut head, b"Upgrade", protocol.as_bytes());
+        // Switched or not: after the offer nobody knows for sure whose bytes follow.
+        last = true;
+    } else {
+        let takes_trailers = request.rare().may_have(&header::TE)
+            && fields::lists(request.headers(), &header::TE, b"trailers");
+        let options: &[u8] = match (last, takes_trailers) {
+            (true, true) => b"close, TE",
+            (true, false) => b"close",
+            (false, true) => b"TE",
+            (false, false) => b"",
+        };
+        if !options.is_empty() {
+            fields::write_spelled(&mut head, b"Connection", options);
+        }
+        if takes_trailers {
+            fields::write_spelled(&mut head, b"TE", b"trailers");
+        }
     }
-    wire.extend_from_slice(b"\r\n");
-    (wire, coding)
-}
-
-fn coding(request: &CanonicalRequest<Incoming>) -> Coding {
-    let headers = request.headers();
-    // The request gate has seen that it is one number.
-    let length = request
-        .rare()
-        .may_have(&header::CONTENT_LENGTH)
-        .then(|| headers.get(header::CONTENT_LENGTH))
-        .flatten();
-    match length.and_then(|length| fields::content_length(length.as_bytes())) {
-        Some(length) => Coding::Length(length),
-        None if request.has_body() => Coding::Chunked { announced: headers.get(header::TRAILER).cloned() },
-        None => Coding::Length(0),
-    }
+    head.extend_from_slice(b"\r\n");
+    Outgoing { head, coding, last, binds: binds_connection(request) }
 }
 
 /// Where the fields of a rebuilt head go.
 pub(super) trait Fields {
-    fn add(&mut self, name: &HeaderName, value: &[u8]);
+    /// One of ours, and how it is spelled.
+    fn add(&mut self, name: &HeaderName, spelled: &str, value: &[u8]);
 
-    fn add_block(&mut self, block: &Block) {
-        block.fields().iter().for_each(|(name, value)| self.add(name, value.as_bytes()));
-    }
+    /// One of the client's.
+    fn pass_on(&mut self, name: &HeaderName, value: &HeaderValue);
+
+    fn add_block(&mut self, block: &Block);
 }
 
 /// The wire of HTTP/1.
-impl Fields for Vec<u8> {
-    fn add(&mut self, name: &HeaderName, value: &[u8]) {
-        fields::write(self, name, value);
+struct Wire<'a> {
+    out: Vec<u8>,
+    /// Where the client's spelling is looked up.
+    head: &'a [u8],
+}
+
+impl Fields for Wire<'_> {
+    fn add(&mut self, _: &HeaderName, spelled: &str, value: &[u8]) {
+        fields::write_spelled(&mut self.out, spelled.as_bytes(), value);
+    }
+
+    fn pass_on(&mut self, name: &HeaderName, value: &HeaderValue) {
+        match spelling::as_sent(self.head, name, value) {
+            Some(spelled) => fields::write_spelled(&mut self.out, spelled, value.as_bytes()),
+            None => fields::write_usual(&mut self.out, name, value.as_bytes()),
+        }
     }
 
     fn add_block(&mut self, block: &Block) {
-        self.extend_from_slice(block.wire());
+        self.out.extend_from_slice(block.wire());
     }
 }
 
 /// HTTP/2, whose authority says already what `Host` does.
 impl Fields for HeaderMap {
-    fn add(&mut self, name: &HeaderName, value: &[u8]) {
+    fn add(&mut self, name: &HeaderName, _: &str, value: &[u8]) {
         if name != header::HOST
             && let Ok(value) = HeaderValue::from_bytes(value)
         {
             self.append(name.clone(), value);
         }
     }
+
+    fn pass_on(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.append(name.clone(), value.clone());
+    }
+
+    fn add_block(&mut self, block: &Block) {
+        for (name, value) in block.fields() {
+            self.append(name.clone(), value.clone());
+        }
+    }
 }
 
-/// Gives out the fields of the rebuilt head: the client's that are its to say, then ours.
+/// Gives out the fields of the rebuilt head: the client's that are its to say, then ours. The length of the body is for the
+/// caller to tell.
 pub(super) fn rebuild(
     request: &CanonicalRequest<Incoming>,
     reserved: &IdentityHeaders,
@@ -156,26 +207,27 @@ pub(super) fn rebuild(
     if request.rare().may_have(&header::CONNECTION) {
         headers.get_all(header::CONNECTION).iter().for_each(|line| connection.note(line.as_bytes()));
     }
-    out.add(&header::HOST, additions.authority.as_bytes());
+    out.add(&header::HOST, "Host", additions.authority.as_bytes());
     for (name, value) in headers {
         // We have answered an expectation: the body is read as soon as the portal takes it.
-        let stays_behind = matches!(*name, header::HOST | header::COOKIE | header::EXPECT)
-            || (fields::is_hop_by_hop(name) && name != header::TRAILER)
-            || reserved.is_reserved(name)
-            || connection.listed.contains(name);
+        let stays_behind =
+            matches!(*name, header::HOST | header::COOKIE | header::EXPECT | header::CONTENT_LENGTH)
+                || (fields::is_hop_by_hop(name) && name != header::TRAILER)
+                || reserved.is_reserved(name)
+                || connection.listed.contains(name);
         if !stays_behind {
-            out.add(name, value.as_bytes());
+            out.pass_on(name, value);
         }
     }
     if let Some(cookies) = additions.cookies {
-        out.add(&header::COOKIE, cookies.as_bytes());
+        out.add(&header::COOKIE, "Cookie", cookies.as_bytes());
     }
     out.add_block(&additions.origin.0);
-    out.add(&X_REQUEST_ID, additions.request_id.as_bytes());
-    out.add(&header::VIA, additions.via.of(request.version()).as_bytes());
+    out.add(&X_REQUEST_ID, "X-Request-Id", additions.request_id.as_bytes());
+    out.add(&CDN_LOOP, "CDN-Loop", additions.loop_mark.value().as_bytes());
     out.add_block(additions.identity);
     if let Some(assertion) = &additions.assertion {
-        out.add(&X_PORTCULLIS_JWT_ASSERTION, assertion.as_bytes());
+        out.add(&X_PORTCULLIS_JWT_ASSERTION, "X-Portcullis-Jwt-Assertion", assertion.as_bytes());
     }
 }
 
@@ -194,13 +246,13 @@ mod tests {
         };
         assert_eq!(
             wire("192.0.2.7", "iot.example.com"),
-            "x-forwarded-for: 192.0.2.7\r\nx-forwarded-proto: https\r\nx-forwarded-host: iot.example.com\r\n\
-             forwarded: for=192.0.2.7;host=\"iot.example.com\";proto=https\r\n"
+            "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: iot.example.com\r\n\
+             Forwarded: for=192.0.2.7;host=\"iot.example.com\";proto=https\r\n"
         );
         assert_eq!(
             wire("2001:db8::1", "localhost:8443"),
-            "x-forwarded-for: 2001:db8::1\r\nx-forwarded-proto: https\r\nx-forwarded-host: localhost:8443\r\n\
-             forwarded: for=\"[2001:db8::1]\";host=\"localhost:8443\";proto=https\r\n"
+            "X-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: localhost:8443\r\n\
+             Forwarded: for=\"[2001:db8::1]\";host=\"localhost:8443\";proto=https\r\n"
         );
     }
 }

@@ -201,7 +201,7 @@ fn service<S: Service>(
         let busy = connection.watch.begin();
         let flow = worker.flows.begin();
         newest.put(Rc::clone(&flow));
-        let request = Box::new(request.map(Incoming::Http2));
+        let request = Box::new(request.map(Incoming::of_http2));
         // Boxed, since a protocol moves it about. An async block would hold it twice over: as what it captures, and as what
         // it awaits.
         let answer =

@@ -58,7 +58,7 @@ const LAST_TURNS: Duration = Duration::from_secs(5);
 /// |---|---|---|
 /// | a record of TLS that is not whole yet; until the handshake is over, its messages | 18; 64 | rustls |
 /// | encrypted, not taken by the client | 64 | rustls |
-/// | HTTP/1.1: read ahead; the head of the answer | 32; 64 | `http1::wire`; the bound of a portal's head |
+/// | HTTP/1.1: read ahead; the head of the answer | 32; 128 | `http1::wire`; the bound of a portal's head |
 /// | HTTP/2: bodies that nobody has read yet | 256 | `CONNECTION_WINDOW` |
 /// | HTTP/2: answers that are ready in the same turn | 16 | `gathered` |
 ///
@@ -69,7 +69,7 @@ const LAST_TURNS: Duration = Duration::from_secs(5);
 /// | a piece of the answer's body on its way | 64 | `upstream::http1` |
 /// | HTTP/2: of an answer that is not taken | 64 | `SEND_BUFFER` |
 ///
-/// So HTTP/1.1 stays below 350 KiB and HTTP/2 below 14 MiB, which takes 64 uploads and 64 unread downloads of somebody who
+/// So HTTP/1.1 stays below 420 KiB and HTTP/2 below 14 MiB, which takes 64 uploads and 64 unread downloads of somebody who
 /// is logged in; a stranger's requests are refused as they are read, and only few of our own pages are made at a time. What
 /// all connections hold together is bounded by `max_memory`: near it strangers are turned away, new connections get fewer
 /// streams, and at last none is taken (`load`).

@@ -3,11 +3,10 @@
 use std::{io, sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::{
-    Config, Peer,
+    Config, Peer, dial,
     http1::{Connection, Transport},
 };
 use crate::{
@@ -105,15 +104,15 @@ impl Connector {
     }
 
     async fn transport(&self, peer: &Peer, tls: &TlsConnector) -> Result<Transport, ConnectError> {
-        tokio::time::timeout(self.limit, connect(peer, tls))
+        tokio::time::timeout(self.limit, connect(peer, tls, self.limit))
             .await
             .map_err(|_| ConnectError::Timeout { peer: peer.label.clone(), limit: self.limit })?
             .map_err(|source| ConnectError::Connect { peer: peer.label.clone(), source })
     }
 }
 
-async fn connect(peer: &Peer, tls: &TlsConnector) -> io::Result<Transport> {
-    let socket = Socket::new(TcpStream::connect((peer.host.as_str(), peer.port)).await?)?;
+async fn connect(peer: &Peer, tls: &TlsConnector, limit: Duration) -> io::Result<Transport> {
+    let socket = Socket::new(dial::dial(&peer.host, peer.port, limit).await?)?;
     Ok(match &peer.tls {
         None => Transport::Plain(socket),
         Some(name) => Transport::Tls(Box::new(tls.connect(name.clone(), socket).await?)),

@@ -36,6 +36,7 @@ pub struct Http2<B> {
     servers: Vec<Server<B>>,
     turns: Turns,
     connector: Connector,
+    max_age: Duration,
 }
 
 #[derive(Debug)]
@@ -48,6 +49,7 @@ struct Server<B> {
     /// Held while a connection is opened, so that no two are.
     opening: Mutex<()>,
     last_used: Cell<Instant>,
+    opened: Cell<Instant>,
 }
 
 /// A way to send one request.
@@ -66,7 +68,7 @@ impl<B> Http2<B>
 where
     B: Body<Data = Bytes, Error: Into<Error>> + Unpin + 'static,
 {
-    pub fn new(peers: Vec<Peer>, connector: Connector) -> Self {
+    pub fn new(peers: Vec<Peer>, connector: Connector, max_age: Duration) -> Self {
         let turns = Turns::new(peers.len());
         let servers = peers.into_iter().map(|peer| Server {
             label: Rc::from(peer.label.as_str()),
@@ -75,21 +77,25 @@ where
             number: Cell::new(0),
             opening: Mutex::new(()),
             last_used: Cell::new(Instant::now()),
+            opened: Cell::new(Instant::now()),
         });
-        Self { servers: servers.collect(), turns, connector }
+        Self { servers: servers.collect(), turns, connector, max_age }
     }
 
-    /// The connection of the server whose turn it is, opened if need be; of the next one when it refuses.
-    pub async fn sender(&self) -> Result<Sender<B>, ConnectError> {
+    /// The connection of the server whose turn it is, opened if need be; of the next one when it refuses. `alone` asks for one
+    /// that nobody else gets.
+    pub async fn sender(&self, alone: bool) -> Result<Sender<B>, ConnectError> {
         let mut refused = None;
         for index in self.turns.order(Instant::now()) {
             let Some(server) = self.servers.get(index) else { continue };
-            match server.sender(&self.connector).await {
+            match server.sender(&self.connector, alone).await {
                 Ok(sender) => {
                     self.turns.accepted(index);
                     server.last_used.set(Instant::now());
                     let scheme = if server.peer.tls.is_some() { "https" } else { "http" };
-                    let (label, number) = (Rc::clone(&server.label), server.number.get());
+                    let label = Rc::clone(&server.label);
+                    // None of those that are shared.
+                    let number = if alone { u64::MAX } else { server.number.get() };
                     return Ok(Sender { sender, label, scheme, server: index, number });
                 }
                 Err(error) => {
@@ -110,10 +116,11 @@ where
         }
     }
 
-    /// Closes connections that have been idle too long; called by the worker every second.
+    /// Closes connections that have been idle too long, or are too old; called by the worker every second.
     pub fn tidy(&self) {
         for server in &self.servers {
-            if server.last_used.get().elapsed() >= IDLE_LIMIT {
+            if server.last_used.get().elapsed() >= IDLE_LIMIT || server.opened.get().elapsed() >= self.max_age
+            {
                 // With requests in progress, it ends after them.
                 server.current.take();
             }
@@ -130,7 +137,10 @@ where
         current.as_ref().filter(|sender| !sender.is_closed()).cloned()
     }
 
-    async fn sender(&self, connector: &Connector) -> Result<SendRequest<B>, ConnectError> {
+    async fn sender(&self, connector: &Connector, alone: bool) -> Result<SendRequest<B>, ConnectError> {
+        if alone {
+            return self.open(connector).await;
+        }
         if let Some(sender) = self.open_one() {
             return Ok(sender);
         }
@@ -138,6 +148,14 @@ where
         if let Some(sender) = self.open_one() {
             return Ok(sender);
         }
+        let sender = self.open(connector).await?;
+        self.current.replace(Some(sender.clone()));
+        self.number.set(self.number.get() + 1);
+        self.opened.set(Instant::now());
+        Ok(sender)
+    }
+
+    async fn open(&self, connector: &Connector) -> Result<SendRequest<B>, ConnectError> {
         let transport = connector.open_http2(&self.peer).await?;
         let (sender, connection) = Builder::new(Tasks)
             .timer(TokioTimer::new())
@@ -155,8 +173,6 @@ where
             // Its end reaches whoever waits for an answer on it.
             let _ = connection.await;
         });
-        self.current.replace(Some(sender.clone()));
-        self.number.set(self.number.get() + 1);
         Ok(sender)
     }
 }

@@ -1,11 +1,14 @@
 //! The portal's servers and the connections to them. Each worker has a pool of its own.
 
 mod connect;
+mod dial;
 pub mod http1;
 pub mod http2;
 mod peer;
 mod places;
 mod pool;
+mod tie;
+mod trust;
 mod turns;
 
 use std::{path::PathBuf, time::Duration};
@@ -15,7 +18,20 @@ use url::Url;
 pub use connect::{ConnectError, Connector};
 pub use peer::Peer;
 pub use places::Limits;
-pub use pool::{Lease, Pool};
+pub use pool::{Ask, Lease, Pool};
+pub use tie::{Owner, Tie};
+
+/// Who may use a connection again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// The next request, whoever it is from.
+    #[default]
+    Shared,
+    /// The next request of the same user.
+    User,
+    /// Nobody.
+    Once,
+}
 
 /// Where the portal is, and how patient to be with it.
 #[derive(Clone, Debug)]
@@ -30,4 +46,8 @@ pub struct Config {
     pub response_timeout: Duration,
     /// Of all workers together.
     pub limits: Limits,
+    /// Who may use a connection again.
+    pub sharing: Sharing,
+    /// How old a connection gets. Names are looked up for each new one.
+    pub max_age: Duration,
 }

@@ -94,6 +94,11 @@ impl<T> Places<T> {
         })
     }
 
+    /// Whether somebody may be in the queue.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.waiting.borrow().is_empty()
+    }
+
     /// The first in the queue who still waits.
     pub(super) fn next(&self) -> Option<Sender<T>> {
         let mut waiting = self.waiting.borrow_mut();

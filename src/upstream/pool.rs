@@ -3,16 +3,26 @@
 use std::{
     cell::{Cell, RefCell},
     pin::Pin,
-    rc::Rc,
+    rc::{Rc, Weak},
+    time::Duration,
 };
 
 use tokio::time::{Instant, Sleep};
 
-use super::{ConnectError, Connector, Limits, Peer, http1::Connection, places::Places, turns::Turns};
+use super::{
+    ConnectError, Connector, Limits, Owner, Peer, Sharing, Tie,
+    http1::{Connection, Idle},
+    places::Places,
+    tie::Ties,
+    trust::Trust,
+    turns::Turns,
+};
 
 /// Looks at an idle connection, one a second, until it is closed: shorter than the keep-alive of the common servers
 /// (Node.js: 5 s), so that we close before they do.
 const IDLE_LOOKS: u32 = 4;
+/// The same for one that somebody has signed in on: they would have to do so again.
+const TIED_LOOKS: u32 = 60;
 /// Idle connections kept a server: as many as a few connections of HTTP/2 full of streams need at once.
 const MOST_IDLE: usize = 256;
 
@@ -23,8 +33,13 @@ pub struct Pool {
     turns: Turns,
     places: Places<Turn>,
     connector: Connector,
+    sharing: Sharing,
+    ties: Ties,
     /// Looks at the idle connections so far.
     looks: Cell<u32>,
+    /// Looks until a connection is too old.
+    max_age: u32,
+    opened: Cell<u32>,
 }
 
 #[derive(Debug)]
@@ -33,6 +48,7 @@ struct Server {
     label: Rc<str>,
     #[expect(clippy::vec_box, reason = "a connection keeps its box from one request to the next")]
     idle: RefCell<Vec<Box<Kept>>>,
+    trust: Trust,
 }
 
 /// A connection, and what stays with it from one request to the next.
@@ -44,6 +60,20 @@ pub struct Kept {
     pub timer: Pin<Box<Sleep>>,
     /// How many looks there had been when it became idle.
     idle_since: u32,
+    /// How many there will have been when it is too old.
+    old_at: u32,
+    /// Whose it is, unless all share it.
+    user: Option<Box<str>>,
+    /// It is one client's: somebody has signed in on it, or is about to.
+    is_tied: bool,
+}
+
+/// What a request asks of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    pub user: &'a str,
+    /// It can be sent again should the connection turn out to be dead.
+    pub repeatable: bool,
 }
 
 /// What somebody in the queue gets.
@@ -82,19 +112,45 @@ pub struct Lease {
 
 impl Pool {
     /// `limits` are those of this worker.
-    pub fn new(peers: Vec<Peer>, connector: Connector, limits: Limits) -> Rc<Self> {
+    pub fn new(
+        peers: Vec<Peer>,
+        connector: Connector,
+        limits: Limits,
+        sharing: Sharing,
+        max_age: Duration,
+    ) -> Rc<Self> {
         let (turns, places) = (Turns::new(peers.len()), Places::new(peers.len(), limits));
         let servers = peers
             .into_iter()
-            .map(|peer| Server { label: Rc::from(peer.label.as_str()), peer, idle: RefCell::new(Vec::new()) })
+            .map(|peer| Server {
+                label: Rc::from(peer.label.as_str()),
+                peer,
+                idle: RefCell::default(),
+                trust: Trust::default(),
+            })
             .collect();
-        Rc::new(Self { servers, turns, places, connector, looks: Cell::new(0) })
+        Rc::new(Self {
+            servers,
+            turns,
+            places,
+            connector,
+            sharing,
+            ties: Ties::default(),
+            looks: Cell::new(0),
+            max_age: u32::try_from(max_age.as_secs()).unwrap_or(u32::MAX).max(1),
+            opened: Cell::new(0),
+        })
+    }
+
+    /// Who may use a connection again.
+    pub fn sharing(&self) -> Sharing {
+        self.sharing
     }
 
     /// An idle connection to the server whose turn it is, if there is one and nothing has to be waited for.
-    pub fn idle(self: &Rc<Self>) -> Option<Lease> {
+    pub fn idle(self: &Rc<Self>, ask: Ask<'_>) -> Option<Lease> {
         let index = self.turns.current();
-        let idle = self.take_idle(index)?;
+        let idle = self.take_idle(index, ask)?;
         self.turns.pass();
         Some(idle)
     }
@@ -103,23 +159,25 @@ impl Pool {
     /// use, somebody else's, as soon as they give it back.
     ///
     /// Servers are taken in turn; one that refuses is left alone for a while and the next one asked.
-    pub async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease, ConnectError> {
+    pub async fn lease(self: &Rc<Self>, fresh: bool, ask: Ask<'_>) -> Result<Lease, ConnectError> {
         let (mut refused, mut is_full) = (None, false);
         for index in self.turns.order(Instant::now()) {
-            if !fresh && let Some(idle) = self.take_idle(index) {
+            if !fresh && let Some(idle) = self.take_idle(index, ask) {
                 return Ok(idle);
             }
-            if !self.places.take(index) {
+            let has_place =
+                self.places.take(index) || (self.close_an_idle_one(index) && self.places.take(index));
+            if !has_place {
                 is_full = true;
                 continue;
             }
-            match self.open(self.place(index, Count::Connection)).await {
+            match self.open(self.place(index, Count::Connection), ask).await {
                 Ok(lease) => return Ok(lease),
                 Err(error) => refused = Some(error),
             }
         }
         if is_full {
-            return self.wait_for_one(fresh).await;
+            return self.wait_for_one(fresh, ask).await;
         }
         Err(refused.unwrap_or_else(ConnectError::no_server))
     }
@@ -130,27 +188,41 @@ impl Pool {
     }
 
     /// Waits in the queue, no longer than opening a connection may take.
-    async fn wait_for_one(self: &Rc<Self>, fresh: bool) -> Result<Lease, ConnectError> {
+    async fn wait_for_one(self: &Rc<Self>, fresh: bool, ask: Ask<'_>) -> Result<Lease, ConnectError> {
         let turn = self.places.wait().ok_or(ConnectError::Full)?;
         let limit = self.connector.limit();
-        match tokio::time::timeout(limit, turn).await {
-            Ok(Ok(Turn::Connection(lease))) if !fresh => Ok(lease),
-            Ok(Ok(Turn::Connection(Lease { place, .. }) | Turn::Place(place))) => self.open(place).await,
+        let place = match tokio::time::timeout(limit, turn).await {
+            Ok(Ok(Turn::Place(place))) => place,
+            Ok(Ok(Turn::Connection(mut lease))) => {
+                if !fresh && lease.is_usable() {
+                    return Ok(lease);
+                }
+                lease.place
+            }
             // The queue lasts as long as the pool.
-            Ok(Err(_)) => Err(ConnectError::Full),
-            Err(_) => Err(ConnectError::Late(limit)),
-        }
+            Ok(Err(_)) => return Err(ConnectError::Full),
+            Err(_) => return Err(ConnectError::Late(limit)),
+        };
+        self.open(place, ask).await
     }
 
     /// Opens a connection at a place that has been taken for it.
-    async fn open(&self, place: Place) -> Result<Lease, ConnectError> {
+    async fn open(&self, place: Place, ask: Ask<'_>) -> Result<Lease, ConnectError> {
         let index = place.server;
         let server = self.servers.get(index).ok_or_else(ConnectError::no_server)?;
         match self.connector.open(&server.peer).await {
             Ok(connection) => {
                 self.turns.accepted(index);
                 let timer = Box::pin(tokio::time::sleep_until(Instant::now()));
-                let kept = Box::new(Kept { connection, timer, idle_since: 0 });
+                let user = (self.sharing == Sharing::User).then(|| ask.user.into());
+                let kept = Box::new(Kept {
+                    connection,
+                    timer,
+                    idle_since: 0,
+                    old_at: self.old_at(),
+                    user,
+                    is_tied: false,
+                });
                 Ok(Lease { place, kept, reused: false })
             }
             Err(error) => {
@@ -160,35 +232,106 @@ impl Pool {
         }
     }
 
-    /// The newest idle connection to a server that is still good.
-    fn take_idle(self: &Rc<Self>, index: usize) -> Option<Lease> {
-        let mut idle = self.servers.get(index)?.idle.borrow_mut();
+    /// When a connection that is opened now is too old: not all at once, or all would be opened again at once as well.
+    fn old_at(&self) -> u32 {
+        let number = self.opened.get();
+        self.opened.set(number.wrapping_add(1));
+        let early = number % (self.max_age / 4 + 1);
+        self.looks.get().saturating_add(self.max_age - early)
+    }
+
+    /// The newest idle connection to a server that is still good and that this request may use.
+    fn take_idle(self: &Rc<Self>, index: usize, ask: Ask<'_>) -> Option<Lease> {
+        let server = self.servers.get(index)?;
+        if !server.trust.allows(self.looks.get(), ask.repeatable) {
+            return None;
+        }
+        let mut idle = server.idle.borrow_mut();
         loop {
-            let mut kept = idle.pop()?;
-            if kept.connection.is_usable() {
+            let at = match self.sharing {
+                Sharing::User => idle.iter().rposition(|kept| kept.user.as_deref() == Some(ask.user))?,
+                Sharing::Shared | Sharing::Once => idle.len().checked_sub(1)?,
+            };
+            let mut kept = idle.remove(at);
+            let look = kept.connection.look();
+            if look == Idle::Usable {
                 return Some(Lease { place: self.place(index, Count::Connection), kept, reused: true });
             }
             self.places.free(index);
+            if look == Idle::Spoke {
+                self.spoke(index);
+                return None;
+            }
+            // Where one has just been closed, the next one may be about to be.
+            if !ask.repeatable {
+                return None;
+            }
         }
+    }
+
+    /// Makes room at a server by closing a connection that nobody uses and that is not for whoever asks.
+    fn close_an_idle_one(&self, index: usize) -> bool {
+        let Some(server) = self.servers.get(index) else { return false };
+        let mut idle = server.idle.borrow_mut();
+        if !idle.is_empty() {
+            idle.remove(0);
+            self.places.free(index);
+            return true;
+        }
+        drop(idle);
+        self.ties.close_one(|lease| lease.place.server == index)
     }
 
     fn place(self: &Rc<Self>, server: usize, counts_as: Count) -> Place {
         Place { pool: Rc::clone(self), server, counts_as }
     }
 
-    /// Closes connections that have been idle too long; called by the worker every second.
+    /// Closes connections that have been idle too long, or are too old; called by the worker every second.
     pub fn tidy(&self) {
         let looks = self.looks.get().wrapping_add(1);
         self.looks.set(looks);
         for (index, server) in self.servers.iter().enumerate() {
+            let mut spoke = false;
             server.idle.borrow_mut().retain_mut(|kept| {
-                let stays = looks.wrapping_sub(kept.idle_since) < IDLE_LOOKS && kept.connection.is_usable();
+                let look = kept.connection.look();
+                spoke |= look == Idle::Spoke;
+                let stays =
+                    look == Idle::Usable && looks < kept.old_at && looks - kept.idle_since < IDLE_LOOKS;
                 if !stays {
                     // Nobody waits while a connection is idle.
                     self.places.free(index);
                 }
                 stays
             });
+            if spoke {
+                self.spoke(index);
+            }
+        }
+        self.ties.tidy(|lease| looks - lease.kept.idle_since >= TIED_LOOKS || !lease.is_usable());
+    }
+
+    /// A server has sent what nobody asked for.
+    fn spoke(&self, index: usize) {
+        let Some(server) = self.servers.get(index) else { return };
+        if let Some(seconds) = server.trust.disappoint(self.looks.get()) {
+            tracing::warn!(
+                server = &*server.label,
+                "the portal sent bytes that nobody asked for: it may have taken the body of a request for another \
+                 request. Their connection was closed, and for {seconds} s each request gets a connection of its own. \
+                 If this comes again, set `portal.connections = \"once\"`"
+            );
+        }
+    }
+
+    /// A server has closed a connection that it had kept open, just when a request was sent.
+    fn lost(&self, index: usize) {
+        let Some(server) = self.servers.get(index) else { return };
+        if let Some(seconds) = server.trust.disappoint(self.looks.get()) {
+            tracing::warn!(
+                server = &*server.label,
+                "the portal closed a connection that it had not said it would close, as a request went out on it: for \
+                 {seconds} s each request gets a connection of its own"
+            );
         }
     }
 }
@@ -213,22 +356,80 @@ impl Lease {
 
     /// Keeps the connection for another request.
     pub fn give_back(self) {
-        let Self { mut place, mut kept, .. } = self;
-        if place.counts_as != Count::Connection {
+        let Self { mut place, mut kept, reused } = self;
+        let pool = Rc::clone(&place.pool);
+        let Some(server) = pool.servers.get(place.server) else { return };
+        let looks = pool.looks.get();
+        if reused {
+            server.trust.confirm(looks);
+        }
+        if place.counts_as != Count::Connection || looks >= kept.old_at || !server.trust.keeps(looks) {
             return;
         }
-        let pool = Rc::clone(&place.pool);
-        if let Some(first) = pool.places.next() {
+        if kept.user.is_some() {
+            // Whoever waits may be somebody else: what they get is the place.
+            if pool.places.is_waited_for() {
+                return;
+            }
+        } else if let Some(first) = pool.places.next() {
             // Should they be gone after all, their place goes with them.
             let _ = first.send(Turn::Connection(Self { place, kept, reused: true }));
-        } else if let Some(server) = pool.servers.get(place.server) {
-            let mut idle = server.idle.borrow_mut();
-            if idle.len() < MOST_IDLE {
-                kept.idle_since = pool.looks.get();
-                idle.push(kept);
-                place.counts_as = Count::Nothing;
-            }
+            return;
         }
+        let mut idle = server.idle.borrow_mut();
+        if idle.len() < MOST_IDLE {
+            kept.idle_since = looks;
+            idle.push(kept);
+            place.counts_as = Count::Nothing;
+        }
+    }
+
+    /// Keeps the connection for one owner alone.
+    pub(super) fn give_to(mut self, owner: Owner) {
+        let pool = Rc::clone(&self.place.pool);
+        if self.place.counts_as == Count::Connection && !pool.places.is_waited_for() {
+            self.kept.idle_since = pool.looks.get();
+            self.reused = true;
+            owner.keep(self);
+        }
+    }
+
+    /// Says that the connection is one client's from now on: somebody signs in on it.
+    pub(super) fn tie(&mut self) {
+        self.kept.is_tied = true;
+    }
+
+    /// Whether the connection is one client's.
+    pub(super) fn is_tied(&self) -> bool {
+        self.kept.is_tied
+    }
+
+    /// Reports that more came over the connection than was asked for.
+    pub(super) fn spoke(&self) {
+        self.place.pool.spoke(self.place.server);
+    }
+
+    /// Reports that the server closed the connection although it had kept it open.
+    pub(super) fn lost(&self) {
+        self.place.pool.lost(self.place.server);
+    }
+
+    /// Has the pool know who holds tied connections.
+    pub(super) fn know(&self, tie: Weak<Tie>) {
+        self.place.pool.ties.add(tie);
+    }
+
+    /// Gives it out if it can carry another request.
+    pub(super) fn if_usable(mut self) -> Option<Self> {
+        self.is_usable().then_some(self)
+    }
+
+    fn is_usable(&mut self) -> bool {
+        let look = self.kept.connection.look();
+        if look == Idle::Spoke {
+            self.spoke();
+        }
+        look == Idle::Usable
     }
 }
 

@@ -2,7 +2,10 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::head::MOST_FIELDS;
+use super::{
+    head::MOST_FIELDS,
+    spelling::{self, Spelled},
+};
 
 /// Fields that many requests share, also as they stand on the wire.
 #[derive(Clone, Debug)]
@@ -12,10 +15,22 @@ pub struct Block {
 }
 
 impl Block {
+    /// Names go out as they are usually spelled.
     pub fn new(fields: Vec<(HeaderName, HeaderValue)>) -> Self {
         let mut wire = Vec::new();
         for (name, value) in &fields {
-            write(&mut wire, name, value.as_bytes());
+            write_usual(&mut wire, name, value.as_bytes());
+        }
+        wire.shrink_to_fit();
+        Self { fields, wire }
+    }
+
+    /// Names go out as somebody chose to spell them.
+    pub fn spelled<'a>(spelled: impl IntoIterator<Item = (&'a Spelled, HeaderValue)>) -> Self {
+        let (mut fields, mut wire) = (Vec::new(), Vec::new());
+        for (name, value) in spelled {
+            write_spelled(&mut wire, name.as_bytes(), value.as_bytes());
+            fields.push((name.name.clone(), value));
         }
         wire.shrink_to_fit();
         Self { fields, wire }
@@ -33,7 +48,22 @@ impl Block {
 
 /// Writes one field as it stands on the wire of HTTP/1.
 pub fn write(wire: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
-    wire.extend_from_slice(name.as_str().as_bytes());
+    write_spelled(wire, name.as_str().as_bytes(), value);
+}
+
+/// The same with the name as it is usually spelled.
+pub fn write_usual(wire: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    spelling::write_usual(wire, name);
+    write_rest(wire, value);
+}
+
+/// The same with the name as it is given.
+pub fn write_spelled(wire: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    wire.extend_from_slice(name);
+    write_rest(wire, value);
+}
+
+fn write_rest(wire: &mut Vec<u8>, value: &[u8]) {
     wire.extend_from_slice(b": ");
     wire.extend_from_slice(value);
     wire.extend_from_slice(b"\r\n");
@@ -101,13 +131,16 @@ impl ConnectionOptions {
     }
 }
 
-/// The one number that a line of `Content-Length` may be (RFC 9110 §8.6): digits alone, where parsing would take a sign.
+/// The one number that a line of `Content-Length` may be (RFC 9110 §8.6): digits alone, where parsing would take a sign,
+/// and less than 2^63.
 pub fn content_length(digits: &[u8]) -> Option<u64> {
     let add = |number: u64, digit: &u8| match digit {
         b'0'..=b'9' => number.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
         _ => None,
     };
-    if digits.is_empty() { None } else { digits.iter().try_fold(0, add) }
+    let number = if digits.is_empty() { None } else { digits.iter().try_fold(0, add) };
+    // Beyond, many a reader has a negative number.
+    number.filter(|number| i64::try_from(*number).is_ok())
 }
 
 /// Whether a comma-separated field contains `token`, ignoring case.

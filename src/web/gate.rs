@@ -2,7 +2,8 @@
 //! looks at it. Knows nothing of sessions or rights.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header, uri::Authority,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header,
+    uri::{Authority, PathAndQuery},
 };
 
 use super::{
@@ -110,7 +111,7 @@ impl<B> CanonicalRequest<B> {
 
     /// Path and query as the client sent them.
     pub fn target(&self) -> &str {
-        self.request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+        self.request.uri().path_and_query().map_or("/", PathAndQuery::as_str)
     }
 
     /// The target as a whole URI at this authority.
@@ -149,7 +150,7 @@ impl<B> CanonicalRequest<B> {
     }
 
     /// Makes it a request for `target`, which is what was admitted, or a part of it.
-    pub fn lead_to(&mut self, target: http::uri::PathAndQuery) {
+    pub fn lead_to(&mut self, target: PathAndQuery) {
         *self.request.uri_mut() = Uri::from(target);
     }
 
@@ -157,7 +158,7 @@ impl<B> CanonicalRequest<B> {
     /// `length` bytes that the caller has.
     pub fn announce(
         &mut self,
-        target: http::uri::PathAndQuery,
+        target: PathAndQuery,
         content_type: HeaderValue,
         referer: Option<HeaderValue>,
         length: usize,
@@ -175,6 +176,15 @@ impl<B> CanonicalRequest<B> {
         if let Some(referer) = referer {
             headers.insert(header::REFERER, referer);
         }
+    }
+
+    /// What `Content-Length` says, if it is there.
+    pub fn length(&self) -> Option<u64> {
+        let length = self
+            .rare
+            .may_have(&header::CONTENT_LENGTH)
+            .then(|| self.headers().get(header::CONTENT_LENGTH))??;
+        fields::content_length(length.as_bytes())
     }
 
     /// Whether a body follows the head.
@@ -196,6 +206,11 @@ impl<B> CanonicalRequest<B> {
 }
 
 impl CanonicalRequest<Incoming> {
+    /// The head as the client of HTTP/1 sent it.
+    pub fn sent_head(&self) -> &[u8] {
+        self.request.body().head()
+    }
+
     /// The client's side of the connection, once both sides have switched protocols.
     pub fn on_upgrade(&mut self) -> Switching {
         match self.request.body_mut().switching() {
@@ -256,7 +271,7 @@ impl RequestGate {
         };
         if request.uri().authority().is_some() {
             let origin_form = request.uri().path_and_query().cloned().ok_or(Refusal::Target)?;
-            *request.uri_mut() = Uri::from(origin_form);
+            *request.uri_mut() = path::origin_form(origin_form, request.version()).ok_or(Refusal::Target)?;
         }
         let ours = match path::check(request.uri().path()) {
             // None of our pages is a tunnel.
@@ -325,8 +340,9 @@ fn check_fields(headers: &HeaderMap, version: Version) -> Result<Rare, Refusal> 
     let mut rare = Rare::default();
     for (name, value) in headers {
         rare.note(name);
-        // What a portal's CGI-style environment would read as another field's name.
-        if memchr::memchr(b'_', name.as_str().as_bytes()).is_some() {
+        // What a portal's CGI-style environment would read as another field's name; and what is no token although the parser of
+        // HTTP/2 takes it for one (RFC 9110 §5.6.2).
+        if memchr::memchr2(b'_', b'"', name.as_str().as_bytes()).is_some() {
             return Err(Refusal::Field);
         }
         let value = value.as_bytes();

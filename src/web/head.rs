@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
 use smallvec::SmallVec;
 
-/// Most fields of one head.
+/// Most fields of one head of a client's.
 pub const MOST_FIELDS: usize = 100;
 
 /// Why a head is none.
@@ -72,8 +72,9 @@ impl<'a> Lines<'a> {
         Ok(Some(place))
     }
 
-    /// Finds all fields; false while the head is not complete. A line that continues the one before it is none.
-    pub fn find(&mut self, fields: &mut Fields) -> Result<bool, MalformedHead> {
+    /// Finds all fields, no more than `most`; false while the head is not complete. A line that continues the one before it is
+    /// none.
+    pub fn find(&mut self, fields: &mut Fields, most: usize) -> Result<bool, MalformedHead> {
         while let Some(line) = self.line()? {
             let text = line.of(self.bytes);
             if text.is_empty() {
@@ -81,7 +82,7 @@ impl<'a> Lines<'a> {
             }
             let colon = memchr(b':', text).ok_or(MalformedHead::Line)?;
             let colon = line.start + u32::try_from(colon).map_err(|_| MalformedHead::TooLarge)?;
-            if fields.0.len() == MOST_FIELDS {
+            if fields.0.len() == most {
                 return Err(MalformedHead::TooLarge);
             }
             fields.0.push(Place { colon, ..line });

@@ -1,52 +1,41 @@
-//! How far a request may travel: how we name ourselves in `Via`, how we know our own name again, and how hops are counted.
+//! How far a request may travel: how we know one of ours when it comes back, and how hops are counted.
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{
     answer::{self, Answer},
     gate::{CanonicalRequest, Refusal},
 };
 
-/// Our name in `Via` (RFC 9110 §7.6.3): a pseudonym that tells nothing about the host, and that gateways which stand behind
-/// each other have not in common unless they are of one deployment.
-#[derive(Clone, Debug)]
-pub struct Via {
-    pseudonym: String,
-    received: [HeaderValue; 3],
-}
+/// Where a loop shows (RFC 8586). Not in `Via`: for a request that has one, many a server (nginx) compresses nothing.
+pub static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
-impl Via {
+/// How a request is marked that has passed this deployment: a pseudonym that tells nothing about the host, and that gateways
+/// which stand behind each other have not in common unless they are of one deployment.
+#[derive(Clone, Debug)]
+pub struct LoopMark(HeaderValue);
+
+impl LoopMark {
     /// `key` is the same for all gateways of one deployment, and is not told by the name.
     pub fn new(key: &[u8; 32]) -> Self {
         let [a, b, c, d, ..] = key;
         let pseudonym = format!("portcullis-{a:02x}{b:02x}{c:02x}{d:02x}");
-        let received = ["1.0", "1.1", "2.0"].map(|version| {
-            let text = format!("{version} {pseudonym}");
-            HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("1.1 portcullis"))
-        });
-        Self { pseudonym, received }
+        Self(HeaderValue::try_from(pseudonym).unwrap_or(HeaderValue::from_static("portcullis")))
     }
 
-    /// What is added to a request that was received in this version.
-    pub fn of(&self, version: Version) -> &HeaderValue {
-        let [one_zero, one_one, two] = &self.received;
-        match version {
-            Version::HTTP_2 => two,
-            Version::HTTP_10 => one_zero,
-            _ => one_one,
-        }
+    /// What is added to a request.
+    pub fn value(&self) -> &HeaderValue {
+        &self.0
     }
 
     /// Whether a request has passed this deployment already.
     pub fn is_in(&self, headers: &HeaderMap) -> bool {
         let names_us = |hop: &[u8]| {
-            let mut words = hop.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-            words.nth(1).is_some_and(|by| by == self.pseudonym.as_bytes())
+            let mut words = hop.split(|byte| byte.is_ascii_whitespace() || *byte == b';');
+            words.find(|word| !word.is_empty()).is_some_and(|id| id == self.0.as_bytes())
         };
-        headers
-            .get_all(header::VIA)
-            .iter()
-            .any(|value| value.as_bytes().split(|&byte| byte == b',').any(names_us))
+        let mut lines = headers.get_all(&CDN_LOOP).iter();
+        lines.any(|line| line.as_bytes().split(|&byte| byte == b',').any(names_us))
     }
 }
 
@@ -84,24 +73,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_own_name_is_a_loop() {
-        let (ours, other) = (Via::new(&[1; 32]), Via::new(&[2; 32]));
-        assert_eq!(ours.of(Version::HTTP_11), "1.1 portcullis-01010101");
-        assert_eq!(ours.of(Version::HTTP_2), "2.0 portcullis-01010101");
-        for (via, loops) in [
-            ("1.1 portcullis-01010101", true),
-            ("1.0 someone, HTTP/2.0  portcullis-01010101 (us)", true),
-            ("1.1 portcullis-02020202, 1.1 portcullis", false),
-            ("portcullis-01010101", false),
-            ("1.1 portcullis-010101012", false),
+    fn only_our_own_mark_is_a_loop() {
+        let (ours, other) = (LoopMark::new(&[1; 32]), LoopMark::new(&[2; 32]));
+        assert_eq!(ours.value(), "portcullis-01010101");
+        for (line, loops) in [
+            ("portcullis-01010101", true),
+            ("someone, \tportcullis-01010101;a=\"b\" ", true),
+            ("portcullis-02020202, portcullis", false),
+            ("1.1 portcullis-01010101", false),
+            ("portcullis-010101012", false),
+            ("", false),
         ] {
-            let headers = HeaderMap::from_iter([(header::VIA, HeaderValue::from_static(via))]);
-            assert_eq!(ours.is_in(&headers), loops, "{via}");
+            let headers = HeaderMap::from_iter([(CDN_LOOP.clone(), HeaderValue::from_static(line))]);
+            assert_eq!(ours.is_in(&headers), loops, "{line}");
         }
         let mut headers = HeaderMap::new();
-        headers.append(header::VIA, other.of(Version::HTTP_11).clone());
+        headers.append(&CDN_LOOP, other.value().clone());
         assert!(!ours.is_in(&headers));
-        headers.append(header::VIA, ours.of(Version::HTTP_10).clone());
+        headers.append(&CDN_LOOP, ours.value().clone());
         assert!(ours.is_in(&headers) && other.is_in(&headers));
     }
 }

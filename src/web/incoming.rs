@@ -14,23 +14,79 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{framing::MalformedBody, switched::Switching};
 
+/// What a request brings besides its fields.
+#[derive(Debug, Default)]
+pub struct Incoming {
+    content: Content,
+    /// The head as it stood on the wire of HTTP/1; empty of HTTP/2.
+    head: Bytes,
+}
+
 /// What follows a request's head.
-#[derive(Debug)]
-pub enum Incoming {
+#[derive(Debug, Default)]
+enum Content {
+    #[default]
     Nothing,
     /// Nothing, unless the protocol is switched.
     Switching(Option<Switching>),
     Http1(Arriving),
     Http2(hyper::body::Incoming),
+    /// A body whose first part has been taken from it ahead of time.
+    Begun(Box<Begun>),
+}
+
+#[derive(Debug)]
+struct Begun {
+    first: Option<Frame<Bytes>>,
+    rest: Content,
 }
 
 impl Incoming {
+    /// Nothing behind this head of HTTP/1 so far.
+    pub fn of_head(head: Bytes) -> Self {
+        Self { content: Content::Nothing, head }
+    }
+
+    pub fn of_http2(body: hyper::body::Incoming) -> Self {
+        Self { content: Content::Http2(body), head: Bytes::new() }
+    }
+
+    /// A body of HTTP/1 follows.
+    pub fn follows(&mut self, body: Arriving) {
+        self.content = Content::Http1(body);
+    }
+
+    /// Nothing follows, unless the protocol is switched.
+    pub fn may_switch(&mut self, switching: Switching) {
+        self.content = Content::Switching(Some(switching));
+    }
+
     /// The way to what follows a switch of HTTP/1.
     pub fn switching(&mut self) -> Option<Switching> {
-        match self {
-            Self::Switching(switching) => switching.take(),
-            Self::Nothing | Self::Http1(_) | Self::Http2(_) => None,
+        match &mut self.content {
+            Content::Switching(switching) => switching.take(),
+            _ => None,
         }
+    }
+
+    /// The head as it stood on the wire of HTTP/1; empty of HTTP/2.
+    pub fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// Puts the first part of the body back, which was read to see whether there is one. `None`: it has ended without any.
+    pub fn begins_with(&mut self, first: Option<Frame<Bytes>>) {
+        let rest = std::mem::take(&mut self.content);
+        self.content = match first {
+            Some(first) => Content::Begun(Box::new(Begun { first: Some(first), rest })),
+            None => Content::Nothing,
+        };
+    }
+
+    /// The body alone.
+    #[must_use]
+    pub fn without_head(self) -> Self {
+        Self { head: Bytes::new(), ..self }
     }
 }
 
@@ -42,28 +98,46 @@ impl Body for Incoming {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match self.get_mut() {
+        self.get_mut().content.poll_part(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.content.is_end()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Nothing | Content::Switching(_) => SizeHint::with_exact(0),
+            Content::Http1(_) | Content::Begun(_) => SizeHint::default(),
+            Content::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Content {
+    fn poll_part(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>>> {
+        match self {
             Self::Nothing | Self::Switching(_) => Poll::Ready(None),
             Self::Http1(body) => body.poll_part(cx).map(|part| part.map(|part| part.map_err(Into::into))),
             Self::Http2(body) => {
                 Pin::new(body).poll_frame(cx).map(|part| part.map(|part| part.map_err(Into::into)))
             }
+            Self::Begun(begun) => match begun.first.take() {
+                Some(first) => Poll::Ready(Some(Ok(first))),
+                None => begun.rest.poll_part(cx),
+            },
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_end(&self) -> bool {
         match self {
             Self::Nothing | Self::Switching(_) => true,
             Self::Http1(body) => body.is_end(),
             Self::Http2(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Nothing | Self::Switching(_) => SizeHint::with_exact(0),
-            Self::Http1(_) => SizeHint::default(),
-            Self::Http2(body) => body.size_hint(),
+            Self::Begun(begun) => begun.first.is_none() && begun.rest.is_end(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod bound;
 pub mod chunked;
 pub mod client;
 pub mod cookies;
@@ -21,6 +22,7 @@ pub mod raw_frames;
 pub mod request_head;
 pub mod return_to;
 pub mod socket;
+pub mod spelling;
 pub mod switched;
 
 use ipnet::IpNet;

@@ -1,5 +1,6 @@
 //! Paths with one meaning: the path that is judged is, byte for byte, the path that the portal gets.
 
+use http::{Uri, Version, uri::PathAndQuery};
 use percent_encoding::percent_decode;
 
 /// Whose path it is.
@@ -79,9 +80,18 @@ pub fn check(path: &str) -> Result<Territory, NotCanonical> {
     Ok(if resembles_ours(&decoded) { Territory::Ours } else { Territory::Portal })
 }
 
-/// A query that carries no control character, raw space or byte beyond ASCII; `#` cannot occur.
+/// A target without its origin. An empty path is `/` (RFC 9112 §3.2.1); HTTP/2 has none (RFC 9113 §8.3.1).
+pub fn origin_form(target: PathAndQuery, version: Version) -> Option<Uri> {
+    if target.as_str().starts_with('/') {
+        return Some(Uri::from(target));
+    }
+    if version == Version::HTTP_2 { None } else { format!("/{}", target.as_str()).parse().ok() }
+}
+
+/// A query that carries no control character and no raw space; `#` cannot occur. Letters beyond ASCII may be raw, as in a path:
+/// servers take both as they come.
 pub fn is_clean_query(query: &str) -> bool {
-    query.bytes().all(|byte| byte.is_ascii_graphic())
+    query.bytes().all(|byte| byte > b' ' && byte != 0x7f)
 }
 
 /// Decodes until nothing changes, so that a doubly encoded dot is seen too. Only the first layer has to be well formed:

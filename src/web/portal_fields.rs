@@ -4,7 +4,7 @@
 //! They go to HTTP/1 line by line, which costs less than to take them apart and to put them together again.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 
 use super::{
     answer::HSTS,
@@ -122,7 +122,10 @@ fn may_pass(name: &HeaderName, value: &[u8]) -> bool {
 }
 
 /// Makes of a head of the portal's, which came as a map, what the client gets.
-pub fn clean(headers: &mut HeaderMap, received: Version) {
+pub fn clean(status: StatusCode, headers: &mut HeaderMap, received: Version) {
+    if status == StatusCode::NO_CONTENT {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     let mut name = None;
     for (next, value) in std::mem::take(headers) {
         // The further values of a name come without it.
@@ -142,7 +145,7 @@ pub(crate) mod tests {
     pub(crate) fn read(text: &str) -> Result<PortalFields, MalformedHead> {
         let head = Bytes::from(format!("{text}\r\n"));
         let mut fields = Fields::default();
-        assert!(Lines::of(&head, 0, true).find(&mut fields)?);
+        assert!(Lines::of(&head, 0, true).find(&mut fields, 100)?);
         PortalFields::read(head, &fields, Version::HTTP_10, |name, _| Ok::<_, MalformedHead>(name != "x-hop"))
     }
 
@@ -187,7 +190,7 @@ pub(crate) mod tests {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             map.append(name, HeaderValue::from_str(value.trim()).unwrap());
         }
-        clean(&mut map, Version::HTTP_10);
+        clean(StatusCode::OK, &mut map, Version::HTTP_10);
         assert_eq!(map, head);
     }
 

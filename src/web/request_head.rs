@@ -11,7 +11,7 @@ use super::{
     fields::{self, ConnectionOptions},
     framing::Framing,
     gate::{MOST_HEAD_BYTES, Refusal},
-    head::{Fields, Lines},
+    head::{Fields, Lines, MOST_FIELDS},
     incoming::Incoming,
 };
 
@@ -44,7 +44,7 @@ pub fn parse(read: &mut BytesMut) -> Result<Option<RequestHead>, Refusal> {
     let mut lines = Lines::of(read, before, false);
     let mut fields = Fields::default();
     let line = lines.line()?.map(|line| RequestLine::parse(line.of(read), before)).transpose()?;
-    let is_whole = line.is_some() && lines.find(&mut fields)?;
+    let is_whole = line.is_some() && lines.find(&mut fields, MOST_FIELDS)?;
     let length = if is_whole { lines.at() } else { read.len() };
     if length > MOST_HEAD_BYTES {
         return Err(Refusal::TooLarge);
@@ -90,7 +90,7 @@ fn build(text: &Bytes, line: RequestLine, fields: &Fields) -> Result<RequestHead
     if said.options.is_endless() {
         return Err(Refusal::TooLarge);
     }
-    let mut request = Box::new(Request::new(Incoming::Nothing));
+    let mut request = Box::new(Request::new(Incoming::of_head(text.clone())));
     let target = text.slice(line.target.0..line.target.1);
     *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| Refusal::Target)?;
     *request.method_mut() = line.method;
@@ -164,7 +164,7 @@ impl Said {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::head::MOST_FIELDS, *};
+    use super::*;
 
     /// The same answer whether the bytes come at once or one by one: the head, and what is left behind it.
     fn head(input: &str) -> Result<(RequestHead, String), Refusal> {

@@ -46,10 +46,9 @@ async fn the_portal_is_told_where_a_request_came_from() {
         assert_eq!(value("forwarded"), format!("for=127.0.0.1;host=\"{HOST}\";proto=https"));
         assert_eq!(value("accept-language"), "de");
         assert_eq!(value("x-request-id").len(), 16);
-        let vias = request.head.values("via");
-        assert_eq!(vias[0], "1.0 someone");
-        let (version, name) = vias[1].split_once(' ').unwrap();
-        assert!(["1.1", "2.0"].contains(&version) && name.starts_with("portcullis-"), "{vias:?}");
+        // As the portal would get it without us, and our mark elsewhere: a `Via` of ours would have it compress nothing.
+        assert_eq!(value("via"), "1.0 someone");
+        assert!(value("cdn-loop").starts_with("portcullis-"), "{:?}", request.head);
         assert_eq!(request.value("connection"), None);
         assert!(gateway.access_log().contains(&value("x-request-id")));
     }

@@ -71,6 +71,8 @@ mod secrets;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
+mod signed_in_connections;
+#[cfg(test)]
 mod smoke;
 #[cfg(test)]
 mod smuggling;
@@ -83,6 +85,8 @@ mod streaming;
 mod support;
 #[cfg(test)]
 mod telling;
+#[cfg(test)]
+mod towards_portal;
 #[cfg(test)]
 mod two_ports;
 #[cfg(test)]

@@ -212,3 +212,104 @@ async fn one_server_of_three_that_dies_costs_next_to_nothing() {
     }
     assert!(failures <= 10, "{failures} of 1000 failed");
 }
+
+/// Who used which connection: the user's name and the connection's number.
+async fn used(gateway: &TestGateway, asks: &[(&Browser, Method)]) -> Vec<(String, usize, bool)> {
+    gateway.upstream.forget();
+    for (browser, method) in asks {
+        let request = Request::builder().method(method).uri("/").body(empty()).unwrap();
+        assert_eq!(browser.send(request).await.status, StatusCode::OK);
+    }
+    let seen = gateway.upstream.requests().into_iter();
+    seen.map(|request| {
+        let closes = request.value("connection").as_deref() == Some("close");
+        (request.value("remote-user").unwrap(), request.connection, closes)
+    })
+    .collect()
+}
+
+async fn two_users(connections: &str) -> (TestGateway, Browser, Browser) {
+    let builder = TestGateway::builder().set("portal.connections", connections);
+    let (gateway, ada) = logged_in(builder).await;
+    gateway.add_user("eve@example.com").await;
+    let eve = gateway.browser();
+    eve.log_in("eve@example.com").await;
+    (gateway, ada, eve)
+}
+
+#[tokio::test]
+async fn a_connection_can_be_kept_for_one_user() {
+    let (gateway, ada, eve) = two_users("user").await;
+    let asks = [
+        (&ada, Method::GET),
+        (&eve, Method::GET),
+        (&ada, Method::POST),
+        (&eve, Method::DELETE),
+        (&ada, Method::GET),
+    ];
+    let used = used(&gateway, &asks).await;
+    let connection = |at: usize| used[at].1;
+    assert!(connection(0) == connection(2) && connection(2) == connection(4), "{used:?}");
+    assert!(connection(1) == connection(3) && connection(0) != connection(1), "{used:?}");
+    assert!(used.iter().all(|(_, _, closes)| !closes), "{used:?}");
+}
+
+#[tokio::test]
+async fn what_is_kept_for_one_user_keeps_no_other_waiting() {
+    let builder = TestGateway::builder()
+        .set("portal.connections", "user")
+        .set("portal.max_connections", "1")
+        .set("portal.connect_timeout", "1s");
+    let (gateway, ada) = logged_in(builder).await;
+    gateway.add_user("eve@example.com").await;
+    let eve = gateway.browser();
+    eve.log_in("eve@example.com").await;
+    for _ in 0..5 {
+        let (one, two) = tokio::join!(get(&ada, "/"), get(&eve, "/"));
+        assert_eq!((one.status, two.status), (StatusCode::OK, StatusCode::OK));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_can_be_used_once_alone() {
+    let (gateway, ada, eve) = two_users("once").await;
+    let asks = [(&ada, Method::GET), (&ada, Method::POST), (&eve, Method::GET)];
+    let used = used(&gateway, &asks).await;
+    let mut connections: Vec<usize> = used.iter().map(|&(_, connection, _)| connection).collect();
+    connections.dedup();
+    assert_eq!(connections.len(), 3, "{used:?}");
+    assert!(used.iter().all(|&(_, _, closes)| closes), "the portal is told: {used:?}");
+}
+
+/// It closes when the next request comes, and has not said so.
+#[tokio::test]
+async fn a_portal_that_closes_unannounced_costs_one_request_and_no_more() {
+    let portal =
+        Upstream::scripted(
+            async |exchange: Exchange| {
+                if exchange.seen_on_connection() > 1 { None } else { ordinary(exchange).await }
+            },
+        );
+    let (_gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
+    let mut lost = 0;
+    for number in 0..20 {
+        let method = if number % 3 == 0 { Method::GET } else { Method::POST };
+        let request = Request::builder().method(&method).uri("/").body(empty()).unwrap();
+        let status = browser.send(request).await.status;
+        assert!(status == StatusCode::OK || method == Method::POST, "a GET is sent again");
+        lost += usize::from(status != StatusCode::OK);
+    }
+    assert!(lost <= 1, "{lost} were lost");
+}
+
+#[tokio::test]
+async fn a_connection_gets_no_older_than_the_operator_wants() {
+    let builder = TestGateway::builder().set("portal.max_connection_age", "1s");
+    let (gateway, browser) = logged_in(builder).await;
+    let before = gateway.upstream.connections();
+    soon(PATIENCE, "another connection is opened although one is in use all the time", async || {
+        assert_eq!(get(&browser, "/").await.status, StatusCode::OK);
+        gateway.upstream.connections() > before + 1
+    })
+    .await;
+}

@@ -585,5 +585,5 @@ fn the_documented_defaults_hold() {
     assert_eq!(config.credentials.password_max_length, 256);
     assert_eq!(config.rollout.mandatory_from, None);
     assert_eq!((config.throttle.max_retries, config.throttle.network_max_retries), (5, 50));
-    assert_eq!(config.identity.headers.groups.unwrap().as_str(), "remote-groups");
+    assert_eq!(config.identity.headers.groups.unwrap().name.as_str(), "remote-groups");
 }

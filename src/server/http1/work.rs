@@ -84,11 +84,11 @@ where
             let (reading, given, body) = Upload::begin(announced, read);
             broken = given == Some(Given::Broken);
             upload = Some(reading).filter(|_| matches!(given, None | Some(Given::Part)));
-            *head.request.body_mut() = Incoming::Http1(body);
+            head.request.body_mut().follows(body);
         } else if head.offers_upgrade {
             let (sender, switching) = Switching::of_http1();
             switch = Some(sender);
-            *head.request.body_mut() = Incoming::Switching(Some(switching));
+            head.request.body_mut().may_switch(switching);
         }
         let answer = Answer::Awaited(service(head.request));
         Self { _busy: busy, about, upload, broken, switch, answer }

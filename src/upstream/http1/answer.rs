@@ -4,6 +4,7 @@ use bytes::BytesMut;
 use http::{HeaderName, StatusCode, Version, header};
 
 use crate::web::{
+    bound,
     chunked::Chunked,
     fields::{self, ConnectionOptions},
     framing::{Framing, MalformedBody},
@@ -12,7 +13,11 @@ use crate::web::{
 };
 
 /// Most bytes of one head.
-const MOST_BYTES: usize = 64 * 1024;
+const MOST_BYTES: usize = 128 * 1024;
+/// Most fields of one head: more than a client may send, since portals set many cookies at once.
+const MOST_FIELDS: usize = 1000;
+/// Most bytes of a field's name that are told.
+const MOST_TOLD: usize = 64;
 
 /// Why an answer is none.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +26,10 @@ pub enum MalformedAnswer {
     StatusLine,
     #[error("its head cannot be read")]
     Head(#[from] MalformedHead),
+    #[error("its head has more than {MOST_FIELDS} fields: `{field}` is the first beyond")]
+    Fields { field: String },
+    #[error("its head is longer than {MOST_BYTES} bytes: `{field}` goes beyond")]
+    Size { field: String },
     #[error("the length of its body can be read in two ways")]
     Framing,
     #[error("its body cannot be read")]
@@ -37,6 +46,8 @@ pub struct Head {
     pub framing: Framing,
     /// Another request may follow on the connection.
     pub keep_alive: bool,
+    /// Somebody signs the connection in.
+    pub binds: bool,
 }
 
 /// What the fields of this hop say.
@@ -45,6 +56,7 @@ struct Hop {
     length: Option<u64>,
     chunked: bool,
     options: ConnectionOptions,
+    binds: bool,
 }
 
 /// Takes one head off the front of `read`; `None` while it is not complete. `bodiless` says that the request was one whose
@@ -59,10 +71,16 @@ pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, Malfor
     let mut lines = Lines::of(read, before, true);
     let mut fields = Fields::default();
     let line = lines.line()?.map(|line| status_line(line.of(read))).transpose()?;
-    let is_whole = line.is_some() && lines.find(&mut fields)?;
+    let found = if line.is_some() { lines.find(&mut fields, MOST_FIELDS) } else { Ok(false) };
+    let is_whole = found.map_err(|error| match error {
+        MalformedHead::TooLarge => {
+            MalformedAnswer::Fields { field: field_at(read, lines.at().saturating_sub(1)) }
+        }
+        error => error.into(),
+    })?;
     let length = if is_whole { lines.at() } else { read.len() };
     if length > MOST_BYTES {
-        return Err(MalformedHead::TooLarge.into());
+        return Err(MalformedAnswer::Size { field: field_at(read, MOST_BYTES) });
     }
     let Some((version, status)) = line.filter(|_| is_whole) else { return Ok(None) };
     let mut hop = Hop::default();
@@ -81,7 +99,15 @@ pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, Malfor
         _ => !hop.options.close,
     };
     let keep_alive = keep_alive && !matches!(framing, Framing::UntilClose);
-    Ok(Some(Head { status, fields, framing, keep_alive }))
+    Ok(Some(Head { status, fields, framing, keep_alive, binds: hop.binds }))
+}
+
+/// The name of the field in whose line this byte of a head is.
+fn field_at(head: &[u8], at: usize) -> String {
+    let before = head.get(..at).unwrap_or_default();
+    let start = memchr::memrchr(b'\n', before).map_or(0, |end| end + 1);
+    let name = head.get(start..).unwrap_or_default().split(|&byte| byte == b':').next().unwrap_or_default();
+    name.get(..name.len().min(MOST_TOLD)).unwrap_or_default().escape_ascii().to_string()
 }
 
 /// Version and status; the phrase behind them is for nobody, and may be missing (RFC 9112 §4).
@@ -115,7 +141,12 @@ impl Hop {
                     return Err(MalformedAnswer::Framing);
                 }
                 self.length = length;
-                Ok(true)
+                // RFC 9110 §8.6: there it says nothing, and clients of HTTP/2 take it for an error.
+                Ok(!status.is_informational() && status != StatusCode::NO_CONTENT)
+            }
+            header::WWW_AUTHENTICATE | header::PROXY_AUTHENTICATE => {
+                self.binds |= bound::binds_connection(value);
+                Ok(*name == header::WWW_AUTHENTICATE)
             }
             header::TRANSFER_ENCODING => {
                 let chunked = value.eq_ignore_ascii_case(b"chunked");
@@ -154,7 +185,6 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
-    use crate::web::head::MOST_FIELDS;
 
     fn head(text: &str) -> Result<Option<Head>, MalformedAnswer> {
         parse(&mut BytesMut::from(text), false)
@@ -220,6 +250,32 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_signs_its_connection_in_says_so() {
+        let binds = |field: &str| {
+            head(&format!("HTTP/1.1 401 Unauthorized\r\n{field}\r\n\r\n")).unwrap().unwrap().binds
+        };
+        for field in [
+            "WWW-Authenticate: NTLM",
+            "www-authenticate: Basic realm=x, negotiate",
+            "Proxy-Authenticate: kerberos",
+        ] {
+            assert!(binds(field), "{field}");
+        }
+        assert!(binds("WWW-Authenticate: Basic realm=x\r\nWWW-Authenticate: Negotiate oYG2"));
+        assert!(!binds("WWW-Authenticate: Basic realm=ntlm"));
+    }
+
+    #[test]
+    fn a_length_that_says_nothing_stays_behind() {
+        for (status, stays) in
+            [("204 No Content", false), ("103 Early Hints", false), ("304 Not Modified", true)]
+        {
+            let head = head(&format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\n")).unwrap().unwrap();
+            assert_eq!(head.fields.get(&header::CONTENT_LENGTH).is_some(), stays, "{status}");
+        }
+    }
+
+    #[test]
     fn a_connection_is_kept_only_when_both_sides_know_where_the_answer_ends() {
         let cases = [
             ("HTTP/1.1 204 No Content\r\n\r\n", true),
@@ -260,9 +316,11 @@ mod tests {
         }
         assert!(matches!(head("HTTQ"), Err(MalformedAnswer::StatusLine)), "as soon as it shows");
         let long = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(MOST_BYTES));
-        assert!(matches!(head(&long), Err(MalformedAnswer::Head(MalformedHead::TooLarge))));
-        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: 1\r\n".repeat(MOST_FIELDS + 1));
-        assert!(head(&many).is_err());
+        assert!(matches!(head(&long), Err(MalformedAnswer::Size { field }) if field == "X"));
+        let some = "X: 1\r\n".repeat(MOST_FIELDS);
+        assert!(head(&format!("HTTP/1.1 200 OK\r\n{some}\r\n")).is_ok());
+        let many = head(&format!("HTTP/1.1 200 OK\r\n{some}X-Last: 1\r\n\r\n"));
+        assert!(matches!(many, Err(MalformedAnswer::Fields { field }) if field == "X-Last"));
         let lists = format!("HTTP/1.1 200 OK\r\nConnection: {}\r\n\r\n", "x,".repeat(MOST_FIELDS + 1));
         assert!(matches!(head(&lists), Err(MalformedAnswer::Head(MalformedHead::TooLarge))));
     }

@@ -23,7 +23,7 @@ use super::{
     upload::{Upload, UploadError},
 };
 use crate::{
-    upstream::Lease,
+    upstream::{Lease, Owner},
     web::{
         framing::{Framing, Part},
         portal_fields::PortalFields,
@@ -43,6 +43,11 @@ pub enum AnswerError<E> {
     Lost(#[source] io::Error),
     #[error("the connection ended in the middle of the answer")]
     Cut(#[source] io::Error),
+    #[error(
+        "the portal closed the connection without the close_notify of TLS, and nothing else says how long the answer was: \
+         some of it may be missing"
+    )]
+    NoCloseNotify,
     #[error("the answer is malformed")]
     Malformed(#[from] MalformedAnswer),
     #[error("the request's body broke off")]
@@ -66,6 +71,8 @@ pub struct Exchange<B: Body<Data = Bytes> + Unpin + 'static> {
     bodiless: bool,
     framing: Framing,
     keep_alive: bool,
+    /// Whose the connection is if somebody signs in on it.
+    owner: Owner,
     /// Something of an answer has come.
     has_begun: bool,
     interim: u32,
@@ -76,8 +83,12 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
 {
     /// `bodiless` says that the answer will have no body whatever it announces (HEAD).
-    pub fn new(lease: Lease, upload: Upload<B>, bodiless: bool) -> Self {
+    pub fn new(mut lease: Lease, upload: Upload<B>, owner: Owner, bodiless: bool) -> Self {
+        if upload.binds() {
+            lease.tie();
+        }
         Self {
+            owner,
             server: lease.label(),
             lease: Some(lease),
             upload,
@@ -105,13 +116,18 @@ where
         self.lease.as_ref().is_some_and(|lease| lease.reused)
     }
 
+    /// Reports that the server closed the connection although it had kept it open.
+    pub fn was_lost(&self) {
+        self.lease.as_ref().into_iter().for_each(Lease::lost);
+    }
+
     /// The request, to be sent over another connection, if the server cannot have seen it, or if it may be repeated.
-    pub fn again(mut self, repeatable: bool) -> Option<Upload<B>> {
+    pub fn again(mut self, repeatable: bool) -> Option<(Upload<B>, Owner)> {
         if self.has_begun || !(self.upload.is_unsent() || repeatable) {
             return None;
         }
         self.upload.rewind();
-        Some(self.upload)
+        Some((self.upload, self.owner))
     }
 
     /// Sends the request and reads the head of its answer. `interim` hears of the answers ahead of it (1xx).
@@ -123,6 +139,9 @@ where
         self.poll_upload(cx)?;
         loop {
             if let Some(head) = self.parse_head()? {
+                if head.binds {
+                    self.lease.as_mut().into_iter().for_each(Lease::tie);
+                }
                 let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
                 if head.status.is_informational() && !switches {
                     self.interim += 1;
@@ -133,7 +152,8 @@ where
                     continue;
                 }
                 self.framing = head.framing;
-                self.keep_alive = head.keep_alive;
+                // A server that answers before it has been sent everything may never read the rest.
+                self.keep_alive = head.keep_alive && self.upload.is_done() && !self.upload.is_last();
                 // After a switch of protocols the connection goes on as something else.
                 if self.framing.is_end() && !switches {
                     self.finish();
@@ -202,9 +222,13 @@ where
             if self.refuses.is_none() {
                 tokio::task::spawn_local(finish_alone(lease, self.upload.take()));
             }
-        } else if self.keep_alive && lease.kept.connection.read.is_empty() {
+        } else if !lease.kept.connection.read.is_empty() {
+            if lease.kept.connection.has_spoken() {
+                lease.spoke();
+            }
+        } else if self.keep_alive {
             lease.kept.connection.rest();
-            lease.give_back();
+            if lease.is_tied() { lease.give_to(self.owner.clone()) } else { lease.give_back() }
         }
     }
 
@@ -216,9 +240,13 @@ where
             if let Some(part) = self.framing.next(read).map_err(MalformedAnswer::from)? {
                 return Poll::Ready(Ok(Some(part)));
             }
-            let more = ready!(lease.kept.connection.poll_more(cx)).map_err(AnswerError::Cut)?;
+            let ends = matches!(self.framing, Framing::UntilClose);
+            let more = ready!(lease.kept.connection.poll_more(cx)).map_err(|error| match error.kind() {
+                // TLS has this word for an end that nobody has vouched for.
+                io::ErrorKind::UnexpectedEof if ends => AnswerError::NoCloseNotify,
+                _ => AnswerError::Cut(error),
+            })?;
             if more == 0 {
-                let ends = matches!(self.framing, Framing::UntilClose);
                 let cut = || Err(AnswerError::Cut(io::ErrorKind::UnexpectedEof.into()));
                 return Poll::Ready(if ends { Ok(Some(Part::End)) } else { cut() });
             }

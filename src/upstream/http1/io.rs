@@ -18,6 +18,9 @@ const READ: usize = 8 * 1024;
 /// What it asks for once an answer has turned out to be long.
 const LONG_READ: usize = 64 * 1024;
 
+/// Bytes of `HTTP/1.1 408`.
+const GOODBYE: usize = 12;
+
 /// A connection to a server of the portal.
 #[derive(Debug)]
 pub struct Connection {
@@ -25,6 +28,23 @@ pub struct Connection {
     /// What has come and has not been used yet.
     pub(super) read: BytesMut,
     ask_for: usize,
+}
+
+/// What has become of an idle connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    Usable,
+    /// The server has closed it.
+    Ended,
+    /// The server has sent something that nobody asked for.
+    Spoke,
+}
+
+/// Whether bytes that came unasked mean anything: servers take leave of an idle connection with a 408, and some old ones send
+/// an empty line behind a body.
+fn is_unasked(bytes: &[u8]) -> bool {
+    let takes_leave = bytes.starts_with(b"HTTP/1.") && bytes.get(8..GOODBYE) == Some(b" 408");
+    !takes_leave && !bytes.iter().all(|byte| b"\r\n".contains(byte))
 }
 
 /// How bytes get to the server.
@@ -39,15 +59,22 @@ impl Connection {
         Self { transport, read: BytesMut::new(), ask_for: READ }
     }
 
-    /// Whether an idle connection can carry a request: the server has neither closed it nor sent what nobody asked for.
-    pub fn is_usable(&mut self) -> bool {
-        if !self.read.is_empty() {
-            return false;
-        }
+    /// Looks what has become of an idle connection.
+    pub fn look(&mut self) -> Idle {
         // Whoever uses the connection next registers a waker of its own.
         let mut cx = Context::from_waker(Waker::noop());
-        let mut byte = [0];
-        Pin::new(&mut self.transport).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+        let mut bytes = [0; GOODBYE];
+        let mut start = ReadBuf::new(&mut bytes);
+        match Pin::new(&mut self.transport).poll_read(&mut cx, &mut start) {
+            Poll::Pending => Idle::Usable,
+            Poll::Ready(Ok(())) if is_unasked(start.filled()) => Idle::Spoke,
+            Poll::Ready(_) => Idle::Ended,
+        }
+    }
+
+    /// Whether more has come than the answer that was asked for.
+    pub(super) fn has_spoken(&self) -> bool {
+        is_unasked(&self.read)
     }
 
     /// Reads more; zero is the end.

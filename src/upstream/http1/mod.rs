@@ -10,5 +10,5 @@ mod upload;
 
 pub use answer::{Head, MalformedAnswer, parse};
 pub use exchange::{AnswerError, Exchange, Upgraded};
-pub use io::{Connection, Transport};
-pub use upload::{Coding, Upload};
+pub use io::{Connection, Idle, Transport};
+pub use upload::{Coding, Outgoing, Upload};

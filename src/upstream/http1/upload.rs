@@ -26,6 +26,19 @@ pub enum Coding {
     Chunked { announced: Option<HeaderValue> },
 }
 
+/// The head of a request, ready for the wire, and what it means for the connection.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// With the empty line at its end.
+    pub head: Vec<u8>,
+    /// As the head says.
+    pub coding: Coding,
+    /// No other request may follow on the connection.
+    pub last: bool,
+    /// It signs the connection in.
+    pub binds: bool,
+}
+
 /// Why a request could not be sent to its end.
 #[derive(Debug)]
 pub(super) enum UploadError<E> {
@@ -51,13 +64,34 @@ pub struct Upload<B> {
     /// What has been taken from the body and has not gone out.
     queue: VecDeque<Bytes>,
     flushed: bool,
+    last: bool,
+    binds: bool,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
-    /// `head` ends with the empty line, and says what `coding` says.
-    pub fn new(head: Vec<u8>, body: B, coding: Coding) -> Self {
+    pub fn new(Outgoing { head, coding, last, binds }: Outgoing, body: B) -> Self {
         let body = (!body.is_end_stream()).then_some(body);
-        Self { head, sent: 0, head_sent: 0, body, coding, queue: VecDeque::new(), flushed: false }
+        Self {
+            head,
+            sent: 0,
+            head_sent: 0,
+            body,
+            coding,
+            queue: VecDeque::new(),
+            flushed: false,
+            last,
+            binds,
+        }
+    }
+
+    /// No other request may follow on the connection.
+    pub(super) fn is_last(&self) -> bool {
+        self.last
+    }
+
+    /// It signs the connection in.
+    pub(super) fn binds(&self) -> bool {
+        self.binds
     }
 
     /// Takes the request out; what stays is one that has gone out.
@@ -71,6 +105,8 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             coding,
             queue: VecDeque::new(),
             flushed: true,
+            last: true,
+            binds: false,
         };
         std::mem::replace(self, done)
     }

@@ -5,6 +5,7 @@ mod answers;
 mod early;
 mod http1;
 mod http2;
+mod unread;
 
 use crate::support::{Browser, HOST, RawConnection, TestGateway, Upstream, wire::Head};
 

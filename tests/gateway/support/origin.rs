@@ -105,7 +105,7 @@ fn command(name: &str, root: &Path, folder: &Path, port: u16) -> Command {
                 .concat();
             let text = format!(
                 "daemon off; master_process off; pid {own}/pid; error_log stderr;\nevents {{}}\nhttp {{ {temporary}\n\
-                 access_log off; server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
+                 access_log off; gzip on; gzip_types text/plain; server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
             );
             let file = write("nginx.conf", &text).display().to_string();
             start(&sbin("nginx"), &["-e", "stderr", "-c", &file])

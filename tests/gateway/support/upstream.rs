@@ -268,6 +268,12 @@ impl Exchange {
         self.connection
     }
 
+    /// How many requests have come on its connection, this one included.
+    pub(crate) fn seen_on_connection(&self) -> usize {
+        let requests = self.record.requests.lock().unwrap();
+        requests.iter().filter(|request| request.connection == self.connection).count()
+    }
+
     pub(crate) fn method(&self) -> String {
         self.head.first_line().split(' ').next().unwrap_or_default().to_owned()
     }
@@ -293,7 +299,7 @@ pub(crate) async fn ordinary(mut exchange: Exchange) -> Option<Exchange> {
     Some(exchange)
 }
 
-fn acceptor(certificate: &str, key: &str) -> TlsAcceptor {
+pub(crate) fn acceptor(certificate: &str, key: &str) -> TlsAcceptor {
     let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

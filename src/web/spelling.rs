@@ -1,0 +1,163 @@
+//! How the names of fields are spelled on the way to the portal. Case means nothing in HTTP, and some portals compare names
+//! byte by byte all the same: they get what they would get from the client itself.
+
+use http::{HeaderName, HeaderValue, header::InvalidHeaderName};
+
+/// A name, and how somebody chose to spell it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spelled {
+    pub name: HeaderName,
+    text: Box<str>,
+}
+
+impl Spelled {
+    /// Reads a name as it is written in the configuration.
+    pub fn new(text: &str) -> Result<Self, InvalidHeaderName> {
+        Ok(Self { name: HeaderName::try_from(text)?, text: text.into() })
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+}
+
+impl From<HeaderName> for Spelled {
+    /// As usual.
+    fn from(name: HeaderName) -> Self {
+        let mut text = Vec::new();
+        write_usual(&mut text, &name);
+        Self { text: String::from_utf8_lossy(&text).into(), name }
+    }
+}
+
+/// Names that are usually not spelled with a capital after each hyphen and small letters otherwise.
+fn unusual(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "te" => "TE",
+        "dav" => "DAV",
+        "dnt" => "DNT",
+        "dpop" => "DPoP",
+        "sec-gpc" => "Sec-GPC",
+        "cdn-loop" => "CDN-Loop",
+        "sec-ch-ua" => "Sec-CH-UA",
+        "x-api-key" => "X-API-Key",
+        "soapaction" => "SOAPAction",
+        "content-md5" => "Content-MD5",
+        "x-csrftoken" => "X-CSRFToken",
+        "mime-version" => "MIME-Version",
+        "x-csrf-token" => "X-CSRF-Token",
+        "x-xsrf-token" => "X-XSRF-TOKEN",
+        "sec-ch-ua-mobile" => "Sec-CH-UA-Mobile",
+        "sec-websocket-key" => "Sec-WebSocket-Key",
+        "sec-ch-ua-platform" => "Sec-CH-UA-Platform",
+        "sec-websocket-version" => "Sec-WebSocket-Version",
+        "sec-websocket-protocol" => "Sec-WebSocket-Protocol",
+        "x-http-method-override" => "X-HTTP-Method-Override",
+        "sec-websocket-extensions" => "Sec-WebSocket-Extensions",
+        _ => return None,
+    })
+}
+
+/// Writes a name as it is usually spelled.
+pub fn write_usual(wire: &mut Vec<u8>, name: &HeaderName) {
+    let name = name.as_str();
+    if let Some(unusual) = unusual(name) {
+        return wire.extend_from_slice(unusual.as_bytes());
+    }
+    let start = wire.len();
+    wire.extend_from_slice(name.as_bytes());
+    let mut begins = true;
+    for byte in wire.get_mut(start..).unwrap_or_default() {
+        if begins {
+            byte.make_ascii_uppercase();
+        }
+        begins = *byte == b'-';
+    }
+}
+
+/// How a client of HTTP/1 spelled the name of a field in its `head`; `None` when the field did not come in this head.
+pub fn as_sent<'a>(head: &'a [u8], name: &HeaderName, value: &HeaderValue) -> Option<&'a [u8]> {
+    if head.is_empty() {
+        return None;
+    }
+    beside(head, name, value.as_bytes()).or_else(|| anywhere(head, name))
+}
+
+/// The name in front of `value`, which is a part of the head itself and no copy of it.
+fn beside<'a>(head: &'a [u8], name: &HeaderName, value: &[u8]) -> Option<&'a [u8]> {
+    let at = value.as_ptr().addr().checked_sub(head.as_ptr().addr())?;
+    let line = head.get(..at)?.trim_ascii_end().strip_suffix(b":")?;
+    let spelled = line.get(line.len().checked_sub(name.as_str().len())?..)?;
+    spelled.eq_ignore_ascii_case(name.as_str().as_bytes()).then_some(spelled)
+}
+
+/// The name of the first such field: a value that is empty has no place in the head, and one of ours has another.
+fn anywhere<'a>(head: &'a [u8], name: &HeaderName) -> Option<&'a [u8]> {
+    let lines = head.split(|&byte| byte == b'\n');
+    lines.filter_map(|line| line.split_at_checked(name.as_str().len())).find_map(|(spelled, rest)| {
+        let is_it = rest.starts_with(b":") && spelled.eq_ignore_ascii_case(name.as_str().as_bytes());
+        is_it.then_some(spelled)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn usual(name: &'static str) -> String {
+        let mut wire = Vec::new();
+        write_usual(&mut wire, &HeaderName::from_static(name));
+        String::from_utf8(wire).unwrap()
+    }
+
+    #[test]
+    fn a_name_begins_with_a_capital_and_so_does_each_part_of_it() {
+        for spelled in [
+            "Host",
+            "Content-Length",
+            "X-Portcullis-Jwt-Assertion",
+            "X--A-",
+            "1x-A",
+            "DNT",
+            "SOAPAction",
+            "Sec-WebSocket-Key",
+            "Sec-CH-UA-Arch",
+            "If-None-Match",
+        ] {
+            let name: &'static str = spelled.to_ascii_lowercase().leak();
+            let expected = if spelled == "Sec-CH-UA-Arch" { "Sec-Ch-Ua-Arch" } else { spelled };
+            assert_eq!(usual(name), expected);
+        }
+    }
+
+    #[test]
+    fn every_unusual_name_is_the_same_name() {
+        for name in ["te", "dnt", "sec-ch-ua", "x-xsrf-token", "cdn-loop", "sec-websocket-extensions"] {
+            assert!(unusual(name).is_some_and(|spelled| spelled.eq_ignore_ascii_case(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_client_spelled_is_found_again() {
+        let head = Bytes::from_static(
+            b"GET / HTTP/1.1\r\nhOST: a\r\nX-cUstom:\t 1 \r\nx-CUSTOM:2\r\nX-eMpty:\r\nx-empTY: \r\n\r\n",
+        );
+        let at = |text: &str| {
+            let start = head.windows(text.len()).position(|part| part == text.as_bytes()).unwrap();
+            let value = text.split(':').nth(1).unwrap().trim().len();
+            let end = start + text.len();
+            HeaderValue::from_maybe_shared(head.slice(end - value..end)).unwrap()
+        };
+        let sent = |name, value: &HeaderValue| as_sent(&head, &HeaderName::from_static(name), value);
+        assert_eq!(sent("host", &at("hOST: a")), Some(&b"hOST"[..]));
+        assert_eq!(sent("x-custom", &at("X-cUstom:\t 1")), Some(&b"X-cUstom"[..]));
+        assert_eq!(sent("x-custom", &at("x-CUSTOM:2")), Some(&b"x-CUSTOM"[..]));
+        assert_eq!(sent("x-empty", &HeaderValue::from_static("")), Some(&b"X-eMpty"[..]));
+        assert_eq!(sent("x-custom", &HeaderValue::from_static("ours")), Some(&b"X-cUstom"[..]));
+        assert_eq!(sent("x-other", &HeaderValue::from_static("ours")), None);
+        assert_eq!(sent("x-other", &at("hOST: a")), None, "another name's value is no witness");
+        assert_eq!(as_sent(b"", &HeaderName::from_static("host"), &at("hOST: a")), None);
+    }
+}
