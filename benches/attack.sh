@@ -124,7 +124,7 @@ pids+=("$portal")
 until_listening "$portal_port" portal.log
 email=bench@example.com
 password=$(openssl rand -base64 24)
-"$binary" user add "$email" --password-stdin --config "$work/portcullis.toml" <<<"$password" >"$work/user.log" ||
+"$binary" user add "$email" --init --password-stdin --config "$work/portcullis.toml" <<<"$password" >"$work/user.log" ||
     fail "the user could not be added: $(<"$work/user.log")"
 
 # start_gateway [COMMAND...]: a fresh process, started by that command, so that one attack's leavings are not another's.
@@ -215,7 +215,7 @@ tunnels() {
     local each left took after
     start_gateway
     read -r each left took after < <("${attack[@]}" tunnels "$url" "$tunnels" "$gateway" -- \
-        "$binary" session revoke --all --config "$work/portcullis.toml")
+        "$binary" session revoke --all --yes --config "$work/portcullis.toml")
     echo "tunnels: $tunnels idle WebSockets, $(awk -v b="$each" 'BEGIN { printf "%.1f KiB", b / 1024 }') each; one still echoed; revoked, $left left open after $took s, $after s of them after the command had ended"
     stop_gateway
 }

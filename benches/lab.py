@@ -118,7 +118,9 @@ class Lab(Rooms):
             access = false
             """)
         password = secrets.token_urlsafe(24)
-        run(binary, "user", "add", EMAIL, "--password-stdin", "--config", configuration, text=password)
+        # Older binaries make the store unasked.
+        init = ["--init"] if "--init" in run(binary, "user", "add", "--help") else []
+        run(binary, "user", "add", EMAIL, *init, "--password-stdin", "--config", configuration, text=password)
         version = run(binary, "--version").split()[-1]
         server = Server(name, [binary, "serve", "--config", configuration], url, room, version=version)
         with server:

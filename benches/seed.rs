@@ -36,7 +36,7 @@ async fn main() -> anyhow::Result<()> {
         Ok(config) => config,
         Err(problems) => bail!("{}", problems.render(false)),
     };
-    let stores = Stores::open(&config).await?;
+    let stores = Stores::open_or_make(&config).await?;
     let began = Instant::now();
     let users = add_users(&stores, users.parse()?).await?;
     let count: usize = sessions.parse()?;

@@ -78,15 +78,31 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Opens the stores beside a gateway that may be running.
+    /// Opens the stores beside a gateway that may be running. Makes none: where there are none, nobody is there to serve.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        let database = Database::open_existing(&config.database).await?;
+        if config.key.read()?.is_none() {
+            bail!("{} is missing, and {} was sealed with it: restore it", config.key, config.database);
+        }
+        Self::open_with(database, config, &Environment::system(Metrics::new())).await
+    }
+
+    /// Opens the stores, and makes what is not there.
+    pub async fn open_or_make(config: &Config) -> anyhow::Result<Self> {
         Self::open_in(config, &Environment::system(Metrics::new())).await
     }
 
-    /// Opens the stores with a clock, randomness and metrics of the caller's.
+    /// The same with a clock, randomness and metrics of the caller's.
     pub async fn open_in(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
+        Self::open_with(Database::open(&config.database).await?, config, environment).await
+    }
+
+    async fn open_with(
+        database: Database,
+        config: &Config,
+        environment: &Environment,
+    ) -> anyhow::Result<Self> {
         let Environment { clock, random, metrics } = environment;
-        let database = Database::open(&config.database).await?;
         let sealer = Arc::new(open_key(&database, config, &**random).await?);
         let users = Users::new(database.clone(), Arc::clone(clock), Arc::clone(random));
         let (store, failures) = shared_stores(config, environment, &database, &sealer).await?;

@@ -33,6 +33,12 @@ pub enum AdministrationError {
     ManySessions(String),
     #[error("{0}")]
     Weak(Weakness),
+    #[error("cannot add {email}")]
+    Add {
+        email: String,
+        #[source]
+        source: UsersError,
+    },
     #[error("the user cannot be changed")]
     Users(#[from] UsersError),
     #[error("the password cannot be set")]
@@ -80,7 +86,8 @@ impl Administration {
         if let Some(password) = &password {
             self.check_password(password, &new.email).map_err(AdministrationError::Weak)?;
         }
-        let user = self.users.add(new).await?;
+        let email = new.email.trim().to_owned();
+        let user = self.users.add(new).await.map_err(|source| AdministrationError::Add { email, source })?;
         if let Some(password) = password {
             self.passwords.set(&user.id, password).await?;
         }
@@ -117,6 +124,14 @@ impl Administration {
         self.end_everything(&user).await?;
         self.note(AuditEvent::UserRemoved, &user);
         Ok(())
+    }
+
+    /// The user of this e-mail, if there is one.
+    pub async fn find(&self, email: &str) -> Result<Option<User>, AdministrationError> {
+        match CanonicalName::parse(email) {
+            Some(name) => Ok(self.users.find(&name).await?),
+            None => Ok(None),
+        }
     }
 
     pub async fn users(&self) -> Result<Vec<User>, AdministrationError> {
@@ -204,9 +219,7 @@ impl Administration {
     }
 
     async fn user(&self, email: &str) -> Result<User, AdministrationError> {
-        let missing = || AdministrationError::NoUser(email.to_owned());
-        let name = CanonicalName::parse(email).ok_or_else(missing)?;
-        self.users.find(&name).await?.ok_or_else(missing)
+        self.find(email).await?.ok_or_else(|| AdministrationError::NoUser(email.to_owned()))
     }
 
     async fn end_everything(&self, user: &User) -> Result<usize, AdministrationError> {

@@ -68,6 +68,9 @@ events! {
     SigningKeyMade = "signing_key.made", "signing key made";
     /// All keys before the new one are given up for compromised.
     SigningKeysRetired = "signing_key.retired", "all signing keys replaced";
+    SealingKeyMade = "sealing_key.made", "sealing key made";
+    SealingKeyActivated = "sealing_key.activated", "sealing key in use";
+    SealingKeyRemoved = "sealing_key.removed", "sealing key removed";
 }
 
 impl fmt::Display for AuditEvent {
@@ -85,6 +88,8 @@ pub struct Context<'a> {
     pub request_id: Option<&'a str>,
     /// Only its short form is written.
     pub session: Option<TokenHash>,
+    /// The name of a key, which says nothing about the key.
+    pub key: Option<&'a str>,
 }
 
 /// The audit trail of this process.
@@ -106,6 +111,7 @@ impl Audit {
             client.ip = context.client_ip.map(tracing::field::display),
             request.id = context.request_id.map(one_line).as_deref(),
             session.id = context.session.map(TokenHash::short),
+            key.id = context.key,
             "{}",
             event.words(),
         );
@@ -199,6 +205,7 @@ mod tests {
                     client_ip: Some("192.0.2.1".parse().unwrap()),
                     request_id: Some("01J"),
                     session: Some(TokenHash::from_bytes([0xab; 32])),
+                    key: Some("c0ffee00"),
                 },
             );
             audit.record(AuditEvent::LoginThrottled, &Context::default());
@@ -210,7 +217,7 @@ mod tests {
                 json!({
                     "level": "INFO", "target": "audit", "message": "logged in", "event": "login.finished",
                     "user.name": "ada@example.com", "client.ip": "192.0.2.1", "request.id": "01J",
-                    "session.id": "abababababababab",
+                    "session.id": "abababababababab", "key.id": "c0ffee00",
                 }),
                 json!({
                     "level": "INFO", "target": "audit", "message": "too many failed logins",

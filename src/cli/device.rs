@@ -3,15 +3,24 @@
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::output::{self, Output};
+use super::{
+    confirm,
+    output::{self, Output},
+};
 use crate::{app::Stores, credentials::Device};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// List a user's devices
     List { email: String },
-    /// Remove a device by id or name; the user's sessions end at once
-    Remove { email: String, device: String },
+    /// Remove a device by id or name; the user's sessions end at once. Asks before it removes the last one
+    Remove {
+        email: String,
+        device: String,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Serialize)]
@@ -40,7 +49,18 @@ pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> an
             let devices: Vec<DeviceFact> = dossier.devices.iter().map(DeviceFact::of).collect();
             output.print(&devices, |devices| list(devices));
         }
-        Command::Remove { email, device } => {
+        Command::Remove { email, device, yes } => {
+            let dossier = stores.administration.dossier(&email).await?;
+            if let [last] = dossier.devices.as_slice()
+                && (last.id == device || last.name == device)
+            {
+                let what = format!(
+                    "{} is the last device of {email}. The recovery codes go with it, and whoever has the password can \
+                     enrol a new device at the next login.",
+                    last.name
+                );
+                confirm::ask(yes, &what, "remove")?;
+            }
             let removed = stores.administration.remove_device(&email, &device).await?;
             output.print(&DeviceFact::of(&removed), |device| format!("Removed {} of {email}.", device.name));
         }

@@ -3,6 +3,7 @@
 //! Exit status: 0 done, 1 failed, 2 wrong usage.
 
 mod check;
+mod confirm;
 mod device;
 mod hash;
 mod output;
@@ -14,15 +15,19 @@ mod signing_key;
 mod store;
 mod user;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Parser, Subcommand};
 
 use self::output::Output;
 use crate::{
     app::Stores,
-    config::{Config, Problems},
+    config::{self, Config, Problems},
+    database::DatabaseError,
     demo,
     telemetry::{log, writer::LogWriter},
 };
@@ -46,28 +51,28 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show everything on this machine: a sample portal behind the wall, with one user
+    /// Try Portcullis locally: a sample portal, a test user, nothing to configure
     Demo(demo::Arguments),
-    /// Stand before the portal
+    /// Run the gateway
     Serve,
-    /// Read the configuration and say what is wrong with it
+    /// Check the configuration, the certificate and the keys
     Check,
-    /// Users
+    /// Add, list, change and remove users
     #[command(subcommand)]
     User(user::Command),
-    /// The authenticator devices of a user
+    /// List and remove users' authenticator devices
     #[command(subcommand)]
     Device(device::Command),
-    /// Sessions
+    /// List and end sessions
     #[command(subcommand)]
     Session(session::Command),
-    /// The keys of the signed assertion
+    /// Manage the keys that sign the assertion for the portal
     #[command(subcommand)]
     SigningKey(signing_key::Command),
-    /// The durable store: users, devices and codes
+    /// Inspect, migrate and copy the database
     #[command(subcommand)]
     Store(store::Command),
-    /// The keys that seal secrets at rest
+    /// Manage the keys that encrypt secrets in the database
     #[command(subcommand)]
     SealingKey(sealing_key::Command),
     /// Hash a password the way it is stored
@@ -76,7 +81,10 @@ enum Command {
 
 /// Runs the command that was typed.
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return misuse(&error),
+    };
     let output = Output { json: arguments.json };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -96,6 +104,19 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Help that was asked for, or what is wrong with what was typed.
+fn misuse(error: &clap::Error) -> ExitCode {
+    // Nobody reads on: there is nobody to tell.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json") {
+        output::misused(error);
+    }
+    ExitCode::from(2)
+}
+
 async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
     let files = arguments.config;
     match arguments.command {
@@ -103,7 +124,9 @@ async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
         Command::Serve => Box::pin(serve::run(load(&files)?)).await,
         Command::Check => check::run(&load(&files)?, output),
         Command::User(command) => {
-            let (stores, _log) = open(&load(&files)?).await?;
+            let config = load(&files)?;
+            let (stores, _log) =
+                if command.makes_a_store() { open_or_make(&config).await? } else { open(&config).await? };
             user::run(command, &stores, output).await
         }
         Command::Device(command) => {
@@ -138,7 +161,7 @@ async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
 
 /// Reads the configuration; every fault is shown at once.
 fn load(files: &[PathBuf]) -> anyhow::Result<Config> {
-    let files = if files.is_empty() { vec![usual_file()?] } else { files.to_vec() };
+    let files = if files.is_empty() { usual_files()? } else { files.to_vec() };
     match Config::load(&files, std::env::vars_os(), &[]) {
         Ok(config) => {
             show(&config.warnings);
@@ -151,10 +174,42 @@ fn load(files: &[PathBuf]) -> anyhow::Result<Config> {
     }
 }
 
-fn usual_file() -> anyhow::Result<PathBuf> {
-    USUAL_PLACES.iter().map(PathBuf::from).find(|path| path.exists()).with_context(|| {
-        format!("no configuration: give --config FILE (looked for {})", USUAL_PLACES.join(" and "))
-    })
+/// The file in the first of the usual places. None where the environment says what there is to say.
+fn usual_files() -> anyhow::Result<Vec<PathBuf>> {
+    let there: Vec<PathBuf> = USUAL_PLACES.iter().map(PathBuf::from).filter(|path| path.exists()).collect();
+    match there.as_slice() {
+        [] if config::is_in_environment(std::env::vars_os()) => Ok(Vec::new()),
+        [] => {
+            let here = std::env::current_dir().unwrap_or_default();
+            let [near, usual] = USUAL_PLACES;
+            bail!(
+                "no configuration: there is no {near} in {}, no {usual}, and no PORTCULLIS_… variable. Name the file with \
+                 --config FILE",
+                here.display()
+            )
+        }
+        [only] => Ok(vec![only.clone()]),
+        [first, passed_over, ..] => {
+            let (first, passed_over) = (absolute(first), passed_over.display());
+            output::explain(&format!(
+                "note: reading {first}, not {passed_over}: a file in the working directory comes first"
+            ));
+            Ok(vec![there[0].clone()])
+        }
+    }
+}
+
+/// A path as somebody in another folder has to write it.
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.into()).display().to_string()
+}
+
+/// What a configuration was read from, in words.
+fn sources(config: &Config) -> String {
+    if config.files.is_empty() {
+        return "the environment".to_owned();
+    }
+    config.files.iter().map(|file| absolute(file)).collect::<Vec<_>>().join(", ")
 }
 
 fn show(problems: &Problems) {
@@ -166,7 +221,30 @@ fn show(problems: &Problems) {
 /// Opens the stores beside a gateway that may be running.
 async fn open(config: &Config) -> anyhow::Result<(Stores, Flushed)> {
     let log = Flushed(log::init_for_command(&config.log)?);
-    Ok((Stores::open(config).await?, log))
+    let stores = Stores::open(config).await.map_err(|error| match error.downcast_ref() {
+        Some(DatabaseError::Absent { .. }) => no_store(config),
+        _ => error,
+    })?;
+    Ok((stores, log))
+}
+
+/// The same for a command that was asked to make them.
+async fn open_or_make(config: &Config) -> anyhow::Result<(Stores, Flushed)> {
+    let log = Flushed(log::init_for_command(&config.log)?);
+    Ok((Stores::open_or_make(config).await?, log))
+}
+
+/// Where a store was looked for and not found, and what makes one.
+fn no_store(config: &Config) -> anyhow::Error {
+    let place = match config.database.file() {
+        Some(path) => format!("no database at {}", absolute(path)),
+        None => format!("no tables in {}", config.database),
+    };
+    anyhow!(
+        "{place} (storage.database, configured by {}). If this is the wrong place, name the gateway's own file with --config \
+         FILE. To make a new database, run `portcullis serve`, or `portcullis user add EMAIL --init`",
+        sources(config)
+    )
 }
 
 /// A log that is written out to its end.

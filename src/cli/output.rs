@@ -15,14 +15,19 @@ pub(super) struct Output {
 impl Output {
     /// Prints `fact` as JSON, or what `text` says of it.
     pub(super) fn print<T: Serialize>(self, fact: &T, text: impl FnOnce(&T) -> String) {
+        // Nobody reads on: there is nobody to tell.
+        let _ = self.try_print(fact, text);
+    }
+
+    /// The same for what must not be lost.
+    pub(super) fn try_print<T: Serialize>(self, fact: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
         let line = if self.json {
             // Our own structs of strings and numbers always serialise.
             serde_json::to_string_pretty(fact).unwrap_or_default()
         } else {
             text(fact)
         };
-        // Nobody reads on: there is nobody to tell.
-        let _ = writeln!(io::stdout().lock(), "{line}");
+        writeln!(io::stdout().lock(), "{line}")
     }
 
     /// Prints why a command failed.
@@ -47,6 +52,18 @@ impl Output {
             explain(&format!("error: {error:#}"));
         }
     }
+}
+
+/// Prints what was wrong with what was typed, for a script. People have been told.
+pub(super) fn misused(error: &clap::Error) {
+    let text = error.render().to_string();
+    let (what, usage) = match error.kind() {
+        clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => ("a command is missing", &*text),
+        _ => text.split_once("\n\n").unwrap_or((&text, "")),
+    };
+    let what: Vec<&str> = what.trim_start_matches("error: ").split_whitespace().collect();
+    let fact = serde_json::json!({ "error": what.join(" "), "causes": [], "usage": usage.trim() });
+    let _ = writeln!(io::stdout().lock(), "{fact:#}");
 }
 
 /// Prints to people, beside the output proper.

@@ -6,9 +6,13 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::output::{self, Output};
+use super::{
+    confirm,
+    output::{self, Output},
+};
 use crate::{
     app::Stores,
+    audit::{AuditEvent, Context},
     random::OsRandom,
     sealing::{KeyId, KeySource, Keys},
 };
@@ -17,11 +21,11 @@ use crate::{
 pub(super) enum Command {
     /// List the keys, and how many records each has sealed
     List,
-    /// Make a key and seal with it from now on; running gateways notice within a second
+    /// Make a new key and seal with it from now on; running gateways notice within a second
     Rotate(Rotate),
-    /// Seal every record again that another key than the present one has sealed
+    /// Re-seal every record that was sealed with an older key
     Reseal,
-    /// Remove a key with which nothing is sealed any more
+    /// Remove a key that no longer seals anything; asks first, and prints it to be kept with older copies
     Remove(Remove),
 }
 
@@ -39,8 +43,11 @@ pub(super) struct Rotate {
 
 #[derive(Debug, Args)]
 pub(super) struct Remove {
-    /// As in the list
+    /// The key's name, as in the list
     key: String,
+    /// Don't ask
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     changed: Changed,
 }
@@ -48,7 +55,7 @@ pub(super) struct Remove {
 /// What becomes of keys that were changed.
 #[derive(Debug, Args)]
 struct Changed {
-    /// Change nothing: write the keys as they are to be to standard output, for a place that cannot be written from here
+    /// Change nothing; print the new keys, to be stored where this command cannot write
     #[arg(long)]
     print: bool,
 }
@@ -59,9 +66,9 @@ impl Changed {
         if self.print {
             return Ok(Some(keys.text().trim_end().to_owned()));
         }
-        source
-            .write(keys)
-            .context("nothing was changed: `--print` shows what has to stand there, on every gateway")?;
+        source.write(keys).context(
+            "nothing was changed. Run again with `--print` and store the output where the key comes from, on every gateway",
+        )?;
         Ok(None)
     }
 }
@@ -90,6 +97,9 @@ struct ResealedFact {
 #[derive(Serialize)]
 struct RemovedFact {
     removed: String,
+    /// The line of the key, which opens older copies of the database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     keys: Option<String>,
 }
@@ -117,10 +127,17 @@ pub(super) async fn run(
             let added = if activate { None } else { Some(keys.prepare(&OsRandom)) };
             let active = if prepare { None } else { keys.activate() };
             let Some(id) = active.or(added) else {
-                bail!("there is no key to seal with but the one that does: begin with `rotate --prepare`");
+                bail!("no prepared key to activate: run `sealing-key rotate --prepare` first");
             };
             let state = if prepare { "opening" } else { "sealing" };
             let fact = RotatedFact { key: id.to_string(), state, keys: changed.keep(&keys, source)? };
+            if !changed.print {
+                let made = added.map(|id| (AuditEvent::SealingKeyMade, id));
+                let activated = active.map(|id| (AuditEvent::SealingKeyActivated, id));
+                for (event, id) in made.into_iter().chain(activated) {
+                    note(stores, event, id);
+                }
+            }
             output.print(&fact, |fact| rotated(fact, source));
         }
         Command::Reseal => {
@@ -130,30 +147,67 @@ pub(super) async fn run(
             let left = counts.iter().filter(|(id, _)| **id != Some(now)).map(|(_, count)| count).sum();
             output.print(&ResealedFact { resealed, left }, |fact| {
                 let left = match fact.left {
-                    0 => "Nothing is sealed with another key any more.".to_owned(),
-                    left => format!("{left} are left: sessions in Redis last until they expire."),
+                    0 => "Nothing is sealed with an older key any more.".to_owned(),
+                    left => format!("{left} are left: sessions in Redis, until they expire."),
                 };
-                format!("Sealed {} records again. {left}", fact.resealed)
+                format!("Re-sealed {} records. {left}", fact.resealed)
             });
         }
-        Command::Remove(Remove { key, changed }) => {
-            let id = KeyId::parse(&key).ok_or_else(|| anyhow!("{key} is no key; see `sealing-key list`"))?;
-            let count = records(stores).await?.get(&Some(id)).copied().unwrap_or(0);
-            if count > 0 {
-                bail!("{count} records are sealed with {key}: run `portcullis sealing-key reseal` first");
-            }
-            let mut keys = keys(source)?;
-            if !keys.remove(id) {
-                bail!("{key} is not in {source}, or is the key that seals");
-            }
-            let fact = RemovedFact { removed: key, keys: changed.keep(&keys, source)? };
-            output.print(&fact, |fact| match &fact.keys {
-                None => format!("Removed {}. Copy {source} to every gateway.", fact.removed),
-                Some(keys) => keys.clone(),
-            });
-        }
+        Command::Remove(arguments) => remove(&arguments, source, stores, output).await?,
     }
     Ok(())
+}
+
+async fn remove(
+    arguments: &Remove,
+    source: &KeySource,
+    stores: &Stores,
+    output: Output,
+) -> anyhow::Result<()> {
+    let Remove { key, yes, changed } = arguments;
+    let id = KeyId::parse(key).ok_or_else(|| anyhow!("{key} is not a key: see `sealing-key list`"))?;
+    let count = records(stores).await?.get(&Some(id)).copied().unwrap_or(0);
+    if count > 0 {
+        bail!("{count} records are sealed with {key}: run `portcullis sealing-key reseal` first");
+    }
+    let mut keys = keys(source)?;
+    let line = keys.line(id);
+    let (Some(line), true) = (line, keys.remove(id)) else {
+        bail!("{key} is not in {source}, or is the key that seals");
+    };
+    if changed.print {
+        output::explain(
+            "Keep the present keys with older copies of the database: what was sealed then opens with nothing else.",
+        );
+        let fact = RemovedFact { removed: key.clone(), keep: None, keys: changed.keep(&keys, source)? };
+        output.print(&fact, |fact| fact.keys.clone().unwrap_or_default());
+        return Ok(());
+    }
+    let what = format!(
+        "This removes {key} from {source}. Older copies of the database may be sealed with it and open with nothing else: the \
+         key is printed, to be kept with them."
+    );
+    confirm::ask(*yes, &what, key)?;
+    let fact = RemovedFact { removed: key.clone(), keep: Some(line.trim_end().to_owned()), keys: None };
+    // What nobody has seen is not removed.
+    let shown = output.try_print(&fact, |fact| {
+        format!(
+            "{}\n\nKeep this line with older copies of the database: added to the key file, it opens what was sealed with {key}.",
+            fact.keep.as_deref().unwrap_or_default()
+        )
+    });
+    shown.context("nothing was removed: the key to keep cannot be printed")?;
+    changed.keep(&keys, source)?;
+    note(stores, AuditEvent::SealingKeyRemoved, id);
+    if !output.json {
+        output::explain(&format!("Removed {key}. Copy {source} to every gateway."));
+    }
+    Ok(())
+}
+
+fn note(stores: &Stores, event: AuditEvent, key: KeyId) {
+    let key = key.to_string();
+    stores.administration.audit.record(event, &Context { key: Some(&key), ..Context::default() });
 }
 
 /// The keys of a store that has been opened with them.

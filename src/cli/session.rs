@@ -1,10 +1,13 @@
 //! `portcullis session …`: who is in, and out with them.
 
 use anyhow::bail;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
-use super::output::{self, Output};
+use super::{
+    confirm,
+    output::{self, Output},
+};
 use crate::{app::Stores, sessions::SessionSummary};
 
 #[derive(Debug, Subcommand)]
@@ -16,16 +19,19 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[command(group(ArgGroup::new("which").required(true).args(["id", "user", "all"])))]
 pub(super) struct Revoke {
     /// The first eight or more digits of a session's id
     id: Option<String>,
     /// Every session of this user
     #[arg(long, value_name = "EMAIL")]
     user: Option<String>,
-    /// Every session of everybody
+    /// Every session of everybody; asks first
     #[arg(long)]
     all: bool,
+    /// Don't ask
+    #[arg(long, requires = "all")]
+    yes: bool,
 }
 
 #[derive(Serialize)]
@@ -77,16 +83,25 @@ pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> an
             let ended = match which {
                 Revoke { id: Some(id), .. } => administration.revoke_session(&id).await.map(|_| Some(1))?,
                 Revoke { user: Some(email), .. } => Some(administration.revoke_user(&email).await?),
-                Revoke { all: true, .. } => administration.revoke_all().await?,
+                Revoke { all: true, yes, .. } => {
+                    let what = "This signs everybody out, at every gateway; they all have to sign in again.";
+                    confirm::ask(yes, what, "all")?;
+                    administration.revoke_all().await?
+                }
                 Revoke { .. } => bail!("say which session"),
             };
-            output.print(&Ended { ended }, |fact| match fact.ended {
-                Some(ended) => format!("Ended {ended} session(s)."),
-                None => "Ended every session. Redis did not answer, so they were not counted.".to_owned(),
-            });
+            output.print(&Ended { ended }, |fact| counted(fact.ended));
         }
     }
     Ok(())
+}
+
+fn counted(ended: Option<usize>) -> String {
+    match ended {
+        Some(1) => "Ended 1 session.".to_owned(),
+        Some(ended) => format!("Ended {ended} sessions."),
+        None => "Ended every session. Redis did not answer, so they were not counted.".to_owned(),
+    }
 }
 
 pub(super) fn list(sessions: &[SessionFact]) -> String {

@@ -9,19 +9,22 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::output::{self, Output};
+use super::{
+    confirm,
+    output::{self, Output},
+};
 use crate::{
     config::{self, Config},
-    database::{self, Database, TableRows},
+    database::{Database, DatabaseError, TableRows},
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Say which store is used, its schema's version and how much is in it
+    /// Show which database is used, its schema version and how many rows it holds
     Status,
-    /// Bring the store's schema to this version, as every other command does by itself
+    /// Bring the database schema to this version, as every other command does by itself
     Migrate,
-    /// Copy everything into another store, which must be empty; stop the gateways first
+    /// Copy everything into another database, which must be empty; stop the gateways first
     Copy(Copy),
 }
 
@@ -36,6 +39,9 @@ pub(super) struct Copy {
     /// PEM file with the authority that signed the target's certificate
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// Don't ask, even if a gateway is running
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Serialize)]
@@ -65,37 +71,40 @@ struct CopiedFact {
 pub(super) async fn run(command: Command, config: &Config, output: Output) -> anyhow::Result<()> {
     match command {
         Command::Status => {
-            let status = status(&config.database).await?;
+            let status = status(config).await?;
             output.print(&status, shown);
         }
         Command::Migrate => {
-            let database = Database::open(&config.database).await?;
+            let database =
+                Database::open_existing(&config.database).await.map_err(|error| explained(error, config))?;
             database.close().await;
-            let status = status(&config.database).await?;
+            let status = status(config).await?;
             output.print(&status, |status| format!("{}: schema version {}.", status.store, status.schema));
         }
-        Command::Copy(arguments) => copy(arguments, &config.database, output).await?,
+        Command::Copy(arguments) => copy(arguments, config, output).await?,
     }
     Ok(())
 }
 
-async fn status(store: &database::Config) -> anyhow::Result<StatusFact> {
-    let database = existing(store).await?;
+async fn status(config: &Config) -> anyhow::Result<StatusFact> {
+    let database = existing(config).await?;
     let (schema, newest) = database.versions().await?;
     let tables = if schema == newest { Some(table_facts(database.rows().await?)) } else { None };
     database.close().await;
     let pending_migrations = (newest - schema).max(0);
-    Ok(StatusFact { store: store.to_string(), schema, newest, pending_migrations, tables })
+    Ok(StatusFact { store: config.database.to_string(), schema, newest, pending_migrations, tables })
 }
 
-/// Opens a store without making or migrating one.
-async fn existing(store: &database::Config) -> anyhow::Result<Database> {
-    if store.file().is_some_and(|file| !file.exists()) {
-        return Err(anyhow!(
-            "there is no {store} yet: it is made on first use, or by `portcullis store migrate`"
-        ));
+/// Opens the store without making or migrating one.
+async fn existing(config: &Config) -> anyhow::Result<Database> {
+    Database::existing(&config.database).await.map_err(|error| explained(error, config))
+}
+
+fn explained(error: DatabaseError, config: &Config) -> anyhow::Error {
+    match error {
+        DatabaseError::Absent { .. } => super::no_store(config),
+        error => error.into(),
     }
-    Ok(Database::connect(store).await?)
 }
 
 fn table_facts(rows: Vec<TableRows>) -> Vec<TableFact> {
@@ -117,14 +126,22 @@ fn shown(status: &StatusFact) -> String {
     text
 }
 
-async fn copy(arguments: Copy, own: &database::Config, output: Output) -> anyhow::Result<()> {
+async fn copy(arguments: Copy, config: &Config, output: Output) -> anyhow::Result<()> {
+    let own = &config.database;
     let (password, ca) = (arguments.password_file, arguments.ca);
     let to = config::other_store(&arguments.to, own, password.as_deref(), ca)
         .map_err(|reason| anyhow!("--to {reason}"))?;
     if to.to_string() == own.to_string() {
         return Err(anyhow!("the target is the store itself"));
     }
-    let source = existing(own).await.context("the source")?;
+    existing(config).await?.close().await;
+    if !arguments.yes && Database::is_in_use(own).await? {
+        let what = format!(
+            "{own} is in use, probably by a running gateway. Stop it first: changes made after this point are not in the copy."
+        );
+        confirm::ask(false, &what, "copy")?;
+    }
+    let source = existing(config).await?;
     let target = Database::open(&to).await.context("the target")?;
     let show = |done| {
         if !output.json {
@@ -137,9 +154,9 @@ async fn copy(arguments: Copy, own: &database::Config, output: Output) -> anyhow
     let fact = CopiedFact { from: own.to_string(), to: to.to_string(), tables: table_facts(copied) };
     output.print(&fact, |fact| {
         format!(
-            "Copied everything from {} to {} and counted it there. The source is unchanged.\n\
-             Now set `storage.database` to the target and start the gateways, with the same key file: what was\n\
-             changed at the source since is not in the copy.",
+            "Copied everything from {} to {} and verified the row counts. The source is unchanged.\n\
+             Now set `storage.database` to the target and start the gateways, with the same key file. Changes made\n\
+             to the source after this point are not in the copy.",
             fact.from, fact.to
         )
     });

@@ -1,10 +1,10 @@
 //! `portcullis user …`: who may log in.
 
-use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{
+    confirm,
     device::DeviceFact,
     output::{self, Output},
     password,
@@ -23,14 +23,14 @@ pub(super) enum Command {
     List,
     /// Show a user with devices and sessions
     Show { email: String },
-    /// Keep a user out; sessions end at once
+    /// Block a user; sessions end at once
     Disable { email: String },
-    /// Let a disabled user in again
+    /// Unblock a disabled user
     Enable { email: String },
     /// Remove a user with devices, codes and sessions
     Remove {
         email: String,
-        /// Do not ask
+        /// Don't ask
         #[arg(long)]
         yes: bool,
     },
@@ -43,16 +43,29 @@ pub(super) enum Command {
     },
 }
 
+impl Command {
+    /// Whether it makes what is not there yet.
+    pub(super) fn makes_a_store(&self) -> bool {
+        matches!(self, Self::Add(Add { init: true, .. }))
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Add {
-    /// What the user logs in with
+    /// The e-mail address (or name) that the user signs in with
     email: String,
-    /// The name that the portal is told
+    /// The user's full name, for the portal
     #[arg(long, default_value = "")]
     name: String,
-    /// A group that the portal is told; may be repeated
+    /// A group of the user, for the portal; may be repeated
     #[arg(long = "group")]
     groups: Vec<String>,
+    /// Leave a user who already exists unchanged instead of failing
+    #[arg(long)]
+    if_absent: bool,
+    /// Make the database and the sealing key if there are none yet
+    #[arg(long)]
+    init: bool,
     /// Read the password from standard input instead of asking
     #[arg(long)]
     password_stdin: bool,
@@ -66,6 +79,14 @@ struct UserFact {
     groups: Vec<String>,
     disabled: bool,
     created_at: String,
+}
+
+#[derive(Serialize)]
+struct AddedFact {
+    #[serde(flatten)]
+    user: UserFact,
+    /// False: the user was there already.
+    added: bool,
 }
 
 #[derive(Serialize)]
@@ -86,12 +107,7 @@ struct Done {
 pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> anyhow::Result<()> {
     let administration = &stores.administration;
     match command {
-        Command::Add(add) => {
-            let password = password::read(add.password_stdin, &format!("Password for {}", add.email))?;
-            let new = NewUser { email: add.email, display_name: add.name, groups: add.groups };
-            let user = administration.add_user(new, Some(password)).await?;
-            output.print(&fact(&user), |user| format!("Added {}.", user.email));
-        }
+        Command::Add(add) => self::add(add, stores, output).await?,
         Command::List => {
             let users: Vec<UserFact> = administration.users().await?.iter().map(fact).collect();
             output.print(&users, |users| list(users));
@@ -106,9 +122,8 @@ pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> an
             done(output, email, "enabled");
         }
         Command::Remove { email, yes } => {
-            if !yes && !confirmed(&email)? {
-                bail!("nothing was removed");
-            }
+            let what = format!("This removes {email} with all devices, recovery codes and sessions.");
+            confirm::ask(yes, &what, &email)?;
             administration.remove_user(&email).await?;
             done(output, email, "removed");
         }
@@ -118,6 +133,29 @@ pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> an
             done(output, email, "password set");
         }
     }
+    Ok(())
+}
+
+async fn add(add: Add, stores: &Stores, output: Output) -> anyhow::Result<()> {
+    let administration = &stores.administration;
+    let known = if add.if_absent { administration.find(&add.email).await? } else { None };
+    let added = known.is_none();
+    let user = match known {
+        Some(user) => user,
+        None => {
+            let password = password::read(add.password_stdin, &format!("Password for {}", add.email))?;
+            let new = NewUser { email: add.email, display_name: add.name, groups: add.groups };
+            administration.add_user(new, Some(password)).await?
+        }
+    };
+    output.print(&AddedFact { user: fact(&user), added }, |fact| {
+        let email = &fact.user.email;
+        if fact.added {
+            format!("Added {email}.")
+        } else {
+            format!("{email} already exists: nothing changed.")
+        }
+    });
     Ok(())
 }
 
@@ -171,15 +209,4 @@ fn state(user: &UserFact) -> &'static str {
 
 fn done(output: Output, email: String, done: &'static str) {
     output.print(&Done { email, done }, |fact| format!("{}: {}.", fact.email, fact.done));
-}
-
-fn confirmed(email: &str) -> anyhow::Result<bool> {
-    use std::io::IsTerminal as _;
-    if !std::io::stdin().is_terminal() {
-        bail!("there is no terminal to ask: use --yes");
-    }
-    output::explain(&format!("Type the e-mail again to remove {email} with all devices and sessions:"));
-    let mut typed = String::new();
-    std::io::stdin().read_line(&mut typed)?;
-    Ok(typed.trim() == email)
 }

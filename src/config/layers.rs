@@ -26,6 +26,7 @@ use super::{
     source::{SourceFile, parse_value},
     written::{Secret, Text},
 };
+use crate::permission::{Need, explained};
 
 /// What a path begins with that names a credential of systemd's.
 const CREDENTIAL: &str = "credential:";
@@ -112,6 +113,7 @@ impl Layers {
         let file = match SourceFile::read(path) {
             Ok(file) => file,
             Err(reason) => {
+                let reason = explained(path, Need::Read, reason);
                 let place = Place::File { path: path.into(), position: None };
                 self.illegible = true;
                 return self.note(
@@ -297,6 +299,7 @@ impl Layers {
                 match std::fs::read_to_string(&path).map(Zeroizing::new) {
                     Ok(text) => self.secret_in_file(&twin, &path, &text),
                     Err(reason) => {
+                        let reason = explained(&path, Need::Read, reason);
                         self.fault(&twin, format!("cannot read {}: {reason}", path.display()));
                         None
                     }
@@ -386,7 +389,7 @@ pub(super) fn is_public(path: &Path) -> bool {
 }
 
 /// A variable of ours, with a name that can be read.
-fn ours((name, value): (OsString, OsString)) -> Option<(String, OsString)> {
+pub(super) fn ours((name, value): (OsString, OsString)) -> Option<(String, OsString)> {
     let name = name.into_string().ok()?;
     (name.starts_with(PREFIX) && !is_of_kubernetes(&name)).then_some((name, value))
 }

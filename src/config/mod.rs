@@ -58,6 +58,8 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// What works but is probably not meant. Shown by whoever loads the configuration.
     pub warnings: Problems,
+    /// The files that were read, in their order. None: the environment says it all.
+    pub files: Vec<PathBuf>,
 }
 
 /// One key set on the command line.
@@ -94,6 +96,11 @@ pub fn other_store(
     ca: Option<PathBuf>,
 ) -> Result<crate::database::Config, String> {
     storage::other(url, own, password_file, ca)
+}
+
+/// Whether the environment says anything about the configuration, as it does in a container.
+pub fn is_in_environment(environment: impl IntoIterator<Item = (OsString, OsString)>) -> bool {
+    environment.into_iter().any(|variable| layers::ours(variable).is_some())
 }
 
 impl Config {
@@ -152,6 +159,7 @@ impl Config {
             access_log: log.access_log,
             admin_listen: server.admin_listen,
             warnings,
+            files: files.to_vec(),
         })
     }
 }

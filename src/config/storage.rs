@@ -15,6 +15,7 @@ use crate::{
         self,
         postgres::{self, Host},
     },
+    permission::{Need, explained},
     sealing::{KeySource, Keys},
 };
 
@@ -143,6 +144,7 @@ pub(super) fn other(
     let read = |path: &Path| {
         let text = std::fs::read_to_string(path);
         text.map(|text| SecretString::from(text.trim_end_matches(['\r', '\n']))).map_err(|reason| {
+            let reason = explained(path, Need::Read, reason);
             format!("has a password file that cannot be read, {}: {reason}", path.display())
         })
     };

@@ -7,7 +7,7 @@ use sqlx::{
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 
-use super::{Config, Database, DatabaseError, Dialect, postgres};
+use super::{Config, Database, DatabaseError, Dialect, postgres, sqlite};
 
 const HISTORY: &[(i64, &str, &str)] = &[
     (1, "changes", include_str!("migrations/0001_changes.sql")),
@@ -36,6 +36,7 @@ impl Database {
                         Config::Postgres(config),
                         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _),
                     ) => postgres::advice(config, error),
+                    (Config::Sqlite { url }, _) => sqlite::advice(sqlite::path(url)),
                     _ => None,
                 };
                 DatabaseError::Migrate { advice, source }

@@ -19,7 +19,12 @@ mod test_server;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 pub use changes::Change;
 pub use connection::{Connection, Transaction};
@@ -28,6 +33,7 @@ use sqlx::{AnyConnection, AnyPool, Connection as _, any::AnyPoolOptions};
 use tokio::time::timeout;
 
 use self::postgres::Servers;
+use crate::permission::{Need, explained};
 
 /// How long statements of the embedded store may take; its own limit on waiting for another writer is shorter.
 const EMBEDDED_PATIENCE: Duration = Duration::from_secs(30);
@@ -66,8 +72,14 @@ impl fmt::Display for Config {
 /// Why the durable store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    #[error("cannot create the database's file or its folder")]
-    Create(#[source] std::io::Error),
+    #[error("there is no database {store}")]
+    Absent { store: String },
+    #[error("cannot open or make the database {}", path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot open the database {store}{}", advice.as_ref().map(|advice| format!(": {advice}")).unwrap_or_default())]
     Open {
         store: String,
@@ -112,21 +124,58 @@ pub struct Database {
 impl Database {
     /// Opens the store, making the file and its folder when absent, and migrates it.
     pub async fn open(config: &Config) -> Result<Self, DatabaseError> {
-        if let Config::Sqlite { url } = config {
-            sqlite::create(sqlite::path(url)).map_err(DatabaseError::Create)?;
+        if let Some(path) = config.file() {
+            sqlite::create(path).map_err(|source| unusable(path, source))?;
         }
         let database = Self::connect(config).await?;
         database.migrate(config).await?;
         Ok(database)
     }
 
-    /// Opens a store that is there, whatever its schema.
-    pub async fn connect(config: &Config) -> Result<Self, DatabaseError> {
+    /// Opens a store that is there, and migrates it. Makes none.
+    pub async fn open_existing(config: &Config) -> Result<Self, DatabaseError> {
+        let database = Self::existing(config).await?;
+        database.migrate(config).await?;
+        Ok(database)
+    }
+
+    /// Opens a store that is there, whatever its schema. Makes none.
+    pub async fn existing(config: &Config) -> Result<Self, DatabaseError> {
+        let absent = || DatabaseError::Absent { store: config.to_string() };
+        if let Some(path) = config.file()
+            && !path.try_exists().map_err(|source| unusable(path, source))?
+        {
+            return Err(absent());
+        }
+        let database = Self::connect(config).await?;
+        if database.versions().await?.0 == 0 {
+            database.close().await;
+            return Err(absent());
+        }
+        Ok(database)
+    }
+
+    /// Whether a gateway or another command has the store open.
+    pub async fn is_in_use(config: &Config) -> Result<bool, DatabaseError> {
+        sqlx::any::install_default_drivers();
+        match config {
+            Config::Sqlite { url } => Ok(sqlite::is_in_use(url).await?),
+            Config::Postgres(_) => {
+                let database = Self::connect(config).await?;
+                let others = postgres::others(&mut database.acquire().await?).await;
+                database.close().await;
+                Ok(others? > 0)
+            }
+        }
+    }
+
+    /// Opens a store, whatever its schema.
+    async fn connect(config: &Config) -> Result<Self, DatabaseError> {
         sqlx::any::install_default_drivers();
         match config {
             Config::Sqlite { url } => Self::connect_sqlite(url).await.map_err(|source| DatabaseError::Open {
                 store: config.to_string(),
-                advice: None,
+                advice: sqlite::advice(sqlite::path(url)),
                 source,
             }),
             Config::Postgres(postgres) => {
@@ -217,4 +266,8 @@ impl Database {
         // A server that hangs is not waited for.
         let _ = timeout(self.patience, self.pool.close()).await;
     }
+}
+
+fn unusable(path: &Path, source: io::Error) -> DatabaseError {
+    DatabaseError::File { path: path.into(), source: explained(path, Need::Write, source) }
 }

@@ -270,3 +270,14 @@ pub(super) fn advice(config: &Config, error: &Error) -> Option<String> {
         _ => return None,
     })
 }
+
+/// How many other connections of this program there are to the database.
+pub(super) async fn others(connection: &mut super::Connection) -> Result<i64, Error> {
+    let row = sqlx::query(
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \
+         AND application_name = 'portcullis' AND pid <> pg_backend_pid()",
+    )
+    .fetch_one(connection)
+    .await?;
+    row.try_get(0)
+}

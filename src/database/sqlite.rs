@@ -1,8 +1,11 @@
 //! The embedded store: one file, made on first start.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use sqlx::AnyConnection;
+use rustix::fs::{Access, access};
+use sqlx::{AnyConnection, Connection as _};
+
+use crate::permission::{self, Need};
 
 /// Sets a connection up.
 pub(super) async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
@@ -35,4 +38,39 @@ pub(super) fn path(url: &str) -> &Path {
 
 pub(super) fn with_create(url: &str) -> String {
     if url.contains('?') { url.to_owned() } else { format!("{url}?mode=rwc") }
+}
+
+/// Whether anybody else has the file open: whoever has holds a lock on it, in the mode that we use.
+pub(super) async fn is_in_use(url: &str) -> Result<bool, sqlx::Error> {
+    let mut connection = AnyConnection::connect(url).await?;
+    for pragma in ["PRAGMA busy_timeout = 0", "PRAGMA locking_mode = EXCLUSIVE"] {
+        sqlx::query(pragma).execute(&mut connection).await?;
+    }
+    let looked = sqlx::query("SELECT COUNT(*) FROM sqlite_schema").execute(&mut connection).await;
+    connection.close().await?;
+    match looked {
+        Ok(_) => Ok(false),
+        Err(error) if is_busy(&error) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// `SQLITE_BUSY`, whatever it is busy with.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 5)
+}
+
+/// What an operator does about files that this user may not write, if there are any.
+pub(super) fn advice(path: &Path) -> Option<String> {
+    let beside = |ending: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let files = [path.to_owned(), beside("-wal"), beside("-shm"), folder.to_owned()];
+    let unwritable = files.iter().find(|file| file.exists() && access(*file, Access::WRITE_OK).is_err())?;
+    permission::advice(unwritable, Need::Write)
 }

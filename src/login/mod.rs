@@ -315,7 +315,7 @@ impl Source {
             user: Some(user).filter(|user| !user.is_empty()),
             client_ip: Some(self.client_ip),
             request_id: Some(&self.request_id),
-            session: None,
+            ..Context::default()
         }
     }
 

@@ -12,7 +12,11 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::keys::{Keys, SecretKey};
-use crate::{random::Random, secret::hex};
+use crate::{
+    permission::{Need, explained},
+    random::Random,
+    secret::hex,
+};
 
 /// Where systemd keeps the credentials of services.
 const CREDENTIALS: &str = "/run/credentials";
@@ -38,7 +42,7 @@ pub enum KeyError {
     Malformed { path: PathBuf },
     #[error("the key file {} is of another installation", path.display())]
     OtherRoot { path: PathBuf },
-    #[error("{0} cannot be changed from here")]
+    #[error("this command cannot write {0}")]
     ReadOnly(String),
 }
 
@@ -87,14 +91,14 @@ impl KeySource {
             Ok(()) => Ok(Keys::one(key)),
             // Another process made it between our look and our try: theirs is the key.
             Err(raced) if raced.kind() == io::ErrorKind::AlreadyExists => self.keys(),
-            Err(source) => Err(KeyError::Create { path: path.into(), source }),
+            Err(source) => Err(not_made(path, source)),
         }
     }
 
     /// Replaces the file: whoever reads it finds the old keys or the new ones.
     pub fn write(&self, keys: &Keys) -> Result<(), KeyError> {
         let Self::File(path) = self else { return Err(KeyError::ReadOnly(self.to_string())) };
-        replace(path, &keys.text()).map_err(|source| KeyError::Create { path: path.into(), source })
+        replace(path, &keys.text()).map_err(|source| not_made(path, source))
     }
 
     /// The file that may change under a running gateway.
@@ -119,12 +123,16 @@ impl fmt::Display for KeySource {
 
 /// Reads a file that nobody else can read: that has none of these permissions.
 fn read(path: &Path, forbidden: u32) -> Result<Keys, KeyError> {
-    let failed = |source| KeyError::Read { path: path.into(), source };
+    let failed = |source| KeyError::Read { path: path.into(), source: explained(path, Need::Write, source) };
     let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
     if fs::metadata(path).map_err(failed)?.permissions().mode() & forbidden != 0 {
         return Err(KeyError::Permissions { path: path.into() });
     }
     Keys::parse(&text).ok_or_else(|| KeyError::Malformed { path: path.into() })
+}
+
+fn not_made(path: &Path, source: io::Error) -> KeyError {
+    KeyError::Create { path: path.into(), source: explained(path, Need::Write, source) }
 }
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {

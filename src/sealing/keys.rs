@@ -115,6 +115,12 @@ impl Keys {
         true
     }
 
+    /// The line of one key, as it is in [`Self::text`].
+    pub fn line(&self, wanted: KeyId) -> Option<Zeroizing<String>> {
+        let key = self.keys.iter().find(|key| id(key) == wanted)?;
+        Some(format_line(&wanted.to_string(), key))
+    }
+
     /// As [`Self::parse`] reads it.
     pub fn text(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::new());

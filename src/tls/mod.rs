@@ -17,6 +17,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use crate::permission::{Need, explained};
+
 /// Where the certificate is.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -83,16 +85,23 @@ pub fn load(config: &Config) -> Result<ServerConfig, TlsError> {
 /// Every certificate of a PEM file, in order.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let what = "certificate";
-    let bytes = std::fs::read(path).map_err(|source| TlsError::Read { what, path: path.into(), source })?;
+    let bytes = read(path, what)?;
     let chain = CertificateDer::pem_slice_iter(&bytes)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| TlsError::Malformed { what, path: path.into(), source })?;
     if chain.is_empty() { Err(TlsError::Empty { path: path.into() }) } else { Ok(chain) }
 }
 
+fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| {
+        let source = explained(path, Need::Read, source);
+        TlsError::Read { what, path: path.into(), source }
+    })
+}
+
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let what = "private key";
-    let bytes = std::fs::read(path).map_err(|source| TlsError::Read { what, path: path.into(), source })?;
+    let bytes = read(path, what)?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|source| TlsError::Malformed {
         what,
         path: path.into(),

@@ -46,7 +46,7 @@ pub struct NewUser {
 /// Why a user was not read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum UsersError {
-    #[error("there is a user of this name already")]
+    #[error("this user already exists")]
     Exists,
     #[error("the e-mail is empty, too long, or holds white space or control characters")]
     InvalidName,

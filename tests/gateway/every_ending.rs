@@ -274,7 +274,7 @@ async fn revoking_all_sessions_of_a_user_ends_everything() {
 
 #[tokio::test]
 async fn revoking_all_sessions_ends_everything() {
-    ends_everything(Way::Command(&["session", "revoke", "--all"])).await;
+    ends_everything(Way::Command(&["session", "revoke", "--all", "--yes"])).await;
 }
 
 #[tokio::test]
@@ -294,5 +294,5 @@ async fn a_new_password_ends_everything() {
 
 #[tokio::test]
 async fn removing_a_device_ends_everything() {
-    ends_everything(Way::Command(&["device", "remove", ADA, "Phone"])).await;
+    ends_everything(Way::Command(&["device", "remove", ADA, "Phone", "--yes"])).await;
 }

@@ -183,13 +183,13 @@ async fn an_embedded_store_moves_into_postgres_and_its_users_notice_nothing() {
     let rows = |tables: &serde_json::Value| -> Vec<String> {
         tables.as_array().unwrap().iter().map(|fact| format!("{}", fact["rows"])).collect()
     };
-    let copied = run(&["store", "copy", "--to", &url, "--json", "--config", file], "").await;
+    let copied = run(&["store", "copy", "--yes", "--to", &url, "--json", "--config", file], "").await;
     assert_eq!(copied.code, 0, "{copied:?}");
     assert_eq!(rows(&copied.json()["tables"]), rows(&status["tables"]));
     // A second time there is something there already.
-    let again = run(&["store", "copy", "--to", &url, "--config", file], "").await;
+    let again = run(&["store", "copy", "--yes", "--to", &url, "--config", file], "").await;
     assert!(again.code == 1 && again.err.contains("the target is not empty"), "{again:?}");
-    let back = run(&["store", "copy", "--to", &fresh, "--config", file], "").await;
+    let back = run(&["store", "copy", "--yes", "--to", &fresh, "--config", file], "").await;
     assert!(back.code == 0 && back.err.contains("users: 1 of 1"), "{back:?}");
     let unchanged = run(&["store", "status", "--json", "--config", file], "").await.json();
     assert_eq!(unchanged, status);

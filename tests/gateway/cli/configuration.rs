@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{failed, succeeded};
+use super::{failed, made, succeeded};
 use crate::support::{
     HOST, certificate,
     process::{Outcome, run},
@@ -122,7 +122,7 @@ async fn a_key_file_that_others_can_read_and_a_database_that_is_none_are_refused
         assert!(outcome.err.contains("file is not a database"), "{outcome:?}");
     }
     std::fs::remove_file(&database).unwrap();
-    assert_eq!(run(&list, "").await.code, 0);
+    made(&file).await;
     assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
     let outcome = run(&list, "").await;
@@ -144,7 +144,7 @@ async fn a_database_is_never_opened_with_another_key_than_the_one_it_was_sealed_
     let (folder, file) = good();
     let list = ["user", "list", "--config", file.to_str().unwrap()];
     let (database, key) = (folder.path().join("portcullis.db"), folder.path().join("portcullis.key"));
-    assert_eq!(run(&list, "").await.code, 0);
+    made(&file).await;
     assert_eq!(std::fs::metadata(&database).unwrap().permissions().mode() & 0o777, 0o600);
     let right = std::fs::read(&key).unwrap();
     std::fs::remove_file(&key).unwrap();

@@ -1,10 +1,14 @@
 //! The command line as an operator uses it: the real program, beside a gateway that is running on the same files.
 
+mod asking;
 mod configuration;
+mod making;
+mod many_users;
+mod permissions;
 mod sealing_key;
 mod serving;
 
-use std::{process::Command, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use crate::support::{
     Browser, PASSWORD, TestGateway,
@@ -37,6 +41,16 @@ async fn json(gateway: &TestGateway, arguments: &[&str]) -> serde_json::Value {
     // Beside the answer there is nothing but what goes into the audit trail.
     assert!(outcome.err.lines().all(|line| line.contains(" audit: ")), "{outcome:?}");
     outcome.json()
+}
+
+/// Makes the store of this configuration, with Ada in it.
+async fn made(file: &Path) {
+    let added = run(
+        &["user", "add", ADA, "--init", "--password-stdin", "--config", file.to_str().unwrap()],
+        PASSWORD,
+    )
+    .await;
+    succeeded(&added, "Added ada@example.com.");
 }
 
 #[track_caller]
@@ -86,6 +100,13 @@ async fn signing_keys_are_listed_rotated_and_given_up() {
     failed(&portcullis(&gateway, &["signing-key", "list"]).await, "nothing is signed");
 }
 
+/// The same on any configuration.
+async fn json_of(file: &str, arguments: &[&str]) -> serde_json::Value {
+    let outcome = run(&[arguments, &["--json", "--config", file]].concat(), "").await;
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    outcome.json()
+}
+
 async fn is_out(browser: &Browser) -> bool {
     browser.level().await == "none"
 }
@@ -101,7 +122,7 @@ async fn users_are_added_listed_shown_and_removed() {
     succeeded(&added, "Added Ada@Example.com.");
     assert!(!format!("{added:?}").contains(PASSWORD));
     let again = portcullis_with(&gateway, &[&add[..], &["--password-stdin"]].concat(), &input).await;
-    failed(&again, "there is a user of this name already");
+    failed(&again, "cannot add Ada@Example.com: this user already exists");
 
     browser.log_in_to("/", ADA).await;
     let users = json(&gateway, &["user", "list"]).await;
@@ -231,7 +252,7 @@ async fn devices_are_listed_and_removed_by_name_or_id() {
     browser.log_in_to("/", ADA).await;
     let tablet = devices.iter().find(|device| device["name"] == "Tablet").unwrap()["id"].as_str().unwrap();
     succeeded(
-        &portcullis(&gateway, &["device", "remove", ADA, tablet]).await,
+        &portcullis(&gateway, &["device", "remove", ADA, tablet, "--yes"]).await,
         "Removed Tablet of ada@example.com.",
     );
     soon(SECOND, "out", async || is_out(&browser).await).await;
@@ -276,7 +297,7 @@ async fn sessions_are_ended_one_by_one_by_user_or_all_at_once() {
     }
     adas.log_in_to("/", ADA).await;
     bobs.log_in_to("/", BOB).await;
-    succeeded(&portcullis(&gateway, &["session", "revoke", "--all"]).await, "Ended 2 session(s).");
+    succeeded(&portcullis(&gateway, &["session", "revoke", "--all", "--yes"]).await, "Ended 2 sessions.");
     for browser in [&adas, &bobs] {
         soon(SECOND, "everybody is out", async || is_out(browser).await).await;
     }
@@ -370,8 +391,24 @@ async fn a_command_that_is_no_command_is_wrong_usage() {
         let outcome = run(arguments, "").await;
         assert_eq!((outcome.code, outcome.out.as_str()), (2, ""), "{arguments:?}: {outcome:?}");
         assert!(outcome.err.contains("--help") || outcome.err.contains("Usage:"), "{outcome:?}");
+        // A script gets the same as JSON.
+        let script = run(&[arguments, &["--json"]].concat(), "").await;
+        assert!(script.code == 2 && script.err.contains("--help"), "{script:?}");
+        let fact = script.json();
+        assert!(
+            fact["error"].as_str().is_some_and(|error| !error.is_empty() && !error.contains('\n')),
+            "{fact}"
+        );
+        assert!(
+            fact["usage"]
+                .as_str()
+                .is_some_and(|usage| usage.contains("portcullis") || usage.contains("--help")),
+            "{fact}"
+        );
     }
-    for arguments in [&["--help"][..], &["user", "--help"], &["--version"]] {
+    let typed_later = run(&["user", "show", "--", "--json"], "").await;
+    assert_ne!(typed_later.code, 2, "an argument, not the flag");
+    for arguments in [&["--help"][..], &["user", "--help"], &["--version"], &["--json", "--help"]] {
         let outcome = run(arguments, "").await;
         assert_eq!((outcome.code, outcome.err.as_str()), (0, ""), "{arguments:?}");
         assert!(outcome.out.contains("portcullis") || outcome.out.contains("Usage"), "{outcome:?}");

@@ -5,8 +5,9 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Command
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{failed, succeeded};
+use super::{failed, made, succeeded};
 use crate::support::{
+    PASSWORD,
     process::{Outcome, PROGRAM, Process, run_command},
     test_gateway::{configuration, folder},
 };
@@ -68,8 +69,8 @@ async fn a_key_from_the_environment_is_changed_by_hand_and_shown_only_when_asked
     let mut shown = vec![check.out, check.err, said];
     for arguments in [&["rotate"][..], &["rotate", "--prepare"]] {
         let refused = given(&[&["sealing-key"], arguments].concat(), DIGITS).await;
-        failed(&refused, "`--print` shows what has to stand there, on every gateway");
-        assert!(refused.err.contains("the key in `storage.key` cannot be changed from here"), "{refused:?}");
+        failed(&refused, "Run again with `--print` and store the output where the key comes from");
+        assert!(refused.err.contains("this command cannot write the key in `storage.key`"), "{refused:?}");
         shown.extend([refused.out, refused.err]);
     }
     let listed = given(&["sealing-key", "list", "--json"], DIGITS).await;
@@ -116,14 +117,62 @@ async fn a_key_from_systemd_is_read_where_it_says_and_never_made() {
     assert!(!credential.exists());
 
     fs::write(&credential, DIGITS).unwrap();
+    fs::set_permissions(&credential, fs::Permissions::from_mode(0o400)).unwrap();
+    let add = ["user", "add", "ada@example.com", "--init", "--password-stdin"];
+    let added = run_command(site.command(&add, &of_systemd), PASSWORD).await;
+    succeeded(&added, "Added ada@example.com.");
     for (mode, code) in [(0o444, 1), (0o440, 0), (0o400, 0)] {
         fs::set_permissions(&credential, fs::Permissions::from_mode(mode)).unwrap();
         let listed = site.run(&["sealing-key", "list"], &of_systemd).await;
         assert_eq!(listed.code, code, "{mode:o}: {listed:?}");
     }
     let refused = site.run(&["sealing-key", "rotate"], &of_systemd).await;
-    failed(&refused, "sealing cannot be changed from here");
+    failed(&refused, "this command cannot write the credential");
     let printed = site.run(&["sealing-key", "rotate", "--print"], &of_systemd).await;
     assert!(printed.out.contains("derive:00c0ffee"), "{printed:?}");
     assert_eq!(fs::read_to_string(&credential).unwrap(), DIGITS);
+}
+
+#[tokio::test]
+async fn a_key_is_removed_only_when_somebody_wants_that_and_has_been_shown_it() {
+    let site = Site::new("key_file = \"sealing.key\"");
+    let key_file = site.folder.path().join("sealing.key");
+    made(&site.file).await;
+    let first = fs::read_to_string(&key_file).unwrap();
+    let rotated = site.run(&["sealing-key", "rotate", "--json"], &[]).await;
+    assert!(
+        rotated.err.contains("event=\"sealing_key.made\"") && rotated.err.contains("sealing_key.activated")
+    );
+    let new = rotated.json()["key"].as_str().unwrap().to_owned();
+    assert!(rotated.err.contains(&format!("key.id=\"{new}\"")), "{rotated:?}");
+    site.run(&["sealing-key", "reseal"], &[]).await;
+    let listed = site.run(&["sealing-key", "list", "--json"], &[]).await.json();
+    let old =
+        listed.as_array().unwrap().iter().find(|key| key["key"] != new.as_str()).unwrap()["key"].clone();
+    let old = old.as_str().unwrap();
+    let copy = fs::read(&key_file).unwrap();
+
+    let asked = site.run(&["sealing-key", "remove", old], &[]).await;
+    failed(&asked, "use --yes");
+    assert!(asked.err.contains("Older copies of the database"), "{asked:?}");
+    assert_eq!(fs::read(&key_file).unwrap(), copy, "nothing changed");
+    // Nothing is removed that cannot be shown.
+    let mut unseen = site.command(&["sealing-key", "remove", old, "--yes"], &[]);
+    let ended = unseen.stdout(fs::File::options().write(true).open("/dev/full").unwrap()).output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert_eq!(fs::read(&key_file).unwrap(), copy, "nothing changed");
+
+    let removed = site.run(&["sealing-key", "remove", old, "--yes", "--json"], &[]).await;
+    let kept = removed.json()["keep"].as_str().unwrap().to_owned();
+    assert_eq!(kept, format!("{old}:{}", first.trim()));
+    assert!(
+        removed.err.contains("event=\"sealing_key.removed\"")
+            && removed.err.contains(&format!("key.id=\"{old}\""))
+    );
+    assert!(!removed.err.contains(first.trim()), "the key is in the output alone");
+    assert_eq!(states(&site.run(&["sealing-key", "list", "--json"], &[]).await), ["\"sealing\""]);
+    // Added to the file, it opens what was sealed with it.
+    let now = fs::read_to_string(&key_file).unwrap();
+    fs::write(&key_file, format!("{now}{kept}\n")).unwrap();
+    assert_eq!(states(&site.run(&["sealing-key", "list", "--json"], &[]).await).len(), 2);
 }
