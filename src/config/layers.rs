@@ -21,8 +21,10 @@ use zeroize::Zeroizing;
 
 use super::{
     Flag,
+    known::{instead_of, suggestion},
     masking::mask,
     problems::{Place, Position, Problem, Problems, Severity},
+    slips,
     source::{SourceFile, parse_value},
     written::{Secret, Text},
 };
@@ -34,7 +36,7 @@ const CREDENTIAL: &str = "credential:";
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
 /// What our environment variables begin with; `__` stands between the levels of a key.
-const PREFIX: &str = "PORTCULLIS_";
+pub(super) const PREFIX: &str = "PORTCULLIS_";
 
 /// All layers, merged, and the problems found so far.
 pub(super) struct Layers {
@@ -126,9 +128,14 @@ impl Layers {
         };
         let (values, faults) = file.values();
         for fault in faults {
+            let at = fault.span().map_or(0, |span| span.start);
             let position = fault.span().map(|span| Position::new(file.text(), span));
             let place = Place::File { path: path.into(), position };
-            self.note(Severity::Fault, String::new(), place, format!("not TOML: {}", fault.message()));
+            // What follows in the same line follows from what is wrong in it.
+            if !self.problems.iter().any(|earlier| same_line(&earlier.place, &place)) {
+                let message = slips::explained(file.text(), at, fault.message());
+                self.note(Severity::Fault, String::new(), place, message);
+            }
             self.illegible = true;
         }
         self.merge(Source::File(path.into()), values);
@@ -159,7 +166,7 @@ impl Layers {
             if self.read_setting_as_toml(&mut values, &error.path) {
                 continue;
             }
-            self.note_misfit(&error);
+            self.note_misfit::<T>(&error);
             if !take_out(&mut values, &error.path) {
                 return T::default();
             }
@@ -177,7 +184,7 @@ impl Layers {
         parsed.map(|parsed| *value = parsed).is_some()
     }
 
-    fn note_misfit(&mut self, error: &figment::Error) {
+    fn note_misfit<T: DeserializeOwned>(&mut self, error: &figment::Error) {
         let unknown = matches!(error.kind, Kind::UnknownField(..));
         let place = self.place(&error.path, unknown);
         if unknown {
@@ -185,7 +192,13 @@ impl Layers {
         }
         let message = match &error.kind {
             Kind::Message(message) => message.clone(),
-            Kind::UnknownField(name, known) => format!("unknown key; {}", suggestion(name, known)),
+            Kind::UnknownField(name, known) => {
+                let variable = match &place {
+                    Place::Setting(name) => Some(name.as_str()),
+                    Place::File { .. } | Place::Nowhere => None,
+                };
+                format!("unknown key; {}", instead_of::<T>(name, known, variable))
+            }
             Kind::UnknownVariant(name, known) => {
                 format!("`{name}` is not known; {}", suggestion(name, known))
             }
@@ -474,16 +487,6 @@ fn take_out(values: &mut Value, path: &[String]) -> bool {
     }
 }
 
-/// The known name that was probably meant, or all of them.
-fn suggestion(name: &str, known: &[&str]) -> String {
-    let likeness = |candidate: &&&str| strsim::jaro_winkler(name, candidate);
-    let closest = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    match closest {
-        Some(closest) if likeness(&closest) > 0.8 => format!("did you mean `{closest}`?"),
-        _ => format!("expected one of `{}`", known.join("`, `")),
-    }
-}
-
 /// What serde calls a type, in the operator's words.
 fn in_words(expected: &str) -> &str {
     match expected {
@@ -518,12 +521,5 @@ mod tests {
     #[test]
     fn a_key_is_shown_as_people_write_it() {
         assert_eq!(shown(&steps("server.listen.1")), "server.listen[1]");
-    }
-
-    #[test]
-    fn a_slip_of_the_keyboard_is_recognised_and_nonsense_is_not() {
-        let known = ["listen", "public_url"];
-        assert_eq!(suggestion("lisen", &known), "did you mean `listen`?");
-        assert_eq!(suggestion("frobnicate", &known), "expected one of `listen`, `public_url`");
     }
 }

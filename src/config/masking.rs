@@ -37,7 +37,7 @@ fn secret_start(line: &str) -> Option<usize> {
     let starts = SECRET_KEYS.iter().filter_map(|key| {
         line.match_indices(key).find_map(|(at, word)| {
             let after = &line[at + word.len()..];
-            let value = after.trim_start_matches(['"', '\'', ' ', '\t']).strip_prefix('=')?;
+            let value = after.trim_start_matches(['"', '\'', ' ', '\t']).strip_prefix(['=', ':'])?;
             Some(line.len() - value.len())
         })
     });
@@ -74,6 +74,9 @@ mod tests {
         for (text, masked) in [
             ("password = \"hunter2\"\nuser = \"a\"\n", "password = *********\nuser = \"a\"\n"),
             ("password=\"ü\"", "password=****"),
+            // No TOML, and a secret all the same.
+            ("password: x", "password: *"),
+            ("{\"password\": \"x\"}", "{\"password\": ****"),
             ("redis.\"password\" = 'x' # why", "redis.\"password\" = *** * ***"),
             ("redis = { password = \"x\", ca = \"y\" }", "redis = { password = **** ** * *** *"),
             ("password = \"\"\"\nabc\nd\"\"\"\nca = 1", "password = ***\n***\n****\nca = 1"),

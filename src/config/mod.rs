@@ -4,6 +4,7 @@
 //! their order, `PORTCULLIS_…` variables, flags. Does not open what the values point at, secrets in files excepted.
 
 mod identity;
+mod known;
 mod layers;
 mod log;
 mod login;
@@ -13,6 +14,7 @@ mod problems;
 mod second_factor;
 mod server;
 mod sessions;
+mod slips;
 mod source;
 mod storage;
 #[cfg(test)]
@@ -117,7 +119,8 @@ impl Config {
         let document: Document = layers.read();
 
         let server = document.server.settle(&mut layers);
-        let tls = document.tls.settle(&mut layers);
+        let host = server.web.as_ref().and_then(|web| web.public_url.host_str());
+        let tls = document.tls.settle(host, &mut layers);
         let portal = document.portal.settle(&mut layers);
         let storage = document.storage.settle(&mut layers);
         let sessions = document.sessions.settle(&mut layers);

@@ -33,7 +33,11 @@ pub(super) struct Spot {
 
 impl SourceFile {
     pub(super) fn read(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.into(), text: fs::read_to_string(path)? })
+        let text = String::from_utf8(fs::read(path)?).map_err(|fault| {
+            let kind = if fault.as_bytes().contains(&0) { "UTF-16" } else { "another encoding" };
+            io::Error::new(io::ErrorKind::InvalidData, format!("it is in {kind}; save it as UTF-8"))
+        })?;
+        Ok(Self { path: path.into(), text })
     }
 
     pub(super) fn text(&self) -> &str {

@@ -23,10 +23,12 @@ impl Default for Section {
 }
 
 impl Section {
-    pub(super) fn settle(self, layers: &mut Layers) -> tls::Config {
+    /// `host` is absent when the URL is missing, which is a fault already.
+    pub(super) fn settle(self, host: Option<&str>, layers: &mut Layers) -> tls::Config {
         tls::Config {
             certificate: layers.resolve("tls.certificate", &self.certificate.0),
             key: layers.resolve("tls.key", &self.key.0),
+            host: host.unwrap_or_default().to_owned(),
         }
     }
 }

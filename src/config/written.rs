@@ -244,6 +244,9 @@ impl Written for Instant {
 /// Where a server is, and nothing else: a scheme, a host, perhaps a port.
 pub(super) fn origin(text: &str, schemes: &[&str]) -> Result<Url, String> {
     let wanted = schemes.iter().map(|scheme| format!("`{scheme}://host`")).collect::<Vec<_>>().join(" or ");
+    if !text.contains("://") {
+        return Err(format!("does not say how to reach it; expected {wanted}"));
+    }
     let url = Url::parse(text).map_err(|reason| format!("is not a URL ({reason}); expected {wanted}"))?;
     if !schemes.contains(&url.scheme()) {
         return Err(format!("must begin with {}", wanted.replace("host`", "`")));

@@ -1,5 +1,6 @@
 //! The configuration from the outside: files, variables and flags in, a `Config` or every problem out.
 
+mod newcomers;
 mod portal;
 mod sealing_key;
 mod sessions;
@@ -310,12 +311,15 @@ fn every_syntax_error_is_reported_and_nothing_invented_because_of_it() {
     expect_faults(
         text,
         &[
-            ("", 2, "must be quoted"),
+            ("", 2, "text must be quoted: write `public_url = \"…\"`"),
             ("server.workers", 3, "expected a whole number"),
             ("", 5, "unexpected leading zero"),
         ],
     );
-    expect_faults(&LEAST.replace("upstreams", "name = \"a\"\nupstreams"), &[("", 5, "duplicate key")]);
+    expect_faults(
+        &LEAST.replace("upstreams", "name = \"a\"\nupstreams"),
+        &[("", 5, "`name` is there twice, for the first time in line 4; keep one")],
+    );
     let unclosed = format!("{LEAST}[server.timeouts]\nidle = soon\n[log\nlevel = \"info\"\nformat = 3\n");
     expect_faults(&unclosed, &[("", 8, "must be quoted"), ("", 9, "unclosed table")]);
     expect_faults(&LEAST.replace("3000\"]", "3000\"\n[log]\nlevel = 3"), &[("", 6, "missing comma")]);

@@ -34,7 +34,9 @@ async fn a_file_from_a_spreadsheet_adds_everybody_once() {
         fs::write(at("users.csv"), text).unwrap();
         let mut python = Command::new("python3");
         python.arg("-").arg(at("users.csv"));
-        python.env("PATH", format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap()));
+        let path = std::env::var_os("PATH").unwrap();
+        let path = std::iter::once(folder.path().to_owned()).chain(std::env::split_paths(&path));
+        python.env("PATH", std::env::join_paths(path).unwrap());
         run_command(python, &recipe()).await
     };
     let spreadsheet = "\u{feff}email,name,groups\r\nada@example.com,\"Lovelace, Ada\",ops;dev\r\n\r\nold@example.com,,\r\n\
