@@ -134,6 +134,16 @@ impl Administration {
         }
     }
 
+    /// Everybody by name, with how many devices each has.
+    pub async fn roster(&self) -> Result<Vec<(User, u32)>, AdministrationError> {
+        let (users, devices) = (self.users.list().await?, self.devices.counts().await?);
+        let with_devices = |user: User| {
+            let devices = devices.get(&user.id).copied().unwrap_or(0);
+            (user, devices)
+        };
+        Ok(users.into_iter().map(with_devices).collect())
+    }
+
     pub async fn users(&self) -> Result<Vec<User>, AdministrationError> {
         Ok(self.users.list().await?)
     }

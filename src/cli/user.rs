@@ -19,8 +19,12 @@ use crate::{
 pub(super) enum Command {
     /// Add a user
     Add(Add),
-    /// List all users
-    List,
+    /// List all users, with their devices and last logins
+    List {
+        /// Only those who have no second factor yet
+        #[arg(long)]
+        without_device: bool,
+    },
     /// Show a user with devices and sessions
     Show { email: String },
     /// Block a user; sessions end at once
@@ -79,6 +83,15 @@ struct UserFact {
     groups: Vec<String>,
     disabled: bool,
     created_at: String,
+    /// Absent until a login has been finished.
+    last_login_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ListedFact {
+    #[serde(flatten)]
+    user: UserFact,
+    device_count: u32,
 }
 
 #[derive(Serialize)]
@@ -108,8 +121,12 @@ pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> an
     let administration = &stores.administration;
     match command {
         Command::Add(add) => self::add(add, stores, output).await?,
-        Command::List => {
-            let users: Vec<UserFact> = administration.users().await?.iter().map(fact).collect();
+        Command::List { without_device } => {
+            let roster = administration.roster().await?;
+            let wanted = roster.iter().filter(|(_, devices)| !without_device || *devices == 0);
+            let users: Vec<ListedFact> = wanted
+                .map(|(user, devices)| ListedFact { user: fact(user), device_count: *devices })
+                .collect();
             output.print(&users, |users| list(users));
         }
         Command::Show { email } => show(stores, &email, output).await?,
@@ -170,12 +187,13 @@ async fn show(stores: &Stores, email: &str, output: Output) -> anyhow::Result<()
     output.print(&fact, |fact| {
         let user = &fact.user;
         format!(
-            "{}\n  name            {}\n  groups          {}\n  state           {}\n  added           {}\n  recovery codes  {} left\n\n{}\n\n{}",
+            "{}\n  name            {}\n  groups          {}\n  state           {}\n  added           {}\n  last login      {}\n  recovery codes  {} left\n\n{}\n\n{}",
             user.email,
             user.name,
             user.groups.join(", "),
             state(user),
             user.created_at,
+            last_login(user),
             fact.recovery_codes_left,
             super::device::list(&fact.devices),
             super::session::list(&fact.sessions),
@@ -192,15 +210,26 @@ fn fact(user: &User) -> UserFact {
         groups: user.groups.clone(),
         disabled: user.disabled,
         created_at: user.created_at.to_string(),
+        last_login_at: user.last_login_at.map(|at| at.to_string()),
     }
 }
 
-fn list(users: &[UserFact]) -> String {
-    let rows: Vec<[String; 4]> = users
-        .iter()
-        .map(|user| [user.email.clone(), user.name.clone(), user.groups.join(","), state(user).to_owned()])
-        .collect();
-    output::table(["E-MAIL", "NAME", "GROUPS", "STATE"], &rows)
+fn list(users: &[ListedFact]) -> String {
+    let row = |ListedFact { user, device_count }: &ListedFact| {
+        let devices = match device_count {
+            0 => "none".to_owned(),
+            1 => "1 device".to_owned(),
+            _ => format!("{device_count} devices"),
+        };
+        let groups = user.groups.join(",");
+        [user.email.clone(), user.name.clone(), groups, state(user).to_owned(), devices, last_login(user)]
+    };
+    let rows: Vec<[String; 6]> = users.iter().map(row).collect();
+    output::table(["E-MAIL", "NAME", "GROUPS", "STATE", "SECOND FACTOR", "LAST LOGIN"], &rows)
+}
+
+fn last_login(user: &UserFact) -> String {
+    user.last_login_at.clone().unwrap_or_else(|| "never".to_owned())
 }
 
 fn state(user: &UserFact) -> &'static str {

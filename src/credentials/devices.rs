@@ -2,7 +2,7 @@
 //!
 //! A device is stored once a right code has been given for it, never before; its secret is sealed for its own row.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use sqlx::{Row as _, any::AnyRow};
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Timestamp, Watermark},
-    database::{Change, Connection, Database, Transaction},
+    database::{Change, Connection, Database, DatabaseError, Transaction},
     random::Random,
     sealing::Sealer,
     users::UserId,
@@ -86,6 +86,19 @@ impl Devices {
         .fetch_all(&self.database)
         .await?;
         rows.iter().map(read).collect()
+    }
+
+    /// How many devices each user has; nothing for who has none.
+    pub async fn counts(&self) -> Result<HashMap<UserId, u32>, CredentialsError> {
+        let rows = sqlx::query("SELECT user_id, COUNT(*) AS devices FROM devices GROUP BY user_id")
+            .fetch_all(&self.database)
+            .await?;
+        let count = |row: &AnyRow| {
+            let id: String = row.try_get("user_id")?;
+            let id = UserId::parse(&id).ok_or(DatabaseError::Corrupt("a user's id"))?;
+            Ok((id, u32::try_from(row.try_get::<i64, _>("devices")?).unwrap_or(u32::MAX)))
+        };
+        rows.iter().map(count).collect()
     }
 
     pub async fn count(&self, user: &UserId) -> Result<u32, CredentialsError> {

@@ -42,6 +42,7 @@ pub(super) const TABLES: &[Table] = &[
             Text("group_names"),
             Number("disabled"),
             Number("created_at"),
+            Number("last_login_at"),
         ],
     },
     Table { name: "passwords", key: 1, columns: &[Text("user_id"), Text("hash"), Number("set_at")] },

@@ -297,7 +297,7 @@ async fn every_column_of_the_schema_is_known_to_the_copy() {
 /// More rows than go over in one batch, of every kind, nothing included.
 async fn filled(database: &Database) {
     for number in 0..450_i64 {
-        let statement = "INSERT INTO users VALUES ($1, $1, $1, 'Ä', 'a,b', 0, $2)";
+        let statement = "INSERT INTO users VALUES ($1, $1, $1, 'Ä', 'a,b', 0, $2, $2)";
         sqlx::query(statement).bind(format!("u{number}")).bind(number).execute(database).await.unwrap();
         let statement = "INSERT INTO second_factors VALUES ($1, 3, $2, NULL, NULL)";
         sqlx::query(statement).bind(format!("u{number}")).bind(number).execute(database).await.unwrap();

@@ -24,6 +24,7 @@ use crate::{
     credentials::{
         CodeCheck, Devices, Passwords, RecoveryCodes, SecondFactor, VerifiedCode, VerifiedPassword,
     },
+    errors::Chain,
     random::Random,
     rollout,
     secret::TokenHash,
@@ -266,6 +267,10 @@ impl Login {
         }
         context.session = Some(hash);
         self.audit.record(AuditEvent::LoginFinished, &context);
+        if let Err(error) = self.users.note_login(&user.id).await {
+            // It is for the operator's list; whoever is in is in.
+            tracing::warn!(user.id = %user.id, error = %Chain(&error), "the time of a login could not be noted");
+        }
         let now = self.clock.now();
         let kept_for =
             remember_me.map(|lasts| pending.password.since().unwrap_or(now).plus(lasts).since(now));

@@ -271,6 +271,7 @@ mod tests {
                 groups: vec![],
                 disabled: false,
                 created_at: Timestamp::from_unix_seconds(1),
+                last_login_at: None,
             }
         };
         let users = [user(1), user(2)];

@@ -33,6 +33,8 @@ pub struct User {
     pub groups: Vec<String>,
     pub disabled: bool,
     pub created_at: Timestamp,
+    /// When a login was last finished.
+    pub last_login_at: Option<Timestamp>,
 }
 
 /// What it takes to make a user. The canonical name comes from the e-mail.
@@ -87,6 +89,7 @@ impl Users {
             groups: checked_groups(new.groups)?,
             disabled: false,
             created_at: now,
+            last_login_at: None,
         };
         let mut transaction = self.database.write().await?;
         sqlx::query(
@@ -130,6 +133,20 @@ impl Users {
     pub async fn list(&self) -> Result<Vec<User>, UsersError> {
         let rows = sqlx::query("SELECT * FROM users ORDER BY name").fetch_all(&self.database).await?;
         rows.iter().map(read).collect()
+    }
+
+    /// Notes that a login has been finished. Nobody has to hear of it.
+    pub async fn note_login(&self, id: &UserId) -> Result<(), UsersError> {
+        sqlx::query("UPDATE users SET last_login_at = $1 WHERE id = $2")
+            .bind(self.clock.now().unix_millis())
+            .bind(id.as_str())
+            .execute(&self.database)
+            .await?;
+        Ok(())
+    }
+
+    pub async fn count(&self) -> Result<i64, UsersError> {
+        Ok(sqlx::query("SELECT COUNT(*) FROM users").fetch_one(&self.database).await?.try_get(0)?)
     }
 
     /// Stops a user from logging in, or lets them again. False: there is no such user.
@@ -177,6 +194,7 @@ fn read(row: &AnyRow) -> Result<User, UsersError> {
         groups: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
         disabled: row.try_get::<i64, _>("disabled")? != 0,
         created_at: Timestamp::from_unix_millis(row.try_get("created_at")?),
+        last_login_at: row.try_get::<Option<i64>, _>("last_login_at")?.map(Timestamp::from_unix_millis),
     })
 }
 

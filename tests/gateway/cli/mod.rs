@@ -5,6 +5,7 @@ mod configuration;
 mod making;
 mod many_users;
 mod permissions;
+mod roster;
 mod sealing_key;
 mod serving;
 
