@@ -3,6 +3,7 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -14,11 +15,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     background::Losses,
+    clock::Clock,
     credentials,
     database::Database,
     server::{Health, Hung, Load},
     sessions::Sessions,
     telemetry::metrics::{self, Metrics},
+    tls::Certificate,
 };
 
 /// How long a store may take to say that it is there.
@@ -35,6 +38,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
     pub load: Arc<Load>,
+    pub certificate: Arc<ArcSwap<Certificate>>,
+    pub clock: Arc<dyn Clock>,
     pub lost: Losses,
     /// Cancelled while the gateway stops: it is alive, and no longer ready.
     pub drain: CancellationToken,
@@ -49,6 +54,8 @@ struct Readiness {
     /// Whether the machine's clock was set back: users go on, and no one-time code counts until it has caught up.
     clock: &'static str,
     draining: bool,
+    /// A gateway with a certificate that browsers refuse is ready: another instance has the same.
+    certificate: String,
     /// Threads that do not turn.
     hung: Vec<String>,
     /// Background work that has ended: the gateway is about to stop.
@@ -102,6 +109,7 @@ impl Admin {
                 self.metrics.stores(&up, self.sessions.on_grace());
                 self.metrics.clock_behind(self.sessions.clock_behind());
                 self.metrics.threads_hung(self.health.hung().len());
+                self.metrics.certificate_expiry(self.certificate.load().not_after().unix_seconds());
                 self.metrics.load(self.load.level() as u8, self.load.memory(), self.load.max_memory());
                 text(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics.render())
             }
@@ -129,6 +137,7 @@ impl Admin {
             sessions: if grace { "grace" } else { word(sessions) },
             clock: if self.sessions.clock_behind() > credentials::TOLERANCE { "set back" } else { "ok" },
             draining,
+            certificate: self.certificate.load().state(self.clock.now()),
             hung: self.health.hung().iter().map(ToString::to_string).collect(),
             lost: self.lost.names(),
             load: self.load.level().to_string(),
@@ -187,6 +196,7 @@ mod tests {
             sessions: "ok",
             clock: "ok",
             draining: false,
+            certificate: "ok".into(),
             hung,
             lost: vec![],
             load: "strained".into(),

@@ -317,7 +317,7 @@ impl App {
         access_log: AccessLog,
         environment: Environment,
     ) -> anyhow::Result<Self> {
-        let certificate = tls::Reload::new(&config.tls)?;
+        let certificate = tls::Reload::new(&config.tls, Arc::clone(&environment.clock))?;
         let connector = Connector::new(&config.upstream)?;
         let stores = Stores::open_in(&config, &environment).await?;
         let public = &config.web.public_url;
@@ -405,6 +405,11 @@ impl App {
         Arc::clone(&self.environment.metrics)
     }
 
+    /// The certificate in force.
+    pub fn certificate(&self) -> Arc<tls::Certificate> {
+        self.certificate.certificate().load_full()
+    }
+
     pub fn stores(&self) -> &Stores {
         &self.stores
     }
@@ -423,9 +428,9 @@ impl App {
         background.run("purging old forms", self.stores.administration.kept_forms.clone().maintain());
         let sealer = Arc::clone(&self.stores.sealer);
         background.run_until("watching the sealing key", |stop| async move { sealer.watch(stop).await });
-        let tls = self.certificate.current();
-        let certificate = self.certificate;
-        background.run_until("watching the certificate", |stop| certificate.watch(stop));
+        let (tls, certificate) = (self.certificate.current(), self.certificate.certificate());
+        let watched = self.certificate;
+        background.run_until("watching the certificate", |stop| watched.watch(stop));
         if let Some((listener, _)) = self.admin {
             let admin = Admin {
                 database: self.stores.database.clone(),
@@ -434,6 +439,8 @@ impl App {
                 health: self.bound.health(),
                 load: self.bound.load(),
                 lost: background.losses(),
+                certificate,
+                clock: Arc::clone(&self.environment.clock),
                 drain: drain.clone(),
             };
             background.run_until("answering the operator", |stop| Arc::new(admin).serve(listener, stop));

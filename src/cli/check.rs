@@ -1,38 +1,70 @@
-//! `portcullis check`: what would stop `serve`, as far as files tell: configuration, certificate, keys. Touches no store.
+//! `portcullis check`: what would stop `serve`, or turn browsers away, as far as files tell: configuration, certificate,
+//! keys. Touches no store.
 
+use anyhow::bail;
 use serde::Serialize;
 
-use super::output::Output;
-use crate::{config::Config, tls, upstream::Connector};
+use super::{
+    output::{self, Output},
+    sources,
+};
+use crate::{
+    clock::{Clock as _, SystemClock},
+    config::Config,
+    tls,
+    upstream::Connector,
+};
 
 #[derive(Serialize)]
 struct Report {
     ok: bool,
+    /// Empty: the environment says it all.
+    files: Vec<String>,
     public_url: String,
     listen: Vec<String>,
     upstreams: Vec<String>,
     database: String,
+    certificate_expires_at: String,
+    /// As it was written; absent: it is mandatory now.
+    mandatory_from: Option<String>,
     warnings: usize,
 }
 
 pub(super) fn run(config: &Config, output: Output) -> anyhow::Result<()> {
-    tls::load(&config.tls)?;
+    let certificate = tls::load(&config.tls)?.certificate;
     config.key.read()?;
     Connector::new(&config.upstream)?;
+    let now = SystemClock.now();
+    let warnings: Vec<String> =
+        certificate.warning(now).into_iter().chain(certificate.stranger(now)).collect();
+    for warning in &warnings {
+        output::explain(&format!("warning: {warning}"));
+    }
+    let faults: Vec<String> = certificate.faults(now).iter().map(ToString::to_string).collect();
+    if !faults.is_empty() {
+        bail!("{}", faults.join("; "));
+    }
     let report = Report {
         ok: true,
+        files: config.files.iter().map(|file| super::absolute(file)).collect(),
         public_url: config.web.public_url.to_string(),
         listen: config.server.listen.iter().map(ToString::to_string).collect(),
         upstreams: config.upstream.upstreams.iter().map(ToString::to_string).collect(),
         database: config.database.to_string(),
-        warnings: config.warnings.iter().count(),
+        certificate_expires_at: certificate.not_after().to_string(),
+        mandatory_from: config.rollout.written(),
+        warnings: config.warnings.iter().count() + warnings.len(),
     };
     output.print(&report, |report| {
         format!(
-            "The configuration is good: {} on {}, before {}.",
+            "The configuration is good: {} on {}, in front of {}.\n\
+             Read from {}. The certificate expires on {}. A second factor is mandatory {}.",
             report.public_url,
             report.listen.join(", "),
             report.upstreams.join(", "),
+            sources(config),
+            report.certificate_expires_at,
+            report.mandatory_from.as_ref().map_or_else(|| "now".to_owned(), |from| format!("from {from} on")),
         )
     });
     Ok(())

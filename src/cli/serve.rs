@@ -3,6 +3,7 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::sources;
 use crate::{
     app::App,
     config::Config,
@@ -14,8 +15,21 @@ const LAST_LINES: std::time::Duration = std::time::Duration::from_secs(2);
 
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let lines = log::init(&config.log)?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = sources(&config), "starting");
+    let (public_url, mandatory_from) = (config.web.public_url.clone(), config.rollout.written());
     let app = App::build(config, &lines).await?;
     panics::report(app.metrics());
+    let users = app.stores().administration.users.count().await?;
+    tracing::info!(
+        %public_url,
+        users,
+        certificate_expires = %app.certificate().not_after(),
+        mandatory_from = mandatory_from.as_deref().unwrap_or("now"),
+        "serving"
+    );
+    if users == 0 {
+        tracing::warn!("there are no users yet: add one with `portcullis user add EMAIL`");
+    }
     for address in app.addresses() {
         tracing::info!(%address, "listening");
     }

@@ -46,6 +46,12 @@ impl Config {
         }
     }
 
+    /// The instant as it was written, in RFC 3339.
+    pub fn written(&self) -> Option<String> {
+        let instant = jiff::Timestamp::from_millisecond(self.mandatory_from?.unix_millis()).ok()?;
+        Some(instant.display_with_offset(self.offset).to_string())
+    }
+
     /// Which day an instant is on, counted from the epoch.
     fn day(&self, instant: Timestamp) -> i32 {
         const DAY: i64 = 24 * 3600;

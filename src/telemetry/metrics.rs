@@ -53,6 +53,7 @@ pub struct Metrics {
     outage_grace: Gauge,
     clock_behind: Gauge,
     threads_hung: Gauge,
+    certificate_expiry: Gauge,
     load: Gauge,
     memory: Gauge,
     max_memory: Gauge,
@@ -99,6 +100,7 @@ impl Metrics {
             outage_grace: Gauge::default(),
             clock_behind: Gauge::default(),
             threads_hung: Gauge::default(),
+            certificate_expiry: Gauge::default(),
             load: Gauge::default(),
             memory: Gauge::default(),
             max_memory: Gauge::default(),
@@ -134,6 +136,9 @@ impl Metrics {
         registry.register(name, help, self.clock_behind.clone());
         let (name, help) = ("portcullis_threads_hung", "Threads that do not turn");
         registry.register(name, help, self.threads_hung.clone());
+        let (name, help) =
+            ("portcullis_certificate_expiry_timestamp_seconds", "When the certificate expires");
+        registry.register(name, help, self.certificate_expiry.clone());
         let (name, help) = ("portcullis_load_level", "0 normal, 1 strained, 2 full");
         registry.register(name, help, self.load.clone());
         let (name, help) = ("portcullis_memory_bytes", "Resident memory");
@@ -208,6 +213,11 @@ impl Metrics {
     /// How many threads hang now.
     pub fn threads_hung(&self, count: usize) {
         self.threads_hung.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// When the certificate expires, in seconds of Unix time.
+    pub fn certificate_expiry(&self, at: i64) {
+        self.certificate_expiry.set(at);
     }
 
     /// How the gateway is, and what it takes of what it may take, in bytes.

@@ -1,5 +1,7 @@
 //! The TLS front: certificates and what protocols are spoken.
 
+mod certificate;
+mod instead;
 mod reload;
 
 use std::{
@@ -8,14 +10,17 @@ use std::{
     sync::Arc,
 };
 
+pub use certificate::{Certificate, Fault};
+use instead::Wanted;
 pub use reload::Reload;
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::NoServerSessionStorage,
     sign::CertifiedKey,
 };
+use zeroize::Zeroizing;
 
 use crate::permission::{Need, explained};
 
@@ -26,6 +31,16 @@ pub struct Config {
     pub certificate: PathBuf,
     /// PEM: its private key.
     pub key: PathBuf,
+    /// What it has to be for: the host that users type.
+    pub host: String,
+}
+
+/// A pair that fits.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What TLS connections are accepted with.
+    pub server: ServerConfig,
+    pub certificate: Certificate,
 }
 
 /// Why there is no certificate to serve with.
@@ -38,15 +53,18 @@ pub enum TlsError {
         #[source]
         source: io::Error,
     },
-    #[error("{} holds no readable {what} in PEM form", path.display())]
+    #[error("{} holds no readable {what}: {instead}", path.display())]
     Malformed {
         what: &'static str,
         path: PathBuf,
-        #[source]
-        source: pem::Error,
+        /// What it holds instead, and what to type.
+        instead: String,
     },
-    #[error("{} holds no certificate", path.display())]
-    Empty { path: PathBuf },
+    #[error(
+        "the first certificate in {} is not the one of the private key, and a later one is: put the host's own certificate first",
+        path.display()
+    )]
+    Order { path: PathBuf },
     #[error(
         "the private key {} does not belong to the certificate {}: use the pair that was issued together",
         key.display(),
@@ -58,16 +76,31 @@ pub enum TlsError {
 }
 
 /// Reads the pair and makes what TLS connections are accepted with: 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN.
-pub fn load(config: &Config) -> Result<ServerConfig, TlsError> {
+pub fn load(config: &Config) -> Result<Loaded, TlsError> {
     let chain = certificates(&config.certificate)?;
     let key = private_key(&config.key)?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let pair = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => {
-            TlsError::Mismatch { certificate: config.certificate.clone(), key: config.key.clone() }
-        }
-        error => TlsError::Unusable(error),
+    let certificate = Certificate::of(chain.clone(), &config.host).ok_or_else(|| TlsError::Malformed {
+        what: Wanted::Certificate.name(),
+        path: config.certificate.clone(),
+        instead: "what is in it is not an X.509 certificate".to_owned(),
     })?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let fits = |certificate: &CertificateDer<'static>| {
+        CertifiedKey::from_der(vec![certificate.clone()], key.clone_key(), &provider).is_ok()
+    };
+    let pair = match CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider) {
+        Ok(pair) => pair,
+        Err(rustls::Error::InconsistentKeys(_)) if chain[1..].iter().any(fits) => {
+            return Err(TlsError::Order { path: config.certificate.clone() });
+        }
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            return Err(TlsError::Mismatch {
+                certificate: config.certificate.clone(),
+                key: config.key.clone(),
+            });
+        }
+        Err(error) => return Err(TlsError::Unusable(error)),
+    };
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Unusable)?
@@ -79,34 +112,37 @@ pub fn load(config: &Config) -> Result<ServerConfig, TlsError> {
     server.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Unusable)?;
     server.send_tls13_tickets = 1;
     server.max_early_data_size = 0;
-    Ok(server)
+    Ok(Loaded { server, certificate })
 }
 
 /// Every certificate of a PEM file, in order.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let what = "certificate";
-    let bytes = read(path, what)?;
-    let chain = CertificateDer::pem_slice_iter(&bytes)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| TlsError::Malformed { what, path: path.into(), source })?;
-    if chain.is_empty() { Err(TlsError::Empty { path: path.into() }) } else { Ok(chain) }
-}
-
-fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| {
-        let source = explained(path, Need::Read, source);
-        TlsError::Read { what, path: path.into(), source }
-    })
+    let bytes = read(path, Wanted::Certificate)?;
+    let chain = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+    chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| malformed(&bytes, Wanted::Certificate, path))
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let what = "private key";
-    let bytes = read(path, what)?;
-    PrivateKeyDer::from_pem_slice(&bytes).map_err(|source| TlsError::Malformed {
-        what,
-        path: path.into(),
-        source,
-    })
+    let bytes = read(path, Wanted::Key)?;
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| malformed(&bytes, Wanted::Key, path))
+}
+
+/// What is in a file, without the mark that some editors put in front.
+fn read(path: &Path, wanted: Wanted) -> Result<Zeroizing<Vec<u8>>, TlsError> {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    let mut bytes = std::fs::read(path).map(Zeroizing::new).map_err(|source| {
+        let source = explained(path, Need::Read, source);
+        TlsError::Read { what: wanted.name(), path: path.into(), source }
+    })?;
+    if bytes.starts_with(MARK) {
+        bytes.drain(..MARK.len());
+    }
+    Ok(bytes)
+}
+
+fn malformed(bytes: &[u8], wanted: Wanted, path: &Path) -> TlsError {
+    let instead = instead::explained(bytes, wanted, path);
+    TlsError::Malformed { what: wanted.name(), path: path.into(), instead }
 }
 
 #[cfg(test)]
@@ -120,6 +156,7 @@ mod tests {
         let config = Config {
             certificate: folder.join(format!("{name}.pem")),
             key: folder.join(format!("{name}.key")),
+            host: "localhost".to_owned(),
         };
         std::fs::write(&config.certificate, cert.pem()).unwrap();
         std::fs::write(&config.key, signing_key.serialize_pem()).unwrap();
@@ -129,7 +166,7 @@ mod tests {
     #[test]
     fn a_fitting_pair_loads() {
         let folder = tempfile::tempdir().unwrap();
-        let server = load(&pair(folder.path(), "a")).unwrap();
+        let server = load(&pair(folder.path(), "a")).unwrap().server;
         assert_eq!(server.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
         assert_eq!(server.max_early_data_size, 0);
     }
@@ -138,15 +175,132 @@ mod tests {
     fn each_fault_of_a_pair_says_which_file_and_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         let (a, b) = (pair(folder.path(), "a"), pair(folder.path(), "b"));
-        let crossed = Config { certificate: a.certificate.clone(), key: b.key.clone() };
-        let text = load(&crossed).unwrap_err().to_string();
-        assert!(text.contains("does not belong to") && text.contains("b.key"), "{text}");
+        let with = |certificate: &Path, key: &Path| Config {
+            certificate: certificate.into(),
+            key: key.into(),
+            host: "localhost".to_owned(),
+        };
+        let why = |certificate: &Path, key: &Path| load(&with(certificate, key)).unwrap_err().to_string();
+        let crossed = why(&a.certificate, &b.key);
+        assert!(crossed.contains("does not belong to") && crossed.contains("b.key"), "{crossed}");
+        let swapped = why(&a.key, &a.certificate);
+        assert!(swapped.contains("are `tls.certificate` and `tls.key` swapped?"), "{swapped}");
+        let absent = why(&folder.path().join("none.pem"), &a.key);
+        assert!(absent.contains("none.pem"), "{absent}");
+        // The authority's certificate before one's own.
+        let both =
+            [&b.certificate, &a.certificate].map(|path| std::fs::read_to_string(path).unwrap()).concat();
+        std::fs::write(&b.certificate, both).unwrap();
+        let order = why(&b.certificate, &a.key);
+        assert!(order.contains("put the host's own certificate first"), "{order}");
+    }
 
-        let swapped = Config { certificate: a.key.clone(), key: a.certificate.clone() };
-        assert!(matches!(load(&swapped), Err(TlsError::Empty { .. })));
-        let absent = Config { certificate: folder.path().join("none.pem"), ..a };
-        assert!(load(&absent).unwrap_err().to_string().contains("none.pem"));
-        std::fs::write(&b.key, "rubbish").unwrap();
-        assert!(matches!(load(&b), Err(TlsError::Malformed { .. })));
+    /// What openssl makes of a file.
+    fn openssl(folder: &Path, words: &str) {
+        let done = std::process::Command::new("openssl").args(words.split(' ')).current_dir(folder).output();
+        let done = done.expect("openssl is installed");
+        assert!(done.status.success(), "{words}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    #[test]
+    fn keys_of_every_usual_form_are_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        for (make, file) in [
+            ("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out pkcs8.pem", "pkcs8.pem"),
+            ("ecparam -name prime256v1 -genkey -out ec.pem", "ec.pem"),
+            ("genrsa -traditional -out pkcs1.pem 2048", "pkcs1.pem"),
+            ("genpkey -algorithm ed25519 -out ed.pem", "ed.pem"),
+        ] {
+            openssl(folder.path(), make);
+            openssl(folder.path(), &format!("req -x509 -key {file} -subj /CN=localhost -out c-{file}"));
+            let path = |name: String| folder.path().join(name);
+            let config = Config {
+                certificate: path(format!("c-{file}")),
+                key: path(file.to_owned()),
+                host: "localhost".to_owned(),
+            };
+            load(&config).unwrap_or_else(|error| panic!("{make}: {error}"));
+            // As some editors save it.
+            for file in [&config.certificate, &config.key] {
+                let text = std::fs::read_to_string(file).unwrap();
+                std::fs::write(file, format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap();
+            }
+            load(&config).unwrap_or_else(|error| panic!("{make}: {error}"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_or_key_says_what_to_type() {
+        let folder = tempfile::tempdir().unwrap();
+        for make in [
+            "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out pkcs8.pem",
+            "genrsa -traditional -out pkcs1.pem 2048",
+            "req -x509 -key pkcs8.pem -subj /CN=localhost -out c-pkcs8.pem",
+        ] {
+            openssl(folder.path(), make);
+        }
+        for (make, file, wanted, says) in [
+            (
+                "pkcs8 -topk8 -in pkcs8.pem -passout pass:x -out locked.pem",
+                "locked.pem",
+                Wanted::Key,
+                "passphrase",
+            ),
+            (
+                "rsa -aes256 -traditional -in pkcs1.pem -passout pass:x -out old.pem",
+                "old.pem",
+                Wanted::Key,
+                "passphrase",
+            ),
+            (
+                "pkey -in pkcs8.pem -outform der -out key.der",
+                "key.der",
+                Wanted::Key,
+                "openssl pkey -inform der",
+            ),
+            (
+                "x509 -in c-pkcs8.pem -outform der -out c.der",
+                "c.der",
+                Wanted::Certificate,
+                "openssl x509 -inform der",
+            ),
+            (
+                "pkcs12 -export -in c-pkcs8.pem -inkey pkcs8.pem -passout pass:x -out both.pfx",
+                "both.pfx",
+                Wanted::Certificate,
+                "openssl pkcs12",
+            ),
+            (
+                "crl2pkcs7 -nocrl -certfile c-pkcs8.pem -out c.p7b",
+                "c.p7b",
+                Wanted::Certificate,
+                "openssl pkcs7",
+            ),
+            (
+                "req -new -key pkcs8.pem -subj /CN=a -out asked.pem",
+                "asked.pem",
+                Wanted::Certificate,
+                "signing request",
+            ),
+            ("pkey -in pkcs8.pem -pubout -out public.pem", "public.pem", Wanted::Key, "public key"),
+        ] {
+            openssl(folder.path(), make);
+            let path = folder.path().join(file);
+            let error = match wanted {
+                Wanted::Certificate => certificates(&path).unwrap_err().to_string(),
+                Wanted::Key => private_key(&path).unwrap_err().to_string(),
+            };
+            assert!(error.contains(says) && error.contains(file), "{make}: {error}");
+        }
+        for (bytes, says) in [
+            (&b""[..], "is empty"),
+            (b"rubbish", "no `-----BEGIN"),
+            (b"\xff\xfe-\0-\0", "UTF-16"),
+            (b"-----BEGIN CERTIFICATE-----\n*\n-----END CERTIFICATE-----\n", "damaged"),
+        ] {
+            std::fs::write(folder.path().join("odd.pem"), bytes).unwrap();
+            let error = certificates(&folder.path().join("odd.pem")).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
     }
 }

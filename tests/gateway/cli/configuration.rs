@@ -1,11 +1,11 @@
 //! What is wrong with a configuration is said all at once, with file and line, before anything is served.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use super::{failed, made, succeeded};
 use crate::support::{
     HOST, certificate,
-    process::{Outcome, run},
+    process::{Outcome, PROGRAM, Process, run, run_command},
     test_gateway::{configuration, folder},
 };
 
@@ -29,7 +29,10 @@ async fn a_good_configuration_is_called_good() {
     let outcome = check(&file, &[]).await;
     succeeded(&outcome, &format!("The configuration is good: https://{HOST}/ on 127.0.0.1:0"));
     let facts = check(&file, &["--json"]).await.json();
-    assert_eq!((&facts["ok"], &facts["warnings"]), (&true.into(), &0.into()));
+    // The warning is about a certificate that nobody has signed.
+    assert_eq!((&facts["ok"], &facts["warnings"]), (&true.into(), &1.into()));
+    assert_eq!(facts["files"], serde_json::json!([file]));
+    assert!(outcome.err.contains("warning: the certificate is signed by itself"), "{outcome:?}");
     assert_eq!(facts["upstreams"], serde_json::json!(["http://127.0.0.1:3000/"]));
     assert!(!folder.path().join("portcullis.db").exists(), "looking makes no files");
 }
@@ -155,4 +158,80 @@ async fn a_database_is_never_opened_with_another_key_than_the_one_it_was_sealed_
     failed(&run(&list, "").await, "does not fit");
     std::fs::write(&key, right).unwrap();
     assert_eq!(run(&list, "").await.code, 0);
+}
+
+/// Writes a pair for this host, good from one day of a year to the same day of another.
+fn write_pair(folder: &Path, host: &str, from: i32, until: i32) {
+    let mut params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(from, 1, 1);
+    params.not_after = rcgen::date_time_ymd(until, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    std::fs::write(folder.join("certificate.pem"), certificate.pem()).unwrap();
+    std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_that_browsers_refuse_fails_the_check_and_is_served_with_an_error() {
+    let (folder, file) = good();
+    for (host, from, until, says) in [
+        ("www.example.com", 2020, 2090, format!("the certificate is for www.example.com, not for {HOST}")),
+        (HOST, 2020, 2021, "the certificate expired on 2021-01-01T00:00:00Z: renew it".to_owned()),
+        (HOST, 2089, 2090, "the certificate is not valid before 2089-01-01T00:00:00Z".to_owned()),
+    ] {
+        write_pair(folder.path(), host, from, until);
+        failed(&check(&file, &[]).await, &says);
+        let mut serve = Command::new(PROGRAM);
+        serve.args(["serve", "--config", file.to_str().unwrap()]);
+        let told = says.clone();
+        let (gateway, ()) =
+            Process::start(serve, move |line| (line.contains("ERROR") && line.contains(&told)).then_some(()))
+                .await;
+        assert!(gateway.said().contains("listening"), "a wall that nobody can pass is better than none");
+    }
+}
+
+#[tokio::test]
+async fn the_start_says_what_is_running_and_what_it_was_read_from() {
+    let (folder, file) = good();
+    let local = folder.path().join("local.toml");
+    std::fs::write(&local, "[second_factor]\nmandatory_from = 2090-03-02T00:00:00+01:00\n").unwrap();
+    let mut serve = Command::new(PROGRAM);
+    serve.args(["serve", "--config", file.to_str().unwrap(), "--config", local.to_str().unwrap()]);
+    let (gateway, ()) = Process::start(serve, |line| line.contains("listening address=").then_some(())).await;
+    let said = gateway.said();
+    for fact in [
+        format!("version=\"{}\"", env!("CARGO_PKG_VERSION")),
+        format!("configuration=\"{}, {}\"", file.display(), local.display()),
+        format!("public_url=https://{HOST}/"),
+        "users=0".to_owned(),
+        "certificate_expires=4096-01-01T00:00:00Z".to_owned(),
+        "mandatory_from=\"2090-03-02T00:00:00+01:00\"".to_owned(),
+        "there are no users yet: add one with `portcullis user add EMAIL`".to_owned(),
+    ] {
+        assert!(said.contains(&fact), "{fact}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn in_a_container_the_environment_is_the_configuration() {
+    let folder = folder();
+    let mut serve = Command::new(PROGRAM);
+    serve.arg("serve").current_dir(folder.path()).env_clear().envs([
+        ("PORTCULLIS_SERVER__PUBLIC_URL", format!("https://{HOST}").as_str()),
+        ("PORTCULLIS_SERVER__LISTEN", "127.0.0.1:0"),
+        ("PORTCULLIS_SERVER__ADMIN_LISTEN", "127.0.0.1:0"),
+        ("PORTCULLIS_TLS__CERTIFICATE", "certificate.pem"),
+        ("PORTCULLIS_TLS__KEY", "key.pem"),
+        ("PORTCULLIS_PORTAL__NAME", "IoT"),
+        ("PORTCULLIS_PORTAL__UPSTREAMS", "http://127.0.0.1:3000"),
+    ]);
+    let (gateway, ()) = Process::start(serve, |line| line.contains("listening address=").then_some(())).await;
+    assert!(gateway.said().contains("configuration=\"the environment\""), "{}", gateway.said());
+    // Without either there is nothing to go by, and it is said what was looked for.
+    let mut lost = Command::new(PROGRAM);
+    lost.args(["user", "list"]).current_dir(folder.path()).env_clear();
+    let outcome = run_command(lost, "").await;
+    failed(&outcome, &format!("there is no portcullis.toml in {}", folder.path().display()));
+    assert!(outcome.err.contains("/etc/portcullis/portcullis.toml") && outcome.err.contains("--config FILE"));
 }

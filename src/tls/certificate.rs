@@ -1,0 +1,338 @@
+//! What a certificate says of itself: for which host, from when to when, and by whom it was signed.
+//!
+//! Of its DER only the frame is read, as far as the dates and the names; what clients check, rustls checks here.
+
+use std::time::Duration;
+
+use rustls::{
+    CertificateError, Error, RootCertStore,
+    client::{verify_server_cert_signed_by_trust_anchor, verify_server_name},
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::ParsedCertificate,
+};
+
+use crate::clock::Timestamp;
+
+const DAY: Duration = Duration::from_hours(24);
+/// How many days before the end it is told, and told again.
+const STAGES: [u32; 4] = [30, 14, 3, 1];
+
+/// A chain of certificates, as read.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    chain: Vec<CertificateDer<'static>>,
+    host: String,
+    not_before: Timestamp,
+    /// The first end in the chain.
+    not_after: Timestamp,
+    /// The hosts that it is for; absent: it is for ours.
+    other_hosts: Option<Vec<String>>,
+    signs_itself: bool,
+}
+
+/// Why clients will refuse a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("the certificate is for {}, not for {host}: get one for the host of `server.public_url`", hosts(.names))]
+    OtherHost { host: String, names: Vec<String> },
+    #[error("the certificate expired on {0}: renew it")]
+    Expired(Timestamp),
+    #[error(
+        "the certificate is not valid before {0}: check the clock of this machine, or use the one before it"
+    )]
+    NotYet(Timestamp),
+}
+
+fn hosts(names: &[String]) -> String {
+    if names.is_empty() { "no host at all".to_owned() } else { names.join(", ") }
+}
+
+impl Certificate {
+    /// Looks at a chain that is to be for `host`. None: it is not a certificate of X.509.
+    pub(super) fn of(chain: Vec<CertificateDer<'static>>, host: &str) -> Option<Self> {
+        let first = Facts::of(chain.first()?)?;
+        let mut not_after = first.not_after;
+        for further in &chain[1..] {
+            not_after = not_after.min(Facts::of(further)?.not_after);
+        }
+        Some(Self {
+            not_before: first.not_before,
+            not_after,
+            other_hosts: other_hosts(&chain[0], host),
+            signs_itself: first.issuer == first.subject,
+            host: host.to_owned(),
+            chain,
+        })
+    }
+
+    /// When clients begin to refuse it.
+    pub fn not_after(&self) -> Timestamp {
+        self.not_after
+    }
+
+    /// Why clients refuse it now.
+    pub fn faults(&self, now: Timestamp) -> Vec<Fault> {
+        let other = self.other_hosts.clone().map(|names| Fault::OtherHost { host: self.host.clone(), names });
+        let expired = (self.not_after < now).then_some(Fault::Expired(self.not_after));
+        let early = (now < self.not_before).then_some(Fault::NotYet(self.not_before));
+        other.into_iter().chain(expired).chain(early).collect()
+    }
+
+    /// How near the end is: 0 for far, 4 for a day, 5 for past it. What lives for days alone is renewed late.
+    pub(super) fn stage(&self, now: Timestamp) -> usize {
+        if self.not_after < now {
+            return STAGES.len() + 1;
+        }
+        let (life, left) = (self.not_after.since(self.not_before), self.not_after.since(now));
+        STAGES.iter().filter(|days| left <= **days * DAY && **days * DAY <= life / 3 + DAY).count()
+    }
+
+    /// The end in words, when it is near.
+    pub fn warning(&self, now: Timestamp) -> Option<String> {
+        let left = self.not_after.since(now).as_secs() / DAY.as_secs();
+        let days = match left {
+            0 => "less than a day".to_owned(),
+            1 => "1 day".to_owned(),
+            _ => format!("{left} days"),
+        };
+        let near = (1..=STAGES.len()).contains(&self.stage(now));
+        near.then(|| format!("the certificate expires on {}, in {days}: renew it", self.not_after))
+    }
+
+    /// How it is, in a few words.
+    pub fn state(&self, now: Timestamp) -> String {
+        let fault = self.faults(now).first().map(ToString::to_string);
+        fault.or_else(|| self.warning(now)).unwrap_or_else(|| "ok".to_owned())
+    }
+
+    /// Why clients that know the authorities of this machine would not know who signed it.
+    pub fn stranger(&self, now: Timestamp) -> Option<String> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let parsed = ParsedCertificate::try_from(self.chain.first()?).ok()?;
+        // What is wrong with its dates is told by itself.
+        let now = now.max(self.not_before).min(self.not_after);
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.unix_seconds()).ok()?));
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
+        match verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &self.chain[1..], now, algorithms) {
+            Ok(()) => None,
+            Err(_) if self.signs_itself => {
+                Some("the certificate is signed by itself: every browser warns its user".to_owned())
+            }
+            Err(_) if self.chain.len() == 1 => Some(
+                "the certificate comes without the one that signed it, and browsers may refuse it: use the file with the whole \
+                 chain (fullchain.pem). A private authority's certificate has to be installed in every browser"
+                    .to_owned(),
+            ),
+            Err(_) => Some(
+                "the certificate's chain ends at an authority that this machine does not know: browsers that do not know it \
+                 either warn their users"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+/// The names of a certificate that is not for `host`.
+fn other_hosts(certificate: &CertificateDer<'_>, host: &str) -> Option<Vec<String>> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let name = ServerName::try_from(bare).ok()?;
+    let parsed = ParsedCertificate::try_from(certificate).ok()?;
+    match verify_server_name(&parsed, &name) {
+        Ok(()) => None,
+        Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. })) => {
+            // As `DnsName("iot.example.com")`.
+            let plain = |name: String| {
+                let inside = name.split_once('(').map_or(&*name, |(_, inside)| inside.trim_end_matches(')'));
+                inside.trim_matches('"').to_owned()
+            };
+            Some(presented.into_iter().map(plain).collect())
+        }
+        Err(_) => Some(Vec::new()),
+    }
+}
+
+/// What the frame of one certificate says.
+struct Facts<'a> {
+    issuer: &'a [u8],
+    subject: &'a [u8],
+    not_before: Timestamp,
+    not_after: Timestamp,
+}
+
+impl<'a> Facts<'a> {
+    /// RFC 5280, 4.1: version, serial number, algorithm, issuer, validity, subject.
+    fn of(certificate: &'a CertificateDer<'_>) -> Option<Self> {
+        const SEQUENCE: u8 = 0x30;
+        const VERSION: u8 = 0xa0;
+        let (SEQUENCE, outer, _) = element(certificate)? else { return None };
+        let (SEQUENCE, mut rest, _) = element(outer)? else { return None };
+        if rest.first() == Some(&VERSION) {
+            (_, _, rest) = element(rest)?;
+        }
+        let (_serial, _, rest) = element(rest)?;
+        let (_algorithm, _, rest) = element(rest)?;
+        let (_, issuer, rest) = element(rest)?;
+        let (_, validity, rest) = element(rest)?;
+        let (_, subject, _) = element(rest)?;
+        let (from, from_text, validity) = element(validity)?;
+        let (to, to_text, _) = element(validity)?;
+        Some(Self {
+            issuer,
+            subject,
+            not_before: instant(from, from_text)?,
+            not_after: instant(to, to_text)?,
+        })
+    }
+}
+
+/// The first element of some DER: its tag, its content, and what comes after it.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&tag, rest) = der.split_first()?;
+    let (&length, rest) = rest.split_first()?;
+    let (length, rest) = match length {
+        0..=0x7f => (usize::from(length), rest),
+        // 0x80 alone would be a length that is told later, which DER does not have.
+        0x81..=0x84 => {
+            let (digits, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
+            (digits.iter().fold(0, |number, digit| number << 8 | usize::from(*digit)), rest)
+        }
+        _ => return None,
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((tag, content, rest))
+}
+
+/// `UTCTime` or `GeneralizedTime`, in the one form that certificates may use.
+fn instant(tag: u8, text: &[u8]) -> Option<Timestamp> {
+    const UTC_TIME: u8 = 0x17;
+    const GENERALIZED_TIME: u8 = 0x18;
+    let text = std::str::from_utf8(text).ok()?;
+    let text = match tag {
+        UTC_TIME if text.get(..2)? < "50" => format!("20{text}"),
+        UTC_TIME => format!("19{text}"),
+        GENERALIZED_TIME => text.to_owned(),
+        _ => return None,
+    };
+    let local = jiff::civil::DateTime::strptime("%Y%m%d%H%M%SZ", text).ok()?;
+    let instant = jiff::tz::Offset::UTC.to_timestamp(local).ok()?;
+    Some(Timestamp::from_unix_millis(instant.as_millisecond()))
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        Timestamp::from_unix_millis(text.parse::<jiff::Timestamp>().unwrap().as_millisecond())
+    }
+
+    /// For these names, from the first of March to the first of June 2026.
+    fn made(names: &[&str]) -> CertificateDer<'static> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_before = date_time_ymd(2026, 3, 1);
+        params.not_after = date_time_ymd(2026, 6, 1);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    fn of(names: &[&str], host: &str) -> Certificate {
+        Certificate::of(vec![made(names)], host).unwrap()
+    }
+
+    #[test]
+    fn the_dates_are_read_and_told() {
+        let certificate = of(&["iot.example.com"], "iot.example.com");
+        assert_eq!(certificate.not_after(), at("2026-06-01T00:00:00Z"));
+        for (now, stage, says) in [
+            ("2026-04-01T00:00:00Z", 0, None),
+            ("2026-05-02T00:00:00Z", 1, Some("expires on 2026-06-01T00:00:00Z, in 30 days")),
+            ("2026-05-18T00:00:01Z", 2, Some("in 13 days")),
+            ("2026-05-29T00:00:00Z", 3, Some("in 3 days")),
+            ("2026-05-31T00:00:00Z", 4, Some("in 1 day:")),
+            ("2026-05-31T12:00:00Z", 4, Some("in less than a day")),
+            ("2026-06-01T00:00:01Z", 5, None),
+        ] {
+            assert_eq!(certificate.stage(at(now)), stage, "{now}");
+            let warning = certificate.warning(at(now));
+            assert_eq!(warning.is_some(), says.is_some(), "{now}: {warning:?}");
+            assert!(warning.unwrap_or_default().contains(says.unwrap_or_default()), "{now}");
+        }
+        assert_eq!(certificate.faults(at("2026-04-01T00:00:00Z")), []);
+        let faults = |now| certificate.faults(at(now)).iter().map(ToString::to_string).collect::<String>();
+        assert!(faults("2026-06-02T00:00:00Z").contains("expired on 2026-06-01T00:00:00Z: renew it"));
+        assert!(faults("2026-02-01T00:00:00Z").contains("not valid before 2026-03-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn what_lives_for_days_is_not_told_of_for_all_its_life() {
+        let mut certificate = of(&["a.example"], "a.example");
+        certificate.not_after = certificate.not_before.plus(6 * DAY);
+        assert_eq!(certificate.stage(certificate.not_before), 0);
+        assert_eq!(certificate.stage(certificate.not_after.minus(3 * DAY)), 1);
+        assert_eq!(certificate.stage(certificate.not_after.minus(DAY)), 2);
+    }
+
+    #[test]
+    fn it_is_for_its_hosts_and_for_no_other() {
+        let now = at("2026-04-01T00:00:00Z");
+        for (names, host, fits) in [
+            (&["iot.example.com"][..], "iot.example.com", true),
+            (&["a.example", "iot.example.com"], "iot.example.com", true),
+            (&["*.example.com"], "iot.example.com", true),
+            (&["*.example.com"], "example.com", false),
+            (&["*.example.com"], "a.iot.example.com", false),
+            (&["www.example.com"], "example.com", false),
+            (&["IOT.example.com"], "iot.example.com", true),
+            (&["192.0.2.1"], "192.0.2.1", true),
+            (&["2001:db8::1"], "[2001:db8::1]", true),
+            (&["iot.example.com"], "192.0.2.1", false),
+            (&["xn--bcher-kva.example"], "xn--bcher-kva.example", true),
+        ] {
+            let faults = of(names, host).faults(now);
+            assert_eq!(faults.is_empty(), fits, "{names:?} {host}: {faults:?}");
+        }
+        let told = of(&["www.example.com", "example.com"], "iot.example.com").faults(now)[0].to_string();
+        assert!(told.contains("is for www.example.com, example.com, not for iot.example.com"), "{told}");
+        let nameless = of(&[], "iot.example.com").faults(now)[0].to_string();
+        assert!(nameless.contains("is for no host at all"), "{nameless}");
+    }
+
+    #[test]
+    fn whoever_signed_it_is_looked_for() {
+        let now = at("2026-04-01T00:00:00Z");
+        let own = of(&["a.example"], "a.example").stranger(now);
+        assert!(own.unwrap().contains("signed by itself"));
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let root = authority.self_signed(&key).unwrap();
+        let issuer = rcgen::Issuer::new(authority, key);
+        let mut leaf = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        leaf.distinguished_name = rcgen::DistinguishedName::new();
+        let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
+        let alone = Certificate::of(vec![leaf.der().clone()], "a.example").unwrap().stranger(now).unwrap();
+        assert!(alone.contains("use the file with the whole chain"), "{alone}");
+        let chain = vec![leaf.der().clone(), root.der().clone()];
+        let whole = Certificate::of(chain, "a.example").unwrap().stranger(now).unwrap();
+        assert!(whole.contains("an authority that this machine does not know"), "{whole}");
+    }
+
+    #[test]
+    fn no_bytes_break_the_reader() {
+        let whole = made(&["a.example"]);
+        for length in 0..whole.len() {
+            let _ = Certificate::of(vec![CertificateDer::from(whole[..length].to_vec())], "a.example");
+        }
+        for at in 0..whole.len() {
+            for value in [0, 0x7f, 0x80, 0x84, 0xff] {
+                let mut bytes = whole.to_vec();
+                bytes[at] = value;
+                let _ = Certificate::of(vec![CertificateDer::from(bytes)], "a.example");
+            }
+        }
+    }
+}
