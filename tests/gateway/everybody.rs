@@ -50,7 +50,7 @@ impl World {
 
     async fn revoke_all(&self) -> Outcome {
         let file = self.gateways[0].folder().join("portcullis.toml");
-        run(&["session", "revoke", "--all", "--json", "--config", file.to_str().unwrap()], "").await
+        run(&["session", "revoke", "--all", "--yes", "--json", "--config", file.to_str().unwrap()], "").await
     }
 
     async fn opens_a_stream_at_each(&self) -> Vec<hyper::body::Incoming> {

@@ -60,7 +60,7 @@ async fn thousands_of_users_are_listed_at_once() {
     sqlx::query(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) \
          INSERT INTO users (id, name, email, display_name, group_names, disabled, created_at) \
-         SELECT printf('%032x', i), 'user' || i || '@example.com', 'user' || i || '@example.com', '', 'ops', 0, 0 FROM n",
+         SELECT printf('%021dA', i), 'user' || i || '@example.com', 'user' || i || '@example.com', '', 'ops', 0, 0 FROM n",
     )
     .execute(&mut *transaction)
     .await
