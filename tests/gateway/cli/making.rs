@@ -62,7 +62,11 @@ async fn a_command_in_the_wrong_place_makes_nothing_and_says_where_it_looked() {
         assert_eq!(names(folder.path()), before, "{command:?}");
     }
     made(&file).await;
-    assert_eq!(names(&folder.path().join("data")), ["portcullis.db", "portcullis.key"]);
+    let data = names(&folder.path().join("data"));
+    assert!(
+        ["portcullis.db", "portcullis.key"].iter().all(|name| data.iter().any(|made| made == name)),
+        "{data:?}"
+    );
     succeeded(&on(&file, &["user", "list"]).await, "ada@example.com");
     // Asking for what is there is no fault.
     let again = on(&file, &["user", "add", "bob@example.com", "--init", "--password-stdin"]).await;
