@@ -120,7 +120,7 @@ fn passphrase(random: &dyn Random) -> String {
 #[expect(clippy::print_stdout, reason = "the demonstration speaks to whoever started it")]
 fn greet(port: u16, password: &str, admin: Option<SocketAddr>) {
     println!(
-        "\nPortcullis stands before a sample connectivity portal.\n\n  \
+        "\nPortcullis is running in front of a sample connectivity portal.\n\n  \
          Open      https://localhost:{port}\n  \
          E-mail    {EMAIL}\n  \
          Password  {password}\n\n\

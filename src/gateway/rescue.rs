@@ -33,7 +33,7 @@ pub(super) enum Failure {
     Loop,
     #[error("a page of another site asked for a connection")]
     ForeignOrigin,
-    #[error("only those who have a session are served while there is so much to do")]
+    #[error("overloaded: serving signed-in users only")]
     Overload,
     #[error("the connection asks for too many of our pages at once")]
     Crowd,
@@ -41,7 +41,7 @@ pub(super) enum Failure {
     Session(#[from] SessionError),
     #[error("the portal cannot be asked")]
     Forward(#[from] ForwardError),
-    #[error("a page of ours cannot be given")]
+    #[error("cannot serve a page of our own")]
     Page(#[from] PageError),
     #[error("the identity cannot be handed over")]
     Identity(#[from] Unrepresentable),

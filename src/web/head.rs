@@ -12,7 +12,7 @@ pub const MOST_FIELDS: usize = 100;
 /// Why a head is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedHead {
-    #[error("a line of the head is none")]
+    #[error("malformed header line")]
     Line,
     #[error("a field of the head has a name or a value that must not be")]
     Field,

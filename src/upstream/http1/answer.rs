@@ -22,7 +22,7 @@ const MOST_TOLD: usize = 64;
 /// Why an answer is none.
 #[derive(Debug, thiserror::Error)]
 pub enum MalformedAnswer {
-    #[error("its first line is none of HTTP/1")]
+    #[error("not an HTTP/1.x status line")]
     StatusLine,
     #[error("its head cannot be read")]
     Head(#[from] MalformedHead),
