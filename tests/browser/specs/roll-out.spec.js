@@ -16,7 +16,7 @@ test('“Not now” leads to the portal until the day comes, then to the QR code
     await visitor.givePassword();
     await visitor.expectHeading('Set up your authenticator app');
     const offer = page.getByText('You can also do this later').locator('..');
-    await expect(offer).toContainText('10 days are left');
+    await expect(offer).toContainText('You have 10 days left');
     await expect(offer).toContainText(String(mandatoryFrom.getUTCFullYear()));
     await expect(offer).toContainText(new RegExp(`\\b${mandatoryFrom.getUTCDate()}\\b`));
   });
