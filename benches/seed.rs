@@ -53,6 +53,7 @@ async fn main() -> anyhow::Result<()> {
                     email: email.clone(),
                     display_name: String::new(),
                     groups: Vec::new(),
+                    has_device: false,
                 };
                 let new = NewSession::unproved(&id, profile);
                 let origin = Origin::new(Ipv4Addr::LOCALHOST.into(), "seed");

@@ -111,6 +111,7 @@ impl Stores {
             store,
             database: database.clone(),
             standing: Arc::new(UserStanding(users.clone())),
+            rollout: config.rollout.clone(),
             sealer: Arc::clone(&sealer),
             clock: Arc::clone(clock),
             watermark: Arc::clone(&watermark),
@@ -174,7 +175,7 @@ impl Stores {
             ),
             audit: Arc::clone(&administration.audit),
             rollout: config.rollout.clone(),
-            seeds: hmac::Key::new(hmac::HMAC_SHA256, self.sealer.derive("first devices").as_slice()),
+            seeds: hmac::Key::new(hmac::HMAC_SHA256, self.sealer.derive("devices of sessions").as_slice()),
             clock: Arc::clone(&environment.clock),
             random: Arc::clone(&environment.random),
         }
@@ -275,8 +276,9 @@ impl Standing for UserStanding {
     ) -> BoxFuture<'a, Result<Option<Profile>, Box<dyn Error + Send + Sync>>> {
         Box::pin(async move {
             let Some(id) = UserId::parse(user) else { return Ok(None) };
-            let user = self.0.by_id(&id).await?.filter(|user| !user.disabled);
-            Ok(user.map(|user| Profile {
+            let user = self.0.with_devices(&id).await?.filter(|(user, _)| !user.disabled);
+            Ok(user.map(|(user, devices)| Profile {
+                has_device: devices > 0,
                 name: user.name.as_str().to_owned(),
                 email: user.email,
                 display_name: user.display_name,

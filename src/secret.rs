@@ -25,6 +25,10 @@ impl Token {
         Self(bytes)
     }
 
+    pub(crate) const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Reads the 43 characters of unpadded base64url; anything else is no token.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != 43 {

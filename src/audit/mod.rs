@@ -58,7 +58,7 @@ events! {
     EnrolmentRefused = "enrolment.refused", "enrolment refused";
     DeviceRemoved = "device.removed", "device removed";
     RecoveryCodesShown = "recovery_codes.shown", "recovery codes shown";
-    RecoveryCodesAcknowledged = "recovery_codes.acknowledged", "recovery codes stored by their user";
+    RecoveryCodesAcknowledged = "recovery_codes.acknowledged", "recovery codes saved by their user";
     RecoveryCodesReplaced = "recovery_codes.replaced", "recovery codes replaced";
     UserAdded = "user.added", "user added";
     UserDisabled = "user.disabled", "user disabled";

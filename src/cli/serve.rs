@@ -17,7 +17,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     let lines = log::init(&config.log)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = sources(&config), "starting");
     let (public_url, mandatory_from) = (config.web.public_url.clone(), config.rollout.written());
-    let app = App::build(config, &lines).await?;
+    let app = Box::pin(App::build(config, &lines)).await?;
     panics::report(app.metrics());
     let users = app.stores().administration.users.count().await?;
     tracing::info!(

@@ -2,7 +2,7 @@
 //!
 //! A device is stored once a right code has been given for it, never before; its secret is sealed for its own row.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use sqlx::{Row as _, any::AnyRow};
 
@@ -17,6 +17,7 @@ use crate::{
     database::{Change, Connection, Database, DatabaseError, Transaction},
     random::Random,
     sealing::Sealer,
+    secret::constant_time_eq,
     users::UserId,
 };
 
@@ -30,7 +31,7 @@ pub struct Device {
     /// What the user calls it; no two devices of a user share one.
     pub name: String,
     pub created_at: Timestamp,
-    /// Absent until it has been used to log in.
+    /// The last code of it that was accepted, that of its enrolment among them.
     pub last_used_at: Option<Timestamp>,
 }
 
@@ -51,7 +52,16 @@ pub enum EnrolRefusal {
     NameMissing,
     NameTooLong,
     NameTaken,
+    /// The user has as many as there may be.
+    TooMany,
+    /// The user has added as many as there may be in an hour.
+    TooSoon,
 }
+
+/// Devices of one user.
+const MOST: i64 = 10;
+/// Devices that one user adds in an hour.
+const MOST_IN_AN_HOUR: i64 = 5;
 
 /// The devices of all users.
 #[derive(Clone, Debug)]
@@ -132,9 +142,9 @@ impl Devices {
             transaction.rollback().await?;
             return Ok(Err(EnrolRefusal::AlreadyEnrolled));
         }
-        if name_is_taken(&mut transaction, user, &name).await? {
+        if let Some(refusal) = self.refusal(&mut transaction, user, secret, &name).await? {
             transaction.rollback().await?;
-            return Ok(Err(EnrolRefusal::NameTaken));
+            return Ok(Err(refusal));
         }
         self.insert(&mut transaction, user, secret, &name, step - now).await?;
         // Only a first device starts from no failures: another one must not switch those on that are off.
@@ -180,6 +190,40 @@ impl Devices {
         Ok(true)
     }
 
+    /// Why a user whose row is locked may not have another device with this secret and name.
+    async fn refusal(
+        &self,
+        transaction: &mut Transaction,
+        user: &UserId,
+        secret: &TotpSecret,
+        name: &str,
+    ) -> Result<Option<EnrolRefusal>, CredentialsError> {
+        let devices = sqlx::query("SELECT id, name, secret, created_at FROM devices WHERE user_id = $1")
+            .bind(user.as_str())
+            .fetch_all(&mut **transaction)
+            .await?;
+        let hour_ago = self.clock.now().minus(Duration::from_hours(1)).unix_millis();
+        let (mut in_all, mut lately, mut taken) = (0, 0, false);
+        for device in &devices {
+            let (id, sealed): (String, Vec<u8>) = (device.try_get("id")?, device.try_get("secret")?);
+            let known = self.sealer.open(&secret_place(user, &id), &sealed);
+            // A form that was sent twice at once.
+            if known.is_ok_and(|known| constant_time_eq(&known, secret.expose())) {
+                return Ok(Some(EnrolRefusal::AlreadyEnrolled));
+            }
+            in_all += 1;
+            lately += i64::from(device.try_get::<i64, _>("created_at")? > hour_ago);
+            taken |= device.try_get::<String, _>("name")? == name;
+        }
+        Ok(if in_all >= MOST {
+            Some(EnrolRefusal::TooMany)
+        } else if lately >= MOST_IN_AN_HOUR {
+            Some(EnrolRefusal::TooSoon)
+        } else {
+            taken.then_some(EnrolRefusal::NameTaken)
+        })
+    }
+
     async fn insert(
         &self,
         transaction: &mut Transaction,
@@ -191,7 +235,8 @@ impl Devices {
         // Digits alone: an operator types it after a command, where a dash in front would make it an option.
         let id = format!("{:032x}", u128::from_be_bytes(self.random.bytes()));
         sqlx::query(
-            "INSERT INTO devices (id, user_id, name, secret, drift, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
+            "INSERT INTO devices (id, user_id, name, secret, drift, created_at, last_used_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $6)",
         )
         .bind(id.as_str())
         .bind(user.as_str())
@@ -224,19 +269,6 @@ async fn count(connection: &mut Connection, user: &UserId) -> Result<i64, Creden
         .fetch_one(connection)
         .await?;
     Ok(row.try_get("devices")?)
-}
-
-async fn name_is_taken(
-    transaction: &mut Transaction,
-    user: &UserId,
-    name: &str,
-) -> Result<bool, CredentialsError> {
-    let found = sqlx::query("SELECT id FROM devices WHERE user_id = $1 AND name = $2")
-        .bind(user.as_str())
-        .bind(name)
-        .fetch_optional(&mut **transaction)
-        .await?;
-    Ok(found.is_some())
 }
 
 fn read(row: &AnyRow) -> Result<Device, CredentialsError> {
@@ -273,6 +305,8 @@ mod tests {
     on_each_database![
         nothing_counts_before_a_right_code_and_the_same_secret_can_be_tried_again,
         who_has_a_device_does_not_enrol_a_first_one,
+        one_secret_makes_one_device,
+        devices_are_added_a_few_an_hour_and_no_more_than_ten,
         of_many_first_devices_at_once_one_is_enrolled,
         a_name_is_needed_and_tells_devices_apart,
         removing_the_last_device_removes_the_codes_too,
@@ -304,8 +338,47 @@ mod tests {
         assert_eq!(listed.len(), 1);
         assert_eq!(listed[0].name, "My phone");
         assert_eq!(listed[0].created_at, fixture.clock.now());
-        assert_eq!(listed[0].last_used_at, None);
+        assert_eq!(listed[0].last_used_at, Some(fixture.clock.now()));
         assert_eq!(devices.count(&fixture.bob).await.unwrap(), 0);
+    }
+
+    async fn one_secret_makes_one_device(on: On) {
+        let fixture = Fixture::new(on).await;
+        let (devices, secret) = (fixture.devices(), TotpSecret::generate(&OsRandom));
+        let code = secret.code_at(fixture.clock.now());
+        let enrol = |user, name| devices.enrol(user, &secret, &code, name, Enrolment::AnyDevice);
+        let ada = &fixture.ada;
+        let at_once = [enrol(ada, "A"), enrol(ada, "B"), enrol(ada, "C"), enrol(ada, "D")];
+        let enrolled = futures_util::future::join_all(at_once).await.into_iter().map(Result::unwrap);
+        assert_eq!(enrolled.flatten().count(), 1);
+        assert_eq!(enrol(ada, "E").await.unwrap(), Err(EnrolRefusal::AlreadyEnrolled));
+        assert_eq!(devices.count(ada).await.unwrap(), 1);
+        enrol(&fixture.bob, "A").await.unwrap().unwrap();
+    }
+
+    async fn devices_are_added_a_few_an_hour_and_no_more_than_ten(on: On) {
+        let fixture = Fixture::new(on).await;
+        let devices = fixture.devices();
+        let enrol = async |name: String| {
+            let secret = TotpSecret::generate(&OsRandom);
+            let code = secret.code_at(fixture.clock.now());
+            devices.enrol(&fixture.ada, &secret, &code, &name, Enrolment::AnyDevice).await.unwrap().err()
+        };
+        for number in 0..MOST {
+            if number > 0 && number % MOST_IN_AN_HOUR == 0 {
+                assert_eq!(enrol(format!("{number}")).await, Some(EnrolRefusal::TooSoon));
+                fixture.clock.advance(Duration::from_hours(1));
+            }
+            assert_eq!(enrol(format!("{number}")).await, None);
+        }
+        for _ in 0..2 {
+            assert_eq!(enrol("another".into()).await, Some(EnrolRefusal::TooMany));
+            fixture.clock.advance(Duration::from_hours(24));
+        }
+        // One that goes makes room.
+        let oldest = devices.list(&fixture.ada).await.unwrap().swap_remove(0);
+        devices.remove(&fixture.ada, &oldest.id).await.unwrap();
+        assert_eq!(enrol("another".into()).await, None);
     }
 
     async fn who_has_a_device_does_not_enrol_a_first_one(on: On) {

@@ -3,7 +3,7 @@
 //! The text of a batch is kept, sealed, only until its user has confirmed having stored it. Checking a code that
 //! somebody typed is for [`super::SecondFactor`], which counts the attempt too.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use secrecy::SecretString;
@@ -12,7 +12,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use super::CredentialsError;
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Clock,
     database::{Connection, Database, DatabaseError, Transaction},
     random::Random,
     sealing::Sealer,
@@ -22,9 +22,6 @@ use crate::{
 
 /// Codes in a batch.
 const BATCH: usize = 10;
-
-/// How long a batch that nobody confirmed can still be shown. After that it may have been seen by somebody else.
-const UNSEEN_FOR: Duration = Duration::from_hours(1);
 
 /// Crockford's base 32: no letter that passes for a digit, and no U.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -51,35 +48,45 @@ impl RecoveryCodes {
         Self { database, sealer, clock, random }
     }
 
-    /// The batch that the user has not confirmed yet; a fresh one when it has waited for longer than an hour.
+    /// The batch that the user has not confirmed yet to have saved, for as long as that takes.
     pub async fn unseen(&self, user: &UserId) -> Result<Option<Vec<SecretString>>, CredentialsError> {
-        let mut connection = self.database.acquire().await?;
-        let Some((sealed, since)) = sealed_batch(&mut connection, user).await? else { return Ok(None) };
-        if !self.has_waited_too_long(since) {
-            return self.open(user, &sealed).map(Some);
-        }
-        drop(connection);
-
-        let mut transaction = self.database.write().await?;
-        lock(&mut transaction, user).await?;
-        // It may have been confirmed or replaced before we had the lock.
-        let codes = match sealed_batch(&mut transaction, user).await? {
-            None => None,
-            Some((_, since)) if self.has_waited_too_long(since) => {
-                Some(self.issue(&mut transaction, user).await?)
-            }
-            Some((sealed, _)) => Some(self.open(user, &sealed)?),
-        };
-        transaction.commit().await?;
-        Ok(codes)
+        let row = sqlx::query(
+            "SELECT unseen_codes FROM second_factors WHERE user_id = $1 AND unseen_codes IS NOT NULL",
+        )
+        .bind(user.as_str())
+        .fetch_optional(&self.database)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let sealed: Vec<u8> = row.try_get("unseen_codes")?;
+        self.open(user, &sealed).map(Some)
     }
 
-    /// Forgets the text of the batch: the user has stored it.
+    /// Whether there is such a batch.
+    pub async fn has_unseen(&self, user: &UserId) -> Result<bool, CredentialsError> {
+        let row =
+            sqlx::query("SELECT user_id FROM second_factors WHERE user_id = $1 AND unseen_codes IS NOT NULL")
+                .bind(user.as_str())
+                .fetch_optional(&self.database)
+                .await?;
+        Ok(row.is_some())
+    }
+
+    /// Puts a fresh batch in the place of all codes. False: the user has no device.
+    pub async fn renew(&self, user: &UserId) -> Result<bool, CredentialsError> {
+        let mut transaction = self.database.write().await?;
+        let has_row = lock(&mut transaction, user).await?;
+        if has_row {
+            self.issue(&mut transaction, user).await?;
+        }
+        transaction.commit().await?;
+        Ok(has_row)
+    }
+
+    /// Forgets the text of the batch: the user has saved it.
     pub async fn acknowledge(&self, user: &UserId) -> Result<(), CredentialsError> {
-        sqlx::query("UPDATE second_factors SET unseen_codes = NULL, unseen_since = NULL WHERE user_id = $1")
-            .bind(user.as_str())
-            .execute(&self.database)
-            .await?;
+        let mut transaction = self.database.write().await?;
+        forget(&mut transaction, user).await?;
+        transaction.commit().await?;
         Ok(())
     }
 
@@ -139,22 +146,20 @@ impl RecoveryCodes {
         let text = std::str::from_utf8(&text).map_err(|_| DatabaseError::Corrupt("recovery codes"))?;
         Ok(text.lines().map(SecretString::from).collect())
     }
-
-    fn has_waited_too_long(&self, since: Timestamp) -> bool {
-        self.clock.now().since(since) > UNSEEN_FOR
-    }
 }
 
 /// Takes the user's row until the end of the transaction, so that changes of one user's devices and codes queue.
-pub(super) async fn lock(transaction: &mut Transaction, user: &UserId) -> Result<(), CredentialsError> {
-    sqlx::query("UPDATE second_factors SET failures = failures WHERE user_id = $1")
+/// False: the user has none, and no device.
+pub(super) async fn lock(transaction: &mut Transaction, user: &UserId) -> Result<bool, CredentialsError> {
+    let locked = sqlx::query("UPDATE second_factors SET failures = failures WHERE user_id = $1")
         .bind(user.as_str())
         .execute(&mut **transaction)
         .await?;
-    Ok(())
+    Ok(locked.rows_affected() == 1)
 }
 
-/// Uses up the code that `typed` is, if it is one of the user's. Of any number of tries, one deletes the row.
+/// Uses up the code that `typed` is, if it is one of the user's. Of any number of tries, one deletes the row. Whoever uses
+/// one has saved them: the text of the batch is forgotten.
 pub(super) async fn redeem(
     transaction: &mut Transaction,
     sealer: &Sealer,
@@ -167,7 +172,19 @@ pub(super) async fn redeem(
         .bind(hash(sealer, user, &code))
         .execute(&mut **transaction)
         .await?;
-    Ok(deleted.rows_affected() == 1)
+    if deleted.rows_affected() != 1 {
+        return Ok(false);
+    }
+    forget(transaction, user).await?;
+    Ok(true)
+}
+
+async fn forget(connection: &mut Connection, user: &UserId) -> Result<(), CredentialsError> {
+    sqlx::query("UPDATE second_factors SET unseen_codes = NULL, unseen_since = NULL WHERE user_id = $1")
+        .bind(user.as_str())
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 async fn count(connection: &mut Connection, user: &UserId) -> Result<i64, CredentialsError> {
@@ -176,21 +193,6 @@ async fn count(connection: &mut Connection, user: &UserId) -> Result<i64, Creden
         .fetch_one(connection)
         .await?;
     Ok(row.try_get("codes")?)
-}
-
-async fn sealed_batch(
-    connection: &mut Connection,
-    user: &UserId,
-) -> Result<Option<(Vec<u8>, Timestamp)>, CredentialsError> {
-    let row = sqlx::query(
-        "SELECT unseen_codes, unseen_since FROM second_factors \
-         WHERE user_id = $1 AND unseen_codes IS NOT NULL AND unseen_since IS NOT NULL",
-    )
-    .bind(user.as_str())
-    .fetch_optional(connection)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some((row.try_get("unseen_codes")?, Timestamp::from_unix_millis(row.try_get("unseen_since")?))))
 }
 
 fn place(user: &UserId) -> [&str; 3] {
@@ -249,7 +251,7 @@ fn hash(sealer: &Sealer, user: &UserId, code: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::{collections::HashSet, time::Duration};
 
     use secrecy::ExposeSecret as _;
 
@@ -263,12 +265,13 @@ mod tests {
     on_each_database![
         the_first_device_brings_ten_codes_that_are_shown_until_confirmed,
         a_code_works_once_and_for_its_user_alone,
-        a_batch_that_waited_for_over_an_hour_is_replaced,
+        a_batch_stays_good_until_its_user_asks_for_another,
+        whoever_uses_a_code_has_saved_them,
         confirmed_codes_stay_good_however_old,
         the_store_holds_no_code_in_clear,
     ];
 
-    const HOUR: Duration = UNSEEN_FOR;
+    const HOUR: Duration = Duration::from_hours(1);
 
     fn texts(codes: Option<Vec<SecretString>>) -> Vec<String> {
         codes.unwrap().iter().map(|code| code.expose_secret().to_owned()).collect()
@@ -324,19 +327,43 @@ mod tests {
         assert!(!redeems(&fixture, &fixture.bob, &codes[2]).await);
     }
 
-    async fn a_batch_that_waited_for_over_an_hour_is_replaced(on: On) {
+    async fn a_batch_stays_good_until_its_user_asks_for_another(on: On) {
         let fixture = Fixture::new(on).await;
-        fixture.enrol(&fixture.ada, "Phone").await;
         let recovery_codes = fixture.recovery_codes();
+        assert!(
+            !recovery_codes.renew(&fixture.ada).await.unwrap(),
+            "there is nothing to recover without a device"
+        );
+        assert_eq!(recovery_codes.remaining(&fixture.ada).await.unwrap(), 0);
+
+        fixture.enrol(&fixture.ada, "Phone").await;
         let old = texts(recovery_codes.unseen(&fixture.ada).await.unwrap());
-        fixture.clock.advance(Duration::from_mins(59));
+        fixture.clock.advance(1000 * HOUR);
         assert_eq!(texts(recovery_codes.unseen(&fixture.ada).await.unwrap()), old);
-        fixture.clock.advance(Duration::from_millis(1));
+        assert!(recovery_codes.renew(&fixture.ada).await.unwrap());
         let fresh = texts(recovery_codes.unseen(&fixture.ada).await.unwrap());
         assert!(fresh.iter().all(|code| !old.contains(code)));
         assert_eq!(texts(recovery_codes.unseen(&fixture.ada).await.unwrap()), fresh);
         assert!(!redeems(&fixture, &fixture.ada, &old[0]).await);
+        assert!(
+            recovery_codes.has_unseen(&fixture.ada).await.unwrap(),
+            "a wrong code says nothing of the right ones"
+        );
         assert!(redeems(&fixture, &fixture.ada, &fresh[0]).await);
+        assert_eq!(recovery_codes.remaining(&fixture.ada).await.unwrap(), 9);
+    }
+
+    async fn whoever_uses_a_code_has_saved_them(on: On) {
+        let fixture = Fixture::new(on).await;
+        fixture.enrol(&fixture.ada, "Phone").await;
+        fixture.enrol(&fixture.bob, "Phone").await;
+        let recovery_codes = fixture.recovery_codes();
+        let codes = texts(recovery_codes.unseen(&fixture.ada).await.unwrap());
+        assert!(redeems(&fixture, &fixture.ada, &codes[0]).await);
+        assert!(!recovery_codes.has_unseen(&fixture.ada).await.unwrap());
+        assert!(recovery_codes.unseen(&fixture.ada).await.unwrap().is_none());
+        assert!(redeems(&fixture, &fixture.ada, &codes[1]).await);
+        assert!(recovery_codes.has_unseen(&fixture.bob).await.unwrap());
     }
 
     async fn confirmed_codes_stay_good_however_old(on: On) {

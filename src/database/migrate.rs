@@ -19,6 +19,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (7, "signing keys", include_str!("migrations/0007_signing_keys.sql")),
     (8, "ended sessions", include_str!("migrations/0008_ended_sessions.sql")),
     (10, "kept forms", include_str!("migrations/0010_kept_forms.sql")),
+    (13, "browsers of pending logins", include_str!("migrations/0013_pending_browsers.sql")),
     (15, "session generations", include_str!("migrations/0015_session_generations.sql")),
     (17, "last logins", include_str!("migrations/0017_last_logins.sql")),
 ];

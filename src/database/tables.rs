@@ -86,7 +86,14 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         name: "pending_logins",
         key: 1,
-        columns: &[Bytes("id_hash"), Text("user_id"), Bytes("record"), Number("expires_at")],
+        columns: &[
+            Bytes("id_hash"),
+            Text("user_id"),
+            Bytes("record"),
+            Number("expires_at"),
+            Bytes("browser"),
+            Number("begun_at"),
+        ],
     },
     Table { name: "facts", key: 1, columns: &[Text("name"), Bytes("value")] },
     Table {

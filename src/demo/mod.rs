@@ -44,7 +44,7 @@ pub async fn run(arguments: &Arguments, drain: CancellationToken) -> anyhow::Res
         TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot start the sample portal")?;
     let config = configure(folder.path(), arguments.port, portal.local_addr()?)?;
     let lines = log::init(&config.log)?;
-    let app = match App::build(config, &lines).await {
+    let app = match Box::pin(App::build(config, &lines)).await {
         Err(error) if error.downcast_ref::<ServerError>().is_some() => {
             return Err(error).context("is another demo running? give this one another port with --port");
         }

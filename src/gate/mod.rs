@@ -58,7 +58,8 @@ impl Gate {
         Self { rollout }
     }
 
-    /// A store failure is the caller's to report: it must never arrive here as "no session".
+    /// `now` is the time that sessions go by. A store failure is the caller's to report: it must never arrive here as
+    /// "no session".
     pub fn decide(&self, session: Option<Arc<Live>>, now: Timestamp) -> Decision {
         let Some(session) = session else { return Decision::LogIn };
         match (session.session.level(), self.rollout.requirement(now)) {

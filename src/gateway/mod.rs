@@ -136,7 +136,7 @@ impl Gateway {
         };
         note.session.clone_from(&session);
         let now = at.wall;
-        let decision = self.shared.gate.decide(session, now);
+        let decision = self.shared.gate.decide(session, self.shared.sessions.time_at(&at));
         let is_in = matches!(decision, Decision::Allow(_));
         if *request.method() == Method::POST && (!is_in || kept::named(&request).is_some()) {
             let (session, cookies) = (cookies.session, cookies.others.as_ref());

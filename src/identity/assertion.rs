@@ -180,6 +180,7 @@ mod tests {
             origin: Origin::new([127, 0, 0, 1].into(), ""),
             csrf: [0; 16],
             remembered: false,
+            proved_at: None,
         }
     }
 

@@ -29,6 +29,22 @@ impl Login {
         })
     }
 
+    pub async fn recovery_codes_left(&self, session: &Session) -> Result<u32, LoginError> {
+        Ok(self.recovery_codes.remaining(&user_id(session)?).await?)
+    }
+
+    pub async fn has_unseen_recovery_codes(&self, session: &Session) -> Result<bool, LoginError> {
+        Ok(self.recovery_codes.has_unseen(&user_id(session)?).await?)
+    }
+
+    /// Others in the place of all recovery codes, which the user has to save then.
+    pub async fn renew_recovery_codes(&self, session: &Session, source: &Source) -> Result<(), LoginError> {
+        if self.recovery_codes.renew(&user_id(session)?).await? {
+            self.audit.record(AuditEvent::RecoveryCodesReplaced, &source.of_session(session));
+        }
+        Ok(())
+    }
+
     /// The recovery codes that wait to be confirmed as stored.
     pub async fn unseen_recovery_codes(
         &self,
@@ -48,12 +64,16 @@ impl Login {
         session: &Session,
         source: &Source,
     ) -> Result<(), LoginError> {
-        self.recovery_codes.acknowledge(&user_id(session)?).await?;
-        self.audit.record(AuditEvent::RecoveryCodesAcknowledged, &source.of_session(session));
+        let user = user_id(session)?;
+        if self.recovery_codes.has_unseen(&user).await? {
+            self.recovery_codes.acknowledge(&user).await?;
+            self.audit.record(AuditEvent::RecoveryCodesAcknowledged, &source.of_session(session));
+        }
         Ok(())
     }
 
-    /// Ends those sessions of the same user that are not `session`: the one whose id begins with `which`, or all.
+    /// Ends those sessions of the same user that are not `session`: the one whose id begins with `which`, or all. That takes
+    /// both factors: whoever knows the password alone must not put the user out.
     pub async fn end_others(
         &self,
         session: &Session,

@@ -1,24 +1,29 @@
-//! Binding a device: the first one on the way to a session, or a further one later.
+//! Binding a device: the first one on the way to a session, or one from a session.
 
 use aws_lc_rs::hmac;
 
-use super::{Finish, Login, LoginError, Pending, Source, Step, withdraw_if_unknown};
+use super::{Finish, Login, LoginError, Pending, ShownBefore, Source, Step, withdraw_if_unknown};
 use crate::{
-    audit::AuditEvent,
-    credentials::{self, EnrolRefusal, TotpSecret},
+    audit::{AuditEvent, Context},
+    credentials::{self, EnrolRefusal, TotpSecret, VerifiedCode},
+    errors::Chain,
     rollout::Requirement,
-    secret::{Token, TokenHash},
-    sessions::{self, Level, PasswordProof},
+    secret::TokenHash,
+    sessions::{Level, NewSession, Session},
     throttle::Throttled,
-    users::{User, UserId},
+    users::User,
 };
+
+/// For how long a proof lets its user bind a device, or see recovery codes, without proving it once more.
+pub const FRESH: std::time::Duration = std::time::Duration::from_mins(10);
 
 /// What the page shows on which a device is bound.
 pub struct Enrolment {
     pub user: User,
     pub secret: TotpSecret,
-    pub requirement: Requirement,
-    pub step: Step,
+    /// Present for a first device: whether it can wait.
+    pub requirement: Option<Requirement>,
+    pub shown_before: Option<ShownBefore>,
 }
 
 /// What became of a code and a name for a new device, or of putting it off.
@@ -32,101 +37,125 @@ pub enum BindOutcome {
     Over,
     /// It cannot be put off any more.
     Mandatory,
+    /// It is put off, and the session goes on as it was.
+    PutOff,
     Finished(Finish),
 }
 
+/// What a user types to bind a device.
+#[derive(Clone, Copy, Debug)]
+pub struct NewDevice<'a> {
+    pub code: &'a str,
+    pub name: &'a str,
+}
+
 impl Login {
-    /// A login in progress that waits for the user's first device. The secret of `previous` is kept when that was the
-    /// same user's in the same browser.
-    pub(super) async fn first_device(
-        &self,
-        password: PasswordProof,
-        previous: Option<&TokenHash>,
-    ) -> Result<Pending, LoginError> {
-        let user = password.user();
-        let earlier = match previous {
-            Some(id) => self.pending.load(id).await?,
-            None => None,
-        };
-        let kept = earlier
-            .filter(|earlier| earlier.user() == user && earlier.step == Step::Enrol)
-            .and_then(|earlier| earlier.secret());
-        let secret = kept.unwrap_or_else(|| match previous {
-            Some(browser) => self.secret_for(user, browser),
-            None => TotpSecret::generate(&*self.random),
-        });
-        Ok(Pending::new(password, Step::Enrol, Some(&secret)))
+    /// What to show of the device that is being bound; `None` on the step that binds none.
+    pub fn enrolment(&self, pending: &Pending, user: User, source: &Source) -> Option<Enrolment> {
+        let secret = pending.secret().filter(|_| pending.step == Step::Enrol)?;
+        self.audit.record(AuditEvent::EnrolmentStarted, &source.context(user.name.as_str()));
+        let requirement = Some(self.requirement());
+        Some(Enrolment { user, secret, requirement, shown_before: pending.shown_before })
     }
 
-    /// The secret that `user` is shown in the browser of this cookie: the same in all its tabs, whichever is first, and
-    /// as random to everybody else as the cookie itself.
-    fn secret_for(&self, user: &UserId, browser: &TokenHash) -> TotpSecret {
-        let place = [browser.as_bytes().as_slice(), user.as_str().as_bytes()].concat();
-        let digest = hmac::sign(&self.seeds, &place);
-        // 32 bytes hold 20.
-        digest
-            .as_ref()
-            .get(..20)
-            .and_then(TotpSecret::from_bytes)
-            .unwrap_or_else(|| TotpSecret::generate(&*self.random))
-    }
-
-    /// Begins binding a device from a session: the first, for a session of level one, or a further one.
-    pub async fn begin_device(
+    /// What to show of a device that is bound from a session: the first, or a further one. `None` when its user may not.
+    ///
+    /// Nothing is stored: the secret follows from the session, which ends when a device is bound.
+    pub async fn enrolment_in(
         &self,
-        session: &sessions::Session,
-    ) -> Result<Option<(Token, Pending, User)>, LoginError> {
+        session: &Session,
+        source: &Source,
+    ) -> Result<Option<Enrolment>, LoginError> {
         let Some(user) = self.user(&session.user).await?.filter(|user| !user.disabled) else {
             return Ok(None);
         };
-        let step = match session.level() {
-            // A second device must not be had for a password alone.
-            Level::One if self.devices.count(&user.id).await? > 0 => Step::Code,
-            Level::One => Step::Enrol,
-            Level::Two => Step::AddDevice,
-        };
-        let secret = (step != Step::Code).then(|| TotpSecret::generate(&*self.random));
-        let Some(password) = session.password() else { return Ok(None) };
-        let pending = Pending::new(password, step, secret.as_ref()).begun_from(session);
-        let token = self.pending.begin(&pending).await?;
-        Ok(Some((token, pending, user)))
-    }
-
-    /// What to show of the device that is being bound; `None` on a step that binds none.
-    pub fn enrolment(&self, pending: &Pending, user: User, source: &Source) -> Option<Enrolment> {
-        let secret = pending.secret().filter(|_| pending.step != Step::Code)?;
+        let Some(secret) = self.secret_in(session) else { return Ok(None) };
         self.audit.record(AuditEvent::EnrolmentStarted, &source.context(user.name.as_str()));
-        let requirement = self.rollout.requirement(self.clock.now());
-        Some(Enrolment { user, secret, requirement, step: pending.step })
+        let requirement = (session.level() == Level::One).then(|| self.requirement());
+        Ok(Some(Enrolment { user, secret, requirement, shown_before: None }))
     }
 
-    /// Binds the device when the code is right, and finishes the login.
+    /// Whether what a session has proved is recent enough to bind a device or to see recovery codes with.
+    pub fn is_fresh(&self, session: &Session) -> bool {
+        self.sessions.now().since(session.proved_at()) <= FRESH
+    }
+
+    /// Binds the first device when the code is right, and finishes the login.
     pub async fn bind(
         &self,
         id: &TokenHash,
-        code: &str,
-        device_name: &str,
+        device: NewDevice<'_>,
         source: &Source,
     ) -> Result<BindOutcome, LoginError> {
         let Some((pending, user)) = self.progress(id).await? else { return Ok(BindOutcome::Over) };
-        let first = match pending.step {
-            Step::Code => return Ok(BindOutcome::Over),
-            Step::Enrol => credentials::Enrolment::FirstDevice,
-            Step::AddDevice => credentials::Enrolment::AnyDevice,
+        let Some(secret) = pending.secret().filter(|_| pending.step == Step::Enrol) else {
+            return Ok(BindOutcome::Over);
         };
-        let Some(secret) = pending.secret() else { return Ok(BindOutcome::Over) };
+        let first = credentials::Enrolment::FirstDevice;
+        let verified = match self.enrol(&user, &secret, device, first, source).await? {
+            Ok(verified) => verified,
+            Err(outcome) => return Ok(outcome),
+        };
+        let session =
+            NewSession::two_factor(&pending.password, verified, &user)?.remembered(pending.remember);
+        self.end_one_factor(&user, source).await;
+        let finish = self.finish(&user, session, source).await?;
+        self.pending.remove(id).await?;
+        Ok(BindOutcome::Finished(finish))
+    }
+
+    /// Binds a device from a session when the code is right, and puts another session in its place.
+    pub async fn bind_in(
+        &self,
+        session: &Session,
+        device: NewDevice<'_>,
+        source: &Source,
+    ) -> Result<BindOutcome, LoginError> {
+        let Some(user) = self.user(&session.user).await?.filter(|user| !user.disabled) else {
+            return Ok(BindOutcome::Over);
+        };
+        let (Some(secret), Some(password)) = (self.secret_in(session), session.password()) else {
+            return Ok(BindOutcome::Over);
+        };
+        let enrolment = match session.level() {
+            // A second device must not be had for a password alone.
+            Level::One => credentials::Enrolment::FirstDevice,
+            Level::Two => credentials::Enrolment::AnyDevice,
+        };
+        let verified = match self.enrol(&user, &secret, device, enrolment, source).await? {
+            Ok(verified) => verified,
+            Err(outcome) => return Ok(outcome),
+        };
+        let new = NewSession::two_factor(&password, verified, &user)?.remembered(session.remembered);
+        let new = match session.level() {
+            Level::One => new,
+            // The code of a device that is only being added proves nothing.
+            Level::Two => new.no_fresher_than(session),
+        };
+        self.end_one_factor(&user, source).await;
+        Ok(BindOutcome::Finished(self.finish(&user, new, source).await?))
+    }
+
+    async fn enrol(
+        &self,
+        user: &User,
+        secret: &TotpSecret,
+        NewDevice { code, name }: NewDevice<'_>,
+        enrolment: credentials::Enrolment,
+        source: &Source,
+    ) -> Result<Result<VerifiedCode, BindOutcome>, LoginError> {
         let context = source.context(user.name.as_str());
         let admission = match self.admitted(self.throttle.admit_code(user.id.as_str()).await?, &context) {
             Ok(admission) => admission,
-            Err(Throttled { retry_after }) => return Ok(BindOutcome::Throttled { retry_after }),
+            Err(Throttled { retry_after }) => return Ok(Err(BindOutcome::Throttled { retry_after })),
         };
-        let enrolled = self.devices.enrol(&user.id, &secret, code, device_name, first).await;
+        let enrolled = self.devices.enrol(&user.id, secret, code, name, enrolment).await;
         let (admission, enrolled) = withdraw_if_unknown(admission, enrolled).await?;
         match enrolled {
             Ok(verified) => {
                 admission.succeeded().await;
                 self.audit.record(AuditEvent::EnrolmentFinished, &context);
-                Ok(BindOutcome::Finished(self.finish(id, &pending, &user, Some(verified), source).await?))
+                Ok(Ok(verified))
             }
             Err(refusal) => {
                 if refusal != EnrolRefusal::WrongCode {
@@ -134,7 +163,23 @@ impl Login {
                     admission.withdrawn().await;
                 }
                 self.audit.record(AuditEvent::EnrolmentRefused, &context);
-                Ok(BindOutcome::Refused(refusal))
+                Ok(Err(BindOutcome::Refused(refusal)))
+            }
+        }
+    }
+
+    /// Ends what was begun with the password alone, now that there is a device. What cannot be ended here passes nowhere
+    /// all the same: whoever looks such a session up is told of the device.
+    async fn end_one_factor(&self, user: &User, source: &Source) {
+        match self.sessions.end_one_factor(user.id.as_str()).await {
+            Ok(ended) => {
+                for session in ended {
+                    let context = Context { session: Some(session.id), ..source.context(user.name.as_str()) };
+                    self.audit.record(AuditEvent::SessionRevoked, &context);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "cannot end the one-factor sessions of a user who has a device now");
             }
         }
     }
@@ -145,7 +190,7 @@ impl Login {
         if pending.step != Step::Enrol {
             return Ok(BindOutcome::Over);
         }
-        match self.rollout.requirement(self.clock.now()) {
+        match self.requirement() {
             Requirement::Demand => Ok(BindOutcome::Mandatory),
             Requirement::Invite { .. } => {
                 // No code that works once guards this step, so the login itself has to.
@@ -153,9 +198,32 @@ impl Login {
                     return Ok(BindOutcome::Over);
                 }
                 self.audit.record(AuditEvent::EnrolmentSkipped, &source.context(user.name.as_str()));
-                let session = self.finish(id, &pending, &user, None, source).await?;
-                Ok(BindOutcome::Finished(session))
+                let session = NewSession::one_factor(&pending.password, &user)?.remembered(pending.remember);
+                Ok(BindOutcome::Finished(self.finish(&user, session, source).await?))
             }
         }
+    }
+
+    /// The same for somebody who is in: nothing changes.
+    pub fn skip_in(&self, session: &Session, source: &Source) -> BindOutcome {
+        match (session.level(), self.requirement()) {
+            (Level::Two, _) => BindOutcome::Over,
+            (Level::One, Requirement::Demand) => BindOutcome::Mandatory,
+            (Level::One, Requirement::Invite { .. }) => {
+                self.audit.record(AuditEvent::EnrolmentSkipped, &source.of_session(session));
+                BindOutcome::PutOff
+            }
+        }
+    }
+
+    fn requirement(&self) -> Requirement {
+        self.rollout.requirement(self.sessions.now())
+    }
+
+    /// The secret of a device that is bound from a session: the same on every look, so that nobody scans twice.
+    fn secret_in(&self, session: &Session) -> Option<TotpSecret> {
+        let digest = hmac::sign(&self.seeds, session.id.as_bytes());
+        // 32 bytes hold 20.
+        digest.as_ref().get(..20).and_then(TotpSecret::from_bytes)
     }
 }

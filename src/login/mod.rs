@@ -4,6 +4,7 @@
 //! mean that something did not answer, and never let anybody in.
 
 mod account;
+mod cookie;
 mod enrolment;
 mod outcome;
 mod pending;
@@ -14,21 +15,21 @@ use aws_lc_rs::hmac;
 use secrecy::SecretString;
 
 pub use account::Account;
-pub use enrolment::{BindOutcome, Enrolment};
-pub use outcome::{CodeOutcome, Finish, LoginError, PasswordOutcome, Session as NewLogin};
-pub use pending::{Pending, PendingLogins, Step};
+pub use cookie::LoginCookies;
+pub use enrolment::{BindOutcome, Enrolment, FRESH, NewDevice};
+pub use outcome::{CodeOutcome, Finish, LoginError, Next, PasswordOutcome, Session as NewLogin};
+use pending::Arrival;
+pub use pending::{Pending, PendingLogins, ShownBefore, Step};
 
 use crate::{
     audit::{Audit, AuditEvent, Context},
     clock::Clock,
-    credentials::{
-        CodeCheck, Devices, Passwords, RecoveryCodes, SecondFactor, VerifiedCode, VerifiedPassword,
-    },
+    credentials::{CodeCheck, Devices, Passwords, RecoveryCodes, SecondFactor, VerifiedPassword},
     errors::Chain,
     random::Random,
     rollout,
     secret::TokenHash,
-    sessions::{self, NewSession, Origin, PasswordProof, SessionSummary, Sessions, Use},
+    sessions::{self, Method, NewSession, Origin, PasswordProof, SessionSummary, Sessions},
     throttle::{Admission, Attempt, Throttle, Throttled},
     users::{CanonicalName, User, UserId, Users},
 };
@@ -65,7 +66,7 @@ pub struct Login {
     pub throttle: Throttle,
     pub audit: Arc<Audit>,
     pub rollout: rollout::Config,
-    /// Makes the secrets of first devices out of the browser's cookie.
+    /// Makes the secrets of devices that are bound from a session out of that session.
     pub seeds: hmac::Key,
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
@@ -75,7 +76,7 @@ impl Login {
     /// The first factor. An unknown account takes the same time, counts the same and gets the same answer as a wrong
     /// password.
     ///
-    /// `previous` is a login in progress in the same browser: when it is of the same user, its QR code stays.
+    /// `previous` is the cookie of an earlier login in the same browser: when that was of the same user, its QR code stays.
     pub async fn password(
         &self,
         given: Credentials<'_>,
@@ -99,10 +100,12 @@ impl Login {
         };
         admission.succeeded().await;
         self.audit.record(AuditEvent::LoginPasswordAccepted, &context);
-        let mut pending = self.next_step(verified.into(), previous).await?;
-        pending.remember = remember;
-        let step = pending.step;
-        let token = self.pending.begin(&pending).await?;
+        let password = PasswordProof::from(verified);
+        // A device's code, or else the first device.
+        let has_device = self.devices.count(password.user()).await? > 0;
+        let step = if has_device { Step::Code } else { Step::Enrol };
+        let arrival = Arrival { cookie: previous.copied(), client_ip: source.client_ip };
+        let token = self.pending.begin(&password, step, remember, arrival).await?;
         Ok(PasswordOutcome::Continue { token, step })
     }
 
@@ -132,30 +135,12 @@ impl Login {
         Ok(user.filter(|user| !user.disabled).zip(verified))
     }
 
-    /// A device's code, or else the first device.
-    async fn next_step(
-        &self,
-        password: PasswordProof,
-        previous: Option<&TokenHash>,
-    ) -> Result<Pending, LoginError> {
-        if self.devices.count(password.user()).await? > 0 {
-            return Ok(Pending::new(password, Step::Code, None));
-        }
-        self.first_device(password, previous).await
-    }
-
-    /// Where a login stands; `None` when it is over, its user no longer may log in, or the session has ended that it was
-    /// begun from.
+    /// Where a login stands; `None` when it is over, or its user no longer may log in.
     pub async fn progress(&self, id: &TokenHash) -> Result<Option<(Pending, User)>, LoginError> {
         let Some(mut pending) = self.pending.load(id).await? else { return Ok(None) };
         let Some(user) = self.users.by_id(pending.user()).await?.filter(|user| !user.disabled) else {
             return Ok(None);
         };
-        if let Some(parent) = &pending.parent
-            && self.sessions.load(parent, Use::Counts).await?.is_none()
-        {
-            return Ok(None);
-        }
         // Bound meanwhile, in another browser or just before we were cut off: its code is what is missing now.
         if pending.step == Step::Enrol && self.devices.count(&user.id).await? > 0 {
             pending.step = Step::Code;
@@ -210,7 +195,11 @@ impl Login {
             CodeCheck::Accepted(verified) => {
                 admission.succeeded().await;
                 self.audit.record(accepted, &context);
-                Ok(CodeOutcome::Finished(self.finish(id, &pending, &user, Some(verified), source).await?))
+                let session = NewSession::two_factor(&pending.password, verified, &user)?;
+                let session = session.remembered(pending.remember);
+                let finish = self.finish(&user, session, source).await?;
+                self.pending.remove(id).await?;
+                Ok(CodeOutcome::Finished(finish))
             }
             CodeCheck::Wrong => {
                 self.audit.record(refused, &context);
@@ -227,22 +216,14 @@ impl Login {
         }
     }
 
-    /// Makes the session that the login `id` was for, and ends that login and the session that the browser held.
-    async fn finish(
-        &self,
-        id: &TokenHash,
-        pending: &Pending,
-        user: &User,
-        code: Option<VerifiedCode>,
-        source: &Source,
-    ) -> Result<Finish, LoginError> {
-        let unseen_codes = code.is_some() && self.recovery_codes.unseen(&user.id).await?.is_some();
-        let remember_me = self.sessions.remember_me().filter(|_| pending.remember);
-        let session = match code {
-            Some(code) => NewSession::two_factor(&pending.password, code, user),
-            None => NewSession::one_factor(&pending.password, user),
+    /// Makes the session that a login was for, and ends the one that the browser held.
+    async fn finish(&self, user: &User, session: NewSession, source: &Source) -> Result<Finish, LoginError> {
+        let next = match session.second() {
+            Some(Method::Recovery) => Next::Recovered,
+            Some(Method::Totp) if self.recovery_codes.has_unseen(&user.id).await? => Next::RecoveryCodes,
+            Some(_) | None => Next::Portal,
         };
-        let session = session?.remembered(remember_me.is_some());
+        let kept_for = self.sessions.kept_for(&session);
         let origin = Origin::new(source.client_ip, &source.user_agent);
         let token = self.sessions.create(session, origin).await?;
         if let Some(old) = &source.replaces {
@@ -259,7 +240,6 @@ impl Login {
             let context = Context { session: Some(beyond.id), ..context };
             self.audit.record(AuditEvent::SessionRevoked, &context);
         }
-        self.pending.remove(id).await?;
         if !is_in {
             self.audit.record(AuditEvent::LoginFull, &context);
             let others = self.sessions.list(Some(user.id.as_str())).await?.len();
@@ -271,10 +251,7 @@ impl Login {
             // It is for the operator's list; whoever is in is in.
             tracing::warn!(user.id = %user.id, error = %Chain(&error), "the time of a login could not be noted");
         }
-        let now = self.clock.now();
-        let kept_for =
-            remember_me.map(|lasts| pending.password.since().unwrap_or(now).plus(lasts).since(now));
-        Ok(Finish::In(NewLogin { token, unseen_codes, kept_for }))
+        Ok(Finish::In(NewLogin { token, next, kept_for }))
     }
 
     /// Ends what is beyond the most sessions of a user, perhaps the `new` one. Where nobody can tell, there is no new one.

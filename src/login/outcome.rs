@@ -78,12 +78,21 @@ pub enum Finish {
     },
 }
 
+/// What there is to tell somebody who has just got in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    Portal,
+    /// There are recovery codes that the user has not confirmed to have saved.
+    RecoveryCodes,
+    /// The user has used a recovery code.
+    Recovered,
+}
+
 /// What a login leaves that got in.
 #[derive(Debug)]
 pub struct Session {
     pub token: Token,
-    /// There are recovery codes that the user has not seen yet.
-    pub unseen_codes: bool,
+    pub next: Next,
     /// For how long the browser is to keep it; absent: until it is closed.
     pub kept_for: Option<Duration>,
 }

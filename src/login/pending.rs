@@ -1,26 +1,39 @@
 //! Logins between the password and the session. They never count as a session.
 //!
-//! The browser holds a random token; the durable store holds the rest, sealed, under the token's hash.
+//! The browser holds a random token; the durable store holds the rest, sealed, under the token's hash. A login that nobody
+//! finished is remembered for a day, so that whoever has scanned its QR code need not scan another one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Row as _};
 use zeroize::Zeroizing;
 
+use super::LoginCookies;
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     credentials::TotpSecret,
     database::{Database, DatabaseError, Transaction},
     random::Random,
     sealing::Sealer,
     secret::{Token, TokenHash},
-    sessions::{PasswordProof, Session},
+    sessions::PasswordProof,
     users::UserId,
 };
 
 /// Long enough to install an authenticator app on the way.
 const LIFETIME: Duration = Duration::from_mins(30);
+/// For how long the QR code of a login is remembered.
+const MEMORY: Duration = Duration::from_hours(24);
+/// For how long a cookie that a login has replaced still counts: as long as the tabs of one browser may be apart that send
+/// their forms at once.
+const AT_ONCE: Duration = Duration::from_secs(10);
+/// Logins of one user that are remembered.
+const MOST_OF_A_USER: i64 = 20;
 
 /// What a login that has proved its password waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +42,14 @@ pub enum Step {
     Code,
     /// The user's first device.
     Enrol,
-    /// A further device, for a user who has just logged in with two factors.
-    AddDevice,
+}
+
+/// Where a login begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    /// The cookie for logins that the browser holds, one that we made.
+    pub(super) cookie: Option<TokenHash>,
+    pub(super) client_ip: IpAddr,
 }
 
 /// One login in progress.
@@ -40,10 +59,19 @@ pub struct Pending {
     pub step: Step,
     /// The secret behind the QR code: the same on every look at the page, so that nobody scans twice.
     seed: Option<Zeroizing<Vec<u8>>>,
-    /// The session whose password it goes on with, and with which it ends.
-    pub parent: Option<TokenHash>,
+    /// The same for all logins of one user in one browser.
+    pub browser: TokenHash,
+    /// Whether its QR code is one that this browser was shown before, or one in the place of such.
+    pub shown_before: Option<ShownBefore>,
     /// Whether the user asked, beside the password, to be kept signed in.
     pub remember: bool,
+}
+
+/// What became of the QR code of an earlier login in the same browser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShownBefore {
+    Same,
+    Other,
 }
 
 /// What is sealed of a login in progress beside its password.
@@ -51,29 +79,26 @@ pub struct Pending {
 struct Rest {
     step: Step,
     seed: Option<Zeroizing<Vec<u8>>>,
-    parent: Option<TokenHash>,
+    network: IpAddr,
+    shown_before: Option<ShownBefore>,
     remember: bool,
 }
 
+/// An earlier login of the same user in the same browser.
+struct Earlier {
+    rest: Rest,
+    browser: TokenHash,
+    begun_at: Timestamp,
+    /// The browser has held its cookie, not just the one that it replaced.
+    is_named: bool,
+}
+
 impl Pending {
-    pub(super) fn new(password: PasswordProof, step: Step, seed: Option<&TotpSecret>) -> Self {
-        let seed = seed.map(|seed| Zeroizing::new(seed.expose().to_vec()));
-        Self { password, step, seed, parent: None, remember: false }
-    }
-
-    /// The same, begun from `session`.
-    #[must_use]
-    pub(super) fn begun_from(mut self, session: &Session) -> Self {
-        self.parent = Some(session.id);
-        self.remember = session.remembered;
-        self
-    }
-
     pub fn user(&self) -> &UserId {
         self.password.user()
     }
 
-    /// The secret that is being bound, on the steps that bind one.
+    /// The secret that is being bound, on the step that binds one.
     pub fn secret(&self) -> Option<TotpSecret> {
         self.seed.as_deref().and_then(|seed| TotpSecret::from_bytes(seed))
     }
@@ -84,6 +109,7 @@ impl Pending {
 pub struct PendingLogins {
     database: Database,
     sealer: Arc<Sealer>,
+    cookies: LoginCookies,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
 }
@@ -95,54 +121,168 @@ impl PendingLogins {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Self {
-        Self { database, sealer, clock, random }
+        let cookies = LoginCookies::new(&sealer);
+        Self { database, sealer, cookies, clock, random }
+    }
+
+    /// What makes the cookies of logins, of those as well that nobody has given a password for.
+    pub fn cookies(&self) -> &LoginCookies {
+        &self.cookies
     }
 
     /// Begins a login under a token that nobody has seen before.
-    pub async fn begin(&self, pending: &Pending) -> Result<Token, DatabaseError> {
-        let token = Token::generate(&*self.random);
-        let id = token.hash();
-        let Pending { password, step, seed, parent, remember } = pending;
-        let rest = Rest { step: *step, seed: seed.clone(), parent: *parent, remember: *remember };
-        let record = password
-            .seal_with(&self.sealer, &["pending_logins", &id.to_hex()], &rest)
-            .map_err(|_| DatabaseError::Corrupt("a pending login"))?;
-        let now = self.clock.now();
+    ///
+    /// A first device has the secret of an earlier login of the same user that was not finished, in the same browser on
+    /// the same network, so that its QR code is the same. A cookie alone does not make the browser the same: a script of
+    /// the portal could have put one there that somebody else knows.
+    pub(super) async fn begin(
+        &self,
+        password: &PasswordProof,
+        step: Step,
+        remember: bool,
+        from: Arrival,
+    ) -> Result<Token, DatabaseError> {
+        let token = self.cookies.generate(&*self.random);
+        let (id, now) = (token.hash(), self.clock.now());
+        let user = password.user();
         let mut transaction = self.database.write().await?;
-        let free = self.database.locking_free();
-        let purge = format!(
-            "DELETE FROM pending_logins WHERE id_hash IN \
-             (SELECT id_hash FROM pending_logins WHERE expires_at <= $1{free})"
-        );
-        sqlx::query(AssertSqlSafe(purge)).bind(now.unix_millis()).execute(&mut *transaction).await?;
+        self.queue(&mut transaction, user).await?;
+        let earlier = match from.cookie {
+            Some(cookie) => self.earlier(&mut transaction, user, cookie).await?,
+            None => None,
+        };
+        let network = network(from.client_ip);
+        let kept = earlier.as_ref().filter(|earlier| {
+            let at_once = now.since(earlier.begun_at) <= AT_ONCE;
+            earlier.rest.network == network && (earlier.is_named || at_once)
+        });
+        let browser = match (kept, from.cookie) {
+            (Some(earlier), _) => earlier.browser,
+            // Whoever has been here with it may be somebody else.
+            (None, Some(cookie)) if earlier.is_none() => cookie,
+            (None, _) => TokenHash::from_bytes(self.random.bytes()),
+        };
+        let (seed, shown_before) = match step {
+            Step::Code => (None, None),
+            Step::Enrol => match kept.and_then(|earlier| earlier.rest.seed.clone()) {
+                Some(seed) => (Some(seed), Some(ShownBefore::Same)),
+                None => {
+                    let seed = TotpSecret::generate(&*self.random).expose().to_vec();
+                    let other =
+                        earlier.is_some_and(|earlier| earlier.is_named && earlier.rest.seed.is_some());
+                    (Some(Zeroizing::new(seed)), other.then_some(ShownBefore::Other))
+                }
+            },
+        };
+        let rest = Rest { step, seed, network, shown_before, remember };
+        let record = password
+            .seal_with(&self.sealer, &place(&id.to_hex()), &rest)
+            .map_err(|_| DatabaseError::Corrupt("a pending login"))?;
+        self.make_room(&mut transaction, user, &browser, now).await?;
         sqlx::query(
-            "INSERT INTO pending_logins (id_hash, user_id, record, expires_at) VALUES ($1, $2, $3, $4)",
+            "INSERT INTO pending_logins (id_hash, user_id, record, expires_at, browser, begun_at) \
+             VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(id.as_bytes().to_vec())
-        .bind(pending.user().as_str().to_owned())
+        .bind(user.as_str().to_owned())
         .bind(record)
         .bind(now.plus(LIFETIME).unix_millis())
+        .bind(browser.as_bytes().to_vec())
+        .bind(now.unix_millis())
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
         Ok(token)
     }
 
+    /// Logins of one user begin one by one.
+    async fn queue(&self, transaction: &mut Transaction, user: &UserId) -> Result<(), DatabaseError> {
+        let one_by_one = format!("SELECT id FROM users WHERE id = $1{}", self.database.locking());
+        sqlx::query(AssertSqlSafe(one_by_one))
+            .bind(user.as_str().to_owned())
+            .fetch_optional(&mut **transaction)
+            .await?;
+        Ok(())
+    }
+
+    async fn earlier(
+        &self,
+        transaction: &mut Transaction,
+        user: &UserId,
+        cookie: TokenHash,
+    ) -> Result<Option<Earlier>, DatabaseError> {
+        let row = sqlx::query(
+            "SELECT id_hash, record, browser, begun_at FROM pending_logins \
+             WHERE user_id = $1 AND (id_hash = $2 OR browser = $2) ORDER BY begun_at DESC LIMIT 1",
+        )
+        .bind(user.as_str().to_owned())
+        .bind(cookie.as_bytes().to_vec())
+        .fetch_optional(&mut **transaction)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let id = hash(row.try_get("id_hash")?)?;
+        let (record, begun_at): (Vec<u8>, i64) = (row.try_get("record")?, row.try_get("begun_at")?);
+        let Some(browser) = row.try_get::<Option<Vec<u8>>, _>("browser")? else { return Ok(None) };
+        let browser = hash(browser)?;
+        let opened = PasswordProof::open_with(&self.sealer, &place(&id.to_hex()), &record);
+        Ok(opened.map(|(_, rest)| Earlier {
+            rest,
+            browser,
+            begun_at: Timestamp::from_unix_millis(begun_at),
+            is_named: id == cookie,
+        }))
+    }
+
+    /// Forgets what is too old, what another login in the same browser has taken the place of, and the oldest of too many.
+    async fn make_room(
+        &self,
+        transaction: &mut Transaction,
+        user: &UserId,
+        browser: &TokenHash,
+        now: Timestamp,
+    ) -> Result<(), DatabaseError> {
+        let free = self.database.locking_free();
+        let purge = format!(
+            "DELETE FROM pending_logins WHERE id_hash IN \
+             (SELECT id_hash FROM pending_logins WHERE expires_at <= $1{free})"
+        );
+        let forgotten = now.plus(LIFETIME).minus(MEMORY);
+        sqlx::query(AssertSqlSafe(purge)).bind(forgotten.unix_millis()).execute(&mut **transaction).await?;
+        sqlx::query("DELETE FROM pending_logins WHERE user_id = $1 AND browser = $2 AND begun_at <= $3")
+            .bind(user.as_str().to_owned())
+            .bind(browser.as_bytes().to_vec())
+            .bind(now.minus(AT_ONCE).unix_millis())
+            .execute(&mut **transaction)
+            .await?;
+        sqlx::query(
+            "DELETE FROM pending_logins WHERE id_hash IN (SELECT id_hash FROM pending_logins \
+             WHERE user_id = $1 ORDER BY begun_at DESC, id_hash LIMIT 1000 OFFSET $2)",
+        )
+        .bind(user.as_str().to_owned())
+        .bind(MOST_OF_A_USER - 1)
+        .execute(&mut **transaction)
+        .await?;
+        Ok(())
+    }
+
     /// The login in progress under `id`, if there still is one.
     pub async fn load(&self, id: &TokenHash) -> Result<Option<Pending>, DatabaseError> {
-        let row = sqlx::query("SELECT record FROM pending_logins WHERE id_hash = $1 AND expires_at > $2")
-            .bind(id.as_bytes().to_vec())
-            .bind(self.clock.now().unix_millis())
-            .fetch_optional(&self.database)
-            .await?;
+        let row =
+            sqlx::query("SELECT record, browser FROM pending_logins WHERE id_hash = $1 AND expires_at > $2")
+                .bind(id.as_bytes().to_vec())
+                .bind(self.clock.now().unix_millis())
+                .fetch_optional(&self.database)
+                .await?;
         let Some(row) = row else { return Ok(None) };
         let record: Vec<u8> = row.try_get("record")?;
+        // An older gateway has begun it.
+        let Some(browser) = row.try_get::<Option<Vec<u8>>, _>("browser")? else { return Ok(None) };
+        let browser = hash(browser)?;
         // One that does not open was sealed with another key: it cannot be gone on with.
-        let place = ["pending_logins", &id.to_hex()];
-        let opened = PasswordProof::open_with(&self.sealer, &place, &record);
+        let opened = PasswordProof::open_with(&self.sealer, &place(&id.to_hex()), &record);
         Ok(opened.map(|(password, rest)| {
-            let Rest { step, seed, parent, remember } = rest;
-            Pending { password, step, seed, parent, remember }
+            let Rest { step, seed, network: _, shown_before, remember } = rest;
+            Pending { password, step, seed, browser, shown_before, remember }
         }))
     }
 
@@ -168,5 +308,22 @@ impl PendingLogins {
             .execute(&self.database)
             .await?;
         Ok(())
+    }
+}
+
+fn place(id: &str) -> [&str; 2] {
+    ["pending_logins", id]
+}
+
+fn hash(bytes: Vec<u8>) -> Result<TokenHash, DatabaseError> {
+    let bytes = bytes.try_into().map_err(|_| DatabaseError::Corrupt("a pending login's token"))?;
+    Ok(TokenHash::from_bytes(bytes))
+}
+
+/// What a browser does not leave while its user looks for their phone: the address, or the /64 of one.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        address @ IpAddr::V4(_) => address,
     }
 }

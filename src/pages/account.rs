@@ -71,6 +71,7 @@ impl Pages {
             recovery_left: account.recovery_left,
             sessions: &sessions,
             others: sessions.iter().any(|other| !other.current),
+            full: session.level() == Level::Two,
             csrf: &self.csrf.token(&session.id),
         });
         Ok(answer::html(StatusCode::OK, self.templates.render(&view)))
@@ -84,6 +85,9 @@ impl Pages {
         };
         if !self.is_session_form(&live.session.id, form.value("csrf")) {
             return Ok(self.message(Message::still_signed_in(&visit.request_id)));
+        }
+        if live.session.level() == Level::One {
+            return Ok(self.message(Message::takes_a_second_factor(&visit.request_id)));
         }
         let which = match form.value("end") {
             "others" => None,

@@ -10,6 +10,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 
 use crate::{
     clock::{Clock, Timestamp},
+    login::Pending,
     sealing::Sealer,
     secret::TokenHash,
 };
@@ -30,6 +31,18 @@ pub(super) enum Verdict {
     Invalid,
 }
 
+/// What a token proves on a step of a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StepVerdict {
+    /// It was made for a login of this user in this browser.
+    Bound,
+    /// It is ours and recent, and was made for another login of the same user.
+    SameUser,
+    /// It is ours and recent, and was made for somebody else, or for no step.
+    OtherUser,
+    Invalid,
+}
+
 /// Makes and checks tokens.
 #[derive(Clone, Debug)]
 pub(super) struct Csrf {
@@ -44,8 +57,18 @@ impl Csrf {
 
     /// A token for the browser that holds the cookie of this hash.
     pub(super) fn token(&self, holder: &TokenHash) -> String {
+        self.token_for(self.binding(holder))
+    }
+
+    /// A token for a step of a login, which names its user as well: another login that has meanwhile begun in the same
+    /// browser is not what its page was about.
+    pub(super) fn step_token(&self, pending: &Pending) -> String {
+        self.token_for(self.step(pending.user().as_str(), &pending.browser))
+    }
+
+    fn token_for(&self, binding: [u8; BINDING]) -> String {
         let mut bytes = Vec::with_capacity(BINDING + TIME + MAC);
-        bytes.extend_from_slice(&self.binding(holder));
+        bytes.extend_from_slice(&binding);
         bytes.extend_from_slice(&self.clock.now().unix_millis().to_be_bytes());
         let mac = hmac::sign(&self.key, &message(&bytes));
         bytes.extend_from_slice(mac.as_ref());
@@ -53,20 +76,50 @@ impl Csrf {
     }
 
     pub(super) fn check(&self, token: &str, holder: Option<&TokenHash>) -> Verdict {
-        let Ok(bytes) = BASE64_URL_SAFE_NO_PAD.decode(token) else { return Verdict::Invalid };
-        let Some((claim, mac)) = bytes.split_last_chunk::<MAC>() else { return Verdict::Invalid };
-        if hmac::verify(&self.key, &message(claim), mac).is_err() {
-            return Verdict::Invalid;
+        match (self.read(token), holder) {
+            (None, _) => Verdict::Invalid,
+            (Some((binding, _)), Some(holder)) if binding == self.binding(holder) => Verdict::Bound,
+            (Some(_), _) => Verdict::Elsewhere,
         }
-        let Some((binding, time)) = claim.split_last_chunk::<TIME>() else { return Verdict::Invalid };
+    }
+
+    /// Whether a token is of a login of this user, in this browser if there is one.
+    pub(super) fn check_step(&self, token: &str, user: &str, browser: Option<&TokenHash>) -> StepVerdict {
+        let Some((binding, _)) = self.read(token) else { return StepVerdict::Invalid };
+        match browser {
+            Some(browser) if binding == self.step(user, browser) => StepVerdict::Bound,
+            _ if binding[..BINDING / 2] == self.user(user) => StepVerdict::SameUser,
+            _ => StepVerdict::OtherUser,
+        }
+    }
+
+    /// When a token of ours was made that still counts.
+    pub(super) fn made(&self, token: &str) -> Option<Timestamp> {
+        self.read(token).map(|(_, made)| made)
+    }
+
+    /// What a token of ours is bound to, and when it was made.
+    fn read(&self, token: &str) -> Option<([u8; BINDING], Timestamp)> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (claim, mac) = bytes.split_last_chunk::<MAC>()?;
+        hmac::verify(&self.key, &message(claim), mac).ok()?;
+        let (binding, time) = claim.split_last_chunk::<TIME>()?;
         let made = Timestamp::from_unix_millis(i64::from_be_bytes(*time));
-        if self.clock.now().since(made) >= LIFETIME {
-            return Verdict::Invalid;
-        }
-        match holder {
-            Some(holder) if binding == self.binding(holder) => Verdict::Bound,
-            _ => Verdict::Elsewhere,
-        }
+        let counts = self.clock.now().since(made) < LIFETIME;
+        binding.try_into().ok().filter(|_| counts).map(|binding| (binding, made))
+    }
+
+    fn step(&self, user: &str, browser: &TokenHash) -> [u8; BINDING] {
+        let mut binding = self.binding(browser);
+        binding[..BINDING / 2].copy_from_slice(&self.user(user));
+        binding
+    }
+
+    fn user(&self, user: &str) -> [u8; BINDING / 2] {
+        let digest = hmac::sign(&self.key, &[b"user:", user.as_bytes()].concat());
+        let mut half = [0; BINDING / 2];
+        half.copy_from_slice(&digest.as_ref()[..BINDING / 2]);
+        half
     }
 
     fn binding(&self, holder: &TokenHash) -> [u8; BINDING] {
@@ -97,13 +150,30 @@ mod tests {
         assert_eq!(csrf.check(&token, Some(&other)), Verdict::Elsewhere);
         assert_eq!(csrf.check(&token, None), Verdict::Elsewhere);
 
+        let step = csrf.token_for(csrf.step("ada", &mine));
+        for (user, browser, verdict) in [
+            ("ada", Some(&mine), StepVerdict::Bound),
+            ("ada", Some(&other), StepVerdict::SameUser),
+            ("ada", None, StepVerdict::SameUser),
+            ("bob", Some(&mine), StepVerdict::OtherUser),
+            ("bob", None, StepVerdict::OtherUser),
+        ] {
+            assert_eq!(csrf.check_step(&step, user, browser), verdict, "{user} {browser:?}");
+        }
+        assert_eq!(csrf.check_step(&token, "ada", Some(&mine)), StepVerdict::OtherUser, "of no step");
+        assert_eq!(csrf.check(&step, Some(&mine)), Verdict::Elsewhere);
+        assert_eq!(csrf.made(&step), Some(clock.now()));
+
         let foreign = Csrf::new(&Sealer::from_key(&[2; 32]), clock.clone()).token(&mine);
         let mut damaged = token.clone();
         damaged.replace_range(..1, if token.starts_with('A') { "B" } else { "A" });
         for bad in ["", "x", &token[1..], &format!("{token}AAAA"), &damaged, &foreign] {
             assert_eq!(csrf.check(bad, Some(&mine)), Verdict::Invalid, "{bad}");
+            assert_eq!(csrf.check_step(bad, "ada", Some(&mine)), StepVerdict::Invalid, "{bad}");
         }
         clock.advance(LIFETIME);
         assert_eq!(csrf.check(&token, Some(&mine)), Verdict::Invalid);
+        assert_eq!(csrf.check_step(&step, "ada", Some(&mine)), StepVerdict::Invalid);
+        assert_eq!(csrf.made(&step), None);
     }
 }

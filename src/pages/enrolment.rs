@@ -1,24 +1,27 @@
-//! The pages on which a device is bound and recovery codes are shown.
+//! The page on which a device is bound: the first one on the way to a session, or one from a session.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use secrecy::ExposeSecret as _;
 
 use super::{
     PageError, Pages,
+    csrf::StepVerdict,
     qr::QrSvg,
     route::paths,
-    sign_in::{minutes, page_of, start_over},
+    sign_in::{minutes, page_of, prove_again, start_over},
     texts,
-    views::{DEVICE_NAME_LIMIT, Enrol, EnrolErrors, Invite, RecoveryCodes, View},
+    views::{DEVICE_NAME_LIMIT, Enrol, EnrolErrors, Invite, View},
     visit::Visit,
 };
 use crate::{
     clock::Timestamp,
     credentials::EnrolRefusal,
-    login::{BindOutcome, Enrolment, Pending, Step},
+    login::{BindOutcome, Enrolment, FRESH, NewDevice, Pending, ShownBefore},
     rollout::Requirement,
-    secret::{Token, TokenHash},
-    sessions::Session,
+    secret::TokenHash,
+    sessions::{Level, Live, Session},
     users::User,
     web::{
         answer::{self, Answer},
@@ -28,135 +31,183 @@ use crate::{
     },
 };
 
-/// For how long a login lets somebody add a device without proving it once more.
-const FRESH: std::time::Duration = std::time::Duration::from_mins(10);
+/// For how long the page may lie open when it was shown in a session: as long as a login may take.
+const OPEN: Duration = Duration::from_mins(30);
+
+/// What a device is bound on the way of.
+enum Way {
+    Login { id: TokenHash, pending: Box<Pending>, user: Box<User> },
+    Session(Arc<Live>),
+}
 
 impl Pages {
-    /// Shows the QR code of the login in progress, or begins binding a device from a session.
+    /// Shows the QR code of the login in progress, or of a device to be bound in a session.
     pub(super) async fn show_enrol(&self, visit: &Visit) -> Result<Answer, PageError> {
         let return_to = visit.return_to();
         if let Some(token) = visit.login_token()
             && let Some((pending, user)) = self.login.progress(&token.hash()).await?
         {
-            return self.enrol_or_code(&token, &pending, user, visit);
+            let way = Way::Login { id: token.hash(), pending: Box::new(pending), user: Box::new(user) };
+            return self.enrol_page(&way, visit, EnrolPage::default()).await;
         }
         let Some(live) = &visit.session else { return Ok(start_over(visit)) };
         // A login that was finished in another tab: on to its page. Whoever wants another device asks for no page.
         if visit.full_session().is_some() && return_to.unless_start().is_some() {
             return Ok(start_over(visit));
         }
-        if visit.full_session().is_some() && self.clock.now().since(live.session.created_at) > FRESH {
-            let again = format!("{}?rd={}&again=1", paths::LOGIN, paths::ENROL);
-            return Ok(answer::redirect(StatusCode::FOUND, &again));
+        if !self.login.is_fresh(&live.session) {
+            return Ok(enrol_after_proof(&live.session, &return_to));
         }
-        let Some((token, pending, user)) = self.login.begin_device(&live.session).await? else {
-            return Ok(start_over(visit));
-        };
-        let mut answer = self.enrol_or_code(&token, &pending, user, visit)?;
-        cookies::set(&mut answer, &self.cookies.login, &token);
-        Ok(answer)
-    }
-
-    /// The QR code, or on to the page for a code when the user has a device.
-    fn enrol_or_code(
-        &self,
-        token: &Token,
-        pending: &Pending,
-        user: User,
-        visit: &Visit,
-    ) -> Result<Answer, PageError> {
-        let return_to = visit.return_to();
-        match self.login.enrolment(pending, user, &visit.source()) {
-            Some(enrolment) => self.enrol_page(token, &return_to, &enrolment, EnrolPage::default()),
-            None => Ok(answer::redirect(StatusCode::FOUND, &return_to.append_to(page_of(pending.step)))),
-        }
+        self.enrol_page(&Way::Session(Arc::clone(live)), visit, EnrolPage::default()).await
     }
 
     pub(super) async fn post_enrol(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
-        let return_to = visit.return_to();
-        let Some(token) = visit.login_token() else { return Ok(start_over(&visit)) };
-        let id = token.hash();
-        if !self.is_own_form(&visit, form.value("csrf")) {
-            let errors = EnrolErrors { form: Some(texts::FORM_OUT_OF_DATE), ..EnrolErrors::default() };
-            return self.enrol_again(&visit, form, StatusCode::FORBIDDEN, errors).await;
-        }
-        let source = visit.source();
-        let outcome = if form.value("skip") == "1" {
-            self.login.skip(&id, &source).await?
-        } else {
-            let name = form.value("device_name");
-            if let Some(errors) = name_fault(name) {
-                return self.enrol_again(&visit, form, StatusCode::UNPROCESSABLE_ENTITY, errors).await;
-            }
-            self.login.bind(&id, form.value("code"), name, &source).await?
+        let way = match self.way(&visit, form).await? {
+            Ok(way) => way,
+            Err(answer) => return Ok(answer),
         };
-        match outcome {
+        let (skip, name) = (form.value("skip") == "1", form.value("device_name"));
+        if form.value("cancel") == "1" {
+            return self.cancel(&way).await;
+        }
+        if let Some(errors) = name_fault(name).filter(|_| !skip) {
+            let page = EnrolPage { status: StatusCode::UNPROCESSABLE_ENTITY, errors, device_name: name };
+            return self.enrol_page(&way, &visit, page).await;
+        }
+        let (source, device) = (visit.source(), NewDevice { code: form.value("code"), name });
+        let outcome = match &way {
+            Way::Login { id, .. } if skip => self.login.skip(id, &source).await?,
+            Way::Login { id, .. } => self.login.bind(id, device, &source).await?,
+            Way::Session(live) if skip => self.login.skip_in(&live.session, &source),
+            Way::Session(live) if self.was_shown_in_time(&live.session, form.value("csrf")) => {
+                self.login.bind_in(&live.session, device, &source).await?
+            }
+            Way::Session(live) => return Ok(enrol_after_proof(&live.session, &visit.return_to())),
+        };
+        self.bound(outcome, &way, &visit, name).await
+    }
+
+    /// Whose form it is; or what to answer when it is nobody's any more.
+    async fn way(&self, visit: &Visit, form: &Form) -> Result<Result<Way, Answer>, PageError> {
+        let csrf = form.value("csrf");
+        if let Some(live) = visit.session.as_ref().filter(|live| self.is_session_form(&live.session.id, csrf))
+        {
+            return Ok(Ok(Way::Session(Arc::clone(live))));
+        }
+        let Some(token) = visit.login_token() else { return Ok(Err(self.stale_form(visit, csrf))) };
+        let id = token.hash();
+        let Some((pending, user)) = self.login.progress(&id).await? else {
+            return Ok(Err(self.stale_form(visit, csrf)));
+        };
+        let verdict = self.step_form(visit, csrf, &pending);
+        if verdict == StepVerdict::OtherUser {
+            return Ok(Err(self.other_login(&pending, &user, visit)));
+        }
+        let way = Way::Login { id, pending: Box::new(pending), user: Box::new(user) };
+        if verdict == StepVerdict::Bound {
+            return Ok(Ok(way));
+        }
+        let errors = EnrolErrors { form: Some(texts::FORM_OUT_OF_DATE.into()), ..EnrolErrors::default() };
+        let page =
+            EnrolPage { status: StatusCode::FORBIDDEN, errors, device_name: form.value("device_name") };
+        self.enrol_page(&way, visit, page).await.map(Err)
+    }
+
+    /// Whether the page with this token was shown while the session was fresh, and not too long ago.
+    fn was_shown_in_time(&self, session: &Session, token: &str) -> bool {
+        self.csrf.made(token).is_some_and(|shown| {
+            shown.since(session.proved_at()) <= FRESH && self.clock.now().since(shown) <= OPEN
+        })
+    }
+
+    async fn cancel(&self, way: &Way) -> Result<Answer, PageError> {
+        Ok(match way {
+            Way::Session(_) => answer::see_other(paths::ACCOUNT),
+            Way::Login { id, .. } => {
+                self.login.pending.remove(id).await?;
+                let mut answer = answer::see_other(paths::LOGIN);
+                cookies::clear(&mut answer, &self.cookies.login);
+                answer
+            }
+        })
+    }
+
+    /// Where a device that was bound leads, or one that was not.
+    async fn bound(
+        &self,
+        outcome: BindOutcome,
+        way: &Way,
+        visit: &Visit,
+        device_name: &str,
+    ) -> Result<Answer, PageError> {
+        let return_to = visit.return_to();
+        let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
+        let (status, errors, wait) = match outcome {
             BindOutcome::Finished(finish) => {
                 // Whoever adds a further device comes from their own page, unless they say otherwise.
-                let adds = visit.full_session().is_some() && return_to.unless_start().is_none();
+                let adds = matches!(way, Way::Session(live) if live.session.level() == Level::Two)
+                    && return_to.unless_start().is_none();
                 let return_to = if adds { ReturnTo::parse(paths::ACCOUNT) } else { return_to };
-                Ok(self.finished(&finish, &return_to, &visit))
+                return Ok(self.finished(&finish, &return_to, visit));
             }
-            BindOutcome::Over => self.bind_is_over(&visit, &id).await,
+            BindOutcome::PutOff => return Ok(answer::see_other(return_to.as_str())),
+            BindOutcome::Over | BindOutcome::Refused(EnrolRefusal::AlreadyEnrolled) => {
+                return self.bind_is_over(way, visit).await;
+            }
             BindOutcome::Mandatory => {
-                let errors = EnrolErrors { form: Some(texts::MANDATORY_NOW), ..EnrolErrors::default() };
-                self.enrol_again(&visit, form, StatusCode::FORBIDDEN, errors).await
+                let form = Some(texts::MANDATORY_NOW.into());
+                (StatusCode::FORBIDDEN, EnrolErrors { form, ..EnrolErrors::default() }, None)
             }
             BindOutcome::Throttled { retry_after } => {
-                let text = texts::throttled(minutes(retry_after));
-                let errors = EnrolErrors { code: Some(&text), ..EnrolErrors::default() };
-                let mut answer =
-                    self.enrol_again(&visit, form, StatusCode::TOO_MANY_REQUESTS, errors).await?;
-                answer::retry_after(&mut answer, retry_after);
-                Ok(answer)
+                let code = Some(texts::throttled(minutes(retry_after)).into());
+                let errors = EnrolErrors { code, ..EnrolErrors::default() };
+                (StatusCode::TOO_MANY_REQUESTS, errors, Some(retry_after))
             }
-            BindOutcome::Refused(refusal) => {
-                let errors = match refusal {
-                    EnrolRefusal::WrongCode => {
-                        EnrolErrors { code: Some(texts::WRONG_CODE_AT_ENROLMENT), ..EnrolErrors::default() }
-                    }
-                    EnrolRefusal::AlreadyEnrolled => return self.bind_is_over(&visit, &id).await,
-                    EnrolRefusal::NameMissing => name_error(texts::DEVICE_NAME_MISSING),
-                    EnrolRefusal::NameTooLong => name_error(texts::DEVICE_NAME_TOO_LONG),
-                    EnrolRefusal::NameTaken => name_error(texts::DEVICE_NAME_TAKEN),
-                };
-                self.enrol_again(&visit, form, StatusCode::UNPROCESSABLE_ENTITY, errors).await
-            }
+            BindOutcome::Refused(refusal) => (unprocessable, refused(refusal), None),
+        };
+        let mut answer = self.enrol_page(way, visit, EnrolPage { status, errors, device_name }).await?;
+        if let Some(wait) = wait {
+            answer::retry_after(&mut answer, wait);
         }
+        Ok(answer)
     }
 
     /// The form belongs to a login that has gone on without it: to where it stands now, or to the start.
-    async fn bind_is_over(&self, visit: &Visit, id: &TokenHash) -> Result<Answer, PageError> {
+    async fn bind_is_over(&self, way: &Way, visit: &Visit) -> Result<Answer, PageError> {
+        let Way::Login { id, .. } = way else { return Ok(answer::see_other(paths::ACCOUNT)) };
         Ok(match self.login.progress(id).await? {
             Some((pending, _)) => answer::see_other(&visit.return_to().append_to(page_of(pending.step))),
             None => start_over(visit),
         })
     }
 
-    /// The page once more with the same QR code, what was typed, and what is wrong.
-    async fn enrol_again(
-        &self,
-        visit: &Visit,
-        form: &Form,
-        status: StatusCode,
-        errors: EnrolErrors<'_>,
-    ) -> Result<Answer, PageError> {
-        let Some(token) = visit.login_token() else { return Ok(start_over(visit)) };
-        let Some((pending, user)) = self.login.progress(&token.hash()).await? else {
-            return Ok(start_over(visit));
+    /// The page with its QR code, the same on every look, and what is wrong; or on to the page for a code.
+    async fn enrol_page(&self, way: &Way, visit: &Visit, page: EnrolPage<'_>) -> Result<Answer, PageError> {
+        let (return_to, source) = (visit.return_to(), visit.source());
+        let (enrolment, csrf) = match way {
+            Way::Login { pending, user, .. } => {
+                (self.login.enrolment(pending, User::clone(user), &source), self.csrf.step_token(pending))
+            }
+            Way::Session(live) => {
+                let enrolment = self.login.enrolment_in(&live.session, &source).await?;
+                (enrolment, self.csrf.token(&live.session.id))
+            }
         };
-        let Some(enrolment) = self.login.enrolment(&pending, user, &visit.source()) else {
-            return Ok(answer::see_other(&visit.return_to().append_to(page_of(pending.step))));
-        };
-        let page = EnrolPage { status, errors, device_name: form.value("device_name") };
-        self.enrol_page(&token, &visit.return_to(), &enrolment, page)
+        match (enrolment, way) {
+            (Some(enrolment), way) => self.qr_page(&enrolment, way, &return_to, &csrf, page),
+            (None, Way::Login { pending, .. }) => {
+                Ok(answer::see_other(&return_to.append_to(page_of(pending.step))))
+            }
+            (None, Way::Session(_)) => Ok(start_over(visit)),
+        }
     }
 
-    fn enrol_page(
+    fn qr_page(
         &self,
-        token: &Token,
-        return_to: &ReturnTo,
         enrolment: &Enrolment,
+        way: &Way,
+        return_to: &ReturnTo,
+        csrf: &str,
         page: EnrolPage<'_>,
     ) -> Result<Answer, PageError> {
         let account = &enrolment.user.email;
@@ -166,63 +217,54 @@ impl Pages {
         let qr_svg = QrSvg::draw(uri, &label).map_err(PageError::Qr)?;
         let grouped = enrolment.secret.grouped();
         let key_groups: Vec<String> = grouped.expose_secret().split(' ').map(str::to_owned).collect();
-        let csrf = self.csrf.token(&token.hash());
         let view = View::Enrol(Enrol {
             account,
             issuer: &self.issuer,
             qr_svg: &qr_svg,
             key_groups: &key_groups,
             otpauth_uri: uri,
+            notice: enrolment.shown_before.map(|shown_before| match shown_before {
+                ShownBefore::Same => texts::SAME_QR_CODE,
+                ShownBefore::Other => texts::OTHER_QR_CODE,
+            }),
             errors: page.errors,
-            csrf: &csrf,
+            csrf,
             rd: return_to.unless_start(),
             device_name: page.device_name,
-            invite: match (enrolment.step, enrolment.requirement) {
-                (Step::Enrol, Requirement::Invite { mandatory_from, offset, days_left }) => {
+            invite: match enrolment.requirement {
+                Some(Requirement::Invite { mandatory_from, offset, days_left }) => {
                     Some(Invite { date: texts::date_as_written(mandatory_from, offset), days_left })
                 }
                 _ => None,
             },
+            signing_in: matches!(way, Way::Login { .. }),
         });
         Ok(answer::html(page.status, self.templates.render(&view)))
     }
+}
 
-    /// The codes that nobody has confirmed to have seen; the same ones on every look until then.
-    pub(super) async fn show_recovery_codes(&self, visit: &Visit) -> Result<Answer, PageError> {
-        let Some(live) = visit.full_session() else { return Ok(start_over(visit)) };
-        self.recovery_codes_page(visit, &live.session, StatusCode::OK, None).await
+/// Asks for the proofs once more, and comes back. Whoever has no device yet is led to it by the login itself.
+fn enrol_after_proof(session: &Session, return_to: &ReturnTo) -> Answer {
+    match session.level() {
+        Level::One => prove_again(return_to),
+        Level::Two => prove_again(&ReturnTo::parse(paths::ENROL)),
     }
+}
 
-    async fn recovery_codes_page(
-        &self,
-        visit: &Visit,
-        session: &Session,
-        status: StatusCode,
-        error: Option<&'static str>,
-    ) -> Result<Answer, PageError> {
-        let return_to = visit.return_to();
-        let Some(codes) = self.login.unseen_recovery_codes(session, &visit.source()).await? else {
-            return Ok(answer::see_other(return_to.as_str()));
-        };
-        let codes: Vec<String> = codes.iter().map(|code| code.expose_secret().to_owned()).collect();
-        let csrf = self.csrf.token(&session.id);
-        let view = View::RecoveryCodes(RecoveryCodes {
-            codes: &codes,
-            error,
-            csrf: &csrf,
-            rd: return_to.unless_start(),
-        });
-        Ok(answer::html(status, self.templates.render(&view)))
-    }
-
-    pub(super) async fn post_recovery_codes(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
-        let Some(live) = visit.full_session() else { return Ok(start_over(&visit)) };
-        if !self.is_session_form(&live.session.id, form.value("csrf")) {
-            let error = Some(texts::FORM_OUT_OF_DATE);
-            return self.recovery_codes_page(&visit, &live.session, StatusCode::FORBIDDEN, error).await;
+fn refused(refusal: EnrolRefusal) -> EnrolErrors<'static> {
+    match refusal {
+        EnrolRefusal::WrongCode | EnrolRefusal::AlreadyEnrolled => {
+            EnrolErrors { code: Some(texts::WRONG_CODE_AT_ENROLMENT.into()), ..EnrolErrors::default() }
         }
-        self.login.acknowledge_recovery_codes(&live.session, &visit.source()).await?;
-        Ok(answer::see_other(visit.return_to().as_str()))
+        EnrolRefusal::NameMissing => name_error(texts::DEVICE_NAME_MISSING),
+        EnrolRefusal::NameTooLong => name_error(texts::DEVICE_NAME_TOO_LONG),
+        EnrolRefusal::NameTaken => name_error(texts::DEVICE_NAME_TAKEN),
+        EnrolRefusal::TooMany => {
+            EnrolErrors { form: Some(texts::TOO_MANY_DEVICES.into()), ..EnrolErrors::default() }
+        }
+        EnrolRefusal::TooSoon => {
+            EnrolErrors { form: Some(texts::TOO_MANY_DEVICES_LATELY.into()), ..EnrolErrors::default() }
+        }
     }
 }
 
@@ -239,7 +281,7 @@ impl Default for EnrolPage<'_> {
 }
 
 fn name_error(text: &'static str) -> EnrolErrors<'static> {
-    EnrolErrors { device_name: Some(text), ..EnrolErrors::default() }
+    EnrolErrors { device_name: Some(Cow::Borrowed(text)), ..EnrolErrors::default() }
 }
 
 /// Told before the code is looked at, so that a missing name costs no code.

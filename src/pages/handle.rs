@@ -108,6 +108,8 @@ impl Pages {
 
     /// Answers a request for one of our pages.
     pub async fn answer(&self, mut visit: Visit) -> Result<Answer, PageError> {
+        // A cookie that we did not make may be one that somebody else knows.
+        visit.login = visit.login.take().filter(|token| self.login.pending.cookies().made(token));
         let path = visit.path.clone();
         let Some(route) = Route::parse(&path) else {
             return Ok(self.message_page(StatusCode::NOT_FOUND, &visit.request_id));

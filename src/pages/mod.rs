@@ -7,6 +7,7 @@ mod enrolment;
 mod handle;
 mod kept;
 pub mod qr;
+mod recovery_codes;
 mod route;
 mod sign_in;
 pub mod templates;

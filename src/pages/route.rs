@@ -76,6 +76,7 @@ impl<'a> Route<'a> {
 pub(super) mod paths {
     pub(in crate::pages) const LOGIN: &str = "/.portcullis/login";
     pub(in crate::pages) const CODE: &str = "/.portcullis/code";
+    pub(in crate::pages) const RECOVERY: &str = "/.portcullis/recovery";
     pub(in crate::pages) const ENROL: &str = "/.portcullis/enrol";
     pub(in crate::pages) const RECOVERY_CODES: &str = "/.portcullis/recovery-codes";
     pub(in crate::pages) const LOGOUT: &str = "/.portcullis/logout";

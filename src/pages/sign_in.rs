@@ -5,16 +5,15 @@ use secrecy::SecretString;
 
 use super::{
     PageError, Pages,
-    csrf::Verdict,
+    csrf::{StepVerdict, Verdict},
     route::paths,
     texts,
     views::{Code, Login, Message, Recovery, Remember, View},
     visit::Visit,
 };
 use crate::{
-    login::{CodeOutcome, Credentials, Finish, NewLogin, PasswordOutcome, Step},
-    secret::Token,
-    users::CanonicalName,
+    login::{CodeOutcome, Credentials, Finish, NewLogin, Next, PasswordOutcome, Pending, Step},
+    users::{CanonicalName, User},
     web::{
         answer::{self, Answer},
         cookies,
@@ -97,10 +96,18 @@ impl Pages {
         visit: &Visit,
         factor: Factor,
     ) -> Result<Answer, PageError> {
-        let Some(token) = visit.login_token() else { return Ok(start_over(visit)) };
+        let Some(token) = visit.login_token() else {
+            return match visit
+                .full_session()
+                .filter(|live| factor == Factor::Recovery && self.has_recovered(&live.session))
+            {
+                Some(live) => self.show_recovered(live, &visit.return_to()).await,
+                None => Ok(start_over(visit)),
+            };
+        };
         match self.login.progress(&token.hash()).await? {
             Some((pending, user)) if pending.step == Step::Code => {
-                Ok(self.factor_page(&token, &visit.return_to(), FactorPage::new(factor, &user.email)))
+                Ok(self.factor_page(&pending, &visit.return_to(), FactorPage::new(factor, &user.email)))
             }
             Some((pending, _)) => {
                 let path = visit.return_to().append_to(page_of(pending.step));
@@ -116,15 +123,22 @@ impl Pages {
         form: &Form,
         factor: Factor,
     ) -> Result<Answer, PageError> {
-        let Some(token) = visit.login_token() else { return Ok(start_over(&visit)) };
+        let csrf = form.value("csrf");
+        let Some(token) = visit.login_token() else { return Ok(self.stale_form(&visit, csrf)) };
         let id = token.hash();
-        let Some((_, user)) = self.login.progress(&id).await? else { return Ok(start_over(&visit)) };
+        let Some((pending, user)) = self.login.progress(&id).await? else {
+            return Ok(self.stale_form(&visit, csrf));
+        };
         let return_to = visit.return_to();
         let mut page = FactorPage::new(factor, &user.email);
-        if !self.is_own_form(&visit, form.value("csrf")) {
-            page.status = StatusCode::FORBIDDEN;
-            page.error = Some(texts::FORM_OUT_OF_DATE);
-            return Ok(self.factor_page(&token, &return_to, page));
+        match self.step_form(&visit, csrf, &pending) {
+            StepVerdict::Bound => {}
+            StepVerdict::OtherUser => return Ok(self.other_login(&pending, &user, &visit)),
+            StepVerdict::SameUser | StepVerdict::Invalid => {
+                page.status = StatusCode::FORBIDDEN;
+                page.error = Some(texts::FORM_OUT_OF_DATE);
+                return Ok(self.factor_page(&pending, &return_to, page));
+            }
         }
         let source = visit.source();
         let outcome = match factor {
@@ -139,7 +153,7 @@ impl Pages {
                 let text = texts::throttled(minutes(retry_after));
                 page.status = StatusCode::TOO_MANY_REQUESTS;
                 page.error = Some(&text);
-                let mut answer = self.factor_page(&token, &return_to, page);
+                let mut answer = self.factor_page(&pending, &return_to, page);
                 answer::retry_after(&mut answer, retry_after);
                 return Ok(answer);
             }
@@ -148,7 +162,7 @@ impl Pages {
             CodeOutcome::Refused if factor == Factor::Code => texts::WRONG_CODE,
             CodeOutcome::Refused => texts::WRONG_RECOVERY_CODE,
         });
-        Ok(self.factor_page(&token, &return_to, page))
+        Ok(self.factor_page(&pending, &return_to, page))
     }
 
     /// Whether a posted form was shown in this browser: by its token, or, when another tab has gone on since, by the
@@ -165,7 +179,7 @@ impl Pages {
     fn login_page(&self, visit: &Visit, return_to: &ReturnTo, page: LoginPage<'_>) -> Answer {
         let (browser, is_new) = match visit.login_token() {
             Some(token) => (token, false),
-            None => (Token::generate(&*self.login.random), true),
+            None => (self.login.pending.cookies().generate(&*self.login.random), true),
         };
         let csrf = self.csrf.token(&browser.hash());
         let view = View::Login(Login {
@@ -199,12 +213,12 @@ impl Pages {
         }
     }
 
-    /// Hands the session to the browser and sends it on: to unseen recovery codes first, then to the page asked for.
+    /// Hands the session to the browser and sends it on: to what there is to know first, then to the page asked for.
     fn let_in(&self, login: &NewLogin, return_to: &ReturnTo) -> Answer {
-        let path = if login.unseen_codes {
-            return_to.append_to(paths::RECOVERY_CODES)
-        } else {
-            return_to.as_str().to_owned()
+        let path = match login.next {
+            Next::Portal => return_to.as_str().to_owned(),
+            Next::RecoveryCodes => return_to.append_to(paths::RECOVERY_CODES),
+            Next::Recovered => return_to.append_to(paths::RECOVERY),
         };
         let mut answer = answer::see_other(&path);
         match login.kept_for {
@@ -215,8 +229,36 @@ impl Pages {
         answer
     }
 
-    fn factor_page(&self, token: &Token, return_to: &ReturnTo, page: FactorPage<'_>) -> Answer {
-        let csrf = self.csrf.token(&token.hash());
+    /// Whether a form is of the login in progress: by its token, or, when it is of another login of the same user, by the
+    /// browser's own word that one of our pages sent it.
+    pub(super) fn step_form(&self, visit: &Visit, csrf: &str, pending: &Pending) -> StepVerdict {
+        match self.csrf.check_step(csrf, pending.user().as_str(), Some(&pending.browser)) {
+            StepVerdict::SameUser if visit.is_same_origin(&self.origin) => StepVerdict::Bound,
+            verdict => verdict,
+        }
+    }
+
+    /// The answer to a form of a step when no login is in progress: it belongs to one that is over, of the user who is in
+    /// now or of somebody else.
+    pub(super) fn stale_form(&self, visit: &Visit, csrf: &str) -> Answer {
+        match &visit.session {
+            Some(live) if self.csrf.check_step(csrf, &live.session.user, None) == StepVerdict::OtherUser => {
+                let email = &live.session.email;
+                self.message(Message::other_login(email, visit.return_to().as_str(), &visit.request_id))
+            }
+            None if self.csrf.made(csrf).is_some() => expired(visit),
+            Some(_) | None => start_over(visit),
+        }
+    }
+
+    /// The answer to a form of another login than the one in progress.
+    pub(super) fn other_login(&self, pending: &Pending, user: &User, visit: &Visit) -> Answer {
+        let path = visit.return_to().append_to(page_of(pending.step));
+        self.message(Message::other_login(&user.email, &path, &visit.request_id))
+    }
+
+    fn factor_page(&self, pending: &Pending, return_to: &ReturnTo, page: FactorPage<'_>) -> Answer {
+        let csrf = self.csrf.step_token(pending);
         let rd = return_to.unless_start();
         let FactorPage { factor, status, email, error } = page;
         let view = match factor {
@@ -237,19 +279,33 @@ pub(super) fn start_over(visit: &Visit) -> Answer {
     if visit.session.is_some() {
         return answer::see_other(return_to.as_str());
     }
-    let path = return_to.append_to(paths::LOGIN);
     if visit.login_token().is_none() {
-        return answer::see_other(&path);
+        return answer::see_other(&return_to.append_to(paths::LOGIN));
     }
+    expired(visit)
+}
+
+/// To the start, with a word of why.
+fn expired(visit: &Visit) -> Answer {
+    log_in(&visit.return_to(), "expired=1")
+}
+
+fn log_in(return_to: &ReturnTo, flag: &str) -> Answer {
+    let path = return_to.append_to(paths::LOGIN);
     let join = if path.contains('?') { '&' } else { '?' };
-    answer::see_other(&format!("{path}{join}expired=1"))
+    answer::see_other(&format!("{path}{join}{flag}"))
+}
+
+/// Has somebody who is in prove it once more, and leads to a page of this site then.
+pub(super) fn prove_again(to: &ReturnTo) -> Answer {
+    log_in(to, "again=1")
 }
 
 /// The page on which a login goes on.
 pub(super) fn page_of(step: Step) -> &'static str {
     match step {
         Step::Code => paths::CODE,
-        Step::Enrol | Step::AddDevice => paths::ENROL,
+        Step::Enrol => paths::ENROL,
     }
 }
 

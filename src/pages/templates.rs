@@ -14,13 +14,15 @@ use super::{
 use crate::errors::Chain;
 
 /// Names and texts of the built-in templates. The ending `.html` is what switches escaping on.
-pub(super) const SOURCES: [(&str, &str); 11] = [
+pub(super) const SOURCES: [(&str, &str); 13] = [
     ("base.html", include_str!("templates/base.html")),
     ("parts.html", include_str!("templates/parts.html")),
     ("login.html", include_str!("templates/login.html")),
     ("code.html", include_str!("templates/code.html")),
     ("recovery.html", include_str!("templates/recovery.html")),
     ("enrol.html", include_str!("templates/enrol.html")),
+    ("new_recovery_codes.html", include_str!("templates/new_recovery_codes.html")),
+    ("recovered.html", include_str!("templates/recovered.html")),
     ("recovery_codes.html", include_str!("templates/recovery_codes.html")),
     ("account.html", include_str!("templates/account.html")),
     ("kept.html", include_str!("templates/kept.html")),

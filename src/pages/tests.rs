@@ -11,8 +11,8 @@ use super::{
     templates::{SOURCES, Templates, TemplatesError},
     texts,
     views::{
-        Account, Action, Code, DeviceRow, Enrol, EnrolErrors, Invite, Kept, Login, Message, Recovery,
-        RecoveryCodes, Remember, SessionRow, View,
+        Account, Action, Code, DeviceRow, Enrol, EnrolErrors, Invite, Kept, Login, Message, NewRecoveryCodes,
+        Recovered, Recovery, RecoveryCodes, Remember, SessionRow, View,
     },
 };
 
@@ -74,13 +74,21 @@ impl Filling {
                 qr_svg: &self.qr,
                 key_groups: &self.list,
                 otpauth_uri: text,
-                errors: EnrolErrors { code: some, device_name: some, form: some },
+                notice: some,
+                errors: EnrolErrors {
+                    code: Some(text.into()),
+                    device_name: Some(text.into()),
+                    form: Some(text.into()),
+                },
                 csrf: text,
                 rd: some,
                 device_name: text,
                 invite: Some(Invite { date: text.into(), days_left: 3 }),
+                signing_in: true,
             }),
             View::RecoveryCodes(RecoveryCodes { codes: &self.list, error: some, csrf: text, rd: some }),
+            View::NewRecoveryCodes(NewRecoveryCodes { left: 2, csrf: text }),
+            View::Recovered(Recovered { left: 2, path: text }),
             View::Account(Account {
                 email: text,
                 signed_in_since: text,
@@ -88,6 +96,7 @@ impl Filling {
                 recovery_left: 2,
                 sessions: &self.sessions,
                 others: true,
+                full: true,
                 csrf: text,
             }),
             View::Kept(Kept { path: text, when: text, action: text, discard: text, csrf: text }),
@@ -111,11 +120,13 @@ fn enrol<'a>(qr: &'a QrSvg, groups: &'a [String]) -> Enrol<'a> {
         qr_svg: qr,
         key_groups: groups,
         otpauth_uri: URI,
+        notice: None,
         errors: EnrolErrors::default(),
         csrf: "csrf",
         rd: Some("/sims?page=2"),
         device_name: "",
         invite: None,
+        signing_in: true,
     }
 }
 
@@ -151,7 +162,8 @@ fn no_value_of_a_view_goes_missing() {
             View::Code(_) | View::Recovery(_) | View::Kept(_) => 4,
             View::Enrol(_) => 14,
             View::Account(_) => 12,
-            View::SignedOut => 0,
+            View::SignedOut | View::Recovered(_) => 0,
+            View::NewRecoveryCodes(_) => 1,
             View::Login(_) | View::RecoveryCodes(_) | View::Message(_) => 5,
         };
         assert!(count >= fewest, "{} holds {count} markers, not {fewest}", view.template());
@@ -250,7 +262,7 @@ fn the_title_says_when_something_is_wrong() {
 #[test]
 fn enrolment_puts_each_error_at_its_field_and_keeps_the_name() {
     let (qr, groups) = (QrSvg::draw(URI, "QR code").unwrap(), key_groups());
-    let errors = EnrolErrors { code: Some(texts::WRONG_CODE_AT_ENROLMENT), ..EnrolErrors::default() };
+    let errors = EnrolErrors { code: Some(texts::WRONG_CODE_AT_ENROLMENT.into()), ..EnrolErrors::default() };
     let html = templates("Portal", None).render(&View::Enrol(Enrol {
         errors,
         device_name: "Work phone",
@@ -346,18 +358,22 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
             devices,
             recovery_left,
             others: sessions.len() > 1,
+            full: true,
             sessions,
             csrf,
         })
     };
     let message = |status| View::Message(Message::for_status(status, Some("01J9Z6T4QK8F")));
-    let wrong = EnrolErrors { code: Some(texts::WRONG_CODE_AT_ENROLMENT), ..EnrolErrors::default() };
-    let unnamed = EnrolErrors { device_name: Some(texts::DEVICE_NAME_TAKEN), ..EnrolErrors::default() };
+    let wrong = EnrolErrors { code: Some(texts::WRONG_CODE_AT_ENROLMENT.into()), ..EnrolErrors::default() };
+    let unnamed =
+        EnrolErrors { device_name: Some(texts::DEVICE_NAME_TAKEN.into()), ..EnrolErrors::default() };
     let page = || enrol(qr, &filling.groups);
     vec![
         ("login", login("", None, None)),
         ("login-error", login(email, Some(texts::WRONG_CREDENTIALS), None)),
         ("login-notice", login(email, None, Some(texts::LOGIN_TIMED_OUT))),
+        ("new-codes", View::NewRecoveryCodes(NewRecoveryCodes { left: 7, csrf })),
+        ("recovered", View::Recovered(Recovered { left: 9, path: "/sims" })),
         ("login-again", login("", None, Some(texts::SIGN_IN_AGAIN))),
         ("code", code(None)),
         ("code-error", code(Some(texts::CODE_ALREADY_USED))),

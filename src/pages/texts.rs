@@ -18,6 +18,13 @@ pub const WRONG_CODE: &str = "That code did not work. Please enter the six digit
 /// Below the QR code, whose secret stays the same.
 pub const WRONG_CODE_AT_ENROLMENT: &str = "That code did not work. Please enter the six digits your app shows now. There is no need to scan again: the QR code is still the same.";
 
+/// Beside the QR code of an earlier login that was not finished.
+pub const SAME_QR_CODE: &str =
+    "This is the same QR code as before. If you've already scanned it, just enter the code your app shows.";
+
+/// Beside a QR code that is not the one of an earlier login.
+pub const OTHER_QR_CODE: &str = "This is a new QR code. If you scanned an earlier one, delete that entry from your app and scan this one.";
+
 pub const CODE_ALREADY_USED: &str =
     "That code has been used already. Please wait for your app to show the next one.";
 
@@ -34,9 +41,8 @@ pub const SESSION_ENDED: &str = "Your session has ended. Sign in to continue.";
 pub const FORM_IS_SAFE: &str =
     "Your session ended, but what you sent is safe. Sign in, and you can submit it.";
 
-/// On the login page, before somebody who signed in a while ago may add a device.
-pub const SIGN_IN_AGAIN: &str =
-    "You signed in a while ago. Before you can add a device, please sign in once more.";
+/// On the login page, before somebody who signed in a while ago may add a device or see recovery codes.
+pub const SIGN_IN_AGAIN: &str = "You signed in a while ago. To go on, please sign in once more.";
 
 /// A form token that is missing, old or from another browser.
 pub const FORM_OUT_OF_DATE: &str =
@@ -52,12 +58,18 @@ pub const DEVICE_NAME_TAKEN: &str =
 
 pub const STORE_UNAVAILABLE: &str = "We cannot check who is signed in at the moment. If you were signed in, you still are: you need not sign in again, and nothing is lost. Please try again in a minute.";
 
+pub const TOO_MANY_DEVICES: &str =
+    "You already have 10 devices, which is the limit. Ask support to remove one you no longer use.";
+
+pub const TOO_MANY_DEVICES_LATELY: &str =
+    "You've added several devices in the last hour. Please wait an hour, then try again.";
+
 /// Too many wrong codes in a row, by whoever has the password.
-pub const DEVICES_OFF: &str = "Too many wrong codes have been entered for this account, so its devices are switched off. Please ask support to reset them.";
+pub const DEVICES_OFF: &str = "Too many incorrect codes were entered, so authenticator sign-in is blocked for this account. Contact support to unblock it.";
 
 /// Putting the device off, from the mandatory date on.
 pub const MANDATORY_NOW: &str =
-    "A second factor is mandatory now, so this can no longer wait. Please set up your device.";
+    "You can't skip this step any more: an authenticator app is now required. Please set yours up.";
 
 /// Too many tries; says nothing about whether the account exists.
 pub fn throttled(minutes: u32) -> String {
@@ -124,6 +136,34 @@ impl<'a> Message<'a> {
             request_id: Some(request_id),
             retry: false,
             action: Some(Action { label: "Go to your account", path: paths::ACCOUNT, target: None }),
+        }
+    }
+
+    /// A form of a login whose place another one has taken in the same browser, as the user of this e-mail.
+    pub(super) fn other_login(email: &str, path: &'a str, request_id: &'a str) -> Self {
+        Self {
+            title: "This page is out of date",
+            text: format!(
+                "After you opened it, {email} signed in or began to sign in with this browser. Nothing has been sent. To use another account, sign out first or start over on the login page."
+            )
+            .into(),
+            status: 403,
+            request_id: Some(request_id),
+            retry: false,
+            action: Some(Action { label: "Continue with that account", path, target: None }),
+        }
+    }
+
+    /// What a session of one factor may not do.
+    pub(super) fn takes_a_second_factor(request_id: &'a str) -> Self {
+        Self {
+            title: "Set up your authenticator app first",
+            text: "You signed in with your password alone. Once your authenticator app is set up, you can sign out your other devices."
+                .into(),
+            status: 403,
+            request_id: Some(request_id),
+            retry: false,
+            action: Some(Action { label: "Set it up", path: paths::ENROL, target: None }),
         }
     }
 

@@ -21,6 +21,8 @@ pub enum View<'a> {
     Recovery(Recovery<'a>),
     Enrol(Enrol<'a>),
     RecoveryCodes(RecoveryCodes<'a>),
+    NewRecoveryCodes(NewRecoveryCodes<'a>),
+    Recovered(Recovered<'a>),
     Account(Account<'a>),
     Kept(Kept<'a>),
     SignedOut,
@@ -81,6 +83,8 @@ pub struct Enrol<'a> {
     /// For an app on the same device. Shown only if it is an `otpauth:` URI.
     #[serde(serialize_with = "only_otpauth")]
     pub otpauth_uri: &'a str,
+    /// What there is to know of a QR code that was shown before.
+    pub notice: Option<&'a str>,
     pub errors: EnrolErrors<'a>,
     pub csrf: &'a str,
     pub rd: Option<&'a str>,
@@ -88,15 +92,17 @@ pub struct Enrol<'a> {
     pub device_name: &'a str,
     /// Present while enrolment may still be put off.
     pub invite: Option<Invite>,
+    /// On the way to a session, which somebody else may want to go instead.
+    pub signing_in: bool,
 }
 
 /// What is wrong, by the place where the page says so.
 #[derive(Default, Serialize)]
 pub struct EnrolErrors<'a> {
-    pub code: Option<&'a str>,
-    pub device_name: Option<&'a str>,
+    pub code: Option<Cow<'a, str>>,
+    pub device_name: Option<Cow<'a, str>>,
     /// What belongs to no field, such as a form out of date.
-    pub form: Option<&'a str>,
+    pub form: Option<Cow<'a, str>>,
 }
 
 /// Until when a second factor is a choice.
@@ -117,6 +123,22 @@ pub struct RecoveryCodes<'a> {
     pub rd: Option<&'a str>,
 }
 
+/// The question whether recovery codes are to be replaced.
+#[derive(Serialize)]
+pub struct NewRecoveryCodes<'a> {
+    pub left: u32,
+    pub csrf: &'a str,
+}
+
+/// After a login with a recovery code.
+#[derive(Serialize)]
+pub struct Recovered<'a> {
+    pub left: u32,
+    /// The page first asked for.
+    #[serde(serialize_with = "own_path_or_start")]
+    pub path: &'a str,
+}
+
 /// A user's own devices, recovery codes and sessions. Times are in words.
 #[derive(Serialize)]
 pub struct Account<'a> {
@@ -127,6 +149,8 @@ pub struct Account<'a> {
     pub sessions: &'a [SessionRow],
     /// Whether there are others than the one that asks.
     pub others: bool,
+    /// Whether the one that asks has proved both factors: one factor ends no other session.
+    pub full: bool,
     pub csrf: &'a str,
 }
 
@@ -204,6 +228,8 @@ impl View<'_> {
             Self::Recovery(_) => "recovery.html",
             Self::Enrol(_) => "enrol.html",
             Self::RecoveryCodes(_) => "recovery_codes.html",
+            Self::NewRecoveryCodes(_) => "new_recovery_codes.html",
+            Self::Recovered(_) => "recovered.html",
             Self::Account(_) => "account.html",
             Self::Kept(_) => "kept.html",
             Self::SignedOut => "signed_out.html",
@@ -217,9 +243,16 @@ impl View<'_> {
             Self::Login(page) => page.error.is_some(),
             Self::Code(page) => page.error.is_some(),
             Self::Recovery(page) => page.error.is_some(),
-            Self::Enrol(page) => page.errors.code.or(page.errors.device_name).or(page.errors.form).is_some(),
+            Self::Enrol(page) => {
+                let EnrolErrors { code, device_name, form } = &page.errors;
+                code.is_some() || device_name.is_some() || form.is_some()
+            }
             Self::RecoveryCodes(page) => page.error.is_some(),
-            Self::Account(_) | Self::Kept(_) | Self::SignedOut => false,
+            Self::NewRecoveryCodes(_)
+            | Self::Recovered(_)
+            | Self::Account(_)
+            | Self::Kept(_)
+            | Self::SignedOut => false,
             Self::Message(page) => page.status >= 400,
         }
     }
@@ -232,7 +265,12 @@ impl View<'_> {
             Self::Recovery(page) => page.rd,
             Self::Enrol(page) => page.rd,
             Self::RecoveryCodes(page) => page.rd,
-            Self::Account(_) | Self::Kept(_) | Self::SignedOut | Self::Message(_) => None,
+            Self::NewRecoveryCodes(_)
+            | Self::Recovered(_)
+            | Self::Account(_)
+            | Self::Kept(_)
+            | Self::SignedOut
+            | Self::Message(_) => None,
         }
     }
 }

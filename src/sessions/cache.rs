@@ -12,7 +12,10 @@ use std::{
 use quick_cache::{Weighter, sync};
 use tokio::sync::Notify;
 
-use super::live::{Live, Pulse, idle};
+use super::{
+    Level,
+    live::{Live, Pulse, idle},
+};
 use crate::{clock::Timestamp, secret::TokenHash};
 
 /// Bytes of sessions remembered for requests.
@@ -63,6 +66,7 @@ pub(super) struct Facts {
     pub(super) expires_at: Timestamp,
     /// How long it may lie unused.
     pub(super) inactivity: Duration,
+    pub(super) level: Level,
     pub(super) generation: i64,
 }
 
@@ -227,6 +231,16 @@ impl Cache {
         drop(register);
         if doubts {
             self.doubts.notify_one();
+        }
+    }
+
+    /// Ends what is open for a password alone. The sessions go on.
+    pub(super) fn cut_one_factor(&self) {
+        let register = self.register();
+        for known in register.known.values() {
+            if known.facts.as_ref().is_some_and(|facts| facts.level == Level::One) {
+                known.pulse.passing.cancel();
+            }
         }
     }
 

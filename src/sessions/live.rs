@@ -30,7 +30,7 @@ pub struct Live {
     pub prepared: OnceLock<Block>,
     /// What the portal is told of it under a signature, which does not last as long as the session.
     pub assertion: ArcSwapOption<Perishable>,
-    /// Cancelled when the session is over; whoever keeps something open for it ends that then.
+    /// Cancelled when the session is over, or no longer enough; whoever keeps something open for it ends that then.
     pub ended: CancellationToken,
     pub(super) pulse: Arc<Pulse>,
     weight: usize,
@@ -63,7 +63,7 @@ impl Live {
             session,
             prepared: OnceLock::new(),
             assertion: ArcSwapOption::empty(),
-            ended: pulse.ended.clone(),
+            ended: pulse.passing.clone(),
             pulse,
             weight,
         }
@@ -87,14 +87,18 @@ pub(super) struct Pulse {
     /// The `last_seen` that the store has.
     stored: AtomicI64,
     pub(super) ended: CancellationToken,
+    /// Ends with it, or before it: what is open for a password alone ends when that is no longer enough.
+    pub(super) passing: CancellationToken,
 }
 
 impl Pulse {
     pub(super) fn new() -> Self {
+        let ended = CancellationToken::new();
         Self {
             last_seen: AtomicI64::new(i64::MIN),
             stored: AtomicI64::new(i64::MIN),
-            ended: CancellationToken::new(),
+            passing: ended.child_token(),
+            ended,
         }
     }
 

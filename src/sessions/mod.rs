@@ -30,6 +30,7 @@ use self::{
     cache::{Cache, Facts},
     feed::Trust,
     live::{Limits, Pulse},
+    session::Beginning,
     steady::Steady,
 };
 pub use self::{
@@ -44,11 +45,12 @@ pub use self::{
     store::{SessionStore, StoredSession},
 };
 use crate::{
-    clock::{Clock, Moment, Watermark},
+    clock::{Clock, Moment, Timestamp, Watermark},
     database::{Database, DatabaseError, Transaction},
     errors::Chain,
     random::Random,
     redis_pool::{self, RedisError},
+    rollout,
     sealing::Sealer,
     secret::{Token, TokenHash},
 };
@@ -115,6 +117,8 @@ pub struct Surroundings {
     /// For its change feed, which tells of users whichever store keeps the sessions.
     pub database: Database,
     pub standing: Arc<dyn Standing>,
+    /// From when one factor is not enough.
+    pub rollout: rollout::Config,
     pub sealer: Arc<Sealer>,
     pub clock: Arc<dyn Clock>,
     /// Is looked at every second.
@@ -127,6 +131,7 @@ pub struct Sessions {
     store: Arc<dyn SessionStore>,
     database: Database,
     standing: Arc<dyn Standing>,
+    rollout: rollout::Config,
     sealer: Arc<Sealer>,
     /// The store is not the database.
     elsewhere: bool,
@@ -143,13 +148,15 @@ pub struct Sessions {
 
 impl Sessions {
     pub fn new(config: &Config, surroundings: Surroundings) -> Self {
-        let Surroundings { store, database, standing, sealer, clock, watermark, random } = surroundings;
+        let Surroundings { store, database, standing, rollout, sealer, clock, watermark, random } =
+            surroundings;
         // For what ends together; ends of single sessions are the store's to keep.
         let ledger = Ledger::new(database.clone(), Arc::clone(&clock), Duration::ZERO);
         Self {
             store,
             database,
             standing,
+            rollout,
             sealer,
             elsewhere: !matches!(config.store, Store::Database),
             ledger,
@@ -182,25 +189,12 @@ impl Sessions {
 
     /// Makes a session. The token is for the browser alone.
     pub async fn create(&self, new: NewSession, origin: Origin) -> Result<Token, SessionError> {
-        let NewSession { user, profile, amr, since, remembered } = new;
-        let Profile { name, email, display_name, groups } = profile;
+        let new = NewSession { remembered: self.is_remembered(&new), ..new };
         let token = Token::generate(self.random.as_ref());
         let now = self.steady.now();
-        let created_at = since.map_or(now, |since| since.min(now));
-        let session = Session {
-            id: token.hash(),
-            user,
-            name,
-            email,
-            display_name,
-            groups,
-            amr,
-            created_at,
-            expires_at: created_at.plus(self.limits.lifetime(remembered)),
-            origin,
-            csrf: self.random.bytes(),
-            remembered,
-        };
+        let lifetime = self.limits.lifetime(new.remembered);
+        let beginning = Beginning { now, lifetime, origin, csrf: self.random.bytes() };
+        let session = Session::begin(token.hash(), new, beginning);
         let stored = StoredSession {
             id: session.id,
             record: record::seal(&self.sealer, &session),
@@ -243,6 +237,16 @@ impl Sessions {
             Ok(standing.map(|_| session.user))
         };
         timeout(PATIENCE, asked).await.unwrap_or(Err(SessionError::Slow))
+    }
+
+    /// The time that sessions go by at a moment: no clock that is set back gains anybody any.
+    pub fn time_at(&self, at: &Moment) -> Timestamp {
+        self.steady.at(at)
+    }
+
+    /// The time that sessions go by.
+    pub fn now(&self) -> Timestamp {
+        self.steady.now()
     }
 
     /// Notes a use of a session that is held on to, as by a tunnel that carries something. False when it is over.
@@ -294,6 +298,17 @@ impl Sessions {
         Ok(matching.map(|stored| (stored.id, self.open(&stored).map(|session| session.name))).collect())
     }
 
+    /// Ends the sessions of a user, by id, that were made with a password alone, and gives them out. One that is made at
+    /// the same moment ends when it is looked up: its user has a device.
+    pub async fn end_one_factor(&self, user: &str) -> Result<Vec<SessionSummary>, SessionError> {
+        let mut ended = self.list(Some(user)).await?;
+        ended.retain(|session| session.level() == Level::One);
+        for session in &ended {
+            self.revoke(&session.id).await?;
+        }
+        Ok(ended)
+    }
+
     /// The sessions that are not over, of one user (by id) or of all, the latest login first.
     pub async fn list(&self, user: Option<&str>) -> Result<Vec<SessionSummary>, SessionError> {
         let now = self.steady.now();
@@ -325,6 +340,17 @@ impl Sessions {
             .collect();
         list.sort_by_key(|summary| std::cmp::Reverse(summary.created_at));
         Ok(list)
+    }
+
+    /// For how long from now the browser keeps a session that is about to be made. None: until it is closed.
+    pub fn kept_for(&self, new: &NewSession) -> Option<Duration> {
+        let now = self.steady.now();
+        let lasts = self.limits.remember_me.filter(|_| new.remembered)?;
+        Some(new.since.unwrap_or(now).plus(lasts).since(now))
+    }
+
+    fn is_remembered(&self, new: &NewSession) -> bool {
+        new.remembered && self.limits.remember_me.is_some()
     }
 
     /// For how long users are kept signed in who ask for it. None: nobody can ask.
@@ -360,7 +386,7 @@ impl Sessions {
             }
             match self.cache.get_or_vacancy(id).await {
                 // Whom we waited for may have been told meanwhile that it is over.
-                Ok(live) if !live.ended.is_cancelled() && self.limits.use_at(&live, now, counts) => {
+                Ok(live) if !live.pulse.ended.is_cancelled() && self.limits.use_at(&live, now, counts) => {
                     return Ok(Some(live));
                 }
                 // It looks idle from here, but may be in use at another gateway.
@@ -389,7 +415,8 @@ impl Sessions {
     /// Whether the user of a session in use here may no longer be in, whatever its store says.
     async fn has_lost_its_user(&self, id: &TokenHash) -> Result<bool, SessionError> {
         let Some(facts) = self.cache.facts(id) else { return Ok(false) };
-        Ok(self.standing.of(&facts.user).await.map_err(SessionError::Standing)?.is_none())
+        let standing = self.standing.of(&facts.user).await.map_err(SessionError::Standing)?;
+        Ok(standing.is_none_or(|profile| !profile.admits(facts.level)))
     }
 
     async fn ask_in_time(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
@@ -430,11 +457,14 @@ impl Sessions {
             user: session.user.clone(),
             expires_at: session.expires_at,
             inactivity: self.limits.inactivity(session.remembered),
+            level: session.level(),
             generation: stored.generation,
         };
         self.cache.identify(id, facts);
         let standing = self.standing.of(&session.user).await.map_err(SessionError::Standing)?;
-        let Some(profile) = standing else { return Ok(None) };
+        let Some(profile) = standing.filter(|profile| profile.admits(session.level())) else {
+            return Ok(None);
+        };
         let now = self.steady.now();
         if pulse.ended.is_cancelled() || self.limits.over(&session, pulse.last_seen(), now) {
             return Ok(None);

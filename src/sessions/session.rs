@@ -2,7 +2,7 @@
 //!
 //! Knows no cookie and no store; says nothing about whether the session is still good.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,8 @@ pub struct NewSession {
     pub(super) amr: Vec<Method>,
     /// When the password was given, for a session that takes the place of one which remembers it; absent: just now.
     pub(super) since: Option<Timestamp>,
+    /// The last proof is no later than this.
+    pub(super) proved_by: Option<Timestamp>,
     pub(super) remembered: bool,
 }
 
@@ -104,11 +106,25 @@ impl NewSession {
                 email: user.email.clone(),
                 display_name: user.display_name.clone(),
                 groups: user.groups.clone(),
+                has_device: code.is_some(),
             },
             amr: [Some(Method::Password), second].into_iter().flatten().collect(),
             since: password.since(),
+            // A code is given now, a password alone when it was given.
+            proved_by: password.since().filter(|_| code.is_none()),
             remembered: false,
         })
+    }
+
+    /// For a session in the place of `old`, whose user has proved nothing new meanwhile.
+    #[must_use]
+    pub fn no_fresher_than(self, old: &Session) -> Self {
+        Self { proved_by: Some(old.proved_at()), ..self }
+    }
+
+    /// What was given besides the password.
+    pub fn second(&self) -> Option<Method> {
+        self.amr.iter().copied().find(|&method| method != Method::Password)
     }
 
     /// Whether the user asked to be kept signed in.
@@ -121,8 +137,17 @@ impl NewSession {
     #[cfg(feature = "seed")]
     pub fn unproved(user: &UserId, profile: Profile) -> Self {
         let amr = vec![Method::Password, Method::Totp];
-        Self { user: user.as_str().to_owned(), profile, amr, since: None, remembered: false }
+        Self { user: user.as_str().to_owned(), profile, amr, since: None, proved_by: None, remembered: false }
     }
+}
+
+/// What a session begins with besides what its login knows.
+pub(super) struct Beginning {
+    pub(super) now: Timestamp,
+    /// How old it may become.
+    pub(super) lifetime: Duration,
+    pub(super) origin: Origin,
+    pub(super) csrf: [u8; 16],
 }
 
 /// What is true of a user now, whatever it was at login.
@@ -133,6 +158,15 @@ pub struct Profile {
     pub email: String,
     pub display_name: String,
     pub groups: Vec<String>,
+    /// Whether the user has a device, so that a password alone is not enough.
+    pub has_device: bool,
+}
+
+impl Profile {
+    /// Whether the user may be in with so many factors.
+    pub(super) fn admits(&self, level: Level) -> bool {
+        level == Level::Two || !self.has_device
+    }
 }
 
 /// A login that has not ended yet.
@@ -160,25 +194,62 @@ pub struct Session {
     /// The user asked to be kept signed in. Records without it are of before it could be asked for.
     #[serde(default)]
     pub remembered: bool,
+    /// When the last proof was given; absent: with the password.
+    #[serde(default)]
+    pub proved_at: Option<Timestamp>,
 }
 
 const fn nameless() -> TokenHash {
     TokenHash::from_bytes([0; 32])
 }
 
-impl Session {
+impl Level {
     /// Two factors are a password and something that the user has; two of the latter are not.
-    pub fn level(&self) -> Level {
-        let has = |method| self.amr.contains(&method);
+    pub fn of(amr: &[Method]) -> Self {
+        let has = |method| amr.contains(&method);
         if has(Method::Password) && (has(Method::Totp) || has(Method::Recovery)) {
-            Level::Two
+            Self::Two
         } else {
-            Level::One
+            Self::One
+        }
+    }
+}
+
+impl Session {
+    /// What a login that has just finished leaves.
+    pub(super) fn begin(id: TokenHash, new: NewSession, beginning: Beginning) -> Self {
+        let NewSession { user, profile, amr, since, proved_by, remembered } = new;
+        let Profile { name, email, display_name, groups, has_device: _ } = profile;
+        let Beginning { now, lifetime, origin, csrf } = beginning;
+        let created_at = since.map_or(now, |since| since.min(now));
+        Self {
+            id,
+            user,
+            name,
+            email,
+            display_name,
+            groups,
+            amr,
+            created_at,
+            expires_at: created_at.plus(lifetime),
+            origin,
+            csrf,
+            remembered,
+            proved_at: Some(proved_by.map_or(now, |proved_by| proved_by.min(now))),
         }
     }
 
+    pub fn level(&self) -> Level {
+        Level::of(&self.amr)
+    }
+
+    /// When the user gave the last proof: password, code or recovery code.
+    pub fn proved_at(&self) -> Timestamp {
+        self.proved_at.unwrap_or(self.created_at)
+    }
+
     pub(super) fn adopt(&mut self, profile: Profile) {
-        let Profile { name, email, display_name, groups } = profile;
+        let Profile { name, email, display_name, groups, has_device: _ } = profile;
         (self.name, self.email, self.display_name, self.groups) = (name, email, display_name, groups);
     }
 }
@@ -212,6 +283,12 @@ pub struct SessionSummary {
     pub remembered: bool,
 }
 
+impl SessionSummary {
+    pub fn level(&self) -> Level {
+        Level::of(&self.amr)
+    }
+}
+
 /// A session for tests to begin from.
 #[cfg(test)]
 pub(super) fn nobody() -> Session {
@@ -228,6 +305,7 @@ pub(super) fn nobody() -> Session {
         origin: Origin::new([127, 0, 0, 1].into(), "curl"),
         csrf: [0xc5; 16],
         remembered: false,
+        proved_at: None,
     }
 }
 

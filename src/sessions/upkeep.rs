@@ -17,6 +17,8 @@ const RETRY: Duration = Duration::from_millis(200);
 const AT_ONCE: usize = 32;
 /// How often limits are looked after without a request.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often it is looked whether the date has come.
+const LOOK: Duration = Duration::from_millis(250);
 /// The longest that the store may be behind with what it knows of uses.
 const FLUSH: Duration = Duration::from_secs(10);
 /// Uses written in one go.
@@ -41,6 +43,9 @@ impl Sessions {
         background.run("checking sessions that may have ended", async move { mine.resolve_doubts().await });
         let mine = sessions();
         background.run("ending sessions whose time is up", async move { mine.sweep_regularly().await });
+        let mine = sessions();
+        background
+            .run("ending what one factor has open at the date", async move { mine.cut_at_the_date().await });
         let mine = sessions();
         background.run("purging old sessions", async move { mine.purge_regularly().await });
         let mine = sessions();
@@ -125,6 +130,22 @@ impl Sessions {
             }
             complained = set_back >= STEP;
         }
+    }
+
+    /// At the instant from which one factor is not enough, ends what is open for it.
+    async fn cut_at_the_date(&self) {
+        if let Some(date) = self.rollout.mandatory_from {
+            loop {
+                let left = date.since(self.steady.now());
+                if left.is_zero() {
+                    break;
+                }
+                // Looked at again and again: the clock may be set.
+                sleep(left.min(LOOK)).await;
+            }
+            self.cache.cut_one_factor();
+        }
+        pending::<()>().await;
     }
 
     async fn flush_regularly(&self) {

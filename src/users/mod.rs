@@ -129,6 +129,18 @@ impl Users {
         row.map(|row| read(&row)).transpose()
     }
 
+    /// A user, and how many devices they have.
+    pub async fn with_devices(&self, id: &UserId) -> Result<Option<(User, i64)>, UsersError> {
+        let row = sqlx::query(
+            "SELECT users.*, (SELECT COUNT(*) FROM devices WHERE user_id = users.id) AS devices \
+             FROM users WHERE id = $1",
+        )
+        .bind(id.as_str())
+        .fetch_optional(&self.database)
+        .await?;
+        row.map(|row| Ok((read(&row)?, row.try_get("devices")?))).transpose()
+    }
+
     /// Everybody, by name.
     pub async fn list(&self) -> Result<Vec<User>, UsersError> {
         let rows = sqlx::query("SELECT * FROM users ORDER BY name").fetch_all(&self.database).await?;

@@ -498,14 +498,14 @@ async fn a_session_that_runs_out_again_leads_back_to_the_form() {
 
 #[tokio::test]
 async fn a_form_waits_while_its_user_binds_the_device_that_has_become_mandatory() {
-    let from = crate::support::now().plus(Duration::from_mins(30));
+    let from = crate::support::now().plus(Duration::from_mins(9));
     let (gateway, browser) = TestGateway::builder().mandatory_from(from).start().await;
     gateway.add_user(ADA).await;
     let page = browser.visit("/").await;
     let page = browser.sign_in(&page, ADA).await;
     browser.submit(&page, &[("skip", "1")]).await;
     gateway.upstream.forget();
-    gateway.clock.advance(Duration::from_mins(30));
+    gateway.clock.advance(Duration::from_mins(9));
     let answer = browser.send(usual("/sims")).await;
     assert!(
         answer.location().starts_with("/.portcullis/enrol?rd=/.portcullis/kept/"),

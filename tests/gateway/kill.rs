@@ -76,7 +76,7 @@ async fn killed_between_any_two_steps_it_goes_on_where_it_was() {
 
     let browser = power_cut(&mut served, browser).await;
     let codes = save(&browser, &wrong, &phone).await;
-    assert_eq!(codes.heading(), "Store your recovery codes");
+    assert_eq!(codes.heading(), "Save your recovery codes");
     let browser = power_cut(&mut served, browser).await;
     let page = browser.get("/.portcullis/recovery-codes?rd=/sims%3Fpage%3D2").await;
     assert_eq!(page.text_of("codes"), codes.text_of("codes"), "the same codes, still to be confirmed");
@@ -199,7 +199,7 @@ async fn kill_while_saving(served: &mut Served, writes: usize) {
         }
         "Enter your code" if enrolled => {
             let page = browser.submit(&page, &[("code", &phone.code_at(now()))]).await;
-            assert_eq!(page.heading(), "Store your recovery codes");
+            assert_eq!(page.heading(), "Save your recovery codes");
             browser.submit(&page, &[]).await
         }
         // The login in progress is used up, and the session was not handed over: once more.

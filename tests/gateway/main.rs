@@ -37,6 +37,7 @@ mod kept_forms;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod levels;
 mod limits;
 #[cfg(test)]
 mod login;

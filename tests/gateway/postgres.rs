@@ -39,7 +39,7 @@ async fn a_login_begun_at_one_gateway_goes_on_at_the_other() {
     let enrol = browser.sign_in(&page, ADA).await;
     let browser = at(&browser, &one);
     let codes = browser.bind(&enrol, ADA, "Phone").await;
-    assert_eq!(codes.heading(), "Store your recovery codes");
+    assert_eq!(codes.heading(), "Save your recovery codes");
     let browser = at(&browser, &other);
     assert_eq!(browser.submit(&codes, &[]).await.text(), "the portal: GET /sims\n");
     assert_eq!(at(&browser, &one).level().await, "two_factor");

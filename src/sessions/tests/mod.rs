@@ -2,6 +2,7 @@
 
 mod everybody;
 mod fleets;
+mod levels;
 mod life;
 mod limits;
 mod outages;
@@ -79,6 +80,7 @@ struct World {
     deadline: Duration,
     grace: Duration,
     remember_me: Option<Duration>,
+    mandatory_from: Option<Timestamp>,
 }
 
 impl World {
@@ -100,6 +102,7 @@ impl World {
             deadline: Duration::from_secs(5),
             grace: Duration::ZERO,
             remember_me: None,
+            mandatory_from: None,
         };
         for user in ["ada", "bob"] {
             world.people.profiles.lock().unwrap().insert(user.into(), profile(user, &[]));
@@ -156,6 +159,7 @@ impl World {
             store,
             database: database.clone(),
             standing: self.people.clone(),
+            rollout: rollout::Config { mandatory_from: self.mandatory_from, ..rollout::Config::default() },
             sealer: Arc::new(Sealer::from_key(&[7; 32])),
             clock: self.clock.clone(),
             random: Arc::new(OsRandom),
@@ -225,6 +229,7 @@ fn profile(user: &str, groups: &[&str]) -> Profile {
         email: format!("{user}@example.com"),
         display_name: user.to_owned(),
         groups: groups.iter().map(|&group| group.to_owned()).collect(),
+        has_device: false,
     }
 }
 
@@ -234,6 +239,7 @@ fn login(user: &str) -> NewSession {
         profile: profile(user, &[]),
         amr: vec![Method::Password, Method::Totp],
         since: None,
+        proved_by: None,
         remembered: false,
     }
 }

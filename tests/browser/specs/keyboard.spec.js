@@ -33,9 +33,9 @@ test('everything works with the keyboard alone', async ({ visitor }) => {
   await keyboard.press('ControlOrMeta+a');
   await keyboard.type(await visitor.authenticator.code());
   await enter();
-  await visitor.expectHeading('Store your recovery codes');
+  await visitor.expectHeading('Save your recovery codes');
   await visitor.readRecoveryCodes();
-  await tabTo(page, visitor.button('I have stored them'));
+  await tabTo(page, visitor.button("I've saved them"));
   await enter();
   await visitor.expectPortal('/sims?q=a');
 

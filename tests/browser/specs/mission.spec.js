@@ -57,7 +57,7 @@ test('the first login leads past the QR code to the page first asked for', async
   await test.step('the right code saves the device and shows ten recovery codes', async () => {
     await visitor.fillEnrolment({ code: await visitor.authenticator.currentCode(), name: 'Ada’s phone' });
     await visitor.press('Save');
-    await visitor.expectHeading('Store your recovery codes');
+    await visitor.expectHeading('Save your recovery codes');
     const codes = await visitor.readRecoveryCodes();
     expect(new Set(codes).size).toBe(10);
     const devices = await visitor.gateway.devices(visitor.email);
@@ -65,7 +65,7 @@ test('the first login leads past the QR code to the page first asked for', async
   });
 
   await test.step('and then the page first asked for', async () => {
-    await visitor.press('I have stored them');
+    await visitor.press("I've saved them");
     await visitor.expectPortal('/sims?q=a');
     await expect(page.locator('#query')).toHaveText('a');
     expect(await visitor.whoami()).toMatchObject({ email: visitor.email, level: 'two_factor' });

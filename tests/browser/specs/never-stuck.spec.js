@@ -140,7 +140,7 @@ test('“not you?” leads back to the start with the page first asked for', asy
   await visitor.signOut();
   await visitor.open(TARGET);
   await visitor.givePassword();
-  await visitor.leave(() => visitor.page.getByRole('link', { name: /not you/ }).click());
+  await visitor.leave(() => visitor.page.getByRole('link', { name: /Not you/ }).click());
   await visitor.expectHeading('Sign in');
   await visitor.arriveAt(TARGET);
 });
@@ -153,7 +153,7 @@ for (const javaScript of [true, false]) {
     await visitor.scan();
     await visitor.fillEnrolment();
     await visitor.button('Save').dblclick();
-    await visitor.expectHeading('Store your recovery codes');
+    await visitor.expectHeading('Save your recovery codes');
     await visitor.arriveAt(TARGET);
     expect(await gateway.devices(visitor.email)).toHaveLength(1);
     expect(visitor.recoveryCodes).toHaveLength(10);

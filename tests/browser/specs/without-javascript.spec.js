@@ -18,7 +18,7 @@ test('everything works without script', async ({ newVisitor, gateway }) => {
   await expect(visitor.alert()).toContainText('did not work');
   expect(await visitor.typedKey()).toBe(key);
   await visitor.enrol();
-  await visitor.expectHeading('Store your recovery codes');
+  await visitor.expectHeading('Save your recovery codes');
   await visitor.storeRecoveryCodes();
   await visitor.expectPortal('/sims?q=a');
 

@@ -148,7 +148,7 @@ export class Visitor {
 
   async storeRecoveryCodes() {
     await this.readRecoveryCodes();
-    await this.press('I have stored them');
+    await this.press("I've saved them");
   }
 
   /** Everything from no session at all to the page asked for. */
@@ -187,7 +187,7 @@ export class Visitor {
         return this.giveCode();
       case 'Set up your authenticator app':
         return this.enrol();
-      case 'Store your recovery codes':
+      case 'Save your recovery codes':
         return this.storeRecoveryCodes();
       case 'You are signed out':
         return this.leave(() => this.page.getByRole('link', { name: 'Sign in again' }).click());

@@ -174,15 +174,15 @@ async fn a_hundred_wrong_codes_switch_the_devices_off() {
     let (browser, page) = at_the_code(&gateway).await;
     let answer = browser.fill(&page, &[("code", &phone.fresh_code())]).await;
     assert_eq!((answer.status, answer.starts_session()), (StatusCode::UNAUTHORIZED, false));
-    assert!(answer.text_of("code-problem").contains("switched off"), "{}", answer.text());
-    assert!(answer.text_of("code-problem").contains("ask support"));
+    assert!(answer.text_of("code-problem").contains("authenticator sign-in is blocked"), "{}", answer.text());
+    assert!(answer.text_of("code-problem").contains("Contact support"));
 
     // Until an operator removes the device: then there is a first device to bind.
     gateway.administration().remove_device(ADA, "Phone").await.unwrap();
     let browser = gateway.browser();
     let page = browser.visit("/").await;
     let page = browser.sign_in(&page, ADA).await;
-    assert_eq!(browser.bind(&page, ADA, "New phone").await.heading(), "Store your recovery codes");
+    assert_eq!(browser.bind(&page, ADA, "New phone").await.heading(), "Save your recovery codes");
 }
 
 #[tokio::test]

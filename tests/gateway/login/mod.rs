@@ -4,6 +4,7 @@ mod forms;
 mod guessing;
 mod steps;
 mod tabs;
+mod unfinished;
 
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ async fn the_first_login_goes_from_the_page_asked_for_over_qr_code_and_recovery_
     assert_eq!(browser.level().await, "none", "nothing is enrolled before a right code has been saved");
 
     let page = browser.submit(&page, &[("code", &phone.fresh_code()), ("device_name", "Ada's phone")]).await;
-    assert_eq!(page.heading(), "Store your recovery codes");
+    assert_eq!(page.heading(), "Save your recovery codes");
     let codes = recovery_codes(&page);
     assert_eq!(codes.len(), 10);
     assert_eq!(
@@ -113,7 +114,12 @@ async fn a_recovery_code_stands_in_for_the_phone_and_works_once() {
     assert_eq!(page.heading(), "Use a recovery code");
     let untidy = format!(" {} ", code.to_uppercase().replace('-', " "));
     let page = elsewhere.submit(&page, &[("recovery_code", &untidy)]).await;
-    assert_eq!(page.text(), "the portal: GET /lost\n");
+    assert_eq!(page.heading(), "You used a recovery code");
+    let text = page.text();
+    assert!(text.contains("You have 9 recovery codes left."), "{text}");
+    assert!(text.contains("href=\"/.portcullis/enrol\">Add your new phone now</a>"), "{text}");
+    assert!(text.contains("href=\"&#x2f;lost\">Go to IoT Connectivity</a>"), "{text}");
+    assert_eq!(elsewhere.get("/lost").await.text(), "the portal: GET /lost\n");
     let who = elsewhere.whoami().await.unwrap();
     assert_eq!(who["amr"], serde_json::json!(["pwd", "rec"]));
     assert!(elsewhere.get("/.portcullis/account").await.text().contains("9 recovery codes are left"));

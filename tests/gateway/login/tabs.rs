@@ -56,7 +56,7 @@ async fn going_back_during_the_login_starts_it_over_with_the_same_qr_code() {
     let page = browser.submit(&enrol, &[("code", "123456"), ("device_name", "Phone")]).await;
     assert_eq!(page.heading(), "Enter your code");
     let page = browser.submit(&page, &[("code", &gateway.phone(ADA).fresh_code())]).await;
-    assert_eq!(page.heading(), "Store your recovery codes", "nobody has confirmed them yet");
+    assert_eq!(page.heading(), "Save your recovery codes", "nobody has confirmed them yet");
     assert_eq!(browser.submit(&page, &[]).await.text(), "the portal: GET /sims\n");
 }
 
@@ -70,7 +70,7 @@ async fn two_tabs_may_take_turns_through_one_login() {
     let right = browser.sign_in(&right, ADA).await;
     assert_eq!(left.text_of("key"), right.text_of("key"));
     let left = browser.bind(&left, ADA, "Phone").await;
-    assert_eq!(left.heading(), "Store your recovery codes");
+    assert_eq!(left.heading(), "Save your recovery codes");
     let right = browser.submit(&right, &[("code", "000000"), ("device_name", "Phone")]).await;
     assert_eq!(right.text(), "the portal: GET /right\n");
     assert_eq!(browser.submit(&left, &[]).await.text(), "the portal: GET /left\n");
@@ -149,7 +149,7 @@ async fn pressing_save_twice_binds_one_device_and_both_answers_lead_on() {
         assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text());
         let page = browser.follow(answer).await;
         assert!(
-            page.heading() == "Store your recovery codes" || page.text() == "the portal: GET /sims\n",
+            page.heading() == "Save your recovery codes" || page.text() == "the portal: GET /sims\n",
             "{}",
             page.text()
         );
@@ -201,8 +201,12 @@ async fn not_you_leads_to_a_login_as_somebody_else() {
     assert_ne!(bobs.text_of("key"), adas.text_of("key"));
     browser.bind(&bobs, BOB, "Phone").await;
     assert_eq!(browser.whoami().await.unwrap()["email"], BOB);
-    // Ada's page is still open in a tab. Its form is Bob's browser's now, and gives Ada's phone to nobody.
+    // Ada's page is still open in a tab. Its form gives Ada's phone to nobody, and leads nowhere as Bob.
     let answer = browser.fill(&adas, &[("code", "000000"), ("device_name", "Phone")]).await;
-    assert_eq!(answer.location(), "/");
+    assert_eq!(
+        (answer.status, answer.heading().as_str()),
+        (StatusCode::FORBIDDEN, "This page is out of date")
+    );
+    assert!(answer.text().contains(BOB) && !answer.starts_session(), "{}", answer.text());
     assert!(gateway.administration().dossier(ADA).await.unwrap().devices.is_empty());
 }

@@ -144,7 +144,7 @@ impl Browser {
         let page = self.sign_in(&page, email).await;
         if page.has_form("device_name") {
             let page = self.bind(&page, email, "Phone").await;
-            assert_eq!(page.heading(), "Store your recovery codes", "{}", page.text());
+            assert_eq!(page.heading(), "Save your recovery codes", "{}", page.text());
             return self.submit(&page, &[]).await;
         }
         let phone = self.phone(email).expect("the user has enrolled in this test");

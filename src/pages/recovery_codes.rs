@@ -1,0 +1,110 @@
+//! The pages for recovery codes: those that are still to be saved, new ones, and what follows when one was used.
+
+use http::StatusCode;
+use secrecy::ExposeSecret as _;
+
+use super::{
+    PageError, Pages,
+    route::paths,
+    sign_in::{prove_again, start_over},
+    texts,
+    views::{NewRecoveryCodes, Recovered, RecoveryCodes, View},
+    visit::Visit,
+};
+use crate::{
+    sessions::{Live, Method, Session},
+    web::{
+        answer::{self, Answer},
+        form::Form,
+        return_to::ReturnTo,
+    },
+};
+
+/// Where new ones are asked for.
+const NEW_CODES: &str = "/.portcullis/recovery-codes?new=1";
+
+impl Pages {
+    /// The codes that nobody has confirmed to have saved; the same ones on every look until then. Shown to somebody who has
+    /// just proved both factors, and to nobody else.
+    pub(super) async fn show_recovery_codes(&self, visit: &Visit) -> Result<Answer, PageError> {
+        let Some(live) = visit.full_session() else { return Ok(start_over(visit)) };
+        if visit.has_flag("new") {
+            return self.new_codes_page(&live.session).await;
+        }
+        self.recovery_codes_page(visit, &live.session, StatusCode::OK, None).await
+    }
+
+    async fn recovery_codes_page(
+        &self,
+        visit: &Visit,
+        session: &Session,
+        status: StatusCode,
+        error: Option<&'static str>,
+    ) -> Result<Answer, PageError> {
+        let return_to = visit.return_to();
+        if !self.login.has_unseen_recovery_codes(session).await? {
+            return Ok(answer::see_other(return_to.as_str()));
+        }
+        if !self.login.is_fresh(session) {
+            return Ok(codes_after_proof(&return_to));
+        }
+        let Some(codes) = self.login.unseen_recovery_codes(session, &visit.source()).await? else {
+            return Ok(answer::see_other(return_to.as_str()));
+        };
+        let codes: Vec<String> = codes.iter().map(|code| code.expose_secret().to_owned()).collect();
+        let csrf = self.csrf.token(&session.id);
+        let view = View::RecoveryCodes(RecoveryCodes {
+            codes: &codes,
+            error,
+            csrf: &csrf,
+            rd: return_to.unless_start(),
+        });
+        Ok(answer::html(status, self.templates.render(&view)))
+    }
+
+    /// Asks before codes are replaced that may be on paper.
+    async fn new_codes_page(&self, session: &Session) -> Result<Answer, PageError> {
+        let left = self.login.recovery_codes_left(session).await?;
+        let view = View::NewRecoveryCodes(NewRecoveryCodes { left, csrf: &self.csrf.token(&session.id) });
+        Ok(answer::html(StatusCode::OK, self.templates.render(&view)))
+    }
+
+    /// That they are saved, or that others are wanted.
+    pub(super) async fn post_recovery_codes(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
+        let Some(live) = visit.full_session() else { return Ok(start_over(&visit)) };
+        if !self.is_session_form(&live.session.id, form.value("csrf")) {
+            let error = Some(texts::FORM_OUT_OF_DATE);
+            return self.recovery_codes_page(&visit, &live.session, StatusCode::FORBIDDEN, error).await;
+        }
+        let (return_to, source) = (visit.return_to(), visit.source());
+        if form.value("new") == "1" {
+            if !self.login.is_fresh(&live.session) {
+                return Ok(prove_again(&ReturnTo::parse(NEW_CODES)));
+            }
+            self.login.renew_recovery_codes(&live.session, &source).await?;
+            return Ok(answer::see_other(&return_to.append_to(paths::RECOVERY_CODES)));
+        }
+        self.login.acknowledge_recovery_codes(&live.session, &source).await?;
+        Ok(answer::see_other(return_to.as_str()))
+    }
+
+    /// What follows on a login with a recovery code: how many are left, and the way to a new device.
+    pub(super) async fn show_recovered(
+        &self,
+        live: &Live,
+        return_to: &ReturnTo,
+    ) -> Result<Answer, PageError> {
+        let left = self.login.recovery_codes_left(&live.session).await?;
+        let view = View::Recovered(Recovered { left, path: return_to.as_str() });
+        Ok(answer::html(StatusCode::OK, self.templates.render(&view)))
+    }
+
+    /// Whether a session has just begun with a recovery code.
+    pub(super) fn has_recovered(&self, session: &Session) -> bool {
+        session.amr.contains(&Method::Recovery) && self.login.is_fresh(session)
+    }
+}
+
+fn codes_after_proof(return_to: &ReturnTo) -> Answer {
+    prove_again(&ReturnTo::parse(&return_to.append_to(paths::RECOVERY_CODES)))
+}
