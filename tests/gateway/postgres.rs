@@ -146,8 +146,8 @@ async fn a_sealing_key_is_changed_under_two_gateways_and_nobody_notices() {
     let resealed = sealing_key(&["reseal"]).await.json();
     assert!(resealed["resealed"].as_u64() >= Some(sealed) && resealed["left"] == 0, "{resealed}");
     assert_eq!(sealing_key(&["reseal"]).await.json()["resealed"], 0);
-    assert_eq!(sealing_key(&["remove", &old]).await.code, 0);
-    assert_eq!(sealing_key(&["remove", &new]).await.code, 1, "it seals");
+    assert_eq!(sealing_key(&["remove", &old, "--yes"]).await.code, 0);
+    assert_eq!(sealing_key(&["remove", &new, "--yes"]).await.code, 1, "it seals");
 
     let restarted = one.restart().await;
     assert_eq!(at(&browser, &restarted).level().await, "two_factor");
