@@ -1,5 +1,5 @@
 //! `portcullis check`: what would stop `serve`, or turn browsers away, as far as files tell: configuration, certificate,
-//! keys. Touches no store.
+//! keys; and whether we trust the TLS of the portal's servers. Touches no store.
 
 use anyhow::bail;
 use serde::Serialize;
@@ -11,8 +11,9 @@ use super::{
 use crate::{
     clock::{Clock as _, SystemClock},
     config::Config,
+    errors::Chain,
     tls,
-    upstream::Connector,
+    upstream::{Connector, Peer},
 };
 
 #[derive(Serialize)]
@@ -30,13 +31,20 @@ struct Report {
     warnings: usize,
 }
 
-pub(super) fn run(config: &Config, output: Output) -> anyhow::Result<()> {
+pub(super) async fn run(config: &Config, output: Output) -> anyhow::Result<()> {
     let certificate = tls::load(&config.tls)?.certificate;
     config.key.read()?;
-    Connector::new(&config.upstream)?;
+    let connector = Connector::new(&config.upstream)?;
     let now = SystemClock.now();
-    let warnings: Vec<String> =
+    let mut warnings: Vec<String> =
         certificate.warning(now).into_iter().chain(certificate.stranger(now)).collect();
+    for peer in config.upstream.upstreams.iter().filter_map(Peer::parse) {
+        match connector.try_out(&peer).await {
+            Err(error) if error.is_of_tls() => return Err(error.into()),
+            Err(error) => warnings.push(format!("the portal's TLS could not be tried: {}", Chain(&error))),
+            Ok(()) => {}
+        }
+    }
     for warning in &warnings {
         output::explain(&format!("warning: {warning}"));
     }

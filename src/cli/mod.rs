@@ -122,7 +122,7 @@ async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
     match arguments.command {
         Command::Demo(arguments) => Box::pin(demo::run(&arguments, serve::stop_on_signal()?)).await,
         Command::Serve => Box::pin(serve::run(load(&files)?)).await,
-        Command::Check => check::run(&load(&files)?, output),
+        Command::Check => check::run(&load(&files)?, output).await,
         Command::User(command) => {
             let config = load(&files)?;
             let (stores, _log) =

@@ -2,12 +2,13 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls::{ClientConfig, RootCertStore, client::WebPkiServerVerifier, crypto::aws_lc_rs};
 use tokio_rustls::TlsConnector;
 
 use super::{
     Config, Peer, dial,
     http1::{Connection, Transport},
+    pinned::Pinned,
 };
 use crate::{
     tls::{self, TlsError},
@@ -45,6 +46,12 @@ impl ConnectError {
         matches!(self, Self::Full | Self::Late(_))
     }
 
+    /// Whether there is a server that we do not agree with on TLS, its certificate above all.
+    pub fn is_of_tls(&self) -> bool {
+        let Self::Connect { source, .. } = self else { return false };
+        source.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()).is_some()
+    }
+
     pub(super) fn no_server() -> Self {
         Self::Connect { peer: "no server".to_owned(), source: io::ErrorKind::NotFound.into() }
     }
@@ -62,19 +69,31 @@ impl Connector {
     /// Reads the authorities that the portal's certificates are checked against.
     pub fn new(config: &Config) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
+        let mut named = Vec::new();
         if let Some(path) = &config.ca {
-            for certificate in tls::certificates(path)? {
-                roots.add(certificate).map_err(TlsError::Unusable)?;
+            named = tls::certificates(path)?;
+            for certificate in &named {
+                roots.add(certificate.clone()).map_err(TlsError::Unusable)?;
             }
         } else if config.upstreams.iter().any(|url| url.scheme() == "https") {
             // A system file with one odd entry among hundreds is the usual case, not a fault.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
-        let mut client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let client = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(TlsError::Unusable)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .map_err(TlsError::Unusable)?;
+        let mut client = if named.is_empty() {
+            client.with_root_certificates(roots).with_no_client_auth()
+        } else {
+            let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| TlsError::Unusable(rustls::Error::General(error.to_string())))?;
+            client
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Pinned { usual, named }))
+                .with_no_client_auth()
+        };
         let mut speaking = |protocol: &[u8]| {
             client.alpn_protocols = vec![protocol.to_vec()];
             TlsConnector::from(Arc::new(client.clone()))
@@ -85,6 +104,14 @@ impl Connector {
     /// How long opening a connection may take.
     pub(super) fn limit(&self) -> Duration {
         self.limit
+    }
+
+    /// Tries the TLS of `peer`; nothing to try without. An error that [`ConnectError::is_of_tls`] says that it will never do.
+    pub async fn try_out(&self, peer: &Peer) -> Result<(), ConnectError> {
+        if peer.tls.is_none() {
+            return Ok(());
+        }
+        self.transport(peer, &self.tls).await.map(drop)
     }
 
     /// Opens one connection to `peer`.

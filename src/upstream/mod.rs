@@ -5,6 +5,7 @@ mod dial;
 pub mod http1;
 pub mod http2;
 mod peer;
+mod pinned;
 mod places;
 mod pool;
 mod tie;

@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use super::{failed, made, succeeded};
 use crate::support::{
-    HOST, certificate,
+    HOST, TestGateway, Upstream, certificate,
     process::{Outcome, PROGRAM, Process, run, run_command},
     test_gateway::{configuration, folder},
 };
@@ -234,4 +234,38 @@ async fn in_a_container_the_environment_is_the_configuration() {
     let outcome = run_command(lost, "").await;
     failed(&outcome, &format!("there is no portcullis.toml in {}", folder.path().display()));
     assert!(outcome.err.contains("/etc/portcullis/portcullis.toml") && outcome.err.contains("--config FILE"));
+}
+
+/// What openssl makes by default: an authority that signed itself.
+fn authority(name: &str) -> (String, String) {
+    let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[tokio::test]
+async fn check_tries_the_certificate_of_the_portal() {
+    let shown = authority("127.0.0.1");
+    let portal = Upstream::with_pair(shown.clone());
+    let (folder, file) = good();
+    let text = configuration(&[portal.url()], "database").replace("[storage]", "ca = \"ca.pem\"\n[storage]");
+    std::fs::write(&file, text).unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, &shown.0).unwrap();
+    succeeded(&check(&file, &[]).await, "The configuration is good");
+    let builder = TestGateway::builder().upstream(&portal).set("portal.ca", &ca.display().to_string());
+    let (_gateway, browser) = crate::support::logged_in(builder).await;
+    assert_eq!(browser.fetch("/it").await.text(), "the portal: GET /it\n");
+    // Another one of the same name.
+    std::fs::write(&ca, authority("127.0.0.1").0).unwrap();
+    let outcome = check(&file, &[]).await;
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(outcome.err.contains(&portal.url()), "{}", outcome.err);
+    // One that is not there cannot be tried, and is no fault.
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&portal.url(), "https://127.0.0.1:9")).unwrap();
+    let outcome = check(&file, &[]).await;
+    succeeded(&outcome, "The configuration is good");
+    assert!(outcome.err.contains("could not be tried"), "{outcome:?}");
 }

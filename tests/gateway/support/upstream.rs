@@ -111,6 +111,11 @@ impl Upstream {
         Self::launch(Some(certificate(name)), ordinary)
     }
 
+    /// The ordinary portal over TLS, with a certificate and key in PEM.
+    pub(crate) fn with_pair(pair: (String, String)) -> Self {
+        Self::launch(Some(pair), ordinary)
+    }
+
     fn launch(
         pair: Option<(String, String)>,
         script: impl AsyncFn(Exchange) -> Option<Exchange> + Send + 'static,
