@@ -38,6 +38,7 @@ mod kept_forms;
 mod kill;
 #[cfg(test)]
 mod levels;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod login;

@@ -129,7 +129,7 @@ async fn a_framing_field_in_disguise_hides_nothing() {
     ];
     let lengths =
         lengths.map(|length| format!("POST / HTTP/1.1\r\n{{H}}Content-Length: {length}\r\n\r\n{HIDDEN}"));
-    expect_refused(beside.into_iter().chain(alone).chain(lengths)).await;
+    Box::pin(expect_refused(beside.into_iter().chain(alone).chain(lengths))).await;
 }
 
 /// Chunks that end elsewhere for a reader that forgives, or counts on.
