@@ -28,9 +28,12 @@ use crate::{
         form::{self, MARK},
         gate::CanonicalRequest,
         incoming::Incoming,
+        return_to::ReturnTo,
     },
 };
 
+/// Fields of another site's form that are shown once more. Each is longer as an input of a page than in a form.
+const MOST_FIELDS: usize = 200;
 /// Bytes of `csrf=` and a token, with room to spare.
 const LONGEST_WISH: u8 = 128;
 
@@ -102,6 +105,9 @@ impl Gateway {
     async fn keep(&self, posted: Posted<'_>, bind: bool, note: &mut Note) -> Result<Answer, Failure> {
         let Posted { mut request, session: claimed, presence, whole, .. } = posted;
         let forms = &self.shared.kept_forms;
+        if claimed.is_none() && self.comes_from_elsewhere(&request) {
+            return self.ask_once_more(request, presence, note).await;
+        }
         let keepable = claimed.zip(self.keepable(&request));
         let Some((session, content_type)) = keepable else {
             return Ok(self.challenge(&request, claimed.is_some(), bind, note));
@@ -158,6 +164,54 @@ impl Gateway {
             .iter()
             .any(|known| kind.eq_ignore_ascii_case(known))
             .then(|| content_type.to_owned())
+    }
+
+    /// Whether a page of another site has sent a form here. Browsers leave our cookie out of it (`SameSite=Lax`), so nobody
+    /// knows yet whether its user is signed in.
+    fn comes_from_elsewhere(&self, request: &CanonicalRequest<Incoming>) -> bool {
+        let headers = request.headers();
+        let is_foreign = match headers.get("sec-fetch-site") {
+            Some(site) => site == "cross-site" || site == "same-site",
+            None => headers.contains_key(header::ORIGIN) && !self.shared.request_gate.is_own_origin(headers),
+        };
+        is_foreign
+            && client::place(request.method(), headers) == Place::Window
+            && !headers.contains_key(header::CONTENT_ENCODING)
+            && form::is_urlencoded(headers)
+            && ReturnTo::parse(request.target()).as_str() == request.target()
+    }
+
+    /// Has the user send the form of another site once more, from here: with our cookie then, and only if they want to. It
+    /// would pass for a form of the portal's own otherwise.
+    async fn ask_once_more(
+        &self,
+        mut request: CanonicalRequest<Incoming>,
+        presence: &Presence,
+        note: &mut Note,
+    ) -> Result<Answer, Failure> {
+        note.decision = "challenge";
+        let _form = presence.form().ok_or(Failure::Crowd)?;
+        let forms = &self.shared.kept_forms;
+        let Some(_room) = forms.room() else { return Ok(self.not_kept(NotKept::TooMany, note)) };
+        let most = forms.max();
+        let body = match read(&mut request, most).await {
+            Ok(body) => body,
+            Err(error) if error.is::<LengthLimitError>() => {
+                note.closes = true;
+                return Ok(self.challenge(&request, false, false, note));
+            }
+            Err(error) => return Err(PageError::FormBody(error).into()),
+        };
+        let fields: Vec<(String, String)> =
+            url::form_urlencoded::parse(&body).into_owned().take(MOST_FIELDS + 1).collect();
+        if fields.len() > MOST_FIELDS {
+            return Ok(self.challenge(&request, false, false, note));
+        }
+        let origin = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        let from = origin
+            .and_then(|origin| url::Url::parse(origin).ok())
+            .and_then(|url| url.host_str().map(str::to_owned));
+        Ok(self.shared.pages.once_more(request.target(), from.as_deref(), &fields))
     }
 
     /// Whether the browser says that a page of this site sent the form. What another site sends would be carried out in the

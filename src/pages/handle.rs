@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode, header};
+use url::Url;
 
 use super::{
     Config,
@@ -12,7 +13,8 @@ use super::{
     route::Route,
     sign_in::Factor,
     templates::{Templates, TemplatesError},
-    views::{Message, View},
+    texts::Trouble,
+    views::{Leaving, Message, View},
     visit::Visit,
 };
 use crate::{
@@ -24,7 +26,7 @@ use crate::{
     login::{Login, LoginError},
     sealing::Sealer,
     web::{
-        answer::{self, Answer},
+        answer::{self, Answer, Problem},
         cookies,
         form::{self, Form},
     },
@@ -128,6 +130,17 @@ impl Pages {
         if visit.is_embedded() {
             return Ok(self.message_page(StatusCode::FORBIDDEN, &visit.request_id));
         }
+        // A script of the portal's has our origin: whatever it may fetch it may read, and so may whoever has got a script in.
+        if !visit.may_see(route) {
+            return Ok(answer::problem(&Problem {
+                kind: "about:blank",
+                title: "Forbidden",
+                status: StatusCode::FORBIDDEN.as_u16(),
+                detail: Some("This page is not for scripts: open it in a browser window."),
+                login_url: None,
+                request_id: Some(&visit.request_id),
+            }));
+        }
         // Boxed, so that a client who is slow with a form has no more held for it than the wait.
         if visit.method == Method::POST {
             let form = visit.form().await?;
@@ -187,12 +200,23 @@ impl Pages {
         self.message(Message::for_status(status.as_u16(), Some(request_id)))
     }
 
+    /// A page for a person that says what is wrong where the status does not say it all.
+    pub fn trouble_page(&self, trouble: Trouble, status: StatusCode, request_id: &str) -> Answer {
+        self.message(Message::for_trouble(trouble, status.as_u16(), request_id))
+    }
+
     /// What a frame of one of the portal's pages shows in the portal's place: the way in, for the whole window.
     pub fn in_frame(&self, way_in: &str, bind: bool, was_sent: bool, request_id: &str) -> Answer {
         let mut page = self.message(Message::in_frame(way_in, bind, was_sent, request_id));
         page.headers_mut().insert(header::WWW_AUTHENTICATE, self.challenger.authenticate());
         answer::allow_framing(&mut page);
         page
+    }
+
+    /// A page that leads on to another site.
+    pub fn leaving(&self, to: &Url) -> Answer {
+        let host = to.host_str().unwrap_or_default();
+        answer::html(StatusCode::OK, self.templates.render(&View::Leaving(Leaving { host, to: to.as_str() })))
     }
 
     /// A page that needs nothing but itself: where it is shown, what it would load may be refused as well.

@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::{
     PageError, Pages, texts,
-    views::{Kept, Message, View},
+    views::{Kept, Message, OnceMore, View},
     visit::Visit,
 };
 use crate::{
@@ -85,6 +85,17 @@ impl Pages {
             Found::Gone | Found::Nothing => None,
         };
         Ok(answer::see_other(self.challenger.returns().to(referer.unwrap_or("/")).as_str()))
+    }
+
+    /// The form of another site, to be sent from here if its user wants to. What the portal gets then says neither that a
+    /// page of its own has sent it (`Origin`), nor which (`Referer`).
+    pub fn once_more(&self, target: &str, from: Option<&str>, fields: &[(String, String)]) -> Answer {
+        let path = target.split('?').next().unwrap_or_default();
+        let view = View::OnceMore(OnceMore { from, path, action: target, fields });
+        let mut answer = answer::html(StatusCode::OK, self.templates.render(&view));
+        answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, FORMS_LEAD_ANYWHERE);
+        answer.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        answer
     }
 
     /// Why a form is not kept, and what to do.

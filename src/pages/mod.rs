@@ -21,6 +21,7 @@ mod tests;
 pub use handle::{PageError, Pages, Parts};
 pub use kept::NotKept;
 pub use route::Route;
+pub use texts::Trouble;
 pub use visit::Visit;
 
 /// What our pages say about the portal.

@@ -66,6 +66,16 @@ impl<'a> Route<'a> {
         self.allowed().split(", ").any(|allowed| allowed == method.as_str())
     }
 
+    /// Whether it is shown to people.
+    pub(super) fn is_page(self) -> bool {
+        !matches!(self, Self::WhoAmI | Self::Jwks | Self::Asset(_))
+    }
+
+    /// Whether what it shows is enough to sign in with.
+    pub(super) fn shows_secrets(self) -> bool {
+        matches!(self, Self::Enrol | Self::RecoveryCodes)
+    }
+
     /// Whether the session matters to it.
     pub fn wants_session(self) -> bool {
         !matches!(self, Self::Jwks | Self::Asset(_))

@@ -44,10 +44,16 @@ impl Pages {
         } else {
             visit.session_ended.then_some(texts::SESSION_ENDED)
         };
+        let blocked = visit.has_flag("cookies") && visit.login_token().is_none();
+        let error = blocked.then_some(texts::COOKIES_BLOCKED);
         // Only somebody who is asked once more gets this far with a session: their name is known.
         let email = visit.session.as_ref().map_or("", |live| &live.session.email);
         let remember = visit.session.as_ref().is_some_and(|live| live.session.remembered);
-        self.login_page(visit, &return_to, LoginPage { email, notice, remember, ..LoginPage::default() })
+        self.login_page(
+            visit,
+            &return_to,
+            LoginPage { email, error, notice, remember, ..LoginPage::default() },
+        )
     }
 
     pub(super) async fn post_login(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
@@ -63,7 +69,10 @@ impl Pages {
             return Ok(answer::see_other(return_to.as_str()));
         }
         if !self.is_own_form(&visit, form.value("csrf")) {
-            let page = page(StatusCode::FORBIDDEN, texts::FORM_OUT_OF_DATE);
+            // The page that was sent had set a cookie.
+            let kept = visit.login_token().is_some();
+            let text = if kept { texts::FORM_OUT_OF_DATE } else { texts::COOKIES_BLOCKED };
+            let page = page(StatusCode::FORBIDDEN, text);
             return Ok(self.login_page(&visit, &return_to, page));
         }
         let previous = visit.login_token().map(|token| token.hash());
@@ -84,7 +93,12 @@ impl Pages {
                 Ok(answer)
             }
             PasswordOutcome::Continue { token, step } => {
-                let mut answer = answer::see_other(&return_to.append_to(page_of(step)));
+                let mut path = return_to.append_to(page_of(step));
+                if visit.login_token().is_none() {
+                    // The page that was just sent had set it: perhaps this browser keeps none.
+                    path = with_flag(&path, "cookies");
+                }
+                let mut answer = answer::see_other(&path);
                 cookies::set(&mut answer, &self.cookies.login, &token);
                 Ok(answer)
             }
@@ -280,25 +294,26 @@ pub(super) fn start_over(visit: &Visit) -> Answer {
         return answer::see_other(return_to.as_str());
     }
     if visit.login_token().is_none() {
-        return answer::see_other(&return_to.append_to(paths::LOGIN));
+        let path = return_to.append_to(paths::LOGIN);
+        let blocked = visit.has_flag("cookies");
+        return answer::see_other(&if blocked { with_flag(&path, "cookies") } else { path });
     }
     expired(visit)
 }
 
 /// To the start, with a word of why.
 fn expired(visit: &Visit) -> Answer {
-    log_in(&visit.return_to(), "expired=1")
-}
-
-fn log_in(return_to: &ReturnTo, flag: &str) -> Answer {
-    let path = return_to.append_to(paths::LOGIN);
-    let join = if path.contains('?') { '&' } else { '?' };
-    answer::see_other(&format!("{path}{join}{flag}"))
+    answer::see_other(&with_flag(&visit.return_to().append_to(paths::LOGIN), "expired"))
 }
 
 /// Has somebody who is in prove it once more, and leads to a page of this site then.
 pub(super) fn prove_again(to: &ReturnTo) -> Answer {
-    log_in(to, "again=1")
+    answer::see_other(&with_flag(&to.append_to(paths::LOGIN), "again"))
+}
+
+fn with_flag(path: &str, flag: &str) -> String {
+    let join = if path.contains('?') { '&' } else { '?' };
+    format!("{path}{join}{flag}=1")
 }
 
 /// The page on which a login goes on.

@@ -14,7 +14,7 @@ use super::{
 use crate::errors::Chain;
 
 /// Names and texts of the built-in templates. The ending `.html` is what switches escaping on.
-pub(super) const SOURCES: [(&str, &str); 13] = [
+pub(super) const SOURCES: [(&str, &str); 15] = [
     ("base.html", include_str!("templates/base.html")),
     ("parts.html", include_str!("templates/parts.html")),
     ("login.html", include_str!("templates/login.html")),
@@ -26,6 +26,8 @@ pub(super) const SOURCES: [(&str, &str); 13] = [
     ("recovery_codes.html", include_str!("templates/recovery_codes.html")),
     ("account.html", include_str!("templates/account.html")),
     ("kept.html", include_str!("templates/kept.html")),
+    ("once_more.html", include_str!("templates/once_more.html")),
+    ("leaving.html", include_str!("templates/leaving.html")),
     ("signed_out.html", include_str!("templates/signed_out.html")),
     ("message.html", include_str!("templates/message.html")),
 ];

@@ -56,7 +56,24 @@ pub const DEVICE_NAME_TOO_LONG: &str = "That name is too long. Please use at mos
 pub const DEVICE_NAME_TAKEN: &str =
     "You already have a device with that name. Please choose another, for example “Work phone 2”.";
 
-pub const STORE_UNAVAILABLE: &str = "We cannot check who is signed in at the moment. If you were signed in, you still are: you need not sign in again, and nothing is lost. Please try again in a minute.";
+pub const STORE_UNAVAILABLE: &str = "We can't check sign-ins right now. If you were already signed in, you'll stay signed in and nothing has been lost. Please try again in a minute.";
+
+/// On the login page, when the cookie that it set does not come back.
+pub const COOKIES_BLOCKED: &str =
+    "Your browser is blocking cookies, so you can't sign in. Allow cookies for this site, then try again.";
+
+/// Why there is no page, where the status does not say it all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Only those who have a session are served.
+    Overload,
+    /// Too many passwords to check.
+    ManySignIns,
+    /// A store that a login needs does not answer.
+    NoSignIns,
+    /// The portal has no connection free.
+    PortalBusy,
+}
 
 pub const TOO_MANY_DEVICES: &str =
     "You already have 10 devices, which is the limit. Ask support to remove one you no longer use.";
@@ -255,12 +272,35 @@ impl<'a> Message<'a> {
     pub(super) fn form_is_gone(request_id: &'a str) -> Self {
         Self {
             title: "This form is no longer kept",
-            text: "It has been sent already, or was not to be sent, or it was kept for longer than half an hour. Nothing has been sent now.".into(),
+            text: "This form was already sent, was discarded, or expired after 30 minutes. Nothing was sent this time.".into(),
             status: 410,
             request_id: Some(request_id),
             retry: false,
             action: Some(Action { label: "Go to the start page", path: "/", target: None }),
         }
+    }
+
+    /// The page for what has gone wrong in one of these ways.
+    pub(super) fn for_trouble(trouble: Trouble, status: u16, request_id: &'a str) -> Self {
+        let (title, text) = match trouble {
+            Trouble::Overload => (
+                "We're very busy right now",
+                "More people want in than we can serve. Please try again in a minute.",
+            ),
+            Trouble::ManySignIns => (
+                "Many people are signing in",
+                "We couldn't check your password yet. Please try again in a few seconds.",
+            ),
+            Trouble::NoSignIns => (
+                "You can't sign in right now",
+                "Something we need for signing in isn't working. Please try again in a minute. Anyone already signed in stays signed in.",
+            ),
+            Trouble::PortalBusy => (
+                "{portal} is very busy",
+                "Your sign-in is fine, but {portal} can't take more requests right now. Please try again in a minute.",
+            ),
+        };
+        Self { title, text: text.into(), ..Self::for_status(status, Some(request_id)) }
     }
 
     /// The page for an answer without a page of its own. An unlisted status gets the words of its class.
@@ -271,11 +311,11 @@ impl<'a> Message<'a> {
             // It ended while the portal was still at work: what is asked for without one leads to the login instead.
             401 => (
                 "Your session has ended",
-                "It ended before the portal had answered. Try again to sign in. If you were saving something, check whether it was saved.",
+                "Your session ended before {portal} responded. Sign in again to continue. If you were saving something, check whether it was saved.",
                 true,
             ),
             403 => (
-                "You do not have access",
+                "You don't have access",
                 "You are signed in, but your account may not open this page. If you need it, please ask support.",
                 false,
             ),
@@ -284,10 +324,10 @@ impl<'a> Message<'a> {
                 "There is no page at this address. The link may be old, or a letter may be missing.",
                 false,
             ),
-            405 => ("That does not work here", "This page cannot be used in that way.", false),
+            405 => ("That doesn't work here", "This page can't be used in that way.", false),
             421 => (
-                "This address does not work here",
-                "The portal goes by another name than the one in the address. Please use the link or bookmark you were given.",
+                "This address doesn't work here",
+                "This isn't the right address for {portal}. Please use the link or bookmark you were given.",
                 false,
             ),
             429 => (
@@ -295,15 +335,20 @@ impl<'a> Message<'a> {
                 "There have been too many tries. Please wait a few minutes, then try again.",
                 true,
             ),
+            431 => (
+                "Too many cookies",
+                "Your browser sent more cookies than we can accept. Delete the cookies for this site in your browser's settings, then try again. You'll have to sign in again.",
+                true,
+            ),
             502 => (
                 "The portal is not answering",
-                "Your sign-in is fine, but the portal behind it cannot be reached. Please try again in a minute.",
+                "Your sign-in is fine, but {portal} can't be reached. Please try again in a minute.",
                 true,
             ),
             503 => ("Please try again in a minute", STORE_UNAVAILABLE, true),
             504 => (
                 "The portal is too slow",
-                "Your sign-in is fine, but the portal took too long to answer. If you were saving something, check whether it was saved before you try again.",
+                "Your sign-in is fine, but {portal} took too long to answer. If you were saving something, check whether it was saved before you try again.",
                 true,
             ),
             500..=599 => (
@@ -312,8 +357,8 @@ impl<'a> Message<'a> {
                 true,
             ),
             _ => (
-                "We could not read that request",
-                "Your browser sent something we do not understand. Please go back and try again.",
+                "We couldn't read that request",
+                "Your browser sent something we don't understand. Please go back and try again.",
                 false,
             ),
         };
@@ -372,7 +417,7 @@ mod tests {
 
     #[test]
     fn every_status_has_words_and_a_way_on() {
-        for status in [400, 401, 403, 404, 405, 418, 429, 500, 502, 503, 504, 599] {
+        for status in [400, 401, 403, 404, 405, 418, 429, 431, 500, 502, 503, 504, 599] {
             let message = Message::for_status(status, None);
             assert_eq!(message.status, status);
             assert!(!message.title.is_empty() && !message.text.is_empty());

@@ -25,6 +25,8 @@ pub enum View<'a> {
     Recovered(Recovered<'a>),
     Account(Account<'a>),
     Kept(Kept<'a>),
+    OnceMore(OnceMore<'a>),
+    Leaving(Leaving<'a>),
     SignedOut,
     Message(Message<'a>),
 }
@@ -196,6 +198,25 @@ pub struct Kept<'a> {
     pub csrf: &'a str,
 }
 
+/// A form that another site has sent, to be sent from here.
+#[derive(Serialize)]
+pub struct OnceMore<'a> {
+    /// The host of the site, if its browser tells.
+    pub from: Option<&'a str>,
+    pub path: &'a str,
+    #[serde(serialize_with = "own_path_or_start")]
+    pub action: &'a str,
+    pub fields: &'a [(String, String)],
+}
+
+/// The way on to another site, where the portal leads.
+#[derive(Serialize)]
+pub struct Leaving<'a> {
+    pub host: &'a str,
+    /// An `http` or `https` URL.
+    pub to: &'a str,
+}
+
 /// Any answer without a page of its own; see [`Message::for_status`].
 #[derive(Serialize)]
 pub struct Message<'a> {
@@ -232,6 +253,8 @@ impl View<'_> {
             Self::Recovered(_) => "recovered.html",
             Self::Account(_) => "account.html",
             Self::Kept(_) => "kept.html",
+            Self::OnceMore(_) => "once_more.html",
+            Self::Leaving(_) => "leaving.html",
             Self::SignedOut => "signed_out.html",
             Self::Message(_) => "message.html",
         }
@@ -252,6 +275,8 @@ impl View<'_> {
             | Self::Recovered(_)
             | Self::Account(_)
             | Self::Kept(_)
+            | Self::OnceMore(_)
+            | Self::Leaving(_)
             | Self::SignedOut => false,
             Self::Message(page) => page.status >= 400,
         }
@@ -269,6 +294,8 @@ impl View<'_> {
             | Self::Recovered(_)
             | Self::Account(_)
             | Self::Kept(_)
+            | Self::OnceMore(_)
+            | Self::Leaving(_)
             | Self::SignedOut
             | Self::Message(_) => None,
         }

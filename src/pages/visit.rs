@@ -5,13 +5,14 @@ use std::{net::IpAddr, sync::Arc};
 use http::{HeaderMap, Method, header};
 use http_body_util::{BodyExt as _, Limited};
 
-use super::PageError;
+use super::{PageError, Route};
 use crate::{
     login::Source,
     secret::{Token, TokenHash},
     sessions::{Level, Live},
     web::{
         body::Stream,
+        client::{self, Place},
         form::{self, Form},
         incoming::Incoming,
         return_to::ReturnTo,
@@ -90,6 +91,15 @@ impl Visit {
         self.headers
             .get("sec-fetch-dest")
             .is_some_and(|dest| !matches!(dest.as_bytes(), b"document" | b"empty"))
+    }
+
+    /// Whether the answer goes where this page may be seen. A browser says when a script asks, and one that is too old to say
+    /// so is believed as far as no secret is at stake.
+    pub(super) fn may_see(&self, route: Route<'_>) -> bool {
+        let says = self.headers.contains_key("sec-fetch-mode");
+        !route.is_page()
+            || !(says || route.shows_secrets())
+            || client::place(&self.method, &self.headers) == Place::Window
     }
 
     /// Reads the posted form.

@@ -139,8 +139,8 @@ pub trait Service: 'static {
     /// What the service keeps of a connection as long as it lasts.
     type Presence: 'static;
 
-    /// Answers what is no request: the connection ends with it.
-    fn refuse(self: Rc<Self>, refusal: Refusal, peer: SocketAddr) -> Response<Self::Body>;
+    /// Answers what is no request, as far as it has been `read`: the connection ends with it.
+    fn refuse(self: Rc<Self>, refusal: Refusal, read: &[u8], peer: SocketAddr) -> Response<Self::Body>;
 
     /// A client has connected, or a trusted proxy, which stands for many.
     fn connected(&self, trusted: bool) -> Self::Presence;

@@ -65,7 +65,7 @@ impl Service for Misbehaving {
         Response::new(Full::from("served"))
     }
 
-    fn refuse(self: Rc<Self>, refusal: Refusal, _: SocketAddr) -> Response<Full<Bytes>> {
+    fn refuse(self: Rc<Self>, refusal: Refusal, _: &[u8], _: SocketAddr) -> Response<Full<Bytes>> {
         let mut answer = Response::new(Full::from(refusal.to_string()));
         *answer.status_mut() = refusal.status();
         answer

@@ -12,8 +12,8 @@ pub type Answer = Response<Bytes>;
 pub const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
 
 /// What our pages may load, and where their forms may lead.
-pub const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; \
-     base-uri 'none'; frame-ancestors 'none'";
+pub const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
+     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// What every answer of ours carries. `Referrer-Policy: no-referrer` would make browsers send `Origin: null` with our
 /// forms, so it is `same-origin`.

@@ -102,6 +102,21 @@ pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     place(method, headers) != Place::Elsewhere
 }
 
+/// Whether a person is waiting for a page, by the start of a head that is too large to be read whole. Browsers send their
+/// cookies last.
+pub fn reads_like_navigation(head: &[u8]) -> bool {
+    let field = |wanted: &str| {
+        head.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok()).find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case(wanted).then(|| value.trim())
+        })
+    };
+    match field("sec-fetch-mode") {
+        Some(mode) => mode == "navigate",
+        None => field("accept").is_some_and(|accept| accept.contains("text/html")),
+    }
+}
+
 /// Whether a browser asks ahead of a click that may never come.
 pub fn is_prefetch(headers: &HeaderMap) -> bool {
     ["sec-purpose", "purpose", "x-purpose", "x-moz"].iter().any(|name| {

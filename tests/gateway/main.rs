@@ -5,6 +5,8 @@ mod assertion;
 #[cfg(test)]
 mod background;
 #[cfg(test)]
+mod battlefield;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clock_jumps;

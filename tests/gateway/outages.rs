@@ -72,7 +72,7 @@ async fn whatever_becomes_of_the_way_to_redis_the_answer_is_503_at_once_and_it_i
             assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{way:?}");
             assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|wait| (1..=60).contains(&wait)));
             assert_eq!(answer.set_cookies().len(), 0);
-            assert!(answer.text().contains("If you were signed in, you still are"), "{}", answer.text());
+            assert!(answer.text().contains("stay signed in and nothing has been lost"), "{}", answer.text());
         }
         // A busy machine is slow now and then, and never fast by chance.
         assert!(fastest < AT_ONCE, "{way:?}: {fastest:?}");

@@ -235,7 +235,7 @@ impl Service for Scripted {
         Response::new(Answer { run, number, kept, reads_on, has_length, said: Some(said) })
     }
 
-    fn refuse(self: Rc<Self>, refusal: Refusal, _: SocketAddr) -> Response<Answer> {
+    fn refuse(self: Rc<Self>, refusal: Refusal, _: &[u8], _: SocketAddr) -> Response<Answer> {
         let run = Run::new(Vec::new());
         let said = Some(Bytes::from_static(b"refused"));
         let answer = Answer { run, number: 0, kept: None, reads_on: false, has_length: true, said };

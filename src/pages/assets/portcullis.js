@@ -1,4 +1,4 @@
-// Makes the pages more comfortable. Every page works without it, and it sends nothing anywhere.
+// Makes the pages more comfortable. Every page works without it, and all it ever asks is whether somebody has signed in.
 (() => {
   "use strict";
 
@@ -51,6 +51,39 @@
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     });
+  });
+
+  // What follows the # never reaches a server. It goes along from page to page, and back to where the user came from.
+  if (location.hash) {
+    each('form[action^="/"]', (form) => form.setAttribute("action", form.getAttribute("action") + location.hash));
+    each('a[href^="/.portcullis/"]', (link) => {
+      link.hash = location.hash;
+    });
+  }
+
+  // Who has signed in in another window need not do it again in this one.
+  each("[data-signed-out]", (form) => {
+    const look = async () => {
+      if (document.visibilityState !== "visible") {
+        return;
+      }
+      try {
+        const answer = await fetch("/.portcullis/whoami", { headers: { Accept: "application/json" } });
+        if (answer.ok) {
+          const rd = form.querySelector("[name=rd]")?.value ?? "/";
+          location.replace(`/.portcullis/login?${new URLSearchParams({ rd })}${location.hash}`);
+        }
+      } catch {
+        // No answer: whoever is here can still sign in.
+      }
+    };
+    document.addEventListener("visibilitychange", look);
+    addEventListener("focus", look);
+  });
+
+  // On to where the portal leads. This form of leaving takes along what follows the #.
+  each("[data-leave]", (link) => {
+    location.replace(link.hash ? link.href : link.href + location.hash);
   });
 
   // A login that is begun in a frame leads back to the page around it.

@@ -75,7 +75,13 @@ impl<S: Service> Http1<S> {
                             Box::pin(service.call(request, connection, presence))
                         }))
                     }
-                    Some(Err(refusal)) => Stage::Work(self.refuse(refusal)),
+                    Some(Err(refusal)) => {
+                        let (service, peer) = (Rc::clone(&self.worker.service), self.connection.peer());
+                        Stage::Work(Work::refuse(
+                            service.refuse(refusal, &wire.read, peer),
+                            self.watch.begin(),
+                        ))
+                    }
                     None => Stage::End { hears_out: false },
                 },
                 Stage::Work(work) => {
@@ -88,12 +94,6 @@ impl<S: Service> Http1<S> {
         // Others have waited for long enough while requests that came all at once were answered.
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    /// Has the service answer what is no request.
-    fn refuse(&mut self, refusal: Refusal) -> Work<S::Body> {
-        let answer = Rc::clone(&self.worker.service).refuse(refusal, self.connection.peer());
-        Work::refuse(answer, self.watch.begin())
     }
 
     /// What comes after a request that has been answered.

@@ -49,7 +49,7 @@ test('the box is ticked by keyboard and by its words', async ({ visitor }) => {
   const { page } = visitor;
   await visitor.open('/sims');
   const box = page.getByRole('checkbox', { name: 'Keep me signed in', exact: true });
-  await expect(box).toHaveAccessibleDescription(/For 30 days, on this device/);
+  await expect(box).toHaveAccessibleDescription(/For 30 days on this device/);
   await visitor.field('Password').focus();
   for (let presses = 0; presses < 3 && !(await box.evaluate((element) => element === document.activeElement)); presses += 1) {
     await page.keyboard.press('Tab');

@@ -69,6 +69,10 @@ export class Portal {
       response.writeHead(302, { location: '/', 'set-cookie': 'portal-session=; Max-Age=0; Path=/' });
       return response.end();
     }
+    if (pathname === '/leave') {
+      response.writeHead(302, { location: searchParams.get('to'), 'set-cookie': 'portal-state=of-the-portal; Path=/' });
+      return response.end();
+    }
     if (pathname === '/headers') {
       return sendJson(response, request.headers);
     }

@@ -41,7 +41,7 @@ export const test = base.extend({
         args: [
           ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-sync'],
           ...['--disable-background-networking', '--disable-component-update'],
-          `--host-resolver-rules=MAP ${HOST} 127.0.0.1, MAP * ~NOTFOUND`,
+          `--host-resolver-rules=MAP ${HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1`,
           // Only this one certificate is taken on trust. With all errors ignored, nothing would be cached, and what a
           // cache shows to the next person could not be seen.
           `--ignore-certificate-errors-spki-list=${certificate.pin}`,
@@ -68,12 +68,13 @@ export const test = base.extend({
     { scope: 'worker' },
   ],
 
-  /** Makes users: each known to the gateway, at an empty page of a browser profile of their own. */
+  /** Makes users: each known to the gateway, at an empty page of a browser profile of their own. `abroad` are other hosts
+   * that the portal may lead them to. */
   newVisitor: async ({ browser }, use, testInfo) => {
     const visits = [];
-    await use(async ({ gateway, javaScript = true, person, pocket, ...profile }) => {
+    await use(async ({ gateway, javaScript = true, person, pocket, abroad = [], ...profile }) => {
       const context = await browser.newContext({ javaScriptEnabled: javaScript, ...profile });
-      const visit = { context, faults: watch(context, gateway) };
+      const visit = { context, faults: watch(context, gateway, abroad) };
       visits.push(visit);
       const isKnown = person !== undefined;
       const page = await context.newPage();
@@ -108,7 +109,7 @@ export const test = base.extend({
 });
 
 /** Collects what the browser has to complain about, for as long as the profile lives. */
-export function watch(context, gateway) {
+export function watch(context, gateway, abroad = []) {
   const faults = [];
   const { host } = new URL(gateway.url);
   const isOurs = (url) => url.startsWith(`${gateway.url}/.portcullis/`);
@@ -124,7 +125,7 @@ export function watch(context, gateway) {
   });
   context.on('request', (request) => {
     const url = new URL(request.url());
-    const isForeign = /^(http|ws)s?:$/.test(url.protocol) && url.host !== host;
+    const isForeign = /^(http|ws)s?:$/.test(url.protocol) && url.host !== host && !abroad.includes(url.host);
     if (isForeign && (request.isNavigationRequest() || isOurs(request.frame().url()))) {
       faults.push(`asked for ${url}`);
     }

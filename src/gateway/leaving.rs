@@ -1,0 +1,75 @@
+//! The way from a form of ours to another site. Ours may lead nowhere but here (`form-action`), and browsers hold that against
+//! every redirect that follows: a portal whose first page leads to its identity provider would never be reached. So such a
+//! redirect becomes a page, which ends the chain, and leads on from there.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Response, StatusCode, header};
+use url::Url;
+
+use super::{Source, body::own};
+use crate::{
+    pages::Pages,
+    web::{gate::RequestGate, portal_fields},
+};
+
+/// How long after a login a redirect of the portal may still be a part of it.
+pub(super) const LONGEST_AFTER_LOGIN: Duration = Duration::from_mins(5);
+
+/// Whether a browser says that it comes from one of our own pages.
+pub(super) fn is_from_our_page(headers: &HeaderMap, authority: &str) -> bool {
+    let referer = headers.get(header::REFERER).and_then(|referer| referer.to_str().ok());
+    let path = referer.and_then(|url| url.strip_prefix("https://")?.strip_prefix(authority));
+    path.is_some_and(|path| path.starts_with("/.portcullis/"))
+}
+
+/// The page in place of a redirect to another site; any other answer as it is.
+pub(super) fn instead(mut answer: Response<Source>, gate: &RequestGate, pages: &Pages) -> Response<Source> {
+    // The others repeat the form itself, which no page can do.
+    let leads =
+        [StatusCode::MOVED_PERMANENTLY, StatusCode::FOUND, StatusCode::SEE_OTHER].contains(&answer.status());
+    if !leads {
+        return answer;
+    }
+    portal_fields::unpack(&mut answer);
+    let Some(to) = answer.headers().get(header::LOCATION).and_then(|to| to.to_str().ok()) else {
+        return answer;
+    };
+    let Some(to) = elsewhere(to, gate.authority()) else { return answer };
+    let mut page = own(pages.leaving(&to));
+    for cookie in answer.headers().get_all(header::SET_COOKIE) {
+        page.headers_mut().append(header::SET_COOKIE, cookie.clone());
+    }
+    page
+}
+
+/// The whole address, if it is one of another site.
+fn elsewhere(location: &str, authority: &str) -> Option<Url> {
+    let here = Url::parse(&format!("https://{authority}/")).ok()?;
+    let to = here.join(location).ok()?;
+    (matches!(to.scheme(), "http" | "https") && to.origin() != here.origin()).then_some(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_here_needs_no_page() {
+        for (location, leads) in [
+            ("/app", None),
+            ("https://iot.example.com/app", None),
+            ("https://iot.example.com:443/app", None),
+            ("app?next=https://idp.example", None),
+            ("myapp://open", None),
+            ("javascript:alert(1)", None),
+            ("https://idp.example/authorize?a=b", Some("https://idp.example/authorize?a=b")),
+            ("//www.example.com/", Some("https://www.example.com/")),
+            ("http://iot.example.com/app", Some("http://iot.example.com/app")),
+            ("https://iot.example.com:8443/", Some("https://iot.example.com:8443/")),
+        ] {
+            let found = elsewhere(location, "iot.example.com").map(String::from);
+            assert_eq!(found.as_deref(), leads, "{location}");
+        }
+    }
+}
