@@ -43,7 +43,7 @@ use crate::{
         cookies, form,
         gate::{CanonicalRequest, Refusal, RequestGate},
         grpc,
-        hops::{self, CDN_LOOP, LoopMark},
+        hops::{self, LoopMark},
         incoming::Incoming,
         logout::LogoutPaths,
         path::PathPattern,
@@ -106,7 +106,7 @@ impl Gateway {
     ) -> Result<Response<Source>, Failure> {
         let body_follows = !request.body().is_end_stream();
         let mut request = self.shared.request_gate.admit(request, body_follows)?;
-        if request.rare().may_have(&CDN_LOOP) && self.shared.loop_mark.is_in(request.headers()) {
+        if request.rare().may_have(&header::FORWARDED) && self.shared.loop_mark.is_in(request.headers()) {
             return Err(Failure::Loop);
         }
         note.client_ip =
@@ -298,7 +298,6 @@ impl Gateway {
         let additions = Additions {
             origin: &origin,
             authority: &self.authority,
-            loop_mark: &self.shared.loop_mark,
             request_id: note.request_id(),
             cookies,
             identity: self.shared.identity.of(identity.session())?,
@@ -349,7 +348,11 @@ impl Gateway {
         match &*last {
             Some((known, origin)) if *known == client => Rc::clone(origin),
             _ => {
-                let origin = Rc::new(Origin::new(client, self.shared.request_gate.authority()));
+                let origin = Rc::new(Origin::new(
+                    client,
+                    self.shared.request_gate.authority(),
+                    &self.shared.loop_mark,
+                ));
                 Rc::clone(&last.insert((client, origin)).1)
             }
         }

@@ -11,7 +11,7 @@ use crate::{
         bound,
         fields::{self, Block, ConnectionOptions},
         gate::CanonicalRequest,
-        hops::{CDN_LOOP, LoopMark},
+        hops::LoopMark,
         incoming::Incoming,
         spelling,
     },
@@ -32,14 +32,14 @@ pub struct Origin(Block);
 
 impl Origin {
     /// `authority` is the host that the client asked for, always ours.
-    pub fn new(client: IpAddr, authority: &str) -> Self {
+    pub fn new(client: IpAddr, authority: &str, loop_mark: &LoopMark) -> Self {
         let mut forwarded = String::new();
         // Writing to a `String` cannot fail.
         let _ = match client {
             IpAddr::V4(address) => write!(forwarded, "for={address}"),
             IpAddr::V6(address) => write!(forwarded, "for=\"[{address}]\""),
         };
-        let _ = write!(forwarded, ";host=\"{authority}\";proto=https");
+        let _ = write!(forwarded, ";host=\"{authority}\";proto=https;by={}", loop_mark.as_str());
         let value = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"));
         Self(Block::new(vec![
             (X_FORWARDED_FOR, value(&client.to_string())),
@@ -55,7 +55,6 @@ impl Origin {
 pub struct Additions<'a> {
     pub origin: &'a Origin,
     pub authority: &'a HeaderValue,
-    pub loop_mark: &'a LoopMark,
     pub request_id: &'a str,
     /// Those of the client's cookies that are not ours.
     pub cookies: Option<&'a HeaderValue>,
@@ -224,7 +223,6 @@ pub(super) fn rebuild(
     }
     out.add_block(&additions.origin.0);
     out.add(&X_REQUEST_ID, "X-Request-Id", additions.request_id.as_bytes());
-    out.add(&CDN_LOOP, "CDN-Loop", additions.loop_mark.value().as_bytes());
     out.add_block(additions.identity);
     if let Some(assertion) = &additions.assertion {
         out.add(&X_PORTCULLIS_JWT_ASSERTION, "X-Portcullis-Jwt-Assertion", assertion.as_bytes());
@@ -241,18 +239,18 @@ mod tests {
     #[test]
     fn the_origin_is_written_as_the_standards_say() {
         let wire = |client: &str, authority| {
-            let Origin(block) = Origin::new(client.parse().unwrap(), authority);
+            let Origin(block) = Origin::new(client.parse().unwrap(), authority, &LoopMark::new(&[1; 32]));
             String::from_utf8(block.wire().to_vec()).unwrap()
         };
         assert_eq!(
             wire("192.0.2.7", "iot.example.com"),
             "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: iot.example.com\r\n\
-             Forwarded: for=192.0.2.7;host=\"iot.example.com\";proto=https\r\n"
+             Forwarded: for=192.0.2.7;host=\"iot.example.com\";proto=https;by=_portcullis-01010101\r\n"
         );
         assert_eq!(
             wire("2001:db8::1", "localhost:8443"),
             "X-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: localhost:8443\r\n\
-             Forwarded: for=\"[2001:db8::1]\";host=\"localhost:8443\";proto=https\r\n"
+             Forwarded: for=\"[2001:db8::1]\";host=\"localhost:8443\";proto=https;by=_portcullis-01010101\r\n"
         );
     }
 }

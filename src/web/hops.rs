@@ -1,41 +1,38 @@
 //! How far a request may travel: how we know one of ours when it comes back, and how hops are counted.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::{
     answer::{self, Answer},
     gate::{CanonicalRequest, Refusal},
 };
 
-/// Where a loop shows (RFC 8586). Not in `Via`: for a request that has one, many a server (nginx) compresses nothing.
-pub static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
-
 /// How a request is marked that has passed this deployment: a pseudonym that tells nothing about the host, and that gateways
-/// which stand behind each other have not in common unless they are of one deployment.
+/// which stand behind each other have not in common unless they are of one deployment. It is who forwarded the request in
+/// `Forwarded` (RFC 7239 §5.1, §6.3), and not in `Via`: for a request that has one, many a server (nginx) compresses nothing.
 #[derive(Clone, Debug)]
-pub struct LoopMark(HeaderValue);
+pub struct LoopMark(String);
 
 impl LoopMark {
     /// `key` is the same for all gateways of one deployment, and is not told by the name.
     pub fn new(key: &[u8; 32]) -> Self {
         let [a, b, c, d, ..] = key;
-        let pseudonym = format!("portcullis-{a:02x}{b:02x}{c:02x}{d:02x}");
-        Self(HeaderValue::try_from(pseudonym).unwrap_or(HeaderValue::from_static("portcullis")))
+        Self(format!("_portcullis-{a:02x}{b:02x}{c:02x}{d:02x}"))
     }
 
-    /// What is added to a request.
-    pub fn value(&self) -> &HeaderValue {
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Whether a request has passed this deployment already.
     pub fn is_in(&self, headers: &HeaderMap) -> bool {
-        let names_us = |hop: &[u8]| {
-            let mut words = hop.split(|byte| byte.is_ascii_whitespace() || *byte == b';');
-            words.find(|word| !word.is_empty()).is_some_and(|id| id == self.0.as_bytes())
+        let names_us = |pair: &[u8]| {
+            let (name, by) = pair.trim_ascii().split_at_checked(3).unwrap_or_default();
+            let by = by.strip_prefix(b"\"").and_then(|by| by.strip_suffix(b"\"")).unwrap_or(by);
+            name.eq_ignore_ascii_case(b"by=") && by == self.0.as_bytes()
         };
-        let mut lines = headers.get_all(&CDN_LOOP).iter();
-        lines.any(|line| line.as_bytes().split(|&byte| byte == b',').any(names_us))
+        let mut lines = headers.get_all(header::FORWARDED).iter();
+        lines.any(|line| line.as_bytes().split(|byte| b",;".contains(byte)).any(names_us))
     }
 }
 
@@ -75,22 +72,24 @@ mod tests {
     #[test]
     fn only_our_own_mark_is_a_loop() {
         let (ours, other) = (LoopMark::new(&[1; 32]), LoopMark::new(&[2; 32]));
-        assert_eq!(ours.value(), "portcullis-01010101");
+        assert_eq!(ours.as_str(), "_portcullis-01010101");
         for (line, loops) in [
-            ("portcullis-01010101", true),
-            ("someone, \tportcullis-01010101;a=\"b\" ", true),
-            ("portcullis-02020202, portcullis", false),
-            ("1.1 portcullis-01010101", false),
-            ("portcullis-010101012", false),
+            ("for=192.0.2.7;by=_portcullis-01010101", true),
+            ("for=a, for=b; By=\"_portcullis-01010101\" ;proto=https", true),
+            ("for=a;by=_portcullis-02020202, by=_portcullis", false),
+            ("for=_portcullis-01010101", false),
+            ("by=_portcullis-010101012", false),
+            ("by", false),
             ("", false),
         ] {
-            let headers = HeaderMap::from_iter([(CDN_LOOP.clone(), HeaderValue::from_static(line))]);
+            let headers = HeaderMap::from_iter([(header::FORWARDED, HeaderValue::from_static(line))]);
             assert_eq!(ours.is_in(&headers), loops, "{line}");
         }
         let mut headers = HeaderMap::new();
-        headers.append(&CDN_LOOP, other.value().clone());
-        assert!(!ours.is_in(&headers));
-        headers.append(&CDN_LOOP, ours.value().clone());
+        for mark in [&other, &ours] {
+            assert!(!ours.is_in(&headers));
+            headers.append(header::FORWARDED, format!("for=a;by={}", mark.as_str()).parse().unwrap());
+        }
         assert!(ours.is_in(&headers) && other.is_in(&headers));
     }
 }

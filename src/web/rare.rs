@@ -2,8 +2,6 @@
 
 use http::{HeaderName, header};
 
-use super::hops::CDN_LOOP;
-
 /// The rare fields of one request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rare(u8);
@@ -25,12 +23,12 @@ fn bit(name: &HeaderName) -> u8 {
     match *name {
         header::CONNECTION => 1,
         header::TE => 1 << 1,
+        header::FORWARDED => 1 << 2,
         header::CONTENT_LENGTH => 1 << 3,
         header::TRANSFER_ENCODING => 1 << 4,
         header::UPGRADE => 1 << 5,
         header::EXPECT => 1 << 6,
         header::AUTHORIZATION => 1 << 7,
-        _ if *name == CDN_LOOP => 1 << 2,
         _ => 0,
     }
 }
@@ -45,8 +43,6 @@ mod tests {
         assert!(!rare.may_have(&header::TE) && rare.may_have(&header::COOKIE));
         rare.note(&header::TE);
         rare.note(&header::COOKIE);
-        assert!(!rare.may_have(&CDN_LOOP));
-        rare.note(&HeaderName::from_static("cdn-loop"));
-        assert!(rare.may_have(&header::TE) && rare.may_have(&CDN_LOOP) && !rare.may_have(&header::UPGRADE));
+        assert!(rare.may_have(&header::TE) && !rare.may_have(&header::FORWARDED));
     }
 }

@@ -110,18 +110,18 @@ async fn a_request_that_comes_back_is_a_508_and_one_of_another_gateway_is_not() 
     let (gateway, browser) = TestGateway::start().await;
     gateway.add_user("ada@example.com").await;
     browser.log_in("ada@example.com").await;
-    let ours = gateway.upstream.requests().last().and_then(|request| request.value("cdn-loop")).unwrap();
+    let ours = gateway.upstream.requests().last().and_then(|request| request.value("forwarded")).unwrap();
     gateway.upstream.forget();
     let second = gateway.browser().http2();
     second.set_cookie("__Host-portcullis", &browser.session());
     for (mark, status) in [
         (ours.as_str(), 508),
-        (&format!("someone; a=b, {ours}"), 508),
-        ("portcullis", 200),
-        ("portcullis-00000000, someone", 200),
+        (&format!("for=192.0.2.1;by=someone, {ours}"), 508),
+        ("for=192.0.2.1;by=_portcullis", 200),
+        ("for=192.0.2.1;by=_portcullis-00000000, by=someone", 200),
     ] {
         for (browser, knows) in [(&browser, true), (&second, true), (&gateway.browser(), false)] {
-            let request = Request::get("/").header("cdn-loop", mark).body(empty()).unwrap();
+            let request = Request::get("/").header("forwarded", mark).body(empty()).unwrap();
             let answer = browser.send(request).await;
             // Our cookie does not come back with a request that does.
             let expected = if knows || status == 508 { status } else { 401 };
@@ -131,7 +131,7 @@ async fn a_request_that_comes_back_is_a_508_and_one_of_another_gateway_is_not() 
     assert_eq!(gateway.upstream.requests().len(), 4);
     // Another process of the same deployment knows the name too.
     let (_twin, at_twin) = gateway.twin().await;
-    let request = Request::get("/").header("cdn-loop", &ours).body(empty()).unwrap();
+    let request = Request::get("/").header("forwarded", &ours).body(empty()).unwrap();
     assert_eq!(at_twin.send(request).await.status.as_u16(), 508);
 }
 
