@@ -43,7 +43,13 @@ use crate::{
     tls,
     upstream::{Connector, Limits, Peer, Pool, Sharing, http2::Http2},
     users::{UserId, Users},
-    web::{cookies, gate::RequestGate, hops::LoopMark, return_to::Returns},
+    web::{
+        cookies,
+        gate::RequestGate,
+        hops::LoopMark,
+        portal_answers::{self, PortalAnswers},
+        return_to::Returns,
+    },
 };
 
 /// How often a worker closes idle connections to the portal.
@@ -301,6 +307,7 @@ pub struct App {
     sharing: Sharing,
     max_age: Duration,
     patience: Patience,
+    answers: Box<portal_answers::Parts>,
     /// For how long one key signs; absent: nothing is signed.
     rotation: Option<Duration>,
     environment: Environment,
@@ -310,7 +317,9 @@ impl App {
     /// Builds everything on the machine's clock and binds the sockets; nothing is served yet.
     pub async fn build(config: Config, log: &LogWriter) -> anyhow::Result<Self> {
         let access_log = AccessLog::new(config.log.format, config.access_log, log.clone());
-        Self::build_in(config, access_log, Environment::system(Metrics::with_log(log.clone()))).await
+        let environment = Environment::system(Metrics::with_log(log.clone()));
+        // Boxed, since what it holds on the way is much.
+        Box::pin(Self::build_in(config, access_log, environment)).await
     }
 
     /// Builds everything in an environment of the caller's.
@@ -333,6 +342,7 @@ impl App {
             login: stores.login(&config, &environment),
             challenger: challenger.clone(),
             kept_forms: stores.administration.kept_forms.clone(),
+            clear_on_sign_out: config.clear_on_sign_out.clone(),
             clock: Arc::clone(&environment.clock),
             cookies: names.clone(),
             signing_keys: config.identity.assertion.is_some().then(|| Arc::clone(&stores.signing_keys)),
@@ -352,6 +362,7 @@ impl App {
             assertions: assertions(&config, &stores, &environment).await?,
             pages: Arc::new(pages),
             kept_forms: stores.administration.kept_forms.clone(),
+            clear_on_sign_out: config.clear_on_sign_out.clone(),
             logout_paths: config.logout_paths.clone(),
             passive_paths: config.passive_paths.clone(),
             activity: config.activity,
@@ -362,16 +373,7 @@ impl App {
             clock: Arc::clone(&environment.clock),
             control: Handle::current(),
         };
-        let admin = match config.admin_listen {
-            Some(address) => {
-                let listener = admin::bind(address).await;
-                let listener =
-                    listener.with_context(|| format!("cannot listen on {address} for the operator"))?;
-                let address = listener.local_addr()?;
-                Some((listener, address))
-            }
-            None => None,
-        };
+        let admin = bind_admin(config.admin_listen).await?;
         Ok(Self {
             stores,
             shared: Arc::new(shared),
@@ -388,6 +390,11 @@ impl App {
                 stall: config.server.stall_timeout,
                 min_rate: config.server.min_rate,
             },
+            answers: Box::new(portal_answers::Parts {
+                config: config.portal_answers,
+                public_url: config.web.public_url,
+                upstreams: config.upstream.upstreams,
+            }),
             rotation: config.identity.assertion.map(|assertion| assertion.rotation),
             environment,
         })
@@ -450,6 +457,7 @@ impl App {
         let (shared, random) = (self.shared, Arc::clone(&self.environment.random));
         let (peers, connector, patience) = (self.peers, self.connector, self.patience);
         let (limits, sharing, max_age) = (self.limits, self.sharing, self.max_age);
+        let answers = self.answers;
         let service = move || {
             let pool = Pool::new(peers.clone(), connector.clone(), limits, sharing, max_age);
             let http2 = Rc::new(Http2::new(peers.clone(), connector.clone(), max_age));
@@ -457,13 +465,22 @@ impl App {
             let reserved = Rc::new(shared.identity.clone());
             let sessions = Arc::clone(&shared.sessions);
             let proxy = Proxy::new(pool, http2, reserved, sessions, Arc::clone(&random), patience);
-            Gateway::new(Arc::clone(&shared), proxy, &*random)
+            Gateway::new(Arc::clone(&shared), proxy, PortalAnswers::new(&answers), &*random)
         };
         let served = background.beside(&drain, self.bound.serve(tls, drain.clone(), service)).await;
         background.stop(LAST_WRITES).await;
         self.stores.database.close().await;
         Ok(served??)
     }
+}
+
+/// The operator's listener, where there is to be one.
+async fn bind_admin(address: Option<SocketAddr>) -> anyhow::Result<Option<(TcpListener, SocketAddr)>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = admin::bind(address).await;
+    let listener = listener.with_context(|| format!("cannot listen on {address} for the operator"))?;
+    let address = listener.local_addr()?;
+    Ok(Some((listener, address)))
 }
 
 /// Reads the signing keys, and makes the first one when there is none.

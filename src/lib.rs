@@ -27,6 +27,7 @@
 //!  4 sessions.cached, else .load     a store that is down is an error, never "no session"
 //!  5 gate.decide                     pure: Allow(Identity) | LogIn | BindDevice
 //!  6 Allow > proxy.forward           the head rebuilt, the signed assertion in it, the body streamed, or a tunnel
+//!          > web::portal_answers     what the answer may say to a browser
 //!    else  > gate::Challenger        302 or 303 for a page, 401 for a script
 //!    a form whose session ran out  > kept_forms, and sent from its own address when its user says so
 //!  7 any error > gateway::rescue     the only place where an error becomes an answer

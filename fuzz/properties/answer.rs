@@ -36,7 +36,7 @@ fn pass_on(fields: PortalFields) {
     fields.write(&mut wire, |_| false);
     wire.extend_from_slice(b"\r\n");
     let mut headers = HeaderMap::new();
-    fields.add_all_to(&mut headers);
+    fields.add_to(&mut headers);
     assert_eq!(hyper_reads::answer(&wire, true).map(|answer| answer.fields), Some(headers));
 }
 

@@ -38,6 +38,9 @@ pub struct Config {
     pub tls: crate::tls::Config,
     pub upstream: crate::upstream::Config,
     pub pages: crate::pages::Config,
+    pub portal_answers: crate::web::portal_answers::Config,
+    /// What browsers forget when a session is signed out of; absent: nothing.
+    pub clear_on_sign_out: Option<http::HeaderValue>,
     /// Where the portal logs out.
     pub logout_paths: LogoutPaths,
     /// Requests to these do not count as use of a session.
@@ -143,6 +146,8 @@ impl Config {
             tls,
             upstream: portal.upstream,
             pages,
+            portal_answers: portal.answers,
+            clear_on_sign_out: sessions.clear_on_sign_out,
             logout_paths: portal.logout_paths,
             passive_paths: sessions.passive_paths,
             activity: sessions.activity,

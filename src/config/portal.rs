@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use url::Url;
 
@@ -13,7 +13,12 @@ use super::{
 use crate::{
     pages,
     upstream::{self, Sharing},
-    web::logout::{LogoutPath, LogoutPaths},
+    web::{
+        logout::{LogoutPath, LogoutPaths},
+        path::PathPattern,
+        portal_answers::{self, Hsts},
+        service_worker::Policy,
+    },
 };
 
 /// What `[portal]` becomes; what lacks a required key is absent, and that is a fault.
@@ -22,6 +27,7 @@ pub(super) struct Settled {
     pub(super) pages: Option<pages::Config>,
     pub(super) logout_paths: LogoutPaths,
     pub(super) pass_headers: Vec<HeaderName>,
+    pub(super) answers: portal_answers::Config,
 }
 
 #[derive(Deserialize)]
@@ -38,6 +44,16 @@ pub(super) struct Section {
     logout_paths: List<LogoutPath>,
     /// Headers that clients may send although proxies use them and portals tend to believe them.
     pass_headers: List<HeaderName>,
+    /// Whether addresses of the portal's inside in its answers become addresses of `public_url`.
+    rewrite_redirects: bool,
+    /// What browsers are told about plain HTTP: a value, `portal` for what the portal says, or `off`.
+    hsts: Text<Hsts>,
+    /// Whether browsers load by `https` what the portal's pages name by `http`.
+    upgrade_insecure_requests: bool,
+    /// What becomes of service workers that could answer in place of our pages: `refuse` or `allow`.
+    service_worker: Text<Policy>,
+    /// Paths whose answers are the same for all users, so that shared caches may keep them.
+    cacheable_paths: List<PathPattern>,
     /// PEM file with the authority that signed the portal's certificate. Absent: the system's authorities.
     ca: Option<Text<PathBuf>>,
     /// To establish a connection to the portal, TLS included.
@@ -64,6 +80,11 @@ impl Default for Section {
             support: None,
             logout_paths: List::default(),
             pass_headers: List::default(),
+            rewrite_redirects: true,
+            hsts: Text(Hsts::Says(HeaderValue::from_static("max-age=31536000"))),
+            upgrade_insecure_requests: false,
+            service_worker: Text(Policy::Refuse),
+            cacheable_paths: List::default(),
             ca: None,
             connect_timeout: Text(Duration::from_secs(2)),
             response_timeout: Text(Duration::from_mins(1)),
@@ -102,6 +123,13 @@ impl Section {
                 },
                 sharing: self.connections.0,
                 max_age: self.max_connection_age.0,
+            },
+            answers: portal_answers::Config {
+                rewrite_redirects: self.rewrite_redirects,
+                hsts: self.hsts.0,
+                upgrade_insecure_requests: self.upgrade_insecure_requests,
+                service_worker: self.service_worker.0,
+                cacheable_paths: self.cacheable_paths.0,
             },
             logout_paths: LogoutPaths::new(self.logout_paths.0),
             pass_headers: self.pass_headers.0,
@@ -157,6 +185,44 @@ impl Written for Sharing {
             "once" => Ok(Self::Once),
             _ => Err(format!("`{text}` is not {}", Self::EXPECTED)),
         }
+    }
+}
+
+impl Written for Policy {
+    const EXPECTED: &'static str = "`refuse` or `allow`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "refuse" => Ok(Self::Refuse),
+            "allow" => Ok(Self::Allow),
+            _ => Err(format!("`{text}` is not {}", Self::EXPECTED)),
+        }
+    }
+}
+
+impl Written for Hsts {
+    const EXPECTED: &'static str = "`portal`, `off` or a value such as `max-age=31536000; includeSubDomains`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "portal" => return Ok(Self::Portal),
+            "off" => return Ok(Self::Off),
+            _ => {}
+        }
+        let mut has_age = false;
+        let is_known = text.split(';').map(str::trim).all(|directive| {
+            let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+            match name.to_ascii_lowercase().as_str() {
+                "max-age" if !has_age => {
+                    has_age = true;
+                    !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit())
+                }
+                "includesubdomains" | "preload" => directive.len() == name.len(),
+                _ => false,
+            }
+        });
+        let value = HeaderValue::from_str(text).ok().filter(|_| is_known && has_age);
+        value.map(Self::Says).ok_or_else(|| format!("`{text}` is not {}", Self::EXPECTED))
     }
 }
 

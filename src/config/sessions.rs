@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use http::HeaderValue;
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -29,6 +30,7 @@ pub(super) struct Settled {
     pub(super) kept_forms: kept_forms::Config,
     pub(super) passive_paths: Vec<PathPattern>,
     pub(super) activity: Activity,
+    pub(super) clear_on_sign_out: Option<HeaderValue>,
 }
 
 #[derive(Deserialize)]
@@ -52,6 +54,8 @@ pub(super) struct Section {
     when_full: Text<WhenFull>,
     /// The largest form that is kept when it comes after the session has run out; `0`: none is.
     kept_form_max: Text<FormSize>,
+    /// What browsers forget of the portal when a session is signed out of: its `cache`, its `storage`.
+    clear_on_sign_out: List<Cleared>,
     /// For how long those whose sessions are known go on when Redis has gone.
     outage_grace: Text<Grace>,
     redis: Redis,
@@ -93,6 +97,7 @@ impl Default for Section {
             max_per_user: None,
             when_full: Text(WhenFull::EndOldest),
             kept_form_max: Text(FormSize(64 << 10)),
+            clear_on_sign_out: List(vec![Cleared::Cache]),
             outage_grace: Text(Grace(Duration::ZERO)),
             redis: Redis::default(),
         }
@@ -188,6 +193,7 @@ impl Section {
             kept_forms: kept_forms::Config { max: self.kept_form_max.0.0 },
             passive_paths: self.passive_paths.0,
             activity: self.activity.0,
+            clear_on_sign_out: clearing(&self.clear_on_sign_out.0),
         }
     }
 }
@@ -266,6 +272,37 @@ impl Written for WhenFull {
             _ => Err(format!("`{text}` is not {}", Self::EXPECTED)),
         }
     }
+}
+
+/// A part of what a browser keeps of a site. Cookies are none of them: a browser would drop those of every site under the same
+/// domain.
+#[derive(Clone, Copy, PartialEq)]
+enum Cleared {
+    Cache,
+    Storage,
+}
+
+impl Written for Cleared {
+    const EXPECTED: &'static str = "`cache` or `storage`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "cache" => Ok(Self::Cache),
+            "storage" => Ok(Self::Storage),
+            _ => Err(format!("`{text}` is not {}", Self::EXPECTED)),
+        }
+    }
+}
+
+/// The value of `Clear-Site-Data`.
+fn clearing(parts: &[Cleared]) -> Option<HeaderValue> {
+    let text = match (parts.contains(&Cleared::Cache), parts.contains(&Cleared::Storage)) {
+        (true, true) => "\"cache\", \"storage\"",
+        (true, false) => "\"cache\"",
+        (false, true) => "\"storage\"",
+        (false, false) => return None,
+    };
+    Some(HeaderValue::from_static(text))
 }
 
 /// A number of bytes, or `0` for nothing at all.

@@ -7,6 +7,7 @@ use crate::web::{
     client::{self, Place},
     grpc,
     return_to::{KEPT_FORM, ReturnTo, Returns},
+    service_worker,
 };
 
 /// The login page.
@@ -99,6 +100,10 @@ impl Challenger {
         }
         if grpc::is_call(visitor.method, visitor.headers) {
             return grpc::refusal(grpc::UNAUTHENTICATED, "sign in first");
+        }
+        // It would go on answering in place of the login, with what it has kept.
+        if service_worker::asks(visitor.method, visitor.headers) {
+            return service_worker::farewell();
         }
         self.unauthorized(detail, &self.returns.to_referer(visitor.headers).append_to(page), None)
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{Gateway, Shared, presence::Held, sign_off};
@@ -34,15 +34,6 @@ pub(super) enum Source {
     Portal(PortalBody),
 }
 
-impl BringsFields for Source {
-    fn take_fields(&mut self) -> Option<PortalFields> {
-        match self {
-            Self::Own(_) => None,
-            Self::Portal(body) => body.take_fields(),
-        }
-    }
-}
-
 /// An answer that is not the portal's.
 pub(super) fn own(answer: Answer) -> Response<Source> {
     answer.map(|bytes| Source::Own(Some(bytes)))
@@ -52,8 +43,10 @@ pub(super) fn own(answer: Answer) -> Response<Source> {
 pub(super) struct Note {
     gateway: Rc<Gateway>,
     pub(super) source: Source,
+    /// The fields of the portal's answer, until somebody sends them.
+    pub(super) fields: Option<PortalFields>,
     method: Method,
-    uri: Uri,
+    pub(super) uri: Uri,
     version: Version,
     pub(super) began: Moment,
     sent: u64,
@@ -85,6 +78,7 @@ impl Note {
         Self {
             gateway,
             source: Source::Own(None),
+            fields: None,
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
@@ -106,6 +100,11 @@ impl Note {
 
     pub(super) fn shared(&self) -> &Shared {
         &self.gateway.shared
+    }
+
+    /// What an answer of ours says of plain HTTP.
+    pub(super) fn own_hsts(&self) -> Option<&HeaderValue> {
+        self.gateway.answers.own_hsts()
     }
 
     /// The portal's answer is not all there, and neither is what the client gets.
@@ -184,7 +183,7 @@ pub struct ClientBody(pub(super) Box<Note>);
 
 impl BringsFields for ClientBody {
     fn take_fields(&mut self) -> Option<PortalFields> {
-        self.0.source.take_fields()
+        self.0.fields.take()
     }
 }
 

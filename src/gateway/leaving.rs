@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use url::Url;
 
 use super::{Source, body::own};
 use crate::{
     pages::Pages,
-    web::{gate::RequestGate, portal_fields},
+    web::{gate::RequestGate, portal_fields::PortalFields},
 };
 
 /// How long after a login a redirect of the portal may still be a part of it.
@@ -23,24 +23,25 @@ pub(super) fn is_from_our_page(headers: &HeaderMap, authority: &str) -> bool {
     path.is_some_and(|path| path.starts_with("/.portcullis/"))
 }
 
-/// The page in place of a redirect to another site; any other answer as it is.
-pub(super) fn instead(mut answer: Response<Source>, gate: &RequestGate, pages: &Pages) -> Response<Source> {
+/// The page in place of a redirect to another site.
+pub(super) fn instead(
+    status: StatusCode,
+    fields: &PortalFields,
+    gate: &RequestGate,
+    pages: &Pages,
+) -> Option<Response<Source>> {
     // The others repeat the form itself, which no page can do.
-    let leads =
-        [StatusCode::MOVED_PERMANENTLY, StatusCode::FOUND, StatusCode::SEE_OTHER].contains(&answer.status());
-    if !leads {
-        return answer;
+    if ![StatusCode::MOVED_PERMANENTLY, StatusCode::FOUND, StatusCode::SEE_OTHER].contains(&status) {
+        return None;
     }
-    portal_fields::unpack(&mut answer);
-    let Some(to) = answer.headers().get(header::LOCATION).and_then(|to| to.to_str().ok()) else {
-        return answer;
-    };
-    let Some(to) = elsewhere(to, gate.authority()) else { return answer };
-    let mut page = own(pages.leaving(&to));
-    for cookie in answer.headers().get_all(header::SET_COOKIE) {
-        page.headers_mut().append(header::SET_COOKIE, cookie.clone());
+    let to = fields.get(&header::LOCATION).and_then(|to| std::str::from_utf8(to).ok())?;
+    let mut page = own(pages.leaving(&elsewhere(to, gate.authority())?));
+    for cookie in fields.values(&header::SET_COOKIE) {
+        if let Ok(cookie) = HeaderValue::from_bytes(cookie) {
+            page.headers_mut().append(header::SET_COOKIE, cookie);
+        }
     }
-    page
+    Some(page)
 }
 
 /// The whole address, if it is one of another site.

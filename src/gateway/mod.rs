@@ -6,6 +6,7 @@ mod leaving;
 mod presence;
 mod rescue;
 mod sign_off;
+mod workers;
 
 use std::{
     cell::Cell,
@@ -31,7 +32,7 @@ use crate::{
     identity::{Assertions, IdentityHeaders},
     kept_forms::KeptForms,
     pages::{Pages, Route, Visit},
-    proxy::{Additions, Client, Origin, Proxy},
+    proxy::{Additions, Client, Forwarded, Origin, Proxy},
     random::Random,
     secret::TokenHash,
     server::{Connection, Load, Refused, Service},
@@ -47,6 +48,7 @@ use crate::{
         incoming::Incoming,
         logout::LogoutPaths,
         path::PathPattern,
+        portal_answers::{About, PortalAnswers},
         return_to::ReturnTo,
     },
 };
@@ -63,6 +65,8 @@ pub struct Shared {
     pub assertions: Option<Assertions>,
     pub pages: Arc<Pages>,
     pub kept_forms: KeptForms,
+    /// What browsers forget when a session is signed out of; absent: nothing.
+    pub clear_on_sign_out: Option<HeaderValue>,
     /// Where the portal logs out.
     pub logout_paths: LogoutPaths,
     /// Requests to these do not count as use of a session.
@@ -81,6 +85,7 @@ pub struct Shared {
 pub struct Gateway {
     shared: Arc<Shared>,
     proxy: Proxy,
+    answers: PortalAnswers,
     authority: HeaderValue,
     /// Sets this worker's request ids apart from all others.
     id_prefix: u32,
@@ -88,12 +93,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    pub fn new(shared: Arc<Shared>, proxy: Proxy, random: &dyn Random) -> Self {
+    pub fn new(shared: Arc<Shared>, proxy: Proxy, answers: PortalAnswers, random: &dyn Random) -> Self {
         let authority = shared.request_gate.authority();
         // A host that parsed as part of a URL is a header value too.
         let authority = HeaderValue::from_str(authority).unwrap_or(HeaderValue::from_static("localhost"));
         let [id_prefix, id_first] = [random.bytes::<4>(), random.bytes::<4>()].map(u32::from_be_bytes);
-        Self { shared, proxy, authority, id_prefix, id_next: Cell::new(id_first) }
+        Self { shared, proxy, answers, authority, id_prefix, id_next: Cell::new(id_first) }
     }
 
     /// The straight line. What is noted on the way goes into the access log.
@@ -282,7 +287,7 @@ impl Gateway {
     /// Sends the request on. What it returns is to be waited for.
     fn forward<'a>(
         &'a self,
-        request: CanonicalRequest<Incoming>,
+        mut request: CanonicalRequest<Incoming>,
         passed: Passed<'a>,
         connection: &'a Connection,
         presence: &'a Presence,
@@ -292,6 +297,7 @@ impl Gateway {
         if request.upgrade().is_some() && !self.shared.request_gate.is_own_origin(request.headers()) {
             return Err(Failure::ForeignOrigin);
         }
+        let guards = workers::admit(&mut request, &self.answers)?;
         let Passed { identity, cookies, now, whole } = passed;
         let origin = self.origin(note.client_ip, presence);
         let assertions = self.shared.assertions.as_ref();
@@ -318,13 +324,25 @@ impl Gateway {
         Ok(async move {
             let forwarded = forwarded.await;
             note.portal_took = asked.map(|asked| asked.elapsed());
-            let mut response = forwarded?.map(|body| body.map_or(Source::Own(None), Source::Portal));
-            if from_our_form {
-                response = leaving::instead(response, &self.shared.request_gate, &self.shared.pages);
+            let Forwarded { status, mut fields, mut body } = forwarded?;
+            let signs_off = logs_out.is_some_and(|attempt| attempt.worked(status, &fields));
+            let about = About { path: note.uri.path(), cookies, is_personal: true, signs_off };
+            self.answers.apply(&mut fields, status, &about);
+            if signs_off {
+                sign_off::follow(&mut fields, note);
             }
-            if let Some(attempt) = logs_out {
-                sign_off::follow(&mut response, attempt, note);
+            if from_our_form
+                && let Some(page) =
+                    leaving::instead(status, &fields, &self.shared.request_gate, &self.shared.pages)
+            {
+                return Ok(page);
             }
+            if guards {
+                workers::guard(status, &mut fields, &mut body)?;
+            }
+            note.fields = Some(fields);
+            let mut response = Response::new(body.map_or(Source::Own(None), Source::Portal));
+            *response.status_mut() = status;
             Ok(response)
         })
     }
@@ -411,7 +429,10 @@ impl Service for Gateway {
         let about = (request.version(), request.method() == Method::HEAD);
         let answer = match self.handle(request, &connection, &presence, &mut note).await {
             Ok(answer) => answer,
-            Err(failure) => own(self.rescue(&failure, told, &mut note)),
+            Err(failure) => {
+                note.fields = None;
+                own(self.rescue(&failure, told, &mut note))
+            }
         };
         // After a request whose bytes could be misread nothing more is read.
         if note.closes && about.0 != Version::HTTP_2 {
@@ -458,6 +479,11 @@ fn give(
 ) -> Response<ClientBody> {
     note.status = answer.status();
     let (mut parts, source) = answer.into_parts();
+    if note.fields.is_none()
+        && let Some(hsts) = note.own_hsts()
+    {
+        parts.headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
     note.source = match source {
         Source::Own(Some(bytes)) if is_head => {
             parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));

@@ -33,6 +33,8 @@ pub(super) enum Failure {
     Loop,
     #[error("a page of another site asked for a connection")]
     ForeignOrigin,
+    #[error("a service worker could answer in place of the login: `portal.service_worker` forbids it")]
+    ServiceWorker,
     #[error("overloaded: serving signed-in users only")]
     Overload,
     #[error("the connection asks for too many of our pages at once")]
@@ -80,7 +82,7 @@ impl Failure {
     fn status(&self) -> StatusCode {
         match self {
             Self::Refused(refusal) => refusal.status(),
-            Self::ForeignOrigin => StatusCode::FORBIDDEN,
+            Self::ForeignOrigin | Self::ServiceWorker => StatusCode::FORBIDDEN,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::Overload
             | Self::Crowd
@@ -122,7 +124,7 @@ impl Failure {
     fn decision(&self) -> &'static str {
         match self {
             Self::Refused(_) | Self::Crowd => "refuse",
-            Self::ForeignOrigin => "deny",
+            Self::ForeignOrigin | Self::ServiceWorker => "deny",
             Self::Overload => "shed",
             Self::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => "own",
             Self::Loop
@@ -194,6 +196,9 @@ impl Gateway {
                     self.shared.request_gate.authority()
                 )),
                 Failure::Refused(refusal) => Some(refusal.to_string()),
+                Failure::ServiceWorker => {
+                    Some("No service worker may be registered for this scope.".to_owned())
+                }
                 _ => None,
             };
             answer::problem(&Problem {
@@ -228,6 +233,9 @@ impl Gateway {
                     ours,
                     "refused a request that named another host than public_url"
                 );
+            }
+            Failure::ServiceWorker => {
+                tracing::info!(request.id = request_id, "refused the script of a service worker: {failure}");
             }
             // The level of load has been logged when it changed.
             Failure::Overload => {}

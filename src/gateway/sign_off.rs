@@ -3,27 +3,26 @@
 //! Nothing is refused because of which site the request came from: what the portal lets another site do, it has done by then,
 //! and a session of ours that stays behind would be worse.
 
-use http::{HeaderName, Response};
+use http::header;
 
-use super::{Note, Source};
+use super::Note;
 use crate::{
     login,
-    web::{cookies, logout::Attempt, portal_fields},
+    web::{clear_site_data, cookies, portal_fields::PortalFields},
 };
 
-static CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
-
-/// Takes our cookie away when the portal has logged out, and has the session ended when its answer is over: not before, since
+/// Takes our cookies away when the portal has logged out, and has the session ended when its answer is over: not before, since
 /// the answer would be cut.
-pub(super) fn follow(response: &mut Response<Source>, attempt: Attempt, note: &mut Note) {
-    portal_fields::unpack(response);
-    if !attempt.worked(response) {
-        return;
+pub(super) fn follow(fields: &mut PortalFields, note: &mut Note) {
+    let shared = note.shared();
+    for name in [&shared.cookies.session, &shared.cookies.forms] {
+        if let Some(cookie) = cookies::cleared(name) {
+            fields.append(header::SET_COOKIE, cookie);
+        }
     }
-    let names = &note.shared().cookies;
-    cookies::clear(response, &names.session);
-    cookies::clear(response, &names.forms);
-    response.headers_mut().entry(&CLEAR_SITE_DATA).or_insert(cookies::WHAT_WAS_KEPT);
+    if let Some(value) = &shared.clear_on_sign_out {
+        fields.append(clear_site_data::NAME.clone(), value.clone());
+    }
     note.signs_off = true;
 }
 

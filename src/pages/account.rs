@@ -18,7 +18,7 @@ use crate::{
     sessions::{Level, Live, Session},
     web::{
         answer::{self, Answer},
-        cookies,
+        clear_site_data, cookies,
         form::Form,
         return_to::ReturnTo,
     },
@@ -119,7 +119,9 @@ impl Pages {
         cookies::clear(&mut answer, &self.cookies.session);
         cookies::clear(&mut answer, &self.cookies.login);
         cookies::clear(&mut answer, &self.cookies.forms);
-        answer.headers_mut().insert("clear-site-data", cookies::WHAT_WAS_KEPT);
+        if let Some(value) = &self.clear_on_sign_out {
+            answer.headers_mut().insert(clear_site_data::NAME.clone(), value.clone());
+        }
         Ok(answer)
     }
 

@@ -62,6 +62,7 @@ pub struct Pages {
     pub(super) csrf: Csrf,
     pub(super) challenger: Challenger,
     pub(super) kept_forms: KeptForms,
+    pub(super) clear_on_sign_out: Option<HeaderValue>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) cookies: cookies::Names,
     /// Absent: nothing is signed.
@@ -76,6 +77,8 @@ pub struct Parts {
     pub login: Login,
     pub challenger: Challenger,
     pub kept_forms: KeptForms,
+    /// What browsers forget when a session is signed out of; absent: nothing.
+    pub clear_on_sign_out: Option<HeaderValue>,
     pub clock: Arc<dyn Clock>,
     pub cookies: cookies::Names,
     /// Whose public parts are published.
@@ -100,6 +103,7 @@ impl Pages {
             login: parts.login,
             challenger: parts.challenger,
             kept_forms: parts.kept_forms,
+            clear_on_sign_out: parts.clear_on_sign_out,
             clock: parts.clock,
             cookies: parts.cookies,
             signing_keys: parts.signing_keys,

@@ -22,7 +22,6 @@ use crate::{
         body::{BodyError, Stream},
         fields,
         incoming::Incoming,
-        portal_fields::{BringsFields, PortalFields},
     },
 };
 
@@ -167,8 +166,8 @@ enum Answer {
 /// What comes back.
 #[derive(Debug)]
 pub struct PortalBody {
-    /// Those of the head, until they have been taken.
-    fields: Option<PortalFields>,
+    /// Goes ahead of the portal's body.
+    lead: Option<Bytes>,
     body: Answer,
     /// Absent when nothing followed the request's head.
     upload: Option<Rc<Progress>>,
@@ -179,17 +178,21 @@ pub struct PortalBody {
 
 impl PortalBody {
     pub(super) fn new(
-        fields: PortalFields,
         body: Tethered<Box<Exchange<RequestBody>>>,
         server: Rc<str>,
         upload: Option<Rc<Progress>>,
     ) -> Self {
-        Self { fields: Some(fields), body: Answer::Http1(body), upload, server, broken: None }
+        Self { lead: None, body: Answer::Http1(body), upload, server, broken: None }
     }
 
     pub(super) fn of_call(body: CallAnswer, server: Rc<str>, upload: Rc<Progress>) -> Self {
         let body = Answer::Http2(Box::new(body));
-        Self { fields: None, body, upload: Some(upload), server, broken: None }
+        Self { lead: None, body, upload: Some(upload), server, broken: None }
+    }
+
+    /// Puts bytes ahead of it.
+    pub fn lead_with(&mut self, bytes: Bytes) {
+        self.lead = Some(bytes);
     }
 
     /// Which of the portal's servers answers.
@@ -203,12 +206,6 @@ impl PortalBody {
     }
 }
 
-impl BringsFields for PortalBody {
-    fn take_fields(&mut self) -> Option<PortalFields> {
-        self.fields.take()
-    }
-}
-
 impl Body for PortalBody {
     type Data = Bytes;
     type Error = BodyError;
@@ -219,6 +216,9 @@ impl Body for PortalBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
+        }
+        if let Some(lead) = self.lead.take() {
+            return Poll::Ready(Some(Ok(Frame::data(lead))));
         }
         let frame = match &mut self.body {
             Answer::Http1(body) => body.poll_frame(cx),
@@ -239,6 +239,7 @@ impl Body for PortalBody {
 
     fn is_end_stream(&self) -> bool {
         self.broken.is_none()
+            && self.lead.is_none()
             && match &self.body {
                 Answer::Http1(body) => body.is_end_stream(),
                 Answer::Http2(body) => body.is_end_stream(),
@@ -246,10 +247,13 @@ impl Body for PortalBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.body {
+        let hint = match &self.body {
             Answer::Http1(body) => body.size_hint(),
             Answer::Http2(body) => body.size_hint(),
-        }
+        };
+        let Some(lead) = &self.lead else { return hint };
+        let lead = u64::try_from(lead.len()).unwrap_or(u64::MAX);
+        hint.exact().map_or_else(SizeHint::new, |size| SizeHint::with_exact(size.saturating_add(lead)))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::client::conn::TrySendError;
 
@@ -27,7 +27,7 @@ use crate::{
         gate::CanonicalRequest,
         grpc,
         incoming::Incoming,
-        portal_fields,
+        portal_fields::PortalFields,
     },
 };
 
@@ -62,11 +62,13 @@ impl Proxy {
                 passed = passes(deadline) => return Err(ForwardError::Timeout(passed)),
             };
             let (mut parts, incoming) = answer.into_parts();
-            portal_fields::clean(parts.status, &mut parts.headers, parts.version);
-            parts.version = Version::HTTP_11;
+            if parts.status == StatusCode::NO_CONTENT {
+                parts.headers.remove(header::CONTENT_LENGTH);
+            }
+            let fields = PortalFields::of_map(parts.headers, parts.version);
             let body = Tethered::new(Stream::new(incoming, FOR_EVER), identity.clone());
             let body = PortalBody::of_call(CallAnswer { body, is_over: false }, server, progress);
-            Ok(Response::from_parts(parts, Some(body)))
+            Ok(Forwarded { status: parts.status, fields, body: Some(body) })
         }
     }
 

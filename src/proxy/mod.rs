@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body::{Body as _, Frame};
 use tokio::time::Instant;
 
@@ -43,7 +43,7 @@ use crate::{
         gate::CanonicalRequest,
         grpc,
         incoming::Incoming,
-        portal_fields::PortalFields,
+        portal_fields::{PortalFields, Topics},
         switched::Switching,
     },
 };
@@ -115,8 +115,14 @@ pub struct Client<'a> {
 /// How an answer begins: its status and its fields.
 type Head = (StatusCode, PortalFields);
 
-/// The portal's answer, or the switch of protocols that a tunnel will follow.
-pub type Forwarded = Response<Option<PortalBody>>;
+/// The portal's answer, as it was said.
+#[derive(Debug)]
+pub struct Forwarded {
+    pub status: StatusCode,
+    pub fields: PortalFields,
+    /// Absent: it switches protocols, and a tunnel follows.
+    pub body: Option<PortalBody>,
+}
 
 impl Proxy {
     /// `sessions` hears of what tunnels carry; keys of handshakes are made of `random`.
@@ -277,9 +283,7 @@ impl Proxy {
         }
         let server = exchange.server();
         let body = Tethered::new(Stream::new(exchange, patience), identity.clone());
-        let mut answer = Response::new(Some(PortalBody::new(fields, body, server, progress)));
-        *answer.status_mut() = status;
-        Ok(answer)
+        Ok(Forwarded { status, fields, body: Some(PortalBody::new(body, server, progress)) })
     }
 
     /// What follows the head, and how far its sending has come; absent when nothing does.
@@ -386,21 +390,20 @@ struct Offer {
 impl Offer {
     /// What the client gets when the portal has switched: to this protocol, since another one would be raw bytes that nobody
     /// agreed on.
-    fn accepted(&self, fields: PortalFields) -> Result<Forwarded, ForwardError> {
+    fn accepted(&self, mut fields: PortalFields) -> Result<Forwarded, ForwardError> {
         let protocol = fields.get(&header::UPGRADE);
         if !protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(self.protocol.as_bytes())) {
             return Err(ForwardError::Switch);
         }
-        let (mut parts, ()) = Response::new(()).into_parts();
-        parts.status = StatusCode::SWITCHING_PROTOCOLS;
-        fields.add_all_to(&mut parts.headers);
-        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        parts.headers.insert(header::UPGRADE, self.protocol.clone());
-        let parts = match &self.handshake {
-            Some(handshake) => handshake.finish(parts).ok_or(ForwardError::Handshake)?,
-            None => parts,
+        let status = match &self.handshake {
+            Some(handshake) => handshake.finish(&mut fields).ok_or(ForwardError::Handshake)?,
+            None => {
+                fields.replace(&header::CONNECTION, HeaderValue::from_static("upgrade"));
+                fields.replace(&header::UPGRADE, self.protocol.clone());
+                StatusCode::SWITCHING_PROTOCOLS
+            }
         };
-        Ok(Response::from_parts(parts, None))
+        Ok(Forwarded { status, fields, body: None })
     }
 }
 
@@ -469,11 +472,12 @@ fn classify(error: AnswerError<BodyError>) -> ForwardError {
 }
 
 /// Forwards 103 and its like ahead of the answer. 100 was given by us already.
-fn pass_interim_on(status: StatusCode, fields: PortalFields, interim: Option<&Interim>) {
+fn pass_interim_on(status: StatusCode, mut fields: PortalFields, interim: Option<&Interim>) {
     let Some(interim) = interim.filter(|_| status != StatusCode::CONTINUE) else { return };
+    // What the browser is to remember comes with the answer itself.
+    fields.drop_where(|name| Topics::of(name) != Topics::default() && *name != header::LINK);
+    fields.drop_all(&header::CONTENT_LENGTH);
     let mut headers = HeaderMap::new();
     fields.add_to(&mut headers);
-    headers.remove(header::SET_COOKIE);
-    headers.remove(header::CONTENT_LENGTH);
     interim.send(status, &headers);
 }

@@ -2,10 +2,13 @@
 //! not have to make, made and checked by us.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{HeaderValue, Method, StatusCode, header, response::Parts};
+use http::{HeaderValue, Method, StatusCode, header};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::{random::Random, web::gate::CanonicalRequest};
+use crate::{
+    random::Random,
+    web::{gate::CanonicalRequest, portal_fields::PortalFields},
+};
 
 /// A handshake of ours with the portal.
 #[derive(Debug)]
@@ -27,15 +30,13 @@ impl Handshake {
 
     /// Makes of the portal's 101 what HTTP/2 has for it: a success whose stream is the tunnel. `None` when the portal did
     /// not answer our key.
-    pub(super) fn finish(&self, mut parts: Parts) -> Option<Parts> {
-        let accepts = parts.headers.remove(header::SEC_WEBSOCKET_ACCEPT)?;
-        if accepts.as_bytes() != self.accept.as_bytes() {
+    pub(super) fn finish(&self, fields: &mut PortalFields) -> Option<StatusCode> {
+        if fields.get(&header::SEC_WEBSOCKET_ACCEPT)? != self.accept.as_bytes() {
             return None;
         }
-        for name in [header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH] {
-            parts.headers.remove(name);
-        }
-        parts.status = StatusCode::OK;
-        Some(parts)
+        let names =
+            [header::SEC_WEBSOCKET_ACCEPT, header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH];
+        fields.drop_where(|name| names.contains(name));
+        Some(StatusCode::OK)
     }
 }

@@ -9,13 +9,11 @@ use serde::Serialize;
 /// An answer made here, as opposed to one streamed from the portal.
 pub type Answer = Response<Bytes>;
 
-pub const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000; includeSubDomains");
-
 /// What our pages may load, and where their forms may lead.
 pub const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// What every answer of ours carries. `Referrer-Policy: no-referrer` would make browsers send `Origin: null` with our
+/// What every answer of ours carries, besides what the operator wants said of plain HTTP. `Referrer-Policy: no-referrer` would make browsers send `Origin: null` with our
 /// forms, so it is `same-origin`.
 static SECURITY: [(HeaderName, &str); 7] = [
     (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -35,7 +33,6 @@ pub fn secure(headers: &mut HeaderMap) {
     for (name, value) in &SECURITY {
         headers.insert(name.clone(), HeaderValue::from_static(value));
     }
-    headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
 

@@ -31,10 +31,6 @@ impl Names {
     }
 }
 
-/// For `Clear-Site-Data` at the end of a session: what the browser kept of the portal is not for whoever uses it next. The
-/// portal's cookies stay: a browser would drop those of every site under the same domain.
-pub const WHAT_WAS_KEPT: HeaderValue = HeaderValue::from_static("\"cache\", \"storage\"");
-
 /// Puts a cookie of ours on an answer.
 pub fn set<B>(answer: &mut Response<B>, name: &str, token: &Token) {
     append(answer, &base(name, token.expose()));
@@ -49,9 +45,16 @@ pub fn set_for<B>(answer: &mut Response<B>, name: &str, token: &Token, lasts: Du
 
 /// Takes a cookie of ours away.
 pub fn clear<B>(answer: &mut Response<B>, name: &str) {
+    if let Some(value) = cleared(name) {
+        answer.headers_mut().append(header::SET_COOKIE, value);
+    }
+}
+
+/// The `Set-Cookie` that takes a cookie of ours away.
+pub fn cleared(name: &str) -> Option<HeaderValue> {
     let mut cookie = base(name, String::new());
     cookie.set_max_age(time::Duration::ZERO);
-    append(answer, &cookie);
+    HeaderValue::from_str(&cookie.to_string()).ok()
 }
 
 fn base(name: &str, value: String) -> Cookie<'_> {

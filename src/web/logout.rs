@@ -2,10 +2,10 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
 
-use super::{client, path::PathPattern};
+use super::{client, path::PathPattern, portal_fields::PortalFields};
 
 /// One of the portal's ways to log out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,20 +80,18 @@ impl LogoutPath {
 
 impl Attempt {
     /// Whether the portal has logged out, by the head of its answer.
-    pub fn worked<B>(self, answer: &http::Response<B>) -> bool {
-        let (status, headers) = (answer.status(), answer.headers());
+    pub fn worked(self, status: StatusCode, fields: &PortalFields) -> bool {
         let shows_page = status.is_success()
-            && headers
-                .get(header::CONTENT_TYPE)
-                .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
-        let asks = self == Self::MayBeAsked && shows_page && !takes_a_cookie_away(headers);
+            && fields.get(&header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with(b"text/html"));
+        let asks = self == Self::MayBeAsked && shows_page && !takes_a_cookie_away(fields);
         (status.is_success() || status.is_redirection()) && !asks
     }
 }
 
 /// How a cookie is deleted: emptied, or given an age or date that has passed. Frameworks write the start of Unix time.
-fn takes_a_cookie_away(headers: &HeaderMap) -> bool {
-    headers.get_all(header::SET_COOKIE).iter().filter_map(|line| line.to_str().ok()).any(|line| {
+fn takes_a_cookie_away(fields: &PortalFields) -> bool {
+    let mut cookies = fields.values(&header::SET_COOKIE).filter_map(|line| std::str::from_utf8(line).ok());
+    cookies.any(|line| {
         let mut parts = line.split(';').map(str::trim);
         let is_empty = parts.next().is_some_and(|pair| pair.ends_with('=') || pair.ends_with("=\"\""));
         let has_passed = parts.any(|attribute| {
@@ -129,7 +127,7 @@ pub fn canonical(path: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue, Response};
+    use http::{HeaderName, HeaderValue, Version};
 
     use super::*;
 
@@ -206,12 +204,6 @@ mod tests {
 
     #[test]
     fn a_page_that_may_ask_first_has_not_logged_out_yet() {
-        let answer = |status: u16, fields: &[(&'static str, &'static str)]| {
-            let mut answer = Response::new(());
-            *answer.status_mut() = http::StatusCode::from_u16(status).unwrap();
-            *answer.headers_mut() = headers(fields);
-            answer
-        };
         let html = ("content-type", "text/html; charset=utf-8");
         for (status, fields, plain, asked) in [
             (302, &[][..], true, true),
@@ -227,9 +219,12 @@ mod tests {
             (403, &[html], false, false),
             (500, &[], false, false),
         ] {
-            let answer = answer(status, fields);
-            assert_eq!(Attempt::Plain.worked(&answer), plain, "{status} {fields:?}");
-            assert_eq!(Attempt::MayBeAsked.worked(&answer), asked, "{status} {fields:?}");
+            let worked = |attempt: Attempt| {
+                let fields = PortalFields::of_map(headers(fields), Version::HTTP_11);
+                attempt.worked(StatusCode::from_u16(status).unwrap(), &fields)
+            };
+            assert_eq!(worked(Attempt::Plain), plain, "{status} {fields:?}");
+            assert_eq!(worked(Attempt::MayBeAsked), asked, "{status} {fields:?}");
         }
     }
 

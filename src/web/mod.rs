@@ -3,7 +3,9 @@
 pub mod answer;
 pub mod body;
 pub mod bound;
+pub mod caching;
 pub mod chunked;
+pub mod clear_site_data;
 pub mod client;
 pub mod cookies;
 pub mod fields;
@@ -16,14 +18,18 @@ pub mod hops;
 pub mod incoming;
 pub mod logout;
 pub mod path;
+pub mod portal_answers;
 pub mod portal_fields;
+pub mod portal_origin;
 pub mod rare;
 pub mod raw_frames;
 pub mod request_head;
 pub mod return_to;
+pub mod service_worker;
 pub mod socket;
 pub mod spelling;
 pub mod switched;
+mod upgrade;
 
 use ipnet::IpNet;
 use url::Url;

@@ -1,15 +1,18 @@
 //! The fields of the portal's answer on their way to the client: as they came, less what is not the portal's to say, plus
-//! what is ours.
+//! what is ours. What is changed about them is decided in `portal_answers`.
 //!
 //! They go to HTTP/1 line by line, which costs less than to take them apart and to put them together again.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header};
 
 use super::{
-    answer::HSTS,
-    cookies, fields,
+    caching, clear_site_data, cookies,
+    fields::{self, Block},
     head::{Field, Fields, MalformedHead, is_text},
+    service_worker,
 };
 
 /// Fields that may come behind the portal's; room for them is made at once.
@@ -20,8 +23,84 @@ const MORE: usize = 5;
 pub struct PortalFields {
     head: Bytes,
     fields: Vec<Field>,
+    /// Behind those of the head: what did not come as lines, or has been changed.
+    more: Vec<(HeaderName, HeaderValue)>,
+    topics: Topics,
+    ours: Option<Ours>,
     /// Of the portal.
     version: Version,
+}
+
+/// What is ours of an answer.
+#[derive(Clone, Debug)]
+pub struct Ours {
+    /// What all answers have.
+    pub fields: Rc<Block>,
+    /// What `Cache-Control` says where the portal says nothing of it.
+    pub caching: Option<&'static str>,
+}
+
+/// What becomes of a field.
+#[derive(Debug)]
+pub enum Fate {
+    Stays,
+    Goes,
+    Becomes(HeaderValue),
+}
+
+/// What there is among the fields that somebody may have to change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Topics(u8);
+
+impl Topics {
+    pub const COOKIES: Self = Self(1);
+    pub const CACHING: Self = Self(1 << 1);
+    pub const SHARED_CACHES: Self = Self(1 << 2);
+    /// URLs that the browser, or a script in it, goes to.
+    pub const PLACES: Self = Self(1 << 3);
+    pub const HSTS: Self = Self(1 << 4);
+    pub const CLEARING: Self = Self(1 << 5);
+    pub const WORKERS: Self = Self(1 << 6);
+
+    pub fn has(self, topic: Self) -> bool {
+        self.0 & topic.0 != 0
+    }
+
+    /// Whether there is more to look at than cookies and caching.
+    pub fn is_unusual(self) -> bool {
+        self.0 & !(Self::COOKIES.0 | Self::CACHING.0) != 0
+    }
+
+    pub fn of(name: &HeaderName) -> Self {
+        match *name {
+            header::CONTENT_TYPE
+            | header::CONTENT_LENGTH
+            | header::CONTENT_ENCODING
+            | header::DATE
+            | header::SERVER
+            | header::ETAG
+            | header::LAST_MODIFIED
+            | header::ACCEPT_RANGES
+            | header::VARY => Self(0),
+            header::SET_COOKIE => Self::COOKIES,
+            header::CACHE_CONTROL | header::EXPIRES | header::PRAGMA => Self::CACHING,
+            header::LOCATION | header::CONTENT_LOCATION | header::REFRESH | header::LINK => Self::PLACES,
+            header::STRICT_TRANSPORT_SECURITY => Self::HSTS,
+            _ => Self::of_other(name),
+        }
+    }
+
+    fn of_other(name: &HeaderName) -> Self {
+        // What scripts go to: HX-Redirect, Turbolinks-Location, X-PJAX-URL and their like.
+        let is_place = |name: &str| ["-location", "-redirect", "-url"].iter().any(|end| name.ends_with(end));
+        match name {
+            name if name == clear_site_data::NAME => Self::CLEARING,
+            name if name == service_worker::ALLOWED => Self::WORKERS,
+            name if caching::is_for_shared_caches(name) => Self::SHARED_CACHES,
+            name if is_place(name.as_str()) => Self::PLACES,
+            _ => Self(0),
+        }
+    }
 }
 
 /// A body that may bring the fields of its answer with it, besides those in the answer's map.
@@ -33,7 +112,7 @@ pub trait BringsFields {
 /// Moves the fields that the body brings into the answer's map.
 pub fn unpack(answer: &mut Response<impl BringsFields>) {
     if let Some(fields) = answer.body_mut().take_fields() {
-        fields.add_all_to(answer.headers_mut());
+        fields.add_to(answer.headers_mut());
     }
 }
 
@@ -46,95 +125,164 @@ impl PortalFields {
         mut note: impl FnMut(&HeaderName, &[u8]) -> Result<bool, E>,
     ) -> Result<Self, E> {
         let mut kept = Vec::with_capacity(fields.count());
+        let mut topics = 0;
         fields.each::<E>(&head, |field| {
             let value = field.value(&head);
             if !is_text(value) {
                 return Err(MalformedHead::Field.into());
             }
             if note(&field.name, value)? && may_pass(&field.name, value) {
+                topics |= Topics::of(&field.name).0;
                 kept.push(field);
             }
             Ok(())
         })?;
-        Ok(Self { head, fields: kept, version })
+        Ok(Self { head, fields: kept, more: Vec::new(), topics: Topics(topics), ours: None, version })
+    }
+
+    /// The same of a head that came as a map.
+    pub fn of_map(headers: HeaderMap, version: Version) -> Self {
+        let mut more = Vec::with_capacity(headers.len());
+        let (mut topics, mut name) = (0, None);
+        for (next, value) in headers {
+            // The further values of a name come without it.
+            name = next.or(name);
+            if let Some(name) = name.as_ref().filter(|name| may_pass(name, value.as_bytes())) {
+                topics |= Topics::of(name).0;
+                more.push((name.clone(), value));
+            }
+        }
+        let (head, fields) = (Bytes::new(), Vec::new());
+        Self { head, fields, more, topics: Topics(topics), ours: None, version }
+    }
+
+    /// What has been seen among them; some of it may be gone by now.
+    pub fn topics(&self) -> Topics {
+        self.topics
     }
 
     /// Drops all fields of this name.
     pub fn drop_all(&mut self, name: &HeaderName) {
-        self.fields.retain(|field| field.name != *name);
+        self.drop_where(|field| field == name);
+    }
+
+    pub fn drop_where(&mut self, is_dropped: impl Fn(&HeaderName) -> bool) {
+        self.fields.retain(|field| !is_dropped(&field.name));
+        self.more.retain(|(name, _)| !is_dropped(name));
     }
 
     /// The first value of this name.
-    pub fn get(&self, name: &HeaderName) -> Option<&[u8]> {
-        self.fields.iter().find(|field| field.name == *name).map(|field| field.value(&self.head))
+    pub fn get<'a>(&'a self, name: &'a HeaderName) -> Option<&'a [u8]> {
+        self.values(name).next()
     }
 
-    /// Puts those that are the portal's on a head.
+    /// All values of this name, in their order.
+    pub fn values<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        let as_lines = self.fields.iter().filter(move |field| field.name == *name);
+        let others = self.more.iter().filter(move |(other, _)| other == name);
+        as_lines.map(|field| field.value(&self.head)).chain(others.map(|(_, value)| value.as_bytes()))
+    }
+
+    /// Puts a field behind all others.
+    pub fn append(&mut self, name: HeaderName, value: HeaderValue) {
+        self.more.push((name, value));
+    }
+
+    /// Puts a field in place of all of its name.
+    pub fn replace(&mut self, name: &HeaderName, value: HeaderValue) {
+        self.drop_all(name);
+        self.append(name.clone(), value);
+    }
+
+    /// Changes fields; those of a name keep their order.
+    pub fn change(
+        &mut self,
+        concerns: impl Fn(&HeaderName) -> bool,
+        fate: impl Fn(&HeaderName, &[u8]) -> Fate,
+    ) {
+        let as_lines = self.fields.iter().map(|field| (&field.name, field.value(&self.head)));
+        let others = self.more.iter().map(|(name, value)| (name, value.as_bytes()));
+        let mut changed = as_lines.chain(others).filter(|(name, _)| concerns(name));
+        if changed.all(|(name, value)| matches!(fate(name, value), Fate::Stays)) {
+            return;
+        }
+        let (fields, more) = (std::mem::take(&mut self.fields), std::mem::take(&mut self.more));
+        for field in fields {
+            if concerns(&field.name) {
+                let value = HeaderValue::from_maybe_shared(field.value_of(&self.head));
+                // That it is a value was seen when it was read.
+                self.more.extend(value.ok().map(|value| (field.name, value)));
+            } else {
+                self.fields.push(field);
+            }
+        }
+        self.more.extend(more);
+        self.more.retain_mut(|(name, value)| {
+            match if concerns(name) { fate(name, value.as_bytes()) } else { Fate::Stays } {
+                Fate::Stays => true,
+                Fate::Goes => false,
+                Fate::Becomes(other) => {
+                    *value = other;
+                    true
+                }
+            }
+        });
+    }
+
+    /// Has them come with what is ours.
+    pub fn add_ours(&mut self, ours: Ours) {
+        self.ours = Some(ours);
+    }
+
+    /// Puts them on a head.
     pub fn add_to(self, headers: &mut HeaderMap) {
-        headers.reserve(self.fields.len() + MORE);
+        headers.reserve(self.fields.len() + self.more.len() + MORE);
         for field in self.fields {
             // That it is a value was seen when it was read.
             if let Ok(value) = HeaderValue::from_maybe_shared(field.value_of(&self.head)) {
                 headers.append(field.name, value);
             }
         }
+        let mut add = |name, value| {
+            headers.append(name, value);
+        };
+        self.more.into_iter().for_each(|(name, value)| add(name, value));
+        if let Some(ours) = self.ours {
+            ours.fields.fields().iter().for_each(|(name, value)| add(name.clone(), value.clone()));
+            ours.caching
+                .into_iter()
+                .for_each(|word| add(header::CACHE_CONTROL, HeaderValue::from_static(word)));
+            add(header::VIA, fields::via(self.version));
+        }
     }
 
-    /// Puts them on a head, with ours.
-    pub fn add_all_to(self, headers: &mut HeaderMap) {
-        let version = self.version;
-        self.add_to(headers);
-        add_ours(headers, version);
-    }
-
-    /// Writes them as they stand on the wire of HTTP/1, with ours.
+    /// Writes them as they stand on the wire of HTTP/1.
     pub fn write(&self, wire: &mut Vec<u8>, leaves_out: impl Fn(&HeaderName) -> bool) {
         for field in self.fields.iter().filter(|field| !leaves_out(&field.name)) {
             wire.extend_from_slice(field.line(&self.head));
             wire.extend_from_slice(b"\r\n");
         }
-        for (name, value) in ours(self.version) {
-            fields::write(wire, &name, value.as_bytes());
+        for (name, value) in self.more.iter().filter(|(name, _)| !leaves_out(name)) {
+            fields::write(wire, name, value.as_bytes());
+        }
+        if let Some(ours) = &self.ours {
+            wire.extend_from_slice(ours.fields.wire());
+            if let Some(word) = ours.caching {
+                fields::write(wire, &header::CACHE_CONTROL, word.as_bytes());
+            }
+            fields::write(wire, &header::VIA, fields::via(self.version).as_bytes());
         }
     }
 }
 
-/// What every answer of the portal gets. `received` is the version that it came in.
-fn ours(received: Version) -> [(HeaderName, HeaderValue); 2] {
-    [(header::STRICT_TRANSPORT_SECURITY, HSTS), (header::VIA, fields::via(received))]
-}
-
-/// Puts our fields on a head of the portal's.
-fn add_ours(headers: &mut HeaderMap, received: Version) {
-    for (name, value) in ours(received) {
-        headers.append(name, value);
-    }
-}
-
-/// Whether this is the portal's to say to a client.
+/// Whether this is the portal's to say to a client at all.
 fn may_pass(name: &HeaderName, value: &[u8]) -> bool {
     match *name {
-        // The one would lead browsers to another port, around the wall; in the place of the other there is ours.
-        header::ALT_SVC | header::STRICT_TRANSPORT_SECURITY => false,
+        // It would lead browsers to another port, around the wall.
+        header::ALT_SVC => false,
         header::SET_COOKIE => !cookies::sets_ours(value),
         _ => true,
     }
-}
-
-/// Makes of a head of the portal's, which came as a map, what the client gets.
-pub fn clean(status: StatusCode, headers: &mut HeaderMap, received: Version) {
-    if status == StatusCode::NO_CONTENT {
-        headers.remove(header::CONTENT_LENGTH);
-    }
-    let mut name = None;
-    for (next, value) in std::mem::take(headers) {
-        // The further values of a name come without it.
-        name = next.or(name);
-        if let Some(name) = name.as_ref().filter(|name| may_pass(name, value.as_bytes())) {
-            headers.append(name, value);
-        }
-    }
-    add_ours(headers, received);
 }
 
 #[cfg(test)]
@@ -149,30 +297,46 @@ pub(crate) mod tests {
         PortalFields::read(head, &fields, Version::HTTP_10, |name, _| Ok::<_, MalformedHead>(name != "x-hop"))
     }
 
+    pub(crate) fn ours() -> Ours {
+        let block =
+            Block::new(vec![(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=1"))]);
+        Ours { fields: Rc::new(block), caching: Some(caching::PRIVATE) }
+    }
+
+    fn as_map(fields: PortalFields) -> Vec<String> {
+        let mut head = HeaderMap::new();
+        fields.add_to(&mut head);
+        head.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+    }
+
     const SAID: &str = "Content-Type:text/html\r\nX-Hop: 1\r\nSet-Cookie: a=b\r\nAlt-Svc: h3=\":8443\"\n\
-        set-cookie: __host-PORTCULLIS=x; Path=/\r\nX-A: \t1 \r\nStrict-Transport-Security: max-age=0\r\n\
-        set-cookie:  c=d\t\r\n";
+        set-cookie: __host-PORTCULLIS=x; Path=/\r\nX-A: \t1 \r\nset-cookie:  c=d\t\r\n";
 
     #[test]
     fn they_go_on_line_by_line_as_they_came() {
         let mut wire = Vec::new();
-        read(SAID).unwrap().write(&mut wire, |name| name == "x-a");
+        let mut fields = read(SAID).unwrap();
+        fields.write(&mut wire, |name| name == "x-a");
+        let plain = "Content-Type:text/html\r\nSet-Cookie: a=b\r\nset-cookie:  c=d\r\n";
+        assert_eq!(String::from_utf8(wire).unwrap(), plain);
+        fields.add_ours(ours());
+        let mut wire = Vec::new();
+        fields.write(&mut wire, |name| name == "x-a");
         assert_eq!(
             String::from_utf8(wire).unwrap(),
-            "Content-Type:text/html\r\nSet-Cookie: a=b\r\nset-cookie:  c=d\r\n\
-             strict-transport-security: max-age=31536000; includeSubDomains\r\nvia: 1.0 portcullis\r\n"
+            format!(
+                "{plain}Strict-Transport-Security: max-age=1\r\ncache-control: private\r\nvia: 1.0 portcullis\r\n"
+            )
         );
     }
 
     #[test]
     fn as_a_map_they_are_the_same_however_they_came() {
-        let fields = read(SAID).unwrap();
+        let mut fields = read(SAID).unwrap();
         assert_eq!(fields.get(&header::CONTENT_TYPE), Some(&b"text/html"[..]));
         assert_eq!(fields.get(&header::ALT_SVC), None);
-        let mut head = HeaderMap::new();
-        fields.add_all_to(&mut head);
-        let shown: Vec<_> =
-            head.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        fields.add_ours(ours());
+        let shown = as_map(fields);
         assert_eq!(
             shown,
             [
@@ -180,7 +344,8 @@ pub(crate) mod tests {
                 "set-cookie: a=b",
                 "set-cookie: c=d",
                 "x-a: 1",
-                "strict-transport-security: max-age=31536000; includeSubDomains",
+                "strict-transport-security: max-age=1",
+                "cache-control: private",
                 "via: 1.0 portcullis"
             ]
         );
@@ -190,8 +355,28 @@ pub(crate) mod tests {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             map.append(name, HeaderValue::from_str(value.trim()).unwrap());
         }
-        clean(StatusCode::OK, &mut map, Version::HTTP_10);
-        assert_eq!(map, head);
+        let mut fields = PortalFields::of_map(map, Version::HTTP_10);
+        fields.add_ours(ours());
+        assert_eq!(as_map(fields), shown);
+    }
+
+    #[test]
+    fn what_is_changed_keeps_its_place_among_its_like() {
+        let mut fields = read("X-A: 1\r\nX-B: 1\r\nX-A: 2\r\nX-A: 3\r\n").unwrap();
+        let concerns = |name: &HeaderName| name == "x-a";
+        fields.change(concerns, |_, _| Fate::Stays);
+        assert!(fields.more.is_empty());
+        fields.change(concerns, |_, value| match value {
+            b"1" => Fate::Goes,
+            b"2" => Fate::Becomes(HeaderValue::from_static("two")),
+            _ => Fate::Stays,
+        });
+        fields.append(HeaderName::from_static("x-c"), HeaderValue::from_static("1"));
+        assert_eq!(fields.values(&HeaderName::from_static("x-a")).collect::<Vec<_>>(), [&b"two"[..], b"3"]);
+        let mut wire = Vec::new();
+        fields.write(&mut wire, |_| false);
+        assert_eq!(wire, b"X-B: 1\r\nx-a: two\r\nx-a: 3\r\nx-c: 1\r\n");
+        assert_eq!(as_map(fields), ["x-b: 1", "x-a: two", "x-a: 3", "x-c: 1"]);
     }
 
     #[test]

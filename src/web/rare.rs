@@ -2,9 +2,11 @@
 
 use http::{HeaderName, header};
 
+use super::service_worker;
+
 /// The rare fields of one request.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Rare(u8);
+pub struct Rare(u16);
 
 impl Rare {
     /// Notes that there is a field of this name.
@@ -19,7 +21,7 @@ impl Rare {
     }
 }
 
-fn bit(name: &HeaderName) -> u8 {
+fn bit(name: &HeaderName) -> u16 {
     match *name {
         header::CONNECTION => 1,
         header::TE => 1 << 1,
@@ -29,6 +31,7 @@ fn bit(name: &HeaderName) -> u8 {
         header::UPGRADE => 1 << 5,
         header::EXPECT => 1 << 6,
         header::AUTHORIZATION => 1 << 7,
+        _ if *name == service_worker::ASKS => 1 << 8,
         _ => 0,
     }
 }

@@ -142,7 +142,8 @@ fn leading() -> Upstream {
         exchange.read_content().await.ok()?;
         let location = match exchange.target().split('?').next()? {
             "/idp" => "https://idp.example/authorize?state=1&x=%22y",
-            "/www" => "http://iot.example.com/app",
+            "/www" => "//www.example.com/app",
+            "/plain" => "http://iot.example.com/app",
             "/here" => "https://iot.example.com/app",
             _ => "/app",
         };
@@ -160,9 +161,10 @@ async fn the_way_out_of_a_login_works_wherever_the_portal_leads() {
     let last = format!("https://{HOST}/.portcullis/code?rd=/x");
     let navigates = [("sec-fetch-mode", "navigate"), ("accept", "text/html"), ("referer", last.as_str())];
     for browser in [browser.copy(), browser.copy().http2()] {
-        for (target, leads) in
-            [("/idp", "https://idp.example/authorize?state=1&x=%22y"), ("/www", "http://iot.example.com/app")]
-        {
+        for (target, leads) in [
+            ("/idp", "https://idp.example/authorize?state=1&x=%22y"),
+            ("/www", "https://www.example.com/app"),
+        ] {
             let page = asks(&browser, "GET", target, &navigates).await;
             assert_eq!(page.status, StatusCode::OK, "{target}");
             let text = page.text().replace("&#x2f;", "/").replace("&amp;", "&");
@@ -171,7 +173,7 @@ async fn the_way_out_of_a_login_works_wherever_the_portal_leads() {
             assert_eq!(page.set_cookies(), ["state=1; Path=/"], "what the portal needs for the way back");
             page.assert_secure();
         }
-        for target in ["/here", "/other"] {
+        for target in ["/here", "/plain", "/other"] {
             assert_eq!(asks(&browser, "GET", target, &navigates).await.status, StatusCode::FOUND, "{target}");
         }
         // What does not come from a form of ours is the portal's own affair, and so is what comes later.

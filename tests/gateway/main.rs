@@ -57,6 +57,8 @@ mod passive;
 #[cfg(test)]
 mod pool;
 #[cfg(test)]
+mod portal_answers;
+#[cfg(test)]
 mod portal_faults;
 #[cfg(test)]
 mod postgres;
@@ -72,6 +74,8 @@ mod request_gate_http2;
 mod rollout;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod service_workers;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]

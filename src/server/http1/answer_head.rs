@@ -179,10 +179,7 @@ mod tests {
             let date = || HeaderValue::from_static("now");
             let coding = write(&mut wire, &answer, Some(&read(fields).unwrap()), about, date);
             let text = String::from_utf8(wire).unwrap();
-            let ours =
-                "strict-transport-security: max-age=31536000; includeSubDomains\r\nvia: 1.0 portcullis\r\n";
-            assert!(text.contains(ours), "{text}");
-            (text.replace(ours, "").replace("HTTP/1.1 200 OK\r\n", ""), coding)
+            (text.replace("HTTP/1.1 200 OK\r\n", ""), coding)
         };
         let plain = "Date: then\r\nX-A: 1\r\n";
         assert_eq!(written(ABOUT), (format!("{plain}content-length: 2\r\n\r\n"), Coding::Length(2)));

@@ -1,0 +1,52 @@
+//! The scripts of the portal's service workers: kept from browsers, or sent with what hides our pages from them.
+
+use http::{HeaderName, StatusCode, header};
+
+use super::rescue::Failure;
+use crate::{
+    proxy::PortalBody,
+    web::{
+        gate::CanonicalRequest, incoming::Incoming, portal_answers::PortalAnswers,
+        portal_fields::PortalFields, service_worker,
+    },
+};
+
+/// What is said of a script that is not true of it with something ahead of it.
+const ABOUT_ITS_BYTES: [HeaderName; 4] =
+    [header::CONTENT_LENGTH, header::ETAG, header::LAST_MODIFIED, header::ACCEPT_RANGES];
+
+/// Lets a request for such a script pass, or one for anything else. Answers whether the script is to be [guarded](guard).
+pub(super) fn admit(
+    request: &mut CanonicalRequest<Incoming>,
+    answers: &PortalAnswers,
+) -> Result<bool, Failure> {
+    let (method, headers) = (request.method(), request.headers());
+    let asks = request.rare().may_have(&service_worker::ASKS) && service_worker::asks(method, headers);
+    if asks && answers.refuses_worker(request.path()) {
+        return Err(Failure::ServiceWorker);
+    }
+    let guards = answers.guards_workers() && service_worker::asks_for_part(method, headers);
+    if asks || guards {
+        // What the browser has kept may say of its scope what no longer holds, and a part of it cannot be guarded.
+        request.leave_out(&service_worker::PARTIAL);
+    }
+    Ok(guards)
+}
+
+/// Puts what hides our pages from a worker ahead of its script.
+pub(super) fn guard(
+    status: StatusCode,
+    fields: &mut PortalFields,
+    body: &mut Option<PortalBody>,
+) -> Result<(), Failure> {
+    if !status.is_success() && status != StatusCode::NOT_MODIFIED {
+        return Ok(());
+    }
+    let is_plain = fields.get(&header::CONTENT_ENCODING).is_none_or(|coding| coding == b"identity");
+    let Some(body) = body.as_mut().filter(|_| is_plain && status == StatusCode::OK) else {
+        return Err(Failure::ServiceWorker);
+    };
+    body.lead_with(service_worker::guard());
+    fields.drop_where(|name| ABOUT_ITS_BYTES.contains(name));
+    Ok(())
+}
