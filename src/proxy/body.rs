@@ -279,7 +279,9 @@ fn without_forged_trailers(frame: Frame<Bytes>, reserved: Option<&Rc<IdentityHea
 }
 
 fn is_forbidden_trailer(name: &HeaderName) -> bool {
+    // The parser of HTTP/2 takes a quotation mark for a part of a name (RFC 9110 §5.6.2).
     fields::is_hop_by_hop(name)
+        || name.as_str().contains('"')
         || matches!(
             *name,
             header::CONTENT_LENGTH

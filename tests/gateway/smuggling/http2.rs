@@ -165,6 +165,7 @@ async fn a_trailer_of_http_2_frames_nothing() {
         ("x\r\n\r\nget /smuggled http/1.1\r\ny", "z"),
         (":path", "/smuggled"),
         ("Upper", "x"),
+        ("x\"y", "z"),
         ("", "x"),
     ] {
         scene.forge(&upload(&scene, &[("trailer", trailer.0.trim())], "A", &[trailer])).await;
