@@ -3,7 +3,9 @@
 
 import { expect, test } from '../support/world.js';
 
-test.use({ settings: { portal: { logout_paths: ['/auth/logout'] } } });
+test.use({
+  settings: { portal: { logout_paths: ['/auth/logout'] }, sessions: { clear_on_sign_out: ['cache', 'storage'] } },
+});
 
 const WAYS = [
   ['at our page', (visitor) => visitor.signOut()],

@@ -1,7 +1,9 @@
 // The portal behind the wall: pages, forms, JSON, a live WebSocket, and an echo of the headers it was sent. It knows
 // nothing of logins and sets no cache headers, as portals do. It counts what reaches it.
 
+import fs from 'node:fs';
 import http from 'node:http';
+import https from 'node:https';
 
 import { WebSocketServer } from 'ws';
 
@@ -11,6 +13,17 @@ const SIMS = [
   { iccid: '8949000000000000011', label: 'Pump 11', state: 'online' },
   { iccid: '8949000000000000029', label: 'Tracker 29', state: 'offline' },
 ];
+
+// A service worker that answers whatever page is opened by itself, as those of single-page applications do.
+const WORKER = `
+addEventListener('install', () => skipWaiting());
+addEventListener('activate', (event) => event.waitUntil(clients.claim()));
+addEventListener('fetch', (event) => {
+  if (event.request.mode === 'navigate') {
+    const shell = '<!doctype html><html lang="en"><title>Shell</title><body data-portal><h1>Shell</h1>';
+    event.respondWith(new Response(shell, { headers: { 'content-type': 'text/html' } }));
+  }
+});`;
 
 export class Portal {
   #server;
@@ -47,6 +60,17 @@ export class Portal {
     await new Promise((resolve) => this.#server.listen(this.port, '127.0.0.1', resolve));
   }
 
+  /** Serves its pages by itself over TLS, as before there was a gateway. Answers with what ends that. */
+  async serveAlone({ port, certificate, key }) {
+    const pair = { cert: fs.readFileSync(certificate), key: fs.readFileSync(key) };
+    const server = https.createServer(pair, (request, response) => this.#answer(request, response));
+    await new Promise((resolve) => server.listen(port, '127.0.0.1', resolve));
+    return () => new Promise((resolve) => {
+      server.close(resolve);
+      server.closeAllConnections();
+    });
+  }
+
   /** Refuses connections from now on, as a portal does that has crashed. */
   async stop() {
     const closed = new Promise((resolve) => this.#server.close(resolve));
@@ -57,6 +81,10 @@ export class Portal {
   #answer(request, response) {
     this.requests.push(`${request.method} ${request.url}`);
     const { pathname, searchParams } = new URL(request.url, this.url);
+    if (pathname.endsWith('/sw.js')) {
+      response.writeHead(200, { 'content-type': 'text/javascript', 'service-worker-allowed': '/' });
+      return response.end(WORKER);
+    }
     if (pathname === '/api/sims') {
       return sendJson(response, SIMS);
     }
