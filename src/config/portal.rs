@@ -46,6 +46,8 @@ pub(super) struct Section {
     pass_headers: List<HeaderName>,
     /// Whether addresses of the portal's inside in its answers become addresses of `public_url`.
     rewrite_redirects: bool,
+    /// How requests name our origin to the portal: as the `client` does, or as the `upstream` knows itself.
+    origin: Text<OriginAs>,
     /// What browsers are told about plain HTTP: a value, `portal` for what the portal says, or `off`.
     hsts: Text<Hsts>,
     /// Whether browsers load by `https` what the portal's pages name by `http`.
@@ -81,6 +83,7 @@ impl Default for Section {
             logout_paths: List::default(),
             pass_headers: List::default(),
             rewrite_redirects: true,
+            origin: Text(OriginAs::Client),
             hsts: Text(Hsts::Says(HeaderValue::from_static("max-age=31536000"))),
             upgrade_insecure_requests: false,
             service_worker: Text(Policy::Refuse),
@@ -110,6 +113,7 @@ impl Section {
         if self.ca.is_some() && !upstreams.iter().any(|url| url.scheme() == "https") {
             layers.warn("portal.ca", "has no effect: none of `portal.upstreams` is `https`");
         }
+        check_origin(self.origin.0, &upstreams, layers);
         Settled {
             upstream: upstream::Config {
                 upstreams,
@@ -125,6 +129,7 @@ impl Section {
                 max_age: self.max_connection_age.0,
             },
             answers: portal_answers::Config {
+                inner_origin: self.origin.0 == OriginAs::Upstream,
                 rewrite_redirects: self.rewrite_redirects,
                 hsts: self.hsts.0,
                 upgrade_insecure_requests: self.upgrade_insecure_requests,
@@ -157,6 +162,19 @@ fn check_upstreams(upstreams: &[Url], layers: &mut Layers) {
     }
 }
 
+fn check_origin(origin: OriginAs, upstreams: &[Url], layers: &mut Layers) {
+    const KEY: &str = "portal.origin";
+    let is_plain = |url: &Url| url.scheme() == "http";
+    if origin == OriginAs::Client || upstreams.is_empty() {
+        return;
+    }
+    if !upstreams.iter().any(is_plain) {
+        layers.warn(KEY, "has no effect: all of `portal.upstreams` are `https`, and so is the origin");
+    } else if !upstreams.iter().all(is_plain) {
+        layers.fault(KEY, "needs `portal.upstreams` that are all `http`: their origin depends on it");
+    }
+}
+
 /// A name that fits into a heading.
 struct Name(String);
 
@@ -183,6 +201,25 @@ impl Written for Sharing {
             "shared" => Ok(Self::Shared),
             "user" => Ok(Self::User),
             "once" => Ok(Self::Once),
+            _ => Err(format!("`{text}` is not {}", Self::EXPECTED)),
+        }
+    }
+}
+
+/// How the portal is told which site a request comes from.
+#[derive(Clone, Copy, PartialEq)]
+enum OriginAs {
+    Client,
+    Upstream,
+}
+
+impl Written for OriginAs {
+    const EXPECTED: &'static str = "`client` or `upstream`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "client" => Ok(Self::Client),
+            "upstream" => Ok(Self::Upstream),
             _ => Err(format!("`{text}` is not {}", Self::EXPECTED)),
         }
     }

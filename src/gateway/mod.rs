@@ -304,6 +304,7 @@ impl Gateway {
         let additions = Additions {
             origin: &origin,
             authority: &self.authority,
+            inner_origin: self.answers.inner_origin(),
             request_id: note.request_id(),
             cookies,
             identity: self.shared.identity.of(identity.session())?,

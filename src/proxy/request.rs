@@ -13,6 +13,8 @@ use crate::{
         gate::CanonicalRequest,
         hops::LoopMark,
         incoming::Incoming,
+        portal_fields::Fate,
+        portal_origin::InnerOrigin,
         spelling,
     },
 };
@@ -55,6 +57,8 @@ impl Origin {
 pub struct Additions<'a> {
     pub origin: &'a Origin,
     pub authority: &'a HeaderValue,
+    /// Absent: the portal takes our origin for its own.
+    pub inner_origin: Option<&'a InnerOrigin>,
     pub request_id: &'a str,
     /// Those of the client's cookies that are not ours.
     pub cookies: Option<&'a HeaderValue>,
@@ -214,8 +218,13 @@ pub(super) fn rebuild(
                 || (fields::is_hop_by_hop(name) && name != header::TRAILER)
                 || reserved.is_reserved(name)
                 || connection.listed.contains(name);
-        if !stays_behind {
-            out.pass_on(name, value);
+        if stays_behind {
+            continue;
+        }
+        match additions.inner_origin.map(|inner| inner.translate(name, value.as_bytes())) {
+            None | Some(Fate::Stays) => out.pass_on(name, value),
+            Some(Fate::Becomes(value)) => out.pass_on(name, &value),
+            Some(Fate::Goes) => {}
         }
     }
     if let Some(cookies) = additions.cookies {

@@ -12,13 +12,15 @@ use super::{
     fields::Block,
     path::PathPattern,
     portal_fields::{Fate, Ours, PortalFields, Topics},
-    portal_origin::Origins,
+    portal_origin::{InnerOrigin, Origins},
     service_worker::{self, Policy},
 };
 
-/// What the operator wants of the portal's answers.
+/// What the operator wants of the portal's answers, and of how requests name us to it.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Whether requests name the portal's own origin in place of ours.
+    pub inner_origin: bool,
     /// Whether addresses of the portal's inside become addresses of the gateway.
     pub rewrite_redirects: bool,
     pub hsts: Hsts,
@@ -63,6 +65,7 @@ pub struct About<'a> {
 pub struct PortalAnswers {
     /// Absent: addresses stay as they are.
     origins: Option<Origins>,
+    inner_origin: Option<InnerOrigin>,
     host: String,
     hsts: Hsts,
     ours: Rc<Block>,
@@ -83,12 +86,21 @@ impl PortalAnswers {
         }
         Self {
             origins: config.rewrite_redirects.then(|| Origins::new(public, upstreams)),
+            inner_origin: config
+                .inner_origin
+                .then(|| InnerOrigin::new(public.authority(), upstreams))
+                .flatten(),
             host: public.host_str().unwrap_or_default().to_owned(),
             hsts: config.hsts.clone(),
             ours: Rc::new(Block::new(ours)),
             service_worker: config.service_worker,
             cacheable_paths: config.cacheable_paths.clone(),
         }
+    }
+
+    /// How requests name us; absent: as browsers do.
+    pub fn inner_origin(&self) -> Option<&InnerOrigin> {
+        self.inner_origin.as_ref()
     }
 
     /// What our own pages say of plain HTTP.

@@ -1,7 +1,11 @@
 //! The names by which a portal knows itself, and the one by which users know it: what it says of the one becomes the other.
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue, header};
 use url::{Host, Url};
+
+use super::portal_fields::Fate;
+
+static DESTINATION: HeaderName = HeaderName::from_static("destination");
 
 /// What the portal may call itself.
 #[derive(Clone, Debug)]
@@ -100,6 +104,57 @@ impl Origins {
             || self.inside.iter().any(|(inside, port)| inside == host && *port == named.port());
         (leads_here && !is_public).then(|| [self.public.as_bytes(), behind].concat())
     }
+}
+
+/// How requests name our origin to a portal that takes itself for another one: it is asked in plain HTTP and believes no proxy.
+#[derive(Clone, Debug)]
+pub struct InnerOrigin {
+    ours: String,
+    theirs: String,
+}
+
+impl InnerOrigin {
+    /// `authority` is what the portal gets as `Host`. `None`: it knows itself by our name.
+    pub fn new(authority: &str, upstreams: &[Url]) -> Option<Self> {
+        let is_plain = upstreams.iter().any(|upstream| upstream.scheme() == "http");
+        let origin = |scheme| format!("{scheme}://{authority}");
+        is_plain.then(|| Self { ours: origin("https"), theirs: origin("http") })
+    }
+
+    /// What becomes of a field of a request. What another site says of itself stays, since the portal tells forged forms by it;
+    /// it must not pass for the portal either.
+    pub fn translate(&self, name: &HeaderName, value: &[u8]) -> Fate {
+        let translated = |rest: &[u8]| {
+            let value = HeaderValue::try_from([self.theirs.as_bytes(), rest].concat());
+            value.map_or(Fate::Goes, Fate::Becomes)
+        };
+        match *name {
+            header::ORIGIN => match (rest(value, &self.ours), rest(value, &self.theirs)) {
+                (Some(b""), _) => translated(b""),
+                (_, Some(_)) => Fate::Becomes(HeaderValue::from_static("null")),
+                _ => Fate::Stays,
+            },
+            header::REFERER => match (rest(value, &self.ours), rest(value, &self.theirs)) {
+                (Some(rest), _) => translated(rest),
+                (_, Some(_)) => Fate::Goes,
+                _ => Fate::Stays,
+            },
+            // Where WebDAV copies and moves to.
+            _ if *name == DESTINATION => rest(value, &self.ours).map_or(Fate::Stays, translated),
+            _ => Fate::Stays,
+        }
+    }
+}
+
+/// What follows the origin in a URL of it; of another origin nothing.
+fn rest<'a>(url: &'a [u8], origin: &str) -> Option<&'a [u8]> {
+    let (front, rest) = url.split_at_checked(origin.len())?;
+    let ends = rest.first().is_none_or(|byte| b"/?#\\".contains(byte));
+    // The usual port, which browsers leave out.
+    let named = rest.strip_prefix(if origin.starts_with("https:") { &b":443"[..] } else { b":80" });
+    let named = named.filter(|rest| rest.first().is_none_or(|byte| b"/?#\\".contains(byte)));
+    let rest = if ends { Some(rest) } else { named };
+    rest.filter(|_| front.eq_ignore_ascii_case(origin.as_bytes()))
 }
 
 /// The scheme of an absolute URL, and what follows its slashes. One that leaves it out has that of the page.
@@ -225,6 +280,49 @@ mod tests {
             let became = origins.published_in_link(value.as_bytes());
             assert_eq!(became.as_ref().map(|value| value.to_str().unwrap()), becomes, "{value}");
         }
+    }
+
+    #[test]
+    fn what_is_ours_in_a_request_becomes_the_portals_and_nobody_elses_does() {
+        let upstreams = |url: &str| [Url::parse(url).unwrap()];
+        let inner = InnerOrigin::new("iot.example.com", &upstreams("http://127.0.0.1:3000")).unwrap();
+        let became = |name: &'static str, value: &str| match inner
+            .translate(&HeaderName::from_static(name), value.as_bytes())
+        {
+            Fate::Stays => value.to_owned(),
+            Fate::Goes => String::new(),
+            Fate::Becomes(value) => value.to_str().unwrap().to_owned(),
+        };
+        for (name, value, becomes) in [
+            ("origin", "https://iot.example.com", "http://iot.example.com"),
+            ("origin", "HTTPS://IOT.example.com", "http://iot.example.com"),
+            ("origin", "https://iot.example.com:443", "http://iot.example.com"),
+            ("origin", "null", "null"),
+            ("origin", "https://evil.example", "https://evil.example"),
+            ("origin", "https://iot.example.com.evil.example", "https://iot.example.com.evil.example"),
+            ("origin", "https://iot.example.com:8443", "https://iot.example.com:8443"),
+            ("origin", "http://iot.example.com", "null"),
+            ("origin", "http://IOT.example.com:80", "null"),
+            (
+                "referer",
+                "https://iot.example.com/a?b=https://iot.example.com/",
+                "http://iot.example.com/a?b=https://iot.example.com/",
+            ),
+            ("referer", "https://iot.example.com", "http://iot.example.com"),
+            (
+                "referer",
+                "https://evil.example/https://iot.example.com/",
+                "https://evil.example/https://iot.example.com/",
+            ),
+            ("referer", "https://iot.example.com@evil.example/", "https://iot.example.com@evil.example/"),
+            ("referer", "http://iot.example.com/a", ""),
+            ("destination", "https://iot.example.com/dav/b", "http://iot.example.com/dav/b"),
+            ("destination", "https://evil.example/dav/b", "https://evil.example/dav/b"),
+            ("x-other", "https://iot.example.com", "https://iot.example.com"),
+        ] {
+            assert_eq!(became(name, value), becomes, "{name}: {value}");
+        }
+        assert!(InnerOrigin::new("iot.example.com", &upstreams("https://127.0.0.1:3000")).is_none());
     }
 
     #[test]

@@ -65,6 +65,8 @@ mod postgres;
 #[cfg(test)]
 mod protocols;
 #[cfg(test)]
+mod real_portals;
+#[cfg(test)]
 mod remembered;
 #[cfg(test)]
 mod request_gate;

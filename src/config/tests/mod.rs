@@ -127,6 +127,11 @@ fn every_impossible_value_is_refused_where_it_stands() {
         ("[sessions]\nexpiration = \"1000years\"", "sessions.expiration", "at most 365 days"),
         ("[sessions]\nstore = \"memcached://h\"", "sessions.store", "`redis://host:port/number`"),
         ("[sessions]\nstore = \"redis://h/users\"", "sessions.store", "number of a database"),
+        (
+            "[sessions]\nclear_on_sign_out = [\"cookies\"]",
+            "sessions.clear_on_sign_out[0]",
+            "`cache` or `storage`",
+        ),
         ("[sessions]\noutage_grace = \"61s\"", "sessions.outage_grace", "at most 60s"),
         ("[sessions]\nstore = \"redis+sentinel://h\"", "sessions.store", "name the master"),
         ("[sessions]\nstore = \"redis+cluster://h/1\"", "sessions.store", "no numbered databases"),

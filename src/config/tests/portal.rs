@@ -1,4 +1,4 @@
-//! `[portal]`: where it logs out.
+//! `[portal]`: where it logs out, and what is said of it and to it.
 
 use http::{HeaderMap, Method};
 
@@ -26,4 +26,37 @@ fn a_way_out_is_a_path_perhaps_with_a_method_and_a_query() {
             "{bad}: {problems}"
         );
     }
+}
+
+#[test]
+fn what_browsers_remember_of_plain_http_is_a_value_or_a_word() {
+    let config = |said: &str| load_with(LEAST, &[("PORTCULLIS_PORTAL__HSTS", said)]);
+    for said in ["portal", "off", "max-age=0", "max-age=31536000; includeSubDomains; preload", "Max-Age=1"] {
+        assert!(config(said).is_ok(), "{said}");
+    }
+    for bad in [
+        "on",
+        "max-age",
+        "max-age=",
+        "max-age=1y",
+        "includeSubDomains",
+        "max-age=1; x",
+        "max-age=1; max-age=2",
+    ] {
+        let problems = config(bad).unwrap_err().to_string();
+        assert!(problems.contains("`portal`, `off` or a value such as"), "{bad}: {problems}");
+    }
+}
+
+#[test]
+fn the_portals_origin_is_one() {
+    let config = |upstreams: &str| {
+        let upstreams = ("PORTCULLIS_PORTAL__UPSTREAMS", upstreams);
+        load_with(LEAST, &[("PORTCULLIS_PORTAL__ORIGIN", "upstream"), upstreams])
+    };
+    assert!(config("http://10.0.0.1, http://10.0.0.2").unwrap().warnings.is_empty());
+    let warned = config("https://10.0.0.1").unwrap().warnings.to_string();
+    assert!(warned.contains("portal.origin") && warned.contains("has no effect"), "{warned}");
+    let refused = config("http://10.0.0.1, https://10.0.0.2").unwrap_err().to_string();
+    assert!(refused.contains("portal.origin") && refused.contains("all `http`"), "{refused}");
 }

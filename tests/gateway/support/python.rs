@@ -19,8 +19,19 @@ pub(crate) struct Python {
 impl Python {
     /// Debian's interpreter, which finds Debian's packages.
     pub(crate) fn start(file: &str, words: &[&str]) -> Self {
+        Self::start_by(Path::new("/usr/bin/python3"), file, words)
+    }
+
+    /// The interpreter that finds what `tests/verifiers/requirements.txt` names.
+    pub(crate) fn start_in_environment(file: &str, words: &[&str]) -> Self {
+        let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/verifiers/.venv/bin/python");
+        assert!(python.exists(), "{} is missing: run tests/run --install-only", python.display());
+        Self::start_by(&python, file, words)
+    }
+
+    fn start_by(python: &Path, file: &str, words: &[&str]) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gateway/support").join(file);
-        let mut child = Command::new("/usr/bin/python3")
+        let mut child = Command::new(python)
             .arg(path)
             .args(words)
             .stdin(Stdio::piped())
