@@ -11,6 +11,7 @@ mod recovery_codes;
 mod second_factor;
 mod stored_hash;
 mod totp;
+mod typed;
 
 pub use devices::{Device, Devices, EnrolRefusal, Enrolment};
 pub use hashing::{Hashing, HashingError};

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use aws_lc_rs::hmac;
 use secrecy::SecretString;
 use sqlx::Row as _;
+use unicode_normalization::UnicodeNormalization as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::CredentialsError;
+use super::{CredentialsError, typed::symbols};
 use crate::{
     clock::Clock,
     database::{Connection, Database, DatabaseError, Transaction},
@@ -221,22 +222,38 @@ fn shown(code: &str) -> Zeroizing<String> {
     shown
 }
 
-/// The 16 symbols that somebody typed in any case, with or without dashes and spaces, an O for a zero included.
+/// The 16 symbols that somebody typed in any case, width and script of digits, with whatever separates them.
 fn parse(typed: &str) -> Option<Zeroizing<String>> {
     let mut code = Zeroizing::new(String::with_capacity(SYMBOLS));
-    let dash = |c: char| matches!(c, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}');
-    for c in typed.chars().filter(|&c| !c.is_whitespace() && !dash(c)) {
-        let symbol = match c.to_ascii_uppercase() {
-            'O' => '0',
-            'I' | 'L' => '1',
-            other => other,
-        };
+    for c in symbols(typed).nfkc() {
+        let symbol = meant(c.to_ascii_uppercase());
         if code.len() == SYMBOLS || !ALPHABET.contains(&u8::try_from(symbol).ok()?) {
             return None;
         }
         code.push(symbol);
     }
     (code.len() == SYMBOLS).then_some(code)
+}
+
+/// The symbol for which a letter is easily taken, or which a keyboard of another script has in its place.
+fn meant(letter: char) -> char {
+    match letter {
+        'O' | 'О' | 'о' | 'Ο' | 'ο' => '0',
+        'I' | 'L' | 'ı' | 'І' | 'і' | 'Ι' | 'ι' => '1',
+        'А' | 'а' | 'Α' | 'α' => 'A',
+        'В' | 'в' | 'Β' => 'B',
+        'С' | 'с' => 'C',
+        'Е' | 'е' | 'Ε' => 'E',
+        'Н' | 'н' | 'Η' => 'H',
+        'К' | 'к' | 'Κ' | 'κ' => 'K',
+        'М' | 'м' | 'Μ' => 'M',
+        'Ν' => 'N',
+        'Р' | 'р' | 'Ρ' | 'ρ' => 'P',
+        'Т' | 'т' | 'Τ' | 'τ' => 'T',
+        'Х' | 'х' | 'Χ' | 'χ' => 'X',
+        'Ζ' => 'Z',
+        other => other,
+    }
 }
 
 /// The user is part of what is hashed, so that a row copied to another user is worth nothing there.
@@ -411,6 +428,11 @@ mod tests {
             shown.replace('-', "\u{2013}"),
             code.replace('0', "o").replace('1', "l"),
             code.replace('0', "O").replace('1', "I"),
+            code.replace('0', "\u{41e}").replace('A', "\u{410}").replace('C', "\u{421}"),
+            code.chars().map(|c| char::from_u32(u32::from(c) + 0xfee0).unwrap()).collect(),
+            code.replace('2', "\u{662}").replace('7', "\u{96d}"),
+            format!("\u{feff}{}\u{200b}.", shown.replace('-', "\u{2011}")),
+            shown.replace('-', "_"),
         ] {
             assert_eq!(parse(&typed).as_deref(), Some(&*code), "{typed}");
         }

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use totp_rs::{Builder, Secret, Totp};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::typed::symbols;
 use crate::{clock::Timestamp, random::Random};
 
 /// Seconds that one code lasts.
@@ -105,12 +106,12 @@ pub(super) fn step_at(now: Timestamp) -> i64 {
 pub(super) struct Code(String);
 
 impl Code {
-    /// Drops the spaces that apps show in the middle; absent when not exactly six ASCII digits are left.
+    /// Takes the digits of any script, and whatever separates them; absent when these are not exactly six.
     pub(super) fn parse(typed: &str) -> Option<Self> {
-        let mut digits = typed.chars().filter(|c| !c.is_whitespace());
-        let code: String = digits.by_ref().take(6).collect();
+        let mut symbols = symbols(typed);
+        let code: String = symbols.by_ref().take(6).collect();
         let complete = code.len() == 6 && code.bytes().all(|byte| byte.is_ascii_digit());
-        (complete && digits.next().is_none()).then_some(Self(code))
+        (complete && symbols.next().is_none()).then_some(Self(code))
     }
 }
 
@@ -151,8 +152,25 @@ mod tests {
 
     #[test]
     fn codes_are_read_as_people_type_them() {
-        for typed in ["005924", "005 924", " 0 0 5 9 2 4 ", "005\u{a0}924", "005\u{2009}924", "\t005924\r\n"]
-        {
+        for typed in [
+            "005924",
+            "005 924",
+            " 0 0 5 9 2 4 ",
+            "005\u{a0}924",
+            "005\u{2009}924",
+            "\t005924\r\n",
+            "005-924",
+            "005\u{2011}924",
+            "005.924",
+            "005,924",
+            "005\u{200b}924",
+            "\u{feff}005924",
+            "００５９２４",
+            "٠٠٥٩٢٤",
+            "۰۰۵۹۲۴",
+            "००५९२४",
+            "\u{202d}005924\u{202c}",
+        ] {
             let code = Code::parse(typed).unwrap();
             assert_eq!(code.0, "005924");
             assert_eq!(
@@ -161,9 +179,18 @@ mod tests {
                 "{typed:?}"
             );
         }
-        for typed in
-            ["", "5924", "05924", "0059244", "00592a", "+05924", "-05924", "００５９２４", "005 924 1"]
-        {
+        for typed in [
+            "",
+            "5924",
+            "05924",
+            "0059244",
+            "00592a",
+            "005924a",
+            "+05924",
+            "-05924",
+            "00592\u{2463}",
+            "005 924 1",
+        ] {
             assert!(Code::parse(typed).is_none(), "{typed:?}");
         }
         assert!(Code::parse(&"1".repeat(1_000_000)).is_none());

@@ -141,7 +141,7 @@
     note.hidden = false;
     input.setAttribute("aria-describedby", `${input.getAttribute("aria-describedby")} ${note.id}`);
     input.addEventListener("input", () => {
-      if (/^\d{6}$/.test(input.value.replace(/\s/g, ""))) {
+      if (/^\p{Nd}{6}$/u.test(input.value.replace(/[^\p{L}\p{Nd}]/gu, ""))) {
         input.form.requestSubmit();
       }
     });
