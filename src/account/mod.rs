@@ -118,6 +118,43 @@ impl Administration {
         Ok(changed)
     }
 
+    /// Changes the name for people. Live sessions and what the portal is told of them follow.
+    pub async fn set_name(&self, email: &str, name: &str) -> Result<User, AdministrationError> {
+        let user = self.user(email).await?;
+        self.users.set_display_name(&user.id, name).await?;
+        self.note(AuditEvent::UserNameSet, &user);
+        self.changed(user).await
+    }
+
+    /// Puts a user into these groups and no others. Live sessions follow.
+    pub async fn set_groups(&self, email: &str, groups: Vec<String>) -> Result<User, AdministrationError> {
+        let user = self.user(email).await?;
+        self.users.set_groups(&user.id, groups).await?;
+        self.note(AuditEvent::UserGroupsSet, &user);
+        self.changed(user).await
+    }
+
+    /// Changes what a user logs in with, and what the portal knows them by. Live sessions follow; password and devices stay.
+    pub async fn set_email(&self, email: &str, new: &str) -> Result<User, AdministrationError> {
+        let before = self.user(email).await?;
+        self.users.set_email(&before.id, new).await?;
+        let user = self.changed(before.clone()).await?;
+        self.audit.record(
+            AuditEvent::UserEmailSet,
+            &Context {
+                user: Some(user.name.as_str()),
+                previous: Some(before.name.as_str()),
+                ..Context::default()
+            },
+        );
+        Ok(user)
+    }
+
+    /// The user as they are now.
+    async fn changed(&self, user: User) -> Result<User, AdministrationError> {
+        self.users.by_id(&user.id).await?.ok_or(AdministrationError::NoUser(user.email))
+    }
+
     pub async fn remove_user(&self, email: &str) -> Result<(), AdministrationError> {
         let user = self.user(email).await?;
         self.users.remove(&user.id).await?;

@@ -65,6 +65,10 @@ events! {
     UserEnabled = "user.enabled", "user enabled";
     UserRemoved = "user.removed", "user removed";
     UserPasswordSet = "user.password_set", "password set";
+    UserNameSet = "user.name_set", "display name changed";
+    UserGroupsSet = "user.groups_set", "groups changed";
+    /// What the user logs in with.
+    UserEmailSet = "user.email_set", "e-mail changed";
     SigningKeyMade = "signing_key.made", "signing key made";
     /// All keys before the new one are given up for compromised.
     SigningKeysRetired = "signing_key.retired", "all signing keys replaced";
@@ -84,6 +88,8 @@ impl fmt::Display for AuditEvent {
 pub struct Context<'a> {
     /// The canonical name, whether or not a user has it.
     pub user: Option<&'a str>,
+    /// What the user was called before.
+    pub previous: Option<&'a str>,
     pub client_ip: Option<IpAddr>,
     pub request_id: Option<&'a str>,
     /// Only its short form is written.
@@ -108,6 +114,7 @@ impl Audit {
             target: "audit",
             event = event.name(),
             user.name = context.user.map(one_line).as_deref(),
+            user.previous_name = context.previous.map(one_line).as_deref(),
             client.ip = context.client_ip.map(tracing::field::display),
             request.id = context.request_id.map(one_line).as_deref(),
             session.id = context.session.map(TokenHash::short),
@@ -206,6 +213,7 @@ mod tests {
                     request_id: Some("01J"),
                     session: Some(TokenHash::from_bytes([0xab; 32])),
                     key: Some("c0ffee00"),
+                    ..Context::default()
                 },
             );
             audit.record(AuditEvent::LoginThrottled, &Context::default());

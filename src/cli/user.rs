@@ -38,6 +38,19 @@ pub(super) enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Change a user's display name; open sessions keep working and follow within a second
+    SetName { email: String, name: String },
+    /// Put a user into these groups and no others; open sessions follow within a second
+    SetGroups {
+        email: String,
+        /// Groups, also separated by commas; none: the user is in no group
+        groups: Vec<String>,
+        /// The same; may be repeated
+        #[arg(long = "group", value_name = "GROUP")]
+        more: Vec<String>,
+    },
+    /// Change the e-mail that a user logs in with; password, devices and open sessions stay
+    SetEmail { email: String, new: String },
     /// Set a user's password; sessions end at once
     SetPassword {
         email: String,
@@ -143,6 +156,22 @@ pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> an
             confirm::ask(yes, &what, &email)?;
             administration.remove_user(&email).await?;
             done(output, email, "removed");
+        }
+        Command::SetName { email, name } => {
+            let user = administration.set_name(&email, &name).await?;
+            output.print(&fact(&user), |user| format!("{}: the name is now {:?}.", user.email, user.name));
+        }
+        Command::SetGroups { email, groups, more } => {
+            let groups = groups.iter().chain(&more).flat_map(|group| group.split(','));
+            let user = administration.set_groups(&email, groups.map(str::to_owned).collect()).await?;
+            output.print(&fact(&user), |user| match user.groups.as_slice() {
+                [] => format!("{}: in no group.", user.email),
+                groups => format!("{}: the groups are now {}.", user.email, groups.join(", ")),
+            });
+        }
+        Command::SetEmail { email, new } => {
+            let user = administration.set_email(&email, &new).await?;
+            output.print(&fact(&user), |user| format!("{email} now logs in as {}.", user.email));
         }
         Command::SetPassword { email, password_stdin } => {
             let password = password::read(password_stdin, &format!("New password for {email}"))?;

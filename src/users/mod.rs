@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 pub use id::UserId;
 pub use name::CanonicalName;
+use name::is_invisible;
 use sqlx::{Row as _, any::AnyRow};
 
 use crate::{
@@ -20,12 +21,15 @@ use crate::{
 /// Longest display name and group name in bytes.
 const MAX_TEXT_BYTES: usize = 254;
 
+/// The fact that all names are in the form that [`CanonicalName`] has now.
+const NAMES: &str = "names";
+
 /// A person who may log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub id: UserId,
     pub name: CanonicalName,
-    /// As it was typed, trimmed.
+    /// As it was typed, without what nobody sees.
     pub email: String,
     /// Empty when nobody gave one.
     pub display_name: String,
@@ -84,7 +88,7 @@ impl Users {
         let user = User {
             id: UserId::generate(&*self.random),
             name: CanonicalName::parse(&new.email).ok_or(UsersError::InvalidName)?,
-            email: new.email.trim().to_owned(),
+            email: seen(&new.email),
             display_name: checked_display_name(&new.display_name)?,
             groups: checked_groups(new.groups)?,
             disabled: false,
@@ -104,10 +108,7 @@ impl Users {
         .bind(now.unix_millis())
         .execute(&mut *transaction)
         .await
-        .map_err(|error| match error.as_database_error() {
-            Some(cause) if cause.is_unique_violation() => UsersError::Exists,
-            _ => error.into(),
-        })?;
+        .map_err(taken)?;
         self.database.announce(&mut transaction, &Change::User(user.id.to_string()), now).await?;
         transaction.commit().await?;
         Ok(user)
@@ -169,6 +170,57 @@ impl Users {
         self.change(id, statement, self.database.write().await?).await
     }
 
+    /// Gives a user another display name. False: there is no such user.
+    pub async fn set_display_name(&self, id: &UserId, name: &str) -> Result<bool, UsersError> {
+        let statement = sqlx::query("UPDATE users SET display_name = $1 WHERE id = $2")
+            .bind(checked_display_name(name)?)
+            .bind(id.as_str());
+        self.change(id, statement, self.database.write().await?).await
+    }
+
+    /// Puts a user into these groups and no others. False: there is no such user.
+    pub async fn set_groups(&self, id: &UserId, groups: Vec<String>) -> Result<bool, UsersError> {
+        let statement = sqlx::query("UPDATE users SET group_names = $1 WHERE id = $2")
+            .bind(checked_groups(groups)?.join(","))
+            .bind(id.as_str());
+        self.change(id, statement, self.database.write().await?).await
+    }
+
+    /// Gives a user another e-mail, which is also what they log in with. False: there is no such user.
+    pub async fn set_email(&self, id: &UserId, email: &str) -> Result<bool, UsersError> {
+        let name = CanonicalName::parse(email).ok_or(UsersError::InvalidName)?;
+        let statement = sqlx::query("UPDATE users SET name = $1, email = $2 WHERE id = $3")
+            .bind(name.as_str().to_owned())
+            .bind(seen(email))
+            .bind(id.as_str());
+        self.change(id, statement, self.database.write().await?).await
+    }
+
+    /// Once for each store: brings names that an earlier version stored into the form that they have now.
+    pub async fn renew_names(&self) -> Result<(), UsersError> {
+        if self.database.fact(NAMES).await?.is_some() {
+            return Ok(());
+        }
+        for user in self.list().await? {
+            let name = CanonicalName::parse(user.name.as_str());
+            if name.as_ref() == Some(&user.name) {
+                continue;
+            }
+            match self.set_email(&user.id, &user.email).await {
+                Ok(_) => {
+                    tracing::info!(user.id = %user.id, "brought the user's name into its canonical form");
+                }
+                Err(UsersError::Exists | UsersError::InvalidName) => tracing::warn!(
+                    user.id = %user.id,
+                    user.name = user.name.as_str(),
+                    "this user cannot log in: without invisible characters, the name is another user's or empty"
+                ),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.database.note_fact(NAMES, b"2").await?)
+    }
+
     /// Removes a user with their password, devices and codes. False: there is no such user.
     pub async fn remove(&self, id: &UserId) -> Result<bool, UsersError> {
         let mut transaction = self.database.write().await?;
@@ -188,11 +240,30 @@ impl Users {
         statement: sqlx::query::Query<'_, sqlx::Any, sqlx::any::AnyArguments>,
         mut transaction: Transaction,
     ) -> Result<bool, UsersError> {
-        let found = statement.execute(&mut *transaction).await?.rows_affected() == 1;
+        let changed = statement.execute(&mut *transaction).await.map_err(taken)?;
+        let found = changed.rows_affected() == 1;
         self.database.announce(&mut transaction, &Change::User(id.to_string()), self.clock.now()).await?;
         transaction.commit().await?;
         Ok(found)
     }
+}
+
+fn taken(error: sqlx::Error) -> UsersError {
+    match error.as_database_error() {
+        Some(cause) if cause.is_unique_violation() => UsersError::Exists,
+        _ => error.into(),
+    }
+}
+
+/// What people see of a text.
+fn seen(typed: &str) -> String {
+    let seen: String = typed.chars().filter(|&c| !is_invisible(c)).collect();
+    seen.trim().to_owned()
+}
+
+/// Selects the form in which letters and emoji appear, which is part of a name that people read.
+fn joins(c: char) -> bool {
+    matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0020}'..='\u{e007f}')
 }
 
 fn read(row: &AnyRow) -> Result<User, UsersError> {
@@ -211,7 +282,8 @@ fn read(row: &AnyRow) -> Result<User, UsersError> {
 }
 
 fn checked_display_name(typed: &str) -> Result<String, UsersError> {
-    let name = typed.trim();
+    let name: String = typed.chars().filter(|&c| !is_invisible(c) || joins(c)).collect();
+    let name = name.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
     if name.len() > MAX_TEXT_BYTES || name.contains(char::is_control) {
         return Err(UsersError::InvalidDisplayName);
     }
@@ -222,13 +294,13 @@ fn checked_display_name(typed: &str) -> Result<String, UsersError> {
 fn checked_groups(typed: Vec<String>) -> Result<Vec<String>, UsersError> {
     let mut groups: Vec<String> = Vec::with_capacity(typed.len());
     for group in typed {
-        let name = group.trim();
+        let name = seen(&group);
         let refused = |c: char| c == ',' || c.is_control();
         if name.is_empty() || name.len() > MAX_TEXT_BYTES || name.contains(refused) {
             return Err(UsersError::InvalidGroup(group));
         }
-        if !groups.iter().any(|known| known == name) {
-            groups.push(name.to_owned());
+        if !groups.contains(&name) {
+            groups.push(name);
         }
     }
     Ok(groups)

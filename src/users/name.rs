@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 254;
 /// Longest name looked at as typed: compatibility forms shrink, though never this much in anything sensible.
 const MAX_TYPED_BYTES: usize = 4 * MAX_BYTES;
 
-/// An e-mail address or user name: trimmed, NFKC, case-folded.
+/// An e-mail address or user name: without what cannot be seen, trimmed, NFKC, case-folded, its domain as DNS has it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct CanonicalName(String);
@@ -22,11 +22,15 @@ pub struct CanonicalName(String);
 impl CanonicalName {
     /// The canonical form of what somebody typed; absent when no user could be called that.
     pub fn parse(typed: &str) -> Option<Self> {
-        let typed = typed.trim();
-        if typed.is_empty() || typed.len() > MAX_TYPED_BYTES {
+        if typed.len() > MAX_TYPED_BYTES {
             return None;
         }
-        let name: String = typed.nfkc().default_case_fold().nfkc().collect();
+        let seen: String = typed.chars().filter(|&c| !is_invisible(c)).nfkc().collect();
+        let seen = seen.trim();
+        let name = match seen.rsplit_once('@') {
+            Some((local, domain)) => format!("{}@{}", folded(local), in_dns(domain)),
+            None => folded(seen),
+        };
         let refused = |c: char| c.is_control() || c.is_whitespace();
         (!name.is_empty() && name.len() <= MAX_BYTES && !name.contains(refused)).then_some(Self(name))
     }
@@ -39,6 +43,48 @@ impl CanonicalName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether nobody can see a character, so that two names which differ in it look the same: Unicode's default ignorable
+/// code points, which a copied address may bring along, and annotations.
+pub(super) fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+fn folded(text: &str) -> String {
+    text.chars().default_case_fold().nfkc().collect()
+}
+
+/// A domain in the ASCII form that DNS has for it (UTS 46), so that an international one and its `xn--…` are the same. What
+/// is no domain is folded like anything else.
+fn in_dns(domain: &str) -> String {
+    let folded = folded(domain);
+    if folded.is_ascii() && domain.is_ascii() && !folded.contains("xn--") {
+        return folded;
+    }
+    // What cannot be seen can be written in the ASCII form as well.
+    let (decoded, _) = idna::domain_to_unicode(domain);
+    let decoded: String = decoded.chars().filter(|&c| !is_invisible(c)).collect();
+    idna::domain_to_ascii(&decoded).unwrap_or(folded)
 }
 
 impl fmt::Display for CanonicalName {
@@ -77,6 +123,16 @@ mod tests {
             "ⓐⓓⓐ@example.com",
             "ada@ex\u{1d43}mple.com",
             "ada@example．com",
+            "ada@example。com",
+            "ada@example.com\u{200b}",
+            "\u{feff}ada@example.com",
+            " \u{200b}ada@example.com \u{feff}",
+            "a\u{ad}da@exam\u{200d}ple.com",
+            "\u{202a}ada@example.com\u{202c}",
+            "ada\u{fe0f}@example.com",
+            "\u{2067}ada\u{2069}@example.com",
+            "ada\u{3164}@example.com",
+            "ada@\u{e0041}example.com",
         ] {
             assert_eq!(CanonicalName::parse(typed), Some(ada.clone()), "{typed:?}");
         }
@@ -97,14 +153,42 @@ mod tests {
     }
 
     #[test]
+    fn an_international_domain_is_one_however_it_is_written() {
+        for (a, b) in [
+            ("ada@b\u{fc}cher.example", "ada@xn--bcher-kva.example"),
+            ("ada@BU\u{308}CHER.example", "ADA@XN--BCHER-KVA.EXAMPLE"),
+            ("ada@例え.テスト", "ada@xn--r8jz45g.xn--zckzah"),
+            ("ada@例え。テスト", "ada@例え．テスト"),
+            ("ada@stra\u{df}e.example", "ada@xn--strae-oqa.example"),
+            ("ada@\u{200b}b\u{fc}cher.example", "ada@bu\u{308}cher.example"),
+            ("ada@نامه\u{200c}ای.example", "ada@نامهای.example"),
+            ("ada@xn--mgba3gch31f060k.example", "ada@نامه‌ای.example"),
+        ] {
+            assert_eq!(CanonicalName::parse(a).unwrap(), CanonicalName::parse(b).unwrap(), "{a} {b}");
+        }
+        // Two domains that belong to two owners.
+        assert_ne!(
+            CanonicalName::parse("ada@stra\u{df}e.example"),
+            CanonicalName::parse("ada@strasse.example")
+        );
+        // What DNS could not have is a name all the same.
+        for odd in ["ada@xn--a", "ada@xn--\u{fc}", "ada@-.\u{fc}", "ada@[::1]", "ada@", "@"] {
+            let name = CanonicalName::parse(odd).unwrap();
+            assert_eq!(CanonicalName::parse(name.as_str()), Some(name), "{odd}");
+        }
+    }
+
+    #[test]
     fn the_canonical_form_of_every_character_is_stable() {
         let changes = |c: &char| {
             let folded = [*c].into_iter().nfkc().default_case_fold().nfd();
             !folded.eq([*c]) && !('\u{ac00}'..='\u{d7a3}').contains(c)
         };
         for c in ('\0'..=char::MAX).filter(changes) {
-            for typed in [format!("a{c}b"), format!("{c}\u{345}"), format!("\u{3b1}{c}\u{308}")] {
+            let shapes = ["a{}b", "{}\u{345}", "\u{3b1}{}\u{308}", "a@b{}.example", "a@\u{fc}{}", "{}@{}"];
+            for typed in shapes.map(|shape| shape.replace("{}", &c.to_string())) {
                 if let Some(name) = CanonicalName::parse(&typed) {
+                    assert!(!name.as_str().contains(is_invisible), "{typed:?}");
                     assert_eq!(CanonicalName::parse(name.as_str()), Some(name.clone()), "{typed:?}");
                 }
             }

@@ -16,6 +16,9 @@ on_each_database![
     a_name_or_group_that_could_be_mistaken_is_refused,
     every_change_is_announced_with_the_change,
     everybody_is_listed_by_name,
+    what_is_changed_of_a_user_is_what_is_read,
+    another_users_name_cannot_be_taken,
+    names_of_earlier_versions_are_renewed_once,
 ];
 
 async fn users(on: On) -> (TestDatabase, Users) {
@@ -100,6 +103,87 @@ async fn every_change_is_announced_with_the_change(on: On) {
     let changes = users.database.changes_after(0).await.unwrap();
     assert!(changes.iter().all(|(_, change)| *change == Change::User(user.id.to_string())));
     assert!(changes.len() >= 4);
+}
+
+async fn what_is_changed_of_a_user_is_what_is_read(on: On) {
+    let (_store, users) = users(on).await;
+    let ada = users.add(ada()).await.unwrap();
+    assert!(users.set_display_name(&ada.id, " Ada King\u{200b} ").await.unwrap());
+    assert!(users.set_groups(&ada.id, vec!["dev".into(), "o\u{200b}ps".into(), "dev".into()]).await.unwrap());
+    assert!(users.set_email(&ada.id, "\u{feff}Ada.King@Example.com ").await.unwrap());
+    let changed = users.by_id(&ada.id).await.unwrap().unwrap();
+    assert_eq!(
+        (changed.display_name.as_str(), changed.groups.as_slice()),
+        ("Ada King", &["dev".into(), "ops".into()][..])
+    );
+    assert_eq!(
+        (changed.email.as_str(), changed.name.as_str()),
+        ("Ada.King@Example.com", "ada.king@example.com")
+    );
+    assert_eq!(users.find(&ada.name).await.unwrap(), None, "the old name is nobody's");
+    assert!(users.set_groups(&ada.id, Vec::new()).await.unwrap());
+    assert_eq!(users.by_id(&ada.id).await.unwrap().unwrap().groups, [""; 0]);
+
+    for refused in ["a\0b", &"x".repeat(255)] {
+        assert!(matches!(
+            users.set_display_name(&ada.id, refused).await,
+            Err(UsersError::InvalidDisplayName)
+        ));
+    }
+    assert!(matches!(users.set_groups(&ada.id, vec!["a,b".into()]).await, Err(UsersError::InvalidGroup(_))));
+    assert!(matches!(users.set_email(&ada.id, "\u{200b}").await, Err(UsersError::InvalidName)));
+    let nobody = UserId::generate(&OsRandom);
+    assert!(!users.set_email(&nobody, "x@example.com").await.unwrap());
+    let announced = users.database.changes_after(0).await.unwrap();
+    let of_ada = |(_, change): &&(i64, Change)| *change == Change::User(ada.id.to_string());
+    assert_eq!(announced.iter().filter(of_ada).count(), 5, "each change is announced");
+}
+
+async fn another_users_name_cannot_be_taken(on: On) {
+    let (_store, users) = users(on).await;
+    let ada = users.add(ada()).await.unwrap();
+    let bob = NewUser { email: "bob@example.com".into(), ..NewUser::default() };
+    let bob = Users { random: Arc::new(OsRandom), ..users.clone() }.add(bob).await.unwrap();
+    for taken in ["ada@example.com", "ADA@example.com\u{200b}", "ａda@example.com"] {
+        assert!(matches!(users.set_email(&bob.id, taken).await, Err(UsersError::Exists)), "{taken}");
+    }
+    assert_eq!(users.by_id(&bob.id).await.unwrap(), Some(bob));
+    assert!(users.set_email(&ada.id, "ADA@EXAMPLE.com").await.unwrap(), "the user's own, spelt anew");
+}
+
+async fn names_of_earlier_versions_are_renewed_once(on: On) {
+    let (_store, users) = users(on).await;
+    let users = Users { random: Arc::new(OsRandom), ..users };
+    users.add(ada()).await.unwrap();
+    let stored = [
+        ("zwsp@example.com\u{200b}", "zwsp@example.com"),
+        ("idn@b\u{fc}cher.example", "idn@xn--bcher-kva.example"),
+        ("\u{feff}ada@example.com", "\u{feff}ada@example.com"),
+    ];
+    let mut ids = Vec::new();
+    for (number, (name, _)) in stored.iter().enumerate() {
+        let new = NewUser { email: format!("user{number}@example.com"), ..NewUser::default() };
+        let user = users.add(new).await.unwrap();
+        sqlx::query("UPDATE users SET name = $1, email = $1 WHERE id = $2")
+            .bind(*name)
+            .bind(user.id.as_str())
+            .execute(&users.database)
+            .await
+            .unwrap();
+        ids.push(user.id);
+    }
+    users.renew_names().await.unwrap();
+    for (id, (_, name)) in ids.iter().zip(stored) {
+        assert_eq!(users.by_id(id).await.unwrap().unwrap().name.as_str(), name);
+    }
+    // What comes from elsewhere later is not looked at again.
+    sqlx::query("UPDATE users SET name = 'A' WHERE id = $1")
+        .bind(ids[0].as_str())
+        .execute(&users.database)
+        .await
+        .unwrap();
+    users.renew_names().await.unwrap();
+    assert_eq!(users.by_id(&ids[0]).await.unwrap().unwrap().name.as_str(), "A");
 }
 
 async fn everybody_is_listed_by_name(on: On) {
