@@ -24,6 +24,7 @@ use crate::{
     config::Config,
     credentials::{Devices, Hashing, Passwords, RecoveryCodes, SecondFactor},
     database::Database,
+    errors::Chain,
     gate::{Challenger, Gate},
     gateway::{Gateway, Shared},
     identity::{Assertions, IdentityHeaders, SigningKeys},
@@ -41,7 +42,7 @@ use crate::{
     telemetry::{access_log::AccessLog, metrics::Metrics, writer::LogWriter},
     throttle::{MemoryThrottle, RedisThrottle, Throttle, ThrottleStore},
     tls,
-    upstream::{Connector, Limits, Peer, Pool, Sharing, http2::Http2},
+    upstream::{self, Connector, Limits, Peer, Pool, Sharing, http2::Http2},
     users::{UserId, Users},
     web::{
         cookies,
@@ -111,6 +112,9 @@ impl Stores {
         let Environment { clock, random, metrics } = environment;
         let sealer = Arc::new(open_key(&database, config, &**random).await?);
         let users = Users::new(database.clone(), Arc::clone(clock), Arc::clone(random));
+        if let Err(error) = users.renew_names().await {
+            tracing::warn!(error = %Chain(&error), "cannot bring the names of users into their canonical form");
+        }
         let (store, failures) = shared_stores(config, environment, &database, &sealer).await?;
         let watermark = Arc::new(Watermark::new(Arc::clone(clock)));
         let surroundings = Surroundings {
@@ -332,7 +336,7 @@ impl App {
         let connector = Connector::new(&config.upstream)?;
         let stores = Stores::open_in(&config, &environment).await?;
         let public = &config.web.public_url;
-        let request_gate = RequestGate::new(public);
+        let request_gate = RequestGate::new(public).with_health(config.web.health_path.clone());
         let loop_mark = LoopMark::new(&stores.sealer.derive("via"));
         let origin = public.origin().ascii_serialization();
         let names = cookies::Names::new(public);
@@ -367,6 +371,8 @@ impl App {
             passive_paths: config.passive_paths.clone(),
             activity: config.activity,
             trusted_proxies: config.web.trusted_proxies.clone(),
+            client_address: config.web.client_address,
+            believes_forwarded_host: config.web.believes_forwarded_host,
             load: bound.load(),
             access_log,
             metrics: Arc::clone(&environment.metrics),
@@ -380,7 +386,7 @@ impl App {
             bound,
             admin,
             certificate,
-            peers: config.upstream.upstreams.iter().filter_map(Peer::parse).collect(),
+            peers: peers(&config.upstream),
             connector,
             limits: config.upstream.limits.share(config.server.workers),
             sharing: config.upstream.sharing,
@@ -481,6 +487,10 @@ async fn bind_admin(address: Option<SocketAddr>) -> anyhow::Result<Option<(TcpLi
     let listener = listener.with_context(|| format!("cannot listen on {address} for the operator"))?;
     let address = listener.local_addr()?;
     Ok(Some((listener, address)))
+}
+
+fn peers(config: &upstream::Config) -> Vec<Peer> {
+    config.upstreams.iter().filter_map(|url| Peer::configured(url, config)).collect()
 }
 
 /// Reads the signing keys, and makes the first one when there is none.

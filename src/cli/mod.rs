@@ -6,6 +6,7 @@ mod check;
 mod confirm;
 mod device;
 mod hash;
+mod healthcheck;
 mod output;
 mod password;
 mod sealing_key;
@@ -75,6 +76,8 @@ enum Command {
     /// Manage the keys that encrypt secrets in the database
     #[command(subcommand)]
     SealingKey(sealing_key::Command),
+    /// Ask the running gateway whether it is healthy: exit 0 if it is, 1 if not; for containers
+    Healthcheck(healthcheck::Arguments),
     /// Hash a password the way it is stored
     Hash(hash::Arguments),
 }
@@ -155,6 +158,7 @@ async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
             let (stores, _log) = open(&config).await?;
             sealing_key::run(command, &config.key, &stores, output).await
         }
+        Command::Healthcheck(arguments) => healthcheck::run(&arguments, &load(&files)?, output).await,
         Command::Hash(arguments) => hash::run(&arguments, output).await,
     }
 }

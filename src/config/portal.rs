@@ -2,7 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, uri::Authority};
+use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use url::Url;
 
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     pages,
-    upstream::{self, Sharing},
+    upstream::{self, HostName, Sharing},
     web::{
         logout::{LogoutPath, LogoutPaths},
         path::PathPattern,
@@ -37,6 +38,10 @@ pub(super) struct Section {
     name: Option<Text<Name>>,
     /// The portal's servers: `http` or `https` URLs without a path. Required.
     upstreams: List<UpstreamUrl>,
+    /// What `Host` says to them: `public` for the host of `server.public_url`, `upstream` for that of each URL, or a name.
+    host: Text<HostName>,
+    /// The name that the certificates of `https` servers bear, and that they are told ahead (SNI). Absent: that of the URL.
+    tls_name: Option<Text<ServerName<'static>>>,
     /// Where users find help: a `mailto:`, `tel:` or `https:` URL, shown on every page. Absent: none is shown.
     support: Option<Text<Support>>,
     /// Where the portal logs out, exactly or, with `/*` at its end, everything below; with a method in front and a query
@@ -79,6 +84,8 @@ impl Default for Section {
         Self {
             name: None,
             upstreams: List::default(),
+            host: Text(HostName::Public),
+            tls_name: None,
             support: None,
             logout_paths: List::default(),
             pass_headers: List::default(),
@@ -110,13 +117,19 @@ impl Section {
         if self.max_connections == 0 {
             layers.fault("portal.max_connections", "must be at least 1");
         }
-        if self.ca.is_some() && !upstreams.iter().any(|url| url.scheme() == "https") {
-            layers.warn("portal.ca", "has no effect: none of `portal.upstreams` is `https`");
+        let encrypted = upstreams.iter().any(|url| url.scheme() == "https");
+        for (key, is_set) in [("portal.ca", self.ca.is_some()), ("portal.tls_name", self.tls_name.is_some())]
+        {
+            if is_set && !encrypted {
+                layers.warn(key, "has no effect: none of `portal.upstreams` is `https`");
+            }
         }
         check_origin(self.origin.0, &upstreams, layers);
         Settled {
             upstream: upstream::Config {
                 upstreams,
+                host: self.host.0,
+                tls_name: self.tls_name.map(|Text(name)| name),
                 ca: self.ca.map(|Text(ca)| layers.resolve("portal.ca", &ca)),
                 connect_timeout: self.connect_timeout.0,
                 response_timeout: self.response_timeout.0,
@@ -272,6 +285,35 @@ impl Written for UpstreamUrl {
 
     fn read(text: &str) -> Result<Self, String> {
         origin(text, &["http", "https"]).map(Self)
+    }
+}
+
+impl Written for HostName {
+    const EXPECTED: &'static str = "`public`, `upstream`, or a host such as `portal.internal`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "public" => Ok(Self::Public),
+            "upstream" => Ok(Self::Upstream),
+            _ => {
+                // The same rules as for the host of a URL, and the same letters out as in.
+                let url = origin(&format!("http://{text}"), &["http"]).ok();
+                let name: Option<Authority> = text.parse().ok();
+                let (Some(_), Some(name), true) = (url, name, text.is_ascii() && !text.ends_with('/')) else {
+                    return Err(format!("`{text}` is not {}", Self::EXPECTED));
+                };
+                Ok(Self::Other(name))
+            }
+        }
+    }
+}
+
+impl Written for ServerName<'static> {
+    const EXPECTED: &'static str = "the name in a certificate, such as `portal.internal`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        Self::try_from(text.to_owned())
+            .map_err(|_| format!("`{text}` is not {}, without a port", Self::EXPECTED))
     }
 }
 

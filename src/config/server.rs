@@ -10,7 +10,10 @@ use super::{
     layers::Layers,
     written::{List, Size, Text, Written, origin},
 };
-use crate::{server, web};
+use crate::{
+    server,
+    web::{self, client::AddressField},
+};
 
 /// What `[server]` becomes.
 pub(super) struct Settled {
@@ -31,6 +34,12 @@ pub(super) struct Section {
     admin_listen: Text<AdminListen>,
     /// Load balancers whose `X-Forwarded-For` or `Forwarded` names the client: networks or single addresses.
     trusted_proxies: List<IpNet>,
+    /// Where trusted proxies say who the client is: `x-forwarded-for` or `forwarded`; `peer` believes neither.
+    client_address: ClientAddress,
+    /// Where trusted proxies say which host was asked for: `host`, or `x-forwarded-host`.
+    client_host: ClientHost,
+    /// The path of a page for balancers that says whether this gateway serves, whatever the host. Absent: none.
+    health_path: Option<Text<HealthPath>>,
     /// Threads that serve connections. Absent: one a core.
     workers: Option<usize>,
     /// Connections at once; further ones wait until one closes.
@@ -63,6 +72,23 @@ struct Timeouts {
     drain: Text<Duration>,
 }
 
+#[derive(Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+enum ClientAddress {
+    #[default]
+    XForwardedFor,
+    Forwarded,
+    Peer,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+enum ClientHost {
+    #[default]
+    Host,
+    XForwardedHost,
+}
+
 impl Default for Section {
     fn default() -> Self {
         Self {
@@ -70,6 +96,9 @@ impl Default for Section {
             public_url: None,
             admin_listen: Text(AdminListen(Some(SocketAddr::from(([127, 0, 0, 1], 9180))))),
             trusted_proxies: List::default(),
+            client_address: ClientAddress::default(),
+            client_host: ClientHost::default(),
+            health_path: None,
             workers: None,
             max_connections: 10_000,
             max_connections_per_network: 1000,
@@ -126,6 +155,13 @@ impl Section {
             web: self.public_url.map(|Text(PublicUrl(public_url))| web::Config {
                 public_url,
                 trusted_proxies: self.trusted_proxies.0,
+                client_address: match self.client_address {
+                    ClientAddress::XForwardedFor => AddressField::XForwardedFor,
+                    ClientAddress::Forwarded => AddressField::Forwarded,
+                    ClientAddress::Peer => AddressField::Peer,
+                },
+                believes_forwarded_host: self.client_host == ClientHost::XForwardedHost,
+                health_path: self.health_path.map(|Text(HealthPath(path))| path),
             }),
             admin_listen,
         }
@@ -162,6 +198,15 @@ impl Section {
                 );
             }
         }
+        let nobody = self.trusted_proxies.0.is_empty() && layers.sound(&["server.trusted_proxies"]);
+        for (key, is_set) in [
+            ("server.client_address", self.client_address == ClientAddress::Forwarded),
+            ("server.client_host", self.client_host != ClientHost::Host),
+        ] {
+            if is_set && nobody {
+                layers.warn(key, "has no effect: `server.trusted_proxies` is empty");
+            }
+        }
         if self.workers == Some(0) {
             layers.fault("server.workers", "must be at least 1; leave it out for one a core");
         }
@@ -182,6 +227,27 @@ impl Written for PublicUrl {
 
     fn read(text: &str) -> Result<Self, String> {
         origin(text, &["https"]).map(Self)
+    }
+}
+
+/// A path of this gateway's own on the portal's port.
+struct HealthPath(String);
+
+impl Written for HealthPath {
+    const EXPECTED: &'static str = "a path such as `/healthz`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+        let steps_out = text.split('/').any(|step| matches!(step, "." | ".."));
+        if !text.starts_with('/')
+            || text == "/"
+            || text.contains("//")
+            || steps_out
+            || !text.bytes().all(plain)
+        {
+            return Err(format!("`{text}` is not {}", Self::EXPECTED));
+        }
+        Ok(Self(text.to_owned()))
     }
 }
 

@@ -23,6 +23,7 @@ use url::Url;
 use crate::{
     clock::Timestamp,
     web::{
+        client::canonical,
         logout::{self, LogoutPath},
         path::PathPattern,
     },
@@ -194,7 +195,13 @@ impl Written for IpNet {
 
     fn read(text: &str) -> Result<Self, String> {
         let one = text.parse::<IpAddr>().map(Self::from).ok();
+        if text.contains('%') {
+            return Err(format!(
+                "`{text}` names an interface, which cannot be checked; leave `%` and what follows out"
+            ));
+        }
         one.or_else(|| text.parse().ok())
+            .map(canonical)
             .ok_or_else(|| format!("`{text}` is not a network such as `10.0.0.0/8`, nor an IP address"))
     }
 }

@@ -17,7 +17,7 @@ use super::{Gateway, Shared, presence::Held, sign_off};
 use crate::{
     clock::Moment,
     errors::Chain,
-    proxy::PortalBody,
+    proxy::{Followed, PortalBody, Tally},
     sessions::Live,
     telemetry::access_log::Line,
     upstream::http1::AnswerError,
@@ -32,6 +32,20 @@ use crate::{
 pub(super) enum Source {
     Own(Option<Bytes>),
     Portal(PortalBody),
+    /// Bytes both ways, which are not the body's.
+    Tunnel {
+        server: Rc<str>,
+        tally: Rc<Tally>,
+    },
+}
+
+impl From<Followed> for Source {
+    fn from(followed: Followed) -> Self {
+        match followed {
+            Followed::Body(body) => Self::Portal(body),
+            Followed::Tunnel { server, tally } => Self::Tunnel { server, tally },
+        }
+    }
 }
 
 /// An answer that is not the portal's.
@@ -58,6 +72,10 @@ pub(super) struct Note {
     pub(super) session: Option<Arc<Live>>,
     pub(super) decision: &'static str,
     pub(super) status: StatusCode,
+    /// The protocol that the client would switch to.
+    pub(super) upgrade: Option<HeaderValue>,
+    /// The host that was asked for, when it is not ours.
+    pub(super) asked_host: Option<Box<str>>,
     pub(super) portal_took: Option<Duration>,
     /// The portal has logged out: the session ends with this.
     pub(super) signs_off: bool,
@@ -91,6 +109,8 @@ impl Note {
             session: None,
             decision: "refuse",
             status: StatusCode::OK,
+            upgrade: None,
+            asked_host: None,
             portal_took: None,
             signs_off: false,
             closes: false,
@@ -129,6 +149,11 @@ impl Note {
         }
     }
 
+    /// Counts the request, whose answer has taken so long.
+    pub(super) fn count(&self, took: Duration) {
+        self.shared().metrics.request(self.decision, self.status.as_u16(), took);
+    }
+
     pub(super) fn request_id(&self) -> &str {
         std::str::from_utf8(&self.request_id).unwrap_or_default()
     }
@@ -139,16 +164,24 @@ impl Drop for Note {
         if self.signs_off {
             sign_off::end(self);
         }
-        if let Source::Portal(body) = &self.source {
-            self.received = body.sent();
-            self.server = Some(body.server());
-        }
-        let shared = &self.gateway.shared;
         let took = self.began.instant.elapsed();
         if std::thread::panicking() {
             (self.decision, self.status) = ("error", StatusCode::INTERNAL_SERVER_ERROR);
         }
-        shared.metrics.request(self.decision, self.status.as_u16(), took);
+        match &self.source {
+            Source::Own(_) => self.count(took),
+            Source::Portal(body) => {
+                self.count(took);
+                self.received = body.sent();
+                self.server = Some(body.server());
+            }
+            // It has been counted when it was opened: how long it lasts says nothing about the portal.
+            Source::Tunnel { server, tally } => {
+                (self.received, self.sent) = (tally.from_client(), tally.to_client());
+                self.server = Some(Rc::clone(server));
+            }
+        }
+        let shared = &self.gateway.shared;
         if !shared.access_log.is_enabled() {
             return;
         }
@@ -158,13 +191,14 @@ impl Drop for Note {
             client_ip: self.client_ip,
             method: self.method.as_str(),
             time: shared.clock.now(),
-            host: shared.request_gate.authority(),
+            host: self.asked_host.as_deref().unwrap_or_else(|| shared.request_gate.authority()),
             target: self.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
             protocol: match self.version {
                 Version::HTTP_2 => "HTTP/2",
                 Version::HTTP_10 => "HTTP/1.0",
                 _ => "HTTP/1.1",
             },
+            upgrade: self.upgrade.as_ref().and_then(|protocol| protocol.to_str().ok()),
             status: self.status.as_u16(),
             duration: took,
             bytes_in: self.received,
@@ -178,12 +212,31 @@ impl Drop for Note {
     }
 }
 
-/// An answer's body on its way to the client. Its source is with the note, in one box that is handed from hand to hand.
-pub struct ClientBody(pub(super) Box<Note>);
+/// An answer's body on its way to the client.
+pub struct ClientBody(pub(super) Sent);
+
+pub(super) enum Sent {
+    /// Its source is with the note, in one box that is handed from hand to hand.
+    Noted(Box<Note>),
+    /// A tunnel has the note; the fields of its answer are still to be sent.
+    Tunnel(Option<Box<PortalFields>>),
+}
+
+impl ClientBody {
+    fn source(&self) -> Option<&Source> {
+        match &self.0 {
+            Sent::Noted(note) => Some(&note.source),
+            Sent::Tunnel(_) => None,
+        }
+    }
+}
 
 impl BringsFields for ClientBody {
     fn take_fields(&mut self) -> Option<PortalFields> {
-        self.0.fields.take()
+        match &mut self.0 {
+            Sent::Noted(note) => note.fields.take(),
+            Sent::Tunnel(fields) => fields.take().map(|fields| *fields),
+        }
     }
 }
 
@@ -195,10 +248,11 @@ impl Body for ClientBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let note = &mut self.get_mut().0;
+        let Sent::Noted(note) = &mut self.get_mut().0 else { return Poll::Ready(None) };
         let frame = match &mut note.source {
             Source::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             Source::Portal(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Source::Tunnel { .. } => None,
         };
         match &frame {
             Some(Ok(frame)) => {
@@ -212,18 +266,20 @@ impl Body for ClientBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0.source {
-            Source::Own(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Source::Portal(body) => body.is_end_stream(),
+        match self.source() {
+            Some(Source::Own(bytes)) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Some(Source::Portal(body)) => body.is_end_stream(),
+            Some(Source::Tunnel { .. }) | None => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0.source {
-            Source::Own(bytes) => SizeHint::with_exact(
+        match self.source() {
+            Some(Source::Own(bytes)) => SizeHint::with_exact(
                 bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(0)),
             ),
-            Source::Portal(body) => body.size_hint(),
+            Some(Source::Portal(body)) => body.size_hint(),
+            Some(Source::Tunnel { .. }) | None => SizeHint::with_exact(0),
         }
     }
 }

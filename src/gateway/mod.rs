@@ -23,7 +23,7 @@ use tokio::{runtime::Handle, time::Instant};
 
 pub use self::presence::Presence;
 use self::{
-    body::{ClientBody, Note, Source, own},
+    body::{ClientBody, Note, Sent, Source, own},
     rescue::{Failure, Told},
 };
 use crate::{
@@ -39,8 +39,8 @@ use crate::{
     sessions::{Activity, Live, Sessions, Use},
     telemetry::{access_log::AccessLog, metrics::Metrics},
     web::{
-        answer::Answer,
-        client::{self, Place},
+        answer::{self, Answer},
+        client::{self, AddressField, Place},
         cookies, form,
         gate::{CanonicalRequest, Refusal, RequestGate},
         grpc,
@@ -73,6 +73,10 @@ pub struct Shared {
     pub passive_paths: Vec<PathPattern>,
     pub activity: Activity,
     pub trusted_proxies: Vec<IpNet>,
+    /// Where those say who the client is.
+    pub client_address: AddressField,
+    /// Whether those say in `X-Forwarded-Host` which host was asked for.
+    pub believes_forwarded_host: bool,
     pub load: Arc<Load>,
     pub access_log: AccessLog,
     pub metrics: Arc<Metrics>,
@@ -104,18 +108,31 @@ impl Gateway {
     /// The straight line. What is noted on the way goes into the access log.
     async fn handle(
         &self,
-        request: Box<Request<Incoming>>,
+        mut request: Box<Request<Incoming>>,
         connection: &Connection,
         presence: &Presence,
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
+        if self.shared.believes_forwarded_host && presence.is_of_trusted_proxy() {
+            self.shared.request_gate.adopt_host(&mut request);
+        }
         let body_follows = !request.body().is_end_stream();
         let mut request = self.shared.request_gate.admit(request, body_follows)?;
         if request.rare().may_have(&header::FORWARDED) && self.shared.loop_mark.is_in(request.headers()) {
             return Err(Failure::Loop);
         }
-        note.client_ip =
-            client::address(connection.peer().ip(), request.headers(), &self.shared.trusted_proxies);
+        note.upgrade = request.upgrade().cloned();
+        let shared = &self.shared;
+        note.client_ip = client::address(
+            connection.peer().ip(),
+            request.headers(),
+            &shared.trusted_proxies,
+            shared.client_address,
+        );
+        if request.is_health() {
+            note.decision = "own";
+            return Ok(own(health(connection)));
+        }
         let cookies = presence.cookies.borrow_mut().open(request.headers(), &self.shared.cookies);
         let counts = self.counts(&request);
         let mut at = note.began;
@@ -325,7 +342,7 @@ impl Gateway {
         Ok(async move {
             let forwarded = forwarded.await;
             note.portal_took = asked.map(|asked| asked.elapsed());
-            let Forwarded { status, mut fields, mut body } = forwarded?;
+            let Forwarded { status, mut fields, mut followed } = forwarded?;
             let signs_off = logs_out.is_some_and(|attempt| attempt.worked(status, &fields));
             let about = About { path: note.uri.path(), cookies, is_personal: true, signs_off };
             self.answers.apply(&mut fields, status, &about);
@@ -339,10 +356,10 @@ impl Gateway {
                 return Ok(page);
             }
             if guards {
-                workers::guard(status, &mut fields, &mut body)?;
+                workers::guard(status, &mut fields, &mut followed)?;
             }
             note.fields = Some(fields);
-            let mut response = Response::new(body.map_or(Source::Own(None), Source::Portal));
+            let mut response = Response::new(Source::from(followed));
             *response.status_mut() = status;
             Ok(response)
         })
@@ -471,6 +488,16 @@ impl Service for Gateway {
     }
 }
 
+/// What a balancer is told on the portal's port. Stores are not its matter: all gateways share them.
+fn health(connection: &Connection) -> Answer {
+    let (status, word) = if connection.drain().is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+    } else {
+        (StatusCode::OK, "ok\n")
+    };
+    answer::text(status, word)
+}
+
 /// Makes an answer what the server can send: for a request of this version, which may have been a HEAD.
 fn give(
     answer: Response<Source>,
@@ -501,5 +528,14 @@ fn give(
         }
         source => source,
     };
-    Response::from_parts(parts, ClientBody(note))
+    let tally = match &note.source {
+        Source::Tunnel { tally, .. } => Rc::clone(tally),
+        Source::Own(_) | Source::Portal(_) => {
+            return Response::from_parts(parts, ClientBody(Sent::Noted(note)));
+        }
+    };
+    note.count(note.began.instant.elapsed());
+    let fields = note.fields.take().map(Box::new);
+    tally.keep(note);
+    Response::from_parts(parts, ClientBody(Sent::Tunnel(fields)))
 }

@@ -45,6 +45,11 @@ impl Presence {
         }
     }
 
+    /// Whether it is that of a proxy which is believed.
+    pub(super) fn is_of_trusted_proxy(&self) -> bool {
+        self.shared
+    }
+
     /// Counts a form until it has been dealt with; none if there are too many.
     pub(super) fn form(&self) -> Option<Held> {
         self.hold(&self.forms, MOST_FORMS)

@@ -166,6 +166,9 @@ impl Gateway {
         let status = failure.status();
         note.closes = failure.closes();
         note.decision = failure.decision();
+        if let Failure::Refused(Refusal::Misdirected(asked)) = failure {
+            note.asked_host = Some(shown(&asked.host).into());
+        }
         self.report(failure, note);
         if matches!(failure, Failure::Crowd) {
             // A page is what such a client would have us hold.
@@ -191,7 +194,7 @@ impl Gateway {
             page
         } else {
             let detail = match failure {
-                Failure::Refused(Refusal::Misdirected) => Some(format!(
+                Failure::Refused(Refusal::Misdirected(_)) => Some(format!(
                     "this gateway answers for https://{} only",
                     self.shared.request_gate.authority()
                 )),
@@ -226,14 +229,16 @@ impl Gateway {
     fn report(&self, failure: &Failure, note: &Note) {
         let request_id = note.request_id();
         match failure {
-            Failure::Refused(Refusal::Misdirected) => {
-                let ours = self.shared.request_gate.authority();
-                tracing::info!(
-                    request.id = request_id,
-                    ours,
-                    "refused a request that named another host than public_url"
-                );
-            }
+            Failure::Refused(Refusal::Misdirected(asked)) => tracing::info!(
+                request.id = request_id,
+                client.ip = %note.client_ip,
+                asked = shown(&asked.host),
+                x_forwarded_host = asked.forwarded.as_deref().map(shown),
+                ours = self.shared.request_gate.authority(),
+                "refused a request for another host than server.public_url; if it came through a load balancer, have it \
+                 pass on the Host of the client, or list it in server.trusted_proxies and set server.client_host to \
+                 x-forwarded-host"
+            ),
             Failure::ServiceWorker => {
                 tracing::info!(request.id = request_id, "refused the script of a service worker: {failure}");
             }
@@ -282,6 +287,13 @@ impl Gateway {
             }
         }
     }
+}
+
+/// A host as it came, less what is too long for a name of a host and may be a secret in the wrong place.
+fn shown(host: &str) -> String {
+    const LONGEST: usize = 40;
+    let labels = host.split('.').take(16).map(|label| if label.len() > LONGEST { "…" } else { label });
+    labels.collect::<Vec<_>>().join(".")
 }
 
 fn not_reached(error: &ConnectError) -> &'static str {

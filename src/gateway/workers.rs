@@ -4,7 +4,7 @@ use http::{HeaderName, StatusCode, header};
 
 use super::rescue::Failure;
 use crate::{
-    proxy::PortalBody,
+    proxy::Followed,
     web::{
         gate::CanonicalRequest, incoming::Incoming, portal_answers::PortalAnswers,
         portal_fields::PortalFields, service_worker,
@@ -37,15 +37,16 @@ pub(super) fn admit(
 pub(super) fn guard(
     status: StatusCode,
     fields: &mut PortalFields,
-    body: &mut Option<PortalBody>,
+    followed: &mut Followed,
 ) -> Result<(), Failure> {
     if !status.is_success() && status != StatusCode::NOT_MODIFIED {
         return Ok(());
     }
     let is_plain = fields.get(&header::CONTENT_ENCODING).is_none_or(|coding| coding == b"identity");
-    let Some(body) = body.as_mut().filter(|_| is_plain && status == StatusCode::OK) else {
+    let Followed::Body(body) = followed else { return Err(Failure::ServiceWorker) };
+    if !is_plain || status != StatusCode::OK {
         return Err(Failure::ServiceWorker);
-    };
+    }
     body.lead_with(service_worker::guard());
     fields.drop_where(|name| ABOUT_ITS_BYTES.contains(name));
     Ok(())

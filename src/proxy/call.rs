@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::client::conn::TrySendError;
 
 use super::{
-    Additions, FOR_EVER, ForwardError, Forwarded, PortalBody, Proxy,
+    Additions, FOR_EVER, Followed, ForwardError, Forwarded, PortalBody, Proxy,
     body::{Progress, RequestBody, Tethered},
     replay::CallBody,
     request,
@@ -68,7 +68,7 @@ impl Proxy {
             let fields = PortalFields::of_map(parts.headers, parts.version);
             let body = Tethered::new(Stream::new(incoming, FOR_EVER), identity.clone());
             let body = PortalBody::of_call(CallAnswer { body, is_over: false }, server, progress);
-            Ok(Forwarded { status: parts.status, fields, body: Some(body) })
+            Ok(Forwarded { status: parts.status, fields, followed: Followed::Body(body) })
         }
     }
 
@@ -141,6 +141,9 @@ async fn send(
     let mut request = head.map(|()| body);
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.scheme = sender.scheme.parse().ok();
+    if let Some(named) = &sender.named {
+        parts.authority = Some(named.clone());
+    }
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
     sender.sender.clone().try_send_request(request).await
 }

@@ -51,6 +51,7 @@ use crate::{
 pub use body::{PortalBody, RequestBody};
 pub use replay::CallBody;
 pub use request::{Additions, Origin};
+pub use tunnel::Tally;
 
 /// How often a request that waits for its answer looks whether its session still lasts.
 const LOOK: Duration = Duration::from_millis(50);
@@ -115,13 +116,24 @@ pub struct Client<'a> {
 /// How an answer begins: its status and its fields.
 type Head = (StatusCode, PortalFields);
 
+/// What follows the head of the portal's answer.
+#[derive(Debug)]
+pub enum Followed {
+    Body(PortalBody),
+    /// Another protocol: a tunnel has been opened.
+    Tunnel {
+        /// Which of the portal's servers it leads to.
+        server: Rc<str>,
+        tally: Rc<Tally>,
+    },
+}
+
 /// The portal's answer, as it was said.
 #[derive(Debug)]
 pub struct Forwarded {
     pub status: StatusCode,
     pub fields: PortalFields,
-    /// Absent: it switches protocols, and a tunnel follows.
-    pub body: Option<PortalBody>,
+    pub followed: Followed,
 }
 
 impl Proxy {
@@ -174,11 +186,12 @@ impl Proxy {
             let ((status, fields), exchange) = self.send(outgoing.message, send).await?;
             if status == StatusCode::SWITCHING_PROTOCOLS {
                 let offer = outgoing.offer.ok_or(ForwardError::Switch)?;
-                let answer = offer.accepted(fields)?;
+                let (status, fields) = offer.accepted(fields)?;
                 let mut exchange = *exchange;
                 if !exchange.becomes_stream() {
                     return Err(ForwardError::Streams);
                 }
+                let (server, tally) = (exchange.server(), Rc::<Tally>::default());
                 let tunnel = Tunnel {
                     client: offer.client,
                     portal: exchange.into_upgraded().ok_or(ForwardError::Switch)?,
@@ -188,9 +201,10 @@ impl Proxy {
                     drain: client.connection.drain().clone(),
                     passage: client.connection.passage(),
                     is_websocket: offer.protocol.as_bytes().eq_ignore_ascii_case(b"websocket"),
+                    tally: Rc::clone(&tally),
                 };
                 tunnel.start();
-                return Ok(answer);
+                return Ok(Forwarded { status, fields, followed: Followed::Tunnel { server, tally } });
             }
             // On HTTP/2 it would be the word for a tunnel.
             if status.is_success() && outgoing.offer.is_some_and(|offer| offer.handshake.is_some()) {
@@ -283,7 +297,7 @@ impl Proxy {
         }
         let server = exchange.server();
         let body = Tethered::new(Stream::new(exchange, patience), identity.clone());
-        Ok(Forwarded { status, fields, body: Some(PortalBody::new(body, server, progress)) })
+        Ok(Forwarded { status, fields, followed: Followed::Body(PortalBody::new(body, server, progress)) })
     }
 
     /// What follows the head, and how far its sending has come; absent when nothing does.
@@ -390,7 +404,7 @@ struct Offer {
 impl Offer {
     /// What the client gets when the portal has switched: to this protocol, since another one would be raw bytes that nobody
     /// agreed on.
-    fn accepted(&self, mut fields: PortalFields) -> Result<Forwarded, ForwardError> {
+    fn accepted(&self, mut fields: PortalFields) -> Result<Head, ForwardError> {
         let protocol = fields.get(&header::UPGRADE);
         if !protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(self.protocol.as_bytes())) {
             return Err(ForwardError::Switch);
@@ -403,7 +417,7 @@ impl Offer {
                 StatusCode::SWITCHING_PROTOCOLS
             }
         };
-        Ok(Forwarded { status, fields, body: None })
+        Ok((status, fields))
     }
 }
 

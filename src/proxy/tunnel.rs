@@ -1,8 +1,11 @@
 //! A connection that has switched protocols: bytes both ways until one side ends, the session ends, or we do.
 
 use std::{
+    any::Any,
+    cell::{Cell, RefCell},
     io,
     pin::Pin,
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -29,6 +32,54 @@ const BUFFER: usize = 8 * 1024;
 /// How long a client has for taking leave.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// What a tunnel has carried so far.
+#[derive(Default)]
+pub struct Tally {
+    from_client: Cell<u64>,
+    to_client: Cell<u64>,
+    is_over: Cell<bool>,
+    kept: RefCell<Option<Box<dyn Any>>>,
+}
+
+impl Tally {
+    /// Bytes that the client has sent.
+    pub fn from_client(&self) -> u64 {
+        self.from_client.get()
+    }
+
+    /// Bytes that the client has been sent.
+    pub fn to_client(&self) -> u64 {
+        self.to_client.get()
+    }
+
+    /// Keeps something until the tunnel is over, which may be now.
+    pub fn keep(&self, what: Box<dyn Any>) {
+        if !self.is_over.get() {
+            self.kept.replace(Some(what));
+        }
+    }
+}
+
+impl std::fmt::Debug for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tally(…)")
+    }
+}
+
+fn add(count: &Cell<u64>, bytes: usize) {
+    count.set(count.get() + u64::try_from(bytes).unwrap_or(0));
+}
+
+/// The tunnel's own hold on its tally: with it the tunnel is over.
+struct Running(Rc<Tally>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.is_over.set(true);
+        drop(self.0.kept.take());
+    }
+}
+
 /// The two halves of a tunnel before the client has seen the portal's 101.
 pub(super) struct Tunnel {
     pub(super) client: Switching,
@@ -41,14 +92,16 @@ pub(super) struct Tunnel {
     pub(super) drain: CancellationToken,
     pub(super) passage: Passage,
     pub(super) is_websocket: bool,
+    pub(super) tally: Rc<Tally>,
 }
 
 impl Tunnel {
     /// Runs beside the connection that it came from.
     pub(super) fn start(self) {
         let passage = self.passage.clone();
+        let tally = Running(Rc::clone(&self.tally));
         let running = tokio::task::spawn_local(async move {
-            if let Err(error) = self.run().await {
+            if let Err(error) = self.run(tally).await {
                 tracing::debug!(%error, "a tunnel broke");
             }
         });
@@ -56,7 +109,7 @@ impl Tunnel {
     }
 
     /// Copies until it is over. Both sides are closed on return.
-    async fn run(self) -> io::Result<()> {
+    async fn run(self, tally: Running) -> io::Result<()> {
         let client = self.client.done().await?;
         let mut portal = self.portal;
         let ended = self.session.ended.clone();
@@ -66,6 +119,7 @@ impl Tunnel {
             session: self.session,
             counts: self.counts,
             passage: self.passage,
+            tally,
             messages: self.is_websocket.then(Frames::default),
             frames: self.is_websocket.then(Frames::default),
             half_closed: false,
@@ -94,6 +148,7 @@ struct Client {
     session: Arc<Live>,
     counts: Use,
     passage: Passage,
+    tally: Running,
     /// What the client has sent of a WebSocket.
     messages: Option<Frames>,
     /// What the client has been sent of a WebSocket.
@@ -142,7 +197,9 @@ impl AsyncRead for Client {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before {
+        let read = buffer.filled().len() - before;
+        if read > 0 {
+            add(&self.tally.0.from_client, read);
             let fresh = buffer.filled().get(before..).unwrap_or_default();
             let is_message = self.messages.as_mut().is_none_or(|messages| messages.watch(fresh));
             // Whether the session still lasts is for its token to say.
@@ -172,6 +229,7 @@ impl AsyncWrite for Client {
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.note(&written);
         let written = ready!(written)?;
+        add(&self.tally.0.to_client, written);
         if let Some(frames) = &mut self.frames {
             frames.watch(bytes.get(..written).unwrap_or_default());
         }

@@ -29,6 +29,8 @@ pub struct Line<'a> {
     pub target: &'a str,
     /// `HTTP/1.1`, `HTTP/2`.
     pub protocol: &'a str,
+    /// What the client would switch to: `websocket`.
+    pub upgrade: Option<&'a str>,
     pub status: u16,
     /// From the end of the request's head to the end of the answer.
     pub duration: Duration,
@@ -91,6 +93,9 @@ impl Line<'_> {
         fields.string("path", path);
         fields.truth("query", query);
         fields.string("protocol", self.protocol);
+        if let Some(upgrade) = self.upgrade {
+            fields.string("upgrade", upgrade);
+        }
         fields.number("status", self.status.into());
         fields.number("duration_us", micros(self.duration));
         fields.number("bytes_in", self.bytes_in);
@@ -280,6 +285,7 @@ mod tests {
             host: "iot.example.com",
             target: "/sims?token=canary",
             protocol: "HTTP/2",
+            upgrade: Some("websocket"),
             status: 200,
             duration: Duration::from_micros(1234),
             bytes_in: 0,
@@ -297,7 +303,7 @@ mod tests {
         assert_eq!(
             line().render(Format::Text),
             "2026-03-02T00:00:00.040Z  ACCESS request.id=0a1b client.ip=192.0.2.1 method=GET host=iot.example.com \
-             path=/sims query=true protocol=HTTP/2 status=200 duration_us=1234 bytes_in=0 bytes_out=5120 \
+             path=/sims query=true protocol=HTTP/2 upgrade=websocket status=200 duration_us=1234 bytes_in=0 bytes_out=5120 \
              user.name=ada@example.com session.id=abababababababab decision=allow upstream=http://127.0.0.1:3000 \
              upstream_duration_us=987\n"
         );
@@ -307,6 +313,7 @@ mod tests {
     fn a_json_line_is_an_object_and_absent_fields_are_absent() {
         let mut line = line();
         (line.user, line.session, line.upstream, line.upstream_duration) = (None, None, None, None);
+        line.upgrade = None;
         line.target = "/";
         let object: serde_json::Value = serde_json::from_str(&line.render(Format::Json)).unwrap();
         let expected = serde_json::json!({

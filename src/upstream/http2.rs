@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::uri::Authority;
 use http_body::Body;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -58,6 +59,8 @@ pub struct Sender<B> {
     pub sender: SendRequest<B>,
     /// Which server it leads to, for logs.
     pub label: Rc<str>,
+    /// What a request to it names as its host; absent: the host that users know.
+    pub named: Option<Authority>,
     /// How a request to it names the protocol.
     pub scheme: &'static str,
     server: usize,
@@ -96,7 +99,8 @@ where
                     let label = Rc::clone(&server.label);
                     // None of those that are shared.
                     let number = if alone { u64::MAX } else { server.number.get() };
-                    return Ok(Sender { sender, label, scheme, server: index, number });
+                    let named = server.peer.named.clone();
+                    return Ok(Sender { sender, label, named, scheme, server: index, number });
                 }
                 Err(error) => {
                     self.turns.refused(index, Instant::now());

@@ -14,6 +14,8 @@ mod turns;
 
 use std::{path::PathBuf, time::Duration};
 
+use http::uri::Authority;
+use rustls::pki_types::ServerName;
 use url::Url;
 
 pub use connect::{ConnectError, Connector};
@@ -34,11 +36,26 @@ pub enum Sharing {
     Once,
 }
 
+/// What `Host` says towards the portal. The host that users know is in `X-Forwarded-Host` all the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HostName {
+    /// The one that users know.
+    #[default]
+    Public,
+    /// That of each server's URL.
+    Upstream,
+    Other(Authority),
+}
+
 /// Where the portal is, and how patient to be with it.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `http` or `https` origins without a path; at least one.
     pub upstreams: Vec<Url>,
+    /// Which host the portal's servers are asked for.
+    pub host: HostName,
+    /// The name that their certificates must bear, and that they are told ahead (SNI); absent: that of each URL.
+    pub tls_name: Option<ServerName<'static>>,
     /// PEM file with the authority that signed the portal's certificate; absent: the system's authorities.
     pub ca: Option<PathBuf>,
     /// To establish a connection, TLS included.

@@ -1,7 +1,10 @@
 //! One server of the portal.
 
+use http::uri::Authority;
 use rustls::pki_types::ServerName;
 use url::{Host, Url};
+
+use super::{Config, HostName};
 
 /// Where one server is and how to speak to it.
 #[derive(Clone, Debug)]
@@ -11,6 +14,8 @@ pub struct Peer {
     pub port: u16,
     /// The name that its certificate must bear; `None` is plain HTTP.
     pub tls: Option<ServerName<'static>>,
+    /// What `Host` says to it; `None` is the host that users know.
+    pub named: Option<Authority>,
     /// For logs: scheme, host and port.
     pub label: String,
 }
@@ -29,13 +34,67 @@ impl Peer {
             _ => return None,
         };
         let port = url.port_or_known_default()?;
-        Some(Self { host, port, tls, label: url.origin().ascii_serialization() })
+        Some(Self { host, port, tls, named: None, label: url.origin().ascii_serialization() })
+    }
+
+    /// The same server, asked for by the names that the configuration has for it.
+    pub fn configured(url: &Url, config: &Config) -> Option<Self> {
+        let peer = Self::parse(url)?;
+        let named = match &config.host {
+            HostName::Public => None,
+            HostName::Upstream => Some(url.authority().parse().ok()?),
+            HostName::Other(name) => Some(name.clone()),
+        };
+        let tls = peer.tls.map(|own| config.tls_name.clone().unwrap_or(own));
+        Some(Self { tls, named, ..peer })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
+    use super::{
+        super::{Limits, Sharing},
+        *,
+    };
+
+    #[test]
+    fn a_server_is_asked_for_by_the_name_that_the_configuration_has_for_it() {
+        let peer = |url: &str, host: HostName, tls_name: Option<&'static str>| {
+            let config = Config {
+                upstreams: Vec::new(),
+                host,
+                tls_name: tls_name.map(|name| ServerName::try_from(name).unwrap()),
+                ca: None,
+                connect_timeout: Duration::from_secs(1),
+                response_timeout: Duration::from_secs(1),
+                limits: Limits { connections: 1, waiting: 1, streams: 1 },
+                sharing: Sharing::Shared,
+                max_age: Duration::from_secs(1),
+            };
+            let peer = Peer::configured(&Url::parse(url).unwrap(), &config).unwrap();
+            (peer.named.map(|name| name.to_string()), peer.tls.map(|name| name.to_str().into_owned()))
+        };
+        let text = |text: &str| Some(text.to_owned());
+        for (url, named) in [
+            ("http://127.0.0.1:3000", "127.0.0.1:3000"),
+            ("http://[::1]:3000", "[::1]:3000"),
+            ("http://[2001:db8:0::7]", "[2001:db8::7]"),
+            ("http://portal.internal:80", "portal.internal"),
+            ("https://PORTAL.internal:443", "portal.internal"),
+            ("https://portal.internal:80", "portal.internal:80"),
+        ] {
+            assert_eq!(peer(url, HostName::Upstream, None).0, text(named), "{url}");
+            assert_eq!(peer(url, HostName::Public, None).0, None);
+            let other = HostName::Other("other:81".parse().unwrap());
+            assert_eq!(peer(url, other, None).0, text("other:81"));
+        }
+        let tls = |url, name| peer(url, HostName::Public, name).1;
+        assert_eq!(tls("https://10.0.0.5", None), text("10.0.0.5"));
+        assert_eq!(tls("https://10.0.0.5", Some("portal.internal")), text("portal.internal"));
+        assert_eq!(tls("http://10.0.0.5", Some("portal.internal")), None);
+    }
 
     #[test]
     fn origins_become_peers() {

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use http::uri::Authority;
 use tokio::time::{Instant, Sleep};
 
 use super::{
@@ -341,6 +342,11 @@ impl Lease {
     pub fn label(&self) -> Rc<str> {
         let server = self.place.pool.servers.get(self.place.server);
         server.map_or_else(|| Rc::from(""), |server| Rc::clone(&server.label))
+    }
+
+    /// What `Host` says to the server, where it is not the host that users know.
+    pub fn named(&self) -> Option<&Authority> {
+        self.place.pool.servers.get(self.place.server)?.peer.named.as_ref()
     }
 
     /// Says that the connection is a WebSocket or a stream of events from now on, which is nobody's place in the queue.

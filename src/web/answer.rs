@@ -67,6 +67,11 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Answer {
     with_type(status, "application/json", serde_json::to_vec(body).unwrap_or_default())
 }
 
+/// A word for a program.
+pub fn text(status: StatusCode, body: &'static str) -> Answer {
+    with_type(status, "text/plain; charset=utf-8", body)
+}
+
 /// No body: a redirect, or an answer whose status says all.
 pub fn empty(status: StatusCode) -> Answer {
     let mut answer = Response::new(Bytes::new());

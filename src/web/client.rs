@@ -1,9 +1,9 @@
 //! The address of the client, and what kind of answer it expects.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 // Statics, since a name given as text is parsed at each look.
 static SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
@@ -11,25 +11,35 @@ static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
+/// The header in which trusted proxies say who the client is. The other one is the client's own words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AddressField {
+    #[default]
+    XForwardedFor,
+    Forwarded,
+    /// Neither: the peer is the client.
+    Peer,
+}
+
 /// The client's address: the peer, or what the nearest proxy that is not ours to trust was told to be.
 ///
-/// `X-Forwarded-For` and `Forwarded` count only when the peer is listed, and are read from the right: each trusted hop
-/// vouches for the one before it. Both at once, or a malformed entry, end the walk at the last address vouched for; what
-/// stands to the left of that is the client's own words and never looked at.
-pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+/// `field` counts only when the peer is listed, and is read from the right: each trusted hop vouches for the one before it.
+/// A malformed entry ends the walk at the last address vouched for; what stands to the left of that is the client's own
+/// words and never looked at.
+pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet], field: AddressField) -> IpAddr {
     let peer = peer.to_canonical();
     if trusted.is_empty() || !is_trusted(peer, trusted) {
         return peer;
     }
-    let (forwarded_for, parse): (_, fn(&str) -> Option<IpAddr>) =
-        match (headers.contains_key(&X_FORWARDED_FOR), headers.contains_key(header::FORWARDED)) {
-            (true, false) => (headers.get_all(&X_FORWARDED_FOR), parse_address),
-            (false, true) => (headers.get_all(header::FORWARDED), forwarded_node),
-            (false, false) | (true, true) => return peer,
-        };
-    let entries = forwarded_for.iter().rev().flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','));
+    let (lines, parse): (_, fn(&str) -> Option<IpAddr>) = match field {
+        AddressField::XForwardedFor => (headers.get_all(&X_FORWARDED_FOR), parse_address),
+        AddressField::Forwarded => (headers.get_all(header::FORWARDED), forwarded_node),
+        AddressField::Peer => return peer,
+    };
+    let entries = lines.iter().rev().flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','));
     let mut client = peer;
-    for entry in entries {
+    // An empty element of a list is no element (RFC 9110 §5.6.1).
+    for entry in entries.map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty()) {
         let Some(hop) = std::str::from_utf8(entry).ok().and_then(parse) else { break };
         client = hop;
         if !is_trusted(hop, trusted) {
@@ -39,29 +49,58 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     client
 }
 
+/// The same network in the one form that addresses have here: what is IPv4 is written as IPv4.
+pub fn canonical(network: IpNet) -> IpNet {
+    match network {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => v6
+            .addr()
+            .to_ipv4_mapped()
+            .and_then(|address| Ipv4Net::new(address, v6.prefix_len() - 96).ok())
+            .map_or(network, IpNet::V4),
+        IpNet::V4(_) | IpNet::V6(_) => network,
+    }
+}
+
 fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
 
-/// An address, with or without brackets and port.
+/// An address, with or without brackets, port and zone: which interface it was seen on is no part of it.
 fn parse_address(text: &str) -> Option<IpAddr> {
-    let text = text.trim();
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Some(address.to_canonical());
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            (host, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) if !port.contains(':') => (host, Some(port)),
+            _ => (text, None),
+        },
+    };
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    if !port.is_none_or(is_port) {
+        return None;
     }
-    if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
-        return Some(socket.ip().to_canonical());
-    }
-    let bare = text.strip_prefix('[')?.strip_suffix(']')?;
-    bare.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+    let address: IpAddr = match host.split_once('%') {
+        Some((address, zone)) if !zone.is_empty() => address.parse::<Ipv6Addr>().ok()?.into(),
+        _ => host.parse().ok()?,
+    };
+    Some(address.to_canonical())
 }
 
-/// The `for` of one element of `Forwarded` (RFC 7239 §4).
+/// The `for` of one element of `Forwarded` (RFC 7239 §4): the only one, in whole quotes or in none.
 fn forwarded_node(element: &str) -> Option<IpAddr> {
-    element.split(';').find_map(|pair| {
+    // A comma within quotes has cut this element in two.
+    if element.bytes().filter(|&byte| byte == b'"').count() % 2 != 0 {
+        return None;
+    }
+    let mut nodes = element.split(';').filter_map(|pair| {
         let (name, value) = pair.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("for").then(|| parse_address(value.trim().trim_matches('"')))?
-    })
+        name.trim().eq_ignore_ascii_case("for").then(|| value.trim())
+    });
+    let (Some(node), None) = (nodes.next(), nodes.next()) else { return None };
+    let node = node.strip_prefix('"').and_then(|node| node.strip_suffix('"')).unwrap_or(node);
+    parse_address(node)
 }
 
 /// What becomes of an answer.
@@ -193,35 +232,92 @@ mod tests {
 
     #[test]
     fn forwarded_addresses_count_only_from_trusted_peers_and_from_the_right() {
-        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
-        let cases: &[(&str, &[(&str, &str)], &str)] = &[
-            ("203.0.113.9", &[("x-forwarded-for", "127.0.0.1")], "203.0.113.9"),
-            ("10.0.0.1", &[], "10.0.0.1"),
-            ("10.0.0.1", &[("x-forwarded-for", "198.51.100.7")], "198.51.100.7"),
-            ("10.0.0.1", &[("x-forwarded-for", "127.0.0.1, 198.51.100.7, 10.0.0.2")], "198.51.100.7"),
+        use AddressField::{Forwarded as F, Peer, XForwardedFor as X};
+        const XFF: &str = "x-forwarded-for";
+        let networks = ["10.0.0.0/8", "::1/128", "::ffff:192.0.2.0/120", "fe80::/10"];
+        let trusted: Vec<IpNet> = networks.map(|network| canonical(network.parse().unwrap())).to_vec();
+        let cases: &[(&str, AddressField, &[(&str, &str)], &str)] = &[
+            ("203.0.113.9", X, &[(XFF, "127.0.0.1")], "203.0.113.9"),
+            ("10.0.0.1", X, &[], "10.0.0.1"),
+            ("10.0.0.1", X, &[(XFF, "198.51.100.7")], "198.51.100.7"),
+            ("10.0.0.1", X, &[(XFF, "127.0.0.1, 198.51.100.7, 10.0.0.2")], "198.51.100.7"),
+            ("10.0.0.1", X, &[(XFF, "127.0.0.1"), (XFF, "198.51.100.7")], "198.51.100.7"),
+            ("10.0.0.1", X, &[(XFF, "198.51.100.7, junk")], "10.0.0.1"),
+            ("10.0.0.1", X, &[(XFF, "\u{e9}, 198.51.100.7")], "198.51.100.7"),
+            // Empty elements.
+            ("10.0.0.1", X, &[(XFF, "198.51.100.7, ")], "198.51.100.7"),
+            ("10.0.0.1", X, &[(XFF, ",, ,198.51.100.7,,10.0.0.2, \t,")], "198.51.100.7"),
+            ("10.0.0.1", X, &[(XFF, "198.51.100.7"), (XFF, "")], "198.51.100.7"),
+            ("10.0.0.1", X, &[(XFF, ", ,")], "10.0.0.1"),
+            // Ports, brackets, zones, and IPv4 as IPv6 has it.
+            ("10.0.0.1", X, &[(XFF, "198.51.100.7:4711")], "198.51.100.7"),
+            ("10.0.0.1", X, &[(XFF, "[2001:db8::7]:4711")], "2001:db8::7"),
+            ("10.0.0.1", X, &[(XFF, "[2001:db8::7]")], "2001:db8::7"),
+            ("10.0.0.1", X, &[(XFF, "2001:db8::7")], "2001:db8::7"),
+            ("10.0.0.1", X, &[(XFF, "2001:db8::7%eth0")], "2001:db8::7"),
+            ("10.0.0.1", X, &[(XFF, "[2001:db8::7%25eth0]:443, [fe80::2%eth0]:1")], "2001:db8::7"),
+            ("fe80::1", X, &[(XFF, "198.51.100.7")], "198.51.100.7"),
+            ("::ffff:10.0.0.1", X, &[(XFF, "::ffff:198.51.100.7")], "198.51.100.7"),
+            ("10.0.0.1", X, &[(XFF, "[::ffff:198.51.100.7]:80, ::ffff:10.0.0.2")], "198.51.100.7"),
+            ("192.0.2.44", X, &[(XFF, "198.51.100.7")], "198.51.100.7"),
+            ("::ffff:192.0.2.44", X, &[(XFF, "198.51.100.7")], "198.51.100.7"),
+            ("192.0.3.1", X, &[(XFF, "198.51.100.7")], "192.0.3.1"),
+            // Nothing that two readers would take for two addresses.
+            ("10.0.0.1", X, &[(XFF, "010.0.0.7")], "10.0.0.1"),
+            ("10.0.0.1", X, &[(XFF, "198.51.100.7:")], "10.0.0.1"),
+            ("10.0.0.1", X, &[(XFF, "198.51.100.7:+80")], "10.0.0.1"),
+            ("10.0.0.1", X, &[(XFF, "198.51.100.7%eth0")], "10.0.0.1"),
+            ("10.0.0.1", X, &[(XFF, "[198.51.100.7")], "10.0.0.1"),
+            ("10.0.0.1", X, &[(XFF, "1.2.3.4 198.51.100.7")], "10.0.0.1"),
+            // The header that counts, and the one that does not.
+            (
+                "::1",
+                F,
+                &[("forwarded", "for=1.2.3.4;proto=http, For=\"[2001:db8::7]:99\";by=x")],
+                "2001:db8::7",
+            ),
+            ("10.0.0.1", F, &[("forwarded", "for=198.51.100.7,, ")], "198.51.100.7"),
             (
                 "10.0.0.1",
-                &[("x-forwarded-for", "127.0.0.1"), ("x-forwarded-for", "198.51.100.7")],
+                F,
+                &[("forwarded", "for=\"\u{e9}"), ("forwarded", "for=198.51.100.7")],
                 "198.51.100.7",
             ),
-            ("10.0.0.1", &[("x-forwarded-for", "198.51.100.7, junk")], "10.0.0.1"),
-            ("10.0.0.1", &[("x-forwarded-for", "\u{e9}, 198.51.100.7")], "198.51.100.7"),
-            ("10.0.0.1", &[("forwarded", "for=\"\u{e9}"), ("forwarded", "for=198.51.100.7")], "198.51.100.7"),
-            ("10.0.0.1", &[("x-forwarded-for", "198.51.100.7:4711")], "198.51.100.7"),
-            ("::1", &[("forwarded", "for=1.2.3.4;proto=http, For=\"[2001:db8::7]:99\";by=x")], "2001:db8::7"),
-            ("10.0.0.1", &[("forwarded", "for=unknown")], "10.0.0.1"),
-            ("10.0.0.1", &[("forwarded", "for=1.2.3.4"), ("x-forwarded-for", "5.6.7.8")], "10.0.0.1"),
-            ("::ffff:10.0.0.1", &[("x-forwarded-for", "::ffff:198.51.100.7")], "198.51.100.7"),
+            ("10.0.0.1", F, &[("forwarded", "for=\"[::ffff:198.51.100.7]\"")], "198.51.100.7"),
+            ("10.0.0.1", F, &[("forwarded", "for=unknown")], "10.0.0.1"),
+            ("10.0.0.1", F, &[("forwarded", "for=_hidden")], "10.0.0.1"),
+            ("10.0.0.1", F, &[("forwarded", "for=1.2.3.4;for=198.51.100.7")], "10.0.0.1"),
+            ("10.0.0.1", F, &[("forwarded", "for=198.51.100.7;host=\"a, for=1.2.3.4\"")], "10.0.0.1"),
+            ("10.0.0.1", F, &[("forwarded", "for=\"198.51.100.7")], "10.0.0.1"),
+            ("10.0.0.1", X, &[("forwarded", "for=1.2.3.4"), (XFF, "198.51.100.7")], "198.51.100.7"),
+            ("10.0.0.1", F, &[("forwarded", "for=198.51.100.7"), (XFF, "1.2.3.4")], "198.51.100.7"),
+            ("10.0.0.1", X, &[("forwarded", "for=1.2.3.4")], "10.0.0.1"),
+            ("10.0.0.1", F, &[(XFF, "1.2.3.4")], "10.0.0.1"),
+            ("10.0.0.1", Peer, &[(XFF, "1.2.3.4"), ("forwarded", "for=1.2.3.4")], "10.0.0.1"),
         ];
-        for (peer, fields, client) in cases {
-            let seen = address(peer.parse().unwrap(), &headers(fields), &trusted);
+        for (peer, field, fields, client) in cases {
+            let seen = address(peer.parse().unwrap(), &headers(fields), &trusted, *field);
             assert_eq!(seen, client.parse::<IpAddr>().unwrap(), "{peer} {fields:?}");
         }
-        let unlisted = headers(&[("x-forwarded-for", "1.2.3.4")]);
+        let unlisted = headers(&[(XFF, "1.2.3.4")]);
         assert_eq!(
-            address("10.0.0.1".parse().unwrap(), &unlisted, &[]),
+            address("10.0.0.1".parse().unwrap(), &unlisted, &[], X),
             "10.0.0.1".parse::<IpAddr>().unwrap()
         );
+    }
+
+    #[test]
+    fn networks_have_one_form() {
+        for (written, meant) in [
+            ("::ffff:10.0.0.1/128", "10.0.0.1/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::/0", "::/0"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+        ] {
+            assert_eq!(canonical(written.parse().unwrap()).to_string(), meant);
+        }
     }
 
     #[test]

@@ -39,6 +39,12 @@ use url::Url;
 pub struct Config {
     /// The `https` origin that users type; its path is `/`.
     pub public_url: Url,
-    /// Peers whose `X-Forwarded-For` or `Forwarded` is believed.
+    /// Peers that are believed in what follows.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where they say who the client is.
+    pub client_address: client::AddressField,
+    /// Whether they say in `X-Forwarded-Host` which host was asked for.
+    pub believes_forwarded_host: bool,
+    /// The path of a page that says whether the gateway serves, whatever the host.
+    pub health_path: Option<String>,
 }

@@ -220,6 +220,32 @@ async fn all_calls_share_a_connection_within_the_portal_s_limit() {
 }
 
 #[tokio::test]
+async fn a_call_asks_for_the_host_that_the_portal_knows() {
+    let (saw, mut seen) = mpsc::unbounded_channel();
+    let (_portal, url) = by_hand(move |_, socket| {
+        let saw = saw.clone();
+        async move {
+            let mut connection = speak(socket).await;
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                saw.send((request.uri().to_string(), request.headers().clone())).unwrap();
+                tokio::spawn(answer((request, respond)));
+            }
+        }
+    });
+    for (host, authority) in
+        [("public", HOST), ("upstream", &url["http://".len()..]), ("b.internal", "b.internal")]
+    {
+        let builder = TestGateway::builder().upstream_url(&url).set("portal.host", host);
+        let (_gateway, browser) = logged_in(builder).await;
+        assert_eq!(browser.send(call(body("x"))).await.status, StatusCode::OK);
+        let (uri, headers) = seen.recv().await.unwrap();
+        assert_eq!(uri, format!("http://{authority}/portal.Sims/Get"));
+        assert!(!headers.contains_key("host"));
+        assert_eq!(headers["x-forwarded-host"], HOST);
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_was_refused_untouched_is_sent_once_more() {
     let (seen, mut calls) = mpsc::unbounded_channel();
     let (_portal, url) = by_hand(move |number, socket| {

@@ -5,6 +5,8 @@ mod assertion;
 #[cfg(test)]
 mod background;
 #[cfg(test)]
+mod balancers;
+#[cfg(test)]
 mod battlefield;
 #[cfg(test)]
 mod cli;
@@ -61,6 +63,8 @@ mod portal_answers;
 #[cfg(test)]
 mod portal_faults;
 #[cfg(test)]
+mod portal_hosts;
+#[cfg(test)]
 mod postgres;
 #[cfg(test)]
 mod protocols;
@@ -105,3 +109,5 @@ mod unauthenticated;
 mod upgrade;
 #[cfg(test)]
 mod websocket;
+#[cfg(test)]
+mod websocket_log;

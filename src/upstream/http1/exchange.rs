@@ -83,9 +83,12 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
 {
     /// `bodiless` says that the answer will have no body whatever it announces (HEAD).
-    pub fn new(mut lease: Lease, upload: Upload<B>, owner: Owner, bodiless: bool) -> Self {
+    pub fn new(mut lease: Lease, mut upload: Upload<B>, owner: Owner, bodiless: bool) -> Self {
         if upload.binds() {
             lease.tie();
+        }
+        if let Some(named) = lease.named() {
+            upload.address_to(named.as_str());
         }
         Self {
             owner,

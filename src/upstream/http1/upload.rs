@@ -10,6 +10,7 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use http::HeaderValue;
 use http_body::{Body, Frame};
+use memchr::memchr;
 use tokio::io::AsyncWrite;
 
 use crate::web::chunked;
@@ -92,6 +93,16 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     /// It signs the connection in.
     pub(super) fn binds(&self) -> bool {
         self.binds
+    }
+
+    /// Makes its `Host` this one. It is the first field of each head.
+    pub(super) fn address_to(&mut self, host: &str) {
+        let end_of_line = |from: usize| memchr(b'\n', self.head.get(from..)?).map(|at| from + at + 1);
+        if let Some(start) = end_of_line(0)
+            && let Some(end) = end_of_line(start)
+        {
+            self.head.splice(start..end, format!("Host: {host}\r\n").into_bytes());
+        }
     }
 
     /// Takes the request out; what stays is one that has gone out.

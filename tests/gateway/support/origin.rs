@@ -111,12 +111,29 @@ fn command(name: &str, root: &Path, folder: &Path, port: u16) -> Command {
             start(&sbin("nginx"), &["-e", "stderr", "-c", &file])
         }
         "apache" => {
-            let modules: String = ["mpm_prefork", "authz_core"]
-                .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))
-                .concat();
+            let modules = apache_modules(&["mpm_prefork", "authz_core"]);
             let text = format!(
                 "{modules}ServerName portal\nListen 127.0.0.1:{port}\nPidFile {own}/pid\nErrorLog /dev/stderr\n\
                  DocumentRoot {root}\nAllowEncodedSlashes On\nUser www-data\nGroup www-data\n\
+                 <Directory {root}>\nRequire all granted\n</Directory>\n"
+            );
+            let file = write("apache.conf", &text).display().to_string();
+            start(&sbin("apache2"), &["-X", "-d", &own.to_string(), "-f", &file])
+        }
+        // Two hosts, which have a folder each with their certificate in it.
+        "apache-tls" => {
+            let modules = apache_modules(&["mpm_prefork", "authz_core", "ssl"]);
+            let hosts: String = ["localhost", "b.internal"]
+                .map(|host| {
+                    format!(
+                        "<VirtualHost *:{port}>\nServerName {host}\nDocumentRoot {root}/{host}\nSSLEngine on\n\
+                         SSLCertificateFile {root}/{host}/pair.pem\n</VirtualHost>\n"
+                    )
+                })
+                .concat();
+            let text = format!(
+                "{modules}ServerName portal\nListen 127.0.0.1:{port}\nPidFile {own}/pid\nErrorLog /dev/stderr\n\
+                 SSLSessionCache none\nSSLStrictSNIVHostCheck on\nUser www-data\nGroup www-data\n{hosts}\
                  <Directory {root}>\nRequire all granted\n</Directory>\n"
             );
             let file = write("apache.conf", &text).display().to_string();
@@ -147,6 +164,11 @@ fn command(name: &str, root: &Path, folder: &Path, port: u16) -> Command {
         }
         other => panic!("{other} is no server that is known here"),
     }
+}
+
+fn apache_modules(names: &[&str]) -> String {
+    let line = |name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n");
+    names.iter().map(line).collect()
 }
 
 /// Debian keeps servers where only root looks for programs.

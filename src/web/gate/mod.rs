@@ -20,15 +20,17 @@ use super::{
 /// Most bytes of one request's head.
 pub const MOST_HEAD_BYTES: usize = 16 * 1024;
 
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
 /// Why a request is not looked at any further.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("the head of the request can be read in two ways, or in none")]
     Head,
     #[error("the request needs exactly one valid Host")]
     Host,
     #[error("the request is for another host")]
-    Misdirected,
+    Misdirected(Box<Asked>),
     #[error("the form of the request target is not allowed here")]
     Target,
     #[error("the path is not in canonical form")]
@@ -49,10 +51,18 @@ pub enum Refusal {
     Protocol,
 }
 
+/// Which host a request was for that is not ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    pub host: String,
+    /// The last of `X-Forwarded-Host`.
+    pub forwarded: Option<String>,
+}
+
 impl Refusal {
-    pub fn status(self) -> StatusCode {
+    pub fn status(&self) -> StatusCode {
         match self {
-            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
@@ -85,6 +95,7 @@ pub struct CanonicalRequest<B> {
     request: Box<Request<B>>,
     upgrade: Option<HeaderValue>,
     ours: bool,
+    health: bool,
     rare: Rare,
 }
 
@@ -136,6 +147,11 @@ impl<B> CanonicalRequest<B> {
     /// Whether the path lies under one of our reserved prefixes, in any spelling.
     pub fn is_ours(&self) -> bool {
         self.ours
+    }
+
+    /// Whether it asks how the gateway is, by whatever name.
+    pub fn is_health(&self) -> bool {
+        self.health
     }
 
     /// Turns the WebSocket of an HTTP/2 client into the handshake that HTTP/1.1 has for it (RFC 8441 §5). `key` is ours: that
@@ -234,13 +250,21 @@ impl CanonicalRequest<Incoming> {
 pub struct RequestGate {
     /// Host and port as they stand in `Host`: without the port when it is the scheme's own.
     authority: String,
+    /// The path that is answered whatever the host.
+    health: Option<String>,
 }
 
 impl RequestGate {
     pub fn new(public_url: &url::Url) -> Self {
         let host = public_url.host_str().unwrap_or_default();
         let authority = public_url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        Self { authority }
+        Self { authority, health: None }
+    }
+
+    /// Lets a balancer that knows us by address alone ask for this path.
+    #[must_use]
+    pub fn with_health(self, path: Option<String>) -> Self {
+        Self { health: path, ..self }
     }
 
     /// The authority that requests must name.
@@ -271,7 +295,14 @@ impl RequestGate {
             Method::CONNECT => Some(extended_connect(&request)?),
             _ => None,
         };
-        self.check_host(&request)?;
+        let health = self.health.as_deref().is_some_and(|path| is_probe(&request, path));
+        match self.check_host(&request) {
+            Ok(()) => {}
+            Err(Refusal::Misdirected(_)) if health => {}
+            // HTTP/1.0 knows no host.
+            Err(Refusal::Host) if health && !request.headers().contains_key(header::HOST) => {}
+            Err(refusal) => return Err(refusal),
+        }
         let rare = check_fields(request.headers(), request.version())?;
         hops::check(request.method(), request.headers())?;
         let upgrade = match connects {
@@ -292,7 +323,7 @@ impl RequestGate {
         if !request.uri().query().is_none_or(path::is_clean_query) {
             return Err(Refusal::Target);
         }
-        Ok(CanonicalRequest { request, upgrade, ours, rare })
+        Ok(CanonicalRequest { request, upgrade, ours, health, rare })
     }
 
     /// RFC 9112 §3.2 and RFC 9113 §8.3.1: one authority, ours, wherever it is written.
@@ -319,10 +350,10 @@ impl RequestGate {
             }
             (None, Some(host), _) => host,
         };
-        self.check_authority(named)
+        self.check_authority(named, request.headers())
     }
 
-    fn check_authority(&self, named: &str) -> Result<(), Refusal> {
+    fn check_authority(&self, named: &str, headers: &HeaderMap) -> Result<(), Refusal> {
         if named.eq_ignore_ascii_case(&self.authority) {
             return Ok(());
         }
@@ -336,9 +367,45 @@ impl RequestGate {
         }
         match named.strip_suffix(":443") {
             Some(host) if host.eq_ignore_ascii_case(&self.authority) => Ok(()),
-            _ => Err(Refusal::Misdirected),
+            _ => Err(Refusal::Misdirected(Box::new(Asked {
+                host: named.to_owned(),
+                forwarded: forwarded_host(headers).map(str::to_owned),
+            }))),
         }
     }
+
+    /// Makes the request one for the host that a trusted proxy says it was for, if it says so.
+    pub fn adopt_host<B>(&self, request: &mut Request<B>) {
+        let Some(named) = forwarded_host(request.headers()) else { return };
+        let bare = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
+        // Proxies tell the port in a header of its own, or not at all.
+        let named = if named.eq_ignore_ascii_case(bare) { &self.authority } else { named };
+        let (Ok(authority), Ok(value)) = (named.parse::<Authority>(), HeaderValue::from_str(named)) else {
+            return;
+        };
+        if request.headers().get_all(header::HOST).iter().count() > 1 {
+            return;
+        }
+        if request.uri().authority().is_some() {
+            let mut parts = std::mem::take(request.uri_mut()).into_parts();
+            parts.authority = Some(authority);
+            *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        }
+        if request.headers().contains_key(header::HOST) {
+            request.headers_mut().insert(header::HOST, value);
+        }
+    }
+}
+
+/// What the nearest proxy says that it was asked for: the last element of the list.
+fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
+    let lines = headers.get_all(&X_FORWARDED_HOST).iter().rev();
+    let mut elements = lines.flat_map(|line| line.to_str().unwrap_or("?").rsplit(',')).map(str::trim);
+    elements.find(|element| !element.is_empty())
+}
+
+fn is_probe<B>(request: &Request<B>, path: &str) -> bool {
+    request.uri().path() == path && matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
 fn check_fields(headers: &HeaderMap, version: Version) -> Result<Rare, Refusal> {
@@ -395,155 +462,4 @@ fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn gate() -> RequestGate {
-        RequestGate::new(&url::Url::parse("https://iot.example.com").unwrap())
-    }
-
-    /// Each case: version, method, target, fields, whether a body follows.
-    type Case = (Version, &'static str, &'static str, &'static [(&'static str, &'static str)], bool);
-
-    fn admit(case: &Case) -> Result<(String, bool), Refusal> {
-        let (version, method, target, fields, body) = case;
-        let mut request = Request::builder().version(*version).method(*method).uri(*target);
-        for (name, value) in *fields {
-            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
-            request = request.header(*name, value);
-        }
-        gate()
-            .admit(Box::new(request.body(()).unwrap()), *body)
-            .map(|ok| (ok.target().to_owned(), ok.is_ours()))
-    }
-
-    const H1: Version = Version::HTTP_11;
-    const H2: Version = Version::HTTP_2;
-    const HOST: (&str, &str) = ("host", "iot.example.com");
-
-    #[test]
-    fn requests_with_one_meaning_pass_unchanged() {
-        let cases: &[(Case, &str, bool)] = &[
-            ((H1, "GET", "/sims?q=a%20b", &[HOST], false), "/sims?q=a%20b", false),
-            ((H1, "GET", "https://iot.example.com/x?y", &[HOST], false), "/x?y", false),
-            ((H1, "PROPFIND", "/", &[("host", "IOT.example.com:443")], false), "/", false),
-            ((H2, "GET", "https://iot.example.com/", &[], false), "/", false),
-            (
-                (H2, "GET", "https://iot.example.com/", &[HOST, ("cookie", "a=b"), ("cookie", "c=d")], false),
-                "/",
-                false,
-            ),
-            (
-                (H1, "POST", "/", &[HOST, ("expect", "100-continue"), ("content-length", "5")], true),
-                "/",
-                false,
-            ),
-            ((H1, "GET", "/.portcullis/login", &[HOST], false), "/.portcullis/login", true),
-            ((H1, "GET", "//.PORTCULLIS/login", &[HOST], false), "//.PORTCULLIS/login", true),
-            ((H1, "GET", "/%2eportcullis", &[HOST], false), "/%2eportcullis", true),
-        ];
-        for (case, target, ours) in cases {
-            assert_eq!(admit(case), Ok(((*target).to_owned(), *ours)), "{case:?}");
-        }
-    }
-
-    #[test]
-    fn ambiguous_requests_are_refused() {
-        use Refusal as R;
-        const WS: &[(&str, &str)] = &[
-            HOST,
-            ("connection", "Upgrade"),
-            ("upgrade", "websocket"),
-            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-            ("sec-websocket-version", "13"),
-        ];
-        let cases: &[(Case, R)] = &[
-            ((H1, "GET", "/", &[], false), R::Host),
-            ((H1, "GET", "/", &[HOST, HOST], false), R::Host),
-            ((H1, "GET", "/", &[("host", "")], false), R::Host),
-            ((H1, "GET", "/", &[("host", "a b")], false), R::Host),
-            ((H1, "GET", "/", &[("host", "iot.example.com:")], false), R::Host),
-            ((H1, "GET", "/", &[("host", "iot.example.com:443x")], false), R::Host),
-            ((H1, "GET", "/", &[("host", "evil.example.com:+80")], false), R::Host),
-            ((H1, "GET", "/", &[("host", "x@iot.example.com")], false), R::Host),
-            ((H1, "GET", "/", &[("host", "evil.example.com")], false), R::Misdirected),
-            ((H1, "GET", "/", &[("host", "iot.example.com:8443")], false), R::Misdirected),
-            ((H1, "GET", "/", &[("host", "iot.example.com.")], false), R::Misdirected),
-            ((H1, "GET", "https://evil.example.com/", &[HOST], false), R::Host),
-            ((H1, "GET", "https://iot.example.com/", &[], false), R::Host),
-            ((H1, "GET", "http://iot.example.com/", &[HOST], false), R::Target),
-            ((H1, "GET", "*", &[HOST], false), R::Target),
-            ((H1, "OPTIONS", "*", &[HOST], false), R::Target),
-            ((H1, "CONNECT", "iot.example.com:443", &[HOST], false), R::Method),
-            ((H1, "TRACE", "/", &[HOST], false), R::Method),
-            ((H2, "GET", "/", &[HOST], false), R::Host),
-            ((H2, "GET", "https://iot.example.com/", &[("host", "other.example.com")], false), R::Host),
-            ((H2, "GET", "https://me@iot.example.com/", &[], false), R::Host),
-            ((H2, "GET", "ftp://iot.example.com/", &[], false), R::Target),
-            ((H2, "GET", "https://iot.example.com/", &[("x-edge", " a")], false), R::Field),
-            ((H2, "GET", "https://iot.example.com/", &[("x-edge", "a\t")], false), R::Field),
-            ((H1, "GET", "/", &[HOST, ("remote_user", "admin")], false), R::Field),
-            ((H1, "POST", "/", &[HOST, ("expect", "200-ok")], true), R::Expectation),
-            (
-                (H1, "POST", "/", &[HOST, ("expect", "100-continue"), ("expect", "100-continue")], true),
-                R::Expectation,
-            ),
-            ((H1, "POST", "/", &[HOST, ("transfer-encoding", "gzip, chunked")], true), R::Framing),
-            (
-                (H1, "POST", "/", &[HOST, ("transfer-encoding", "chunked"), ("content-length", "1")], true),
-                R::Framing,
-            ),
-            ((H1, "POST", "/", &[HOST, ("content-length", "1"), ("content-length", "1")], true), R::Framing),
-            ((H1, "POST", "/", &[HOST, ("content-length", "+1")], true), R::Framing),
-            ((H1, "POST", "/", &[HOST, ("content-length", "18446744073709551616")], true), R::Framing),
-            ((H1, "GET", "/", WS, true), R::Upgrade),
-            ((H1, "POST", "/", WS, false), R::Upgrade),
-            ((H1, "GET", "/", &[HOST, ("upgrade", "websocket")], false), R::Upgrade),
-            (
-                (H1, "GET", "/", &[HOST, ("connection", "upgrade"), ("upgrade", "websocket")], false),
-                R::Upgrade,
-            ),
-            ((H1, "GET", "/", &[HOST, ("connection", "upgrade"), ("upgrade", "h2c")], false), R::Upgrade),
-            ((H1, "GET", "/", &[HOST, ("connection", "upgrade"), ("upgrade", "a, b")], false), R::Upgrade),
-            (
-                (H1, "GET", "/", &[HOST, ("connection", "upgrade"), ("upgrade", "HTTP/2.0")], false),
-                R::Upgrade,
-            ),
-            ((H1, "GET", "/a/../b", &[HOST], false), R::Path),
-            ((H1, "GET", "/a/%2e%2E/b", &[HOST], false), R::Path),
-            ((H1, "GET", "/a%00", &[HOST], false), R::Path),
-        ];
-        for (case, refusal) in cases {
-            assert_eq!(admit(case), Err(*refusal), "{case:?}");
-        }
-        assert!(admit(&(H1, "GET", "/", WS, false)).is_ok());
-    }
-
-    #[test]
-    fn heads_beyond_the_limits_are_refused() {
-        let mut many = Request::builder().uri("/").header("host", "iot.example.com");
-        for _ in 0..MOST_FIELDS {
-            many = many.header("x-a", "b");
-        }
-        assert_eq!(gate().admit(Box::new(many.body(()).unwrap()), false).unwrap_err(), Refusal::TooLarge);
-        let large = Request::builder()
-            .uri("/")
-            .header("host", "iot.example.com")
-            .header("x-a", "b".repeat(MOST_HEAD_BYTES))
-            .body(())
-            .unwrap();
-        assert_eq!(gate().admit(Box::new(large), false).unwrap_err(), Refusal::TooLarge);
-    }
-
-    #[test]
-    fn a_port_of_our_own_must_be_named() {
-        let gate = RequestGate::new(&url::Url::parse("https://localhost:8443").unwrap());
-        let ask = |host: &str| {
-            gate.admit(Box::new(Request::builder().uri("/").header("host", host).body(()).unwrap()), false)
-                .map(|_| ())
-        };
-        assert_eq!(ask("localhost:8443"), Ok(()));
-        assert_eq!(ask("localhost"), Err(Refusal::Misdirected));
-        assert_eq!(ask("localhost:443"), Err(Refusal::Misdirected));
-    }
-}
+mod tests;
