@@ -56,7 +56,7 @@
   // What follows the # never reaches a server. It goes along from page to page, and back to where the user came from.
   if (location.hash) {
     each('form[action^="/"]', (form) => form.setAttribute("action", form.getAttribute("action") + location.hash));
-    each('a[href^="/.portcullis/"]', (link) => {
+    each('a[data-goes-on], a[href^="/.portcullis/"]', (link) => {
       link.hash = location.hash;
     });
   }

@@ -101,7 +101,8 @@ for (const javaScript of [true, false]) {
       (request, response) => response.end('<!doctype html><title>Elsewhere</title><h1>The identity provider</h1>'),
     );
     await new Promise((resolve) => site.listen(0, '127.0.0.1', resolve));
-    const host = `${HOST}:${site.address().port}`;
+    // Another host: other ports of ours are taken for the portal's inside.
+    const host = `127.0.0.1:${site.address().port}`;
     const visitor = await newVisitor({ gateway, javaScript, abroad: [host] });
     await visitor.open(`/leave?to=${encodeURIComponent(`https://${host}/authorize?a=b&c="d`)}`);
     await visitor.givePassword();

@@ -120,6 +120,10 @@ export class Visitor {
   async giveRecoveryCode(code) {
     await this.field('Recovery code').fill(code);
     await this.press('Continue');
+    // A code that was right is followed by a page that says how many are left.
+    if ((await this.heading().allInnerTexts()).includes('You used a recovery code')) {
+      await this.leave(() => this.page.getByRole('link', { name: /^Go to / }).click());
+    }
   }
 
   /** Reads the key off the page into the app. A key that the app has already keeps its used codes. */
