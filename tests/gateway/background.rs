@@ -14,9 +14,7 @@ use http_body_util::BodyExt as _;
 use portcullis::clock::{Clock, ManualClock, Timestamp};
 use tokio::time::Instant;
 
-use crate::support::{
-    Exchange, PATIENCE, TestGateway, Upstream, empty, logged_in, upstream::ordinary, within,
-};
+use crate::support::{PATIENCE, TestGateway, empty, logged_in, upstream::streaming, within};
 
 /// What requests in progress have left.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
@@ -42,14 +40,7 @@ impl Clock for Failing {
 
 #[tokio::test]
 async fn background_work_that_panics_is_named_and_ends_the_gateway_with_an_error() {
-    let portal = Upstream::scripted(async |mut exchange: Exchange| {
-        if exchange.target() != "/events" {
-            return ordinary(exchange).await;
-        }
-        exchange.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nstart\r\n").await?;
-        let _ = exchange.wire.fill().await;
-        None
-    });
+    let portal = streaming();
     let fails = Arc::new(AtomicBool::new(false));
     let broken = Arc::clone(&fails);
     let builder = TestGateway::builder()

@@ -8,11 +8,11 @@ use http_body_util::BodyExt as _;
 use portcullis::clock::{Clock, ManualClock, Timestamp};
 
 use crate::support::{
-    Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream, body, empty,
+    Browser, HOST, PATIENCE, TestGateway, body, empty,
     process::{Outcome, run},
     soon,
     test_gateway::Builder,
-    upstream::ordinary,
+    upstream::streaming,
     within,
 };
 
@@ -29,14 +29,7 @@ struct World {
 
 impl World {
     async fn new(builder: Builder) -> Self {
-        let portal = Upstream::scripted(async |mut exchange: Exchange| {
-            if exchange.target() != "/events" {
-                return ordinary(exchange).await;
-            }
-            exchange.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nstart\r\n").await?;
-            let _ = exchange.wire.fill().await;
-            None
-        });
+        let portal = streaming();
         let (one, browser) = builder.upstream(&portal).start().await;
         let (other, _) = one.twin().await;
         one.add_user(ADA).await;

@@ -8,12 +8,12 @@ use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
 use crate::support::{
-    Browser, Exchange, PATIENCE, TestGateway, Upstream,
+    Browser, PATIENCE, TestGateway, Upstream,
     chaos::{Chaos, Way},
     empty,
     redis::RedisServer,
     soon,
-    upstream::ordinary,
+    upstream::streaming,
     within,
 };
 
@@ -130,14 +130,7 @@ async fn with_a_grace_whoever_is_known_goes_on_and_whoever_is_ended_does_not() {
 
 #[tokio::test]
 async fn who_is_put_out_while_redis_is_away_loses_what_is_open_within_a_second() {
-    let portal = Upstream::scripted(async |mut exchange: Exchange| {
-        if exchange.target() != "/events" {
-            return ordinary(exchange).await;
-        }
-        exchange.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nstart\r\n").await?;
-        let _ = exchange.wire.fill().await;
-        None
-    });
+    let portal = streaming();
     for disable in [false, true] {
         let world = World::before(&portal, "0s").await;
         let request = Request::get("/events").body(empty()).unwrap();

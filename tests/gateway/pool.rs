@@ -9,7 +9,7 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 
 use crate::support::{
     Answer, Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream, body, empty, logged_in, soon,
-    test_gateway::Builder, upstream::ordinary, websocket, wire::Wire, within,
+    test_gateway::Builder, two_logged_in, upstream::ordinary, websocket, wire::Wire, within,
 };
 
 /// A portal whose `/slow` waits until it is let go, once for each message.
@@ -229,12 +229,7 @@ async fn used(gateway: &TestGateway, asks: &[(&Browser, Method)]) -> Vec<(String
 }
 
 async fn two_users(connections: &str) -> (TestGateway, Browser, Browser) {
-    let builder = TestGateway::builder().set("portal.connections", connections);
-    let (gateway, ada) = logged_in(builder).await;
-    gateway.add_user("eve@example.com").await;
-    let eve = gateway.browser();
-    eve.log_in("eve@example.com").await;
-    (gateway, ada, eve)
+    two_logged_in(TestGateway::builder().set("portal.connections", connections)).await
 }
 
 #[tokio::test]

@@ -12,7 +12,9 @@ use std::{
 use http::StatusCode;
 use tokio::net::TcpListener;
 
-use crate::support::{Browser, HOST, RawConnection, TestGateway, Upstream, logged_in, soon, wire::Wire};
+use crate::support::{
+    Browser, HOST, RawConnection, TestGateway, Upstream, logged_in, soon, two_logged_in, wire::Wire,
+};
 
 /// A portal that asks for such a sign-in, and believes a connection from then on. Says how many are somebody's.
 fn portal(challenge: &'static str) -> (String, Arc<AtomicUsize>) {
@@ -107,11 +109,7 @@ async fn ada_and_eve(url: &str, settings: &[(&str, &str)]) -> (TestGateway, Brow
     for (key, value) in settings {
         builder = builder.set(key, value);
     }
-    let (gateway, ada) = logged_in(builder).await;
-    gateway.add_user("eve@example.com").await;
-    let eve = gateway.browser();
-    eve.log_in("eve@example.com").await;
-    (gateway, ada, eve)
+    two_logged_in(builder).await
 }
 
 #[tokio::test]

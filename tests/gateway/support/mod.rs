@@ -40,6 +40,15 @@ pub(crate) async fn logged_in(builder: test_gateway::Builder) -> (TestGateway, B
     (gateway, browser)
 }
 
+/// The same, and the browser of a second user.
+pub(crate) async fn two_logged_in(builder: test_gateway::Builder) -> (TestGateway, Browser, Browser) {
+    let (gateway, ada) = logged_in(builder).await;
+    gateway.add_user("eve@example.com").await;
+    let eve = gateway.browser();
+    eve.log_in("eve@example.com").await;
+    (gateway, ada, eve)
+}
+
 /// How long anything may take that a test waits for. Only a fault ever waits this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -304,6 +304,18 @@ pub(crate) async fn ordinary(mut exchange: Exchange) -> Option<Exchange> {
     Some(exchange)
 }
 
+/// The ordinary portal, but that its `/events` begins with `start` and goes on until the gateway leaves.
+pub(crate) fn streaming() -> Upstream {
+    Upstream::scripted(async |mut exchange: Exchange| {
+        if exchange.target() != "/events" {
+            return ordinary(exchange).await;
+        }
+        exchange.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nstart\r\n").await?;
+        let _ = exchange.wire.fill().await;
+        None
+    })
+}
+
 pub(crate) fn acceptor(certificate: &str, key: &str) -> TlsAcceptor {
     let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
