@@ -24,7 +24,7 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
 }
 
-/// A certificate for the server, and whom the client trusts.
+/// The server's certificate, and a client that trusts it.
 pub(super) fn tls() -> (ServerConfig, ClientConfig) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let certificate = made.cert.der().clone();
@@ -59,7 +59,7 @@ pub(super) fn exchange(run: &Run, bytes: &[u8], size: usize, heads: &[bool], due
     loop {
         while let Some((answer, length)) = take(&buffer, heads.get(answers.len()).copied().unwrap_or(false)) {
             buffer.drain(..length);
-            // An interim one is none of those that count.
+            // Interim answers don't count.
             if answer.status >= 200 {
                 answers.push(answer);
             }
