@@ -1,0 +1,95 @@
+// What a test of this suite gets: what world.js of the browser suite gives, with a portal of its choice behind the
+// gateway. And what users do at every portal.
+
+import { scannedText } from '../../browser/support/measure.js';
+import { test as base, expect } from '../../browser/support/world.js';
+
+export { expect };
+
+/** A `test` whose gateway stands in front of what `start(folder)` starts, with these keys of `[portal]`. */
+export function behind(start, portalKeys = {}) {
+  return base.extend({
+    portal: [
+      async ({ folder }, use) => {
+        const portal = await start(`${folder}/portal`);
+        await use(portal);
+        await portal.stop();
+      },
+      { scope: 'worker' },
+    ],
+    settings: [{ portal: portalKeys }, { option: true, scope: 'worker' }],
+  });
+}
+
+/**
+ * From a page of the portal through the first login to that page: password, QR code, name, Save, recovery codes. `arrival` is
+ * where the portal itself leads whoever asks for that page, if anywhere.
+ */
+export async function firstLogin(visitor, target, arrival = target) {
+  const { page } = visitor;
+  await visitor.open(target);
+  await visitor.expectHeading('Sign in');
+  await visitor.givePassword();
+  await visitor.expectHeading('Set up your authenticator app');
+  const key = new URL(await scannedText(page.locator('.scan svg').first())).searchParams.get('secret');
+  expect(await visitor.typedKey(), 'the key in the QR code').toBe(key);
+  await visitor.enrol();
+  await visitor.expectHeading('Save your recovery codes');
+  await visitor.storeRecoveryCodes();
+  await expect(page).toHaveURL(visitor.gateway.url + arrival);
+}
+
+/** From a page of the portal through a later login to that page, with whatever stands behind its `#`. */
+export async function laterLogin(visitor, target) {
+  await visitor.open(target);
+  await visitor.expectHeading('Sign in');
+  await signInAgain(visitor);
+  await expect(visitor.page).toHaveURL(visitor.gateway.url + target);
+}
+
+/** At the login page: the password and a code. */
+export async function signInAgain(visitor) {
+  await visitor.givePassword();
+  await visitor.expectHeading('Enter your code');
+  await visitor.giveCode();
+}
+
+/** An operator ends all sessions of this user. */
+export async function endSession(visitor) {
+  await visitor.gateway.portcullis(['session', 'revoke', '--user', visitor.email]);
+}
+
+/**
+ * What goes wrong in this page from now on: requests without an answer, answers that are errors, messages of error in the
+ * console. Addresses outside the gateway are left out: the browser of the tests reaches none.
+ */
+export function listen({ page, gateway }) {
+  const faults = [];
+  const isInside = (url) => url.startsWith(gateway.url) || url.startsWith(gateway.url.replace('https', 'wss'));
+  page.on('requestfailed', (request) => {
+    const why = request.failure()?.errorText;
+    // What a page no longer wants when it is left is no fault.
+    if (isInside(request.url()) && why !== 'net::ERR_ABORTED') {
+      faults.push(`${request.method()} ${request.url()}: ${why}`);
+    }
+  });
+  page.on('response', (answer) => {
+    if (isInside(answer.url()) && answer.status() >= 400) {
+      faults.push(`${answer.request().method()} ${answer.url()}: ${answer.status()}`);
+    }
+  });
+  page.on('console', (message) => {
+    const { url } = message.location();
+    if (message.type() === 'error' && (url === '' || isInside(url))) {
+      faults.push(`console: ${message.text()} (${url})`);
+    }
+  });
+  page.on('pageerror', (error) => faults.push(`script: ${error.message}`));
+  return faults;
+}
+
+/** The bytes of what the browser saves when `act` is done. */
+export async function saved(page, act) {
+  const [download] = await Promise.all([page.waitForEvent('download'), act()]);
+  return { name: download.suggestedFilename(), bytes: Buffer.concat(await (await download.createReadStream()).toArray()) };
+}
