@@ -1,12 +1,19 @@
 //! The change feed: what one process changed, so that every other drops what it remembers of it.
+//!
+//! How others hear of an announcement is in `news`.
 
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::AssertSqlSafe;
 
 use super::{Database, DatabaseError, Dialect, Transaction};
 use crate::{clock::Timestamp, secret::TokenHash};
 
 /// PostgreSQL's advisory lock that whoever announces holds until its commit.
 const LOCK: i64 = 0x706f_7274_6375_0002;
+/// Where PostgreSQL tells listeners that something has been announced.
+pub(super) const CHANNEL: &str = "portcullis_changes";
+pub(super) const LATEST: &str = "SELECT COALESCE(MAX(id), 0) FROM changes";
+/// The one at `$1` and all after it.
+pub(super) const SINCE: &str = "SELECT id, subject FROM changes WHERE id >= $1 ORDER BY id";
 
 /// Something that a gateway may remember and now must not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +55,12 @@ impl Database {
         now: Timestamp,
     ) -> Result<(), DatabaseError> {
         if self.dialect == Dialect::Postgres {
-            sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut **transaction).await?;
+            // Listeners are told at the commit, and once however much is announced.
+            sqlx::query("SELECT pg_advisory_xact_lock($1), pg_notify($2, '')")
+                .bind(LOCK)
+                .bind(CHANNEL)
+                .execute(&mut **transaction)
+                .await?;
         }
         sqlx::query("INSERT INTO changes (subject, at) VALUES ($1, $2)")
             .bind(change.encode())
@@ -60,29 +72,18 @@ impl Database {
 
     /// The newest position of the feed: what a process that starts now need not read.
     pub async fn latest_change(&self) -> Result<i64, DatabaseError> {
-        let row = sqlx::query("SELECT COALESCE(MAX(id), 0) AS id FROM changes").fetch_one(self).await?;
-        Ok(row.try_get("id")?)
+        let (newest,) = sqlx::query_as(LATEST).fetch_one(self).await?;
+        Ok(newest)
     }
 
-    /// Everything announced after `position`, with the position of each. When `position` itself is not in the feed any
+    /// Everything announced after `position`, and the newest position. When `position` itself is not in the feed any
     /// more, as in a stand-by that lacked it when it took over, everything has changed.
-    pub async fn changes_after(&self, position: i64) -> Result<Vec<(i64, Change)>, DatabaseError> {
-        let rows = sqlx::query("SELECT id, subject FROM changes WHERE id >= $1 ORDER BY id")
-            .bind(position)
-            .fetch_all(self)
-            .await?;
-        let mut changes = Vec::with_capacity(rows.len());
-        for row in &rows {
-            changes.push((row.try_get("id")?, Change::decode(&row.try_get::<String, _>("subject")?)));
+    pub async fn changes_after(&self, position: i64) -> Result<(i64, Vec<Change>), DatabaseError> {
+        let rows = sqlx::query_as(SINCE).bind(position).fetch_all(self).await?;
+        match after(position, rows) {
+            Some(changes) => Ok(changes),
+            None => Ok((self.latest_change().await?, vec![Change::All])),
         }
-        if position == 0 {
-            return Ok(changes);
-        }
-        if changes.first().is_some_and(|&(at, _)| at == position) {
-            changes.remove(0);
-            return Ok(changes);
-        }
-        Ok(vec![(self.latest_change().await?, Change::All)])
     }
 
     /// Drops announcements older than `before`; the newest always stays, so that positions never go back.
@@ -95,4 +96,16 @@ impl Database {
         sqlx::query(AssertSqlSafe(purge)).bind(before.unix_millis()).execute(self).await?;
         Ok(())
     }
+}
+
+/// What the rows from `position` on say; nothing that could be relied on, when that one is missing.
+pub(super) fn after(position: i64, mut rows: Vec<(i64, String)>) -> Option<(i64, Vec<Change>)> {
+    if position > 0 {
+        if rows.first().is_none_or(|&(first, _)| first != position) {
+            return None;
+        }
+        rows.remove(0);
+    }
+    let newest = rows.last().map_or(position, |&(at, _)| at);
+    Some((newest, rows.iter().map(|(_, subject)| Change::decode(subject)).collect()))
 }

@@ -8,6 +8,7 @@ mod connection;
 mod copy;
 mod facts;
 mod migrate;
+mod news;
 pub mod postgres;
 mod sealed;
 mod sqlite;
@@ -29,6 +30,7 @@ use std::{
 pub use changes::Change;
 pub use connection::{Connection, Transaction};
 pub use copy::{CopyError, TableRows};
+pub use news::News;
 use sqlx::{AnyConnection, AnyPool, Connection as _, any::AnyPoolOptions};
 use tokio::time::timeout;
 
@@ -253,6 +255,15 @@ impl Database {
             Dialect::Sqlite => "",
             Dialect::Postgres => " FOR UPDATE SKIP LOCKED",
         }
+    }
+
+    /// A reader of the change feed, from now on.
+    pub fn news(&self) -> News {
+        News::of(self)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.pool.is_closed()
     }
 
     /// Whether the store answers.

@@ -15,6 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
     AnyConnection, AnyPool, ConnectOptions as _, Error, Row as _,
     any::{AnyConnectOptions, AnyPoolOptions},
+    postgres::PgConnectOptions,
 };
 use tokio::time::{Instant, timeout};
 use url::Url;
@@ -22,9 +23,12 @@ use url::Url;
 /// How long a request may wait: for a connection, and for each answer on it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest that one server may take to let us in.
-const CONNECT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
 /// The longest that a connection may take to show that it is still good.
 const CHECK: Duration = Duration::from_millis(500);
+/// The settings of a connection that hears of changes: a server that has lost us must not keep it.
+pub(super) const LISTENING: &str =
+    "SET default_transaction_isolation = 'read committed'; SET lock_timeout = '500ms'";
 /// How often the servers are asked at most which of them takes changes.
 const SEARCH: Duration = Duration::from_millis(250);
 
@@ -56,7 +60,7 @@ pub struct Host {
 
 impl Config {
     /// For the driver alone: holds the password.
-    fn options(&self, host: &Host) -> Result<AnyConnectOptions, Error> {
+    fn url(&self, host: &Host) -> Result<Url, Error> {
         let mut url =
             Url::parse("postgres://localhost/").map_err(|error| Error::Configuration(error.into()))?;
         {
@@ -78,7 +82,11 @@ impl Config {
                 query.append_pair("sslkey", &key.to_string_lossy());
             }
         }
-        AnyConnectOptions::from_url(&url)
+        Ok(url)
+    }
+
+    fn options(&self, host: &Host) -> Result<AnyConnectOptions, Error> {
+        AnyConnectOptions::from_url(&self.url(host)?)
     }
 }
 
@@ -121,7 +129,8 @@ impl Servers {
             Arc::new(Self { config: config.clone(), in_use, search: tokio::sync::Mutex::default() });
         let checked = Arc::clone(&servers);
         let pool = AnyPoolOptions::new()
-            .max_connections(config.max_connections)
+            // One of them is there to listen, where there are several.
+            .max_connections(config.max_connections - u32::from(servers.listens()))
             .acquire_timeout(PATIENCE)
             // Ours asks for more than that there is an answer.
             .test_before_acquire(false)
@@ -132,6 +141,17 @@ impl Servers {
             .after_connect(|connection, _| Box::pin(prepare(connection)))
             .connect_lazy_with(options);
         Ok((pool, servers))
+    }
+
+    /// Whether one connection is spent on hearing of changes.
+    pub(super) fn listens(&self) -> bool {
+        self.config.max_connections > 1
+    }
+
+    /// How to connect to the server in use for that.
+    pub(super) fn listening(&self) -> Result<PgConnectOptions, Error> {
+        let host = self.in_use.lock().unwrap_or_else(PoisonError::into_inner).host.clone();
+        PgConnectOptions::from_url(&self.config.url(&host)?)
     }
 
     pub(super) fn are_several(&self) -> bool {

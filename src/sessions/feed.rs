@@ -6,18 +6,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::{SessionError, cache::Cache};
 use crate::{
-    database::{Change, Database, DatabaseError},
+    database::{Change, Database},
     errors::Chain,
 };
 
 /// For how long one sign of life of a source is good; also the bound on how late a change is heard.
 pub(super) const TRUST: Duration = Duration::from_secs(1);
-/// How often the database is asked for changes.
-const POLL: Duration = Duration::from_millis(50);
 
 /// What a source of changes has to tell, in the order in which it happened.
 #[derive(Debug)]
@@ -121,17 +119,14 @@ pub(super) fn apply(changes: Vec<Change>, cache: &Cache) {
 
 /// Tells `hear` what the database's change feed tells, for ever.
 pub(super) async fn follow_database(database: &Database, hear: &Hear<'_>) {
-    let mut polls = interval(POLL);
-    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut position = None;
+    let mut news = database.news();
     let mut last: Option<Instant> = None;
     let mut complained = false;
     loop {
-        polls.tick().await;
         let asked = Instant::now();
-        let answer = timeout(TRUST, poll(database, position)).await;
-        match answer.map_or(Err(SessionError::Slow), |polled| polled.map_err(SessionError::from)) {
-            Ok((newest, changes)) => {
+        let answer = timeout(TRUST, news.read()).await;
+        match answer.map_or(Err(SessionError::Slow), |read| read.map_err(SessionError::from)) {
+            Ok(changes) => {
                 // Whoever was cut off starts anew: the feed keeps what was missed, but not for ever.
                 if last.is_none_or(|last| asked.duration_since(last) >= TRUST) {
                     hear(News::Gap);
@@ -140,7 +135,7 @@ pub(super) async fn follow_database(database: &Database, hear: &Hear<'_>) {
                     hear(News::Changed(changes));
                 }
                 hear(News::Current(asked));
-                (position, last, complained) = (Some(newest), Some(asked), false);
+                (last, complained) = (Some(asked), false);
             }
             Err(error) => {
                 if !complained {
@@ -149,15 +144,6 @@ pub(super) async fn follow_database(database: &Database, hear: &Hear<'_>) {
                 complained = true;
             }
         }
+        news.wait().await;
     }
-}
-
-/// What came after `position`, and the position of the last of it.
-async fn poll(database: &Database, position: Option<i64>) -> Result<(i64, Vec<Change>), DatabaseError> {
-    let Some(position) = position else {
-        return Ok((database.latest_change().await?, Vec::new()));
-    };
-    let changes = database.changes_after(position).await?;
-    let newest = changes.last().map_or(position, |&(at, _)| at);
-    Ok((newest, changes.into_iter().map(|(_, change)| change).collect()))
 }

@@ -1,0 +1,278 @@
+//! Hearing of changes: PostgreSQL tells at once, on a connection of its own that no crowd of requests can take away.
+//!
+//! Whoever follows the feed reads it whenever it is told to, and every half a second all the same: that shows that the
+//! store is there, and what was told on a connection that had been cut is read all the same. The embedded store, and
+//! PostgreSQL while nobody can listen there, is asked more often.
+
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    Change, Database, DatabaseError,
+    changes::{CHANNEL, LATEST, SINCE, after},
+    postgres::Servers,
+};
+use crate::errors::Chain;
+
+/// How often the feed is read of which somebody would tell.
+const BEAT: Duration = Duration::from_millis(550);
+/// How often the feed is read of which nobody tells.
+const POLL: Duration = Duration::from_millis(50);
+/// The same, where each reading takes a way over the network.
+const DISTANT_POLL: Duration = Duration::from_millis(200);
+/// The feed is read no more often than this, however much is announced.
+const PACE: Duration = Duration::from_millis(5);
+/// After how long listening is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A reader of the change feed.
+pub struct News {
+    database: Database,
+    /// What has been read, up to here.
+    position: Option<i64>,
+    ear: Ear,
+}
+
+/// How it is heard that there is something to read.
+enum Ear {
+    /// By looking.
+    Closed,
+    /// By looking, until this is there.
+    Opening(BoxFuture<'static, Result<PgListener, sqlx::Error>>),
+    Open(PgListener),
+}
+
+impl News {
+    pub fn of(database: &Database) -> Self {
+        let mut news = Self { database: database.clone(), position: None, ear: Ear::Closed };
+        news.open(Duration::ZERO);
+        news
+    }
+
+    /// What has been announced since the last reading. The first one tells of nothing: whoever starts to follow now
+    /// remembers nothing either. Given up before it has answered, the next one tells the same.
+    pub async fn read(&mut self) -> Result<Vec<Change>, DatabaseError> {
+        if self.database.is_closed() {
+            return Err(sqlx::Error::PoolClosed.into());
+        }
+        // What is asked half-way when this is dropped is of no more use.
+        let read = match std::mem::replace(&mut self.ear, Ear::Closed) {
+            Ear::Open(mut listener) => {
+                let read = on_its_own(&mut listener, self.position).await;
+                if read.is_ok() {
+                    self.ear = Ear::Open(listener);
+                }
+                read
+            }
+            ear => {
+                self.ear = ear;
+                self.by_pool().await
+            }
+        };
+        let (newest, changes) = read?;
+        self.position = Some(newest);
+        Ok(changes)
+    }
+
+    async fn by_pool(&mut self) -> Result<(i64, Vec<Change>), DatabaseError> {
+        match self.position {
+            Some(position) => self.database.changes_after(position).await,
+            None => Ok((self.database.latest_change().await?, Vec::new())),
+        }
+    }
+
+    /// Waits until there may be something to read.
+    pub async fn wait(&mut self) {
+        let began = Instant::now();
+        match &mut self.ear {
+            Ear::Open(listener) => {
+                if let Ok(told) = timeout(BEAT, listener.try_recv()).await {
+                    if matches!(told, Ok(Some(_))) {
+                        while listener.next_buffered().is_some() {}
+                    } else {
+                        self.open(Duration::ZERO);
+                    }
+                }
+                sleep((began + PACE).saturating_duration_since(Instant::now())).await;
+            }
+            Ear::Opening(opening) => {
+                if let Ok(opened) = timeout(DISTANT_POLL, opening).await {
+                    match opened {
+                        Ok(listener) => self.ear = Ear::Open(listener),
+                        Err(error) => {
+                            tracing::debug!(error = %Chain(&error), "cannot listen for changes, and look for them");
+                            self.open(RETRY);
+                        }
+                    }
+                }
+            }
+            Ear::Closed => {
+                self.open(Duration::ZERO);
+                sleep(POLL).await;
+            }
+        }
+    }
+
+    /// Begins to listen after a pause, where there is anything to listen to.
+    fn open(&mut self, pause: Duration) {
+        self.ear = match &self.database.servers {
+            Some(servers) if servers.listens() => {
+                let servers = servers.clone();
+                let opening = async move {
+                    sleep(pause).await;
+                    listen(&servers).await
+                };
+                Ear::Opening(opening.boxed())
+            }
+            _ => Ear::Closed,
+        };
+    }
+}
+
+/// What is announced from the moment on at which this returns is told.
+async fn listen(servers: &Servers) -> Result<PgListener, sqlx::Error> {
+    // The driver can only listen on a pool's connection.
+    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(super::postgres::CONNECT);
+    let mut listener = PgListener::connect_with(&pool.connect_lazy_with(servers.listening()?)).await?;
+    listener.eager_reconnect(false);
+    sqlx::raw_sql(super::postgres::LISTENING).execute(&mut listener).await?;
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}
+
+async fn on_its_own(
+    listener: &mut PgListener,
+    position: Option<i64>,
+) -> Result<(i64, Vec<Change>), DatabaseError> {
+    if let Some(position) = position {
+        let rows = sqlx::query_as(SINCE).bind(position).fetch_all(&mut *listener).await?;
+        if let Some(read) = after(position, rows) {
+            return Ok(read);
+        }
+    }
+    let (newest,) = sqlx::query_as(LATEST).fetch_one(listener).await?;
+    Ok((newest, position.map(|_| Change::All).into_iter().collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Timestamp,
+        database::{
+            Config,
+            test_database::{On, TestDatabase, config, on_each_database},
+            test_server::PostgresServer,
+        },
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const NOW: Timestamp = Timestamp::from_unix_seconds(100);
+
+    async fn open(server: &PostgresServer, name: &str) -> Database {
+        Database::open(&Config::Postgres(config(&[server], name.to_owned()))).await.unwrap()
+    }
+
+    async fn announce(database: &Database, user: &str) {
+        let mut transaction = database.write().await.unwrap();
+        database.announce(&mut transaction, &Change::User(user.into()), NOW).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+
+    async fn hears(news: &mut News, user: &str) {
+        let heard = async {
+            while news.read().await.unwrap_or_default() != [Change::User(user.into())] {
+                news.wait().await;
+            }
+        };
+        timeout(PATIENCE, heard).await.unwrap();
+    }
+
+    async fn listening(database: &Database) -> News {
+        let mut news = database.news();
+        news.read().await.unwrap();
+        let open = async {
+            while !matches!(news.ear, Ear::Open(_)) {
+                news.wait().await;
+            }
+        };
+        timeout(PATIENCE, open).await.unwrap();
+        assert_eq!(news.read().await.unwrap(), []);
+        news
+    }
+
+    on_each_database![news_is_read_once_and_from_the_beginning_on];
+
+    async fn news_is_read_once_and_from_the_beginning_on(on: On) {
+        let (store, database) = TestDatabase::new(on).await;
+        announce(&database, "before").await;
+        let mut news = database.news();
+        assert_eq!(news.read().await.unwrap(), []);
+        announce(&store.open().await, "ada").await;
+        hears(&mut news, "ada").await;
+        assert_eq!(news.read().await.unwrap(), []);
+        database.close().await;
+        assert!(news.read().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn postgres_tells_at_the_commit() {
+        let (store, database) = TestDatabase::new(On::Postgres).await;
+        let mut news = listening(&database).await;
+        announce(&store.open().await, "ada").await;
+        let Ear::Open(listener) = &mut news.ear else { panic!("it listens") };
+        let told = timeout(PATIENCE, listener.try_recv()).await.unwrap().unwrap();
+        assert_eq!(told.unwrap().channel(), CHANNEL);
+        assert_eq!(news.read().await.unwrap(), [Change::User("ada".into())]);
+    }
+
+    #[tokio::test]
+    async fn what_is_announced_while_the_listener_is_cut_or_refused_is_heard() {
+        let server = PostgresServer::start(&[]);
+        let name = server.create_database();
+        let database = open(&server, &name).await;
+        let mut news = listening(&database).await;
+        let cut = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'SELECT%changes%' \
+                   AND pid <> pg_backend_pid() AND datname = current_database()";
+        // The pool's connection stays, and no other is let in.
+        let mut own = database.acquire().await.unwrap();
+        sqlx::query("SELECT 1").execute(&mut own).await.unwrap();
+        server.sql(&name, cut);
+        server.sql("postgres", &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"));
+        let said = sqlx::query("INSERT INTO changes (subject, at) VALUES ('user:ada', 0)");
+        said.execute(&mut own).await.unwrap();
+        drop(own);
+        hears(&mut news, "ada").await;
+        assert!(!matches!(news.ear, Ear::Open(_)));
+        server.sql("postgres", &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"));
+        announce(&database, "bob").await;
+        hears(&mut news, "bob").await;
+        let open = async {
+            while !matches!(news.ear, Ear::Open(_)) {
+                news.wait().await;
+            }
+        };
+        timeout(PATIENCE, open).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_idle_listener_asks_one_question_a_beat() {
+        const { assert!(BEAT.as_millis() >= 500, "two questions a second at most") };
+        let server = PostgresServer::start(&["log_statement=all"]);
+        let name = server.create_database();
+        let mut news = listening(&open(&server, &name).await).await;
+        let statements = || {
+            let log = std::fs::read_to_string(server.folder().join("log")).unwrap();
+            log.lines().filter(|line| line.contains("LOG:") && line.contains("SELECT")).count()
+        };
+        let before = statements();
+        for _ in 0..3 {
+            news.wait().await;
+            assert_eq!(news.read().await.unwrap(), []);
+        }
+        assert_eq!(statements() - before, 3);
+    }
+}
