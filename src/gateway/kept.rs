@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     gate::{Decision, Identity},
-    kept_forms::{Claim, Form, FormId, Found, Head},
+    kept_forms::{Claim, Form, FormId, Found, Full, Head},
     pages::{NotKept, PageError},
     proxy::ForwardError,
     secret::TokenHash,
@@ -122,7 +122,9 @@ impl Gateway {
         };
         let Some(owner) = owner else { return Ok(self.challenge(&request, true, bind, note)) };
         let _form = presence.form().ok_or(Failure::Crowd)?;
-        let Some(_room) = forms.room() else { return Ok(self.not_kept(NotKept::TooMany, note)) };
+        let Some(_room) = forms.room() else {
+            return Ok(self.not_kept(NotKept::TooMany(Full::Everybody), note));
+        };
         let max = forms.max();
         if length(request.headers()).is_some_and(|length| length > u64::try_from(max).unwrap_or(u64::MAX)) {
             return Ok(self.not_kept(NotKept::TooLarge(max), note));
@@ -143,7 +145,10 @@ impl Gateway {
         let browser = forms.browser(&session);
         let (kept, holder) = (forms.clone(), browser.hash());
         let kept = self.on_control(async move { kept.keep(&owner, &holder, &Form { head, body }).await });
-        let Some(id) = kept.await?? else { return Ok(self.not_kept(NotKept::TooMany, note)) };
+        let id = match kept.await?? {
+            Ok(id) => id,
+            Err(full) => return Ok(self.not_kept(NotKept::TooMany(full), note)),
+        };
         let mut answer = self.shared.challenger.keep(id.as_str(), bind);
         cookies::set(&mut answer, &self.shared.cookies.forms, &browser);
         Ok(answer)
@@ -192,7 +197,9 @@ impl Gateway {
         note.decision = "challenge";
         let _form = presence.form().ok_or(Failure::Crowd)?;
         let forms = &self.shared.kept_forms;
-        let Some(_room) = forms.room() else { return Ok(self.not_kept(NotKept::TooMany, note)) };
+        let Some(_room) = forms.room() else {
+            return Ok(self.not_kept(NotKept::TooMany(Full::Everybody), note));
+        };
         let most = forms.max();
         let body = match read(&mut request, most).await {
             Ok(body) => body,
@@ -260,6 +267,7 @@ impl Gateway {
         let Form { head, body } = match taken.await?? {
             Ok(form) => form,
             Err(Found::Nothing) => return Ok(own(answer::see_other("/"))),
+            Err(Found::OtherUser) => return Ok(own(pages.form_of_another_user())),
             Err(_) => return Ok(own(pages.form_is_gone(note.request_id()))),
         };
         let value = |text: &str| HeaderValue::from_str(text).ok();

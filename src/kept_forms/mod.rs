@@ -11,7 +11,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::hmac;
-use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
+use sqlx::{Any, AssertSqlSafe, Executor, Row as _, any::AnyRow};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{MissedTickBehavior, interval},
@@ -33,8 +33,12 @@ pub const LIFETIME: Duration = Duration::from_mins(30);
 const MEMORY: Duration = Duration::from_hours(24);
 /// Forms of one user at once: one for each of many tabs.
 const MOST_OF_A_USER: i64 = 20;
+/// Bytes of them, sealed.
+const MOST_BYTES_OF_A_USER: i64 = 4 << 20;
 /// Bytes of all forms at once, sealed.
 const MOST_BYTES: i64 = 64 << 20;
+/// Forms of one user that are known, those included that have been sent or dropped.
+const MOST_KNOWN_OF_A_USER: i64 = 100;
 /// Forms on their way in at once, in memory.
 const MOST_AT_ONCE: usize = 32;
 const TIDY: Duration = Duration::from_mins(10);
@@ -69,6 +73,15 @@ pub struct Claim<'a> {
     pub browser: Option<&'a TokenHash>,
 }
 
+/// Why a form is not kept. Those that are kept already stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Its user has as many as one may have, or as much.
+    User,
+    /// All users together have.
+    Everybody,
+}
+
 /// What became of a form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -78,7 +91,10 @@ pub enum Found {
     },
     /// It has been sent or dropped, or is too old.
     Gone,
-    /// There is none, or it is another user's, or another browser's: nobody learns which.
+    /// It was kept in this browser, for another user: to be told as [`Found::Nothing`] is, and the browser is to forget what
+    /// it proves itself with.
+    OtherUser,
+    /// There is none, or it is another browser's: nobody learns which.
     Nothing,
 }
 
@@ -114,17 +130,21 @@ impl KeptForms {
         Token::from_bytes(bytes)
     }
 
-    /// Keeps a form. None: there are too many already, and what was kept before stays.
+    /// Keeps a form, unless there are too many.
     pub async fn keep(
         &self,
         user: &str,
         browser: &TokenHash,
         form: &Form,
-    ) -> Result<Option<FormId>, DatabaseError> {
+    ) -> Result<Result<FormId, Full>, DatabaseError> {
         let id = FormId::generate(&*self.random);
         let record = self.sealer.seal(&place(&id, user), &form.encode());
         let size = i64::try_from(record.len()).unwrap_or(i64::MAX);
         let now = self.clock.now();
+        // Looked up twice: whoever is refused takes nobody the lock for writing.
+        if let Err(full) = self.room_for(size, user, now, &self.database).await? {
+            return Ok(Err(full));
+        }
         let mut transaction = self.database.write().await?;
         // So that forms of one user that come at once are counted one by one.
         let one_by_one = format!("SELECT id FROM users WHERE id = $1{}", self.database.locking());
@@ -132,19 +152,19 @@ impl KeptForms {
             .bind(user.to_owned())
             .fetch_optional(&mut *transaction)
             .await?;
-        let live = sqlx::query(
-            "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) AS bytes, \
-             CAST(COALESCE(SUM(CASE WHEN user_id = $1 THEN 1 ELSE 0 END), 0) AS BIGINT) AS own \
-             FROM kept_forms WHERE kept_at > $2 AND taken_at IS NULL",
+        if let Err(full) = self.room_for(size, user, now, &mut *transaction).await? {
+            return Ok(Err(full));
+        }
+        sqlx::query(
+            "DELETE FROM kept_forms WHERE id IN (SELECT id FROM kept_forms WHERE user_id = $1 \
+             ORDER BY CASE WHEN kept_at > $2 AND taken_at IS NULL THEN 0 ELSE 1 END, kept_at DESC, id \
+             LIMIT 1000 OFFSET $3)",
         )
         .bind(user.to_owned())
         .bind(now.minus(LIFETIME).unix_millis())
-        .fetch_one(&mut *transaction)
+        .bind(MOST_KNOWN_OF_A_USER - 1)
+        .execute(&mut *transaction)
         .await?;
-        let (bytes, own): (i64, i64) = (live.try_get("bytes")?, live.try_get("own")?);
-        if own >= MOST_OF_A_USER || bytes.saturating_add(size) > MOST_BYTES {
-            return Ok(None);
-        }
         sqlx::query(
             "INSERT INTO kept_forms (id, browser, user_id, record, size, kept_at) VALUES ($1, $2, $3, $4, $5, $6)",
         )
@@ -157,15 +177,43 @@ impl KeptForms {
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
-        Ok(Some(id))
+        Ok(Ok(id))
     }
 
-    /// What there is to say about a form. That somebody else has logged in where it was kept ends it.
+    /// Whether so many bytes more can be kept for a user.
+    async fn room_for<'c>(
+        &self,
+        size: i64,
+        user: &str,
+        now: Timestamp,
+        connection: impl Executor<'c, Database = Any>,
+    ) -> Result<Result<(), Full>, DatabaseError> {
+        let live = sqlx::query(
+            "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) AS bytes, \
+             CAST(COALESCE(SUM(CASE WHEN user_id = $1 THEN size ELSE 0 END), 0) AS BIGINT) AS own_bytes, \
+             CAST(COALESCE(SUM(CASE WHEN user_id = $1 THEN 1 ELSE 0 END), 0) AS BIGINT) AS own \
+             FROM kept_forms WHERE kept_at > $2 AND taken_at IS NULL",
+        )
+        .bind(user.to_owned())
+        .bind(now.minus(LIFETIME).unix_millis())
+        .fetch_one(connection)
+        .await?;
+        let (bytes, own_bytes): (i64, i64) = (live.try_get("bytes")?, live.try_get("own_bytes")?);
+        let own: i64 = live.try_get("own")?;
+        Ok(if own >= MOST_OF_A_USER || own_bytes.saturating_add(size) > MOST_BYTES_OF_A_USER {
+            Err(Full::User)
+        } else if bytes.saturating_add(size) > MOST_BYTES {
+            Err(Full::Everybody)
+        } else {
+            Ok(())
+        })
+    }
+
+    /// What there is to say about a form. Writes nothing: it is asked for pages that are only looked at.
     pub async fn find(&self, claim: Claim<'_>) -> Result<Found, DatabaseError> {
         let Some(row) = self.row(claim).await? else { return Ok(Found::Nothing) };
         if row.user != claim.user {
-            self.empty(claim.id).await?;
-            return Ok(Found::Nothing);
+            return Ok(Found::OtherUser);
         }
         Ok(match self.open(claim, &row) {
             Some(form) => Found::Waiting { head: form.head, kept_at: row.kept_at },
@@ -175,11 +223,7 @@ impl KeptForms {
 
     /// Gives a form out, once, if it was sent to `target`.
     pub async fn take(&self, claim: Claim<'_>, target: &str) -> Result<Option<Form>, DatabaseError> {
-        let Some(row) = self.row(claim).await? else { return Ok(None) };
-        if row.user != claim.user {
-            self.empty(claim.id).await?;
-            return Ok(None);
-        }
+        let Some(row) = self.row(claim).await?.filter(|row| row.user == claim.user) else { return Ok(None) };
         let Some(form) = self.open(claim, &row).filter(|form| form.head.target == target) else {
             return Ok(None);
         };
@@ -207,7 +251,8 @@ impl KeptForms {
 
     /// Forgets what is in a form that its user has no more use for.
     pub async fn discard(&self, claim: Claim<'_>) -> Result<(), DatabaseError> {
-        if self.row(claim).await?.is_some() {
+        let row = self.row(claim).await?;
+        if row.is_some_and(|row| row.user == claim.user && !row.record.is_empty()) {
             self.empty(claim.id).await?;
         }
         Ok(())

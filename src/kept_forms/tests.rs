@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::{Claim, Config, Form, FormId, Found, Head, KeptForms, LIFETIME, MEMORY};
+use super::{Claim, Config, Form, FormId, Found, Full, Head, KeptForms, LIFETIME, MEMORY};
 use crate::{
     clock::{ManualClock, Timestamp},
     database::{
@@ -71,14 +71,15 @@ async fn a_form_is_given_to_its_user_in_its_browser_once(on: On) {
     assert_eq!(forms.take(theirs, "/sims").await.unwrap(), None, "there is nothing left in it");
 }
 
-async fn somebody_else_in_the_same_browser_ends_a_form(on: On) {
+async fn somebody_else_in_the_same_browser_gets_nothing_of_a_form_and_changes_nothing(on: On) {
     let Fixture { forms, _store, .. } = fixture(on).await;
-    let found = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
-    assert_eq!(forms.find(claim(&found, "bob", &BROWSER)).await.unwrap(), Found::Nothing);
-    assert_eq!(forms.find(claim(&found, "ada", &BROWSER)).await.unwrap(), Found::Gone);
-    let taken = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
-    assert_eq!(forms.take(claim(&taken, "bob", &BROWSER), "/sims").await.unwrap(), None);
-    assert_eq!(forms.take(claim(&taken, "ada", &BROWSER), "/sims").await.unwrap(), None);
+    let id = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+    let bobs = claim(&id, "bob", &BROWSER);
+    assert_eq!(forms.find(bobs).await.unwrap(), Found::OtherUser);
+    assert_eq!(forms.take(bobs, "/sims").await.unwrap(), None);
+    forms.discard(bobs).await.unwrap();
+    let adas = claim(&id, "ada", &BROWSER);
+    assert_eq!(forms.take(adas, "/sims").await.unwrap(), Some(form(b"a=1")));
 }
 
 async fn a_form_lasts_for_half_an_hour_and_is_known_for_a_day_more(on: On) {
@@ -121,6 +122,30 @@ async fn a_record_that_was_tampered_with_is_gone(on: On) {
     assert_eq!(forms.take(claim(&second, "bob", &BROWSER), "/sims").await.unwrap(), None);
 }
 
+fn sized(bytes: usize) -> Form {
+    Form { body: vec![0; bytes].into(), ..form(b"") }
+}
+
+async fn whoever_keeps_and_discards_all_day_leaves_no_more_than_anybody(on: On) {
+    let Fixture { forms, database, clock, _store } = fixture(on).await;
+    let rows = async || {
+        let row = sqlx::query("SELECT COUNT(*) AS rows FROM kept_forms WHERE user_id = 'ada'");
+        sqlx::Row::try_get::<i64, _>(&row.fetch_one(&database).await.unwrap(), "rows").unwrap()
+    };
+    let waiting = forms.keep("ada", &BROWSER, &form(b"first")).await.unwrap().unwrap();
+    let bobs = forms.keep("bob", &OTHER, &form(b"bob's")).await.unwrap().unwrap();
+    for _ in 0..300 {
+        clock.advance(Duration::from_secs(1));
+        let id = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+        forms.discard(claim(&id, "ada", &BROWSER)).await.unwrap();
+    }
+    assert_eq!(rows().await, 100);
+    // What waits is older than all of those, and stays.
+    for (id, user, browser) in [(&waiting, "ada", BROWSER), (&bobs, "bob", OTHER)] {
+        assert!(matches!(forms.find(claim(id, user, &browser)).await.unwrap(), Found::Waiting { .. }));
+    }
+}
+
 async fn a_flood_stays_within_the_bounds_and_pushes_nothing_out(on: On) {
     let Fixture { forms, clock, _store, .. } = fixture(on).await;
     let small = form(b"a=1");
@@ -130,21 +155,24 @@ async fn a_flood_stays_within_the_bounds_and_pushes_nothing_out(on: On) {
     }
     assert_eq!(kept.len(), 20);
     assert_eq!(kept.iter().map(FormId::as_str).collect::<BTreeSet<_>>().len(), 20);
-    assert!(forms.keep("bob", &OTHER, &form(b"a=1")).await.unwrap().is_some(), "another user has room");
+    assert!(forms.keep("bob", &OTHER, &form(b"a=1")).await.unwrap().is_ok(), "another user has room");
     assert!(matches!(forms.find(claim(&kept[0], "ada", &BROWSER)).await.unwrap(), Found::Waiting { .. }));
     // What is sent or over makes room.
     forms.take(claim(&kept[0], "ada", &BROWSER), "/sims").await.unwrap().unwrap();
-    assert!(forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().is_some());
-    assert!(forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().is_none());
+    assert!(forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().is_ok());
+    assert!(forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().is_err());
     clock.advance(LIFETIME);
-    assert!(forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().is_some());
+    assert!(forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().is_ok());
 
-    let large = Form { body: vec![0; 16 << 20].into(), ..form(b"") };
+    assert_eq!(forms.keep("ada", &BROWSER, &sized(4 << 20)).await.unwrap(), Err(Full::User));
+    let large = sized((4 << 20) - 1000);
     let mut users = 0;
-    while forms.keep(&format!("user {users}"), &OTHER, &large).await.unwrap().is_some() {
+    while forms.keep(&format!("user {users}"), &OTHER, &large).await.unwrap().is_ok() {
         users += 1;
     }
-    assert_eq!(users, 3, "64 MiB in all");
+    assert_eq!(users, 16, "64 MiB in all");
+    assert_eq!(forms.keep("carol", &OTHER, &large).await.unwrap(), Err(Full::Everybody));
+    assert_eq!(forms.keep("user 0", &OTHER, &sized(2000)).await.unwrap(), Err(Full::User));
     let room: Vec<_> = (0..40).map_while(|_| forms.room()).collect();
     assert_eq!(room.len(), 32);
 }
@@ -168,10 +196,11 @@ async fn a_user_who_is_put_out_leaves_no_form(on: On) {
 
 on_each_database!(
     a_form_is_given_to_its_user_in_its_browser_once,
-    somebody_else_in_the_same_browser_ends_a_form,
+    somebody_else_in_the_same_browser_gets_nothing_of_a_form_and_changes_nothing,
     a_form_lasts_for_half_an_hour_and_is_known_for_a_day_more,
     a_clock_that_is_set_back_prolongs_no_form,
     a_record_that_was_tampered_with_is_gone,
+    whoever_keeps_and_discards_all_day_leaves_no_more_than_anybody,
     a_flood_stays_within_the_bounds_and_pushes_nothing_out,
     all_tabs_of_a_browser_are_one_browser_and_another_session_is_none_of_it,
     a_user_who_is_put_out_leaves_no_form,

@@ -10,11 +10,12 @@ use super::{
     visit::Visit,
 };
 use crate::{
-    kept_forms::{Claim, FormId, Found, Head},
+    kept_forms::{Claim, FormId, Found, Full, Head},
     secret::TokenHash,
     sessions::Session,
     web::{
         answer::{self, Answer},
+        cookies,
         form::{Form, MARK},
         return_to::{KEPT_FORM, ReturnTo},
     },
@@ -31,7 +32,8 @@ const FORMS_LEAD_ANYWHERE: HeaderValue = HeaderValue::from_static(
 pub enum NotKept {
     /// Larger than so many bytes.
     TooLarge(usize),
-    TooMany,
+    /// Of one user, or of all together.
+    TooMany(Full),
 }
 
 impl Pages {
@@ -59,6 +61,7 @@ impl Pages {
                 Ok(answer)
             }
             Found::Gone => Ok(self.form_is_gone(&visit.request_id)),
+            Found::OtherUser => Ok(self.form_of_another_user()),
             Found::Nothing => Ok(answer::see_other("/")),
         }
     }
@@ -82,9 +85,18 @@ impl Pages {
         self.kept_forms.discard(claim).await?;
         let referer = match &found {
             Found::Waiting { head, .. } => head.referer.as_deref(),
+            Found::OtherUser => return Ok(self.form_of_another_user()),
             Found::Gone | Found::Nothing => None,
         };
         Ok(answer::see_other(self.challenger.returns().to(referer.unwrap_or("/")).as_str()))
+    }
+
+    /// Says nothing of a form that another user left in this browser, and has the browser lose its claim to it: whoever
+    /// signs in next may be anybody.
+    pub fn form_of_another_user(&self) -> Answer {
+        let mut answer = answer::see_other("/");
+        cookies::clear(&mut answer, &self.cookies.forms);
+        answer
     }
 
     /// The form of another site, to be sent from here if its user wants to. What the portal gets then says neither that a
@@ -101,7 +113,7 @@ impl Pages {
     /// Why a form is not kept, and what to do.
     pub fn not_kept(&self, why: NotKept, request_id: &str) -> Answer {
         let mut answer = self.message(Message::not_kept(why, request_id));
-        if why == NotKept::TooMany {
+        if matches!(why, NotKept::TooMany(_)) {
             answer::retry_after(&mut answer, Duration::from_mins(1));
         }
         answer

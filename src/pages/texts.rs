@@ -9,7 +9,7 @@ use super::{
     route::paths,
     views::{Action, Message},
 };
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, kept_forms::Full};
 
 pub const WRONG_CREDENTIALS: &str = "That e-mail and password do not match. Please check both and try again.";
 
@@ -227,7 +227,14 @@ impl<'a> Message<'a> {
             NotKept::TooLarge(max) => {
                 (413, format!("it is larger than the {} that we can keep", size_in_words(max)))
             }
-            NotKept::TooMany => (503, "too many forms are waiting to be sent already".to_owned()),
+            NotKept::TooMany(Full::User) => (
+                429,
+                "as many of your forms as we can keep are waiting for you already. Sign in, and send or discard one of them"
+                    .to_owned(),
+            ),
+            NotKept::TooMany(Full::Everybody) => {
+                (503, "too many forms are waiting to be sent already".to_owned())
+            }
         };
         Self {
             title: "Your form has not been sent",

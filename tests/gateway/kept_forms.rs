@@ -190,17 +190,18 @@ async fn a_form_that_is_not_to_be_sent_is_gone_and_its_page_is_there_again() {
 }
 
 #[tokio::test]
-async fn somebody_else_in_the_same_browser_learns_nothing_and_ends_it() {
+async fn somebody_else_in_the_same_browser_learns_nothing_and_the_browser_forgets_it() {
     let (gateway, browser) = ran_out(TestGateway::builder()).await;
     gateway.add_user(BOB).await;
     let answer = browser.send(usual("/adas/secret")).await;
     let kept = is_kept(&answer);
     let landed = log_in_at(&browser, answer, BOB).await;
     assert_eq!(landed.text(), "the portal: GET /\n", "no word of a form");
-    // Ada is back, and her form stays ended: somebody else was here in between.
+    // Ada is back, and her form stays where it is: somebody else was here in between.
     browser.remove_cookie("__Host-portcullis");
     browser.log_in_to("/", ADA).await;
-    assert_eq!(browser.get(&kept).await.heading(), "This form is no longer kept");
+    assert_eq!(browser.cookie("__Host-portcullis-forms"), None);
+    assert_eq!(browser.get(&kept).await.location(), "/");
     assert!(posts(&gateway.upstream).is_empty());
 }
 
@@ -386,9 +387,9 @@ async fn a_flood_of_forms_is_bounded_and_takes_nothing_from_those_before_it() {
     let kept: Vec<_> = answers.iter().filter(|answer| answer.status == StatusCode::SEE_OTHER).collect();
     assert_eq!(kept.len(), 20);
     for answer in answers.iter().filter(|answer| answer.status != StatusCode::SEE_OTHER) {
-        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(answer.header("retry-after"), "60");
-        assert!(answer.text().contains("too many forms are waiting"), "{}", answer.text());
+        assert!(answer.text().contains("as many of your forms as we can keep"), "{}", answer.text());
     }
     let page = log_in_at(&browser, kept[0].clone(), ADA).await;
     assert_eq!(page.heading(), "Your form was kept");

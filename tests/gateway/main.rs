@@ -49,6 +49,8 @@ mod login;
 #[cfg(test)]
 mod logout_paths;
 #[cfg(test)]
+mod looking;
+#[cfg(test)]
 mod origins;
 #[cfg(test)]
 mod outages;
