@@ -20,7 +20,7 @@
 //!
 //! ```text
 //! main > cli/serve > app > server: listener > worker > connection (TLS, HTTP/1 or HTTP/2 by ALPN) > gateway::handle:
-//!    web::request_head (HTTP/1)      reads a head that has one reading; hyper reads HTTP/2
+//!    web::request_head (HTTP/1)      reads a head that has one reading; hyper reads HTTP/2, with fragments marked ([`web::raw_paths`])
 //!  1 web::gate::RequestGate::admit   refuses what two readers could understand differently
 //!  2 web::client::address            the client's address; the note for the access log is open from here
 //!  3 a path of ours?                 > pages, on the control runtime; it never goes to the portal

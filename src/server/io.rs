@@ -1,5 +1,5 @@
-//! The bytes of one connection of HTTP/2 on their way between TLS and the protocol. Notes progress for the deadlines, and
-//! counts idle frames.
+//! The bytes of one connection of HTTP/2 on their way between TLS and the protocol. Notes progress for the deadlines, counts idle
+//! frames and has fragments marked.
 
 use std::{
     io,
@@ -50,12 +50,13 @@ impl<T: AsyncRead + Unpin> Read for WatchedIo<T> {
         let room = space.len().min(cursor.remaining());
         let mut buffer = ReadBuf::uninit(space.get_mut(..room).unwrap_or_default());
         ready!(Pin::new(&mut this.inner).poll_read(cx, &mut buffer))?;
-        let bytes = buffer.filled();
+        let bytes = buffer.filled_mut();
         if bytes.is_empty() {
             return Poll::Ready(Ok(()));
         }
         this.watch.received(false);
-        this.watch.received_idle_frames(this.frames.watch(bytes));
+        let idle = this.frames.watch(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        this.watch.received_idle_frames(idle);
         this.watch.received_part_of_head(this.frames.is_in_head());
         cursor.put_slice(bytes);
         Poll::Ready(Ok(()))

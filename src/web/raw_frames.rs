@@ -1,28 +1,42 @@
-//! Counts the frames of an HTTP/2 connection that neither ask for anything nor carry anything.
+//! Follows the frames of an HTTP/2 connection (RFC 9113 §4.1): counts those that neither ask for anything nor carry anything, and
+//! hands the heads on to have fragments marked in them.
 //!
-//! The protocol answers or discards each of them without limit. It follows the framing only (RFC 9113 §4.1), and judges
-//! nothing: how many are too many is for the watch to say.
+//! The protocol answers or discards such frames without limit; how many are too many is for the watch to say.
+
+use super::raw_paths::{RawPaths, Unreadable};
 
 const PREFACE: u64 = 24;
 /// Length, type, flags, stream.
 const START: usize = 9;
+/// The length of the padding, and the priority: what a head's frame may have in front of the head.
+const MOST_IN_FRONT: usize = 6;
 const HEADERS: u8 = 1;
 const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+const PRIORITISED: u8 = 0x20;
 const PRIORITY: u8 = 2;
 const SETTINGS: u8 = 4;
+const PUSH_PROMISE: u8 = 5;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 /// The last of the types that the standard knows; others are skipped by whoever reads them.
 const CONTINUATION: u8 = 9;
+/// A stream's number: the bit above means nothing.
+const STREAM: u32 = 0x7fff_ffff;
 
 /// The frames of one connection.
 #[derive(Debug)]
 pub struct RawFrames {
-    /// Bytes that belong to no head: the preface at first, then the current frame's payload.
+    /// Octets that belong to no head: the preface at first, then a payload or the padding of a head.
     skip: u64,
-    start: [u8; START],
+    /// Octets of a head in this frame, which come before those to skip.
+    block: u32,
+    /// How the frame starts, with what its head has in front.
+    start: [u8; START + MOST_IN_FRONT],
     have: usize,
+    wanted: usize,
     head_is: Head,
+    paths: RawPaths,
 }
 
 /// Where in a request's head the bytes end (RFC 9113 §4.3).
@@ -37,44 +51,91 @@ enum Head {
 
 impl Default for RawFrames {
     fn default() -> Self {
-        Self { skip: PREFACE, start: [0; START], have: 0, head_is: Head::Whole }
+        Self {
+            skip: PREFACE,
+            block: 0,
+            start: [0; START + MOST_IN_FRONT],
+            have: 0,
+            wanted: START,
+            head_is: Head::Whole,
+            paths: RawPaths::default(),
+        }
     }
 }
 
 impl RawFrames {
-    /// Takes the bytes of one read, and says how many idle frames began in them.
+    /// Takes the bytes of one read, marks the fragments in them, and says how many idle frames began in them.
     ///
-    /// What the protocol limits by itself is not counted: resets, continuations and empty data.
-    pub fn watch(&mut self, mut bytes: &[u8]) -> u32 {
+    /// What the protocol limits by itself is not counted: resets, continuations and empty data. The connection has to end
+    /// with an error.
+    pub fn watch(&mut self, mut bytes: &mut [u8]) -> Result<u32, Unreadable> {
         let mut idle = 0;
         while !bytes.is_empty() {
-            if self.skip > 0 {
-                let skipped = self.skip.min(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-                self.skip -= skipped;
-                bytes = bytes.get(usize::try_from(skipped).unwrap_or(usize::MAX)..).unwrap_or_default();
-                continue;
-            }
-            let (now, later) = bytes.split_at(bytes.len().min(START - self.have));
-            if let Some(room) = self.start.get_mut(self.have..self.have + now.len()) {
-                room.copy_from_slice(now);
-            }
-            self.have += now.len();
+            let (ahead, is_head) =
+                if self.block > 0 { (self.block.into(), true) } else { (self.skip, false) };
+            let ahead = usize::try_from(ahead).unwrap_or(usize::MAX);
+            let here = if ahead > 0 { ahead } else { self.wanted - self.have }.min(bytes.len());
+            let (now, later) = bytes.split_at_mut(here);
             bytes = later;
-            if self.have == START {
-                let [high, middle, low, kind, flags, ..] = self.start;
-                self.skip = u64::from(u32::from_be_bytes([0, high, middle, low]));
-                self.have = 0;
-                idle += u32::from(
-                    matches!(kind, PRIORITY | SETTINGS | PING | WINDOW_UPDATE) || kind > CONTINUATION,
-                );
-                self.head_is = match kind {
-                    HEADERS | CONTINUATION if flags & END_HEADERS == 0 => Head::Open,
-                    HEADERS | CONTINUATION => Head::Last,
-                    _ => Head::Whole,
-                };
+            if is_head {
+                self.paths.mark(now)?;
+                self.block = self.block.saturating_sub(u32::try_from(here).unwrap_or(u32::MAX));
+            } else if ahead > 0 {
+                self.skip = self.skip.saturating_sub(u64::try_from(here).unwrap_or(u64::MAX));
+            } else {
+                if let Some(room) = self.start.get_mut(self.have..self.have + here) {
+                    room.copy_from_slice(now);
+                }
+                self.have += here;
+                if self.have == self.wanted {
+                    idle += u32::from(self.start()?);
+                }
             }
         }
-        idle
+        Ok(idle)
+    }
+
+    /// Reads what has been gathered: how a frame starts, then what its head has in front. Says whether an idle one began.
+    fn start(&mut self) -> Result<bool, Unreadable> {
+        let [high, middle, low, kind, flags, stream_1, stream_2, stream_3, stream_4, front @ ..] = self.start;
+        let length = u32::from_be_bytes([0, high, middle, low]);
+        let (is_padded, is_prioritised) = match kind {
+            HEADERS => (flags & PADDED != 0, flags & PRIORITISED != 0),
+            _ => (false, false),
+        };
+        let in_front = u8::from(is_padded) + 5 * u8::from(is_prioritised);
+        let begins = self.have == START;
+        if begins {
+            self.head_is = match kind {
+                // No client may (RFC 9113 §8.4), and what it does to the table is not followed here.
+                PUSH_PROMISE => return Err(Unreadable),
+                HEADERS | CONTINUATION if flags & END_HEADERS == 0 => Head::Open,
+                HEADERS | CONTINUATION => Head::Last,
+                _ => Head::Whole,
+            };
+            self.wanted += usize::from(in_front);
+        }
+        if !begins || in_front == 0 || u32::from(in_front) > length {
+            self.have = 0;
+            self.wanted = START;
+            self.skip = length.saturating_sub(in_front.into()).into();
+            if kind == HEADERS {
+                self.paths.begin();
+            }
+            let (padding, parent) = match front {
+                [padding, one, two, three, four, _] if is_padded => (padding, [one, two, three, four]),
+                [one, two, three, four, ..] => (0, [one, two, three, four]),
+            };
+            let stream = u32::from_be_bytes([stream_1, stream_2, stream_3, stream_4]) & STREAM;
+            // The reader resets a stream that depends on itself, and does not read its head.
+            let is_read = !is_prioritised || u32::from_be_bytes(parent) & STREAM != stream;
+            if matches!(kind, HEADERS | CONTINUATION) && is_read {
+                self.block = u32::try_from(self.skip).unwrap_or(0).saturating_sub(padding.into());
+                self.skip -= u64::from(self.block);
+            }
+        }
+        let is_idle = matches!(kind, PRIORITY | SETTINGS | PING | WINDOW_UPDATE) || kind > CONTINUATION;
+        Ok(begins && is_idle)
     }
 
     /// Whether the bytes so far end in the middle of a request's head.
@@ -82,7 +143,7 @@ impl RawFrames {
         match self.head_is {
             Head::Whole => false,
             Head::Open => true,
-            Head::Last => self.skip > 0,
+            Head::Last => self.skip > 0 || self.block > 0 || self.wanted > START,
         }
     }
 }
@@ -106,10 +167,11 @@ mod tests {
             // A payload of pings is no ping.
             wire.extend(std::iter::repeat_n(6, 5 + payload));
         }
-        assert_eq!(RawFrames::default().watch(&wire), 6);
+        assert_eq!(RawFrames::default().watch(&mut wire), Ok(6));
         for size in 1..40 {
             let mut frames = RawFrames::default();
-            assert_eq!(wire.chunks(size).map(|piece| frames.watch(piece)).sum::<u32>(), 6, "{size}");
+            let idle: u32 = wire.chunks_mut(size).map(|piece| frames.watch(piece).unwrap()).sum();
+            assert_eq!(idle, 6, "{size}");
         }
     }
 
@@ -127,10 +189,10 @@ mod tests {
         .concat();
         let mut frames = RawFrames::default();
         let inside: Vec<usize> = wire
-            .iter()
+            .into_iter()
             .enumerate()
             .filter_map(|(at, octet)| {
-                frames.watch(&[*octet]);
+                frames.watch(&mut [octet]).unwrap();
                 frames.is_in_head().then_some(at)
             })
             .collect();

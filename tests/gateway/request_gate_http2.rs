@@ -161,16 +161,50 @@ async fn a_head_that_is_too_large_is_refused() {
     refuses(cases).await;
 }
 
-/// The parser drops a fragment before anybody judges the path, so that there is nothing to disagree about.
+/// As over HTTP/1, where it is refused as well: the parser would drop it before anybody judges the path.
 #[tokio::test]
-async fn a_fragment_never_reaches_the_portal() {
+async fn a_fragment_is_malformed() {
+    const WEBSOCKET: &[(&str, &str)] = &[(":protocol", "websocket"), ("sec-websocket-version", "13")];
+    refuses_all(&[
+        (&[(":path", Some("/a#"))], &[], Reset),
+        (&[(":path", Some("/a#b"))], &[], Reset),
+        (&[(":path", Some("/a#/../b"))], &[], Reset),
+        (&[(":path", Some("/a?b#c"))], &[], Reset),
+        (&[(":path", Some("/a?#"))], &[], Reset),
+        (&[(":path", Some("/#/.portcullis/login"))], &[], Reset),
+        (&[(":path", Some("/.portcullis/login#a"))], &[], Reset),
+        (&[(":path", Some("/a#b#c"))], &[], Reset),
+        (&[(":path", Some("#"))], &[], Reset),
+        (&[(":path", Some("#a"))], &[], Reset),
+        (&[(":path", Some("*#"))], &[], Reset),
+        (&[(":path", Some("?a#b"))], &[], Reset),
+        (&[(":path", Some("?a"))], &[], Refused(400)),
+        (&[(":method", Some("OPTIONS")), (":path", Some("*#a"))], &[], Reset),
+        (&[(":method", Some("CONNECT")), (":path", Some("/a#b"))], WEBSOCKET, Reset),
+        (&[(":authority", Some("iot.example.com#a"))], &[], Reset),
+        (&[(":authority", Some("iot.example.com?a"))], &[], Reset),
+        (&[(":authority", Some("iot.example.com/a"))], &[], Reset),
+        (&[(":authority", Some("#iot.example.com"))], &[], Reset),
+        (&[(":authority", Some("ada:secret@iot.example.com"))], &[], Refused(400)),
+        (&[(":authority", Some("@iot.example.com"))], &[], Refused(400)),
+        (&[(":scheme", Some("https#a"))], &[], Reset),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_hash_that_is_no_fragment_reaches_the_portal_as_it_was_sent() {
     let (gateway, browser) = TestGateway::start().await;
     gateway.add_user("ada@example.com").await;
     browser.log_in("ada@example.com").await;
     gateway.upstream.forget();
-    let forgery = request(&[(":path", Some("/a#/../b"))], &[], &browser.cookies());
+    let path = [(":path", Some("/a%23b?c=%23d"))];
+    let forgery = request(&path, &[("x-colour", "#ff0000"), ("referer", "/a#b")], &browser.cookies());
     assert_eq!(browser.forge(&forgery).await.unwrap().status, 200);
-    assert_eq!(gateway.upstream.only_request().first_line(), "GET /a HTTP/1.1");
+    let request = gateway.upstream.only_request();
+    assert_eq!(request.first_line(), "GET /a%23b?c=%23d HTTP/1.1");
+    assert_eq!(request.value("x-colour").as_deref(), Some("#ff0000"));
+    assert_eq!(request.value("referer").as_deref(), Some("/a#b"));
 }
 
 #[tokio::test]
