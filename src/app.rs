@@ -380,13 +380,13 @@ impl App {
             control: Handle::current(),
         };
         let admin = bind_admin(config.admin_listen).await?;
+        let peers = peers(&config.upstream);
         Ok(Self {
             stores,
             shared: Arc::new(shared),
             bound,
             admin,
             certificate,
-            peers: peers(&config.upstream),
             connector,
             limits: config.upstream.limits.share(config.server.workers),
             sharing: config.upstream.sharing,
@@ -400,7 +400,9 @@ impl App {
                 config: config.portal_answers,
                 public_url: config.web.public_url,
                 upstreams: config.upstream.upstreams,
+                named: peers.iter().filter_map(|peer| peer.named.clone()).collect(),
             }),
+            peers,
             rotation: config.identity.assertion.map(|assertion| assertion.rotation),
             environment,
         })

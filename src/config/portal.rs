@@ -124,7 +124,7 @@ impl Section {
                 layers.warn(key, "has no effect: none of `portal.upstreams` is `https`");
             }
         }
-        check_origin(self.origin.0, &upstreams, layers);
+        check_origin(self.origin.0, &self.host.0, &upstreams, layers);
         Settled {
             upstream: upstream::Config {
                 upstreams,
@@ -175,10 +175,10 @@ fn check_upstreams(upstreams: &[Url], layers: &mut Layers) {
     }
 }
 
-fn check_origin(origin: OriginAs, upstreams: &[Url], layers: &mut Layers) {
+fn check_origin(origin: OriginAs, host: &HostName, upstreams: &[Url], layers: &mut Layers) {
     const KEY: &str = "portal.origin";
     let is_plain = |url: &Url| url.scheme() == "http";
-    if origin == OriginAs::Client || upstreams.is_empty() {
+    if origin == OriginAs::Client || *host != HostName::Public || upstreams.is_empty() {
         return;
     }
     if !upstreams.iter().any(is_plain) {

@@ -1,20 +1,19 @@
 //! The head of the request that the portal gets: the client's, less what is not its to say, plus what is ours.
 
-use std::{fmt::Write as _, net::IpAddr, rc::Rc};
+use std::{fmt::Write as _, net::IpAddr, ops::Range, rc::Rc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::{
     identity::IdentityHeaders,
-    upstream::http1::{Coding, Outgoing},
+    upstream::http1::{Coding, Names, Outgoing},
     web::{
         bound,
         fields::{self, Block, ConnectionOptions},
         gate::CanonicalRequest,
         hops::LoopMark,
         incoming::Incoming,
-        portal_fields::Fate,
-        portal_origin::InnerOrigin,
+        portal_origin::{InnerOrigin, Naming},
         spelling,
     },
 };
@@ -90,13 +89,14 @@ pub(super) fn write(
     additions: &Additions<'_>,
     once: bool,
 ) -> Outgoing {
-    let mut wire = Wire { out: Vec::with_capacity(USUAL_HEAD), head: request.sent_head() };
+    let out = Vec::with_capacity(USUAL_HEAD);
+    let mut wire = Wire { out, head: request.sent_head(), names: Names::default() };
     wire.out.extend_from_slice(request.method().as_str().as_bytes());
     wire.out.push(b' ');
     wire.out.extend_from_slice(request.target().as_bytes());
     wire.out.extend_from_slice(b" HTTP/1.1\r\n");
     rebuild(request, reserved, additions, &mut wire);
-    let mut head = wire.out;
+    let Wire { out: mut head, names, .. } = wire;
     let said = request.length();
     let coding = match said {
         Some(length) => Coding::Length(length),
@@ -138,7 +138,7 @@ pub(super) fn write(
         }
     }
     head.extend_from_slice(b"\r\n");
-    Outgoing { head, coding, last, binds: binds_connection(request) }
+    Outgoing { head, names, coding, last, binds: binds_connection(request) }
 }
 
 /// Where the fields of a rebuilt head go.
@@ -149,6 +149,16 @@ pub(super) trait Fields {
     /// One of the client's.
     fn pass_on(&mut self, name: &HeaderName, value: &HeaderValue);
 
+    /// What the portal is called: its `Host`.
+    fn add_host(&mut self, authority: &HeaderValue);
+
+    /// One of the client's, which names the portal's origin in front of `rest`.
+    fn pass_on_as_portals(&mut self, name: &HeaderName, authority: &HeaderValue, rest: &[u8]) {
+        if let Ok(value) = HeaderValue::try_from([b"http://", authority.as_bytes(), rest].concat()) {
+            self.pass_on(name, &value);
+        }
+    }
+
     fn add_block(&mut self, block: &Block);
 }
 
@@ -157,6 +167,15 @@ struct Wire<'a> {
     out: Vec<u8>,
     /// Where the client's spelling is looked up.
     head: &'a [u8],
+    names: Names,
+}
+
+impl Wire<'_> {
+    /// Where the first `length` bytes of the value stand that has just been written, with `rest` behind them.
+    fn just_written(&self, length: usize, rest: usize) -> Range<usize> {
+        let end = self.out.len() - "\r\n".len() - rest;
+        end - length..end
+    }
 }
 
 impl Fields for Wire<'_> {
@@ -171,20 +190,33 @@ impl Fields for Wire<'_> {
         }
     }
 
+    fn add_host(&mut self, authority: &HeaderValue) {
+        self.add(&header::HOST, "Host", authority.as_bytes());
+        self.names.host = self.just_written(authority.len(), 0);
+    }
+
+    fn pass_on_as_portals(&mut self, name: &HeaderName, authority: &HeaderValue, rest: &[u8]) {
+        let origin = [b"http://", authority.as_bytes()].concat();
+        if let Ok(value) = HeaderValue::try_from([&origin, rest].concat()) {
+            self.pass_on(name, &value);
+            self.names.origins.push(self.just_written(origin.len(), rest.len()));
+        }
+    }
+
     fn add_block(&mut self, block: &Block) {
         self.out.extend_from_slice(block.wire());
     }
 }
 
-/// HTTP/2, whose authority says already what `Host` does.
 impl Fields for HeaderMap {
     fn add(&mut self, name: &HeaderName, _: &str, value: &[u8]) {
-        if name != header::HOST
-            && let Ok(value) = HeaderValue::from_bytes(value)
-        {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
             self.append(name.clone(), value);
         }
     }
+
+    /// HTTP/2 has an authority in its place.
+    fn add_host(&mut self, _: &HeaderValue) {}
 
     fn pass_on(&mut self, name: &HeaderName, value: &HeaderValue) {
         self.append(name.clone(), value.clone());
@@ -210,7 +242,7 @@ pub(super) fn rebuild(
     if request.rare().may_have(&header::CONNECTION) {
         headers.get_all(header::CONNECTION).iter().for_each(|line| connection.note(line.as_bytes()));
     }
-    out.add(&header::HOST, "Host", additions.authority.as_bytes());
+    out.add_host(additions.authority);
     for (name, value) in headers {
         // We have answered an expectation: the body is read as soon as the portal takes it.
         let stays_behind =
@@ -222,9 +254,10 @@ pub(super) fn rebuild(
             continue;
         }
         match additions.inner_origin.map(|inner| inner.translate(name, value.as_bytes())) {
-            None | Some(Fate::Stays) => out.pass_on(name, value),
-            Some(Fate::Becomes(value)) => out.pass_on(name, &value),
-            Some(Fate::Goes) => {}
+            None | Some(Naming::Stays) => out.pass_on(name, value),
+            Some(Naming::Portal(rest)) => out.pass_on_as_portals(name, additions.authority, rest),
+            Some(Naming::Nobody) => out.pass_on(name, &HeaderValue::from_static("null")),
+            Some(Naming::Goes) => {}
         }
     }
     if let Some(cookies) = additions.cookies {

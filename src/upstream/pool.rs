@@ -344,9 +344,11 @@ impl Lease {
         server.map_or_else(|| Rc::from(""), |server| Rc::clone(&server.label))
     }
 
-    /// What `Host` says to the server, where it is not the host that users know.
-    pub fn named(&self) -> Option<&Authority> {
-        self.place.pool.servers.get(self.place.server)?.peer.named.as_ref()
+    /// How the server is asked, and what `Host` says to it, where that is not the host that users know.
+    pub fn named(&self) -> Option<(&'static str, &Authority)> {
+        let peer = &self.place.pool.servers.get(self.place.server)?.peer;
+        let scheme = if peer.tls.is_some() { "https" } else { "http" };
+        peer.named.as_ref().map(|named| (scheme, named))
     }
 
     /// Says that the connection is a WebSocket or a stream of events from now on, which is nobody's place in the queue.

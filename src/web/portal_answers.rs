@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header, uri::Authority};
 use url::Url;
 
 use super::{
@@ -46,6 +46,8 @@ pub struct Parts {
     pub config: Config,
     pub public_url: Url,
     pub upstreams: Vec<Url>,
+    /// What `Host` says to them, where that is not the host of `public_url`.
+    pub named: Vec<Authority>,
 }
 
 /// What an answer is to.
@@ -74,7 +76,7 @@ pub struct PortalAnswers {
 }
 
 impl PortalAnswers {
-    pub fn new(Parts { config, public_url: public, upstreams }: &Parts) -> Self {
+    pub fn new(Parts { config, public_url: public, upstreams, named }: &Parts) -> Self {
         let mut ours = Vec::new();
         if let Hsts::Says(value) = &config.hsts {
             ours.push((header::STRICT_TRANSPORT_SECURITY, value.clone()));
@@ -85,10 +87,10 @@ impl PortalAnswers {
             ours.push((header::CONTENT_SECURITY_POLICY, policy));
         }
         Self {
-            origins: config.rewrite_redirects.then(|| Origins::new(public, upstreams)),
+            origins: config.rewrite_redirects.then(|| Origins::new(public, upstreams, named)),
             inner_origin: config
                 .inner_origin
-                .then(|| InnerOrigin::new(public.authority(), upstreams))
+                .then(|| InnerOrigin::new(public.authority(), upstreams, named))
                 .flatten(),
             host: public.host_str().unwrap_or_default().to_owned(),
             hsts: config.hsts.clone(),

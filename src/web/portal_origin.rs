@@ -1,9 +1,7 @@
 //! The names by which a portal knows itself, and the one by which users know it: what it says of the one becomes the other.
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, header, uri::Authority};
 use url::{Host, Url};
-
-use super::portal_fields::Fate;
 
 static DESTINATION: HeaderName = HeaderName::from_static("destination");
 
@@ -19,8 +17,15 @@ pub struct Origins {
 }
 
 impl Origins {
-    pub fn new(public: &Url, upstreams: &[Url]) -> Self {
+    /// `asked_as` is what `Host` says to the portal's servers, where that is not the host that users know.
+    pub fn new(public: &Url, upstreams: &[Url], asked_as: &[Authority]) -> Self {
         let mut inside = Vec::new();
+        for name in asked_as.iter().flat_map(as_urls) {
+            let Some(host) = name.host_str() else { continue };
+            inside.push((host.to_owned(), name.port()));
+            // Some servers add the port that they listen on.
+            inside.extend(upstreams.iter().map(|upstream| (host.to_owned(), upstream.port())));
+        }
         for upstream in upstreams {
             let Some(host) = upstream.host_str() else { continue };
             inside.push((host.to_owned(), upstream.port()));
@@ -106,44 +111,63 @@ impl Origins {
     }
 }
 
-/// How requests name our origin to a portal that takes itself for another one: it is asked in plain HTTP and believes no proxy.
+/// How requests name our origin to a portal that takes itself for another one: it is asked in plain HTTP or by another name, and
+/// believes no proxy.
 #[derive(Clone, Debug)]
 pub struct InnerOrigin {
     ours: String,
-    theirs: String,
+    /// What the portal may take for its own. Only what was ours may become that.
+    theirs: Vec<String>,
+}
+
+/// What becomes of a field of a request that may name our origin.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Naming<'a> {
+    Stays,
+    Goes,
+    /// `null`, which is nobody's origin.
+    Nobody,
+    /// The portal's origin, and this behind it.
+    Portal(&'a [u8]),
 }
 
 impl InnerOrigin {
-    /// `authority` is what the portal gets as `Host`. `None`: it knows itself by our name.
-    pub fn new(authority: &str, upstreams: &[Url]) -> Option<Self> {
+    /// `authority` is that of `public_url`; `asked_as` is what `Host` says to the portal's servers where it says something else.
+    /// `None`: the portal knows itself by our name.
+    pub fn new(authority: &str, upstreams: &[Url], asked_as: &[Authority]) -> Option<Self> {
         let is_plain = upstreams.iter().any(|upstream| upstream.scheme() == "http");
-        let origin = |scheme| format!("{scheme}://{authority}");
-        is_plain.then(|| Self { ours: origin("https"), theirs: origin("http") })
+        let inside = asked_as.iter().flat_map(as_urls).map(|name| name.origin().ascii_serialization());
+        (is_plain || !asked_as.is_empty()).then(|| Self {
+            ours: format!("https://{authority}"),
+            theirs: std::iter::once(format!("http://{authority}")).chain(inside).collect(),
+        })
     }
 
     /// What becomes of a field of a request. What another site says of itself stays, since the portal tells forged forms by it;
     /// it must not pass for the portal either.
-    pub fn translate(&self, name: &HeaderName, value: &[u8]) -> Fate {
-        let translated = |rest: &[u8]| {
-            let value = HeaderValue::try_from([self.theirs.as_bytes(), rest].concat());
-            value.map_or(Fate::Goes, Fate::Becomes)
-        };
+    pub fn translate<'a>(&self, name: &HeaderName, value: &'a [u8]) -> Naming<'a> {
+        let is_theirs = || self.theirs.iter().any(|origin| rest(value, origin).is_some());
         match *name {
-            header::ORIGIN => match (rest(value, &self.ours), rest(value, &self.theirs)) {
-                (Some(b""), _) => translated(b""),
-                (_, Some(_)) => Fate::Becomes(HeaderValue::from_static("null")),
-                _ => Fate::Stays,
+            header::ORIGIN => match rest(value, &self.ours) {
+                Some(b"") => Naming::Portal(b""),
+                _ if is_theirs() => Naming::Nobody,
+                _ => Naming::Stays,
             },
-            header::REFERER => match (rest(value, &self.ours), rest(value, &self.theirs)) {
-                (Some(rest), _) => translated(rest),
-                (_, Some(_)) => Fate::Goes,
-                _ => Fate::Stays,
+            header::REFERER => match rest(value, &self.ours) {
+                Some(rest) => Naming::Portal(rest),
+                None if is_theirs() => Naming::Goes,
+                None => Naming::Stays,
             },
             // Where WebDAV copies and moves to.
-            _ if *name == DESTINATION => rest(value, &self.ours).map_or(Fate::Stays, translated),
-            _ => Fate::Stays,
+            _ if *name == DESTINATION => rest(value, &self.ours).map_or(Naming::Stays, Naming::Portal),
+            _ => Naming::Stays,
         }
     }
+}
+
+/// A host with or without a port, as it may stand in a URL. A port that is the scheme's own is dropped.
+fn as_urls(name: &Authority) -> impl Iterator<Item = Url> {
+    ["http", "https"].into_iter().filter_map(move |scheme| Url::parse(&format!("{scheme}://{name}/")).ok())
 }
 
 /// What follows the origin in a URL of it; of another origin nothing.
@@ -200,7 +224,8 @@ mod tests {
     fn origins() -> Origins {
         let upstreams = ["http://127.0.0.1:3000", "https://portal.internal", "http://10.0.0.5:8080"];
         let upstreams = upstreams.map(|url| Url::parse(url).unwrap());
-        Origins::new(&Url::parse("https://iot.example.com").unwrap(), &upstreams)
+        let named = ["inside.example", "other.example:81"].map(Authority::from_static);
+        Origins::new(&Url::parse("https://iot.example.com").unwrap(), &upstreams, &named)
     }
 
     #[test]
@@ -221,6 +246,10 @@ mod tests {
             ("//iot.example.com:8080/dir/", "/dir/"),
             ("http://user@127.0.0.1:3000/next", "/next"),
             ("http://127.0.0.1:3000/\u{e9}", "/\u{e9}"),
+            ("https://inside.example/next", "/next"),
+            ("http://INSIDE.example/next", "/next"),
+            ("http://inside.example:3000/next", "/next"),
+            ("http://other.example:81/next", "/next"),
         ] {
             let became = origins().published(url.as_bytes()).unwrap_or_else(|| panic!("{url} stays"));
             let expected = format!("https://iot.example.com{becomes}");
@@ -245,6 +274,9 @@ mod tests {
             "http://127.0.0.1:3001/",
             "http://10.0.0.5/",
             "http://portal.internal:8080/",
+            "http://portal.internal:81/",
+            "http://inside.example:81/",
+            "http://sub.inside.example/",
             "https://evil.example/http://127.0.0.1:3000/",
             "https://iot.example.com.evil.example/",
             "ftp://127.0.0.1:3000/",
@@ -285,14 +317,8 @@ mod tests {
     #[test]
     fn what_is_ours_in_a_request_becomes_the_portals_and_nobody_elses_does() {
         let upstreams = |url: &str| [Url::parse(url).unwrap()];
-        let inner = InnerOrigin::new("iot.example.com", &upstreams("http://127.0.0.1:3000")).unwrap();
-        let became = |name: &'static str, value: &str| match inner
-            .translate(&HeaderName::from_static(name), value.as_bytes())
-        {
-            Fate::Stays => value.to_owned(),
-            Fate::Goes => String::new(),
-            Fate::Becomes(value) => value.to_str().unwrap().to_owned(),
-        };
+        let inner = InnerOrigin::new("iot.example.com", &upstreams("http://127.0.0.1:3000"), &[]).unwrap();
+        let became = |name, value| became(&inner, name, value);
         for (name, value, becomes) in [
             ("origin", "https://iot.example.com", "http://iot.example.com"),
             ("origin", "HTTPS://IOT.example.com", "http://iot.example.com"),
@@ -322,7 +348,44 @@ mod tests {
         ] {
             assert_eq!(became(name, value), becomes, "{name}: {value}");
         }
-        assert!(InnerOrigin::new("iot.example.com", &upstreams("https://127.0.0.1:3000")).is_none());
+        assert!(InnerOrigin::new("iot.example.com", &upstreams("https://127.0.0.1:3000"), &[]).is_none());
+    }
+
+    fn became(inner: &InnerOrigin, name: &'static str, value: &str) -> String {
+        match inner.translate(&HeaderName::from_static(name), value.as_bytes()) {
+            Naming::Stays => value.to_owned(),
+            Naming::Goes => String::new(),
+            Naming::Nobody => "null".to_owned(),
+            Naming::Portal(rest) => format!("http://iot.example.com{}", std::str::from_utf8(rest).unwrap()),
+        }
+    }
+
+    #[test]
+    fn nobody_else_bears_a_name_that_the_portal_is_asked_by() {
+        let upstreams =
+            ["http://127.0.0.1:3000", "https://portal.internal"].map(|url| Url::parse(url).unwrap());
+        let named = ["127.0.0.1:3000", "portal.internal", "[::1]:443"].map(Authority::from_static);
+        let inner = InnerOrigin::new("iot.example.com", &upstreams, &named).unwrap();
+        for (value, origin) in [
+            ("https://iot.example.com", "http://iot.example.com"),
+            ("http://127.0.0.1:3000", "null"),
+            ("https://127.0.0.1:3000", "null"),
+            ("https://PORTAL.internal", "null"),
+            ("https://portal.internal:443", "null"),
+            ("http://portal.internal", "null"),
+            ("https://[::1]", "null"),
+            ("http://iot.example.com", "null"),
+            ("http://127.0.0.1", "http://127.0.0.1"),
+            ("http://127.0.0.1:3001", "http://127.0.0.1:3001"),
+            ("https://portal.internal.evil.example", "https://portal.internal.evil.example"),
+        ] {
+            assert_eq!(became(&inner, "origin", value), origin, "{value}");
+            let page = |origin: &str| if origin == "null" { String::new() } else { format!("{origin}/page") };
+            assert_eq!(became(&inner, "referer", &format!("{value}/page")), page(origin), "{value}");
+        }
+        let encrypted = [Url::parse("https://127.0.0.1:3000").unwrap()];
+        let named = [Authority::from_static("portal.internal")];
+        assert!(InnerOrigin::new("iot.example.com", &encrypted, &named).is_some());
     }
 
     #[test]

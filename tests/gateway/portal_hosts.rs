@@ -118,6 +118,54 @@ async fn servers_that_refuse_a_foreign_host_are_each_asked_by_their_own() {
 }
 
 #[tokio::test]
+async fn a_page_comes_from_the_server_that_it_is_sent_to_and_a_forged_one_does_not() {
+    let servers = [choosy(), choosy()];
+    let builder = TestGateway::builder().upstream(&servers[0]).upstream(&servers[1]);
+    let builder = builder.set("portal.host", "upstream").set("portal.origin", "upstream");
+    let (_gateway, browser) = logged_in(builder).await;
+    let second = browser.copy().http2();
+    let named = |origin: &str, method: &str| {
+        let request = Request::builder().method(method).uri("/x").header("origin", origin);
+        request.header("referer", format!("{origin}/page?a=b")).header("destination", format!("{origin}/y"))
+    };
+    for browser in [&browser, &second] {
+        for _ in 0..4 {
+            let (ours, inside) = (format!("https://{HOST}"), format!("http://{}", servers[0].address()));
+            browser.send(named(&ours, "POST").body(body("ours")).unwrap()).await;
+            browser.send(named(&ours, "MOVE").body(empty()).unwrap()).await;
+            browser.send(named("https://evil.example", "PUT").body(body("another's")).unwrap()).await;
+            browser.send(named(&inside, "PATCH").body(body("forged")).unwrap()).await;
+        }
+        drop(browser.socket("/echo").await);
+    }
+    for server in &servers {
+        let own = format!("http://{}", server.address());
+        let of = |method: &str| {
+            let requests =
+                server.requests().into_iter().filter(|request| request.first_line().starts_with(method));
+            requests.filter(|request| request.first_line().contains("/x")).collect::<Vec<_>>()
+        };
+        assert!(
+            ["POST", "MOVE", "PUT", "PATCH"].iter().all(|method| !of(method).is_empty()),
+            "each is asked"
+        );
+        for request in [of("POST"), of("MOVE")].concat() {
+            assert_eq!(request.value("host"), Some(server.address().to_string()));
+            assert_eq!(request.value("origin").as_ref(), Some(&own));
+            assert_eq!(request.value("referer"), Some(format!("{own}/page?a=b")));
+            assert_eq!(request.value("destination"), Some(format!("{own}/y")));
+        }
+        for request in of("PUT") {
+            assert_eq!(request.value("origin").as_deref(), Some("https://evil.example"));
+        }
+        for request in of("PATCH") {
+            assert_eq!(request.value("origin").as_deref(), Some("null"));
+            assert_eq!(request.value("referer"), None);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_name_of_the_operators_choice_is_sent_as_it_was_written() {
     for name in ["portal.internal", "Portal.Internal:8080", "[2001:db8::7]:3000"] {
         let (gateway, browser) = logged_in(TestGateway::builder().set("portal.host", name)).await;

@@ -59,4 +59,15 @@ fn the_portals_origin_is_one() {
     assert!(warned.contains("portal.origin") && warned.contains("has no effect"), "{warned}");
     let refused = config("http://10.0.0.1, https://10.0.0.2").unwrap_err().to_string();
     assert!(refused.contains("portal.origin") && refused.contains("all `http`"), "{refused}");
+    // Asked by another name, each has an origin of its own.
+    for (host, upstreams) in
+        [("upstream", "http://10.0.0.1, https://10.0.0.2"), ("a.internal", "https://10.0.0.1")]
+    {
+        let settings = [
+            ("PORTCULLIS_PORTAL__ORIGIN", "upstream"),
+            ("PORTCULLIS_PORTAL__HOST", host),
+            ("PORTCULLIS_PORTAL__UPSTREAMS", upstreams),
+        ];
+        assert!(load_with(LEAST, &settings).unwrap().warnings.is_empty(), "{host}");
+    }
 }

@@ -87,8 +87,8 @@ where
         if upload.binds() {
             lease.tie();
         }
-        if let Some(named) = lease.named() {
-            upload.address_to(named.as_str());
+        if let Some((scheme, named)) = lease.named() {
+            upload.address_to(scheme, named.as_str());
         }
         Self {
             owner,

@@ -11,4 +11,4 @@ mod upload;
 pub use answer::{Head, MalformedAnswer, parse};
 pub use exchange::{AnswerError, Exchange, Upgraded};
 pub use io::{Connection, Idle, Transport};
-pub use upload::{Coding, Outgoing, Upload};
+pub use upload::{Coding, Names, Outgoing, Upload};

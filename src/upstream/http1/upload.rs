@@ -3,6 +3,8 @@
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
+    iter, mem,
+    ops::Range,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -10,7 +12,6 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use http::HeaderValue;
 use http_body::{Body, Frame};
-use memchr::memchr;
 use tokio::io::AsyncWrite;
 
 use crate::web::chunked;
@@ -32,12 +33,22 @@ pub enum Coding {
 pub struct Outgoing {
     /// With the empty line at its end.
     pub head: Vec<u8>,
+    pub names: Names,
     /// As the head says.
     pub coding: Coding,
     /// No other request may follow on the connection.
     pub last: bool,
     /// It signs the connection in.
     pub binds: bool,
+}
+
+/// Where a head names the portal, front to back.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// The value of `Host`, ahead of the others.
+    pub host: Range<usize>,
+    /// The portal's origin, scheme and all.
+    pub origins: Vec<Range<usize>>,
 }
 
 /// Why a request could not be sent to its end.
@@ -55,6 +66,7 @@ pub(super) enum UploadError<E> {
 #[derive(Debug)]
 pub struct Upload<B> {
     head: Vec<u8>,
+    names: Names,
     /// Bytes that have gone out.
     sent: u64,
     /// Those of the head among them.
@@ -70,10 +82,11 @@ pub struct Upload<B> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
-    pub fn new(Outgoing { head, coding, last, binds }: Outgoing, body: B) -> Self {
+    pub fn new(Outgoing { head, names, coding, last, binds }: Outgoing, body: B) -> Self {
         let body = (!body.is_end_stream()).then_some(body);
         Self {
             head,
+            names,
             sent: 0,
             head_sent: 0,
             body,
@@ -95,14 +108,21 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         self.binds
     }
 
-    /// Makes its `Host` this one. It is the first field of each head.
-    pub(super) fn address_to(&mut self, host: &str) {
-        let end_of_line = |from: usize| memchr(b'\n', self.head.get(from..)?).map(|at| from + at + 1);
-        if let Some(start) = end_of_line(0)
-            && let Some(end) = end_of_line(start)
-        {
-            self.head.splice(start..end, format!("Host: {host}\r\n").into_bytes());
+    /// Makes `host` the name of the portal wherever the head says it.
+    pub(super) fn address_to(&mut self, scheme: &str, host: &str) {
+        let origin = format!("{scheme}://{host}");
+        let old = mem::take(&mut self.head);
+        let mut done = 0;
+        let Names { host: place, origins } = &mut self.names;
+        let places = iter::once((place, host)).chain(origins.iter_mut().map(|place| (place, &*origin)));
+        for (place, name) in places {
+            self.head.extend_from_slice(old.get(done..place.start).unwrap_or_default());
+            done = place.end;
+            place.start = self.head.len();
+            self.head.extend_from_slice(name.as_bytes());
+            place.end = self.head.len();
         }
+        self.head.extend_from_slice(old.get(done..).unwrap_or_default());
     }
 
     /// Takes the request out; what stays is one that has gone out.
@@ -110,6 +130,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         let coding = Coding::Length(0);
         let done = Self {
             head: Vec::new(),
+            names: Names::default(),
             sent: 0,
             head_sent: 0,
             body: None,
@@ -119,7 +140,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             last: true,
             binds: false,
         };
-        std::mem::replace(self, done)
+        mem::replace(self, done)
     }
 
     /// Bytes that have gone out.

@@ -6,8 +6,14 @@ import { test as base, expect } from '../../browser/support/world.js';
 
 export { expect };
 
-/** A `test` whose gateway stands in front of what `start(folder)` starts, with these keys of `[portal]`. */
-export function behind(start, portalKeys = {}) {
+// In minutes.
+const AFTER_LUNCH = 70;
+
+/**
+ * A `test` whose gateway stands in front of what `start(folder)` starts, with these keys of `[portal]`; a function makes them
+ * where they depend on the portal.
+ */
+export function behind(start, keys = {}) {
   return base.extend({
     portal: [
       async ({ folder }, use) => {
@@ -17,7 +23,10 @@ export function behind(start, portalKeys = {}) {
       },
       { scope: 'worker' },
     ],
-    settings: [{ portal: portalKeys }, { option: true, scope: 'worker' }],
+    settings: [
+      async ({ portal }, use) => use({ portal: typeof keys === 'function' ? keys(portal) : keys }),
+      { scope: 'worker' },
+    ],
   });
 }
 
@@ -54,18 +63,28 @@ export async function signInAgain(visitor) {
   await visitor.giveCode();
 }
 
-/** An operator ends all sessions of this user. */
+/** An operator ends all sessions of this user, and the gateway has heard of it. */
 export async function endSession(visitor) {
   await visitor.gateway.portcullis(['session', 'revoke', '--user', visitor.email]);
+  const knock = async () => (await visitor.fetch('/.portcullis/whoami')).status;
+  await expect.poll(knock, { intervals: [50] }).toBe(401);
+}
+
+/** The session ends because nobody has used it for longer than it may be; the user's phone goes with the time. */
+export async function afterLunch(visitor) {
+  await visitor.gateway.passTime(AFTER_LUNCH);
+  visitor.pocket.ahead = AFTER_LUNCH;
 }
 
 /**
  * What goes wrong in this page from now on: requests without an answer, answers that are errors, messages of error in the
- * console. Addresses outside the gateway are left out: the browser of the tests reaches none.
+ * console. Addresses outside the gateway are left out: the browser of the tests reaches none. So is the icon that browsers
+ * ask for and many portals do not have.
  */
 export function listen({ page, gateway }) {
   const faults = [];
   const isInside = (url) => url.startsWith(gateway.url) || url.startsWith(gateway.url.replace('https', 'wss'));
+  const isIcon = (url) => url === `${gateway.url}/favicon.ico`;
   page.on('requestfailed', (request) => {
     const why = request.failure()?.errorText;
     // What a page no longer wants when it is left is no fault.
@@ -74,13 +93,13 @@ export function listen({ page, gateway }) {
     }
   });
   page.on('response', (answer) => {
-    if (isInside(answer.url()) && answer.status() >= 400) {
+    if (isInside(answer.url()) && answer.status() >= 400 && !isIcon(answer.url())) {
       faults.push(`${answer.request().method()} ${answer.url()}: ${answer.status()}`);
     }
   });
   page.on('console', (message) => {
     const { url } = message.location();
-    if (message.type() === 'error' && (url === '' || isInside(url))) {
+    if (message.type() === 'error' && (url === '' || isInside(url)) && !isIcon(url)) {
       faults.push(`console: ${message.text()} (${url})`);
     }
   });

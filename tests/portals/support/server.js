@@ -2,6 +2,7 @@
 
 import fs from 'node:fs';
 import http from 'node:http';
+import https from 'node:https';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -43,8 +44,8 @@ export class Server {
       env: { ...process.env, PATH, HOME: folder, ...env },
       cwd: folder,
     });
-    const probe = scheme === 'http' ? server.url + ready : undefined;
-    await server.#program.ready(() => answers(probe), 90);
+    server.folder = folder;
+    await server.#program.ready(() => answers(server.url + ready), 90);
     return server;
   }
 
@@ -55,8 +56,8 @@ export class Server {
 
 function answers(url) {
   return new Promise((resolve) => {
-    http
-      .get(url, { agent: false }, (answer) => {
+    (url.startsWith('https:') ? https : http)
+      .get(url, { agent: false, rejectUnauthorized: false }, (answer) => {
         answer.resume();
         resolve(true);
       })
