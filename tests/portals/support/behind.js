@@ -49,11 +49,13 @@ export async function firstLogin(visitor, target, arrival = target) {
 }
 
 /** From a page of the portal through a later login to that page, with whatever stands behind its `#`. */
-export async function laterLogin(visitor, target) {
+export async function laterLogin(visitor, target, arrival = target) {
+  // From somewhere else: another fragment alone loads nothing.
+  await visitor.page.goto('about:blank');
   await visitor.open(target);
   await visitor.expectHeading('Sign in');
   await signInAgain(visitor);
-  await expect(visitor.page).toHaveURL(visitor.gateway.url + target);
+  await expect(visitor.page).toHaveURL(visitor.gateway.url + arrival);
 }
 
 /** At the login page: the password and a code. */

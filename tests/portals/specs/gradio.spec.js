@@ -1,0 +1,78 @@
+// An application on Gradio, whose answers are streams of events that go on for as long as somebody watches.
+
+import path from 'node:path';
+
+import { behind, endSession, expect, firstLogin, laterLogin, listen, saved } from '../support/behind.js';
+import { SUITE, Server, python } from '../support/server.js';
+
+const test = behind(startGradio, { logout_paths: ['GET /logout'] });
+
+test('a file goes up, is worked on, and comes down; its log-out ends both sessions', async ({ visitor }) => {
+  const { page } = visitor;
+  const faults = listen(visitor);
+
+  await test.step('after both logins the application is there, with its styles', async () => {
+    await logIn(visitor);
+  });
+
+  await test.step('the queue works: progress and result arrive as events', async () => {
+    const bytes = Buffer.from(Array.from({ length: 200_000 }, (_, at) => (at * at) % 251));
+    const events = page.waitForResponse((answer) => answer.url().includes('/queue/data'));
+    await page.locator('input[type=file]').first().setInputFiles({ name: 'readings “ü”.bin', mimeType: 'application/octet-stream', buffer: bytes });
+    await expect(page.getByText('195.3 KB').first()).toBeVisible();
+    await visitor.button('Count').click();
+    expect(await (await events).headerValue('content-type')).toContain('text/event-stream');
+    await expect(visitor.field('Counted')).toHaveValue('200000 bytes');
+    const { bytes: back } = await saved(page, () => page.locator('a[download]').last().click());
+    expect(back.equals(bytes)).toBe(true);
+  });
+  expect(faults).toEqual([]);
+
+  await test.step('its own log-out ends the session of the gateway as well', async () => {
+    await page.getByRole('link', { name: 'Log out' }).click();
+    await visitor.expectHeading('Sign in');
+  });
+});
+
+test('the end of the session cuts the stream of events, and the way back leads to the same page', async ({ visitor }) => {
+  const { page } = visitor;
+  await logIn(visitor);
+  await visitor.button('Watch').click();
+  await expect(visitor.field('Live')).toHaveValue(/^[1-9]/);
+  await endSession(visitor);
+  const last = await still(visitor.field('Live'));
+  expect(last).toBeGreaterThan(0);
+  await laterLogin(visitor, '/?view=tab&q=a%20b#live');
+  await expect(visitor.button('Watch')).toBeVisible();
+});
+
+/** Waits until the number in the field stays what it is, and answers with it. */
+async function still(field) {
+  let before;
+  await expect.poll(async () => {
+    const now = await field.inputValue();
+    const same = now === before;
+    before = now;
+    return same;
+  }, { intervals: [500] }).toBe(true);
+  return Number(before);
+}
+
+/** Both logins: the gateway's for the first time, then Gradio's. */
+async function logIn(visitor) {
+  const { page } = visitor;
+  await firstLogin(visitor, '/?view=tab');
+  await visitor.field('username').fill('ada');
+  await visitor.field('password').fill('of the portal');
+  await visitor.button('Login').click();
+  await expect(visitor.button('Count')).toBeVisible({ timeout: 30_000 });
+}
+
+async function startGradio(folder) {
+  return Server.start({
+    folder,
+    command: (_, port) => [python('python'), path.join(SUITE, 'gradio_app.py'), String(port)],
+    env: { GRADIO_ANALYTICS_ENABLED: 'False', HF_HUB_OFFLINE: '1', GRADIO_TEMP_DIR: path.join(folder, 'files') },
+    ready: '/login',
+  });
+}
