@@ -22,14 +22,14 @@ use crate::{
     background::Background,
     clock::{Clock, SystemClock, Watermark},
     config::Config,
-    credentials::{Devices, Hashing, Passwords, RecoveryCodes, SecondFactor},
+    credentials::{Devices, Hashing, Passwords, RecoveryCodes, SecondFactor, Tries},
     database::Database,
     errors::Chain,
     gate::{Challenger, Gate},
     gateway::{Gateway, Shared},
     identity::{Assertions, IdentityHeaders, SigningKeys},
     kept_forms::KeptForms,
-    login::{Login, PendingLogins},
+    login::{KnownBrowsers, Login, PendingLogins},
     pages::{self, Pages},
     proxy::{CallBody, Patience, Proxy},
     random::{OsRandom, Random},
@@ -40,7 +40,7 @@ use crate::{
         self, Ledger, Profile, RedisSessions, SessionStore, Sessions, SqlSessions, Standing, Surroundings,
     },
     telemetry::{access_log::AccessLog, metrics::Metrics, writer::LogWriter},
-    throttle::{MemoryThrottle, RedisThrottle, Throttle, ThrottleStore},
+    throttle::{RedisThrottle, SqlThrottle, Throttle, ThrottleStore},
     tls,
     upstream::{self, Connector, Limits, Peer, Pool, Sharing, http2::Http2},
     users::{UserId, Users},
@@ -183,6 +183,9 @@ impl Stores {
                 Arc::clone(&self.failures),
                 Arc::clone(&environment.clock),
             ),
+            tries: Tries::new(self.database.clone(), Arc::clone(&environment.clock)),
+            known: KnownBrowsers::new(&self.sealer),
+            names: hmac::Key::new(hmac::HMAC_SHA256, self.sealer.derive("names in the log").as_slice()),
             audit: Arc::clone(&administration.audit),
             rollout: config.rollout.clone(),
             seeds: hmac::Key::new(hmac::HMAC_SHA256, self.sealer.derive("devices of sessions").as_slice()),
@@ -192,7 +195,7 @@ impl Stores {
     }
 }
 
-/// Where sessions and failed logins are kept: both where many gateways see them, or neither.
+/// Where sessions and failed logins are kept: in one store, which all gateways see.
 async fn shared_stores(
     config: &Config,
     environment: &Environment,
@@ -200,6 +203,7 @@ async fn shared_stores(
     sealer: &Arc<Sealer>,
 ) -> anyhow::Result<(Arc<dyn SessionStore>, Arc<dyn ThrottleStore>)> {
     let Environment { clock, random, .. } = environment;
+    let names = hmac::Key::new(hmac::HMAC_SHA256, sealer.derive("failed logins").as_slice());
     match &config.sessions.store {
         sessions::Store::Database => Ok((
             Arc::new(SqlSessions::new(
@@ -207,13 +211,12 @@ async fn shared_stores(
                 longest(config.sessions.inactivity, config),
                 Arc::clone(clock),
             )),
-            Arc::new(MemoryThrottle::default()),
+            Arc::new(SqlThrottle::new(database.clone(), names, Arc::clone(clock))),
         )),
         sessions::Store::Redis(redis) => {
             let pool = Arc::new(RedisPool::open(redis, Arc::clone(random)).await?);
             let expiration = longest(config.sessions.expiration, config);
             let ledger = Ledger::new(database.clone(), Arc::clone(clock), expiration);
-            let names = hmac::Key::new(hmac::HMAC_SHA256, sealer.derive("failed logins").as_slice());
             Ok((
                 Arc::new(RedisSessions::new(
                     Arc::clone(&pool),

@@ -32,7 +32,7 @@
 //!    a form whose session ran out  > kept_forms, and sent from its own address when its user says so
 //!  7 any error > gateway::rescue     the only place where an error becomes an answer
 //!  8 the body's end                  one access-log line, metrics
-//! POST login: pages/sign_in > login (throttle > password > pending login) > code or enrolment > sessions.create > cookie > 303
+//! POST login: pages/sign_in > login (place in the queue > throttle > password > pending login) > code or enrolment > sessions.create > cookie > 303
 //! ```
 //!
 //! # Threads

@@ -38,9 +38,12 @@ macro_rules! events {
 
 events! {
     LoginPasswordAccepted = "login.password.accepted", "password accepted";
-    /// Wrong, unknown or disabled: the trail does not tell what the page does not.
+    /// Wrong, unknown or disabled. Who does not exist is named by a keyed digest: it may be a password in the wrong field.
     LoginPasswordRefused = "login.password.refused", "password refused";
     LoginThrottled = "login.throttled", "too many failed logins";
+    /// A code before the password, which makes a browser known for a while.
+    LoginFirstCodeAccepted = "login.first_code.accepted", "code accepted before the password";
+    LoginFirstCodeRefused = "login.first_code.refused", "code refused before the password";
     LoginCodeAccepted = "login.code.accepted", "code accepted";
     LoginCodeRefused = "login.code.refused", "code refused";
     LoginRecoveryAccepted = "login.recovery.accepted", "recovery code accepted";

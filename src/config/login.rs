@@ -38,9 +38,10 @@ pub(super) struct Section {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Throttle {
-    /// Failures of one account from one network within `find_time` before it has to wait.
+    /// Failures of one account from one network, or in one browser that knows it, within `find_time` before it has to wait.
     max_retries: u32,
-    /// Failures of one network, whatever the account, within `find_time` before it has to wait.
+    /// Failures of one network, whatever the account, within `find_time` before it has to wait; twice as many of a /56, four
+    /// times of a /48.
     network_max_retries: u32,
     /// For how long a failure counts.
     find_time: Text<Duration>,

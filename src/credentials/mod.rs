@@ -7,23 +7,30 @@ mod devices;
 mod hashing;
 mod password;
 pub mod password_policy;
+mod queue;
 mod recovery_codes;
 mod second_factor;
 mod stored_hash;
 mod totp;
 mod typed;
+mod wrong_tries;
 
 pub use devices::{Device, Devices, EnrolRefusal, Enrolment};
 pub use hashing::{Hashing, HashingError};
 pub use password::{PasswordError, Passwords, VerifiedPassword};
+pub use queue::Claim;
 pub use recovery_codes::RecoveryCodes;
 pub use second_factor::{CodeCheck, CodeKind, SecondFactor, VerifiedCode};
 pub use stored_hash::{HashRefusal, StoredHash};
 pub use totp::TotpSecret;
+pub use wrong_tries::{Tries, Wrong, WrongTries};
 
 use std::time::Duration;
 
 use crate::{clock::Watermark, database::DatabaseError, sealing::Unsealable};
+
+/// Failures in a row after which a proof no longer counts (NIST SP 800-63B-4, section 3.2.2).
+const MAX_FAILURES: i64 = 100;
 
 /// What is asked of passwords and devices.
 #[derive(Clone, Debug)]

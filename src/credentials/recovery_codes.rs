@@ -133,7 +133,7 @@ impl RecoveryCodes {
             text.push('\n');
             codes.push(SecretString::from(shown.as_str()));
         }
-        sqlx::query("UPDATE second_factors SET unseen_codes = $1, unseen_since = $2 WHERE user_id = $3")
+        sqlx::query("UPDATE second_factors SET unseen_codes = $1, unseen_since = $2, recovery_failures = 0 WHERE user_id = $3")
             .bind(self.sealer.seal(&place(user), text.as_bytes()))
             .bind(self.clock.now().unix_millis())
             .bind(user.as_str())

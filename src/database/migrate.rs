@@ -22,6 +22,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (13, "browsers of pending logins", include_str!("migrations/0013_pending_browsers.sql")),
     (15, "session generations", include_str!("migrations/0015_session_generations.sql")),
     (17, "last logins", include_str!("migrations/0017_last_logins.sql")),
+    (20, "guessing", include_str!("migrations/0020_guessing.sql")),
 ];
 
 /// PostgreSQL's advisory lock that whoever migrates holds.

@@ -31,11 +31,14 @@ pub use changes::Change;
 pub use connection::{Connection, Transaction};
 pub use copy::{CopyError, TableRows};
 pub use news::News;
-use sqlx::{AnyConnection, AnyPool, Connection as _, any::AnyPoolOptions};
+use sqlx::{AnyConnection, AnyPool, Connection as _, Row as _, any::AnyPoolOptions};
 use tokio::time::timeout;
 
 use self::postgres::Servers;
-use crate::permission::{Need, explained};
+use crate::{
+    clock::Timestamp,
+    permission::{Need, explained},
+};
 
 /// How long statements of the embedded store may take; its own limit on waiting for another writer is shorter.
 const EMBEDDED_PATIENCE: Duration = Duration::from_secs(30);
@@ -264,6 +267,16 @@ impl Database {
 
     fn is_closed(&self) -> bool {
         self.pool.is_closed()
+    }
+
+    /// The server's time; absent where the store is a file, and its time the machine's.
+    pub async fn time(&self) -> Result<Option<Timestamp>, DatabaseError> {
+        if self.dialect == Dialect::Sqlite {
+            return Ok(None);
+        }
+        let millis = "SELECT (EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::BIGINT AS millis";
+        let row = sqlx::query(millis).fetch_one(self).await?;
+        Ok(Some(Timestamp::from_unix_millis(row.try_get("millis")?)))
     }
 
     /// Whether the store answers.

@@ -45,7 +45,17 @@ pub(super) const TABLES: &[Table] = &[
             Number("last_login_at"),
         ],
     },
-    Table { name: "passwords", key: 1, columns: &[Text("user_id"), Text("hash"), Number("set_at")] },
+    Table {
+        name: "passwords",
+        key: 1,
+        columns: &[
+            Text("user_id"),
+            Text("hash"),
+            Number("set_at"),
+            Number("failures"),
+            Number("known_failures"),
+        ],
+    },
     Table {
         name: "devices",
         key: 1,
@@ -68,6 +78,7 @@ pub(super) const TABLES: &[Table] = &[
             Number("last_step"),
             Bytes("unseen_codes"),
             Number("unseen_since"),
+            Number("recovery_failures"),
         ],
     },
     Table { name: "recovery_codes", key: 2, columns: &[Text("user_id"), Text("hash")] },
@@ -122,4 +133,27 @@ pub(super) const TABLES: &[Table] = &[
     },
     Table { name: "ended_sessions", key: 1, columns: &[Text("id"), Number("until")] },
     Table { name: "session_generations", key: 1, columns: &[Text("user_id"), Number("generation")] },
+    Table {
+        name: "failed_logins",
+        key: 1,
+        columns: &[
+            Bytes("name"),
+            Number("first_at"),
+            Number("last_at"),
+            Number("failures"),
+            Number("expires_at"),
+        ],
+    },
+    Table {
+        name: "wrong_tries",
+        key: 2,
+        columns: &[
+            Text("user_id"),
+            Text("network"),
+            Number("passwords"),
+            Number("codes"),
+            Number("first_at"),
+            Number("last_at"),
+        ],
+    },
 ];

@@ -294,7 +294,7 @@ async fn filled(database: &Database) {
     for number in 0..450_i64 {
         let statement = "INSERT INTO users VALUES ($1, $1, $1, 'Ä', 'a,b', 0, $2, $2)";
         sqlx::query(statement).bind(format!("u{number}")).bind(number).execute(database).await.unwrap();
-        let statement = "INSERT INTO second_factors VALUES ($1, 3, $2, NULL, NULL)";
+        let statement = "INSERT INTO second_factors VALUES ($1, 3, $2, NULL, NULL, 0)";
         sqlx::query(statement).bind(format!("u{number}")).bind(number).execute(database).await.unwrap();
         for code in ["a", "b"] {
             let statement = "INSERT INTO recovery_codes VALUES ($1, $2)";
@@ -335,8 +335,13 @@ async fn everything_is_copied_or_nothing_is(on: On) {
 /// Whoever adds a column of bytes has to say whether it is sealed: a key is only removed when nothing needs it.
 #[test]
 fn every_column_of_bytes_is_sealed_or_known_not_to_be() {
-    const NOT_SEALED: &[&str] =
-        &["sessions.id", "pending_logins.id_hash", "pending_logins.browser", "kept_forms.browser"];
+    const NOT_SEALED: &[&str] = &[
+        "sessions.id",
+        "pending_logins.id_hash",
+        "pending_logins.browser",
+        "kept_forms.browser",
+        "failed_logins.name",
+    ];
     for table in TABLES {
         for column in table.columns.iter().filter(|column| matches!(column, Column::Bytes(_))) {
             let name = format!("{}.{}", table.name, column.name());

@@ -287,6 +287,7 @@ impl Gateway {
             session_ended: claimed.is_some() && session.is_none() && wants_session,
             login: held(&self.shared.cookies.login),
             forms: held(&self.shared.cookies.forms).map(|token| token.hash()),
+            known: cookies::text(&parts.headers, &self.shared.cookies.known).map(str::to_owned),
             method: parts.method,
             path,
             query,

@@ -37,6 +37,8 @@ pub(super) fn end(note: &Note) {
             user_agent: String::new(),
             request_id: note.request_id().to_owned(),
             replaces: None,
+            user: None,
+            known: None,
         },
     );
     shared.control.spawn(async move { pages.log_out(&live.session, &source).await });

@@ -5,10 +5,12 @@ use secrecy::SecretString;
 use super::{Login, LoginError, Source};
 use crate::{
     audit::{AuditEvent, Context},
-    credentials::Device,
+    clock::Timestamp,
+    credentials::{Device, WrongTries},
     secret::TokenHash,
     sessions::{Session, SessionSummary},
-    users::UserId,
+    throttle::Networks,
+    users::{User, UserId},
 };
 
 /// A user's devices, codes and sessions.
@@ -18,6 +20,9 @@ pub struct Account {
     pub recovery_left: u32,
     pub sessions: Vec<SessionSummary>,
 }
+
+/// Wrong tries from where somebody logs in that need no word.
+const OWN_SLIPS: u32 = 4;
 
 impl Login {
     pub async fn account(&self, session: &Session) -> Result<Account, LoginError> {
@@ -35,6 +40,25 @@ impl Login {
 
     pub async fn has_unseen_recovery_codes(&self, session: &Session) -> Result<bool, LoginError> {
         Ok(self.recovery_codes.has_unseen(&user_id(session)?).await?)
+    }
+
+    /// Wrong tries since the last login that a user is to be told of, by network, the latest first.
+    pub async fn wrong_tries(&self, session: &Session) -> Result<Vec<WrongTries>, LoginError> {
+        Ok(self.tries.list(&user_id(session)?).await?)
+    }
+
+    /// They have been told, up to then.
+    pub async fn forget_wrong_tries(&self, session: &Session, until: Timestamp) -> Result<(), LoginError> {
+        Ok(self.tries.forget(&user_id(session)?, until).await?)
+    }
+
+    /// Whether there is more to tell than somebody's own slips: a few, from where the login comes from now.
+    pub(super) async fn has_wrong_tries(&self, user: &User, source: &Source) -> Result<bool, LoginError> {
+        let here = Networks::of(source.client_ip).name();
+        let tries = self.tries.list(&user.id).await?;
+        Ok(tries.iter().any(|from| {
+            from.network.as_deref() != Some(here.as_str()) || from.passwords + from.codes > OWN_SLIPS
+        }))
     }
 
     /// Others in the place of all recovery codes, which the user has to save then.

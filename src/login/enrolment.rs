@@ -10,7 +10,7 @@ use crate::{
     rollout::Requirement,
     secret::TokenHash,
     sessions::{Level, NewSession, Session},
-    throttle::Throttled,
+    throttle::{Kind, Throttled},
     users::User,
 };
 
@@ -145,10 +145,12 @@ impl Login {
         source: &Source,
     ) -> Result<Result<VerifiedCode, BindOutcome>, LoginError> {
         let context = source.context(user.name.as_str());
-        let admission = match self.admitted(self.throttle.admit_code(user.id.as_str()).await?, &context) {
-            Ok(admission) => admission,
-            Err(Throttled { retry_after }) => return Ok(Err(BindOutcome::Throttled { retry_after })),
-        };
+        let attempt = self.code_attempt(user, source);
+        let admission =
+            match self.admitted(self.throttle.admit_code(Kind::Binding, &attempt).await?, &context) {
+                Ok(admission) => admission,
+                Err(Throttled { retry_after }) => return Ok(Err(BindOutcome::Throttled { retry_after })),
+            };
         let enrolled = self.devices.enrol(&user.id, secret, code, name, enrolment).await;
         let (admission, enrolled) = withdraw_if_unknown(admission, enrolled).await?;
         match enrolled {

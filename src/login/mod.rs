@@ -6,6 +6,7 @@
 mod account;
 mod cookie;
 mod enrolment;
+mod known;
 mod outcome;
 mod pending;
 
@@ -17,20 +18,25 @@ use secrecy::SecretString;
 pub use account::Account;
 pub use cookie::LoginCookies;
 pub use enrolment::{BindOutcome, Enrolment, FRESH, NewDevice};
-pub use outcome::{CodeOutcome, Finish, LoginError, Next, PasswordOutcome, Session as NewLogin};
+pub use known::{KNOWN_FOR, KnownBrowsers};
+pub use outcome::{
+    CodeOutcome, Finish, FirstCodeOutcome, LoginError, Next, PasswordOutcome, Session as NewLogin,
+};
 use pending::Arrival;
 pub use pending::{Pending, PendingLogins, ShownBefore, Step};
 
 use crate::{
     audit::{Audit, AuditEvent, Context},
     clock::Clock,
-    credentials::{CodeCheck, Devices, Passwords, RecoveryCodes, SecondFactor, VerifiedPassword},
+    credentials::{
+        Claim, CodeCheck, Devices, Passwords, RecoveryCodes, SecondFactor, Tries, VerifiedPassword, Wrong,
+    },
     errors::Chain,
     random::Random,
     rollout,
-    secret::TokenHash,
+    secret::{TokenHash, hex},
     sessions::{self, Method, NewSession, Origin, PasswordProof, SessionSummary, Sessions},
-    throttle::{Admission, Attempt, Throttle, Throttled},
+    throttle::{Admission, Attempt, Kind, KnownBrowser, Networks, Throttle, Throttled},
     users::{CanonicalName, User, UserId, Users},
 };
 
@@ -42,6 +48,10 @@ pub struct Source {
     pub request_id: String,
     /// The session that the browser already holds; it ends when another begins in its place.
     pub replaces: Option<TokenHash>,
+    /// Whose session that is, by canonical name.
+    pub user: Option<String>,
+    /// The cookie that says to whom the browser is known.
+    pub known: Option<String>,
 }
 
 /// What the login page asks for.
@@ -64,6 +74,10 @@ pub struct Login {
     pub sessions: Arc<Sessions>,
     pub pending: PendingLogins,
     pub throttle: Throttle,
+    pub tries: Tries,
+    pub known: KnownBrowsers,
+    /// Makes of names that nobody has what stands in the log.
+    pub names: hmac::Key,
     pub audit: Arc<Audit>,
     pub rollout: rollout::Config,
     /// Makes the secrets of devices that are bound from a session out of that session.
@@ -86,27 +100,109 @@ impl Login {
         let Credentials { email, password, remember } = given;
         let name = CanonicalName::parse(email);
         let account = name.as_ref().map_or("", CanonicalName::as_str);
-        let context = source.context(account);
-        let admission = self.throttle.admit(&Attempt { account, network: source.client_ip }).await?;
-        let admission = match self.admitted(admission, &context) {
+        let attempt = Attempt::new(account, source.client_ip, self.browser(account, source));
+        let claim = Claim::of(&attempt);
+        // Before any store is asked: a flood that finds no place costs nobody anything.
+        self.passwords.arrive(&claim)?;
+        let masked = self.masked(account);
+        let admission = self.throttle.admit(&attempt).await?;
+        // Only somebody who exists has a browser that is known.
+        let shown = if attempt.browser.is_some() { account } else { &masked };
+        let admission = match self.admitted(admission, &source.context(shown)) {
             Ok(admission) => admission,
             Err(Throttled { retry_after }) => return Ok(PasswordOutcome::Throttled { retry_after }),
         };
-        let proved = self.check_password(name.as_ref(), password).await;
-        let (admission, proved) = withdraw_if_unknown(admission, proved).await?;
-        let Some((_, verified)) = proved else {
+        let checked = self.check_password(name.as_ref(), password, &claim).await;
+        let (admission, (user, verified)) = withdraw_if_unknown(admission, checked).await?;
+        let context = source.context(if user.is_some() { account } else { &masked });
+        let Some((user, verified)) = user.as_ref().filter(|user| !user.disabled).zip(verified) else {
             self.audit.record(AuditEvent::LoginPasswordRefused, &context);
+            if let Some(user) = user {
+                self.note_wrong(user.id, &attempt, Wrong::Password { known: attempt.browser.is_some() });
+            }
             return Ok(PasswordOutcome::Refused);
         };
         admission.succeeded().await;
         self.audit.record(AuditEvent::LoginPasswordAccepted, &context);
         let password = PasswordProof::from(verified);
         // A device's code, or else the first device.
-        let has_device = self.devices.count(password.user()).await? > 0;
+        let has_device = self.devices.count(&user.id).await? > 0;
         let step = if has_device { Step::Code } else { Step::Enrol };
         let arrival = Arrival { cookie: previous.copied(), client_ip: source.client_ip };
         let token = self.pending.begin(&password, step, remember, arrival).await?;
         Ok(PasswordOutcome::Continue { token, step })
+    }
+
+    /// A one-time code before the password, for a user whom strangers keep waiting: it opens nothing, and makes the browser
+    /// known for a while. An unknown account gets the same answer as a wrong code.
+    pub async fn first_code(
+        &self,
+        email: &str,
+        code: &str,
+        source: &Source,
+    ) -> Result<FirstCodeOutcome, LoginError> {
+        let name = CanonicalName::parse(email);
+        let account = name.as_ref().map_or("", CanonicalName::as_str);
+        let attempt = Attempt::new(account, source.client_ip, None);
+        let masked = self.masked(account);
+        let admission = self.throttle.admit_first_code(&attempt).await?;
+        let admission = match self.admitted(admission, &source.context(&masked)) {
+            Ok(admission) => admission,
+            Err(Throttled { retry_after }) => return Ok(FirstCodeOutcome::Throttled { retry_after }),
+        };
+        let checked = self.check_first_code(name.as_ref(), code).await;
+        let (admission, is_right) = withdraw_if_unknown(admission, checked).await?;
+        if !is_right {
+            self.audit.record(AuditEvent::LoginFirstCodeRefused, &source.context(&masked));
+            return Ok(FirstCodeOutcome::Refused);
+        }
+        admission.succeeded().await;
+        self.audit.record(AuditEvent::LoginFirstCodeAccepted, &source.context(account));
+        let known = self.known_from_now_on(account, known::KNOWN_BY_CODE, source);
+        Ok(FirstCodeOutcome::Accepted { known })
+    }
+
+    async fn check_first_code(&self, name: Option<&CanonicalName>, code: &str) -> Result<bool, LoginError> {
+        let user = match name {
+            Some(name) => self.users.find(name).await?.filter(|user| !user.disabled),
+            None => None,
+        };
+        Ok(self.second_factor.verify_first(user.as_ref().map(|user| &user.id), code).await?)
+    }
+
+    /// The browser, if it is one in which `account` has logged in before, or is logged in.
+    fn browser(&self, account: &str, source: &Source) -> Option<KnownBrowser> {
+        let by_cookie =
+            source.known.as_deref().and_then(|cookie| self.known.find(cookie, account, self.clock.now()));
+        let is_in = source.user.as_deref() == Some(account);
+        by_cookie.or_else(|| {
+            let session = source.replaces.as_ref().filter(|_| is_in)?;
+            Some(KnownBrowser::new(account, session.as_bytes()))
+        })
+    }
+
+    /// The cookie of a browser that is known to `account` from now on.
+    fn known_from_now_on(&self, account: &str, lasts: std::time::Duration, source: &Source) -> String {
+        self.known.with(source.known.as_deref(), account, lasts, self.clock.now(), &*self.random)
+    }
+
+    /// What stands in the log for a name that nobody has: it may be a password, typed into the wrong field.
+    fn masked(&self, account: &str) -> String {
+        if account.is_empty() {
+            return String::new();
+        }
+        let digest = hmac::sign(&self.names, account.as_bytes());
+        format!("unknown-{}", hex(digest.as_ref().get(..8).unwrap_or_default()))
+    }
+
+    /// Notes what the user is told at the next login. Nobody waits for it, or its time would tell who exists.
+    fn note_wrong(&self, user: UserId, attempt: &Attempt<'_>, wrong: Wrong) {
+        let (tries, network) = (self.tries.clone(), attempt.networks.name());
+        tokio::spawn(async move {
+            if let Err(error) = tries.note(&user, &network, wrong).await {
+                tracing::warn!(user.id = %user, error = %Chain(&error), "a wrong try could not be noted");
+            }
+        });
     }
 
     /// Notes it when there have been too many tries.
@@ -121,18 +217,19 @@ impl Login {
         admission
     }
 
-    /// The user, if the password is theirs and they may log in. Takes as long for whoever does not exist.
+    /// The user, and the proof if the password is theirs. Takes as long for whoever does not exist.
     async fn check_password(
         &self,
         name: Option<&CanonicalName>,
         password: SecretString,
-    ) -> Result<Option<(User, VerifiedPassword)>, LoginError> {
+        claim: &Claim,
+    ) -> Result<(Option<User>, Option<VerifiedPassword>), LoginError> {
         let user = match name {
             Some(name) => self.users.find(name).await?,
             None => None,
         };
-        let verified = self.passwords.verify(user.as_ref().map(|user| &user.id), password).await?;
-        Ok(user.filter(|user| !user.disabled).zip(verified))
+        let verified = self.passwords.verify(user.as_ref().map(|user| &user.id), password, claim).await?;
+        Ok((user, verified))
     }
 
     /// Where a login stands; `None` when it is over, or its user no longer may log in.
@@ -174,7 +271,12 @@ impl Login {
             return Ok(CodeOutcome::Over);
         }
         let context = source.context(user.name.as_str());
-        let admission = match self.admitted(self.throttle.admit_code(user.id.as_str()).await?, &context) {
+        let kind = match step {
+            SecondStep::Code(_) => Kind::Code,
+            SecondStep::Recovery(_) => Kind::Recovery,
+        };
+        let attempt = self.code_attempt(&user, source);
+        let admission = match self.admitted(self.throttle.admit_code(kind, &attempt).await?, &context) {
             Ok(admission) => admission,
             Err(Throttled { retry_after }) => return Ok(CodeOutcome::Throttled { retry_after }),
         };
@@ -203,9 +305,11 @@ impl Login {
             }
             CodeCheck::Wrong => {
                 self.audit.record(refused, &context);
+                self.note_wrong(user.id.clone(), &attempt, Wrong::Code);
                 Ok(CodeOutcome::Refused)
             }
             CodeCheck::Used => {
+                admission.withdrawn().await;
                 self.audit.record(refused, &context);
                 Ok(CodeOutcome::AlreadyUsed)
             }
@@ -216,11 +320,21 @@ impl Login {
         }
     }
 
+    /// Whom a code of `user` is counted for: the browser that is known, or the network.
+    fn code_attempt<'a>(&self, user: &'a User, source: &Source) -> Attempt<'a> {
+        Attempt {
+            account: user.id.as_str(),
+            networks: Networks::of(source.client_ip),
+            browser: self.browser(user.name.as_str(), source),
+        }
+    }
+
     /// Makes the session that a login was for, and ends the one that the browser held.
     async fn finish(&self, user: &User, session: NewSession, source: &Source) -> Result<Finish, LoginError> {
         let next = match session.second() {
             Some(Method::Recovery) => Next::Recovered,
             Some(Method::Totp) if self.recovery_codes.has_unseen(&user.id).await? => Next::RecoveryCodes,
+            Some(_) | None if self.has_wrong_tries(user, source).await? => Next::WrongTries,
             Some(_) | None => Next::Portal,
         };
         let kept_for = self.sessions.kept_for(&session);
@@ -251,7 +365,11 @@ impl Login {
             // It is for the operator's list; whoever is in is in.
             tracing::warn!(user.id = %user.id, error = %Chain(&error), "the time of a login could not be noted");
         }
-        Ok(Finish::In(NewLogin { token, next, kept_for }))
+        if let Err(error) = self.tries.forgive(&user.id).await {
+            tracing::warn!(user.id = %user.id, error = %Chain(&error), "wrong passwords stay counted");
+        }
+        let known = self.known_from_now_on(user.name.as_str(), KNOWN_FOR, source);
+        Ok(Finish::In(NewLogin { token, next, kept_for, known }))
     }
 
     /// Ends what is beyond the most sessions of a user, perhaps the `new` one. Where nobody can tell, there is no new one.

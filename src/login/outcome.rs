@@ -52,13 +52,26 @@ pub enum PasswordOutcome {
     Continue { token: Token, step: Step },
 }
 
+/// What became of a code before the password.
+#[derive(Debug)]
+pub enum FirstCodeOutcome {
+    Refused,
+    Throttled {
+        retry_after: Duration,
+    },
+    /// The cookie of a browser that is known for a while.
+    Accepted {
+        known: String,
+    },
+}
+
 /// What became of a code.
 #[derive(Debug)]
 pub enum CodeOutcome {
     Refused,
     /// The code was right, and has been used before.
     AlreadyUsed,
-    /// Too many wrong codes in a row: the user's devices are off until an operator steps in.
+    /// Too many wrong codes of this kind in a row: none counts until an operator steps in.
     Off,
     Throttled {
         retry_after: Duration,
@@ -86,6 +99,8 @@ pub enum Next {
     RecoveryCodes,
     /// The user has used a recovery code.
     Recovered,
+    /// Somebody has tried wrong passwords or codes since the last login.
+    WrongTries,
 }
 
 /// What a login leaves that got in.
@@ -95,4 +110,6 @@ pub struct Session {
     pub next: Next,
     /// For how long the browser is to keep it; absent: until it is closed.
     pub kept_for: Option<Duration>,
+    /// The cookie that says to whom the browser is known.
+    pub known: String,
 }

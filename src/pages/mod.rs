@@ -4,6 +4,7 @@ mod account;
 pub mod assets;
 mod csrf;
 mod enrolment;
+mod guessing;
 mod handle;
 mod kept;
 pub mod qr;

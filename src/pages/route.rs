@@ -11,6 +11,8 @@ pub enum Route<'a> {
     Login,
     Code,
     Recovery,
+    FirstCode,
+    WrongTries,
     Enrol,
     RecoveryCodes,
     Account,
@@ -38,6 +40,8 @@ impl<'a> Route<'a> {
             "login" => Self::Login,
             "code" => Self::Code,
             "recovery" => Self::Recovery,
+            "code-first" => Self::FirstCode,
+            "wrong-tries" => Self::WrongTries,
             "enrol" => Self::Enrol,
             "recovery-codes" => Self::RecoveryCodes,
             "account" => Self::Account,
@@ -53,6 +57,8 @@ impl<'a> Route<'a> {
             Self::Login
             | Self::Code
             | Self::Recovery
+            | Self::FirstCode
+            | Self::WrongTries
             | Self::Enrol
             | Self::RecoveryCodes
             | Self::Account
@@ -87,6 +93,7 @@ pub(super) mod paths {
     pub(in crate::pages) const LOGIN: &str = "/.portcullis/login";
     pub(in crate::pages) const CODE: &str = "/.portcullis/code";
     pub(in crate::pages) const RECOVERY: &str = "/.portcullis/recovery";
+    pub(in crate::pages) const WRONG_TRIES: &str = "/.portcullis/wrong-tries";
     pub(in crate::pages) const ENROL: &str = "/.portcullis/enrol";
     pub(in crate::pages) const RECOVERY_CODES: &str = "/.portcullis/recovery-codes";
     pub(in crate::pages) const LOGOUT: &str = "/.portcullis/logout";

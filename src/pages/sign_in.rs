@@ -12,7 +12,8 @@ use super::{
     visit::Visit,
 };
 use crate::{
-    login::{CodeOutcome, Credentials, Finish, NewLogin, Next, PasswordOutcome, Pending, Step},
+    login::{CodeOutcome, Credentials, Finish, KNOWN_FOR, NewLogin, Next, PasswordOutcome, Pending, Step},
+    secret::Token,
     users::{CanonicalName, User},
     web::{
         answer::{self, Answer},
@@ -39,6 +40,8 @@ impl Pages {
             Some(texts::LOGIN_TIMED_OUT)
         } else if visit.is_again() {
             Some(texts::SIGN_IN_AGAIN)
+        } else if visit.has_flag("code") {
+            Some(texts::CODE_FIRST_ACCEPTED)
         } else if return_to.is_kept_form() {
             Some(texts::FORM_IS_SAFE)
         } else {
@@ -60,7 +63,15 @@ impl Pages {
         let return_to = self.challenger.returns().to(form.value("rd"));
         let email = form.value("email");
         let remember = form.value("remember") == "1";
-        let page = |status, error| LoginPage { status, email, error: Some(error), notice: None, remember };
+        let page = |status, error| LoginPage {
+            status,
+            email,
+            error: Some(error),
+            notice: None,
+            remember,
+            // Whether the password was right is not to be seen from it.
+            code_first: status != StatusCode::FORBIDDEN && !visit.is_again(),
+        };
         // Another tab was faster: there is nothing left to do, and no password to check.
         if let Some(live) = &visit.session
             && CanonicalName::parse(email).is_some_and(|name| name.as_str() == live.session.name)
@@ -172,7 +183,8 @@ impl Pages {
                 return Ok(answer);
             }
             CodeOutcome::AlreadyUsed => texts::CODE_ALREADY_USED,
-            CodeOutcome::Off => texts::DEVICES_OFF,
+            CodeOutcome::Off if factor == Factor::Code => texts::DEVICES_OFF,
+            CodeOutcome::Off => texts::RECOVERY_CODES_OFF,
             CodeOutcome::Refused if factor == Factor::Code => texts::WRONG_CODE,
             CodeOutcome::Refused => texts::WRONG_RECOVERY_CODE,
         });
@@ -190,11 +202,16 @@ impl Pages {
         }
     }
 
-    fn login_page(&self, visit: &Visit, return_to: &ReturnTo, page: LoginPage<'_>) -> Answer {
-        let (browser, is_new) = match visit.login_token() {
+    /// The browser's half of a form's token, and whether the browser has yet to get it.
+    pub(super) fn browser_of(&self, visit: &Visit) -> (Token, bool) {
+        match visit.login_token() {
             Some(token) => (token, false),
             None => (self.login.pending.cookies().generate(&*self.login.random), true),
-        };
+        }
+    }
+
+    fn login_page(&self, visit: &Visit, return_to: &ReturnTo, page: LoginPage<'_>) -> Answer {
+        let (browser, is_new) = self.browser_of(visit);
         let csrf = self.csrf.token(&browser.hash());
         let view = View::Login(Login {
             email: page.email,
@@ -202,6 +219,7 @@ impl Pages {
             notice: page.notice,
             csrf: &csrf,
             again: visit.is_again(),
+            code_first: page.code_first,
             remember: self
                 .login
                 .sessions
@@ -233,6 +251,7 @@ impl Pages {
             Next::Portal => return_to.as_str().to_owned(),
             Next::RecoveryCodes => return_to.append_to(paths::RECOVERY_CODES),
             Next::Recovered => return_to.append_to(paths::RECOVERY),
+            Next::WrongTries => return_to.append_to(paths::WRONG_TRIES),
         };
         let mut answer = answer::see_other(&path);
         match login.kept_for {
@@ -240,6 +259,7 @@ impl Pages {
             None => cookies::set(&mut answer, &self.cookies.session, &login.token),
         }
         cookies::clear(&mut answer, &self.cookies.login);
+        cookies::set_text_for(&mut answer, &self.cookies.known, login.known.clone(), KNOWN_FOR);
         answer
     }
 
@@ -311,7 +331,7 @@ pub(super) fn prove_again(to: &ReturnTo) -> Answer {
     answer::see_other(&with_flag(&to.append_to(paths::LOGIN), "again"))
 }
 
-fn with_flag(path: &str, flag: &str) -> String {
+pub(super) fn with_flag(path: &str, flag: &str) -> String {
     let join = if path.contains('?') { '&' } else { '?' };
     format!("{path}{join}{flag}=1")
 }
@@ -337,11 +357,19 @@ struct LoginPage<'a> {
     notice: Option<&'a str>,
     /// The user asks, or has asked, to be kept signed in.
     remember: bool,
+    code_first: bool,
 }
 
 impl Default for LoginPage<'_> {
     fn default() -> Self {
-        Self { status: StatusCode::OK, email: "", error: None, notice: None, remember: false }
+        Self {
+            status: StatusCode::OK,
+            email: "",
+            error: None,
+            notice: None,
+            remember: false,
+            code_first: false,
+        }
     }
 }
 

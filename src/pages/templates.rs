@@ -14,7 +14,7 @@ use super::{
 use crate::errors::Chain;
 
 /// Names and texts of the built-in templates. The ending `.html` is what switches escaping on.
-pub(super) const SOURCES: [(&str, &str); 15] = [
+pub(super) const SOURCES: [(&str, &str); 17] = [
     ("base.html", include_str!("templates/base.html")),
     ("parts.html", include_str!("templates/parts.html")),
     ("login.html", include_str!("templates/login.html")),
@@ -22,6 +22,8 @@ pub(super) const SOURCES: [(&str, &str); 15] = [
     ("recovery.html", include_str!("templates/recovery.html")),
     ("enrol.html", include_str!("templates/enrol.html")),
     ("new_recovery_codes.html", include_str!("templates/new_recovery_codes.html")),
+    ("first_code.html", include_str!("templates/first_code.html")),
+    ("wrong_tries.html", include_str!("templates/wrong_tries.html")),
     ("recovered.html", include_str!("templates/recovered.html")),
     ("recovery_codes.html", include_str!("templates/recovery_codes.html")),
     ("account.html", include_str!("templates/account.html")),
@@ -133,7 +135,16 @@ mod tests {
         templates.environment.add_template("login.html", "{{ page.email }}{{ page.absent }}").unwrap();
         let email = "ada@example.com";
         let (error, notice, remember, rd) = (None, None, None, None);
-        let view = View::Login(Login { email, error, notice, csrf: "c", again: false, remember, rd });
+        let view = View::Login(Login {
+            email,
+            error,
+            notice,
+            csrf: "c",
+            again: false,
+            code_first: false,
+            remember,
+            rd,
+        });
         assert_eq!(templates.render(&view), BROKEN);
 
         let template = templates.environment.get_template("login.html").unwrap();

@@ -11,8 +11,9 @@ use super::{
     templates::{SOURCES, Templates, TemplatesError},
     texts,
     views::{
-        Account, Action, Code, DeviceRow, Enrol, EnrolErrors, Invite, Kept, Leaving, Login, Message,
-        NewRecoveryCodes, OnceMore, Recovered, Recovery, RecoveryCodes, Remember, SessionRow, View,
+        Account, Action, Code, DeviceRow, Enrol, EnrolErrors, FirstCode, Invite, Kept, Leaving, Login,
+        Message, NewRecoveryCodes, OnceMore, Recovered, Recovery, RecoveryCodes, Remember, SessionRow, View,
+        WrongTries, WrongTriesRow,
     },
 };
 
@@ -32,6 +33,7 @@ struct Filling {
     fields: Vec<(String, String)>,
     devices: Vec<DeviceRow>,
     sessions: Vec<SessionRow>,
+    wrong_tries: Vec<WrongTriesRow>,
 }
 
 impl Filling {
@@ -52,6 +54,7 @@ impl Filling {
             fields: vec![(text.to_owned(), text.to_owned()); 2],
             devices: vec![DeviceRow { name: text.into(), added: text.into(), last_used: Some(text.into()) }],
             sessions: vec![row(true), row(false)],
+            wrong_tries: vec![WrongTriesRow { what: text.into(), from: text.into(), last: text.into() }],
         }
     }
 
@@ -65,6 +68,7 @@ impl Filling {
                 notice: some,
                 csrf: text,
                 again: true,
+                code_first: true,
                 remember: Some(Remember { lasts: text.into(), chosen: true }),
                 rd: some,
             }),
@@ -104,6 +108,16 @@ impl Filling {
             View::Kept(Kept { path: text, when: text, action: text, discard: text, csrf: text }),
             View::OnceMore(OnceMore { from: some, path: text, action: text, fields: &self.fields }),
             View::Leaving(Leaving { host: text, to: text }),
+            View::FirstCode(FirstCode { email: text, error: some, csrf: text, rd: some }),
+            View::WrongTries(WrongTries {
+                email: text,
+                rows: &self.wrong_tries,
+                codes: true,
+                until: 1,
+                error: some,
+                csrf: text,
+                rd: some,
+            }),
             View::SignedOut,
             View::Message(Message {
                 title: text,
@@ -163,13 +177,14 @@ fn no_value_of_a_view_goes_missing() {
         marked.views().iter().map(|view| templates.render(view).matches("marker").count()).collect();
     for (view, count) in marked.views().iter().zip(counts) {
         let fewest = match view {
-            View::Code(_) | View::Recovery(_) | View::Kept(_) => 4,
+            View::Code(_) | View::Recovery(_) | View::FirstCode(_) | View::Kept(_) => 4,
             View::Enrol(_) => 14,
             View::Account(_) => 12,
             View::SignedOut | View::Recovered(_) => 0,
             View::NewRecoveryCodes(_) => 1,
             View::Leaving(_) => 3,
             View::OnceMore(_) => 6,
+            View::WrongTries(_) => 7,
             View::Login(_) | View::RecoveryCodes(_) | View::Message(_) => 5,
         };
         assert!(count >= fewest, "{} holds {count} markers, not {fewest}", view.template());
@@ -256,7 +271,16 @@ fn the_title_says_when_something_is_wrong() {
     let templates = templates("Portal", None);
     let login = |error| {
         let (notice, remember, rd) = (None, None, None);
-        View::Login(Login { email: "", error, notice, csrf: "c", again: false, remember, rd })
+        View::Login(Login {
+            email: "",
+            error,
+            notice,
+            csrf: "c",
+            again: false,
+            code_first: false,
+            remember,
+            rd,
+        })
     };
     assert!(templates.render(&login(None)).contains("<title>Sign in – Portal</title>"));
     let failed = templates.render(&login(Some(texts::WRONG_CREDENTIALS)));
@@ -353,7 +377,16 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
     let csrf = "csrf";
     let login = |email, error: Option<_>, notice| {
         let remember = Some(Remember { lasts: "30 days".into(), chosen: error.is_some() });
-        View::Login(Login { email, error, notice, csrf, again: false, remember, rd })
+        View::Login(Login {
+            email,
+            error,
+            notice,
+            csrf,
+            again: false,
+            code_first: error.is_some(),
+            remember,
+            rd,
+        })
     };
     let code = |error| View::Code(Code { email, error, csrf, rd });
     let recovery = |error| View::Recovery(Recovery { email, error, csrf, rd });
@@ -370,6 +403,8 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
             csrf,
         })
     };
+    let wrong_tries =
+        |rows, codes| View::WrongTries(WrongTries { email, rows, codes, until: 0, error: None, csrf, rd });
     let message = |status| View::Message(Message::for_status(status, Some("01J9Z6T4QK8F")));
     let wrong = EnrolErrors { code: Some(texts::WRONG_CODE_AT_ENROLMENT.into()), ..EnrolErrors::default() };
     let unnamed =
@@ -407,12 +442,12 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
         ),
         ("form-too-large", View::Message(Message::not_kept(NotKept::TooLarge(65536), "4f1c"))),
         ("form-gone", View::Message(Message::form_is_gone("4f1c"))),
+        ("code-first", View::FirstCode(FirstCode { email, error: None, csrf, rd })),
+        ("wrong-tries", wrong_tries(&filling.wrong_tries, true)),
         ("account-bare", account(&[], &filling.sessions[..1], 2)),
         ("signed-out", View::SignedOut),
-        ("message-401", message(401)),
         ("message-403", message(403)),
         ("message-404", message(404)),
-        ("message-502", message(502)),
         ("message-504", message(504)),
     ]
 }
@@ -422,6 +457,7 @@ struct Samples {
     codes: Vec<String>,
     devices: Vec<DeviceRow>,
     sessions: Vec<SessionRow>,
+    wrong_tries: Vec<WrongTriesRow>,
 }
 
 impl Samples {
@@ -448,6 +484,16 @@ impl Samples {
                 session("Firefox on Linux", "since 09:12 today", true),
                 session("Safari on iPhone", "since yesterday, 17:40", false),
             ],
+            wrong_tries: [
+                ("4 wrong passwords", "203.0.113.7"),
+                ("2 wrong passwords and 3 wrong codes", "2001:db8:4:2::/64"),
+            ]
+            .map(|(what, from)| WrongTriesRow {
+                what: what.into(),
+                from: from.into(),
+                last: "today, 03:12 UTC".into(),
+            })
+            .into(),
         }
     }
 }

@@ -18,6 +18,16 @@ pub const WRONG_CODE: &str = "That code did not work. Please enter the six digit
 /// Below the QR code, whose secret stays the same.
 pub const WRONG_CODE_AT_ENROLMENT: &str = "That code did not work. Please enter the six digits your app shows now. There is no need to scan again: the QR code is still the same.";
 
+/// The same whether the account exists or not, has a device or not.
+pub const WRONG_FIRST_CODE: &str =
+    "That e-mail and code do not match. Please enter the six digits your app shows now.";
+
+/// On the login page, after a code that came first.
+pub const CODE_FIRST_ACCEPTED: &str = "Your code was right. Now enter your password. You'll need one more code after it: wait for your app to show the next one.";
+
+/// In the place of an address, when there are too many.
+pub const OTHER_NETWORKS: &str = "other networks";
+
 /// Beside the QR code of an earlier login that was not finished.
 pub const SAME_QR_CODE: &str =
     "This is the same QR code as before. If you've already scanned it, just enter the code your app shows.";
@@ -84,6 +94,9 @@ pub const TOO_MANY_DEVICES_LATELY: &str =
 /// Too many wrong codes in a row, by whoever has the password.
 pub const DEVICES_OFF: &str = "Too many incorrect codes were entered, so authenticator sign-in is blocked for this account. Contact support to unblock it.";
 
+/// Too many wrong recovery codes in a row.
+pub const RECOVERY_CODES_OFF: &str = "Too many incorrect recovery codes were entered, so recovery codes are blocked for this account. Use your authenticator app, or contact support.";
+
 /// Putting the device off, from the mandatory date on.
 pub const MANDATORY_NOW: &str =
     "You can't skip this step any more: an authenticator app is now required. Please set yours up.";
@@ -94,6 +107,17 @@ pub fn throttled(minutes: u32) -> String {
         0 | 1 => "There have been too many tries. Please wait a minute, then try again.".to_owned(),
         _ => format!("There have been too many tries. Please wait {minutes} minutes, then try again."),
     }
+}
+
+/// How many wrong passwords and codes, of which there is one at least.
+pub fn wrong_tries(passwords: u32, codes: u32) -> String {
+    let count = |number: u32, what: &str| match number {
+        0 => None,
+        1 => Some(format!("1 wrong {what}")),
+        _ => Some(format!("{number} wrong {what}s")),
+    };
+    let said: Vec<_> = [count(passwords, "password"), count(codes, "code")].into_iter().flatten().collect();
+    said.join(" and ")
 }
 
 /// A duration in whole days, or else in hours.

@@ -27,6 +27,8 @@ pub enum View<'a> {
     Kept(Kept<'a>),
     OnceMore(OnceMore<'a>),
     Leaving(Leaving<'a>),
+    FirstCode(FirstCode<'a>),
+    WrongTries(WrongTries<'a>),
     SignedOut,
     Message(Message<'a>),
 }
@@ -42,6 +44,8 @@ pub struct Login<'a> {
     pub csrf: &'a str,
     /// Whether somebody who is signed in proves it once more.
     pub again: bool,
+    /// Whether the way in by a code before the password is offered.
+    pub code_first: bool,
     /// Absent where nobody can ask to be kept signed in.
     pub remember: Option<Remember>,
     /// The page first asked for, as in every view that has it.
@@ -217,6 +221,39 @@ pub struct Leaving<'a> {
     pub to: &'a str,
 }
 
+/// A code before the password.
+#[derive(Serialize)]
+pub struct FirstCode<'a> {
+    /// What was typed before, or empty.
+    pub email: &'a str,
+    pub error: Option<&'a str>,
+    pub csrf: &'a str,
+    pub rd: Option<&'a str>,
+}
+
+/// Wrong passwords and codes since the last login.
+#[derive(Serialize)]
+pub struct WrongTries<'a> {
+    pub email: &'a str,
+    pub rows: &'a [WrongTriesRow],
+    /// Whether there were wrong codes, for which somebody had the password.
+    pub codes: bool,
+    /// The last of them, in Unix milliseconds: what the user has been told of.
+    pub until: i64,
+    pub error: Option<&'a str>,
+    pub csrf: &'a str,
+    pub rd: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+pub struct WrongTriesRow {
+    /// How many, in words.
+    pub what: String,
+    /// A network address or a range of them.
+    pub from: String,
+    pub last: String,
+}
+
 /// Any answer without a page of its own; see [`Message::for_status`].
 #[derive(Serialize)]
 pub struct Message<'a> {
@@ -255,6 +292,8 @@ impl View<'_> {
             Self::Kept(_) => "kept.html",
             Self::OnceMore(_) => "once_more.html",
             Self::Leaving(_) => "leaving.html",
+            Self::FirstCode(_) => "first_code.html",
+            Self::WrongTries(_) => "wrong_tries.html",
             Self::SignedOut => "signed_out.html",
             Self::Message(_) => "message.html",
         }
@@ -271,6 +310,8 @@ impl View<'_> {
                 code.is_some() || device_name.is_some() || form.is_some()
             }
             Self::RecoveryCodes(page) => page.error.is_some(),
+            Self::FirstCode(page) => page.error.is_some(),
+            Self::WrongTries(page) => page.error.is_some(),
             Self::NewRecoveryCodes(_)
             | Self::Recovered(_)
             | Self::Account(_)
@@ -290,6 +331,8 @@ impl View<'_> {
             Self::Recovery(page) => page.rd,
             Self::Enrol(page) => page.rd,
             Self::RecoveryCodes(page) => page.rd,
+            Self::FirstCode(page) => page.rd,
+            Self::WrongTries(page) => page.rd,
             Self::NewRecoveryCodes(_)
             | Self::Recovered(_)
             | Self::Account(_)

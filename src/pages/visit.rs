@@ -37,6 +37,8 @@ pub struct Visit {
     pub login: Option<Token>,
     /// What proves that this is the browser in which a form was kept.
     pub forms: Option<TokenHash>,
+    /// The cookie that says to whom the browser is known.
+    pub known: Option<String>,
     /// The session that the browser holds, whatever its level.
     pub session: Option<Arc<Live>>,
 }
@@ -75,6 +77,8 @@ impl Visit {
             user_agent: agent.to_owned(),
             request_id: self.request_id.clone(),
             replaces: self.session.as_ref().map(|live| live.session.id),
+            user: self.session.as_ref().map(|live| live.session.name.clone()),
+            known: self.known.clone(),
         }
     }
 

@@ -1,48 +1,102 @@
-//! Budgets of failed logins, per (account, network) and per network, and of failed codes per user.
+//! Budgets of failed logins: of an account from a network, of an account over all strangers, of a network, a household and
+//! an organisation, and of a browser in which the account is known.
 //!
-//! An account has no budget of its own: nobody can lock somebody else out from another network. What an attempt is
-//! about is for the caller to know; the name must be canonical, or its spellings would have a budget each.
+//! Whoever is known has a budget that nobody else can use up. What an attempt is about is for the caller to know; the name
+//! must be canonical, or its spellings would have a budget each. `docs/guessing.md` says what comes of it.
 
-mod memory;
+mod budget;
+mod lately;
+mod networks;
 mod redis;
+mod sql;
 mod store;
-mod table;
 
-use std::{
-    net::{IpAddr, Ipv6Addr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use self::table::Budget;
 pub use self::{
-    memory::MemoryThrottle,
+    budget::Budget,
+    networks::Networks,
     redis::RedisThrottle,
+    sql::SqlThrottle,
     store::{Counted, Key, Kind, Meter, Settlement, ThrottleError, ThrottleStore, Verdict},
 };
+use self::{budget::Ladder, lately::Lately};
 use crate::{clock::Clock, errors::Chain, secret::sha256};
 
-/// Wrong codes of one user within `find_time` before codes are refused for `ban_time`.
-const CODE_RETRIES: u32 = 10;
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// Strangers at one account: at most nine guesses in any hour, three and fewer later. Right passwords take nothing.
+static STRANGERS: Ladder = Ladder {
+    steps: &[
+        (5, Duration::from_mins(5)),
+        (6, Duration::from_mins(10)),
+        (7, Duration::from_mins(15)),
+        (8, Duration::from_mins(20)),
+        (20, Duration::from_mins(30)),
+        (50, Duration::from_hours(1)),
+    ],
+    few: Duration::from_hours(1),
+    many: Duration::from_hours(24),
+};
+
+/// Codes of one user, in a browser or from a network. The hundred in a row are counted elsewhere, for ever.
+static CODES: Ladder = Ladder {
+    steps: &[
+        (5, MINUTE),
+        (6, Duration::from_mins(2)),
+        (7, Duration::from_mins(4)),
+        (8, Duration::from_mins(8)),
+        (9, Duration::from_mins(15)),
+        (10, Duration::from_mins(30)),
+        (15, Duration::from_hours(1)),
+    ],
+    few: Duration::from_mins(30),
+    many: Duration::from_hours(24),
+};
+
+/// Tries for one account, right or wrong, for each failure that it may have.
+const TRIES: u32 = 4;
 
 /// How many failures are too many.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Failures of one account from one network within `find_time` before it is banned.
+    /// Failures of one account from one network, or in one browser that it is known in, within `find_time`.
     pub max_retries: u32,
-    /// Failures of one network, whatever the account, within `find_time` before it is banned.
+    /// Failures of one network, whatever the account, within `find_time`; twice as many of a /56, four times of a /48.
     pub network_max_retries: u32,
     pub find_time: Duration,
     pub ban_time: Duration,
 }
 
-/// A login about to be tried.
+/// What tells a browser in which somebody has logged in before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownBrowser(Key);
+
+impl KnownBrowser {
+    /// `account` and `id` as proved by a cookie.
+    pub fn new(account: &str, id: &[u8]) -> Self {
+        Self(sha256(&[&sha256(account.as_bytes())[..], id].concat()))
+    }
+
+    pub(crate) const fn key(&self) -> &Key {
+        &self.0
+    }
+}
+
+/// Who makes an attempt.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
     /// The canonical name, whether or not a user has it.
     pub account: &'a str,
-    /// The client's address; an IPv6 address stands for its /64.
-    pub network: IpAddr,
+    pub networks: Networks,
+    /// Absent: a stranger.
+    pub browser: Option<KnownBrowser>,
+}
+
+impl<'a> Attempt<'a> {
+    pub fn new(account: &'a str, address: IpAddr, browser: Option<KnownBrowser>) -> Self {
+        Self { account, networks: Networks::of(address), browser }
+    }
 }
 
 /// Too many failures lately.
@@ -56,6 +110,7 @@ pub struct Throttled {
 #[derive(Clone)]
 pub struct Throttle {
     store: Arc<dyn ThrottleStore>,
+    lately: Arc<Lately>,
     clock: Arc<dyn Clock>,
     config: Config,
 }
@@ -65,66 +120,110 @@ pub struct Throttle {
 #[must_use = "an attempt that succeeded has to say so, or it stays counted as failed"]
 pub struct Admission {
     store: Arc<dyn ThrottleStore>,
+    lately: Arc<Lately>,
     counted: Vec<Counted>,
 }
 
 impl Throttle {
     pub fn new(config: &Config, store: Arc<dyn ThrottleStore>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, config: config.clone() }
+        Self { store, lately: Arc::default(), clock, config: config.clone() }
     }
 
-    /// Counts a login, unless its account from this network, or the network, has none left.
+    /// Counts a password, unless there has been too much of it: by the browser that is known, or by strangers.
     pub async fn admit(&self, attempt: &Attempt<'_>) -> Result<Result<Admission, Throttled>, ThrottleError> {
-        let network = network_key(attempt.network);
-        let pair = sha256(&[&network, attempt.account.as_bytes()].concat());
-        self.count(
-            network,
-            vec![
-                self.meter(Kind::Pair, pair, self.config.max_retries),
-                self.meter(Kind::Network, network, self.config.network_max_retries),
-            ],
-        )
+        let Attempt { account, networks, browser } = attempt;
+        let max = self.config.max_retries;
+        let Some(browser) = browser else {
+            let account = sha256(account.as_bytes());
+            let pair = sha256(&[networks.key(), account].concat());
+            let mut meters = vec![
+                self.meter(Kind::Pair, pair, max),
+                Meter { kind: Kind::Strangers, key: account, budget: Budget::Rising(&STRANGERS) },
+                self.meter(Kind::Tries, account, max.saturating_mul(TRIES)),
+            ];
+            meters.extend(self.of_networks(*networks));
+            return self.count(meters).await;
+        };
+        self.count(vec![
+            self.meter(Kind::Known, browser.0, max),
+            self.meter(Kind::Tries, browser.0, max.saturating_mul(TRIES)),
+        ])
         .await
     }
 
-    /// Counts a code of either kind, unless the user, by id, has none left.
-    pub async fn admit_code(&self, user: &str) -> Result<Result<Admission, Throttled>, ThrottleError> {
-        let key = sha256(user.as_bytes());
-        self.count(key, vec![self.meter(Kind::Code, key, CODE_RETRIES)]).await
+    /// Counts a one-time code or a recovery code of a user, by id: in the browser that is known, or from the network.
+    pub async fn admit_code(
+        &self,
+        kind: Kind,
+        user: &Attempt<'_>,
+    ) -> Result<Result<Admission, Throttled>, ThrottleError> {
+        let place = user.browser.map_or_else(|| user.networks.key(), |browser| browser.0);
+        let key = sha256(&[place, sha256(user.account.as_bytes())].concat());
+        self.count(vec![Meter { kind, key, budget: Budget::Rising(&CODES) }]).await
+    }
+
+    /// Counts a one-time code that comes before the password. It takes from the network alone: nobody can keep a user out
+    /// with it.
+    pub async fn admit_first_code(
+        &self,
+        attempt: &Attempt<'_>,
+    ) -> Result<Result<Admission, Throttled>, ThrottleError> {
+        let key = sha256(&[attempt.networks.key(), sha256(attempt.account.as_bytes())].concat());
+        let mut meters = vec![self.meter(Kind::FirstCode, key, self.config.max_retries)];
+        meters.extend(self.of_networks(attempt.networks));
+        self.count(meters).await
+    }
+
+    fn of_networks(&self, networks: Networks) -> impl Iterator<Item = Meter> {
+        networks.keys().map(|(kind, key, times)| {
+            self.meter(kind, key, self.config.network_max_retries.saturating_mul(times))
+        })
     }
 
     fn meter(&self, kind: Kind, key: Key, failures: u32) -> Meter {
         let Config { find_time, ban_time, .. } = self.config;
         // A budget of nothing would lock everybody out for ever.
-        Meter { kind, key, budget: Budget { failures: failures.max(1), find_time, ban_time } }
+        Meter { kind, key, budget: Budget::Window { failures: failures.max(1), find_time, ban_time } }
     }
 
-    async fn count(
-        &self,
-        together: Key,
-        meters: Vec<Meter>,
-    ) -> Result<Result<Admission, Throttled>, ThrottleError> {
-        match self.store.admit(&together, &meters, self.clock.now()).await? {
-            Verdict::Wait(retry_after) => Ok(Err(Throttled { retry_after })),
+    async fn count(&self, meters: Vec<Meter>) -> Result<Result<Admission, Throttled>, ThrottleError> {
+        if let Some(retry_after) = self.lately.wait(&meters, self.clock.now()) {
+            return Ok(Err(Throttled { retry_after }));
+        }
+        match self.store.admit(&meters).await? {
+            Verdict::Wait { meter, wait } => {
+                if let Some(meter) = meters.get(meter) {
+                    self.lately.note(meter, wait, self.clock.now());
+                }
+                Ok(Err(Throttled { retry_after: wait }))
+            }
             Verdict::Counted(windows) => {
                 let counted = meters
                     .into_iter()
                     .zip(windows)
-                    .map(|(meter, window)| Counted { together, kind: meter.kind, key: meter.key, window })
+                    .map(|(meter, window)| Counted { kind: meter.kind, key: meter.key, window })
                     .collect();
-                Ok(Ok(Admission { store: Arc::clone(&self.store), counted }))
+                Ok(Ok(Admission {
+                    store: Arc::clone(&self.store),
+                    lately: Arc::clone(&self.lately),
+                    counted,
+                }))
             }
         }
     }
 }
 
 impl Admission {
-    /// Takes the count back and forgives what failed before: of this account from this network, or of this user's
-    /// codes. What else failed from the network stays.
+    /// Takes the count back and forgives what failed before: of this account from this network or in this browser, or of
+    /// these codes. What others failed with stays, and so does the try.
     pub async fn succeeded(self) {
         self.settle(|kind| match kind {
-            Kind::Pair | Kind::Code => Settlement::Clear,
-            Kind::Network => Settlement::TakeBack,
+            Kind::Pair | Kind::Known | Kind::Code | Kind::Recovery | Kind::Binding | Kind::FirstCode => {
+                Settlement::Clear
+            }
+            Kind::Strangers => Settlement::TakeBackAll,
+            Kind::Network | Kind::Site | Kind::Organisation => Settlement::TakeBack,
+            Kind::Tries => Settlement::Keep,
         })
         .await;
     }
@@ -140,14 +239,7 @@ impl Admission {
         if let Err(error) = self.store.settle(&settled).await {
             tracing::warn!(error = %Chain(&error), "an attempt to log in stays counted as failed");
         }
-    }
-}
-
-/// One key for the addresses that one client can choose among: an IPv4 address, or the /64 of an IPv6 one.
-fn network_key(address: IpAddr) -> Key {
-    match address.to_canonical() {
-        IpAddr::V4(address) => sha256(&address.octets()),
-        IpAddr::V6(address) => sha256(&Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).octets()),
+        self.lately.forget(&self.counted);
     }
 }
 

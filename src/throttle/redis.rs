@@ -1,16 +1,22 @@
-//! Counts in Redis, for all gateways together: one round trip an attempt.
+//! Counts in Redis, for all gateways together: one round trip an attempt, on Redis' own clock.
 //!
-//! `PREFIXt:{NETWORK}…` and `PREFIXt:{USER}c` are hashes that Redis forgets when they have run out. What an attempt
-//! takes from shares a tag, and so a master. Names and addresses stand in no key, not even to be guessed at.
+//! `PREFIXt:{t}…` are hashes that Redis forgets when they have run out. All share one tag, and so a master: an attempt
+//! takes from budgets of an account and of networks at once. Names and addresses stand in no key, not even to be guessed at.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use aws_lc_rs::hmac;
 use futures_util::future::{BoxFuture, FutureExt as _};
 
-use super::store::{Counted, Key, Kind, Meter, Settlement, ThrottleError, ThrottleStore, Verdict};
+use super::{
+    budget::Budget,
+    store::{Counted, Key, Kind, Meter, Settlement, ThrottleError, ThrottleStore, Verdict, Window},
+};
 use crate::{
-    clock::Timestamp,
+    clock::{Clock, Timestamp},
     redis_pool::{RedisError, RedisPool, Script},
     secret::hex,
 };
@@ -22,59 +28,80 @@ static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scr
 pub struct RedisThrottle {
     pool: Arc<RedisPool>,
     names: hmac::Key,
+    /// In the place of Redis' own.
+    pub(super) clock: Option<Arc<dyn Clock>>,
 }
 
 impl RedisThrottle {
     /// `names` makes the names of keys, alike on every gateway.
     pub fn new(pool: Arc<RedisPool>, names: hmac::Key) -> Self {
-        Self { pool, names }
+        Self { pool, names, clock: None }
     }
 
-    fn name(&self, together: &Key, kind: Kind, key: &Key) -> String {
-        let digest = |key: &Key| hex(&hmac::sign(&self.names, key).as_ref()[..16]);
-        let tag = digest(together);
-        self.pool.key(&match kind {
-            Kind::Pair => format!("t:{{{tag}}}p:{}", digest(key)),
-            Kind::Network => format!("t:{{{tag}}}n"),
-            Kind::Code => format!("t:{{{tag}}}c"),
-        })
+    fn name(&self, kind: Kind, key: &Key) -> String {
+        let digest = hmac::sign(&self.names, key);
+        let digest = hex(digest.as_ref().get(..16).unwrap_or_default());
+        self.pool.key(&format!("t:{{t}}{}:{digest}", kind.letter()))
     }
 
-    async fn admit(&self, together: &Key, meters: &[Meter], now: Timestamp) -> Result<Verdict, RedisError> {
-        let names: Vec<_> = meters.iter().map(|meter| self.name(together, meter.kind, &meter.key)).collect();
-        let mut call = ADMIT.on(names.iter().map(String::as_str)).arg(now.unix_millis());
+    async fn admit(&self, meters: &[Meter]) -> Result<Verdict, RedisError> {
+        let names: Vec<_> = meters.iter().map(|meter| self.name(meter.kind, &meter.key)).collect();
+        let now = self.clock.as_ref().map_or(-1, |clock| clock.now().unix_millis());
+        let mut call = ADMIT.on(names.iter().map(String::as_str)).arg(now);
         for Meter { budget, .. } in meters {
-            call = call.arg(budget.failures).millis(budget.find_time).millis(budget.ban_time);
+            call = match *budget {
+                Budget::Window { failures, find_time, ban_time } => {
+                    let few = find_time.max(Duration::from_millis(1));
+                    call.arg(5).arg("w").millis(few).millis(ban_time).arg(failures).millis(ban_time)
+                }
+                Budget::Rising(ladder) => {
+                    let call = call.arg(3 + 2 * ladder.steps.len()).arg("r");
+                    let call = call.millis(ladder.few).millis(ladder.many);
+                    ladder.steps.iter().fold(call, |call, (from, wait)| call.arg(*from).millis(*wait))
+                }
+            };
         }
-        let (wait, windows): (u64, Vec<i64>) = self.pool.invoke(&call).await?;
-        if wait > 0 {
-            return Ok(Verdict::Wait(std::time::Duration::from_millis(wait)));
+        let (place, wait, windows): (usize, u64, Vec<(i64, i64, i64)>) = self.pool.invoke(&call).await?;
+        if let Some(meter) = place.checked_sub(1) {
+            return Ok(Verdict::Wait { meter, wait: Duration::from_millis(wait) });
         }
-        Ok(Verdict::Counted(windows.into_iter().map(Timestamp::from_unix_millis).collect()))
+        let at = Timestamp::from_unix_millis;
+        let windows = windows.into_iter();
+        let windows = windows.map(|(first, last, before)| Window {
+            first: at(first),
+            last: at(last),
+            before: at(before),
+        });
+        Ok(Verdict::Counted(windows.collect()))
     }
 
     async fn settle(&self, counted: &[(Counted, Settlement)]) -> Result<(), RedisError> {
-        let name = |(counted, _): &(Counted, _)| self.name(&counted.together, counted.kind, &counted.key);
-        let names: Vec<_> = counted.iter().map(name).collect();
-        let mut call = SETTLE.on(names.iter().map(String::as_str));
-        for (Counted { window, .. }, settlement) in counted {
-            call = match settlement {
-                Settlement::Clear => call.arg("all"),
-                Settlement::TakeBack => call.arg(window.unix_millis()),
-            };
+        let settled: Vec<_> = counted
+            .iter()
+            .filter_map(|(Counted { kind, key, window }, settlement)| {
+                let how = match settlement {
+                    Settlement::Keep => return None,
+                    Settlement::Clear => "clear",
+                    Settlement::TakeBack => "one",
+                    Settlement::TakeBackAll => "all",
+                };
+                Some((self.name(*kind, key), how, *window))
+            })
+            .collect();
+        if settled.is_empty() {
+            return Ok(());
         }
+        let call = SETTLE.on(settled.iter().map(|(name, ..)| name.as_str()));
+        let call = settled.iter().fold(call, |call, (_, how, Window { first, last, before })| {
+            call.arg(*how).arg(first.unix_millis()).arg(last.unix_millis()).arg(before.unix_millis())
+        });
         self.pool.invoke(&call).await
     }
 }
 
 impl ThrottleStore for RedisThrottle {
-    fn admit<'a>(
-        &'a self,
-        together: &'a Key,
-        meters: &'a [Meter],
-        now: Timestamp,
-    ) -> BoxFuture<'a, Result<Verdict, ThrottleError>> {
-        async move { Ok(self.admit(together, meters, now).await?) }.boxed()
+    fn admit<'a>(&'a self, meters: &'a [Meter]) -> BoxFuture<'a, Result<Verdict, ThrottleError>> {
+        async move { Ok(self.admit(meters).await?) }.boxed()
     }
 
     fn settle<'a>(

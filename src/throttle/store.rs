@@ -4,18 +4,56 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::table::Budget;
-pub use super::table::Key;
-use crate::{clock::Timestamp, redis_pool::RedisError};
+use super::budget::Budget;
+use crate::{clock::Timestamp, database::DatabaseError, redis_pool::RedisError};
+
+/// SHA-256 of whatever is limited: of fixed size, however long a name somebody tries.
+pub type Key = [u8; 32];
 
 /// What is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// An account from a network.
+    /// An account from a network, by strangers.
     Pair,
+    /// An account by whoever is a stranger, from wherever.
+    Strangers,
+    /// An account in a browser that it is known in.
+    Known,
+    /// Tries, whatever came of them.
+    Tries,
+    /// An address, or the /64 of one.
     Network,
-    /// A user's codes.
+    /// The /56 of an IPv6 address: what a household gets.
+    Site,
+    /// The /48 of an IPv6 address: what an organisation gets.
+    Organisation,
+    /// A user's one-time codes.
     Code,
+    /// A user's recovery codes.
+    Recovery,
+    /// Codes of a device that a user is binding.
+    Binding,
+    /// One-time codes that come before the password.
+    FirstCode,
+}
+
+impl Kind {
+    /// What tells the keys of one kind from those of another.
+    pub(super) const fn letter(self) -> char {
+        match self {
+            Self::Pair => 'p',
+            Self::Strangers => 's',
+            Self::Known => 'k',
+            Self::Tries => 't',
+            Self::Network => 'n',
+            Self::Site => 'h',
+            Self::Organisation => 'o',
+            Self::Code => 'c',
+            Self::Recovery => 'r',
+            Self::Binding => 'b',
+            Self::FirstCode => 'f',
+        }
+    }
 }
 
 /// One budget that an attempt takes from.
@@ -29,44 +67,55 @@ pub struct Meter {
 /// What was counted, and in which window.
 #[derive(Clone, Copy, Debug)]
 pub struct Counted {
-    pub(super) together: Key,
     pub(super) kind: Kind,
     pub(super) key: Key,
-    pub(super) window: Timestamp,
+    pub(super) window: Window,
+}
+
+/// Where a failure was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Tells it from the next window.
+    pub(super) first: Timestamp,
+    pub(super) last: Timestamp,
+    /// When the one before failed: what the wait begins with once this one has been taken back.
+    pub(super) before: Timestamp,
 }
 
 /// What becomes of a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
+    /// It stays.
+    Keep,
     /// It is taken back, and everything before it.
     Clear,
     /// It is taken back, if its window is still the current one.
     TakeBack,
+    /// So are as many as the last `Clear` has forgiven, at least one.
+    TakeBackAll,
 }
 
 /// Whether an attempt may be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// One of the budgets is used up for so long yet. Nothing has been counted.
-    Wait(Duration),
+    /// The budget of the meter at this place is used up, the longest, for so long yet. Nothing has been counted.
+    Wait { meter: usize, wait: Duration },
     /// The window of each count.
-    Counted(Vec<Timestamp>),
+    Counted(Vec<Window>),
 }
 
 /// The store did not answer: nobody may try.
 #[derive(Debug, thiserror::Error)]
 #[error("it cannot be said how many logins have failed lately")]
-pub struct ThrottleError(#[from] RedisError);
+pub enum ThrottleError {
+    Redis(#[from] RedisError),
+    Database(#[from] DatabaseError),
+}
 
-/// Keeps counts of failures.
+/// Keeps counts of failures, for all gateways that share it. Times are the store's where it has a clock of its own.
 pub trait ThrottleStore: Send + Sync {
-    /// Counts one failure in each meter, or in none. `together` is what the meters of one attempt share.
-    fn admit<'a>(
-        &'a self,
-        together: &'a Key,
-        meters: &'a [Meter],
-        now: Timestamp,
-    ) -> BoxFuture<'a, Result<Verdict, ThrottleError>>;
+    /// Counts one failure in each meter, or in none.
+    fn admit<'a>(&'a self, meters: &'a [Meter]) -> BoxFuture<'a, Result<Verdict, ThrottleError>>;
 
     /// Settles what was counted for one attempt.
     fn settle<'a>(&'a self, counted: &'a [(Counted, Settlement)])

@@ -21,13 +21,15 @@ pub struct Names {
     pub login: String,
     /// Proves that a browser is the one in which a form was kept.
     pub forms: String,
+    /// Says to whom a browser is known.
+    pub known: String,
 }
 
 impl Names {
     pub fn new(public_url: &Url) -> Self {
         let port = public_url.port().map(|port| format!("-{port}")).unwrap_or_default();
         let named = |what: &str| format!("{PREFIX}{what}{port}");
-        Self { session: named(""), login: named("-login"), forms: named("-forms") }
+        Self { session: named(""), login: named("-login"), forms: named("-forms"), known: named("-known") }
     }
 }
 
@@ -38,7 +40,12 @@ pub fn set<B>(answer: &mut Response<B>, name: &str, token: &Token) {
 
 /// The same for one that outlives the browser's own session.
 pub fn set_for<B>(answer: &mut Response<B>, name: &str, token: &Token, lasts: Duration) {
-    let mut cookie = base(name, token.expose());
+    set_text_for(answer, name, token.expose(), lasts);
+}
+
+/// The same for one that holds text of ours, in base64url.
+pub fn set_text_for<B>(answer: &mut Response<B>, name: &str, text: String, lasts: Duration) {
+    let mut cookie = base(name, text);
     cookie.set_max_age(time::Duration::seconds(i64::try_from(lasts.as_secs()).unwrap_or(i64::MAX)));
     append(answer, &cookie);
 }
@@ -70,13 +77,18 @@ fn append<B>(answer: &mut Response<B>, cookie: &Cookie<'_>) {
 
 /// The token in the cookie `name`. Two cookies of the name, or a malformed one, are none at all.
 pub fn token(headers: &HeaderMap, name: &str) -> Option<Token> {
+    Token::parse(text(headers, name)?)
+}
+
+/// The text in the cookie `name`. Two cookies of the name are none at all.
+pub fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut found = None;
     for (key, value) in pairs(headers) {
         if key == name.as_bytes() && found.replace(value).is_some() {
             return None;
         }
     }
-    Token::parse(std::str::from_utf8(found?).ok()?)
+    std::str::from_utf8(found?).ok()
 }
 
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {

@@ -248,7 +248,7 @@ async fn no_return_target_leads_off_the_site_at_the_end_of_a_login() {
         let fields = [("code", code.as_str()), ("csrf", &csrf)];
         let answer = browser.post_form(&path, &fields).await;
         assert!(answer.starts_session(), "{}", answer.text());
-        assert_eq!((answer.location().as_str(), answer.set_cookies().len()), ("/", 2), "{target:?}");
+        assert_eq!((answer.location().as_str(), answer.set_cookies().len()), ("/", 3), "{target:?}");
         // Nor does the login page lead there once somebody is signed in.
         assert_eq!(browser.get(&format!("/.portcullis/login?{query}")).await.location(), "/", "{target:?}");
         browser.remove_cookie("__Host-portcullis");

@@ -3,6 +3,7 @@
 mod forms;
 mod guessing;
 mod steps;
+mod strangers;
 mod tabs;
 mod unfinished;
 

@@ -57,6 +57,8 @@ pub(crate) struct Browser {
     /// What stands in the address bar: host, and port if it is not the usual one.
     authority: String,
     cookies: Mutex<BTreeMap<String, String>>,
+    /// The address that a proxy in front tells, if there is one.
+    address: Option<HeaderValue>,
     /// Connections without a request, which copies share.
     idle: Arc<Mutex<Vec<Sender>>>,
 }
@@ -78,6 +80,7 @@ impl Browser {
             protocol,
             authority: HOST.to_owned(),
             cookies: Mutex::default(),
+            address: None,
             idle: Arc::default(),
         }
     }
@@ -100,12 +103,25 @@ impl Browser {
         Self { authority: authority.to_owned(), ..self }
     }
 
+    /// The same browser at another address, as a proxy in front tells it.
+    #[must_use]
+    pub(crate) fn from(self, address: &str) -> Self {
+        Self { address: Some(HeaderValue::from_str(address).unwrap()), ..self }
+    }
+
     /// Another window or a look at it later: the same cookies from here on, apart from then on.
     #[must_use]
     pub(crate) fn copy(&self) -> Self {
         let cookies = Mutex::new(self.cookies.lock().unwrap().clone());
         let (surroundings, idle) = (Arc::clone(&self.surroundings), Arc::clone(&self.idle));
-        Self { surroundings, protocol: self.protocol, authority: self.authority.clone(), cookies, idle }
+        Self {
+            surroundings,
+            protocol: self.protocol,
+            authority: self.authority.clone(),
+            cookies,
+            address: self.address.clone(),
+            idle,
+        }
     }
 
     // --- Cookies.
@@ -195,6 +211,9 @@ impl Browser {
         let headers = request.headers_mut();
         if !cookies.is_empty() && !headers.contains_key(header::COOKIE) {
             headers.insert(header::COOKIE, HeaderValue::from_str(&cookies).unwrap());
+        }
+        if let Some(address) = &self.address {
+            headers.entry("x-forwarded-for").or_insert_with(|| address.clone());
         }
         let mut sender = match self.take_idle() {
             Some(sender) => sender,

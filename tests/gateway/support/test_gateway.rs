@@ -170,7 +170,7 @@ impl Builder {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let app = App::build_in(its_config, access_log, its_environment).await.unwrap();
+                let app = Box::pin(App::build_in(its_config, access_log, its_environment)).await.unwrap();
                 ready.send((app.addresses()[0], app.admin_address().unwrap())).unwrap();
                 app.serve(until).await
             })

@@ -1,0 +1,320 @@
+//! The queue of passwords to be checked: fair, and with a reserve.
+//!
+//! Whoever is known has places that strangers cannot fill. Among strangers the one who has asked least comes first: each
+//! address, household, organisation and account has a share of the places, and every try makes its networks wait behind
+//! those that have tried less. A try that finds no place counts as well, so that a flood pays for what it overfills.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use crate::throttle::{Attempt, Key, Kind};
+
+/// Places for strangers; with a hash taking some 20 ms, the last of them waits little more than a second.
+pub(super) const PLACES: usize = 64;
+/// Places for browsers that are known.
+pub(super) const RESERVE: usize = 32;
+/// Places that one of a kind may take.
+const SHARE_OF_NETWORK: usize = 8;
+const SHARE_OF_ACCOUNT: usize = 4;
+const SHARE_OF_BROWSER: usize = 4;
+/// How long it takes until a try counts half.
+const HALF_LIFE: Duration = Duration::from_secs(30);
+/// Tries are counted in this fraction, and right ones count as little.
+const TRY: f64 = 8.0;
+const RIGHT_TRY: f64 = 1.0;
+/// Networks that are remembered.
+const MOST: usize = 32 * 1024;
+
+/// Whom a password is checked for.
+#[derive(Clone, Debug)]
+pub enum Claim {
+    /// The program itself, or somebody in a browser in which the account is known.
+    Known(Key),
+    Stranger(Vec<Owner>),
+}
+
+/// Somebody who has a share of the places, and how much more of it than one address.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    key: (Kind, Key),
+    times: u32,
+}
+
+impl Claim {
+    /// For what no client has asked.
+    pub const OWN: Self = Self::Known([0; 32]);
+
+    pub fn of(attempt: &Attempt<'_>) -> Self {
+        match attempt.browser {
+            Some(browser) => Self::Known(*browser.key()),
+            None => {
+                let networks =
+                    attempt.networks.keys().map(|(kind, key, times)| Owner { key: (kind, key), times });
+                let account = crate::secret::sha256(attempt.account.as_bytes());
+                let account = Owner { key: (Kind::Strangers, account), times: 0 };
+                Self::Stranger(networks.chain([account]).collect())
+            }
+        }
+    }
+}
+
+impl Owner {
+    fn share(self) -> usize {
+        match self.times {
+            0 => SHARE_OF_ACCOUNT,
+            times => SHARE_OF_NETWORK * times as usize,
+        }
+    }
+}
+
+/// No place is free for this claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// How much somebody has asked lately.
+#[derive(Clone, Copy, Debug)]
+struct Heat {
+    amount: f64,
+    at: Instant,
+}
+
+impl Heat {
+    fn now(self, now: Instant) -> f64 {
+        let half_lives = now.saturating_duration_since(self.at).as_secs_f64() / HALF_LIFE.as_secs_f64();
+        self.amount * (-half_lives).exp2()
+    }
+}
+
+/// Jobs in the order in which they are taken.
+#[derive(Debug)]
+pub(super) struct Queue<J> {
+    known: VecDeque<(Key, J)>,
+    /// In the order of their coming.
+    strangers: Vec<(Vec<Owner>, J)>,
+    held: HashMap<(Kind, Key), usize>,
+    heat: HashMap<(Kind, Key), Heat>,
+}
+
+impl<J> Default for Queue<J> {
+    fn default() -> Self {
+        Self {
+            known: VecDeque::new(),
+            strangers: Vec::with_capacity(PLACES),
+            held: HashMap::new(),
+            heat: HashMap::new(),
+        }
+    }
+}
+
+impl<J> Queue<J> {
+    /// Counts a try, and says whether there is a place for it just now.
+    pub(super) fn arrive(&mut self, claim: &Claim, now: Instant) -> Result<(), Full> {
+        let Claim::Stranger(owners) = claim else { return self.reserve(claim) };
+        for owner in owners.iter().filter(|owner| owner.times > 0) {
+            self.add(*owner, TRY, now);
+        }
+        self.place(owners, now).map(|_| ())
+    }
+
+    /// What a try that was right is counted less.
+    pub(super) fn was_right(&mut self, claim: &Claim, now: Instant) {
+        let Claim::Stranger(owners) = claim else { return };
+        for owner in owners.iter().filter(|owner| owner.times > 0) {
+            self.add(*owner, RIGHT_TRY - TRY, now);
+        }
+    }
+
+    /// Takes a place. What had the place before has lost it, if its networks have asked for more.
+    pub(super) fn push(&mut self, claim: &Claim, job: J, now: Instant) -> Result<Option<J>, Full> {
+        let owners = match claim {
+            Claim::Known(key) => {
+                self.reserve(claim)?;
+                self.known.push_back((*key, job));
+                return Ok(None);
+            }
+            Claim::Stranger(owners) => owners,
+        };
+        let displaced = self.place(owners, now)?.map(|at| self.take(at));
+        for owner in owners {
+            *self.held.entry(owner.key).or_default() += 1;
+        }
+        self.strangers.push((owners.clone(), job));
+        Ok(displaced)
+    }
+
+    /// The next job: of whoever is known, or of the stranger whose networks have asked least by now.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<J> {
+        if let Some((_, job)) = self.known.pop_front() {
+            return Some(job);
+        }
+        let ranks = self.strangers.iter().map(|(owners, _)| self.rank(owners, now));
+        let (at, _) = ranks.enumerate().min_by(|(_, one), (_, other)| one.total_cmp(other))?;
+        Some(self.take(at))
+    }
+
+    fn take(&mut self, at: usize) -> J {
+        let (owners, job) = self.strangers.remove(at);
+        for owner in owners {
+            if let Some(held) = self.held.get_mut(&owner.key) {
+                *held -= 1;
+                if *held == 0 {
+                    self.held.remove(&owner.key);
+                }
+            }
+        }
+        job
+    }
+
+    fn reserve(&self, claim: &Claim) -> Result<(), Full> {
+        let Claim::Known(key) = claim else { return Ok(()) };
+        let own = self.known.iter().filter(|(other, _)| other == key).count();
+        let share = if *key == [0; 32] { RESERVE } else { SHARE_OF_BROWSER };
+        if self.known.len() >= RESERVE || own >= share { Err(Full) } else { Ok(()) }
+    }
+
+    /// A place: free, or the one of whoever has asked most, and more than this.
+    fn place(&self, owners: &[Owner], now: Instant) -> Result<Option<usize>, Full> {
+        if owners.iter().any(|owner| self.held.get(&owner.key).is_some_and(|held| *held >= owner.share())) {
+            return Err(Full);
+        }
+        if self.strangers.len() < PLACES {
+            return Ok(None);
+        }
+        let ranks = self.strangers.iter().map(|(owners, _)| self.rank(owners, now));
+        let worst = ranks.enumerate().max_by(|(_, one), (_, other)| one.total_cmp(other));
+        match worst {
+            Some((at, rank)) if rank > self.rank(owners, now) => Ok(Some(at)),
+            Some(_) | None => Err(Full),
+        }
+    }
+
+    /// How much the hottest of these has asked, as one address would have.
+    fn rank(&self, owners: &[Owner], now: Instant) -> f64 {
+        let heat = |owner: &Owner| {
+            let heat = self.heat.get(&owner.key)?.now(now) / f64::from(owner.times.max(1));
+            // Fractions do not tell anybody from anybody.
+            Some(heat.floor())
+        };
+        owners.iter().filter_map(heat).fold(0.0, f64::max)
+    }
+
+    fn add(&mut self, owner: Owner, amount: f64, now: Instant) {
+        if self.heat.len() >= MOST {
+            self.heat.retain(|_, heat| heat.now(now) >= TRY);
+            if self.heat.len() >= MOST {
+                self.heat.clear();
+            }
+        }
+        let heat = self.heat.entry(owner.key).or_insert(Heat { amount: 0.0, at: now });
+        *heat = Heat { amount: (heat.now(now) + amount).max(0.0), at: now };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::throttle::KnownBrowser;
+
+    fn from(address: &str, account: &str) -> Claim {
+        Claim::of(&Attempt::new(account, address.parse().unwrap(), None))
+    }
+
+    fn known(number: u8) -> Claim {
+        let browser = KnownBrowser::new("ada", &[number]);
+        Claim::of(&Attempt::new("ada", IpAddr::V4(Ipv4Addr::LOCALHOST), Some(browser)))
+    }
+
+    /// Tries as a login does: counted, then placed.
+    fn try_once<J>(queue: &mut Queue<J>, claim: &Claim, job: J, now: Instant) -> Result<Option<J>, Full> {
+        queue.arrive(claim, now)?;
+        queue.push(claim, job, now)
+    }
+
+    #[test]
+    fn whoever_has_asked_least_comes_first() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for (job, address) in [(1, "192.0.2.1"), (2, "192.0.2.1"), (3, "192.0.2.2")] {
+            assert_eq!(try_once(&mut queue, &from(address, &job.to_string()), job, now), Ok(None));
+        }
+        assert_eq!(try_once(&mut queue, &known(1), 4, now), Ok(None));
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop(now)).collect();
+        assert_eq!(order, [4, 3, 1, 2]);
+    }
+
+    #[test]
+    fn a_flood_from_many_networks_makes_room_for_whoever_is_new() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let flood: Vec<_> = (0..1000_u32)
+            .map(|number| from(&Ipv4Addr::from_bits(0x0a00_0000 + number).to_string(), &number.to_string()))
+            .collect();
+        for round in 0..2 {
+            for (number, claim) in flood.iter().enumerate() {
+                let _ = try_once(&mut queue, claim, round * 1000 + number, now);
+            }
+        }
+        assert_eq!(
+            try_once(&mut queue, &from("192.0.2.1", "ada"), 7777, now).map(|gone| gone.is_some()),
+            Ok(true)
+        );
+        assert!((0..=PLACES).any(|_| queue.pop(now) == Some(7777)));
+    }
+
+    #[test]
+    fn neighbours_in_one_organisation_share() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let mut placed = 0;
+        for number in 0..64 {
+            let claim = from(&format!("2001:db8:1:{number:x}00::1"), &number.to_string());
+            placed += usize::from(try_once(&mut queue, &claim, number, now).is_ok());
+        }
+        assert_eq!(placed, 4 * SHARE_OF_NETWORK);
+        // Their tries count together.
+        assert_eq!(try_once(&mut queue, &from("2001:db8:2::1", "ada"), 100, now), Ok(None));
+        assert_eq!(queue.pop(now), Some(100));
+        assert_eq!(queue.pop(now), Some(0));
+    }
+
+    #[test]
+    fn one_account_and_one_browser_have_a_share() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let mut of_account = 0;
+        let mut of_browser = 0;
+        for number in 0..20 {
+            of_account +=
+                usize::from(try_once(&mut queue, &from(&format!("192.0.2.{number}"), "ada"), 0, now).is_ok());
+            of_browser += usize::from(try_once(&mut queue, &known(1), 0, now).is_ok());
+        }
+        assert_eq!((of_account, of_browser), (SHARE_OF_ACCOUNT, SHARE_OF_BROWSER));
+        assert_eq!(try_once(&mut queue, &known(2), 0, now), Ok(None));
+    }
+
+    #[test]
+    fn what_was_asked_is_forgotten_in_time_and_right_passwords_count_little() {
+        let (mut queue, now) = (Queue::<u8>::default(), Instant::now());
+        let office = from("192.0.2.1", "ada");
+        let Claim::Stranger(owners) = &office else { unreachable!() };
+        for _ in 0..8 {
+            let _ = queue.arrive(&office, now);
+        }
+        assert!((queue.rank(owners, now) - 64.0).abs() < 0.5);
+        assert!((queue.rank(owners, now + HALF_LIFE) - 32.0).abs() < 1.5);
+        for _ in 0..8 {
+            queue.was_right(&office, now);
+        }
+        assert!((queue.rank(owners, now) - 8.0).abs() < 0.5);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let (mut queue, now) = (Queue::<u8>::default(), Instant::now());
+        for number in 0..u32::try_from(MOST).unwrap() + 10 {
+            let _ = queue.arrive(&from(&Ipv4Addr::from_bits(0x0a00_0000 + number).to_string(), "ada"), now);
+        }
+        assert!(queue.heat.len() <= MOST);
+        assert!(queue.held.is_empty());
+    }
+}

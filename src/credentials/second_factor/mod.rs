@@ -1,0 +1,261 @@
+//! Checking what a user types as second factor: a code of any of their devices, or a recovery code.
+//!
+//! A counter of failures a user for each, counted before anybody learns the verdict; one watermark a user, below which no
+//! code is accepted again. Both change in the transaction that decides.
+
+use std::sync::Arc;
+
+use sqlx::Row as _;
+
+use super::{
+    CredentialsError, MAX_FAILURES, check_clock, recovery_codes,
+    totp::{Code, TotpSecret, step_at},
+};
+use crate::{
+    clock::{Clock, Watermark},
+    database::{Connection, Database, DatabaseError, Transaction},
+    sealing::Sealer,
+    users::UserId,
+};
+
+/// The device's clock was found to run a step ahead of ours when it was enrolled.
+const AHEAD: i64 = 1;
+
+/// Which kind of code proved the second factor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeKind {
+    Totp,
+    Recovery,
+}
+
+/// Proof that a user's second factor was given. Only this folder makes one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct VerifiedCode {
+    user: UserId,
+    kind: CodeKind,
+}
+
+impl VerifiedCode {
+    pub(super) fn new(user: UserId, kind: CodeKind) -> Self {
+        Self { user, kind }
+    }
+
+    /// For tests of what takes such a proof.
+    #[cfg(test)]
+    pub(crate) fn of(user: &UserId, kind: CodeKind) -> Self {
+        Self::new(user.clone(), kind)
+    }
+
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    pub fn kind(&self) -> CodeKind {
+        self.kind
+    }
+}
+
+/// What came of a code.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CodeCheck {
+    Accepted(VerifiedCode),
+    Wrong,
+    /// A code that was right, and has been accepted before. It is no failure: whoever sends one form twice has guessed at
+    /// nothing.
+    Used,
+    /// Too many failures in a row: no code of the kind counts any more, right or wrong. One-time codes, until all of the
+    /// user's devices have been removed and one is enrolled anew; recovery codes, until there are new ones.
+    Off,
+}
+
+/// The second factors of all users.
+#[derive(Clone, Debug)]
+pub struct SecondFactor {
+    database: Database,
+    sealer: Arc<Sealer>,
+    clock: Arc<dyn Clock>,
+    watermark: Arc<Watermark>,
+}
+
+impl SecondFactor {
+    pub fn new(
+        database: Database,
+        sealer: Arc<Sealer>,
+        clock: Arc<dyn Clock>,
+        watermark: Arc<Watermark>,
+    ) -> Self {
+        Self { database, sealer, clock, watermark }
+    }
+
+    /// Checks a one-time code against every device of the user; together that is one attempt. An error while the clock
+    /// is behind what it was.
+    pub async fn verify_code(&self, user: &UserId, typed: &str) -> Result<CodeCheck, CredentialsError> {
+        check_clock(&self.watermark)?;
+        let mut transaction = self.database.write().await?;
+        let Some(last_step) = count_attempt(&mut transaction, user, CodeKind::Totp).await? else {
+            return off(transaction).await;
+        };
+        let check = match Code::parse(typed) {
+            Some(code) => self.accept(&mut transaction, user, &code, last_step).await?,
+            None => CodeCheck::Wrong,
+        };
+        transaction.commit().await?;
+        Ok(check)
+    }
+
+    /// Checks a one-time code that comes before the password, and uses it up when it is right. A wrong one counts nowhere
+    /// here: it keeps nobody out. Nobody has no device.
+    pub async fn verify_first(&self, user: Option<&UserId>, typed: &str) -> Result<bool, CredentialsError> {
+        check_clock(&self.watermark)?;
+        // The same is asked of the store, and nothing found.
+        let Some(user) = user.cloned().or_else(|| UserId::parse("AAAAAAAAAAAAAAAAAAAAAA")) else {
+            return Ok(false);
+        };
+        let mut connection = self.database.acquire().await?;
+        let row = sqlx::query("SELECT failures, last_step FROM second_factors WHERE user_id = $1")
+            .bind(user.as_str())
+            .fetch_optional(&mut connection)
+            .await?;
+        let (failures, last_step): (i64, i64) = match row {
+            Some(row) => (row.try_get("failures")?, row.try_get("last_step")?),
+            None => (0, -1),
+        };
+        let Some(code) = Code::parse(typed).filter(|_| failures < MAX_FAILURES) else { return Ok(false) };
+        if self.matching_device(&mut connection, &user, &code, last_step).await?.is_none() {
+            return Ok(false);
+        }
+        drop(connection);
+        let mut transaction = self.database.write().await?;
+        let check = self.accept(&mut transaction, &user, &code, last_step).await?;
+        transaction.commit().await?;
+        Ok(matches!(check, CodeCheck::Accepted(_)))
+    }
+
+    /// Checks a recovery code and uses it up.
+    pub async fn redeem_recovery(&self, user: &UserId, typed: &str) -> Result<CodeCheck, CredentialsError> {
+        let mut transaction = self.database.write().await?;
+        if count_attempt(&mut transaction, user, CodeKind::Recovery).await?.is_none() {
+            return off(transaction).await;
+        }
+        let accepted = recovery_codes::redeem(&mut transaction, &self.sealer, user, typed).await?;
+        if accepted {
+            sqlx::query("UPDATE second_factors SET recovery_failures = 0 WHERE user_id = $1")
+                .bind(user.as_str())
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(if accepted { proof(user, CodeKind::Recovery) } else { CodeCheck::Wrong })
+    }
+
+    async fn accept(
+        &self,
+        transaction: &mut Transaction,
+        user: &UserId,
+        code: &Code,
+        last_step: i64,
+    ) -> Result<CodeCheck, CredentialsError> {
+        let Some((device, step)) = self.matching_device(transaction, user, code, last_step).await? else {
+            return Ok(CodeCheck::Wrong);
+        };
+        let raised = sqlx::query(
+            "UPDATE second_factors SET failures = 0, last_step = $1 WHERE user_id = $2 AND last_step < $1",
+        )
+        .bind(step)
+        .bind(user.as_str())
+        .execute(&mut **transaction)
+        .await?;
+        if raised.rows_affected() != 1 {
+            sqlx::query(
+                "UPDATE second_factors SET failures = failures - 1 WHERE user_id = $1 AND failures > 0",
+            )
+            .bind(user.as_str())
+            .execute(&mut **transaction)
+            .await?;
+            return Ok(CodeCheck::Used);
+        }
+        sqlx::query("UPDATE devices SET last_used_at = $1 WHERE id = $2")
+            .bind(self.clock.now().unix_millis())
+            .bind(device)
+            .execute(&mut **transaction)
+            .await?;
+        Ok(proof(user, CodeKind::Totp))
+    }
+
+    /// The device whose code of this step, the one before, or (where its clock is known to be ahead) the next one
+    /// this is. Steps up to `last_step` are spent, whichever device spent them, and looked at last.
+    async fn matching_device(
+        &self,
+        connection: &mut Connection,
+        user: &UserId,
+        code: &Code,
+        last_step: i64,
+    ) -> Result<Option<(String, i64)>, CredentialsError> {
+        let now = step_at(self.clock.now());
+        let devices = sqlx::query("SELECT id, secret, drift FROM devices WHERE user_id = $1")
+            .bind(user.as_str())
+            .fetch_all(connection)
+            .await?;
+        // All are opened before any is tried: one that does not open must not make wrong guesses go uncounted while
+        // right ones are accepted.
+        let mut opened = Vec::with_capacity(devices.len());
+        for device in devices {
+            let id: String = device.try_get("id")?;
+            let sealed: Vec<u8> = device.try_get("secret")?;
+            let secret = self.sealer.open(&secret_place(user, &id), &sealed)?;
+            let secret =
+                TotpSecret::from_bytes(&secret).ok_or(DatabaseError::Corrupt("a device's secret"))?;
+            opened.push((id, secret, device.try_get::<i64, _>("drift")?));
+        }
+        let matching = |spent: bool| {
+            opened.iter().find_map(|(id, secret, drift)| {
+                let newest = if *drift == AHEAD { now + 1 } else { now };
+                let steps = (now - 1..=newest).filter(|&step| (step <= last_step) == spent);
+                secret.matching_step(code, steps).map(|step| (id.clone(), step))
+            })
+        };
+        Ok(matching(false).or_else(|| matching(true)))
+    }
+}
+
+/// Where a device's secret is sealed for.
+pub(super) fn secret_place<'a>(user: &'a UserId, device: &'a str) -> [&'a str; 4] {
+    ["devices", user.as_str(), device, "secret"]
+}
+
+/// Counts a failure that success takes back, and takes the user's row until the transaction ends. Gives the last
+/// step that was accepted; absent when the devices are off.
+async fn count_attempt(
+    transaction: &mut Transaction,
+    user: &UserId,
+    kind: CodeKind,
+) -> Result<Option<i64>, CredentialsError> {
+    let statement = match kind {
+        CodeKind::Totp => {
+            "INSERT INTO second_factors (user_id, failures, last_step) VALUES ($1, 1, -1) \
+             ON CONFLICT (user_id) DO UPDATE SET failures = second_factors.failures + 1 \
+             RETURNING failures, last_step"
+        }
+        CodeKind::Recovery => {
+            "INSERT INTO second_factors (user_id, failures, recovery_failures, last_step) VALUES ($1, 0, 1, -1) \
+             ON CONFLICT (user_id) DO UPDATE SET recovery_failures = second_factors.recovery_failures + 1 \
+             RETURNING recovery_failures AS failures, last_step"
+        }
+    };
+    let row = sqlx::query(statement).bind(user.as_str()).fetch_one(&mut **transaction).await?;
+    let failures: i64 = row.try_get("failures")?;
+    Ok((failures <= MAX_FAILURES).then_some(row.try_get("last_step")?))
+}
+
+/// The count stays where it is: it says that the devices are off, not how often that was tried.
+async fn off(transaction: Transaction) -> Result<CodeCheck, CredentialsError> {
+    transaction.rollback().await?;
+    Ok(CodeCheck::Off)
+}
+
+fn proof(user: &UserId, kind: CodeKind) -> CodeCheck {
+    CodeCheck::Accepted(VerifiedCode::new(user.clone(), kind))
+}
+
+#[cfg(test)]
+mod tests;
