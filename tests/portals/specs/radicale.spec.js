@@ -3,7 +3,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 
-import { behind, endSession, expect, firstLogin, laterLogin, listen, saved } from '../support/behind.js';
+import { behind, endSession, expect, firstLogin, listen, saved, signInElsewhere } from '../support/behind.js';
 import { Server, python } from '../support/server.js';
 
 const INTERFACE = '/.web/';
@@ -52,15 +52,19 @@ test('a calendar is uploaded, read, downloaded and deleted', async ({ visitor })
   expect(faults.filter((fault) => !EXPECTED.test(fault))).toEqual([]);
 });
 
-test('the end of the session: what the interface says, and the way back', async ({ visitor }) => {
+test('an interface that is open when the session ends goes on after a login in another tab', async ({ visitor }) => {
   const { page } = visitor;
-  await firstLogin(visitor, INTERFACE);
+  const fault = page.locator('#collectionsscene').getByText('401');
+  await firstLogin(visitor, `${INTERFACE}?a=b#collections`);
   await logIn(visitor);
   await endSession(visitor);
   await page.getByTitle('Refresh').click();
-  await expect(page.locator('#collectionsscene').getByText('401')).toBeVisible();
-  await laterLogin(visitor, `${INTERFACE}?a=b#collections`);
-  await logIn(visitor);
+  await expect(fault).toBeVisible();
+
+  await signInElsewhere(visitor);
+  await page.getByTitle('Refresh').click();
+  await expect(fault).toBeHidden();
+  await expect(page.getByTitle('Create a new addressbook or calendar')).toBeVisible();
 });
 
 async function logIn({ page }) {

@@ -65,6 +65,15 @@ export async function signInAgain(visitor) {
   await visitor.giveCode();
 }
 
+/** In another tab of the same browser; then back to this one. */
+export async function signInElsewhere(visitor) {
+  const other = await visitor.newTab();
+  await other.open('/.portcullis/account');
+  await other.expectHeading('Sign in');
+  await signInAgain(other);
+  await visitor.page.bringToFront();
+}
+
 /** An operator ends all sessions of this user, and the gateway has heard of it. */
 export async function endSession(visitor) {
   await visitor.gateway.portcullis(['session', 'revoke', '--user', visitor.email]);
