@@ -5,7 +5,10 @@ use std::{
     error::Error,
     net::SocketAddr,
     rc::{Rc, Weak},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,7 +29,7 @@ use crate::{
     database::Database,
     errors::Chain,
     gate::{Challenger, Gate},
-    gateway::{Gateway, Shared},
+    gateway::{Bounds, Gateway, Shared},
     identity::{Assertions, IdentityHeaders, SigningKeys},
     kept_forms::KeptForms,
     login::{KnownBrowsers, Login, PendingLogins},
@@ -42,7 +45,7 @@ use crate::{
     telemetry::{access_log::AccessLog, metrics::Metrics, writer::LogWriter},
     throttle::{RedisThrottle, SqlThrottle, Throttle, ThrottleStore},
     tls,
-    upstream::{self, Connector, Limits, Peer, Pool, Sharing, http2::Http2},
+    upstream::{self, Connector, Limits, Peer, PerUser, Pool, Sharing, http2::Http2},
     users::{UserId, Users},
     web::{
         cookies,
@@ -311,6 +314,8 @@ pub struct App {
     peers: Vec<Peer>,
     connector: Connector,
     limits: Limits,
+    per_user: PerUser,
+    workers: usize,
     sharing: Sharing,
     max_age: Duration,
     patience: Patience,
@@ -392,6 +397,8 @@ impl App {
             certificate,
             connector,
             limits: config.upstream.limits.share(config.server.workers),
+            per_user: config.upstream.per_user.share(config.server.workers),
+            workers: config.server.workers,
             sharing: config.upstream.sharing,
             max_age: config.upstream.max_age,
             patience: Patience {
@@ -468,7 +475,8 @@ impl App {
         let (shared, random) = (self.shared, Arc::clone(&self.environment.random));
         let (peers, connector, patience) = (self.peers, self.connector, self.patience);
         let (limits, sharing, max_age) = (self.limits, self.sharing, self.max_age);
-        let answers = self.answers;
+        let (answers, workers, per_user) = (self.answers, self.workers, self.per_user);
+        let begun = Arc::new(AtomicUsize::new(0));
         let service = move || {
             let pool = Pool::new(peers.clone(), connector.clone(), limits, sharing, max_age);
             let http2 = Rc::new(Http2::new(peers.clone(), connector.clone(), max_age));
@@ -476,7 +484,9 @@ impl App {
             let reserved = Rc::new(shared.identity.clone());
             let sessions = Arc::clone(&shared.sessions);
             let proxy = Proxy::new(pool, http2, reserved, sessions, Arc::clone(&random), patience);
-            Gateway::new(Arc::clone(&shared), proxy, PortalAnswers::new(&answers), &*random)
+            let worker = begun.fetch_add(1, Ordering::Relaxed) % workers.max(1);
+            let bounds = Bounds { worker, workers, limits: per_user };
+            Gateway::new(Arc::clone(&shared), proxy, PortalAnswers::new(&answers), bounds, &*random)
         };
         let served = background.beside(&drain, self.bound.serve(tls, drain.clone(), service)).await;
         background.stop(LAST_WRITES).await;

@@ -75,8 +75,12 @@ pub(super) struct Section {
     connections: Text<Sharing>,
     /// How old a connection to the portal gets; names are looked up for each new one.
     max_connection_age: Text<Duration>,
+    /// Requests of one user that are being answered at once; further ones wait. Absent: half of `max_connections`.
+    max_connections_per_user: Option<u32>,
     /// WebSockets and streams of events at once, which do not count as connections; shared out likewise.
     max_streams: usize,
+    /// The same of one user.
+    max_streams_per_user: u32,
 }
 
 impl Default for Section {
@@ -102,7 +106,9 @@ impl Default for Section {
             max_waiting: 1024,
             connections: Text(Sharing::Shared),
             max_connection_age: Text(Duration::from_mins(1)),
+            max_connections_per_user: None,
             max_streams: 10_000,
+            max_streams_per_user: 200,
         }
     }
 }
@@ -116,6 +122,12 @@ impl Section {
         check_upstreams(&upstreams, layers);
         if self.max_connections == 0 {
             layers.fault("portal.max_connections", "must be at least 1");
+        }
+        if self.max_connections_per_user == Some(0) {
+            layers.fault(
+                "portal.max_connections_per_user",
+                "must be at least 1; leave it out for half of `max_connections`",
+            );
         }
         let encrypted = upstreams.iter().any(|url| url.scheme() == "https");
         for (key, is_set) in [("portal.ca", self.ca.is_some()), ("portal.tls_name", self.tls_name.is_some())]
@@ -137,6 +149,12 @@ impl Section {
                     connections: self.max_connections,
                     waiting: self.max_waiting,
                     streams: self.max_streams,
+                },
+                per_user: upstream::PerUser {
+                    connections: self.max_connections_per_user.unwrap_or_else(|| {
+                        u32::try_from(self.max_connections.div_ceil(2)).unwrap_or(u32::MAX)
+                    }),
+                    streams: self.max_streams_per_user,
                 },
                 sharing: self.connections.0,
                 max_age: self.max_connection_age.0,

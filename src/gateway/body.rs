@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Gateway, Shared, presence::Held, sign_off};
+use super::{Bounds, Gateway, Shared, bounds::Counts, presence::Held, sign_off};
 use crate::{
     clock::Moment,
     errors::Chain,
@@ -83,6 +83,8 @@ pub(super) struct Note {
     pub(super) closes: bool,
     /// Counts this answer among those that the client has not taken.
     pub(super) unread: Option<Held>,
+    /// What it counts as among what its user has under way.
+    pub(super) counts: Counts,
 }
 
 impl Note {
@@ -115,7 +117,12 @@ impl Note {
             signs_off: false,
             closes: false,
             unread: None,
+            counts: Counts::default(),
         }
+    }
+
+    pub(super) fn bounds(&self) -> Bounds {
+        self.gateway.bounds
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -161,6 +168,8 @@ impl Note {
 
 impl Drop for Note {
     fn drop(&mut self) {
+        self.leaves_portal();
+        self.closes_stream();
         if self.signs_off {
             sign_off::end(self);
         }

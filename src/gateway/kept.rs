@@ -96,6 +96,9 @@ impl Gateway {
             return Err(ForwardError::SessionEnded.into());
         }
         note.decision = "allow";
+        if !self.enters(identity, note) {
+            self.wait_turn(identity, note).await?;
+        }
         let Posted { request, cookies, connection, presence, whole, .. } = posted;
         let passed = Passed { identity, cookies, now: self.shared.clock.now(), whole };
         self.forward(request, passed, connection, presence, note)?.await

@@ -1,6 +1,7 @@
 //! The straight line that every request follows, and the only place where an error becomes an answer.
 
 mod body;
+mod bounds;
 mod kept;
 mod leaving;
 mod presence;
@@ -21,11 +22,11 @@ use http_body::Body as _;
 use ipnet::IpNet;
 use tokio::{runtime::Handle, time::Instant};
 
-pub use self::presence::Presence;
 use self::{
     body::{ClientBody, Note, Sent, Source, own},
     rescue::{Failure, Told},
 };
+pub use self::{bounds::Bounds, presence::Presence};
 use crate::{
     clock::{Clock, Moment, Timestamp},
     gate::{Challenger, Decision, Gate, Identity, Visitor},
@@ -91,18 +92,25 @@ pub struct Gateway {
     proxy: Proxy,
     answers: PortalAnswers,
     authority: HeaderValue,
+    bounds: Bounds,
     /// Sets this worker's request ids apart from all others.
     id_prefix: u32,
     id_next: Cell<u32>,
 }
 
 impl Gateway {
-    pub fn new(shared: Arc<Shared>, proxy: Proxy, answers: PortalAnswers, random: &dyn Random) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        proxy: Proxy,
+        answers: PortalAnswers,
+        bounds: Bounds,
+        random: &dyn Random,
+    ) -> Self {
         let authority = shared.request_gate.authority();
         // A host that parsed as part of a URL is a header value too.
         let authority = HeaderValue::from_str(authority).unwrap_or(HeaderValue::from_static("localhost"));
         let [id_prefix, id_first] = [random.bytes::<4>(), random.bytes::<4>()].map(u32::from_be_bytes);
-        Self { shared, proxy, answers, authority, id_prefix, id_next: Cell::new(id_first) }
+        Self { shared, proxy, answers, authority, bounds, id_prefix, id_next: Cell::new(id_first) }
     }
 
     /// The straight line. What is noted on the way goes into the access log.
@@ -174,6 +182,9 @@ impl Gateway {
                 }
                 if request.has_body() {
                     Box::pin(self.proxy.await_body(&mut request, &identity)).await?;
+                }
+                if !self.enters(&identity, note) {
+                    Box::pin(self.wait_turn(&identity, note)).await?;
                 }
                 let passed =
                     Passed { identity: &identity, cookies: cookies.others.as_ref(), now, whole: None };
@@ -263,7 +274,7 @@ impl Gateway {
     ) -> Result<Answer, Failure> {
         // Before there is a page, or many would be made for somebody who takes none of them.
         if request.version() == Version::HTTP_2 {
-            note.unread = Some(presence.unread().ok_or(Failure::Crowd)?);
+            note.unread = Some(presence.unread_in_time().await.ok_or(Failure::Crowd)?);
         }
         let _form = match *request.method() {
             Method::POST => Some(presence.form().ok_or(Failure::Crowd)?),
@@ -315,6 +326,9 @@ impl Gateway {
         if request.upgrade().is_some() && !self.shared.request_gate.is_own_origin(request.headers()) {
             return Err(Failure::ForeignOrigin);
         }
+        if request.upgrade().is_some() {
+            self.opens_stream(passed.identity, note)?;
+        }
         let guards = workers::admit(&mut request, &self.answers)?;
         let Passed { identity, cookies, now, whole } = passed;
         let origin = self.origin(note.client_ip, presence);
@@ -343,7 +357,8 @@ impl Gateway {
         Ok(async move {
             let forwarded = forwarded.await;
             note.portal_took = asked.map(|asked| asked.elapsed());
-            let Forwarded { status, mut fields, mut followed } = forwarded?;
+            let Forwarded { status, mut fields, mut followed, is_stream } = forwarded?;
+            self.became(is_stream, identity, note)?;
             let signs_off = logs_out.is_some_and(|attempt| attempt.worked(status, &fields));
             let about = About { path: note.uri.path(), cookies, is_personal: true, signs_off };
             self.answers.apply(&mut fields, status, &about);

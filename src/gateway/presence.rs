@@ -5,7 +5,10 @@ use std::{
     cell::{Cell, RefCell},
     net::IpAddr,
     rc::Rc,
+    time::Duration,
 };
+
+use tokio::{sync::Notify, time::timeout};
 
 use crate::{proxy::Origin, telemetry::metrics::OpenConnection, upstream::Tie, web::cookies::Jar};
 
@@ -14,6 +17,8 @@ use crate::{proxy::Origin, telemetry::metrics::OpenConnection, upstream::Tie, we
 const MOST_FORMS: u32 = 8;
 /// Pages of ours at once that one client of HTTP/2 has asked for and not taken yet: one is some kilobytes.
 const MOST_UNREAD: u32 = 16;
+/// How long a client may leave them there before it gets no more.
+const TAKES: Duration = Duration::from_secs(5);
 
 /// One connection.
 pub struct Presence {
@@ -23,14 +28,20 @@ pub struct Presence {
     pub(super) origin: RefCell<Option<(IpAddr, Rc<Origin>)>>,
     /// What it has at the portal for itself.
     pub(super) tie: Rc<Tie>,
-    forms: Rc<Cell<u32>>,
-    unread: Rc<Cell<u32>>,
+    forms: Rc<Count>,
+    unread: Rc<Count>,
     /// Of a trusted proxy, which shares it between many and limits those itself: nothing is limited here.
     shared: bool,
 }
 
+#[derive(Default)]
+struct Count {
+    held: Cell<u32>,
+    freed: Notify,
+}
+
 /// One of the things that are counted, until it is dropped.
-pub(super) struct Held(Rc<Cell<u32>>);
+pub(super) struct Held(Rc<Count>);
 
 impl Presence {
     pub(super) fn new(open: OpenConnection, shared: bool) -> Self {
@@ -60,9 +71,22 @@ impl Presence {
         self.hold(&self.unread, MOST_UNREAD)
     }
 
-    fn hold(&self, count: &Rc<Cell<u32>>, most: u32) -> Option<Held> {
-        (self.shared || count.get() < most).then(|| {
-            count.set(count.get() + 1);
+    /// The same, and waits a while for the client to take one: the tabs of a browser that opens all of them again ask at once.
+    pub(super) async fn unread_in_time(&self) -> Option<Held> {
+        let taken = async {
+            loop {
+                match self.unread() {
+                    Some(held) => return held,
+                    None => self.unread.freed.notified().await,
+                }
+            }
+        };
+        timeout(TAKES, taken).await.ok()
+    }
+
+    fn hold(&self, count: &Rc<Count>, most: u32) -> Option<Held> {
+        (self.shared || count.held.get() < most).then(|| {
+            count.held.set(count.held.get() + 1);
             Held(Rc::clone(count))
         })
     }
@@ -70,6 +94,7 @@ impl Presence {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.held.set(self.0.held.get() - 1);
+        self.0.freed.notify_one();
     }
 }

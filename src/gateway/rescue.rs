@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{StatusCode, header};
 use http_body_util::LengthLimitError;
 
-use super::{Gateway, body::Note};
+use super::{Gateway, body::Note, bounds::Limit};
 use crate::{
     database::DatabaseError,
     errors::Chain,
@@ -39,6 +39,8 @@ pub(super) enum Failure {
     Overload,
     #[error("the connection asks for too many of our pages at once")]
     Crowd,
+    #[error("the user has too much under way: {0:?}")]
+    TooMuch(Limit),
     #[error("the session cannot be checked")]
     Session(#[from] SessionError),
     #[error("the portal cannot be asked")]
@@ -90,6 +92,7 @@ impl Failure {
             | Self::KeptForm(_)
             | Self::Page(PageError::Login(_) | PageError::KeptForm(_))
             | Self::Forward(ForwardError::Streams) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooMuch(_) | Self::Page(PageError::TooOften(_)) => StatusCode::TOO_MANY_REQUESTS,
             Self::Forward(ForwardError::Timeout(_)) => StatusCode::GATEWAY_TIMEOUT,
             Self::Forward(ForwardError::SessionEnded) => StatusCode::UNAUTHORIZED,
             Self::Forward(ForwardError::RequestBody(_)) => StatusCode::BAD_REQUEST,
@@ -111,6 +114,9 @@ impl Failure {
     /// What a person is told where the status does not say it all.
     fn trouble(&self) -> Option<Trouble> {
         Some(match self {
+            Self::TooMuch(Limit::Requests) => Trouble::ManyRequests,
+            Self::TooMuch(Limit::Streams) => Trouble::ManyStreams,
+            Self::TooMuch(Limit::Pages) | Self::Page(PageError::TooOften(_)) => Trouble::ManyPages,
             Self::Overload => Trouble::Overload,
             Self::Page(PageError::Login(LoginError::Busy)) => Trouble::ManySignIns,
             Self::Page(PageError::Login(_)) => Trouble::NoSignIns,
@@ -123,7 +129,9 @@ impl Failure {
     /// The word for it in the access log.
     fn decision(&self) -> &'static str {
         match self {
-            Self::Refused(_) | Self::Crowd => "refuse",
+            Self::Refused(_) | Self::Crowd | Self::TooMuch(_) | Self::Page(PageError::TooOften(_)) => {
+                "refuse"
+            }
             Self::ForeignOrigin | Self::ServiceWorker => "deny",
             Self::Overload => "shed",
             Self::Page(PageError::FormType | PageError::FormBody(_) | PageError::Form(_)) => "own",
@@ -143,6 +151,8 @@ impl Failure {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Page(PageError::Login(LoginError::Busy)) => Some(Duration::from_secs(2)),
+            Self::Page(PageError::TooOften(wait)) => Some(*wait),
+            Self::TooMuch(_) => Some(Duration::from_secs(5)),
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => Some(Duration::from_secs(5)),
             _ => None,
         }
@@ -199,6 +209,8 @@ impl Gateway {
                     self.shared.request_gate.authority()
                 )),
                 Failure::Refused(refusal) => Some(refusal.to_string()),
+                Failure::TooMuch(limit) => Some(limit.detail().to_owned()),
+                Failure::Page(PageError::TooOften(_)) => Some(Limit::Pages.detail().to_owned()),
                 Failure::ServiceWorker => {
                     Some("No service worker may be registered for this scope.".to_owned())
                 }
@@ -242,6 +254,8 @@ impl Gateway {
             Failure::ServiceWorker => {
                 tracing::info!(request.id = request_id, "refused the script of a service worker: {failure}");
             }
+            Failure::TooMuch(limit) => self.held_back(*limit, note),
+            Failure::Page(PageError::TooOften(_)) => self.held_back(Limit::Pages, note),
             // The level of load has been logged when it changed.
             Failure::Overload => {}
             Failure::Loop => tracing::error!(request.id = request_id, error = %Chain(failure), "a loop"),

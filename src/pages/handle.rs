@@ -1,6 +1,6 @@
 //! From a request for one of our pages to its handler.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, StatusCode, header};
 use url::Url;
@@ -48,6 +48,8 @@ pub enum PageError {
     Login(#[from] LoginError),
     #[error("a form that was kept cannot be found")]
     KeptForm(#[from] DatabaseError),
+    #[error("the user asks for too many of our pages")]
+    TooOften(Duration),
     #[error("the QR code cannot be drawn")]
     Qr(#[source] QrError),
 }
@@ -145,12 +147,20 @@ impl Pages {
                 request_id: Some(&visit.request_id),
             }));
         }
+        // Read first: nobody waits for their turn behind a client who is slow with a form.
+        let form = if visit.method == Method::POST { Some(visit.form().await?) } else { None };
+        let session = visit.session.clone();
+        let _turn = match &session {
+            Some(live) if route.takes_turns() => {
+                let turn = live.page(self.clock.elapsed()).await;
+                Some(turn.map_err(|often| PageError::TooOften(often.retry_after))?)
+            }
+            _ => None,
+        };
         // Boxed, so that a client who is slow with a form has no more held for it than the wait.
-        if visit.method == Method::POST {
-            let form = visit.form().await?;
-            Box::pin(self.post(route, visit, &form)).await
-        } else {
-            Box::pin(self.show(route, &visit)).await
+        match form {
+            Some(form) => Box::pin(self.post(route, visit, &form)).await,
+            None => Box::pin(self.show(route, &visit)).await,
         }
     }
 

@@ -77,6 +77,12 @@ impl<'a> Route<'a> {
         !matches!(self, Self::WhoAmI | Self::Jwks | Self::Asset(_))
     }
 
+    /// Whether a user's requests for it wait for each other, and are counted. Signing out never waits, and what asks no store
+    /// need not.
+    pub(super) fn takes_turns(self) -> bool {
+        self.is_page() && self != Self::Logout
+    }
+
     /// Whether what it shows is enough to sign in with.
     pub(super) fn shows_secrets(self) -> bool {
         matches!(self, Self::Enrol | Self::RecoveryCodes)

@@ -83,6 +83,12 @@ pub enum Trouble {
     NoSignIns,
     /// The portal has no connection free.
     PortalBusy,
+    /// One user has too many requests at the portal.
+    ManyRequests,
+    /// One user has too many WebSockets and streams of events open.
+    ManyStreams,
+    /// One user asks for our pages too often.
+    ManyPages,
 }
 
 pub const TOO_MANY_DEVICES: &str =
@@ -325,6 +331,18 @@ impl<'a> Message<'a> {
             Trouble::NoSignIns => (
                 "You can't sign in right now",
                 "Something we need for signing in isn't working. Please try again in a minute. Anyone already signed in stays signed in.",
+            ),
+            Trouble::ManyRequests => (
+                "Too much at once",
+                "You have many requests to {portal} in progress, such as uploads or downloads. Wait until some of them have finished, then try again.",
+            ),
+            Trouble::ManyStreams => (
+                "Too many live pages",
+                "You have too many pages of {portal} open that update themselves. Close some of them, also on your other devices, then try again.",
+            ),
+            Trouble::ManyPages => (
+                "Please slow down",
+                "Your sign-in and account pages were opened very often in a short time. Wait a few seconds, then try again.",
             ),
             Trouble::PortalBusy => (
                 "{portal} is very busy",

@@ -68,7 +68,7 @@ impl Proxy {
             let fields = PortalFields::of_map(parts.headers, parts.version);
             let body = Tethered::new(Stream::new(incoming, FOR_EVER), identity.clone());
             let body = PortalBody::of_call(CallAnswer { body, is_over: false }, server, progress);
-            Ok(Forwarded { status: parts.status, fields, followed: Followed::Body(body) })
+            Ok(Forwarded { status: parts.status, fields, followed: Followed::Body(body), is_stream: false })
         }
     }
 

@@ -134,6 +134,8 @@ pub struct Forwarded {
     pub status: StatusCode,
     pub fields: PortalFields,
     pub followed: Followed,
+    /// It is a WebSocket, another protocol, or a stream of events.
+    pub is_stream: bool,
 }
 
 impl Proxy {
@@ -204,7 +206,8 @@ impl Proxy {
                     tally: Rc::clone(&tally),
                 };
                 tunnel.start();
-                return Ok(Forwarded { status, fields, followed: Followed::Tunnel { server, tally } });
+                let followed = Followed::Tunnel { server, tally };
+                return Ok(Forwarded { status, fields, followed, is_stream: true });
             }
             // On HTTP/2 it would be the word for a tunnel.
             if status.is_success() && outgoing.offer.is_some_and(|offer| offer.handshake.is_some()) {
@@ -212,6 +215,11 @@ impl Proxy {
             }
             self.answer(status, fields, exchange, identity, outgoing.progress)
         }
+    }
+
+    /// The longest that an answer is waited for.
+    pub fn patience(&self) -> Duration {
+        self.patience.response
     }
 
     /// Waits for the first part of a body where none is usual: one that turns out to be empty is none, and its request an
@@ -288,7 +296,8 @@ impl Proxy {
         progress: Option<Rc<Progress>>,
     ) -> Result<Forwarded, ForwardError> {
         let mut patience = self.patience.stall.max(self.patience.response);
-        if is_events(&fields) {
+        let is_stream = is_events(&fields);
+        if is_stream {
             if !exchange.becomes_stream() {
                 return Err(ForwardError::Streams);
             }
@@ -297,7 +306,8 @@ impl Proxy {
         }
         let server = exchange.server();
         let body = Tethered::new(Stream::new(exchange, patience), identity.clone());
-        Ok(Forwarded { status, fields, followed: Followed::Body(PortalBody::new(body, server, progress)) })
+        let followed = Followed::Body(PortalBody::new(body, server, progress));
+        Ok(Forwarded { status, fields, followed, is_stream })
     }
 
     /// What follows the head, and how far its sending has come; absent when nothing does.

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::{
     Level,
     live::{Live, Pulse, idle},
+    ongoing::Ongoing,
 };
 use crate::{clock::Timestamp, secret::TokenHash};
 
@@ -83,6 +84,8 @@ struct Register {
     known: HashMap<TokenHash, Known>,
     /// In use, and perhaps over: to be asked for again.
     doubted: HashSet<TokenHash>,
+    /// By user, as long as one of their sessions is in use.
+    ongoing: HashMap<String, Weak<Ongoing>>,
 }
 
 pub(super) struct Cache {
@@ -125,6 +128,17 @@ impl Cache {
         let mut register = self.register();
         let fresh = || Known { pulse: Arc::new(Pulse::new()), facts: None };
         Arc::clone(&register.known.entry(*id).or_insert_with(fresh).pulse)
+    }
+
+    /// What a user has under way: the same for all their sessions.
+    pub(super) fn ongoing(&self, user: &str) -> Arc<Ongoing> {
+        let mut register = self.register();
+        if let Some(ongoing) = register.ongoing.get(user).and_then(Weak::upgrade) {
+            return ongoing;
+        }
+        let ongoing = Arc::new(Ongoing::new());
+        register.ongoing.insert(user.to_owned(), Arc::downgrade(&ongoing));
+        ongoing
     }
 
     /// Notes whose session it is, which must come before asking for the user's rights.
@@ -170,7 +184,7 @@ impl Cache {
 
     fn doubt(&self, which: impl Fn(&Known) -> bool) {
         let mut register = self.register();
-        let Register { known, doubted } = &mut *register;
+        let Register { known, doubted, .. } = &mut *register;
         for (id, known) in known.iter().filter(|(_, known)| which(known)) {
             self.entries.remove(id);
             if known.in_use() {
@@ -211,7 +225,8 @@ impl Cache {
     /// Ends what is too old, doubts what seems idle here but may be in use elsewhere, and lets go of what nobody needs.
     pub(super) fn sweep(&self, now: Timestamp) {
         let mut register = self.register();
-        let Register { known, doubted } = &mut *register;
+        let Register { known, doubted, ongoing } = &mut *register;
+        ongoing.retain(|_, ongoing| ongoing.strong_count() > 0);
         let mut doubts = false;
         known.retain(|id, known| {
             let Some(facts) = &known.facts else { return known.in_use() };
@@ -289,7 +304,8 @@ mod tests {
             ..crate::sessions::session::nobody()
         };
         let pulse = cache.enrol(&session.id);
-        Arc::new(Live::new(session, pulse))
+        let ongoing = cache.ongoing(&session.user);
+        Arc::new(Live::new(session, pulse, ongoing))
     }
 
     #[tokio::test]

@@ -10,9 +10,13 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use http::HeaderValue;
+use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::Session;
+use super::{
+    Session,
+    ongoing::{Ongoing, PagesAsked, TooOften},
+};
 use crate::{clock::Timestamp, web::fields::Block};
 
 /// What is reckoned for the headers that the portal will be sent, an assertion among them, and for what surrounds them.
@@ -32,6 +36,8 @@ pub struct Live {
     pub assertion: ArcSwapOption<Perishable>,
     /// Cancelled when the session is over, or no longer enough; whoever keeps something open for it ends that then.
     pub ended: CancellationToken,
+    /// What its user has under way, in other sessions as well.
+    pub ongoing: Arc<Ongoing>,
     pub(super) pulse: Arc<Pulse>,
     weight: usize,
 }
@@ -54,7 +60,7 @@ impl Perishable {
 }
 
 impl Live {
-    pub(super) fn new(session: Session, pulse: Arc<Pulse>) -> Self {
+    pub(super) fn new(session: Session, pulse: Arc<Pulse>, ongoing: Arc<Ongoing>) -> Self {
         let Session { user, name, email, display_name, groups, origin, .. } = &session;
         let texts = [user, name, email, display_name, &origin.user_agent];
         let weight =
@@ -64,6 +70,7 @@ impl Live {
             prepared: OnceLock::new(),
             assertion: ArcSwapOption::empty(),
             ended: pulse.passing.clone(),
+            ongoing,
             pulse,
             weight,
         }
@@ -72,6 +79,11 @@ impl Live {
     /// The last use on this gateway, or the last that it has heard of; to the second.
     pub fn last_seen(&self) -> Timestamp {
         self.pulse.last_seen()
+    }
+
+    /// Waits for the turn of a page of ours, at `elapsed` of the process's count; as long as the result lives it is being made.
+    pub async fn page(&self, elapsed: Duration) -> Result<SemaphorePermit<'_>, TooOften> {
+        self.pulse.pages.turn(&self.ongoing, elapsed).await
     }
 
     /// Bytes of memory, by estimate. Never changes, as the cache counts on.
@@ -89,6 +101,7 @@ pub(super) struct Pulse {
     pub(super) ended: CancellationToken,
     /// Ends with it, or before it: what is open for a password alone ends when that is no longer enough.
     pub(super) passing: CancellationToken,
+    pages: PagesAsked,
 }
 
 impl Pulse {
@@ -99,6 +112,7 @@ impl Pulse {
             stored: AtomicI64::new(i64::MIN),
             passing: ended.child_token(),
             ended,
+            pages: PagesAsked::default(),
         }
     }
 

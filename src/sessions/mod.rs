@@ -12,6 +12,7 @@ mod device;
 mod feed;
 mod ledger;
 mod live;
+mod ongoing;
 mod proof;
 mod record;
 mod redis;
@@ -38,6 +39,7 @@ pub use self::{
     feed::{Hear, News},
     ledger::Ledger,
     live::{Activity, Live, Perishable, Use},
+    ongoing::{Lane, Ongoing, TooOften},
     proof::PasswordProof,
     redis::RedisSessions,
     session::{Level, Method, NewSession, Origin, OtherUser, Profile, Session, SessionSummary},
@@ -470,7 +472,8 @@ impl Sessions {
             return Ok(None);
         }
         session.adopt(profile);
-        Ok(Some(Arc::new(Live::new(session, Arc::clone(pulse)))))
+        let ongoing = self.cache.ongoing(&session.user);
+        Ok(Some(Arc::new(Live::new(session, Arc::clone(pulse), ongoing))))
     }
 }
 

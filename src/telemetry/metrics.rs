@@ -47,6 +47,7 @@ pub struct Metrics {
     connections: Gauge,
     handshake_failures: Counter,
     connections_refused: Family<Labels, Counter>,
+    users_limited: Family<Labels, Counter>,
     upstream_errors: Family<Labels, Counter>,
     store_errors: Counter,
     store_up: Family<Labels, Gauge>,
@@ -94,6 +95,7 @@ impl Metrics {
             connections: Gauge::default(),
             handshake_failures: Counter::default(),
             connections_refused: Family::default(),
+            users_limited: Family::default(),
             upstream_errors: Family::default(),
             store_errors: Counter::default(),
             store_up: Family::default(),
@@ -124,6 +126,9 @@ impl Metrics {
         registry.register(name, help, self.handshake_failures.clone());
         let (name, help) = ("portcullis_connections_refused", "Connections closed before their handshake");
         registry.register(name, help, self.connections_refused.clone());
+        let (name, help) =
+            ("portcullis_users_limited", "Requests refused because their user has too much in progress");
+        registry.register(name, help, self.users_limited.clone());
         let (name, help) = ("portcullis_upstream_errors", "Requests that the portal did not answer");
         registry.register(name, help, self.upstream_errors.clone());
         let (name, help) = ("portcullis_store_errors", "Answers that a store failed to give");
@@ -186,6 +191,11 @@ impl Metrics {
     /// `reason` says in one word why a connection was closed before its handshake: `network`, `overload`.
     pub fn connection_refused(&self, reason: &'static str) {
         self.connections_refused.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// `limit` says in one word what a user had too much of: `requests`, `streams`, `pages`.
+    pub fn user_limited(&self, limit: &'static str) {
+        self.users_limited.get_or_create(&[("limit", limit)]).inc();
     }
 
     /// `kind` says in one word what failed: `connect`, `timeout`, `reset`.

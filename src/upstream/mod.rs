@@ -47,6 +47,24 @@ pub enum HostName {
     Other(Authority),
 }
 
+/// How much of a worker's limits one user may take.
+#[derive(Clone, Copy, Debug)]
+pub struct PerUser {
+    /// Requests that are being answered.
+    pub connections: u32,
+    /// WebSockets and streams of events, on all workers.
+    pub streams: u32,
+}
+
+impl PerUser {
+    /// Splits what holds for all workers among them. Everybody gets a share.
+    #[must_use]
+    pub fn share(self, workers: usize) -> Self {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
+        Self { connections: self.connections.div_ceil(workers), ..self }
+    }
+}
+
 /// Where the portal is, and how patient to be with it.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -64,6 +82,7 @@ pub struct Config {
     pub response_timeout: Duration,
     /// Of all workers together.
     pub limits: Limits,
+    pub per_user: PerUser,
     /// Who may use a connection again.
     pub sharing: Sharing,
     /// How old a connection gets. Names are looked up for each new one.

@@ -55,7 +55,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{
-        super::{Limits, Sharing},
+        super::{Limits, PerUser, Sharing},
         *,
     };
 
@@ -70,6 +70,7 @@ mod tests {
                 connect_timeout: Duration::from_secs(1),
                 response_timeout: Duration::from_secs(1),
                 limits: Limits { connections: 1, waiting: 1, streams: 1 },
+                per_user: PerUser { connections: 1, streams: 1 },
                 sharing: Sharing::Shared,
                 max_age: Duration::from_secs(1),
             };

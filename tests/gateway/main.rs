@@ -51,6 +51,8 @@ mod logout_paths;
 #[cfg(test)]
 mod looking;
 #[cfg(test)]
+mod one_user;
+#[cfg(test)]
 mod origins;
 #[cfg(test)]
 mod outages;

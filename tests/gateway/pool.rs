@@ -44,6 +44,8 @@ fn limited(portal: &Upstream, connections: &str, waiting: &str) -> Builder {
         .upstream(portal)
         .set("portal.max_connections", connections)
         .set("portal.max_waiting", waiting)
+        // What is tried here are everybody's limits, by one user.
+        .set("portal.max_connections_per_user", "1000")
 }
 
 async fn get(browser: &Browser, path: &str) -> Answer {

@@ -71,3 +71,24 @@ fn the_portals_origin_is_one() {
         assert!(load_with(LEAST, &settings).unwrap().warnings.is_empty(), "{host}");
     }
 }
+
+#[test]
+fn one_user_may_have_half_of_the_connections_unless_the_configuration_says_how_many() {
+    let limits =
+        |variables: &[(&str, &str)]| load_with(LEAST, variables).map(|config| config.upstream.per_user);
+    let unset = limits(&[]).unwrap();
+    assert_eq!((unset.connections, unset.streams), (128, 200));
+    assert_eq!(unset.share(3).connections, 43);
+    assert_eq!(limits(&[("PORTCULLIS_PORTAL__MAX_CONNECTIONS", "1")]).unwrap().connections, 1);
+    let set = limits(&[
+        ("PORTCULLIS_PORTAL__MAX_CONNECTIONS_PER_USER", "7"),
+        ("PORTCULLIS_PORTAL__MAX_STREAMS_PER_USER", "0"),
+    ]);
+    let set = set.unwrap();
+    assert_eq!((set.connections, set.streams), (7, 0));
+    assert_eq!(set.share(8).connections, 1);
+    for bad in ["0", "-1", "many"] {
+        let problems = limits(&[("PORTCULLIS_PORTAL__MAX_CONNECTIONS_PER_USER", bad)]).unwrap_err();
+        assert!(problems.to_string().contains("portal.max_connections_per_user"), "{problems}");
+    }
+}

@@ -1,0 +1,263 @@
+//! What one user has under way on this gateway, in all their sessions together. Requests have it at hand in their session,
+//! so counting takes no look-up and no lock.
+//!
+//! Counts and waits. How much is too much, and what becomes of who finds no place, is for the callers to say.
+
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicI64, AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+
+/// Pages of ours that are made for one user at once.
+const PAGES_AT_ONCE: usize = 4;
+/// Requests for them that wait for their turn, for each session: the tabs of a browser that opens all of them again.
+const MOST_PAGES_WAITING: u32 = 100;
+/// Pages that a session may ask for one after another without a pause, and how soon it may ask for one more after that.
+const PAGES_IN_A_ROW: u32 = 300;
+const PAGE_EVERY: Duration = Duration::from_millis(200);
+/// How often a line in the log says that a user has come up against a limit.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// Of one user, on all workers.
+#[derive(Debug)]
+pub struct Ongoing {
+    lanes: OnceLock<Box<[Lane]>>,
+    streams: AtomicU32,
+    pages: Semaphore,
+    /// Milliseconds of the process's count.
+    told: AtomicI64,
+}
+
+/// Requests of one user that one worker has sent to the portal and that are not answered to the end, and those that wait.
+#[derive(Debug, Default)]
+pub struct Lane {
+    under_way: AtomicU32,
+    waiting: AtomicU32,
+    freed: Notify,
+}
+
+/// Counts one more until it is dropped.
+struct Counted<'a>(&'a AtomicU32);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl<'a> Counted<'a> {
+    /// None when there are `most` already.
+    fn begin(count: &'a AtomicU32, most: u32) -> Option<Self> {
+        let counted = Self(count);
+        // What is too many is taken back at once.
+        (count.fetch_add(1, Relaxed) < most).then_some(counted)
+    }
+}
+
+impl Ongoing {
+    pub(super) fn new() -> Self {
+        Self {
+            lanes: OnceLock::new(),
+            streams: AtomicU32::new(0),
+            pages: Semaphore::new(PAGES_AT_ONCE),
+            told: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    /// That of one of so many workers.
+    pub fn lane(&self, worker: usize, workers: usize) -> Option<&Lane> {
+        self.lanes.get_or_init(|| (0..workers.max(1)).map(|_| Lane::default()).collect()).get(worker)
+    }
+
+    /// Counts a WebSocket or a stream of events. False when there are `most` already.
+    pub fn open_stream(&self, most: u32) -> bool {
+        let is_open = self.streams.fetch_add(1, Relaxed) < most;
+        if !is_open {
+            self.close_stream();
+        }
+        is_open
+    }
+
+    pub fn close_stream(&self) {
+        self.streams.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether it is time to say once more that this user is held back.
+    pub fn tells(&self, elapsed: Duration) -> bool {
+        let now = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
+        let told = self.told.load(Relaxed);
+        let is_due = now.saturating_sub(told) >= i64::try_from(TELL_EVERY.as_millis()).unwrap_or(i64::MAX);
+        is_due && self.told.compare_exchange(told, now, Relaxed, Relaxed).is_ok()
+    }
+}
+
+impl Lane {
+    /// Counts a request that goes to the portal. False when there are `most` already, or others wait for their turn.
+    pub fn enter(&self, most: u32) -> bool {
+        if self.waiting.load(Relaxed) > 0 || self.under_way.load(Relaxed) >= most {
+            return false;
+        }
+        self.under_way.fetch_add(1, Relaxed);
+        true
+    }
+
+    /// Counts it no longer, and lets the first of those in who wait.
+    pub fn leave(&self) {
+        self.under_way.fetch_sub(1, Relaxed);
+        if self.waiting.load(Relaxed) > 0 {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Waits for a turn, first come, first served, and counts the request then. False, at once, when `most_waiting` wait.
+    pub async fn wait(&self, most: u32, most_waiting: u32) -> bool {
+        let Some(_waits) = Counted::begin(&self.waiting, most_waiting) else { return false };
+        loop {
+            let freed = self.freed.notified();
+            if self.under_way.load(Relaxed) < most {
+                self.under_way.fetch_add(1, Relaxed);
+                return true;
+            }
+            freed.await;
+        }
+    }
+}
+
+/// What one session has asked of our own pages.
+#[derive(Debug, Default)]
+pub(super) struct PagesAsked {
+    waiting: AtomicU32,
+    /// When the row would end if every page took its time: milliseconds of the process's count.
+    until: AtomicI64,
+}
+
+/// Why there is no page now, and when to ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooOften {
+    pub retry_after: Duration,
+}
+
+impl PagesAsked {
+    /// Counts one more page at `elapsed` of the process's count, unless there were too many of late (GCRA).
+    fn ask(&self, elapsed: Duration) -> Result<(), TooOften> {
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let now = millis(elapsed);
+        let latest = now.saturating_add(millis(PAGE_EVERY * PAGES_IN_A_ROW));
+        let mut late = 0;
+        let asked = self.until.fetch_update(Relaxed, Relaxed, |until| {
+            let next = until.max(now).saturating_add(millis(PAGE_EVERY));
+            late = next.saturating_sub(latest);
+            (late <= 0).then_some(next)
+        });
+        let wait = Duration::from_millis(u64::try_from(late).unwrap_or(0));
+        asked.map(drop).map_err(|_| TooOften { retry_after: wait.max(Duration::from_secs(1)) })
+    }
+
+    /// Waits until a page may be made for the user; as long as the result lives it is being made.
+    pub(super) async fn turn<'a>(
+        &self,
+        ongoing: &'a Ongoing,
+        elapsed: Duration,
+    ) -> Result<SemaphorePermit<'a>, TooOften> {
+        let busy = TooOften { retry_after: Duration::from_secs(2) };
+        self.ask(elapsed)?;
+        let _waits = Counted::begin(&self.waiting, MOST_PAGES_WAITING).ok_or(busy)?;
+        ongoing.pages.acquire().await.map_err(|_| busy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::Future as _, pin::pin, task::Context};
+
+    use futures_util::{FutureExt as _, task::noop_waker_ref};
+
+    use super::*;
+
+    #[test]
+    fn a_lane_lets_in_as_many_as_may_be_and_the_others_in_the_order_they_came() {
+        let lane = Lane::default();
+        assert!(lane.enter(2) && lane.enter(2) && !lane.enter(2));
+        let mut cx = Context::from_waker(noop_waker_ref());
+        let (mut first, mut second) = (pin!(lane.wait(2, 2)), pin!(lane.wait(2, 2)));
+        assert!(first.as_mut().poll(&mut cx).is_pending() && second.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(lane.wait(2, 2).now_or_never(), Some(false), "so many wait, and no more");
+        lane.leave();
+        assert!(!lane.enter(2), "nobody comes before who waits");
+        assert!(second.as_mut().poll(&mut cx).is_pending() && first.as_mut().poll(&mut cx).is_ready());
+        lane.leave();
+        assert!(second.as_mut().poll(&mut cx).is_ready());
+        lane.leave();
+        lane.leave();
+        assert!(lane.enter(1) && !lane.enter(1));
+    }
+
+    #[test]
+    fn who_gives_up_waiting_keeps_nobody_waiting() {
+        let lane = Lane::default();
+        assert!(lane.enter(1));
+        let mut cx = Context::from_waker(noop_waker_ref());
+        let mut second = Box::pin(lane.wait(1, 9));
+        let mut third = Box::pin(lane.wait(1, 9));
+        assert!(second.as_mut().poll(&mut cx).is_pending() && third.as_mut().poll(&mut cx).is_pending());
+        lane.leave();
+        // It was its turn, and it is gone.
+        drop(second);
+        assert!(third.as_mut().poll(&mut cx).is_ready());
+        lane.leave();
+        drop(third);
+        assert!(lane.enter(1));
+    }
+
+    #[test]
+    fn a_session_asks_for_many_pages_in_a_row_and_then_for_five_a_second() {
+        let pages = PagesAsked::default();
+        let at = Duration::from_secs(1000);
+        for _ in 0..PAGES_IN_A_ROW {
+            pages.ask(at).unwrap();
+        }
+        for _ in 0..1000 {
+            assert_eq!(pages.ask(at), Err(TooOften { retry_after: Duration::from_secs(1) }));
+        }
+        let second = Duration::from_secs(1);
+        for later in 1..10 {
+            let asked = (0..100).filter(|_| pages.ask(at + later * second).is_ok()).count();
+            assert_eq!(asked, 5, "what was refused counts for nothing");
+        }
+        let asked = (0..1000).filter(|_| pages.ask(at + 3600 * second).is_ok()).count();
+        assert_eq!(asked, usize::try_from(PAGES_IN_A_ROW).unwrap());
+    }
+
+    #[test]
+    fn four_pages_of_a_user_are_made_at_once_whichever_session_asks() {
+        let (ongoing, elapsed) = (Ongoing::new(), Duration::ZERO);
+        let sessions = [PagesAsked::default(), PagesAsked::default()];
+        let turn = |session: usize| sessions[session].turn(&ongoing, elapsed);
+        let mut made: Vec<_> = (0..4).map(|page| turn(page % 2).now_or_never().unwrap().unwrap()).collect();
+        let mut cx = Context::from_waker(noop_waker_ref());
+        let mut waiting: Vec<_> = (0..MOST_PAGES_WAITING).map(|_| Box::pin(turn(0))).collect();
+        assert!(waiting.iter_mut().all(|turn| turn.as_mut().poll(&mut cx).is_pending()));
+        assert!(turn(0).now_or_never().unwrap().is_err());
+        let mut other = Box::pin(turn(1));
+        assert!(other.as_mut().poll(&mut cx).is_pending(), "the queue of another session is another one");
+        waiting.clear();
+        made.pop();
+        assert!(other.as_mut().poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn streams_are_counted_and_the_log_is_told_now_and_then() {
+        let ongoing = Ongoing::new();
+        assert!(ongoing.open_stream(2) && ongoing.open_stream(2));
+        assert!(!ongoing.open_stream(2) && !ongoing.open_stream(2));
+        ongoing.close_stream();
+        assert!(ongoing.open_stream(2));
+        let told = |seconds| ongoing.tells(Duration::from_secs(seconds));
+        assert_eq!([0, 1, 9, 10, 11].map(told), [true, false, false, true, false]);
+    }
+}
