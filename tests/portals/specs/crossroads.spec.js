@@ -47,7 +47,7 @@ test('an event stream is cut at the end of the session, and does not come back b
   });
   await expect.poll(() => page.evaluate(() => window.seen.events)).toBeGreaterThan(3);
   await endSession(visitor);
-  await expect.poll(() => page.evaluate(() => window.stream.readyState), { timeout: 15_000 }).toBe(2);
+  await expect.poll(() => page.evaluate(() => window.stream.readyState)).toBe(2);
   expect(await page.evaluate(() => window.seen.errors)).toBeGreaterThan(0);
 });
 

@@ -59,7 +59,7 @@ async function logIn(visitor) {
   await visitor.field('username').fill('ada');
   await visitor.field('password').fill('of the portal');
   await visitor.button('Login').click();
-  await expect(visitor.button('Count')).toBeVisible({ timeout: 30_000 });
+  await expect(visitor.button('Count')).toBeVisible();
 }
 
 async function startGradio(folder) {
