@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     account::Administration,
-    admin::{self, Admin},
+    admin::{self, Admin, Logins},
     audit::Audit,
     background::Background,
     clock::{Clock, SystemClock, Watermark},
@@ -461,6 +461,7 @@ impl App {
         if let Some((listener, _)) = self.admin {
             let admin = Admin {
                 database: self.stores.database.clone(),
+                logins: Logins::new(self.stores.database.clone(), Arc::clone(&sessions)),
                 sessions,
                 metrics: Arc::clone(&self.environment.metrics),
                 health: self.bound.health(),

@@ -1,6 +1,7 @@
 //! One connection out of the pool, alone or in a transaction, on which no statement waits for ever.
 //!
-//! A connection that was given up on half-way never goes back into the pool: what it would answer next is unknown.
+//! A connection that was given up on half-way goes back into the pool only once it has answered all it was asked: what it
+//! would answer next is unknown before.
 
 use std::{
     io,
@@ -16,11 +17,10 @@ use futures_util::{
 use sqlx::{
     Any, AnyConnection, Error, Execute, Executor, SqlStr,
     any::{AnyQueryResult, AnyRow, AnyStatement, AnyTypeInfo},
-    pool::PoolConnection,
 };
 use tokio::time::timeout;
 
-use super::{Database, DatabaseError};
+use super::{Database, DatabaseError, pool::Lease};
 
 /// What a statement gives, bit by bit: how many rows it changed, or a row.
 type Step = sqlx::Either<AnyQueryResult, AnyRow>;
@@ -29,7 +29,7 @@ type Step = sqlx::Either<AnyQueryResult, AnyRow>;
 #[derive(Debug)]
 pub struct Connection {
     /// Absent once it has been given up.
-    live: Option<PoolConnection<Any>>,
+    live: Option<Lease>,
     /// The longest that the server may be silent.
     patience: Duration,
     /// A statement is under way, or was when its future was dropped.
@@ -38,7 +38,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) const fn new(live: PoolConnection<Any>, patience: Duration) -> Self {
+    pub(super) const fn new(live: Lease, patience: Duration) -> Self {
         Self { live: Some(live), patience, busy: false, failed: false }
     }
 
@@ -48,10 +48,11 @@ impl Connection {
     ) -> Result<T, Error> {
         let live = self.live.as_mut().ok_or_else(silent)?;
         self.busy = true;
-        let done = work(&mut *live, self.patience).await;
+        let done = work(live.live()?, self.patience).await;
         self.busy = false;
         if let Err(error) = &done {
             self.failed = true;
+            live.heard(error);
             if !matches!(error, Error::Database(_) | Error::RowNotFound) {
                 self.give_up();
             }
@@ -61,7 +62,7 @@ impl Connection {
 
     fn give_up(&mut self) {
         if let Some(live) = self.live.take() {
-            drop(live.detach());
+            live.abandon();
         }
     }
 }

@@ -46,10 +46,11 @@ impl Database {
             }
         };
         // Migrating takes as long as it takes.
-        let mut connection = self.pool.acquire().await.map_err(|error| failed(error.into()))?;
-        let migrated = run(&mut connection, self.dialect).await;
+        let mut lease = self.pool.take().await.map_err(|error| failed(error.into()))?;
+        let connection = lease.live().map_err(|error| failed(error.into()))?;
+        let migrated = run(connection, self.dialect).await;
         if migrated.is_err() {
-            drop(connection.detach());
+            lease.abandon();
         }
         migrated.map_err(failed)
     }

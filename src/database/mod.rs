@@ -9,6 +9,7 @@ mod copy;
 mod facts;
 mod migrate;
 mod news;
+mod pool;
 pub mod postgres;
 mod sealed;
 mod sqlite;
@@ -31,10 +32,13 @@ pub use changes::Change;
 pub use connection::{Connection, Transaction};
 pub use copy::{CopyError, TableRows};
 pub use news::News;
-use sqlx::{AnyConnection, AnyPool, Connection as _, Row as _, any::AnyPoolOptions};
-use tokio::time::timeout;
+use sqlx::Row as _;
 
-use self::postgres::Servers;
+use self::{
+    pool::{Pool, Source},
+    postgres::Servers,
+    tables::TABLES,
+};
 use crate::{
     clock::Timestamp,
     permission::{Need, explained},
@@ -42,8 +46,9 @@ use crate::{
 
 /// How long statements of the embedded store may take; its own limit on waiting for another writer is shorter.
 const EMBEDDED_PATIENCE: Duration = Duration::from_secs(30);
-/// After how long without a connection the other servers are looked at.
-const DOUBT: Duration = Duration::from_millis(300);
+/// How long one of its connections is waited for, and how many there are.
+const EMBEDDED_QUEUE: Duration = Duration::from_secs(5);
+const EMBEDDED_CONNECTIONS: u32 = 4;
 
 /// Where the durable store is. Displayed without a password.
 #[derive(Clone, Debug)]
@@ -103,12 +108,27 @@ pub enum DatabaseError {
          use the newer program that brought it there, or restore the copy from before"
     )]
     Newer { theirs: i64, ours: i64 },
-    #[error("the database did not answer")]
+    #[error("the database failed")]
     Query(#[from] sqlx::Error),
     #[error("the database refused a part of a change, so that nothing of it was kept")]
     Aborted,
     #[error("the database holds something unreadable: {0}")]
     Corrupt(&'static str),
+}
+
+/// Why the durable store takes no changes.
+#[derive(Debug, thiserror::Error)]
+pub enum Unwritable {
+    #[error("the table {0} is locked")]
+    Locked(&'static str),
+    #[error(transparent)]
+    Failed(#[from] DatabaseError),
+}
+
+impl From<sqlx::Error> for Unwritable {
+    fn from(error: sqlx::Error) -> Self {
+        DatabaseError::from(error).into()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +140,7 @@ enum Dialect {
 /// A handle on the durable store; clones share one pool. Runs single statements by itself (`&database`).
 #[derive(Clone, Debug)]
 pub struct Database {
-    pool: AnyPool,
+    pool: Arc<Pool>,
     dialect: Dialect,
     patience: Duration,
     servers: Option<Arc<Servers>>,
@@ -184,32 +204,24 @@ impl Database {
                 source,
             }),
             Config::Postgres(postgres) => {
-                let (pool, servers) =
+                let (servers, first) =
                     Servers::open(postgres).await.map_err(|source| DatabaseError::Open {
                         store: config.to_string(),
                         advice: postgres::advice(postgres, &source),
                         source,
                     })?;
-                let (dialect, patience) = (Dialect::Postgres, postgres::PATIENCE);
-                Ok(Self { pool, dialect, patience, servers: Some(servers) })
+                let patience = postgres::PATIENCE;
+                let pool = Pool::new(Source::Postgres(Arc::clone(&servers)), servers.connections(), patience);
+                pool.adopt(first);
+                Ok(Self { pool, dialect: Dialect::Postgres, patience, servers: Some(servers) })
             }
         }
     }
 
     async fn connect_sqlite(url: &str) -> Result<Self, sqlx::Error> {
-        let url = sqlite::with_create(url);
-        // A pool would try again and again, and say only that it took too long.
-        let mut first = AnyConnection::connect(&url).await?;
-        sqlite::prepare(&mut first).await?;
-        first.close().await?;
-        let pool = AnyPoolOptions::new()
-            .max_connections(4)
-            .acquire_timeout(Duration::from_secs(5))
-            // Nothing is at the other end that could have gone away.
-            .test_before_acquire(false)
-            .after_connect(|connection, _| Box::pin(sqlite::prepare(connection)))
-            .connect(&url)
-            .await?;
+        let source = Source::Sqlite(sqlite::with_create(url));
+        let pool = Pool::new(source, EMBEDDED_CONNECTIONS, EMBEDDED_QUEUE);
+        drop(pool.take().await?);
         Ok(Self { pool, dialect: Dialect::Sqlite, patience: EMBEDDED_PATIENCE, servers: None })
     }
 
@@ -219,17 +231,7 @@ impl Database {
     }
 
     async fn take(&self) -> Result<Connection, sqlx::Error> {
-        let live = match self.servers.as_deref().filter(|servers| servers.are_several()) {
-            None => self.pool.acquire().await?,
-            Some(servers) => match timeout(DOUBT, self.pool.acquire()).await {
-                Ok(Ok(live)) => live,
-                Ok(Err(_)) | Err(_) => {
-                    servers.search(&self.pool).await?;
-                    self.pool.acquire().await?
-                }
-            },
-        };
-        Ok(Connection::new(live, self.patience))
+        Ok(Connection::new(self.pool.take().await?, self.patience))
     }
 
     /// A transaction that changes something. On SQLite it takes the write lock at once, so that two writers queue
@@ -285,11 +287,35 @@ impl Database {
         Ok(())
     }
 
+    /// Whether every table can be written to, and a change is kept. Says why not.
+    pub async fn takes_changes(&self) -> Result<(), Unwritable> {
+        const NOTE: &str = "INSERT INTO facts (name, value) VALUES ('probe', $1) \
+                            ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+        let mut transaction = self.write().await?;
+        if self.dialect == Dialect::Postgres {
+            sqlx::raw_sql("SET LOCAL lock_timeout = '300ms'").execute(&mut *transaction).await?;
+        }
+        for table in TABLES {
+            // Takes what a change of a row would take, and changes none.
+            let touch = sqlx::AssertSqlSafe(format!("DELETE FROM {} WHERE 1 = 0", table.name));
+            sqlx::query(touch).execute(&mut *transaction).await.map_err(|error| match error {
+                error if is_locked(&error) => Unwritable::Locked(table.name),
+                error => error.into(),
+            })?;
+        }
+        sqlx::query(NOTE).bind(Vec::new()).execute(&mut *transaction).await?;
+        Ok(transaction.commit().await?)
+    }
+
     /// Lets every connection finish and closes the store.
     pub async fn close(&self) {
-        // A server that hangs is not waited for.
-        let _ = timeout(self.patience, self.pool.close()).await;
+        self.pool.close(self.patience).await;
     }
+}
+
+/// Whether somebody else holds a lock for too long.
+fn is_locked(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("55P03")
 }
 
 fn unusable(path: &Path, source: io::Error) -> DatabaseError {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     Change, Database, DatabaseError,
     changes::{CHANNEL, LATEST, SINCE, after},
-    postgres::Servers,
+    postgres::{CONNECT, LISTENING, Servers},
 };
 use crate::errors::Chain;
 
@@ -135,10 +135,15 @@ impl News {
 /// What is announced from the moment on at which this returns is told.
 async fn listen(servers: &Servers) -> Result<PgListener, sqlx::Error> {
     // The driver can only listen on a pool's connection.
-    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(super::postgres::CONNECT);
-    let mut listener = PgListener::connect_with(&pool.connect_lazy_with(servers.listening()?)).await?;
+    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT);
+    let pool = pool.connect_lazy_with(servers.listening()?);
+    if servers.are_away() {
+        // Whoever asks for a connection of the pool tells when they are back.
+        return Err(sqlx::Error::PoolTimedOut);
+    }
+    let mut listener = PgListener::connect_with(&pool).await?;
     listener.eager_reconnect(false);
-    sqlx::raw_sql(super::postgres::LISTENING).execute(&mut listener).await?;
+    sqlx::raw_sql(LISTENING).execute(&mut listener).await?;
     listener.listen(CHANNEL).await?;
     Ok(listener)
 }

@@ -4,21 +4,22 @@
 use std::{
     borrow::Cow,
     fmt::{self, Write as _},
+    hash::{BuildHasher as _, RandomState},
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
-    AnyConnection, AnyPool, ConnectOptions as _, Error, Row as _,
-    any::{AnyConnectOptions, AnyPoolOptions},
-    postgres::PgConnectOptions,
+    AnyConnection, ConnectOptions as _, Error, Row as _, any::AnyConnectOptions, postgres::PgConnectOptions,
 };
 use tokio::time::{Instant, timeout};
 use url::Url;
+
+use crate::errors::Chain;
 
 /// How long a request may wait: for a connection, and for each answer on it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -29,8 +30,13 @@ const CHECK: Duration = Duration::from_millis(500);
 /// The settings of a connection that hears of changes: a server that has lost us must not keep it.
 pub(super) const LISTENING: &str =
     "SET default_transaction_isolation = 'read committed'; SET lock_timeout = '500ms'";
-/// How often the servers are asked at most which of them takes changes.
-const SEARCH: Duration = Duration::from_millis(250);
+/// A connection that has been idle for less than this needs no check.
+const FRESH: Duration = Duration::from_secs(1);
+/// The pauses between two tries to connect grow from the first to the last of these.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_millis(500);
+/// The code of a server that takes no changes.
+const READ_ONLY: &str = "25006";
 
 /// Where PostgreSQL is, and as whom to log in there.
 #[derive(Clone, Debug)]
@@ -56,6 +62,12 @@ pub struct Host {
     /// A name, an address, or the folder of a socket.
     pub name: String,
     pub port: u16,
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.port)
+    }
 }
 
 impl Config {
@@ -94,11 +106,11 @@ impl Config {
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "postgres://{}@", self.user)?;
-        for (at, Host { name, port }) in self.hosts.iter().enumerate() {
+        for (at, host) in self.hosts.iter().enumerate() {
             if at > 0 {
                 f.write_char(',')?;
             }
-            write!(f, "{name}:{port}")?;
+            host.fmt(f)?;
         }
         write!(f, "/{}", self.name)
     }
@@ -109,38 +121,36 @@ impl fmt::Display for Config {
 pub(super) struct Servers {
     config: Config,
     in_use: Mutex<InUse>,
-    /// When they were last asked; held by whoever asks.
-    search: tokio::sync::Mutex<Option<Instant>>,
+    outage: Mutex<Option<Outage>>,
 }
 
 #[derive(Debug)]
 struct InUse {
     host: Host,
     since: Instant,
+    /// Connections that have been idle since before this may be dead as well.
+    trouble: Instant,
+    /// It may be that another server takes changes now.
+    doubted: bool,
+}
+
+/// The time from the first connection that could not be made to the next that could.
+#[derive(Debug)]
+struct Outage {
+    since: Instant,
+    reason: String,
+    kind: io::ErrorKind,
+    pause: Duration,
+    next_try: Instant,
 }
 
 impl Servers {
-    /// Finds the server that takes changes, and opens a pool of connections to it.
-    pub(super) async fn open(config: &Config) -> Result<(AnyPool, Arc<Self>), Error> {
-        let host = find(config, 5 * CONNECT).await?;
-        let options = config.options(&host)?;
-        let in_use = Mutex::new(InUse { host, since: Instant::now() });
-        let servers =
-            Arc::new(Self { config: config.clone(), in_use, search: tokio::sync::Mutex::default() });
-        let checked = Arc::clone(&servers);
-        let pool = AnyPoolOptions::new()
-            // One of them is there to listen, where there are several.
-            .max_connections(config.max_connections - u32::from(servers.listens()))
-            .acquire_timeout(PATIENCE)
-            // Ours asks for more than that there is an answer.
-            .test_before_acquire(false)
-            .before_acquire(move |connection, met| {
-                let current = checked.opened_since_switch(met.age);
-                Box::pin(async move { Ok(current && takes_changes(connection).await.unwrap_or(false)) })
-            })
-            .after_connect(|connection, _| Box::pin(prepare(connection)))
-            .connect_lazy_with(options);
-        Ok((pool, servers))
+    /// Finds the server that takes changes.
+    pub(super) async fn open(config: &Config) -> Result<(Arc<Self>, AnyConnection), Error> {
+        let (host, connection) = find(config, 5 * CONNECT).await?;
+        let now = Instant::now();
+        let in_use = Mutex::new(InUse { host, since: now, trouble: now, doubted: false });
+        Ok((Arc::new(Self { config: config.clone(), in_use, outage: Mutex::default() }), connection))
     }
 
     /// Whether one connection is spent on hearing of changes.
@@ -148,63 +158,186 @@ impl Servers {
         self.config.max_connections > 1
     }
 
-    /// How to connect to the server in use for that.
+    /// How many connections are there for everything else.
+    pub(super) fn connections(&self) -> u32 {
+        self.config.max_connections - u32::from(self.listens())
+    }
+
+    /// How to connect to the server in use in order to listen.
     pub(super) fn listening(&self) -> Result<PgConnectOptions, Error> {
-        let host = self.in_use.lock().unwrap_or_else(PoisonError::into_inner).host.clone();
+        let host = self.in_use().host.clone();
         PgConnectOptions::from_url(&self.config.url(&host)?)
     }
 
-    pub(super) fn are_several(&self) -> bool {
-        self.config.hosts.len() > 1
+    /// Connects to the server that takes changes. During an outage only now and then somebody tries, and all others are
+    /// told at once why that is in vain.
+    pub(super) async fn connect(&self) -> Result<AnyConnection, Error> {
+        self.admit()?;
+        let tried = self.try_to_connect().await;
+        match &tried {
+            Ok(_) => self.is_back(),
+            Err(error) => self.is_away(error),
+        }
+        tried.map_err(|error| match error {
+            error @ Error::Database(_) => error,
+            error => self.refusal().unwrap_or(error),
+        })
     }
 
-    /// Asks all servers which one takes changes, and lets the pool connect to that one.
-    pub(super) async fn search(&self, pool: &AnyPool) -> Result<(), Error> {
-        let mut last = self.search.lock().await;
-        if last.is_some_and(|last| last.elapsed() < SEARCH) {
-            return Ok(());
+    async fn try_to_connect(&self) -> Result<AnyConnection, Error> {
+        let (host, doubted) = {
+            let in_use = self.in_use();
+            (in_use.host.clone(), in_use.doubted)
+        };
+        let several = self.config.hosts.len() > 1;
+        if !(several && doubted) {
+            let connected = in_time(CONNECT, connect(&self.config, &host, Needs::Current)).await;
+            if connected.is_ok() || !several {
+                return connected;
+            }
         }
-        let found = find(&self.config, CONNECT).await;
-        *last = Some(Instant::now());
-        let host = found?;
-        let options = self.config.options(&host)?;
-        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        if in_use.host != host {
-            tracing::warn!(
-                from = %format_args!("{}:{}", in_use.host.name, in_use.host.port),
-                to = %format_args!("{}:{}", host.name, host.port),
-                "the database's changes are taken by another server now"
-            );
-            pool.set_connect_options(options);
-            *in_use = InUse { host, since: Instant::now() };
+        let (found, connection) = find(&self.config, CONNECT).await?;
+        let mut in_use = self.in_use();
+        in_use.doubted = false;
+        if in_use.host != found {
+            tracing::warn!(from = %in_use.host, to = %found, "the database's changes are taken by another server now");
+            let now = Instant::now();
+            *in_use = InUse { host: found, since: now, trouble: now, doubted: false };
         }
+        Ok(connection)
+    }
+
+    /// Whether a connection that was idle for a while can still be used.
+    pub(super) async fn are_good(
+        &self,
+        connection: &mut AnyConnection,
+        opened: Instant,
+        idle_since: Instant,
+    ) -> bool {
+        {
+            let in_use = self.in_use();
+            if opened < in_use.since || (in_use.doubted && self.config.hosts.len() > 1) {
+                return false;
+            }
+            if idle_since > in_use.trouble && idle_since.elapsed() < FRESH {
+                return true;
+            }
+        }
+        let good = matches!(timeout(CHECK, sqlx::Connection::ping(connection)).await, Ok(Ok(())));
+        if !good {
+            self.in_use().trouble = Instant::now();
+        }
+        good
+    }
+
+    /// Draws conclusions for other connections from an error on one.
+    pub(super) fn heard(&self, error: &Error) {
+        match error {
+            Error::Database(error) if error.code().as_deref() == Some(READ_ONLY) => {
+                self.in_use().doubted = true;
+            }
+            Error::Io(_) | Error::Tls(_) | Error::Protocol(_) => self.in_use().trouble = Instant::now(),
+            _ => {}
+        }
+    }
+
+    pub(super) fn are_away(&self) -> bool {
+        self.outage().is_some()
+    }
+
+    fn admit(&self) -> Result<(), Error> {
+        let mut outage = self.outage();
+        let Some(outage) = outage.as_mut() else { return Ok(()) };
+        let now = Instant::now();
+        if now < outage.next_try {
+            return Err(outage.refusal());
+        }
+        // For whoever comes while this one tries.
+        outage.next_try = now + 2 * CONNECT;
         Ok(())
     }
 
-    fn opened_since_switch(&self, age: Duration) -> bool {
-        self.in_use.lock().unwrap_or_else(PoisonError::into_inner).since.elapsed() >= age
+    fn refusal(&self) -> Option<Error> {
+        self.outage().as_ref().map(Outage::refusal)
+    }
+
+    /// Says so once an outage: the tries that follow would all say the same.
+    fn is_away(&self, error: &Error) {
+        let host = self.in_use().host.clone();
+        let advice = advice(&self.config, error).map(|advice| format!(" ({advice})")).unwrap_or_default();
+        let at = if self.config.hosts.len() > 1 { self.config.to_string() } else { host.to_string() };
+        let reason = format!("cannot connect to PostgreSQL at {at}: {}{advice}", Chain(error));
+        let mut outage = self.outage();
+        let now = Instant::now();
+        let (since, pause) = match &*outage {
+            Some(outage) => (outage.since, (2 * outage.pause).min(LAST_PAUSE)),
+            None => {
+                tracing::warn!(reason, "the database is away, and will be tried again");
+                (now, FIRST_PAUSE)
+            }
+        };
+        let kind = if let Error::Io(error) = error { error.kind() } else { io::ErrorKind::Other };
+        *outage = Some(Outage { since, reason, kind, pause, next_try: now + jittered(pause) });
+    }
+
+    fn is_back(&self) {
+        if let Some(outage) = self.outage().take() {
+            tracing::warn!(seconds = outage.since.elapsed().as_secs(), "the database is back");
+        }
+    }
+
+    fn in_use(&self) -> MutexGuard<'_, InUse> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn outage(&self) -> MutexGuard<'_, Option<Outage>> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The first of the servers to show that it takes changes; else why one of them does not.
-async fn find(config: &Config, patience: Duration) -> Result<Host, Error> {
+impl Outage {
+    fn refusal(&self) -> Error {
+        Error::Io(io::Error::new(self.kind, self.reason.clone()))
+    }
+}
+
+/// Between half of `pause` and all of it, so that many gateways do not come back in step.
+fn jittered(pause: Duration) -> Duration {
+    let chance = RandomState::new().hash_one(0) % 256;
+    pause / 2 + pause * u32::try_from(chance).unwrap_or(0) / 512
+}
+
+async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    timeout(limit, work).await.unwrap_or_else(|_| Err(Error::Io(io::ErrorKind::TimedOut.into())))
+}
+
+/// What a server must be good for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// What it tells is true: no stand-by, which may lag behind.
+    Current,
+    /// It takes changes as well.
+    Changes,
+}
+
+async fn connect(config: &Config, host: &Host, needs: Needs) -> Result<AnyConnection, Error> {
+    let mut connection = config.options(host)?.connect().await?;
+    prepare(&mut connection, needs).await?;
+    Ok(connection)
+}
+
+/// The first of the servers to show that it takes changes; else why one of them does not. The only one need not.
+async fn find(config: &Config, patience: Duration) -> Result<(Host, AnyConnection), Error> {
+    let needs = if config.hosts.len() > 1 { Needs::Changes } else { Needs::Current };
     let mut asked: FuturesUnordered<_> = config
         .hosts
         .iter()
-        .map(async |host| {
-            let asking = async {
-                let mut connection = config.options(host)?.connect().await?;
-                prepare(&mut connection).await?;
-                let _ = sqlx::Connection::close(connection).await;
-                Ok(host.clone())
-            };
-            timeout(patience, asking).await.unwrap_or_else(|_| Err(Error::Io(io::ErrorKind::TimedOut.into())))
-        })
+        .map(async |host| Ok((host.clone(), in_time(patience, connect(config, host, needs)).await?)))
         .collect();
     let mut refused = Error::PoolTimedOut;
     while let Some(answer) = asked.next().await {
         match answer {
-            Ok(host) => return Ok(host),
+            Ok(found) => return Ok(found),
             // That one is a stand-by says less than why the other one cannot be reached.
             Err(error) => {
                 if matches!(refused, Error::PoolTimedOut) || !is_read_only(&error) {
@@ -216,21 +349,23 @@ async fn find(config: &Config, patience: Duration) -> Result<Host, Error> {
     Err(refused)
 }
 
-/// Sets a connection up; an error when the server takes no changes.
-async fn prepare(connection: &mut AnyConnection) -> Result<(), Error> {
+/// Sets a connection up; an error when the server is not what it must be.
+async fn prepare(connection: &mut AnyConnection, needs: Needs) -> Result<(), Error> {
     // What was committed survives a crash, used one-time codes above all, whatever the server's settings; a stronger
-    // setting of the server's, which waits for stand-bys, stays. A client that has gone holds no lock.
+    // setting of the server's, which waits for stand-bys, stays. A client that has gone holds no lock, and nobody
+    // waits for one longer than we wait for the server: it ends what we give up. From version 14 on it also notices that
+    // we have gone.
     const SETTINGS: &str = "SET default_transaction_isolation = 'read committed'; \
-         SET idle_in_transaction_session_timeout = '10s'; SET lock_timeout = '5s'; \
+         SET idle_in_transaction_session_timeout = '10s'; SET lock_timeout = '1500ms'; \
+         SELECT set_config(name, '500ms', false) FROM pg_settings \
+         WHERE name = 'client_connection_check_interval' AND version() LIKE '%linux%'; \
          SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
     sqlx::raw_sql(SETTINGS).execute(&mut *connection).await?;
-    if takes_changes(connection).await? { Ok(()) } else { Err(Error::Configuration(ReadOnly.into())) }
-}
-
-async fn takes_changes(connection: &mut AnyConnection) -> Result<bool, Error> {
-    let asked = sqlx::query("SHOW transaction_read_only").fetch_one(connection);
-    let row = timeout(CHECK, asked).await.map_err(|_| Error::Io(io::ErrorKind::TimedOut.into()))??;
-    Ok(row.try_get::<String, _>(0)? == "off")
+    let state = "SELECT CASE WHEN pg_is_in_recovery() THEN 2 \
+                 WHEN current_setting('transaction_read_only') = 'on' THEN 1 ELSE 0 END";
+    let short: i32 = sqlx::query(state).fetch_one(connection).await?.try_get(0)?;
+    let fits = short == 0 || (short == 1 && needs == Needs::Current);
+    if fits { Ok(()) } else { Err(Error::Configuration(ReadOnly.into())) }
 }
 
 #[derive(Debug, thiserror::Error)]

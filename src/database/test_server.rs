@@ -155,7 +155,8 @@ impl PostgresServer {
         succeed(&mut self.psql(database, statements))
     }
 
-    fn psql(&self, database: &str, statements: &str) -> Command {
+    /// The same, to be run in one's own way.
+    pub(crate) fn psql(&self, database: &str, statements: &str) -> Command {
         let mut psql = Command::new(program("psql"));
         psql.args(["-XqAtv", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", Self::USER, "-d", database]);
         psql.args(["-p", &self.port.to_string(), "-c", statements]);

@@ -73,6 +73,11 @@ impl Trust {
         now < self.database.load(Ordering::Acquire) && store != 0 && now < store.saturating_add(grace)
     }
 
+    /// Whether a source has spoken within the last second.
+    pub(super) fn hears(&self, source: Source) -> bool {
+        self.millis(Instant::now()) < self.of(source).load(Ordering::Acquire)
+    }
+
     /// All that happened before `asked` has been told.
     pub(super) fn extend(&self, source: Source, asked: Instant) {
         self.of(source).store(self.millis(asked + TRUST), Ordering::Release);
@@ -85,6 +90,10 @@ impl Trust {
     /// There is no such source, so that it misses nothing.
     pub(super) fn waive(&self, source: Source) {
         self.of(source).store(i64::MAX, Ordering::Release);
+    }
+
+    pub(super) fn is_waived(&self, source: Source) -> bool {
+        self.of(source).load(Ordering::Acquire) == i64::MAX
     }
 
     fn millis(&self, instant: Instant) -> i64 {

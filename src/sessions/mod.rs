@@ -29,7 +29,7 @@ use tokio::time::timeout;
 
 use self::{
     cache::{Cache, Facts},
-    feed::Trust,
+    feed::{Source, Trust},
     live::{Limits, Pulse},
     session::Beginning,
     steady::Steady,
@@ -373,6 +373,21 @@ impl Sessions {
     /// Whether the store answers.
     pub async fn ping(&self) -> Result<(), SessionError> {
         self.store.ping().await
+    }
+
+    /// Whether the store lies beside the users and has told within the last second what has changed.
+    pub fn store_tells(&self) -> bool {
+        self.trust.is_waived(Source::Store) && self.hear_of_changes()
+    }
+
+    /// Whether the database has told within the last second what has changed.
+    pub fn hear_of_changes(&self) -> bool {
+        self.trust.hears(Source::Database)
+    }
+
+    /// Whether the store takes new sessions.
+    pub async fn takes_changes(&self) -> Result<(), SessionError> {
+        self.store.takes_changes().await
     }
 
     async fn look_up(&self, id: &TokenHash, counts: Use) -> Result<Option<Arc<Live>>, SessionError> {

@@ -322,6 +322,16 @@ impl SessionStore for RedisSessions {
         async move { Ok(self.pool.ping().await?) }.boxed()
     }
 
+    fn takes_changes(&self) -> BoxFuture<'_, Result<(), SessionError>> {
+        let key = self.pool.key("probe");
+        async move {
+            let mut command = redis::cmd("SET");
+            command.arg(&key).arg(1).arg("EX").arg(60);
+            Ok(self.pool.query::<()>(&key, &command).await?)
+        }
+        .boxed()
+    }
+
     fn follow<'a>(&'a self, hear: &'a Hear<'a>) -> Option<BoxFuture<'a, ()>> {
         Some(self.tell(hear).boxed())
     }

@@ -54,6 +54,11 @@ pub trait SessionStore: Send + Sync {
     /// Whether the store answers.
     fn ping(&self) -> BoxFuture<'_, Result<(), SessionError>>;
 
+    /// Whether the store takes new sessions. One that lies beside the users takes what the database takes.
+    fn takes_changes(&self) -> BoxFuture<'_, Result<(), SessionError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Tells `hear` whether the store is there, as long as anybody can tell. None: it is where the database's change feed
     /// is.
     fn follow<'a>(&'a self, hear: &'a Hear<'a>) -> Option<BoxFuture<'a, ()>> {

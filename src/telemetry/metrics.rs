@@ -52,6 +52,7 @@ pub struct Metrics {
     store_errors: Counter,
     store_up: Family<Labels, Gauge>,
     outage_grace: Gauge,
+    logins_up: Gauge,
     clock_behind: Gauge,
     threads_hung: Gauge,
     certificate_expiry: Gauge,
@@ -100,6 +101,7 @@ impl Metrics {
             store_errors: Counter::default(),
             store_up: Family::default(),
             outage_grace: Gauge::default(),
+            logins_up: Gauge::default(),
             clock_behind: Gauge::default(),
             threads_hung: Gauge::default(),
             certificate_expiry: Gauge::default(),
@@ -137,6 +139,8 @@ impl Metrics {
         registry.register(name, help, self.store_up.clone());
         let (name, help) = ("portcullis_outage_grace", "Whether known sessions go on without their store");
         registry.register(name, help, self.outage_grace.clone());
+        let (name, help) = ("portcullis_logins_up", "Whether the stores take what a login writes");
+        registry.register(name, help, self.logins_up.clone());
         let (name, help) = ("portcullis_clock_behind_seconds", "How much the machine's clock was set back");
         registry.register(name, help, self.clock_behind.clone());
         let (name, help) = ("portcullis_threads_hung", "Threads that do not turn");
@@ -213,6 +217,11 @@ impl Metrics {
             self.store_up.get_or_create(&[("store", store)]).set(up.into());
         }
         self.outage_grace.set(outage_grace.into());
+    }
+
+    /// Whether somebody could log in.
+    pub fn logins_up(&self, up: bool) {
+        self.logins_up.set(up.into());
     }
 
     /// How much the machine's clock is behind what it was.

@@ -71,6 +71,8 @@ mod portal_hosts;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
+mod postgres_outages;
+#[cfg(test)]
 mod protocols;
 #[cfg(test)]
 mod real_portals;

@@ -1,6 +1,8 @@
 //! The operator's own listener: `/live`, `/ready`, `/metrics`. Plain HTTP, on loopback unless configured otherwise;
 //! nothing of it is on the public port.
 
+mod logins;
+
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
@@ -12,6 +14,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::logins::Logins;
 
 use crate::{
     background::Losses,
@@ -35,6 +39,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Admin {
     pub database: Database,
     pub sessions: Arc<Sessions>,
+    pub logins: Logins,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
     pub load: Arc<Load>,
@@ -51,6 +56,8 @@ struct Readiness {
     ready: bool,
     database: &'static str,
     sessions: &'static str,
+    /// Why nobody can log in, although the stores may answer.
+    logins: String,
     /// Whether the machine's clock was set back: users go on, and no one-time code counts until it has caught up.
     clock: &'static str,
     draining: bool,
@@ -107,6 +114,7 @@ impl Admin {
                 let (database, sessions) = self.stores().await;
                 let up = [("database", database), ("sessions", sessions)];
                 self.metrics.stores(&up, self.sessions.on_grace());
+                self.metrics.logins_up(self.logins.state().await == "ok");
                 self.metrics.clock_behind(self.sessions.clock_behind());
                 self.metrics.threads_hung(self.health.hung().len());
                 self.metrics.certificate_expiry(self.certificate.load().not_after().unix_seconds());
@@ -119,15 +127,16 @@ impl Admin {
 
     /// Whether the database and the store of sessions answer.
     async fn stores(&self) -> (bool, bool) {
-        let (database, sessions) = tokio::join!(
-            tokio::time::timeout(PATIENCE, self.database.ping()),
-            tokio::time::timeout(PATIENCE, self.sessions.ping()),
-        );
-        (matches!(database, Ok(Ok(()))), matches!(sessions, Ok(Ok(()))))
+        // What has just told of changes need not be asked, nor wait behind those who wait for a lock.
+        let database = async { self.sessions.hear_of_changes() || self.database.ping().await.is_ok() };
+        let sessions = async { self.sessions.store_tells() || self.sessions.ping().await.is_ok() };
+        let (database, sessions) =
+            tokio::join!(tokio::time::timeout(PATIENCE, database), tokio::time::timeout(PATIENCE, sessions),);
+        (database.unwrap_or(false), sessions.unwrap_or(false))
     }
 
     async fn ready(&self) -> Response<Full<Bytes>> {
-        let (database, sessions) = self.stores().await;
+        let ((database, sessions), logins) = tokio::join!(self.stores(), self.logins.state());
         let word = |well: bool| if well { "ok" } else { "unavailable" };
         let grace = !sessions && self.sessions.on_grace();
         let draining = self.drain.is_cancelled();
@@ -135,6 +144,7 @@ impl Admin {
             ready: database && (sessions || grace) && !draining,
             database: word(database),
             sessions: if grace { "grace" } else { word(sessions) },
+            logins,
             clock: if self.sessions.clock_behind() > credentials::TOLERANCE { "set back" } else { "ok" },
             draining,
             certificate: self.certificate.load().state(self.clock.now()),
@@ -194,6 +204,7 @@ mod tests {
             ready: true,
             database: "ok",
             sessions: "ok",
+            logins: "ok".into(),
             clock: "ok",
             draining: false,
             certificate: "ok".into(),

@@ -1,0 +1,370 @@
+//! Connections to the durable store: so many and no more, as the server counts them.
+//!
+//! A connection that was given up in the middle keeps its place until the server has let go of what it was at: a crowd
+//! that stops waiting must not become a crowd of statements over there. Only so many wait for a place, and whoever comes
+//! after them is told at once.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::{AnyConnection, Connection as _, Error};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{postgres::Servers, sqlite};
+
+/// How many may wait for each connection.
+const WAITING: usize = 64;
+/// The longest that a connection is used.
+const LIFETIME: Duration = Duration::from_mins(30);
+/// How long a server may take to end a statement that was given up. Longer than statements wait for locks.
+const LET_GO: Duration = Duration::from_secs(2);
+/// How soon it notices that its client has gone.
+const NOTICED: Duration = Duration::from_millis(600);
+
+/// Where connections come from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// With this URL.
+    Sqlite(String),
+    Postgres(Arc<Servers>),
+}
+
+/// The connections of one process.
+#[derive(Debug)]
+pub(super) struct Pool {
+    source: Source,
+    size: u32,
+    slots: Arc<Semaphore>,
+    /// How long a place is waited for.
+    patience: Duration,
+    waiting: AtomicUsize,
+    /// The one that was used last is the last.
+    idle: Mutex<Vec<Idle>>,
+    /// One has become idle.
+    returned: Notify,
+    closed: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Idle {
+    live: Live,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct Live {
+    connection: AnyConnection,
+    opened: Instant,
+}
+
+/// A connection of one's own. Dropped, it goes back; see [`Lease::abandon`] for one that must not.
+#[derive(Debug)]
+pub(super) struct Lease {
+    /// Absent only while it is dropped.
+    live: Option<Live>,
+    slot: Option<OwnedSemaphorePermit>,
+    pool: Arc<Pool>,
+}
+
+impl Pool {
+    pub(super) fn new(source: Source, size: u32, patience: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            source,
+            size,
+            slots: Arc::new(Semaphore::new(size as usize)),
+            patience,
+            waiting: AtomicUsize::new(0),
+            idle: Mutex::default(),
+            returned: Notify::new(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// Takes over a connection that has been made already.
+    pub(super) fn adopt(&self, connection: AnyConnection) {
+        let now = Instant::now();
+        self.idle().push(Idle { live: Live { connection, opened: now }, since: now });
+    }
+
+    pub(super) async fn take(self: &Arc<Self>) -> Result<Lease, Error> {
+        let slot = self.slot().await?;
+        let live = match self.good_one().await {
+            Some(live) => live,
+            None => match self.source.connect().await {
+                Err(error) if is_crowded(&error) => self.another().await.ok_or(error)?,
+                connected => Live { connection: connected?, opened: Instant::now() },
+            },
+        };
+        Ok(Lease { live: Some(live), slot: Some(slot), pool: Arc::clone(self) })
+    }
+
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let slots = Arc::clone(&self.slots);
+        let slot = match Arc::clone(&slots).try_acquire_owned() {
+            Ok(slot) => slot,
+            Err(_) => {
+                let waiting = Waiting::join(self)?;
+                let slot = timeout(self.patience, slots.acquire_owned()).await;
+                drop(waiting);
+                slot.ok()
+                    .and_then(Result::ok)
+                    .ok_or_else(|| late("all connections to the database are busy"))?
+            }
+        };
+        if self.is_closed() { Err(Error::PoolClosed) } else { Ok(slot) }
+    }
+
+    /// The connection that was used last and still works.
+    async fn good_one(&self) -> Option<Live> {
+        loop {
+            let mut idle = self.idle().pop()?;
+            if idle.live.opened.elapsed() < LIFETIME && self.source.is_good(&mut idle).await {
+                return Some(idle.live);
+            }
+        }
+    }
+
+    /// The server takes no more connections, and so one of those that are there has to do.
+    async fn another(&self) -> Option<Live> {
+        if self.slots.available_permits() + 1 >= self.size as usize {
+            return None;
+        }
+        let returned = async {
+            loop {
+                let mut returned = std::pin::pin!(self.returned.notified());
+                returned.as_mut().enable();
+                if let Some(live) = self.good_one().await {
+                    return live;
+                }
+                returned.await;
+            }
+        };
+        timeout(self.patience, returned).await.ok()
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
+        // Nothing leaves the list half changed.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Waits until all connections are back, no longer than `patience`, and closes them.
+    pub(super) async fn close(&self, patience: Duration) {
+        self.closed.store(true, Ordering::Release);
+        let all = timeout(patience, self.slots.acquire_many(self.size)).await;
+        let idle = std::mem::take(&mut *self.idle());
+        let closing = idle.into_iter().map(|idle| idle.live.connection.close());
+        // A server that hangs is not waited for.
+        let _ = timeout(patience, futures_util::future::join_all(closing)).await;
+        drop(all);
+    }
+}
+
+impl Source {
+    async fn connect(&self) -> Result<AnyConnection, Error> {
+        match self {
+            Self::Sqlite(url) => {
+                let mut connection = AnyConnection::connect(url).await?;
+                sqlite::prepare(&mut connection).await?;
+                Ok(connection)
+            }
+            Self::Postgres(servers) => servers.connect().await,
+        }
+    }
+
+    /// Nothing is at the other end of an embedded store that could have gone away.
+    async fn is_good(&self, idle: &mut Idle) -> bool {
+        match self {
+            Self::Sqlite(_) => true,
+            Self::Postgres(servers) => {
+                servers.are_good(&mut idle.live.connection, idle.live.opened, idle.since).await
+            }
+        }
+    }
+}
+
+impl Lease {
+    pub(super) fn live(&mut self) -> Result<&mut AnyConnection, Error> {
+        self.live.as_mut().map(|live| &mut live.connection).ok_or(Error::PoolClosed)
+    }
+
+    /// Notes what an error on this connection says of the others.
+    pub(super) fn heard(&self, error: &Error) {
+        if let Source::Postgres(servers) = &self.pool.source {
+            servers.heard(error);
+        }
+    }
+
+    /// Gives up what the connection is at. Its place is free once the server has ended that, and it goes on in the pool if
+    /// it has by then answered all it was asked; else nobody knows what it would answer next.
+    pub(super) fn abandon(mut self) {
+        // Without a server, or when the process ends, closing is all there is to do.
+        let runtime = match &self.pool.source {
+            Source::Sqlite(_) => None,
+            Source::Postgres(_) => Handle::try_current().ok(),
+        };
+        let (Some(mut live), Some(runtime)) = (self.live.take(), runtime) else { return };
+        runtime.spawn(async move {
+            // Ends a transaction, and comes after whatever is still under way.
+            let ended = timeout(LET_GO, sqlx::raw_sql("ROLLBACK").execute(&mut live.connection)).await;
+            match ended {
+                Ok(Ok(_)) => self.live = Some(live),
+                Ok(Err(_gone)) => {}
+                Err(_hangs) => {
+                    drop(live);
+                    sleep(NOTICED).await;
+                }
+            }
+            drop(self);
+        });
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(live) = self.live.take()
+            && !self.pool.is_closed()
+        {
+            self.pool.idle().push(Idle { live, since: Instant::now() });
+            drop(self.slot.take());
+            self.pool.returned.notify_one();
+        }
+    }
+}
+
+/// One of those who wait, as long as this lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn join(pool: &'a Pool) -> Result<Self, Error> {
+        let waiting = Self(&pool.waiting);
+        if pool.waiting.fetch_add(1, Ordering::AcqRel) >= WAITING * pool.size as usize {
+            return Err(late("too many wait for the database already"));
+        }
+        Ok(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Whether the server has no connection left.
+fn is_crowded(error: &Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("53300")
+}
+
+fn late(what: &'static str) -> Error {
+    Error::Io(io::Error::new(io::ErrorKind::TimedOut, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, future::join_all};
+    use sqlx::Row as _;
+
+    use super::*;
+    use crate::{
+        database::{
+            Config, Connection, Database,
+            test_database::{On, TestDatabase, config},
+            test_server::PostgresServer,
+        },
+        errors::Chain,
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    /// Of eight, one is there to listen.
+    const PLACES: usize = 7;
+
+    async fn count(connection: &mut Connection, state: &str) -> usize {
+        let query = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \
+                     AND pid <> pg_backend_pid() AND ";
+        let query = sqlx::AssertSqlSafe(format!("{query}{state}"));
+        let row = sqlx::query(query).fetch_one(connection).await.unwrap();
+        row.get::<i64, _>(0).try_into().unwrap()
+    }
+
+    async fn until_none(connection: &mut Connection, state: &str) {
+        let ended = async {
+            while count(connection, state).await > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, ended).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_crowd_that_stops_waiting_is_no_crowd_in_the_server() {
+        let (store, database) = TestDatabase::new(On::Postgres).await;
+        let operator = store.open().await;
+        let mut lock = operator.write().await.unwrap();
+        sqlx::raw_sql("LOCK TABLE facts").execute(&mut *lock).await.unwrap();
+        let waiting = "wait_event_type = 'Lock'";
+        for _ in 0..5 {
+            let crowd = (0..24).map(|_| timeout(Duration::from_millis(100), database.fact("x")));
+            assert!(join_all(crowd).await.iter().all(|answer| !matches!(answer, Ok(Ok(_)))));
+            assert!(count(&mut lock, waiting).await <= PLACES);
+            assert!(count(&mut lock, "application_name = 'portcullis'").await <= PLACES);
+        }
+        until_none(&mut lock, waiting).await;
+        lock.rollback().await.unwrap();
+        assert_eq!(timeout(PATIENCE, database.fact("x")).await.unwrap().unwrap(), None);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_given_up_ends_in_the_server() {
+        let (store, database) = TestDatabase::new(On::Postgres).await;
+        let operator = store.open().await;
+        let mut operator = operator.acquire().await.unwrap();
+        let long = sqlx::query("SELECT 1 FROM pg_sleep(600)").execute(&database);
+        assert!(timeout(Duration::from_millis(50), long).await.is_err());
+        until_none(&mut operator, "query LIKE '%pg_sleep%'").await;
+    }
+
+    #[tokio::test]
+    async fn only_so_many_wait_and_the_next_one_is_told_at_once() {
+        let (_store, database) = TestDatabase::new(On::Postgres).await;
+        let held = join_all((0..PLACES).map(|_| database.acquire())).await;
+        assert!(held.iter().all(Result::is_ok));
+        let mut queue: Vec<_> = (0..WAITING * PLACES).map(|_| Box::pin(database.acquire())).collect();
+        assert!(queue.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
+        let refused = database.acquire().now_or_never().expect("it does not wait").unwrap_err();
+        assert!(Chain(&refused).to_string().contains("too many wait"), "{refused:?}");
+        drop(held);
+        assert!(queue.swap_remove(0).await.is_ok());
+        drop(queue);
+        database.ping().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_server_with_no_connection_left_is_asked_on_those_there_are() {
+        let server = PostgresServer::start(&["max_connections=5", "superuser_reserved_connections=0"]);
+        let store = Config::Postgres(config(&[&server], server.create_database()));
+        let database = Database::open(&store).await.unwrap();
+        let mut held: Vec<_> = join_all((0..5).map(|_| database.acquire())).await;
+        assert!(held.iter().all(Result::is_ok));
+        let (next, ()) = tokio::join!(database.acquire(), async {
+            tokio::task::yield_now().await;
+            drop(held.pop());
+        });
+        next.unwrap();
+        drop(held);
+        database.ping().await.unwrap();
+    }
+}
