@@ -491,7 +491,7 @@ impl Samples {
             .map(|(what, from)| WrongTriesRow {
                 what: what.into(),
                 from: from.into(),
-                last: "today, 03:12 UTC".into(),
+                last: "30 November 2026, 03:12 UTC".into(),
             })
             .into(),
         }

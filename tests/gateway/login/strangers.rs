@@ -213,11 +213,9 @@ async fn whoever_has_the_password_and_guesses_codes_does_not_keep_her_out_and_sh
         let page = browser.submit(&page, &[("code", &phone.fresh_code())]).await;
         assert_eq!(page.heading(), "Someone tried to sign in as you");
         let text = page.text();
-        assert!(text.contains("6 wrong codes from <span translate=\"no\">203.0.113.5</span>"), "{text}");
-        assert!(
-            text.contains("1 wrong password from <span translate=\"no\">2001:db8:4:2::&#x2f;64</span>"),
-            "{text}"
-        );
+        for told in ["6 wrong codes", "203.0.113.5", "1 wrong password", "2001:db8:4:2::&#x2f;64"] {
+            assert!(text.contains(&format!(">{told}<")), "{told}: {text}");
+        }
         assert!(text.contains("someone knows your password"), "{text}");
         // It is the portal that she came for, told or not.
         assert_eq!(browser.get("/sims").await.status, StatusCode::OK);
@@ -237,7 +235,7 @@ async fn what_has_been_told_is_not_told_again_and_her_own_slips_need_no_word() {
     let page = ada.get("/.portcullis/login?rd=/sims").await;
     let page = ada.submit(&page, &[("email", ADA), ("password", PASSWORD)]).await;
     let page = ada.submit(&page, &[("code", &gateway.phone(ADA).fresh_code())]).await;
-    assert!(page.text().contains("1 wrong password from") && page.text().contains("nobody has got in"));
+    assert!(page.text().contains(">1 wrong password<") && page.text().contains("nobody has got in"));
     // A form without its token changes nothing.
     let refused = ada.post_form("/.portcullis/wrong-tries", &[("until", "9999999999999")]).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
