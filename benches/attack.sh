@@ -110,6 +110,7 @@ key = "$work/certs/privkey.pem"
 name = "Bench"
 upstreams = ["http://127.0.0.1:$portal_port"]
 max_streams = 20000
+max_streams_per_user = 20000
 
 [storage]
 database = "sqlite:$work/data/portcullis.db"

@@ -90,6 +90,9 @@ class Lab(Rooms):
         """With a user who has logged in: password, enrolment of a device, one code."""
         room, port, admin = self.room(name.lower()), self.port(), self.port()
         url = f"https://localhost:{port}"
+        # All of the load is one user's. Older binaries have no such limits.
+        limited = b"max_streams_per_user" in Path(binary).read_bytes()
+        per_user = "max_streams_per_user = 10000\nmax_connections_per_user = 10000" if limited else ""
         configuration = room / "portcullis.toml"
         configuration.write_text(f"""
             [server]
@@ -106,6 +109,7 @@ class Lab(Rooms):
             [portal]
             name = "Bench"
             upstreams = ["http://127.0.0.1:{self.origin_port}"]
+            {per_user}
 
             [storage]
             database = "{database or f"sqlite:{room}/portcullis.db"}"

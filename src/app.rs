@@ -401,11 +401,7 @@ impl App {
             workers: config.server.workers,
             sharing: config.upstream.sharing,
             max_age: config.upstream.max_age,
-            patience: Patience {
-                response: config.upstream.response_timeout,
-                stall: config.server.stall_timeout,
-                min_rate: config.server.min_rate,
-            },
+            patience: patience(&config),
             answers: Box::new(portal_answers::Parts {
                 config: config.portal_answers,
                 public_url: config.web.public_url,
@@ -507,6 +503,14 @@ async fn bind_admin(address: Option<SocketAddr>) -> anyhow::Result<Option<(TcpLi
 
 fn peers(config: &upstream::Config) -> Vec<Peer> {
     config.upstreams.iter().filter_map(|url| Peer::configured(url, config)).collect()
+}
+
+fn patience(config: &Config) -> Patience {
+    Patience {
+        response: config.upstream.response_timeout,
+        stall: config.server.stall_timeout,
+        min_rate: config.server.min_rate,
+    }
 }
 
 /// Reads the signing keys, and makes the first one when there is none.
