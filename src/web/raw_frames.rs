@@ -95,47 +95,50 @@ impl RawFrames {
         Ok(idle)
     }
 
-    /// Reads what has been gathered: how a frame starts, then what its head has in front. Says whether an idle one began.
+    /// Reads what has been gathered: how a frame starts, or what its head has in front. Says whether an idle one began.
     fn start(&mut self) -> Result<bool, Unreadable> {
-        let [high, middle, low, kind, flags, stream_1, stream_2, stream_3, stream_4, front @ ..] = self.start;
+        let [high, middle, low, kind, flags, ..] = self.start;
         let length = u32::from_be_bytes([0, high, middle, low]);
-        let (is_padded, is_prioritised) = match kind {
-            HEADERS => (flags & PADDED != 0, flags & PRIORITISED != 0),
-            _ => (false, false),
-        };
-        let in_front = u8::from(is_padded) + 5 * u8::from(is_prioritised);
-        let begins = self.have == START;
-        if begins {
-            self.head_is = match kind {
-                // No client may (RFC 9113 §8.4), and what it does to the table is not followed here.
-                PUSH_PROMISE => return Err(Unreadable),
-                HEADERS | CONTINUATION if flags & END_HEADERS == 0 => Head::Open,
-                HEADERS | CONTINUATION => Head::Last,
-                _ => Head::Whole,
-            };
-            self.wanted += usize::from(in_front);
+        if self.wanted > START {
+            self.open(length, flags);
+            return Ok(false);
         }
-        if !begins || in_front == 0 || u32::from(in_front) > length {
+        if !matches!(kind, HEADERS | CONTINUATION) {
             self.have = 0;
-            self.wanted = START;
-            self.skip = length.saturating_sub(in_front.into()).into();
-            if kind == HEADERS {
-                self.paths.begin();
-            }
-            let (padding, parent) = match front {
-                [padding, one, two, three, four, _] if is_padded => (padding, [one, two, three, four]),
-                [one, two, three, four, ..] => (0, [one, two, three, four]),
-            };
-            let stream = u32::from_be_bytes([stream_1, stream_2, stream_3, stream_4]) & STREAM;
-            // The reader resets a stream that depends on itself, and does not read its head.
-            let is_read = !is_prioritised || u32::from_be_bytes(parent) & STREAM != stream;
-            if matches!(kind, HEADERS | CONTINUATION) && is_read {
-                self.block = u32::try_from(self.skip).unwrap_or(0).saturating_sub(padding.into());
-                self.skip -= u64::from(self.block);
+            self.skip = length.into();
+            self.head_is = Head::Whole;
+            // No client may push (RFC 9113 §8.4), and what it does to the table is not followed here.
+            return if kind == PUSH_PROMISE { Err(Unreadable) } else { Ok(is_idle(kind)) };
+        }
+        self.head_is = if flags & END_HEADERS == 0 { Head::Open } else { Head::Last };
+        if kind == HEADERS {
+            self.paths.begin();
+            let in_front = in_front(flags);
+            if in_front > 0 && u32::from(in_front) <= length {
+                self.wanted += usize::from(in_front);
+                return Ok(false);
             }
         }
-        let is_idle = matches!(kind, PRIORITY | SETTINGS | PING | WINDOW_UPDATE) || kind > CONTINUATION;
-        Ok(begins && is_idle)
+        self.have = 0;
+        self.block = length;
+        Ok(false)
+    }
+
+    /// Reads what a head has in front.
+    fn open(&mut self, length: u32, flags: u8) {
+        let [_, _, _, _, _, stream_1, stream_2, stream_3, stream_4, front @ ..] = self.start;
+        let (padding, parent) = match front {
+            [padding, one, two, three, four, _] if flags & PADDED != 0 => (padding, [one, two, three, four]),
+            [one, two, three, four, ..] => (0, [one, two, three, four]),
+        };
+        let stream = u32::from_be_bytes([stream_1, stream_2, stream_3, stream_4]) & STREAM;
+        // The reader resets a stream that depends on itself, and does not read its head.
+        let is_read = flags & PRIORITISED == 0 || u32::from_be_bytes(parent) & STREAM != stream;
+        let rest = length.saturating_sub(in_front(flags).into());
+        self.block = if is_read { rest.saturating_sub(padding.into()) } else { 0 };
+        self.skip = u64::from(rest - self.block);
+        self.have = 0;
+        self.wanted = START;
     }
 
     /// Whether the bytes so far end in the middle of a request's head.
@@ -146,6 +149,15 @@ impl RawFrames {
             Head::Last => self.skip > 0 || self.block > 0 || self.wanted > START,
         }
     }
+}
+
+/// How much a frame with these flags has in front of its head.
+fn in_front(flags: u8) -> u8 {
+    u8::from(flags & PADDED != 0) + 5 * u8::from(flags & PRIORITISED != 0)
+}
+
+fn is_idle(kind: u8) -> bool {
+    matches!(kind, PRIORITY | SETTINGS | PING | WINDOW_UPDATE) || kind > CONTINUATION
 }
 
 #[cfg(test)]

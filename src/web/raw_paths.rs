@@ -129,6 +129,11 @@ impl RawPaths {
     /// Takes the next octets of a head, and marks the fragments in them.
     pub fn mark(&mut self, mut block: &mut [u8]) -> Result<(), Unreadable> {
         loop {
+            if self.step == Step::Field {
+                // Nearly every field is one octet: the number of an entry, which was looked at when it was made.
+                let known = block.iter().take_while(|octet| matches!(octet, 0x80..=0xfe)).count();
+                block = block.get_mut(known..).unwrap_or_default();
+            }
             if let Step::Text(text) = self.step {
                 let here = usize::try_from(self.left).unwrap_or(usize::MAX).min(block.len());
                 let (now, later) = block.split_at_mut(here);
