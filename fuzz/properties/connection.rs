@@ -22,6 +22,8 @@ struct Expected {
     /// Method, target and fields.
     head: String,
     is_head: bool,
+    /// A body follows, empty or not.
+    announces: bool,
     body: Vec<u8>,
     /// The body is there to its end.
     whole: bool,
@@ -92,9 +94,9 @@ fn due(expected: &[Expected], behaves: impl Fn(usize) -> Behaviour) -> usize {
     due
 }
 
-/// Whether nothing of a body is left unread that would end the connection.
+/// Whether nothing of a body is left unread that may end the connection.
 fn goes_on(request: &Expected, behaviour: Behaviour) -> bool {
-    request.body.is_empty() || behaviour.reads_all()
+    !request.announces || behaviour.reads_all()
 }
 
 fn read(bytes: &[u8]) -> (Vec<Expected>, Tail) {
@@ -107,6 +109,7 @@ fn read(bytes: &[u8]) -> (Vec<Expected>, Tail) {
             Err(_) => return (requests, Tail::Refused),
         };
         let (mut body, mut whole) = (Vec::new(), true);
+        let announces = head.announced.is_some();
         let mut framing = head.announced.map_or(Framing::Length(0), |announced| announced.framing);
         let mut tail = if head.keep_alive { Tail::More } else { Tail::Ends };
         while !framing.is_end() {
@@ -124,7 +127,7 @@ fn read(bytes: &[u8]) -> (Vec<Expected>, Tail) {
             }
         }
         let is_head = head.request.method() == "HEAD";
-        requests.push(Expected { head: service::head_of(&head.request), is_head, body, whole });
+        requests.push(Expected { head: service::head_of(&head.request), is_head, announces, body, whole });
         if !whole || tail == Tail::Ends {
             return (requests, tail);
         }

@@ -25,6 +25,7 @@ use portcullis::{
     },
 };
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// What the service does with one request.
@@ -160,7 +161,11 @@ pub(super) static SERVER: LazyLock<Server> = LazyLock::new(|| {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let service = move || Scripted { runs: Arc::clone(&known) };
-        let _ = runtime.block_on(bound.serve(tls, CancellationToken::new(), service));
+        let _ = runtime.block_on(async {
+            // A Rust program ignores it, but a fuzzer's main function is not Rust's. Whoever listens once has it caught for good.
+            let _pipe = signal(SignalKind::pipe()).expect("a signal");
+            bound.serve(tls, CancellationToken::new(), service).await
+        });
     });
     Server { address, client: Arc::new(client), runs }
 });
