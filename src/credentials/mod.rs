@@ -46,7 +46,7 @@ pub struct Config {
 /// Why a device or a code was neither accepted nor refused.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    #[error("the store of devices and codes did not answer")]
+    #[error("cannot read or change devices and codes")]
     Database(#[from] DatabaseError),
     #[error("a secret in the store was not sealed with this key for this user")]
     Sealed(#[from] Unsealable),

@@ -28,7 +28,7 @@ pub enum PasswordError {
     Hash(#[from] HashRefusal),
     #[error("the password could not be hashed")]
     Hashing(#[from] HashingError),
-    #[error("the store of passwords did not answer")]
+    #[error("cannot read or change the password")]
     Database(#[from] DatabaseError),
 }
 

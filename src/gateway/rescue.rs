@@ -41,19 +41,19 @@ pub(super) enum Failure {
     Crowd,
     #[error("the user has too much under way: {0:?}")]
     TooMuch(Limit),
-    #[error("the session cannot be checked")]
+    #[error("cannot check the session")]
     Session(#[from] SessionError),
-    #[error("the portal cannot be asked")]
+    #[error("cannot reach the portal")]
     Forward(#[from] ForwardError),
     #[error("cannot serve a page of our own")]
     Page(#[from] PageError),
-    #[error("the identity cannot be handed over")]
+    #[error("cannot put the identity into headers")]
     Identity(#[from] Unrepresentable),
-    #[error("the identity cannot be vouched for")]
+    #[error("cannot sign the assertion")]
     Assertion(#[from] Unsigned),
-    #[error("a form cannot be kept, or given out")]
+    #[error("cannot save or load a form")]
     KeptForm(#[from] DatabaseError),
-    #[error("a kept form cannot be sent, and stays")]
+    #[error("cannot send the saved form, which is kept")]
     Unsent(FormId, #[source] ConnectError),
     #[error("the work on the request broke off")]
     Lost(#[source] tokio::task::JoinError),

@@ -15,21 +15,21 @@ use crate::{
 /// Something did not answer. Nobody is let in, and nothing is forgotten.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
-    #[error("the store of users did not answer")]
+    #[error("cannot look up the user")]
     Users(#[from] UsersError),
-    #[error("the store of credentials did not answer")]
+    #[error("cannot read or change devices and passwords")]
     Credentials(#[from] CredentialsError),
-    #[error("the store of failed logins did not answer")]
+    #[error("cannot read the failed-login counters")]
     Throttle(#[from] ThrottleError),
-    #[error("the store of logins in progress did not answer")]
+    #[error("cannot read or save the login in progress")]
     Pending(#[from] DatabaseError),
-    #[error("the store of sessions did not answer")]
+    #[error("cannot read or save the session")]
     Sessions(#[from] SessionError),
     #[error("the session names no user")]
     Session,
-    #[error("the login cannot be finished")]
+    #[error("cannot finish the login")]
     Proofs(#[from] OtherUser),
-    #[error("the password cannot be checked")]
+    #[error("cannot check the password")]
     Password(#[source] PasswordError),
     #[error("too many passwords are being checked at once")]
     Busy,

@@ -42,15 +42,15 @@ pub enum PageError {
     FormType,
     #[error("the form did not arrive")]
     FormBody(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("the form cannot be read")]
+    #[error("malformed form")]
     Form(#[source] form::Malformed),
-    #[error("the login cannot go on")]
+    #[error(transparent)]
     Login(#[from] LoginError),
-    #[error("a form that was kept cannot be found")]
+    #[error("cannot look up the saved form")]
     KeptForm(#[from] DatabaseError),
     #[error("the user asks for too many of our pages")]
     TooOften(Duration),
-    #[error("the QR code cannot be drawn")]
+    #[error("cannot draw the QR code")]
     Qr(#[source] QrError),
 }
 

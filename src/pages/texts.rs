@@ -217,13 +217,13 @@ impl<'a> Message<'a> {
     /// A login beyond the most sessions that its user may have.
     pub(super) fn full(others: usize, request_id: &'a str) -> Self {
         let places = match others {
-            1 => "one other place".to_owned(),
-            _ => format!("{others} other places"),
+            1 => "one other device".to_owned(),
+            _ => format!("{others} other devices"),
         };
         Self {
-            title: "You are signed in elsewhere",
+            title: "You're signed in elsewhere",
             text: format!(
-                "Everything you entered was right, but you are already signed in at {places}, and no more are allowed. Please sign out there, then sign in here again. If you cannot get there, ask support to end those sessions."
+                "Your details are correct, but you're already signed in on {places}, and that is the limit. Sign out there, then sign in here again. If you can't get to it, ask support to end your other sessions."
             )
             .into(),
             status: 403,

@@ -89,14 +89,14 @@ pub struct Config {
     pub outage_grace: Duration,
 }
 
-/// Why it cannot be said whether there is a session, or a session could not be changed.
+/// Why a session could not be looked up or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     #[error("the database, which keeps the sessions, failed")]
     Database(#[from] DatabaseError),
     #[error("Redis, which keeps the sessions, failed")]
     Redis(#[from] RedisError),
-    #[error("it cannot be said whether the session's user may still be in")]
+    #[error("cannot check whether the user is still allowed in")]
     Standing(#[source] Box<dyn Error + Send + Sync>),
     #[error("looking up the session took too long")]
     Slow,

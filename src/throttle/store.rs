@@ -106,9 +106,10 @@ pub enum Verdict {
 
 /// The store did not answer: nobody may try.
 #[derive(Debug, thiserror::Error)]
-#[error("it cannot be said how many logins have failed lately")]
 pub enum ThrottleError {
+    #[error(transparent)]
     Redis(#[from] RedisError),
+    #[error(transparent)]
     Database(#[from] DatabaseError),
 }
 

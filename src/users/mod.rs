@@ -60,7 +60,7 @@ pub enum UsersError {
     InvalidDisplayName,
     #[error("the group {0:?} is empty, too long, or holds a comma or control characters")]
     InvalidGroup(String),
-    #[error("the store of users did not answer")]
+    #[error("cannot read or change users")]
     Database(#[from] DatabaseError),
 }
 

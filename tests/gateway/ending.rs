@@ -126,7 +126,7 @@ async fn where_too_many_are_refused_nobody_is_put_out_and_the_page_says_what_to_
         let page = third.sign_in(&page, ADA).await;
         let refused = third.fill(&page, &[("code", &gateway.phone(ADA).fresh_code())]).await;
         assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text());
-        assert!(refused.text().contains("already signed in at 2 other places"), "{}", refused.text());
+        assert!(refused.text().contains("already signed in on 2 other devices"), "{}", refused.text());
         assert!(!refused.starts_session() && third.cookie("__Host-portcullis-login").is_none());
         refused.assert_secure();
         assert!(is_in(&first).await && is_in(&second).await && !is_in(&third).await);

@@ -12,8 +12,8 @@ test('a login too many says what to do, and once the other session has ended it 
   await visitor.open('/sims');
   await visitor.givePassword();
   await visitor.giveCode();
-  await visitor.expectHeading('You are signed in elsewhere');
-  await expect(visitor.page.getByText('already signed in at one other place')).toBeVisible();
+  await visitor.expectHeading("You're signed in elsewhere");
+  await expect(visitor.page.getByText('already signed in on one other device')).toBeVisible();
   await examine(visitor.page, 'refused-when-full');
   await before.open('/sims');
   await before.expectPortal('/sims');
