@@ -99,6 +99,33 @@ async fn a_portal_that_refuses_is_quoted_and_the_connection_ends() {
     gateway.upstream.only_request();
 }
 
+/// A socket that is closed with something unread in it takes back the answer that the other side has not read yet.
+#[tokio::test]
+async fn a_client_that_sends_on_behind_an_offer_nobody_takes_is_heard_out() {
+    let portal = portal(ordinary);
+    let (gateway, browser) = logged_in(&portal).await;
+    let cookies = browser.cookies();
+    let offer = handshake("/offer", &cookies, &[]);
+    let post = offer.replace("GET ", "POST ");
+    for (offer, status) in [
+        (offer.clone(), 200),
+        (offer.replace("websocket", "h2c"), 400),
+        (offer.replace("Connection: Upgrade", "Connection: x"), 400),
+        (offer.replace(HOST, "evil.example.com"), 421),
+        (handshake("/offer", "", &[]), 401),
+        (post.clone(), 400),
+        (post.replace("\r\n\r\n", "\r\nContent-Length: 2\r\n\r\nhi"), 400),
+    ] {
+        let mut connection = browser.raw(offer.clone()).await;
+        assert_eq!(connection.answer().await.status, status, "{offer}");
+        assert!(connection.rest().await.is_empty());
+        for _ in 0..50 {
+            assert!(connection.is_heard("ahead").await, "{offer}");
+        }
+    }
+    assert_eq!(gateway.upstream.requests().len(), 1);
+}
+
 async fn answer_to(answer: &'static str, request: impl Fn(&str) -> String) -> Answer {
     let portal = portal(async move |mut exchange: Exchange| {
         exchange.write(answer).await?;

@@ -35,6 +35,9 @@ pub(super) struct Work<B> {
     upload: Option<Upload>,
     /// What is left of the body is nothing that anybody can read.
     broken: bool,
+    /// The client has offered another protocol. It does not know that the connection ends if nobody takes the offer, and may be
+    /// sending on.
+    offers_upgrade: bool,
     /// Who gets the connection if the protocol is switched.
     switch: Option<oneshot::Sender<Switched>>,
     answer: Answer<B>,
@@ -79,19 +82,20 @@ where
             size: None,
             last: !head.keep_alive,
         };
+        let offers_upgrade = head.offers_upgrade;
         let (mut upload, mut broken, mut switch) = (None, false, None);
         if let Some(announced) = head.announced {
             let (reading, given, body) = Upload::begin(announced, read);
             broken = given == Some(Given::Broken);
             upload = Some(reading).filter(|_| matches!(given, None | Some(Given::Part)));
             head.request.body_mut().follows(body);
-        } else if head.offers_upgrade {
+        } else if offers_upgrade {
             let (sender, switching) = Switching::of_http1();
             switch = Some(sender);
             head.request.body_mut().may_switch(switching);
         }
         let answer = Answer::Awaited(service(head.request));
-        Self { _busy: busy, about, upload, broken, switch, answer }
+        Self { _busy: busy, about, upload, broken, offers_upgrade, switch, answer }
     }
 
     /// Begins with the answer to what is no request.
@@ -104,7 +108,7 @@ where
             last: true,
         };
         let answer = Answer::Awaited(Box::pin(std::future::ready(answer)));
-        Self { _busy: busy, about, upload: None, broken: true, switch: None, answer }
+        Self { _busy: busy, about, upload: None, broken: true, offers_upgrade: false, switch: None, answer }
     }
 
     /// Ready when the answer has been sent. An error ends the connection at once: what is cut must not look whole.
@@ -197,7 +201,7 @@ where
         End {
             switch: self.switch.take().filter(|_| switches),
             last: self.about.last || unread || until_close || switches,
-            hears_out: unread || !read.is_empty(),
+            hears_out: unread || !read.is_empty() || self.offers_upgrade,
         }
     }
 }

@@ -483,6 +483,11 @@ impl RawConnection {
         let _ = self.wire.write(bytes.as_ref()).await;
     }
 
+    /// Sends bytes, and says whether the gateway still takes any.
+    pub(crate) async fn is_heard(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.wire.write(bytes.as_ref()).await.is_ok()
+    }
+
     /// Reads one head; `None` when the gateway has closed.
     pub(crate) async fn head(&mut self) -> Option<Head> {
         within(PATIENCE, self.wire.read_head()).await.unwrap_or(None)
