@@ -28,6 +28,8 @@ pub(crate) fn holds(bytes: &[u8]) {
         }
         match llhttp::read(&bytes[range]) {
             Err(refusal) if is_its_own(&refusal, &bytes[body]) => {}
+            // Letters beyond ASCII go on as they are; it takes none, other servers do.
+            Err(refusal) if refusal.contains("in url") && !request.target.is_ascii() => {}
             peer => assert_eq!(Ok(request), peer),
         }
     }
