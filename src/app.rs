@@ -21,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     account::Administration,
     admin::{self, Admin, Logins},
+    agreement::{Agreement, Asked},
     audit::Audit,
     background::Background,
-    clock::{Clock, SystemClock, Watermark},
+    clock::{Clock, SharedClock, Watermark},
     config::Config,
     credentials::{Devices, Hashing, Passwords, RecoveryCodes, SecondFactor, Tries},
     database::Database,
@@ -72,7 +73,11 @@ pub struct Environment {
 impl Environment {
     /// The machine's clock and randomness.
     pub fn system(metrics: Metrics) -> Self {
-        Self { clock: Arc::new(SystemClock), random: Arc::new(OsRandom), metrics: Arc::new(metrics) }
+        Self {
+            clock: Arc::new(SharedClock::default()),
+            random: Arc::new(OsRandom),
+            metrics: Arc::new(metrics),
+        }
     }
 }
 
@@ -83,6 +88,7 @@ pub struct Stores {
     pub sealer: Arc<Sealer>,
     pub hashing: Arc<Hashing>,
     pub signing_keys: Arc<SigningKeys>,
+    pub agreement: Arc<Agreement>,
     second_factor: SecondFactor,
     failures: Arc<dyn ThrottleStore>,
 }
@@ -118,7 +124,11 @@ impl Stores {
         if let Err(error) = users.renew_names().await {
             tracing::warn!(error = %Chain(&error), "cannot bring the names of users into their canonical form");
         }
-        let (store, failures) = shared_stores(config, environment, &database, &sealer).await?;
+        let mut agreement = Agreement::new(Arc::clone(clock), time_of(&database));
+        let (store, failures) =
+            shared_stores(config, environment, &database, &sealer, &mut agreement).await?;
+        // Before anything is made that time matters to.
+        agreement.compare().await;
         let watermark = Arc::new(Watermark::new(Arc::clone(clock)));
         let surroundings = Surroundings {
             store,
@@ -168,7 +178,16 @@ impl Stores {
         let signing_keys = SigningKeys::new(d.clone(), Arc::clone(&s), Arc::clone(&administration.audit));
         let signing_keys = Arc::new(signing_keys);
         let second_factor = SecondFactor::new(d, s, c, watermark);
-        Ok(Self { administration, database, sealer, hashing, signing_keys, second_factor, failures })
+        Ok(Self {
+            administration,
+            database,
+            sealer,
+            hashing,
+            signing_keys,
+            second_factor,
+            failures,
+            agreement: Arc::new(agreement),
+        })
     }
 
     fn login(&self, config: &Config, environment: &Environment) -> Login {
@@ -198,12 +217,22 @@ impl Stores {
     }
 }
 
+/// How the database is asked for its time.
+fn time_of(database: &Database) -> Asked {
+    let database = database.clone();
+    Box::new(move || {
+        let database = database.clone();
+        Box::pin(async move { database.time().await.ok().flatten() })
+    })
+}
+
 /// Where sessions and failed logins are kept: in one store, which all gateways see.
 async fn shared_stores(
     config: &Config,
     environment: &Environment,
     database: &Database,
     sealer: &Arc<Sealer>,
+    agreement: &mut Agreement,
 ) -> anyhow::Result<(Arc<dyn SessionStore>, Arc<dyn ThrottleStore>)> {
     let Environment { clock, random, .. } = environment;
     let names = hmac::Key::new(hmac::HMAC_SHA256, sealer.derive("failed logins").as_slice());
@@ -218,6 +247,14 @@ async fn shared_stores(
         )),
         sessions::Store::Redis(redis) => {
             let pool = Arc::new(RedisPool::open(redis, Arc::clone(random)).await?);
+            let theirs = Arc::clone(&pool);
+            agreement.add(
+                "redis",
+                Box::new(move || {
+                    let theirs = Arc::clone(&theirs);
+                    Box::pin(async move { theirs.time().await.ok() })
+                }),
+            );
             let expiration = longest(config.sessions.expiration, config);
             let ledger = Ledger::new(database.clone(), Arc::clone(clock), expiration);
             Ok((
@@ -448,6 +485,7 @@ impl App {
             let clock = Arc::clone(&self.environment.clock);
             background.run("rotating the signing keys", keys.maintain(clock, rotation));
         }
+        background.run("comparing clocks", Arc::clone(&self.stores.agreement).keep());
         background.run("purging old forms", self.stores.administration.kept_forms.clone().maintain());
         let sealer = Arc::clone(&self.stores.sealer);
         background.run_until("watching the sealing key", |stop| async move { sealer.watch(stop).await });
@@ -457,6 +495,7 @@ impl App {
         if let Some((listener, _)) = self.admin {
             let admin = Admin {
                 database: self.stores.database.clone(),
+                agreement: Arc::clone(&self.stores.agreement),
                 logins: Logins::new(self.stores.database.clone(), Arc::clone(&sessions)),
                 sessions,
                 metrics: Arc::clone(&self.environment.metrics),

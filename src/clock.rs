@@ -69,6 +69,17 @@ pub trait Clock: Send + Sync + fmt::Debug {
     /// How long this process has been counting. Goes on when the clock is set back.
     fn elapsed(&self) -> Duration;
 
+    /// Takes over the time that the gateways share, so many milliseconds ahead of what this clock would show. Whoever shows a
+    /// time of their own choice keeps to it.
+    fn agree(&self, ahead: i64) {
+        let _ = ahead;
+    }
+
+    /// How far it is ahead of the machine's because of that.
+    fn ahead(&self) -> i64 {
+        0
+    }
+
     /// All that there is to read, for whatever happens at this moment.
     fn moment(&self) -> Moment {
         // A pause between the readings must not look like a lead of the wall clock.
@@ -90,6 +101,36 @@ pub struct Moment {
 /// The machine's clock.
 #[derive(Debug, Default)]
 pub struct SystemClock;
+
+/// The machine's clock, corrected to the time that the gateways share: the store's.
+#[derive(Debug, Default)]
+pub struct SharedClock {
+    machine: SystemClock,
+    ahead: AtomicI64,
+}
+
+impl Clock for SharedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.machine.now().0.saturating_add(self.ahead()))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.machine.elapsed()
+    }
+
+    fn agree(&self, ahead: i64) {
+        self.ahead.store(ahead, Ordering::Relaxed);
+    }
+
+    fn ahead(&self) -> i64 {
+        self.ahead.load(Ordering::Relaxed)
+    }
+
+    fn moment(&self) -> Moment {
+        let moment = self.machine.moment();
+        Moment { wall: Timestamp(moment.wall.0.saturating_add(self.ahead())), ..moment }
+    }
+}
 
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]

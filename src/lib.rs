@@ -7,7 +7,7 @@
 //!
 //! | layer | modules | what they know |
 //! |---|---|---|
-//! | base | [`background`] [`clock`] [`random`] [`secret`] [`sealing`] [`errors`] [`permission`] | supervised work beside the requests, injected time and randomness, tokens and their hashes, secrets at rest, why a file may not be opened |
+//! | base | [`background`] [`clock`] [`agreement`] [`random`] [`secret`] [`sealing`] [`errors`] [`permission`] | supervised work beside the requests, injected time, one time for all gateways and randomness, tokens and their hashes, secrets at rest, why a file may not be opened |
 //! | plumbing | [`web`] [`telemetry`] [`database`] [`redis_pool`] | the strict request gate, bodies, cookies, forms; logs and metrics; the two kinds of store |
 //! | facts | [`users`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`kept_forms`] [`audit`] | who there is, what they have proved, how often somebody failed |
 //! | judgement | [`identity`] [`gate`] [`login`] [`account`] | who a request is from, whether it passes, how a login goes on |
@@ -66,6 +66,7 @@
 //!   factors takes a [`sessions::PasswordProof`] and a [`credentials::VerifiedCode`] of one user.
 //! - No module reads [`config`]; each owns its `Config`, which `config` fills.
 
+pub mod agreement;
 pub mod background;
 pub mod clock;
 pub mod errors;

@@ -10,7 +10,7 @@ use std::{
 
 /// Every module, lowest first. A module may use those before it and nothing after it.
 const LAYERS: [(&str, &[&str]); 6] = [
-    ("base", &["background", "clock", "errors", "permission", "random", "secret", "sealing"]),
+    ("base", &["background", "clock", "agreement", "errors", "permission", "random", "secret", "sealing"]),
     ("plumbing", &["telemetry", "web", "database", "redis_pool"]),
     ("facts", &["users", "access", "rollout", "throttle", "credentials", "sessions", "kept_forms", "audit"]),
     ("judgement", &["identity", "gate", "login", "account"]),

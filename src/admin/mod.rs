@@ -18,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::logins::Logins;
 
 use crate::{
+    agreement::Agreement,
     background::Losses,
     clock::Clock,
     credentials,
@@ -40,6 +41,7 @@ pub struct Admin {
     pub database: Database,
     pub sessions: Arc<Sessions>,
     pub logins: Logins,
+    pub agreement: Arc<Agreement>,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
     pub load: Arc<Load>,
@@ -60,6 +62,8 @@ struct Readiness {
     logins: String,
     /// Whether the machine's clock was set back: users go on, and no one-time code counts until it has caught up.
     clock: &'static str,
+    /// How far the machine's clock is off those of the stores. A gateway goes by the database's, and is ready.
+    clocks: String,
     draining: bool,
     /// A gateway with a certificate that browsers refuse is ready: another instance has the same.
     certificate: String,
@@ -116,6 +120,7 @@ impl Admin {
                 self.metrics.stores(&up, self.sessions.on_grace());
                 self.metrics.logins_up(self.logins.state().await == "ok");
                 self.metrics.clock_behind(self.sessions.clock_behind());
+                self.metrics.clocks(self.agreement.differences());
                 self.metrics.threads_hung(self.health.hung().len());
                 self.metrics.certificate_expiry(self.certificate.load().not_after().unix_seconds());
                 self.metrics.load(self.load.level() as u8, self.load.memory(), self.load.max_memory());
@@ -146,6 +151,7 @@ impl Admin {
             sessions: if grace { "grace" } else { word(sessions) },
             logins,
             clock: if self.sessions.clock_behind() > credentials::TOLERANCE { "set back" } else { "ok" },
+            clocks: self.agreement.state(),
             draining,
             certificate: self.certificate.load().state(self.clock.now()),
             hung: self.health.hung().iter().map(ToString::to_string).collect(),
@@ -206,6 +212,7 @@ mod tests {
             sessions: "ok",
             logins: "ok".into(),
             clock: "ok",
+            clocks: "ok".into(),
             draining: false,
             certificate: "ok".into(),
             hung,

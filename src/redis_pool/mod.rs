@@ -38,7 +38,7 @@ pub use self::{
     script::{Call, Script},
     supervisor::Pulse,
 };
-use crate::random::Random;
+use crate::{clock::Timestamp, random::Random};
 
 /// How soon a key is asked for again whose slot is half-way between two masters.
 const HALF_WAY: Duration = Duration::from_millis(5);
@@ -181,6 +181,16 @@ impl RedisPool {
             role.unwrap_or(Err(RedisError::Slow)).inspect_err(|error| cut_if_useless(&circuit, error))?;
         }
         Ok(())
+    }
+
+    /// What time a master has.
+    pub async fn time(&self) -> Result<Timestamp, RedisError> {
+        let routes = self.shared.routes.load_full();
+        let circuit = routes.servers.first().and_then(|server| server.circuit()).ok_or(RedisError::Down)?;
+        let command = redis::cmd("TIME");
+        let answer = timeout_at(Instant::now() + self.timeout, circuit.send(&command, false)).await;
+        let (seconds, micros): (i64, i64) = read(&circuit, answer)?;
+        Ok(Timestamp::from_unix_millis(seconds * 1000 + micros / 1000))
     }
 
     /// Follows the key to where it lives, within one deadline.

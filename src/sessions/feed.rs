@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::atomic::{AtomicI64, Ordering},
+    sync::atomic::{AtomicBool, AtomicI64, Ordering},
     time::Duration,
 };
 
@@ -16,6 +16,12 @@ use crate::{
 
 /// For how long one sign of life of a source is good; also the bound on how late a change is heard.
 pub(super) const TRUST: Duration = Duration::from_secs(1);
+
+/// How often the database's feed is read of which somebody would tell: as a sign of life, twice a second at most by whoever
+/// has nothing to do.
+pub(crate) const BEAT: Duration = Duration::from_millis(550);
+/// The same in use.
+const BUSY_BEAT: Duration = Duration::from_millis(150);
 
 /// What a source of changes has to tell, in the order in which it happened.
 #[derive(Debug)]
@@ -46,6 +52,8 @@ pub(super) struct Trust {
     origin: Instant,
     database: AtomicI64,
     store: AtomicI64,
+    /// Somebody has asked since the database was last read.
+    used: AtomicBool,
     /// For how long what is known of sessions is used when their store has gone.
     grace: i64,
 }
@@ -54,7 +62,13 @@ impl Trust {
     /// Nothing is believed before both sources have spoken.
     pub(super) fn none(grace: Duration) -> Self {
         let grace = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
-        Self { origin: Instant::now(), database: AtomicI64::new(0), store: AtomicI64::new(0), grace }
+        Self {
+            origin: Instant::now(),
+            database: AtomicI64::new(0),
+            store: AtomicI64::new(0),
+            used: AtomicBool::new(false),
+            grace,
+        }
     }
 
     pub(super) fn holds(&self) -> bool {
@@ -68,9 +82,18 @@ impl Trust {
     }
 
     fn holds_for(&self, grace: i64, at: Instant) -> bool {
+        // Written once between two readings: those who ask share the line.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
         let now = self.millis(at);
         let store = self.store.load(Ordering::Acquire);
         now < self.database.load(Ordering::Acquire) && store != 0 && now < store.saturating_add(grace)
+    }
+
+    /// Whether anybody has asked since the last time this was called.
+    pub(super) fn was_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
     }
 
     /// Whether a source has spoken within the last second.
@@ -127,7 +150,7 @@ pub(super) fn apply(changes: Vec<Change>, cache: &Cache) {
 }
 
 /// Tells `hear` what the database's change feed tells, for ever.
-pub(super) async fn follow_database(database: &Database, hear: &Hear<'_>) {
+pub(super) async fn follow_database(database: &Database, trust: &Trust, hear: &Hear<'_>) {
     let mut news = database.news();
     let mut last: Option<Instant> = None;
     let mut complained = false;
@@ -153,6 +176,7 @@ pub(super) async fn follow_database(database: &Database, hear: &Hear<'_>) {
                 complained = true;
             }
         }
-        news.wait().await;
+        // A busy machine must not make a gateway that is in use doubt what it knows.
+        news.wait(if trust.was_used() { BUSY_BEAT } else { BEAT }).await;
     }
 }

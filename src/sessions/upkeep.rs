@@ -56,7 +56,7 @@ impl Sessions {
     }
 
     async fn follow_database(&self) {
-        follow_database(&self.database, &|news| self.hear(Source::Database, news)).await;
+        follow_database(&self.database, &self.trust, &|news| self.hear(Source::Database, news)).await;
     }
 
     async fn follow_store(&self) {

@@ -54,6 +54,7 @@ pub struct Metrics {
     outage_grace: Gauge,
     logins_up: Gauge,
     clock_behind: Gauge,
+    clock_difference: Family<Labels, Gauge<f64, AtomicU64>>,
     threads_hung: Gauge,
     certificate_expiry: Gauge,
     load: Gauge,
@@ -103,6 +104,7 @@ impl Metrics {
             outage_grace: Gauge::default(),
             logins_up: Gauge::default(),
             clock_behind: Gauge::default(),
+            clock_difference: Family::default(),
             threads_hung: Gauge::default(),
             certificate_expiry: Gauge::default(),
             load: Gauge::default(),
@@ -143,6 +145,9 @@ impl Metrics {
         registry.register(name, help, self.logins_up.clone());
         let (name, help) = ("portcullis_clock_behind_seconds", "How much the machine's clock was set back");
         registry.register(name, help, self.clock_behind.clone());
+        let (name, help) =
+            ("portcullis_clock_difference_seconds", "How much the machine's clock is behind a store's");
+        registry.register(name, help, self.clock_difference.clone());
         let (name, help) = ("portcullis_threads_hung", "Threads that do not turn");
         registry.register(name, help, self.threads_hung.clone());
         let (name, help) =
@@ -227,6 +232,18 @@ impl Metrics {
     /// How much the machine's clock is behind what it was.
     pub fn clock_behind(&self, behind: Duration) {
         self.clock_behind.set(i64::try_from(behind.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// By how many milliseconds the machine's clock is behind each store's.
+    pub fn clocks(&self, behind: impl Iterator<Item = (&'static str, i64)>) {
+        for (store, millis) in behind {
+            let seconds = Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
+            self.clock_difference.get_or_create(&[("store", store)]).set(if millis < 0 {
+                -seconds
+            } else {
+                seconds
+            });
+        }
     }
 
     /// How many threads hang now.

@@ -2,12 +2,26 @@
 //!
 //! libfaketime stands before the wall clock of the process alone, and leaves the time that passes as it is.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::StatusCode;
 use tempfile::TempDir;
 
-use crate::support::{Answer, Browser, now, phone::Phone, process::Served, soon, test_gateway::add_user};
+use crate::support::{
+    Answer, Browser, TestGateway,
+    browser::Surroundings,
+    now,
+    phone::Phone,
+    postgres::{PostgresServer, new_database},
+    process::{PROGRAM, Process, Served},
+    soon,
+    test_gateway::add_user,
+};
 
 const ADA: &str = "ada@example.com";
 const STEP: Duration = Duration::from_secs(30);
@@ -28,19 +42,24 @@ fn library() -> PathBuf {
     found.find(|path| path.exists()).expect("Debian's libfaketime is installed: tests/run does that")
 }
 
+/// What makes a process show the time that is as far off as the file `hand` says.
+fn fake<'a>(library: &'a Path, hand: &'a Path) -> [(&'static str, &'a str); 5] {
+    [
+        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("FAKETIME_TIMESTAMP_FILE", hand.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+    ]
+}
+
 impl Jumping {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hand = folder.path().join("offset");
         std::fs::write(&hand, "+0\n").unwrap();
         let library = library();
-        let environment = [
-            ("LD_PRELOAD", library.to_str().unwrap()),
-            ("FAKETIME_TIMESTAMP_FILE", hand.to_str().unwrap()),
-            ("FAKETIME_NO_CACHE", "1"),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-            ("DONT_FAKE_MONOTONIC", "1"),
-        ];
+        let environment = fake(&library, &hand);
         let served = Served::start_with(MANY_TRIES, &environment).await;
         add_user(served.administration(), ADA).await;
         Self { served, hand, _folder: folder }
@@ -167,4 +186,43 @@ async fn a_jump_back_is_told_and_makes_no_session_longer() {
     assert!(is_in(&browser).await);
     jumping.set(3600);
     assert!(!is_in(&browser).await);
+}
+
+/// The skewed gateway goes by PostgreSQL's clock: a session of the other is neither of the future nor over there.
+#[tokio::test]
+async fn a_gateway_whose_clock_is_off_says_so_and_shares_its_sessions_all_the_same() {
+    let server = PostgresServer::start(&[]);
+    let url = new_database(&server);
+    let (right, browser) = TestGateway::builder().set("storage.database", &url).start().await;
+    right.add_user(ADA).await;
+    browser.log_in(ADA).await;
+    let written = std::fs::read_to_string(right.folder().join("portcullis.toml")).unwrap();
+    let file = right.folder().join("skewed.toml");
+    std::fs::write(&file, written.replace("sqlite:portcullis.db", &url)).unwrap();
+    let (library, hand) = (library(), right.folder().join("offset"));
+    for (offset, word) in
+        [("+7200\n", "7200 s ahead of the database's"), ("-7200\n", "7200 s behind the database's")]
+    {
+        std::fs::write(&hand, offset).unwrap();
+        let mut command = Command::new(PROGRAM);
+        command.args(["serve", "--config"]).arg(&file).envs(fake(&library, &hand));
+        let heard = |line: &str| line.split_once("listening address=")?.1.trim().parse().ok();
+        let (skewed, address) = Process::start(command, heard).await;
+        let off = |word: &str| skewed.said().contains(word);
+        let number: u32 = word.split(' ').next().unwrap().parse().unwrap();
+        // The way takes its time.
+        assert!(
+            (number - 1..=number).any(|n| off(&word.replace(&number.to_string(), &n.to_string()))),
+            "{}",
+            skewed.said()
+        );
+        let surroundings = Arc::new(Surroundings {
+            address,
+            certificate: std::fs::read(right.folder().join("certificate.pem")).unwrap(),
+            clock: Arc::clone(&right.surroundings().clock),
+            phones: Arc::clone(&right.surroundings().phones),
+        });
+        let there = browser.copy().moved_to(&surroundings);
+        assert_eq!(there.level().await, "two_factor", "{offset}");
+    }
 }

@@ -26,7 +26,7 @@ struct World {
     gateway: TestGateway,
     browser: Browser,
     chaos: Chaos,
-    _redis: RedisServer,
+    redis: RedisServer,
 }
 
 impl World {
@@ -46,7 +46,7 @@ impl World {
             .await;
         gateway.add_user(ADA).await;
         browser.log_in(ADA).await;
-        Self { gateway, browser, chaos, _redis: redis }
+        Self { gateway, browser, chaos, redis }
     }
 
     async fn status(&self) -> StatusCode {
@@ -152,4 +152,27 @@ async fn who_is_put_out_while_redis_is_away_loses_what_is_open_within_a_second()
         assert!(within(PATIENCE, events.frame()).await.unwrap().is_err(), "cut off");
         assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
     }
+}
+
+#[tokio::test]
+async fn at_its_memory_limit_redis_keeps_users_in_and_ready_says_why_nobody_gets_in() {
+    let world = World::new("0s").await;
+    let says = async |word: &str| {
+        let ready = world.gateway.admin("/ready").await;
+        ready.contains(&format!("\"logins\":\"{word}")) && ready.contains("\"ready\":true")
+    };
+    soon(PATIENCE, "all is well", async || says("ok").await).await;
+    world.redis.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    soon(PATIENCE, "it is said", async || {
+        let ready = world.gateway.admin("/ready").await;
+        ready.contains("Redis is full") && ready.contains("\"ready\":true")
+    })
+    .await;
+    assert!(world.gateway.admin("/metrics").await.contains("portcullis_logins_up 0"));
+    let login = world.gateway.browser().submit_password(ADA, crate::support::PASSWORD).await;
+    assert_eq!(login.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(world.status().await, StatusCode::OK);
+    world.redis.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    soon(PATIENCE, "all is well again", async || says("ok").await).await;
+    world.gateway.browser().log_in_to("/sims", ADA).await;
 }

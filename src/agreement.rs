@@ -1,0 +1,155 @@
+//! One time for all gateways: the clock of this machine is compared with those of the stores.
+//!
+//! A gateway whose clock is off goes by the database's, so that sessions, announcements and assertions of all gateways
+//! fit together. Redis' clock is only compared: what is kept there for a while is told how long, never until when.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use crate::clock::{Clock, Timestamp};
+
+/// Clocks that are no further apart than this agree. Less than that is lost on the way to a busy store now and then.
+pub const TOLERANCE: Duration = Duration::from_secs(2);
+/// How often they are compared.
+const PERIOD: Duration = Duration::from_mins(1);
+/// A store that takes longer to answer says nothing about clocks.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The difference of a clock that could not be read yet.
+const UNKNOWN: i64 = i64::MIN;
+
+/// What time a store has. None: it has no clock of its own, or does not say.
+pub type Asked = Box<dyn Fn() -> BoxFuture<'static, Option<Timestamp>> + Send + Sync>;
+
+/// The comparison, as this gateway last made it.
+pub struct Agreement {
+    clock: Arc<dyn Clock>,
+    /// The first one is the one to go by.
+    stores: Vec<(&'static str, Asked, AtomicI64)>,
+}
+
+impl Agreement {
+    /// With the database's clock to go by.
+    pub fn new(clock: Arc<dyn Clock>, database: Asked) -> Self {
+        Self { clock, stores: vec![("database", database, AtomicI64::new(UNKNOWN))] }
+    }
+
+    /// Compares with another store's clock as well.
+    pub fn add(&mut self, store: &'static str, asked: Asked) {
+        self.stores.push((store, asked, AtomicI64::new(UNKNOWN)));
+    }
+
+    /// Compares at once, and goes by the database's clock from here on if ours is off.
+    pub async fn compare(&self) {
+        for (at, (store, asked, difference)) in self.stores.iter().enumerate() {
+            let Some(behind) = self.behind(asked).await else { continue };
+            let before = difference.swap(behind, Ordering::Relaxed);
+            let (was_off, is_off) = (before != UNKNOWN && is_off(before), is_off(behind));
+            if is_off && !was_off {
+                tracing::warn!(store, difference = %said(behind, store), "the clocks differ: set this machine's by NTP, or the store's");
+            } else if was_off && !is_off {
+                tracing::info!(store, "the clocks agree again");
+            }
+            if at == 0 {
+                self.clock.agree(if is_off { behind } else { 0 });
+            }
+        }
+    }
+
+    /// By how many milliseconds the machine's clock is behind a store's.
+    async fn behind(&self, asked: &Asked) -> Option<i64> {
+        let start = Instant::now();
+        let theirs = timeout(PATIENCE, asked()).await.ok()??;
+        let way = i64::try_from(start.elapsed().as_millis()).unwrap_or(0);
+        let ours = self.clock.now().unix_millis() - self.clock.ahead();
+        // They looked when about half the time had passed.
+        Some(theirs.unix_millis() + way / 2 - ours)
+    }
+
+    /// For ever.
+    pub async fn keep(self: Arc<Self>) {
+        let mut rounds = interval(PERIOD);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            rounds.tick().await;
+            self.compare().await;
+        }
+    }
+
+    /// `ok`, or how far the machine's clock is off.
+    pub fn state(&self) -> String {
+        let off: Vec<_> = self.differences().filter(|&(_, behind)| is_off(behind)).collect();
+        if off.is_empty() {
+            return "ok".into();
+        }
+        off.into_iter().map(|(store, behind)| said(behind, store)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// By how many milliseconds the machine's clock is behind each store's that has one.
+    pub fn differences(&self) -> impl Iterator<Item = (&'static str, i64)> {
+        let known = |&(store, _, ref behind): &(&'static str, Asked, AtomicI64)| {
+            (store, behind.load(Ordering::Relaxed))
+        };
+        self.stores.iter().map(known).filter(|&(_, behind)| behind != UNKNOWN)
+    }
+}
+
+fn is_off(behind: i64) -> bool {
+    Duration::from_millis(behind.unsigned_abs()) > TOLERANCE
+}
+
+fn said(behind: i64, store: &str) -> String {
+    let way = if behind > 0 { "behind" } else { "ahead of" };
+    format!("{} s {way} the {store}'s", behind.unsigned_abs() / 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SharedClock;
+
+    fn at(ahead: Arc<AtomicI64>) -> Asked {
+        let machine = crate::clock::SystemClock;
+        Box::new(move || {
+            let time = machine.now().unix_millis() + ahead.load(Ordering::Relaxed);
+            Box::pin(std::future::ready(Some(Timestamp::from_unix_millis(time))))
+        })
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_off_is_said_to_be_and_the_stores_counts() {
+        let (clock, theirs) = (Arc::new(SharedClock::default()), Arc::new(AtomicI64::new(0)));
+        let mut agreement = Agreement::new(clock.clone(), at(Arc::clone(&theirs)));
+        agreement.add("other", at(Arc::new(AtomicI64::new(-9_500))));
+        assert_eq!(agreement.state(), "ok");
+        for (ahead, state, counts) in [
+            (0, "9 s ahead of the other's", false),
+            (1_500, "9 s ahead of the other's", false),
+            (120_500, "120 s behind the database's, 9 s ahead of the other's", true),
+            (-120_500, "120 s ahead of the database's, 9 s ahead of the other's", true),
+            (0, "9 s ahead of the other's", false),
+        ] {
+            theirs.store(ahead, Ordering::Relaxed);
+            agreement.compare().await;
+            assert_eq!(agreement.state(), state);
+            let by = clock.ahead();
+            assert!(if counts { (by - ahead).abs() < 400 } else { by == 0 }, "{by} for {ahead}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_does_not_say_changes_nothing() {
+        let clock = Arc::new(SharedClock::default());
+        let agreement = Agreement::new(clock.clone(), Box::new(|| Box::pin(std::future::ready(None))));
+        clock.agree(7_000);
+        agreement.compare().await;
+        assert_eq!((agreement.state().as_str(), clock.ahead()), ("ok", 7_000));
+    }
+}
