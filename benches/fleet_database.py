@@ -1,0 +1,149 @@
+"""How gateways bear a PostgreSQL that fails, and how little they ask of one when nothing happens."""
+
+import asyncio
+import json
+import signal
+import time
+import urllib.error
+import urllib.request
+
+from fleet_client import User
+from fleet_lab import ready
+from servers import run, tool, wait_until
+
+IDLE, LOCKED, READ_ONLY = 20.0, 14.0, 5.0  # seconds
+CONNECTIONS = 8  # of each gateway
+TOLD, BACK = 0.05, 1.0  # seconds until the 503, and until all is well again
+
+
+def sql(scene, statement):
+    return run(tool("psql"), "-XqAt", scene.database, "-c", statement).strip()
+
+
+def said(scene, word):
+    """How often the gateways' logs have it."""
+    return sum((gateway.folder / "output").read_text(errors="replace").count(word) for gateway in scene.fleet.gateways)
+
+
+async def state(scene, number=0):
+    port = scene.fleet.admin_ports[number]
+
+    def asked():
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            return json.load(error)
+
+    return await asyncio.to_thread(asked)
+
+
+async def database(scene):
+    postgres = scene.server("postgres")
+    users = scene.users(30)
+    await idle(scene)
+    for user, port in zip(users, scene.ports * 10):
+        await user.ask(port)
+    await locked(scene, users)
+    await logins(scene)
+    await read_only(scene, users)
+    await down(scene, users, postgres)
+    clocks = {(await state(scene, number))["clocks"] for number in range(3)}
+    scene.must(clocks == {"ok"}, f"clocks of one machine: {', '.join(clocks)}")
+
+
+async def idle(scene):
+    """The statements of three gateways with nothing to do, as PostgreSQL counts its transactions."""
+    count = "SELECT pg_stat_clear_snapshot(); SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+    await asyncio.sleep(2)
+    before = int(sql(scene, count).split()[-1])
+    await asyncio.sleep(IDLE)
+    rate = (int(sql(scene, count).split()[-1]) - before) / IDLE / 3
+    scene.must(rate <= 2.0, f"{rate:.2f} statements a second of a gateway with nothing to do")
+
+
+async def locked(scene, users):
+    """`sessions` is locked, and a crowd comes with cookies that nobody knows."""
+    lock = await asyncio.create_subprocess_exec(
+        tool("psql"), "-Xq", scene.database, "-c", f"BEGIN; LOCK TABLE sessions; SELECT pg_sleep({LOCKED}); ROLLBACK",
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    await asyncio.sleep(0.5)
+    ends, answers, most = time.monotonic() + LOCKED - 1.0, [], 0
+
+    async def stranger(number, port):
+        while time.monotonic() < ends:
+            await User(scene.world, f"x{number}x".ljust(43, "A"), "").ask(port)
+
+    async def signed_in(user, port):
+        while time.monotonic() < ends:
+            answers.append((await user.ask(port)).lets_in)
+            await asyncio.sleep(0.1)
+
+    crowd = [stranger(number, scene.ports[number % 3]) for number in range(24)]
+    crowd += [signed_in(user, port) for user, port in zip(users, scene.ports * 10)]
+    crowd = asyncio.gather(*crowd, return_exceptions=True)
+    while time.monotonic() < ends:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'portcullis'"
+        most = max(most, int(await asyncio.to_thread(sql, scene, query)))
+        await asyncio.sleep(0.2)
+    await crowd
+    await lock.wait()
+    scene.must(most <= 3 * CONNECTIONS, f"{most} backends of three gateways of {CONNECTIONS} while sessions are locked")
+    scene.must(all(answers), f"{sum(answers)} of {len(answers)} requests of signed-in users were served meanwhile")
+
+
+async def logins(scene):
+    lock = await asyncio.create_subprocess_exec(
+        tool("psql"), "-Xq", scene.database, "-c", "BEGIN; LOCK TABLE users; SELECT pg_sleep(6); ROLLBACK",
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    began, seen = time.monotonic(), {}
+    while time.monotonic() - began < 5 and seen.get("logins", "ok") == "ok":
+        await asyncio.sleep(0.25)
+        seen = await state(scene)
+    took = time.monotonic() - began
+    scene.must("users" in seen["logins"] and seen["ready"], f"`{seen['logins']}` in /ready after {took:.1f} s, ready")
+    await lock.wait()
+
+
+async def read_only(scene, users):
+    before = said(scene, " WARN ") + said(scene, " ERROR ")
+    sql(scene, "ALTER SYSTEM SET default_transaction_read_only = on")
+    sql(scene, "SELECT pg_reload_conf()")
+    ends, answers = time.monotonic() + READ_ONLY, []
+    while time.monotonic() < ends:
+        for user, port in zip(users, scene.ports * 10):
+            answers.append((await user.ask(port)).lets_in)
+    sql(scene, "ALTER SYSTEM RESET default_transaction_read_only")
+    sql(scene, "SELECT pg_reload_conf()")
+    lines = said(scene, " WARN ") + said(scene, " ERROR ") - before
+    scene.must(all(answers) and lines <= 9, f"{lines} lines in the log of three gateways, read-only for {READ_ONLY:.0f} s")
+
+
+async def down(scene, users, postgres):
+    """Killed, as the power is cut; and started again."""
+    before = said(scene, "the database is away")
+    postgres.signal(signal.SIGQUIT)
+    postgres.process.wait()
+    began = time.monotonic()
+    while any([(await user.ask(port)).status != 503 for user, port in zip(users[:3], scene.ports)]):
+        await asyncio.sleep(0.02)
+    noticed, times = time.monotonic() - began, []
+    for user, port in zip(users * 10, scene.ports * 100):
+        asked = time.monotonic()
+        answer = await user.ask(port)
+        times.append(time.monotonic() - asked)
+        scene.broken += ["let in without a database"] if answer.lets_in else []
+    times.sort()
+    p99 = times[int(len(times) * 0.99)]
+    scene.must(p99 <= TOLD, f"503 within {p99 * 1000:.1f} ms (p99 of {len(times)}), the first after {noticed:.2f} s")
+    lines = said(scene, "the database is away") - before
+    scene.must(lines == 3, f"{lines} lines of three gateways that the database is away")
+    postgres.start()
+    wait_until(lambda: ready(scene.database), "PostgreSQL does not start", 0.02)
+    began = time.monotonic()
+    while not all([(await user.ask(port)).lets_in for user, port in zip(users, scene.ports * 10)]):
+        await asyncio.sleep(0.02)
+    back = time.monotonic() - began
+    scene.must(back <= BACK, f"every user is in {back:.2f} s after PostgreSQL is back")
