@@ -20,7 +20,7 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::{Database, DatabaseError, pool::Lease};
+use super::{Database, DatabaseError, pool::Lease, postgres::ends_the_connection};
 
 /// What a statement gives, bit by bit: how many rows it changed, or a row.
 type Step = sqlx::Either<AnyQueryResult, AnyRow>;
@@ -53,7 +53,8 @@ impl Connection {
         if let Err(error) = &done {
             self.failed = true;
             live.heard(error);
-            if !matches!(error, Error::Database(_) | Error::RowNotFound) {
+            let goes_on = matches!(error, Error::Database(_) | Error::RowNotFound);
+            if !goes_on || ends_the_connection(error) {
                 self.give_up();
             }
         }

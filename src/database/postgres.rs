@@ -232,12 +232,12 @@ impl Servers {
 
     /// Draws conclusions for other connections from an error on one.
     pub(super) fn heard(&self, error: &Error) {
-        match error {
-            Error::Database(error) if error.code().as_deref() == Some(READ_ONLY) => {
-                self.in_use().doubted = true;
-            }
-            Error::Io(_) | Error::Tls(_) | Error::Protocol(_) => self.in_use().trouble = Instant::now(),
-            _ => {}
+        let lost = matches!(error, Error::Io(_) | Error::Tls(_) | Error::Protocol(_));
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        if lost || ends_the_connection(error) {
+            self.in_use().trouble = Instant::now();
+        } else if code.as_deref() == Some(READ_ONLY) {
+            self.in_use().doubted = true;
         }
     }
 
@@ -299,6 +299,12 @@ impl Outage {
     fn refusal(&self) -> Error {
         Error::Io(io::Error::new(self.kind, self.reason.clone()))
     }
+}
+
+/// Whether a server that says so hangs up: it stops, has crashed, or has waited too long for us.
+pub(super) fn ends_the_connection(error: &Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code.starts_with("57P") || code == "25P03")
 }
 
 /// Between half of `pause` and all of it, so that many gateways do not come back in step.
