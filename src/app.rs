@@ -381,7 +381,9 @@ impl App {
         let connector = Connector::new(&config.upstream)?;
         let stores = Stores::open_in(&config, &environment).await?;
         let public = &config.web.public_url;
-        let request_gate = RequestGate::new(public).with_health(config.web.health_path.clone());
+        let request_gate = RequestGate::new(public)
+            .with_health(config.web.health_path.clone())
+            .with_max_head(config.server.max_header_size);
         let loop_mark = LoopMark::new(&stores.sealer.derive("via"));
         let origin = public.origin().ascii_serialization();
         let names = cookies::Names::new(public);

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     server,
-    web::{self, client::AddressField},
+    web::{self, client::AddressField, gate::MOST_HEAD_BYTES},
 };
 
 /// What `[server]` becomes.
@@ -49,6 +49,8 @@ pub(super) struct Section {
     /// Memory of the whole process near which those without a session are turned away. Absent: three quarters of the
     /// control group's limit, or else a quarter of the machine's.
     max_memory: Option<Text<Size>>,
+    /// The largest head of a request, cookies included: between 8 and 64 KiB.
+    max_header_size: Text<HeaderSize>,
     /// Bytes a second that a client has to send of a request's body, and to take of an answer, while it is waited for;
     /// judged over `timeouts.stall`. Zero: any progress is enough.
     min_rate: u32,
@@ -103,6 +105,7 @@ impl Default for Section {
             max_connections: 10_000,
             max_connections_per_network: 1000,
             max_memory: None,
+            max_header_size: Text(HeaderSize(MOST_HEAD_BYTES)),
             min_rate: 100,
             timeouts: Timeouts::default(),
         }
@@ -150,6 +153,7 @@ impl Section {
                 max_connections_per_network: self.max_connections_per_network,
                 trusted_proxies: self.trusted_proxies.0.clone(),
                 min_rate: self.min_rate,
+                max_header_size: self.max_header_size.0.0,
                 max_memory: self.max_memory.map(|Text(Size(bytes))| bytes),
             },
             web: self.public_url.map(|Text(PublicUrl(public_url))| web::Config {
@@ -248,6 +252,22 @@ impl Written for HealthPath {
             return Err(format!("`{text}` is not {}", Self::EXPECTED));
         }
         Ok(Self(text.to_owned()))
+    }
+}
+
+/// Bytes of a head. Of 64 streams of a connection each may have as much.
+struct HeaderSize(usize);
+
+impl Written for HeaderSize {
+    const EXPECTED: &'static str = "a size between `8KiB` and `64KiB`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let Size(bytes) = Size::read(text)?;
+        usize::try_from(bytes)
+            .ok()
+            .filter(|bytes| (8 << 10..=64 << 10).contains(bytes))
+            .map(Self)
+            .ok_or_else(|| "must be between `8KiB` and `64KiB`".to_owned())
     }
 }
 

@@ -35,8 +35,9 @@ use super::{
 };
 use crate::web::{incoming::Incoming, portal_fields, socket::Socket};
 
-/// Of one head of HTTP/2. More than the gate lets in, which can say in a page what was too much; hyper refuses without one.
-const MOST_LIST_BYTES: u32 = 32 * 1024;
+/// How much longer a head of HTTP/2 is read than the gate lets it in, which can say in a page what was too much; hyper refuses
+/// without one.
+const READ_AHEAD: usize = 2;
 /// Streams at once on one HTTP/2 connection, and on one that begins under strain.
 const STREAMS: u32 = 64;
 const STREAMS_UNDER_STRAIN: u32 = 8;
@@ -177,7 +178,7 @@ fn serve_http2<S: Service>(
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(streams)
-        .max_header_list_size(MOST_LIST_BYTES)
+        .max_header_list_size(u32::try_from(READ_AHEAD * worker.config.max_header_size).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)

@@ -89,6 +89,8 @@ pub struct Config {
     /// Least bytes a second of a body in either direction, of the time that is spent waiting for the client; judged over
     /// `stall_timeout`. Zero: any progress is enough.
     pub min_rate: u32,
+    /// Most bytes of a request's head.
+    pub max_header_size: usize,
     /// Between two requests of one connection.
     pub idle_timeout: Duration,
     /// From the signal to stop until the connections still open are cut.

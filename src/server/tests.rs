@@ -95,6 +95,7 @@ fn config(workers: usize) -> Config {
         head_timeout: PATIENCE,
         stall_timeout: PATIENCE,
         min_rate: 0,
+        max_header_size: 16 << 10,
         idle_timeout: PATIENCE,
         drain_timeout: Duration::from_millis(100),
         max_connections: 100,

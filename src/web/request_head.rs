@@ -37,8 +37,13 @@ pub struct Announced {
     pub expects_continue: bool,
 }
 
-/// Takes one head off the front of `read`; `None` while it is not complete.
+/// Takes one head of a usual length off the front of `read`; `None` while it is not complete.
 pub fn parse(read: &mut BytesMut) -> Result<Option<RequestHead>, Refusal> {
+    parse_within(read, MOST_HEAD_BYTES)
+}
+
+/// The same for one of at most so many bytes.
+pub fn parse_within(read: &mut BytesMut, most: usize) -> Result<Option<RequestHead>, Refusal> {
     // One empty line before a request is tolerated, more are not.
     let before = if read.starts_with(b"\r\n") { 2 } else { 0 };
     let mut lines = Lines::of(read, before, false);
@@ -46,7 +51,7 @@ pub fn parse(read: &mut BytesMut) -> Result<Option<RequestHead>, Refusal> {
     let line = lines.line()?.map(|line| RequestLine::parse(line.of(read), before)).transpose()?;
     let is_whole = line.is_some() && lines.find(&mut fields, MOST_FIELDS)?;
     let length = if is_whole { lines.at() } else { read.len() };
-    if length > MOST_HEAD_BYTES {
+    if length > most {
         return Err(Refusal::TooLarge);
     }
     let Some(line) = line.filter(|_| is_whole) else { return Ok(None) };

@@ -92,6 +92,26 @@ async fn who_has_too_many_cookies_is_told_so_in_a_page() {
 }
 
 #[tokio::test]
+async fn a_portal_with_large_cookies_can_have_them() {
+    let builder = TestGateway::builder().set("server.max_header_size", "32KiB");
+    let (gateway, browser) = logged_in(builder).await;
+    for browser in [browser.copy(), browser.http2()] {
+        for number in 0..20 {
+            browser.set_cookie(&format!("portal-{number}"), &"x".repeat(1000));
+        }
+        assert_eq!(browser.get("/sims").await.text(), "the portal: GET /sims\n");
+        assert_eq!(browser.get("/.portcullis/account").await.heading(), "Your account");
+        for number in 20..40 {
+            browser.set_cookie(&format!("portal-{number}"), &"x".repeat(1000));
+        }
+        let answer = browser.get("/sims").await;
+        assert_eq!(answer.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        assert_eq!(answer.heading(), "Too many cookies");
+    }
+    drop(gateway);
+}
+
+#[tokio::test]
 async fn a_page_about_an_error_needs_nothing_but_itself() {
     let (_gateway, browser) = TestGateway::start().await;
     let request = Request::get("/").header("host", "127.0.0.1").header("sec-fetch-mode", "navigate");

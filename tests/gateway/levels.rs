@@ -270,3 +270,74 @@ async fn an_old_password_alone_binds_no_first_device_not_even_on_a_page_shown_in
     let page = thief.bind(&page, ADA, "Phone").await;
     assert_eq!(thief.submit(&page, &[]).await.text(), PORTAL);
 }
+
+/// Posts a form of the portal, and goes on as far as it takes. What the portal answers in the end, or where it was lost.
+async fn posts_a_form(browser: &Browser, email: &str) -> String {
+    let answer = browser.post_form("/sims/new", &[("name", "SIM 1")]).await;
+    if answer.status == StatusCode::OK {
+        return "passes".to_owned();
+    }
+    let was_kept = answer.location().contains("/.portcullis/kept/");
+    let mut steps = vec![if was_kept { "kept" } else { "not kept" }];
+    let mut page = browser.follow(answer).await;
+    for _ in 0..5 {
+        page = if page.has_form("password") {
+            steps.push("password");
+            browser.sign_in(&page, email).await
+        } else if page.has_form("skip") {
+            steps.push("not now");
+            browser.submit(&page, &[("skip", "1")]).await
+        } else if page.has_form("device_name") {
+            steps.push("device");
+            let page = browser.bind(&page, email, "Phone").await;
+            browser.submit(&page, &[]).await
+        } else if page.has_form("code") {
+            steps.push("code");
+            let code = browser.phone(email).unwrap().fresh_code();
+            browser.submit(&page, &[("code", &code)]).await
+        } else if page.heading() == "Your form was kept" {
+            let sent = browser.fill(&page, &[]).await;
+            assert_eq!(sent.text(), "the portal: POST /sims/new\n");
+            steps.push("sent");
+            break;
+        } else {
+            break;
+        };
+    }
+    steps.join(", ")
+}
+
+#[tokio::test]
+async fn each_cell_for_a_posted_form_holds() {
+    const RUNS_OUT: Duration = Duration::from_mins(15);
+    let (minute, old) = (Duration::from_mins(1), FRESH + INSTANT);
+    let table = [
+        // factors, after the date, age of the session, whether the user has a device since
+        (1, false, minute, false, "passes"),
+        (1, false, old, false, "passes"),
+        (1, true, minute, false, "kept, device, sent"),
+        (1, true, old, false, "kept, password, device, sent"),
+        (1, false, minute, true, "not kept, password, code"),
+        (1, false, RUNS_OUT, false, "kept, password, not now, sent"),
+        (1, true, RUNS_OUT, false, "kept, password, device, sent"),
+        (1, false, RUNS_OUT, true, "kept, password, code, sent"),
+        (2, false, minute, false, "passes"),
+        (2, true, old, false, "passes"),
+        (2, false, RUNS_OUT, false, "kept, password, code, sent"),
+        (2, true, RUNS_OUT, false, "kept, password, code, sent"),
+    ];
+    for (factors, after, age, device, expected) in table {
+        let (gateway, date) = before(TestGateway::builder().set("sessions.inactivity", "15m")).await;
+        if after {
+            gateway.clock.set(date.minus(minute));
+        }
+        let browser = proved(&gateway, ADA, factors).await;
+        gateway.clock.advance(age);
+        if device {
+            proved(&gateway, ADA, 2).await;
+            soon(BOUND, "it is over", async || browser.level().await == "none").await;
+        }
+        let became = posts_a_form(&browser, ADA).await;
+        assert_eq!(became, expected, "factors {factors}, after {after}, age {age:?}, device {device}");
+    }
+}

@@ -23,6 +23,8 @@ mod ended_sessions;
 #[cfg(test)]
 mod ending;
 #[cfg(test)]
+mod error_pages;
+#[cfg(test)]
 mod every_ending;
 #[cfg(test)]
 mod everybody;

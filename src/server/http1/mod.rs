@@ -66,24 +66,27 @@ impl<S: Service> Http1<S> {
         for _ in 0..MOST_A_TURN {
             let Some(wire) = &mut self.wire else { return Poll::Ready(Ok(())) };
             self.stage = match &mut self.stage {
-                Stage::Head => match ready!(poll_head(wire, &self.watch, cx))? {
-                    Some(Ok(head)) => {
-                        let read = &mut wire.read;
-                        let (connection, presence) = (Rc::clone(&self.connection), Rc::clone(&self.presence));
-                        let service = Rc::clone(&self.worker.service);
-                        Stage::Work(Work::ask(head, read, self.watch.begin(), |request| {
-                            Box::pin(service.call(request, connection, presence))
-                        }))
+                Stage::Head => {
+                    match ready!(poll_head(wire, self.worker.config.max_header_size, &self.watch, cx))? {
+                        Some(Ok(head)) => {
+                            let read = &mut wire.read;
+                            let (connection, presence) =
+                                (Rc::clone(&self.connection), Rc::clone(&self.presence));
+                            let service = Rc::clone(&self.worker.service);
+                            Stage::Work(Work::ask(head, read, self.watch.begin(), |request| {
+                                Box::pin(service.call(request, connection, presence))
+                            }))
+                        }
+                        Some(Err(refusal)) => {
+                            let (service, peer) = (Rc::clone(&self.worker.service), self.connection.peer());
+                            Stage::Work(Work::refuse(
+                                service.refuse(refusal, &wire.read, peer),
+                                self.watch.begin(),
+                            ))
+                        }
+                        None => Stage::End { hears_out: false },
                     }
-                    Some(Err(refusal)) => {
-                        let (service, peer) = (Rc::clone(&self.worker.service), self.connection.peer());
-                        Stage::Work(Work::refuse(
-                            service.refuse(refusal, &wire.read, peer),
-                            self.watch.begin(),
-                        ))
-                    }
-                    None => Stage::End { hears_out: false },
-                },
+                }
                 Stage::Work(work) => {
                     ready!(work.poll(wire, &self.watch, || self.worker.date(), cx))?;
                     self.conclude()
@@ -140,12 +143,13 @@ impl<S: Service> Future for Http1<S> {
 /// Waits for the next head; `None` is the end of the connection.
 fn poll_head(
     wire: &mut Wire,
+    most: usize,
     watch: &Watch,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Option<Result<RequestHead, Refusal>>>> {
     loop {
         if !wire.read.is_empty()
-            && let Some(head) = request_head::parse(&mut wire.read).transpose()
+            && let Some(head) = request_head::parse_within(&mut wire.read, most).transpose()
         {
             return Poll::Ready(Ok(Some(head)));
         }

@@ -17,7 +17,7 @@ use super::{
     upgrade::{extended_connect, upgrade},
 };
 
-/// Most bytes of one request's head.
+/// Most bytes of one request's head, unless the configuration has another number.
 pub const MOST_HEAD_BYTES: usize = 16 * 1024;
 
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -252,19 +252,27 @@ pub struct RequestGate {
     authority: String,
     /// The path that is answered whatever the host.
     health: Option<String>,
+    /// Most bytes of a request's head.
+    max_head: usize,
 }
 
 impl RequestGate {
     pub fn new(public_url: &url::Url) -> Self {
         let host = public_url.host_str().unwrap_or_default();
         let authority = public_url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        Self { authority, health: None }
+        Self { authority, health: None, max_head: MOST_HEAD_BYTES }
     }
 
     /// Lets a balancer that knows us by address alone ask for this path.
     #[must_use]
     pub fn with_health(self, path: Option<String>) -> Self {
         Self { health: path, ..self }
+    }
+
+    /// Lets heads in up to so many bytes.
+    #[must_use]
+    pub fn with_max_head(self, max_head: usize) -> Self {
+        Self { max_head, ..self }
     }
 
     /// The authority that requests must name.
@@ -303,7 +311,7 @@ impl RequestGate {
             Err(Refusal::Host) if health && !request.headers().contains_key(header::HOST) => {}
             Err(refusal) => return Err(refusal),
         }
-        let rare = check_fields(request.headers(), request.version())?;
+        let rare = check_fields(request.headers(), request.version(), self.max_head)?;
         hops::check(request.method(), request.headers())?;
         let upgrade = match connects {
             None if rare.may_have(&header::UPGRADE) => upgrade(&request, body_follows)?,
@@ -408,7 +416,7 @@ fn is_probe<B>(request: &Request<B>, path: &str) -> bool {
     request.uri().path() == path && matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
-fn check_fields(headers: &HeaderMap, version: Version) -> Result<Rare, Refusal> {
+fn check_fields(headers: &HeaderMap, version: Version, max_head: usize) -> Result<Rare, Refusal> {
     if headers.len() > MOST_FIELDS {
         return Err(Refusal::TooLarge);
     }
@@ -428,7 +436,7 @@ fn check_fields(headers: &HeaderMap, version: Version) -> Result<Rare, Refusal> 
         }
         bytes += name.as_str().len() + value.len() + 4;
     }
-    if bytes > MOST_HEAD_BYTES {
+    if bytes > max_head {
         return Err(Refusal::TooLarge);
     }
     if rare.may_have(&header::EXPECT) {
