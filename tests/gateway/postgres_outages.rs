@@ -38,7 +38,13 @@ impl World {
         let (gateway, browser) = TestGateway::builder().set("storage.database", &url).start().await;
         gateway.add_user(ADA).await;
         browser.log_in(ADA).await;
-        Self { gateway, browser, chaos, server: Arc::new(server), name }
+        let world = Self { gateway, browser, chaos, server: Arc::new(server), name };
+        // What the login changed has been heard of, and the session is known once more.
+        let start = Instant::now();
+        while start.elapsed() < SECOND {
+            assert_eq!(world.status().await, StatusCode::OK);
+        }
+        world
     }
 
     async fn status(&self) -> StatusCode {
