@@ -17,10 +17,10 @@ mod wrong_tries;
 
 pub use devices::{Device, Devices, EnrolRefusal, Enrolment};
 pub use hashing::{Hashing, HashingError};
-pub use password::{PasswordError, Passwords, VerifiedPassword};
-pub use queue::Claim;
+pub use password::{By, PasswordError, Passwords, VerifiedPassword};
+pub use queue::{Claim, Full, Turn, Turns};
 pub use recovery_codes::RecoveryCodes;
-pub use second_factor::{CodeCheck, CodeKind, SecondFactor, VerifiedCode};
+pub use second_factor::{CodeCheck, CodeKind, FirstCode, SecondFactor, VerifiedCode};
 pub use stored_hash::{HashRefusal, StoredHash};
 pub use totp::TotpSecret;
 pub use wrong_tries::{Tries, Wrong, WrongTries};

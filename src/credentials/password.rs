@@ -9,7 +9,7 @@ use sqlx::Row as _;
 use unicode_normalization::UnicodeNormalization as _;
 use zeroize::Zeroizing;
 
-use super::{Claim, Config, HashRefusal, Hashing, HashingError, MAX_FAILURES, StoredHash};
+use super::{Config, HashRefusal, Hashing, HashingError, MAX_FAILURES, StoredHash};
 use crate::{
     clock::Clock,
     database::{Change, Database, DatabaseError},
@@ -50,6 +50,14 @@ impl VerifiedPassword {
     }
 }
 
+/// Who gives a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    Stranger,
+    /// Somebody in a browser in which the account has logged in before.
+    Known,
+}
+
 /// The passwords of all users.
 #[derive(Debug)]
 pub struct Passwords {
@@ -68,11 +76,6 @@ impl Passwords {
         Self { database, hashing, clock, dummy, max_bytes }
     }
 
-    /// Whether there is a place for such a claim in the queue of passwords to be checked; the try counts in any case.
-    pub fn arrive(&self, claim: &Claim) -> Result<(), PasswordError> {
-        Ok(self.hashing.arrive(claim)?)
-    }
-
     /// Whether `password` is the user's. Every call asks the store once and hashes once, whoever is asked for.
     ///
     /// After a hundred wrong ones in a row by strangers none is right for a stranger, until a login is finished.
@@ -80,28 +83,25 @@ impl Passwords {
         &self,
         user: Option<&UserId>,
         password: SecretString,
-        claim: &Claim,
+        by: By,
     ) -> Result<Option<VerifiedPassword>, PasswordError> {
-        let column = match claim {
-            Claim::Known(_) => "known_failures",
-            Claim::Stranger(_) => "failures",
-        };
         let stored: Option<(String, i64)> =
-            sqlx::query("SELECT hash, failures, known_failures FROM passwords WHERE user_id = $1")
+            sqlx::query("SELECT hash, failures FROM passwords WHERE user_id = $1")
                 .bind(user.map_or("", UserId::as_str))
                 .fetch_optional(&self.database)
                 .await?
-                .map(|row| Ok::<_, sqlx::Error>((row.try_get("hash")?, row.try_get(column)?)))
+                .map(|row| Ok::<_, sqlx::Error>((row.try_get("hash")?, row.try_get("failures")?)))
                 .transpose()?;
         let (Some(user), Some((stored, failures)), Some(password)) =
             (user, &stored, self.normalised(&password))
         else {
-            self.hashing.verify(self.dummy.clone(), Zeroizing::default(), claim).await?;
+            self.hashing.verify(self.dummy.clone(), Zeroizing::default()).await?;
             return Ok(None);
         };
+        let is_closed = by == By::Stranger && *failures >= MAX_FAILURES;
         let hash = StoredHash::parse(stored).map_err(|_| DatabaseError::Corrupt("a password hash"))?;
         let weak = hash.is_weaker_than_today();
-        if !self.hashing.verify(hash, password.clone(), claim).await? || *failures >= MAX_FAILURES {
+        if !self.hashing.verify(hash, password.clone()).await? || is_closed {
             return Ok(None);
         }
         if weak && let Err(error) = self.rehash(user, stored, password).await {
@@ -129,7 +129,7 @@ impl Passwords {
         sqlx::query(
             "INSERT INTO passwords (user_id, hash, set_at) VALUES ($1, $2, $3) \
              ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, set_at = excluded.set_at, \
-             failures = 0, known_failures = 0",
+             failures = 0",
         )
         .bind(user.as_str())
         .bind(phc)
@@ -176,10 +176,7 @@ impl Passwords {
 mod tests {
     use super::*;
     use crate::{
-        credentials::{
-            hashing::tests::{stalled, stranger},
-            tests::Fixture,
-        },
+        credentials::{hashing::tests::stalled, tests::Fixture},
         database::test_database::{On, on_each_database},
         random::OsRandom,
     };
@@ -221,21 +218,18 @@ mod tests {
         let passwords = passwords(&fixture);
         passwords.set(&fixture.ada, "correct horse".into()).await.unwrap();
         passwords.set(&fixture.bob, "battery staple".into()).await.unwrap();
-        let verified =
-            passwords.verify(Some(&fixture.ada), "correct horse".into(), &Claim::OWN).await.unwrap();
+        let verified = passwords.verify(Some(&fixture.ada), "correct horse".into(), By::Known).await.unwrap();
         assert_eq!(verified.unwrap().user(), &fixture.ada);
         for wrong in ["battery staple", "Correct horse", "correct horse ", " correct horse", ""] {
-            let verdict = passwords.verify(Some(&fixture.ada), wrong.into(), &Claim::OWN).await.unwrap();
+            let verdict = passwords.verify(Some(&fixture.ada), wrong.into(), By::Known).await.unwrap();
             assert_eq!(verdict, None, "{wrong:?}");
         }
         passwords.set(&fixture.ada, "a new one".into()).await.unwrap();
         assert_eq!(
-            passwords.verify(Some(&fixture.ada), "correct horse".into(), &Claim::OWN).await.unwrap(),
+            passwords.verify(Some(&fixture.ada), "correct horse".into(), By::Known).await.unwrap(),
             None
         );
-        assert!(
-            passwords.verify(Some(&fixture.ada), "a new one".into(), &Claim::OWN).await.unwrap().is_some()
-        );
+        assert!(passwords.verify(Some(&fixture.ada), "a new one".into(), By::Known).await.unwrap().is_some());
     }
 
     async fn composed_and_decomposed_forms_are_one_password(on: On) {
@@ -243,7 +237,7 @@ mod tests {
         let passwords = passwords(&fixture);
         passwords.set(&fixture.ada, "Zo\u{eb} und Bj\u{f6}rn".into()).await.unwrap();
         for (typed, accepted) in [("Zoe\u{308} und Bjo\u{308}rn", true), ("Zoe und Bjorn", false)] {
-            let verdict = passwords.verify(Some(&fixture.ada), typed.into(), &Claim::OWN).await.unwrap();
+            let verdict = passwords.verify(Some(&fixture.ada), typed.into(), By::Known).await.unwrap();
             assert_eq!(verdict.is_some(), accepted, "{typed}");
         }
     }
@@ -254,21 +248,17 @@ mod tests {
         let longest = "\u{1f40e}".repeat(256);
         passwords.set(&fixture.ada, longest.as_str().into()).await.unwrap();
         assert!(
-            passwords
-                .verify(Some(&fixture.ada), longest.as_str().into(), &Claim::OWN)
-                .await
-                .unwrap()
-                .is_some()
+            passwords.verify(Some(&fixture.ada), longest.as_str().into(), By::Known).await.unwrap().is_some()
         );
         for wrong in [format!("{longest}x"), "x".repeat(1_000_000)] {
             assert_eq!(
-                passwords.verify(Some(&fixture.ada), wrong.as_str().into(), &Claim::OWN).await.unwrap(),
+                passwords.verify(Some(&fixture.ada), wrong.as_str().into(), By::Known).await.unwrap(),
                 None
             );
             let refused = passwords.set(&fixture.ada, wrong.into()).await;
             assert!(matches!(refused, Err(PasswordError::TooLong)));
         }
-        assert!(passwords.verify(Some(&fixture.ada), longest.into(), &Claim::OWN).await.unwrap().is_some());
+        assert!(passwords.verify(Some(&fixture.ada), longest.into(), By::Known).await.unwrap().is_some());
     }
 
     /// With the queue full, whoever hashes is busy: every refusal must be, or its time would tell it apart.
@@ -285,7 +275,7 @@ mod tests {
             (None, "unknown"),
             (None, long.as_str()),
         ] {
-            let verdict = passwords.verify(user, password.into(), &stranger("192.0.2.77", 77)).await;
+            let verdict = passwords.verify(user, password.into(), By::Stranger).await;
             assert!(matches!(verdict, Err(PasswordError::Hashing(HashingError::Busy))));
         }
     }
@@ -294,21 +284,17 @@ mod tests {
         let fixture = Fixture::new(on).await;
         let passwords = passwords(&fixture);
         passwords.set(&fixture.ada, "correct horse".into()).await.unwrap();
-        let right = async |claim: &Claim| {
-            passwords.verify(Some(&fixture.ada), "correct horse".into(), claim).await.unwrap().is_some()
+        let right = async |by| {
+            passwords.verify(Some(&fixture.ada), "correct horse".into(), by).await.unwrap().is_some()
         };
-        let stranger = stranger("192.0.2.1", 1);
         fixture.tamper("UPDATE passwords SET failures = 99").await;
-        assert!(right(&stranger).await);
+        assert!(right(By::Stranger).await);
         fixture.tamper("UPDATE passwords SET failures = 100").await;
-        assert!(!right(&stranger).await);
-        assert!(right(&Claim::OWN).await);
-        fixture.tamper("UPDATE passwords SET failures = 0, known_failures = 100").await;
-        assert!(right(&stranger).await);
-        assert!(!right(&Claim::OWN).await);
+        assert!(!right(By::Stranger).await);
+        assert!(right(By::Known).await);
         // A new password begins anew.
         passwords.set(&fixture.ada, "correct horse".into()).await.unwrap();
-        assert!(right(&stranger).await && right(&Claim::OWN).await);
+        assert!(right(By::Stranger).await);
     }
 
     async fn a_user_without_a_password_cannot_log_in_with_any(on: On) {
@@ -316,7 +302,7 @@ mod tests {
         let passwords = passwords(&fixture);
         for user in [None, Some(&fixture.ada), Some(&UserId::generate(&OsRandom))] {
             for password in ["", "x"] {
-                assert_eq!(passwords.verify(user, password.into(), &Claim::OWN).await.unwrap(), None);
+                assert_eq!(passwords.verify(user, password.into(), By::Known).await.unwrap(), None);
             }
         }
     }
@@ -325,23 +311,15 @@ mod tests {
         let fixture = Fixture::new(on).await;
         let passwords = passwords(&fixture);
         passwords.store(&fixture.ada, WEAK).await.unwrap();
-        assert_eq!(passwords.verify(Some(&fixture.ada), "wrong".into(), &Claim::OWN).await.unwrap(), None);
+        assert_eq!(passwords.verify(Some(&fixture.ada), "wrong".into(), By::Known).await.unwrap(), None);
         assert_eq!(stored(&fixture).await, WEAK);
         assert!(
-            passwords
-                .verify(Some(&fixture.ada), "correct horse".into(), &Claim::OWN)
-                .await
-                .unwrap()
-                .is_some()
+            passwords.verify(Some(&fixture.ada), "correct horse".into(), By::Known).await.unwrap().is_some()
         );
         let renewed = stored(&fixture).await;
         assert!(!StoredHash::parse(&renewed).unwrap().is_weaker_than_today());
         assert!(
-            passwords
-                .verify(Some(&fixture.ada), "correct horse".into(), &Claim::OWN)
-                .await
-                .unwrap()
-                .is_some()
+            passwords.verify(Some(&fixture.ada), "correct horse".into(), By::Known).await.unwrap().is_some()
         );
         assert_eq!(stored(&fixture).await, renewed);
     }
@@ -356,7 +334,7 @@ mod tests {
 
         fixture.users.remove(&fixture.ada).await.unwrap();
         assert_eq!(
-            passwords.verify(Some(&fixture.ada), "correct horse".into(), &Claim::OWN).await.unwrap(),
+            passwords.verify(Some(&fixture.ada), "correct horse".into(), By::Known).await.unwrap(),
             None
         );
         let left = sqlx::query("SELECT COUNT(*) FROM passwords").fetch_one(&fixture.database).await;

@@ -1,24 +1,35 @@
-//! The queue of passwords to be checked: fair, and with a reserve.
+//! Whose turn it is to try to log in: fair, and with a reserve.
 //!
+//! A try asks the stores and has a password hashed only in its turn, so that a flood of them takes nothing from anybody else.
 //! Whoever is known has places that strangers cannot fill. Among strangers the one who has asked least comes first: each
 //! address, household, organisation and account has a share of the places, and every try makes its networks wait behind
 //! those that have tried less. A try that finds no place counts as well, so that a flood pays for what it overfills.
 
 use std::{
     collections::{HashMap, VecDeque},
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use crate::throttle::{Attempt, Key, Kind};
+use tokio::{sync::oneshot, time::timeout};
 
-/// Places for strangers; with a hash taking some 20 ms, the last of them waits little more than a second.
-pub(super) const PLACES: usize = 64;
+use crate::{
+    secret::sha256,
+    throttle::{Attempt, Key, Kind},
+};
+
+/// Places for strangers to wait in; with a hash taking some 20 ms, the last of them waits little more than a second.
+const PLACES: usize = 64;
 /// Places for browsers that are known.
-pub(super) const RESERVE: usize = 32;
+const RESERVE: usize = 32;
 /// Places that one of a kind may take.
 const SHARE_OF_NETWORK: usize = 8;
 const SHARE_OF_ACCOUNT: usize = 4;
-const SHARE_OF_BROWSER: usize = 4;
+/// Turns at once, beside those whose passwords are being hashed: they wait for a store.
+const AT_THE_STORES: usize = 2;
+/// Longer nobody waits: whoever would is told to try again.
+const LONGEST_WAIT: Duration = Duration::from_secs(4);
 /// How long it takes until a try counts half.
 const HALF_LIFE: Duration = Duration::from_secs(30);
 /// Tries are counted in this fraction, and right ones count as little.
@@ -27,10 +38,10 @@ const RIGHT_TRY: f64 = 1.0;
 /// Networks that are remembered.
 const MOST: usize = 32 * 1024;
 
-/// Whom a password is checked for.
+/// Who tries.
 #[derive(Clone, Debug)]
 pub enum Claim {
-    /// The program itself, or somebody in a browser in which the account is known.
+    /// An account in a browser in which it is known, whichever that is.
     Known(Key),
     Stranger(Vec<Owner>),
 }
@@ -43,20 +54,16 @@ pub struct Owner {
 }
 
 impl Claim {
-    /// For what no client has asked.
-    pub const OWN: Self = Self::Known([0; 32]);
-
     pub fn of(attempt: &Attempt<'_>) -> Self {
-        match attempt.browser {
-            Some(browser) => Self::Known(*browser.key()),
-            None => {
-                let networks =
-                    attempt.networks.keys().map(|(kind, key, times)| Owner { key: (kind, key), times });
-                let account = crate::secret::sha256(attempt.account.as_bytes());
-                let account = Owner { key: (Kind::Strangers, account), times: 0 };
-                Self::Stranger(networks.chain([account]).collect())
-            }
+        let account = sha256(attempt.account.as_bytes());
+        if attempt.browser.is_some() {
+            return Self::Known(account);
         }
+        let networks = attempt.networks.keys().map(|(kind, key, times)| Owner { key: (kind, key), times });
+        let account = Owner { key: (Kind::Strangers, account), times: 0 };
+        // What cannot be a name is nobody's.
+        let account = Some(account).filter(|_| !attempt.account.is_empty());
+        Self::Stranger(networks.chain(account).collect())
     }
 }
 
@@ -69,9 +76,89 @@ impl Owner {
     }
 }
 
-/// No place is free for this claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full;
+/// There is no place to wait in, or there has been too long a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many sign-ins at once")]
+pub struct Full;
+
+/// The turns of all who try.
+#[derive(Clone, Debug)]
+pub struct Turns(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    queue: Queue<oneshot::Sender<Turn>>,
+    /// Turns that nobody has.
+    free: usize,
+}
+
+/// A turn, which the next one has once this is dropped.
+#[derive(Debug)]
+#[must_use = "whoever has a turn keeps others waiting"]
+pub struct Turn {
+    /// Absent once it has been given back.
+    turns: Option<Turns>,
+}
+
+impl Turns {
+    /// As many as `hashing` threads have work for, and a few more.
+    pub fn new(hashing: NonZeroUsize) -> Self {
+        let free = hashing.get() + AT_THE_STORES;
+        Self(Arc::new(Mutex::new(State { queue: Queue::default(), free })))
+    }
+
+    /// Waits for a turn. The try counts, whatever comes of it.
+    pub async fn take(&self, claim: &Claim) -> Result<Turn, Full> {
+        let waiting = {
+            let mut state = self.state();
+            let now = Instant::now();
+            state.queue.count(claim, now);
+            if state.free > 0 {
+                state.free -= 1;
+                return Ok(Turn { turns: Some(self.clone()) });
+            }
+            let (sender, receiver) = oneshot::channel();
+            // Whoever has lost the place hears of it.
+            drop(state.queue.push(claim, sender, now)?);
+            receiver
+        };
+        match timeout(LONGEST_WAIT, waiting).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => Err(Full),
+        }
+    }
+
+    /// What a try that was right is counted less.
+    pub fn was_right(&self, claim: &Claim) {
+        self.state().queue.was_right(claim, Instant::now());
+    }
+
+    /// Nothing panics while it holds the lock.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(turns) = self.turns.take() else { return };
+        let mut turn = Self { turns: Some(turns.clone()) };
+        loop {
+            let mut state = turns.state();
+            let Some(next) = state.queue.pop(Instant::now()) else {
+                state.free += 1;
+                turn.turns = None;
+                return;
+            };
+            drop(state);
+            match next.send(turn) {
+                Ok(()) => return,
+                // Whoever waited has gone.
+                Err(unwanted) => turn = unwanted,
+            }
+        }
+    }
+}
 
 /// How much somebody has asked lately.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +176,7 @@ impl Heat {
 
 /// Jobs in the order in which they are taken.
 #[derive(Debug)]
-pub(super) struct Queue<J> {
+struct Queue<J> {
     known: VecDeque<(Key, J)>,
     /// In the order of their coming.
     strangers: Vec<(Vec<Owner>, J)>,
@@ -109,17 +196,14 @@ impl<J> Default for Queue<J> {
 }
 
 impl<J> Queue<J> {
-    /// Counts a try, and says whether there is a place for it just now.
-    pub(super) fn arrive(&mut self, claim: &Claim, now: Instant) -> Result<(), Full> {
-        let Claim::Stranger(owners) = claim else { return self.reserve(claim) };
+    fn count(&mut self, claim: &Claim, now: Instant) {
+        let Claim::Stranger(owners) = claim else { return };
         for owner in owners.iter().filter(|owner| owner.times > 0) {
             self.add(*owner, TRY, now);
         }
-        self.place(owners, now).map(|_| ())
     }
 
-    /// What a try that was right is counted less.
-    pub(super) fn was_right(&mut self, claim: &Claim, now: Instant) {
+    fn was_right(&mut self, claim: &Claim, now: Instant) {
         let Claim::Stranger(owners) = claim else { return };
         for owner in owners.iter().filter(|owner| owner.times > 0) {
             self.add(*owner, RIGHT_TRY - TRY, now);
@@ -127,10 +211,10 @@ impl<J> Queue<J> {
     }
 
     /// Takes a place. What had the place before has lost it, if its networks have asked for more.
-    pub(super) fn push(&mut self, claim: &Claim, job: J, now: Instant) -> Result<Option<J>, Full> {
+    fn push(&mut self, claim: &Claim, job: J, now: Instant) -> Result<Option<J>, Full> {
         let owners = match claim {
             Claim::Known(key) => {
-                self.reserve(claim)?;
+                self.reserve(key)?;
                 self.known.push_back((*key, job));
                 return Ok(None);
             }
@@ -145,7 +229,7 @@ impl<J> Queue<J> {
     }
 
     /// The next job: of whoever is known, or of the stranger whose networks have asked least by now.
-    pub(super) fn pop(&mut self, now: Instant) -> Option<J> {
+    fn pop(&mut self, now: Instant) -> Option<J> {
         if let Some((_, job)) = self.known.pop_front() {
             return Some(job);
         }
@@ -167,11 +251,9 @@ impl<J> Queue<J> {
         job
     }
 
-    fn reserve(&self, claim: &Claim) -> Result<(), Full> {
-        let Claim::Known(key) = claim else { return Ok(()) };
-        let own = self.known.iter().filter(|(other, _)| other == key).count();
-        let share = if *key == [0; 32] { RESERVE } else { SHARE_OF_BROWSER };
-        if self.known.len() >= RESERVE || own >= share { Err(Full) } else { Ok(()) }
+    fn reserve(&self, account: &Key) -> Result<(), Full> {
+        let own = self.known.iter().filter(|(other, _)| other == account).count();
+        if self.known.len() >= RESERVE || own >= SHARE_OF_ACCOUNT { Err(Full) } else { Ok(()) }
     }
 
     /// A place: free, or the one of whoever has asked most, and more than this.
@@ -223,14 +305,14 @@ mod tests {
         Claim::of(&Attempt::new(account, address.parse().unwrap(), None))
     }
 
-    fn known(number: u8) -> Claim {
-        let browser = KnownBrowser::new("ada", &[number]);
-        Claim::of(&Attempt::new("ada", IpAddr::V4(Ipv4Addr::LOCALHOST), Some(browser)))
+    fn known(account: &str, browser: u8) -> Claim {
+        let browser = KnownBrowser::new(account, &[browser]);
+        Claim::of(&Attempt::new(account, IpAddr::V4(Ipv4Addr::LOCALHOST), Some(browser)))
     }
 
     /// Tries as a login does: counted, then placed.
     fn try_once<J>(queue: &mut Queue<J>, claim: &Claim, job: J, now: Instant) -> Result<Option<J>, Full> {
-        queue.arrive(claim, now)?;
+        queue.count(claim, now);
         queue.push(claim, job, now)
     }
 
@@ -240,7 +322,7 @@ mod tests {
         for (job, address) in [(1, "192.0.2.1"), (2, "192.0.2.1"), (3, "192.0.2.2")] {
             assert_eq!(try_once(&mut queue, &from(address, &job.to_string()), job, now), Ok(None));
         }
-        assert_eq!(try_once(&mut queue, &known(1), 4, now), Ok(None));
+        assert_eq!(try_once(&mut queue, &known("ada", 1), 4, now), Ok(None));
         let order: Vec<_> = std::iter::from_fn(|| queue.pop(now)).collect();
         assert_eq!(order, [4, 3, 1, 2]);
     }
@@ -279,17 +361,16 @@ mod tests {
     }
 
     #[test]
-    fn one_account_and_one_browser_have_a_share() {
+    fn one_account_has_a_share_in_however_many_browsers_it_is_known() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        let mut of_account = 0;
-        let mut of_browser = 0;
+        let (mut strange, mut familiar) = (0, 0);
         for number in 0..20 {
-            of_account +=
-                usize::from(try_once(&mut queue, &from(&format!("192.0.2.{number}"), "ada"), 0, now).is_ok());
-            of_browser += usize::from(try_once(&mut queue, &known(1), 0, now).is_ok());
+            let stranger = from(&format!("192.0.2.{number}"), "ada");
+            strange += usize::from(try_once(&mut queue, &stranger, 0, now).is_ok());
+            familiar += usize::from(try_once(&mut queue, &known("ada", number), 0, now).is_ok());
         }
-        assert_eq!((of_account, of_browser), (SHARE_OF_ACCOUNT, SHARE_OF_BROWSER));
-        assert_eq!(try_once(&mut queue, &known(2), 0, now), Ok(None));
+        assert_eq!((strange, familiar), (SHARE_OF_ACCOUNT, SHARE_OF_ACCOUNT));
+        assert_eq!(try_once(&mut queue, &known("bob", 1), 0, now), Ok(None));
     }
 
     #[test]
@@ -298,7 +379,7 @@ mod tests {
         let office = from("192.0.2.1", "ada");
         let Claim::Stranger(owners) = &office else { unreachable!() };
         for _ in 0..8 {
-            let _ = queue.arrive(&office, now);
+            queue.count(&office, now);
         }
         assert!((queue.rank(owners, now) - 64.0).abs() < 0.5);
         assert!((queue.rank(owners, now + HALF_LIFE) - 32.0).abs() < 1.5);
@@ -312,9 +393,59 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let (mut queue, now) = (Queue::<u8>::default(), Instant::now());
         for number in 0..u32::try_from(MOST).unwrap() + 10 {
-            let _ = queue.arrive(&from(&Ipv4Addr::from_bits(0x0a00_0000 + number).to_string(), "ada"), now);
+            queue.count(&from(&Ipv4Addr::from_bits(0x0a00_0000 + number).to_string(), "ada"), now);
         }
         assert!(queue.heat.len() <= MOST);
         assert!(queue.held.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_turn_goes_to_the_next_and_whoever_gives_up_waiting_loses_none() {
+        let turns = Turns::new(NonZeroUsize::MIN);
+        let mut held = Vec::new();
+        for number in 0..=AT_THE_STORES {
+            held.push(turns.take(&from("192.0.2.1", &number.to_string())).await.unwrap());
+        }
+        // Somebody who waited and left, then somebody who waits.
+        let gone = from("192.0.2.2", "gone");
+        assert!(timeout(Duration::ZERO, turns.take(&gone)).await.is_err());
+        let claim = from("192.0.2.3", "ada");
+        let waiting = tokio::spawn({
+            let turns = turns.clone();
+            async move { turns.take(&claim).await.unwrap() }
+        });
+        while turns.state().queue.strangers.len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        drop(held.pop());
+        drop(waiting.await.unwrap());
+        drop(held);
+        let state = turns.state();
+        assert_eq!((state.free, state.queue.strangers.len()), (1 + AT_THE_STORES, 0));
+        assert!(state.queue.held.is_empty());
+    }
+
+    #[tokio::test]
+    async fn when_the_places_are_full_whoever_asks_more_is_told_at_once() {
+        let turns = Turns::new(NonZeroUsize::MIN);
+        let mut held = Vec::new();
+        for number in 0..=AT_THE_STORES {
+            held.push(turns.take(&from("192.0.2.1", &number.to_string())).await.unwrap());
+        }
+        let office = |number: usize| from("192.0.2.9", &number.to_string());
+        let waiting: Vec<_> = (0..SHARE_OF_NETWORK)
+            .map(|number| {
+                let (turns, claim) = (turns.clone(), office(number));
+                tokio::spawn(async move { turns.take(&claim).await.is_ok() })
+            })
+            .collect();
+        while turns.state().queue.strangers.len() < SHARE_OF_NETWORK {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(turns.take(&office(99)).await.err(), Some(Full));
+        drop(held);
+        for one in waiting {
+            assert!(one.await.unwrap());
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sqlx::Row as _;
 
-use super::CredentialsError;
+use super::{By, CredentialsError};
 use crate::{
     clock::{Clock, Timestamp},
     database::{Database, Transaction},
@@ -17,10 +17,7 @@ const MOST: i64 = 20;
 /// Which proof was wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    /// Of a stranger, or of a browser in which the account is known.
-    Password {
-        known: bool,
-    },
+    Password(By),
     Code,
 }
 
@@ -49,17 +46,15 @@ impl Tries {
     /// Notes a wrong try of a user.
     pub async fn note(&self, user: &UserId, network: &str, wrong: Wrong) -> Result<(), CredentialsError> {
         let (passwords, codes) = match wrong {
-            Wrong::Password { .. } => (1_i64, 0_i64),
+            Wrong::Password(_) => (1_i64, 0_i64),
             Wrong::Code => (0, 1),
         };
         let mut transaction = self.database.write().await?;
-        if let Wrong::Password { known } = wrong {
-            let statement = if known {
-                "UPDATE passwords SET known_failures = known_failures + 1 WHERE user_id = $1"
-            } else {
-                "UPDATE passwords SET failures = failures + 1 WHERE user_id = $1"
-            };
-            sqlx::query(statement).bind(user.as_str().to_owned()).execute(&mut *transaction).await?;
+        if wrong == Wrong::Password(By::Stranger) {
+            sqlx::query("UPDATE passwords SET failures = failures + 1 WHERE user_id = $1")
+                .bind(user.as_str().to_owned())
+                .execute(&mut *transaction)
+                .await?;
         }
         let network = if has_room(&mut transaction, user, network).await? { network } else { "" };
         sqlx::query(
@@ -115,13 +110,10 @@ impl Tries {
 
     /// A login is finished: wrong passwords are no longer in a row.
     pub async fn forgive(&self, user: &UserId) -> Result<(), CredentialsError> {
-        sqlx::query(
-            "UPDATE passwords SET failures = 0, known_failures = 0 \
-             WHERE user_id = $1 AND (failures > 0 OR known_failures > 0)",
-        )
-        .bind(user.as_str().to_owned())
-        .execute(&self.database)
-        .await?;
+        sqlx::query("UPDATE passwords SET failures = 0 WHERE user_id = $1 AND failures > 0")
+            .bind(user.as_str().to_owned())
+            .execute(&self.database)
+            .await?;
         Ok(())
     }
 }
@@ -157,7 +149,7 @@ mod tests {
         wrong_passwords_in_a_row_end_with_a_login,
     ];
 
-    const PASSWORD: Wrong = Wrong::Password { known: false };
+    const PASSWORD: Wrong = Wrong::Password(By::Stranger);
 
     fn tries(fixture: &Fixture) -> Tries {
         Tries::new(fixture.database.clone(), fixture.clock.clone())
@@ -206,10 +198,10 @@ mod tests {
         for _ in 0..3 {
             tries.note(&fixture.ada, "192.0.2.1", PASSWORD).await.unwrap();
         }
-        tries.note(&fixture.ada, "192.0.2.1", Wrong::Password { known: true }).await.unwrap();
+        tries.note(&fixture.ada, "192.0.2.1", Wrong::Password(By::Known)).await.unwrap();
         tries.note(&fixture.ada, "192.0.2.1", Wrong::Code).await.unwrap();
-        let in_a_row = "SELECT MAX(failures * 10 + known_failures) FROM passwords";
-        assert_eq!(fixture.number(in_a_row).await, 31);
+        let in_a_row = "SELECT MAX(failures) FROM passwords";
+        assert_eq!(fixture.number(in_a_row).await, 3);
         tries.forgive(&fixture.ada).await.unwrap();
         assert_eq!(fixture.number(in_a_row).await, 0);
     }

@@ -48,13 +48,7 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         name: "passwords",
         key: 1,
-        columns: &[
-            Text("user_id"),
-            Text("hash"),
-            Number("set_at"),
-            Number("failures"),
-            Number("known_failures"),
-        ],
+        columns: &[Text("user_id"), Text("hash"), Number("set_at"), Number("failures")],
     },
     Table {
         name: "devices",

@@ -38,30 +38,42 @@ impl KnownBrowsers {
         Some(KnownBrowser::new(account, mark.get(..ID)?))
     }
 
-    /// The cookie of a browser that is known to `account` from now on, and to those that it was known to.
+    /// The cookie of a browser that is known to `account` from now on, and to those that it was known to. The same browser
+    /// keeps its budget.
     pub(super) fn with(
         &self,
         cookie: Option<&str>,
         account: &str,
-        lasts: Duration,
         now: Timestamp,
         random: &dyn Random,
     ) -> String {
         let marks = cookie.map(decode).unwrap_or_default();
-        let own = self.mark_of(&marks, account, now).map(<[u8]>::to_vec);
-        // The same one keeps its budget, and never lasts less than before.
-        let id = own
-            .as_ref()
-            .and_then(|mark| mark.get(..ID))
-            .map_or_else(|| random.bytes::<ID>().to_vec(), <[u8]>::to_vec);
-        let until = expiry(now.plus(lasts)).max(own.as_deref().map_or(0, expiry_of));
-        let mut fresh = id;
-        fresh.extend(until.to_be_bytes());
-        fresh.extend(self.signature(account, &fresh));
+        let id = self.mark_of(&marks, account, now).and_then(|mark| mark.get(..ID));
+        let id = id.map_or_else(|| random.bytes::<ID>().to_vec(), <[u8]>::to_vec);
+        self.sign(&marks, account, id, now.plus(KNOWN_FOR), now)
+    }
+
+    /// The same for a short time, with a budget that nothing has been taken from.
+    pub(super) fn afresh(
+        &self,
+        cookie: Option<&str>,
+        account: &str,
+        now: Timestamp,
+        random: &dyn Random,
+    ) -> String {
+        let marks = cookie.map(decode).unwrap_or_default();
+        self.sign(&marks, account, random.bytes::<ID>().to_vec(), now.plus(KNOWN_BY_CODE), now)
+    }
+
+    /// The marks with a new one for `account`, in the place of those that it had.
+    fn sign(&self, marks: &[u8], account: &str, mut id: Vec<u8>, until: Timestamp, now: Timestamp) -> String {
+        id.extend(expiry(until).to_be_bytes());
+        let signature = self.signature(account, &id);
+        id.extend(signature);
         let others = marks
             .chunks_exact(MARK)
-            .filter(|mark| own.as_deref() != Some(*mark) && expiry_of(mark) > expiry(now));
-        let all: Vec<u8> = others.take(MOST - 1).fold(fresh, |all, mark| [&all, mark].concat());
+            .filter(|mark| self.mark_of(mark, account, now).is_none() && expiry_of(mark) > expiry(now));
+        let all: Vec<u8> = others.take(MOST - 1).fold(id, |all, mark| [&all, mark].concat());
         URL_SAFE_NO_PAD.encode(all)
     }
 
@@ -109,7 +121,7 @@ mod tests {
     }
 
     fn known(cookie: Option<&str>, account: &str) -> String {
-        browsers().with(cookie, account, KNOWN_FOR, NOW, &OsRandom)
+        browsers().with(cookie, account, NOW, &OsRandom)
     }
 
     #[test]
@@ -130,10 +142,10 @@ mod tests {
         let cookie = known(None, "ada");
         assert!(browsers().find(&cookie, "ada", NOW.plus(KNOWN_FOR).minus(Duration::from_secs(1))).is_some());
         assert_eq!(browsers().find(&cookie, "ada", NOW.plus(KNOWN_FOR)), None);
-        let brief = browsers().with(None, "ada", KNOWN_BY_CODE, NOW, &OsRandom);
+        let brief = browsers().afresh(Some(&cookie), "ada", NOW, &OsRandom);
+        assert_ne!(browsers().find(&brief, "ada", NOW), browsers().find(&cookie, "ada", NOW));
         assert_eq!(browsers().find(&brief, "ada", NOW.plus(KNOWN_BY_CODE)), None);
-        let still = browsers().with(Some(&cookie), "ada", KNOWN_BY_CODE, NOW, &OsRandom);
-        assert!(browsers().find(&still, "ada", NOW.plus(KNOWN_BY_CODE)).is_some());
+        assert_eq!(brief.len(), cookie.len(), "in the place of the other");
     }
 
     #[test]

@@ -29,7 +29,8 @@ use crate::{
     audit::{Audit, AuditEvent, Context},
     clock::Clock,
     credentials::{
-        Claim, CodeCheck, Devices, Passwords, RecoveryCodes, SecondFactor, Tries, VerifiedPassword, Wrong,
+        By, Claim, CodeCheck, Devices, FirstCode, Passwords, RecoveryCodes, SecondFactor, Tries, Turns,
+        VerifiedPassword, Wrong,
     },
     errors::Chain,
     random::Random,
@@ -75,6 +76,7 @@ pub struct Login {
     pub pending: PendingLogins,
     pub throttle: Throttle,
     pub tries: Tries,
+    pub turns: Turns,
     pub known: KnownBrowsers,
     /// Makes of names that nobody has what stands in the log.
     pub names: hmac::Key,
@@ -102,27 +104,30 @@ impl Login {
         let account = name.as_ref().map_or("", CanonicalName::as_str);
         let attempt = Attempt::new(account, source.client_ip, self.browser(account, source));
         let claim = Claim::of(&attempt);
-        // Before any store is asked: a flood that finds no place costs nobody anything.
-        self.passwords.arrive(&claim)?;
         let masked = self.masked(account);
-        let admission = self.throttle.admit(&attempt).await?;
+        // Before any store is asked: a flood takes nothing from anybody else.
+        let (turn, admission) = match self.throttle.told(&attempt) {
+            Some(throttled) => (None, Err(throttled)),
+            None => (Some(self.turns.take(&claim).await?), self.throttle.admit(&attempt).await?),
+        };
         // Only somebody who exists has a browser that is known.
         let shown = if attempt.browser.is_some() { account } else { &masked };
         let admission = match self.admitted(admission, &source.context(shown)) {
             Ok(admission) => admission,
             Err(Throttled { retry_after }) => return Ok(PasswordOutcome::Throttled { retry_after }),
         };
-        let checked = self.check_password(name.as_ref(), password, &claim).await;
+        let by = if attempt.browser.is_some() { By::Known } else { By::Stranger };
+        let checked = self.check_password(name.as_ref(), password, by).await;
         let (admission, (user, verified)) = withdraw_if_unknown(admission, checked).await?;
         let context = source.context(if user.is_some() { account } else { &masked });
         let Some((user, verified)) = user.as_ref().filter(|user| !user.disabled).zip(verified) else {
             self.audit.record(AuditEvent::LoginPasswordRefused, &context);
-            if let Some(user) = user {
-                self.note_wrong(user.id, &attempt, Wrong::Password { known: attempt.browser.is_some() });
-            }
+            self.note_wrong(user.map(|user| user.id), &attempt, Wrong::Password(by));
             return Ok(PasswordOutcome::Refused);
         };
         admission.succeeded().await;
+        self.turns.was_right(&claim);
+        drop(turn);
         self.audit.record(AuditEvent::LoginPasswordAccepted, &context);
         let password = PasswordProof::from(verified);
         // A device's code, or else the first device.
@@ -144,6 +149,7 @@ impl Login {
         let name = CanonicalName::parse(email);
         let account = name.as_ref().map_or("", CanonicalName::as_str);
         let attempt = Attempt::new(account, source.client_ip, None);
+        let _turn = self.turns.take(&Claim::of(&attempt)).await?;
         let masked = self.masked(account);
         let admission = self.throttle.admit_first_code(&attempt).await?;
         let admission = match self.admitted(admission, &source.context(&masked)) {
@@ -151,18 +157,26 @@ impl Login {
             Err(Throttled { retry_after }) => return Ok(FirstCodeOutcome::Throttled { retry_after }),
         };
         let checked = self.check_first_code(name.as_ref(), code).await;
-        let (admission, is_right) = withdraw_if_unknown(admission, checked).await?;
-        if !is_right {
+        let (admission, checked) = withdraw_if_unknown(admission, checked).await?;
+        if checked != FirstCode::Right {
             self.audit.record(AuditEvent::LoginFirstCodeRefused, &source.context(&masked));
-            return Ok(FirstCodeOutcome::Refused);
+            if checked == FirstCode::Wrong {
+                return Ok(FirstCodeOutcome::Refused);
+            }
+            admission.withdrawn().await;
+            return Ok(FirstCodeOutcome::AlreadyUsed);
         }
         admission.succeeded().await;
         self.audit.record(AuditEvent::LoginFirstCodeAccepted, &source.context(account));
-        let known = self.known_from_now_on(account, known::KNOWN_BY_CODE, source);
+        let known = self.known.afresh(source.known.as_deref(), account, self.clock.now(), &*self.random);
         Ok(FirstCodeOutcome::Accepted { known })
     }
 
-    async fn check_first_code(&self, name: Option<&CanonicalName>, code: &str) -> Result<bool, LoginError> {
+    async fn check_first_code(
+        &self,
+        name: Option<&CanonicalName>,
+        code: &str,
+    ) -> Result<FirstCode, LoginError> {
         let user = match name {
             Some(name) => self.users.find(name).await?.filter(|user| !user.disabled),
             None => None,
@@ -182,8 +196,8 @@ impl Login {
     }
 
     /// The cookie of a browser that is known to `account` from now on.
-    fn known_from_now_on(&self, account: &str, lasts: std::time::Duration, source: &Source) -> String {
-        self.known.with(source.known.as_deref(), account, lasts, self.clock.now(), &*self.random)
+    fn known_from_now_on(&self, account: &str, source: &Source) -> String {
+        self.known.with(source.known.as_deref(), account, self.clock.now(), &*self.random)
     }
 
     /// What stands in the log for a name that nobody has: it may be a password, typed into the wrong field.
@@ -195,10 +209,12 @@ impl Login {
         format!("unknown-{}", hex(digest.as_ref().get(..8).unwrap_or_default()))
     }
 
-    /// Notes what the user is told at the next login. Nobody waits for it, or its time would tell who exists.
-    fn note_wrong(&self, user: UserId, attempt: &Attempt<'_>, wrong: Wrong) {
+    /// Notes what the user is told at the next login. Nobody waits for it, and nobody's is written as well, or its time would
+    /// tell who exists.
+    fn note_wrong(&self, user: Option<UserId>, attempt: &Attempt<'_>, wrong: Wrong) {
         let (tries, network) = (self.tries.clone(), attempt.networks.name());
         tokio::spawn(async move {
+            let Some(user) = user.or_else(UserId::nobody) else { return };
             if let Err(error) = tries.note(&user, &network, wrong).await {
                 tracing::warn!(user.id = %user, error = %Chain(&error), "a wrong try could not be noted");
             }
@@ -222,13 +238,13 @@ impl Login {
         &self,
         name: Option<&CanonicalName>,
         password: SecretString,
-        claim: &Claim,
+        by: By,
     ) -> Result<(Option<User>, Option<VerifiedPassword>), LoginError> {
         let user = match name {
             Some(name) => self.users.find(name).await?,
             None => None,
         };
-        let verified = self.passwords.verify(user.as_ref().map(|user| &user.id), password, claim).await?;
+        let verified = self.passwords.verify(user.as_ref().map(|user| &user.id), password, by).await?;
         Ok((user, verified))
     }
 
@@ -305,7 +321,7 @@ impl Login {
             }
             CodeCheck::Wrong => {
                 self.audit.record(refused, &context);
-                self.note_wrong(user.id.clone(), &attempt, Wrong::Code);
+                self.note_wrong(Some(user.id.clone()), &attempt, Wrong::Code);
                 Ok(CodeOutcome::Refused)
             }
             CodeCheck::Used => {
@@ -368,7 +384,7 @@ impl Login {
         if let Err(error) = self.tries.forgive(&user.id).await {
             tracing::warn!(user.id = %user.id, error = %Chain(&error), "wrong passwords stay counted");
         }
-        let known = self.known_from_now_on(user.name.as_str(), KNOWN_FOR, source);
+        let known = self.known_from_now_on(user.name.as_str(), source);
         Ok(Finish::In(NewLogin { token, next, kept_for, known }))
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Step;
 use crate::{
-    credentials::{CredentialsError, HashingError, PasswordError},
+    credentials::{CredentialsError, Full, HashingError, PasswordError},
     database::DatabaseError,
     secret::Token,
     sessions::{OtherUser, SessionError},
@@ -35,6 +35,12 @@ pub enum LoginError {
     Busy,
 }
 
+impl From<Full> for LoginError {
+    fn from(Full: Full) -> Self {
+        Self::Busy
+    }
+}
+
 impl From<PasswordError> for LoginError {
     fn from(error: PasswordError) -> Self {
         match error {
@@ -56,6 +62,8 @@ pub enum PasswordOutcome {
 #[derive(Debug)]
 pub enum FirstCodeOutcome {
     Refused,
+    /// The code was right, and has been used before.
+    AlreadyUsed,
     Throttled {
         retry_after: Duration,
     },

@@ -37,8 +37,11 @@ impl Pages {
             return Ok(self.first_code_page(&visit, &return_to, StatusCode::FORBIDDEN, email, Some(text)));
         }
         match self.login.first_code(email, form.value("code"), &visit.source()).await? {
-            FirstCodeOutcome::Refused => {
-                let text = Some(texts::WRONG_FIRST_CODE);
+            outcome @ (FirstCodeOutcome::Refused | FirstCodeOutcome::AlreadyUsed) => {
+                let text = Some(match outcome {
+                    FirstCodeOutcome::AlreadyUsed => texts::CODE_ALREADY_USED,
+                    _ => texts::WRONG_FIRST_CODE,
+                });
                 let mut answer =
                     self.first_code_page(&visit, &return_to, StatusCode::UNAUTHORIZED, email, text);
                 answer.headers_mut().insert(header::WWW_AUTHENTICATE, self.challenger.authenticate());

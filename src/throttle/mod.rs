@@ -39,6 +39,18 @@ static STRANGERS: Ladder = Ladder {
     many: Duration::from_hours(24),
 };
 
+/// One browser in which an account is known: after a hundred in a row its mark is worth nothing for a day.
+static MARKS: Ladder = Ladder {
+    steps: &[
+        (10, Duration::from_mins(15)),
+        (20, Duration::from_mins(30)),
+        (50, Duration::from_hours(1)),
+        (100, Duration::from_hours(24)),
+    ],
+    few: Duration::from_hours(1),
+    many: Duration::from_hours(30 * 24),
+};
+
 /// Codes of one user, in a browser or from a network. The hundred in a row are counted elsewhere, for ever.
 static CODES: Ladder = Ladder {
     steps: &[
@@ -76,10 +88,6 @@ impl KnownBrowser {
     /// `account` and `id` as proved by a cookie.
     pub fn new(account: &str, id: &[u8]) -> Self {
         Self(sha256(&[&sha256(account.as_bytes())[..], id].concat()))
-    }
-
-    pub(crate) const fn key(&self) -> &Key {
-        &self.0
     }
 }
 
@@ -131,24 +139,40 @@ impl Throttle {
 
     /// Counts a password, unless there has been too much of it: by the browser that is known, or by strangers.
     pub async fn admit(&self, attempt: &Attempt<'_>) -> Result<Result<Admission, Throttled>, ThrottleError> {
+        self.count(self.meters(attempt)).await
+    }
+
+    /// Whether the store has just told of a wait: then it need not be asked.
+    pub fn told(&self, attempt: &Attempt<'_>) -> Option<Throttled> {
+        let retry_after = self.lately.wait(&self.meters(attempt), self.clock.now())?;
+        Some(Throttled { retry_after })
+    }
+
+    fn meters(&self, attempt: &Attempt<'_>) -> Vec<Meter> {
         let Attempt { account, networks, browser } = attempt;
         let max = self.config.max_retries;
-        let Some(browser) = browser else {
-            let account = sha256(account.as_bytes());
-            let pair = sha256(&[networks.key(), account].concat());
-            let mut meters = vec![
-                self.meter(Kind::Pair, pair, max),
-                Meter { kind: Kind::Strangers, key: account, budget: Budget::Rising(&STRANGERS) },
-                self.meter(Kind::Tries, account, max.saturating_mul(TRIES)),
-            ];
-            meters.extend(self.of_networks(*networks));
-            return self.count(meters).await;
-        };
-        self.count(vec![
-            self.meter(Kind::Known, browser.0, max),
-            self.meter(Kind::Tries, browser.0, max.saturating_mul(TRIES)),
-        ])
-        .await
+        let tries = max.saturating_mul(TRIES);
+        let name = sha256(account.as_bytes());
+        match browser {
+            Some(browser) => vec![
+                self.meter(Kind::Known, browser.0, max),
+                Meter { kind: Kind::Mark, key: browser.0, budget: Budget::Rising(&MARKS) },
+                // However many browsers an account is known in, its tries are as many.
+                self.meter(Kind::KnownTries, name, tries),
+            ],
+            // What cannot be a name is nobody's, and not to be guessed at.
+            None if account.is_empty() => self.of_networks(*networks).collect(),
+            None => {
+                let pair = sha256(&[networks.key(), name].concat());
+                let mut meters = vec![
+                    self.meter(Kind::Pair, pair, max),
+                    Meter { kind: Kind::Strangers, key: name, budget: Budget::Rising(&STRANGERS) },
+                    self.meter(Kind::Tries, name, tries),
+                ];
+                meters.extend(self.of_networks(*networks));
+                meters
+            }
+        }
     }
 
     /// Counts a one-time code or a recovery code of a user, by id: in the browser that is known, or from the network.
@@ -218,12 +242,16 @@ impl Admission {
     /// these codes. What others failed with stays, and so does the try.
     pub async fn succeeded(self) {
         self.settle(|kind| match kind {
-            Kind::Pair | Kind::Known | Kind::Code | Kind::Recovery | Kind::Binding | Kind::FirstCode => {
-                Settlement::Clear
-            }
+            Kind::Pair
+            | Kind::Known
+            | Kind::Mark
+            | Kind::Code
+            | Kind::Recovery
+            | Kind::Binding
+            | Kind::FirstCode => Settlement::Clear,
             Kind::Strangers => Settlement::TakeBackAll,
             Kind::Network | Kind::Site | Kind::Organisation => Settlement::TakeBack,
-            Kind::Tries => Settlement::Keep,
+            Kind::Tries | Kind::KnownTries => Settlement::Keep,
         })
         .await;
     }

@@ -17,10 +17,12 @@ pub enum Kind {
     Pair,
     /// An account by whoever is a stranger, from wherever.
     Strangers,
-    /// An account in a browser that it is known in.
+    /// An account in a browser that it is known in: lately, and in a row.
     Known,
-    /// Tries, whatever came of them.
+    Mark,
+    /// Tries for an account, whatever came of them: by strangers, and in all browsers that it is known in.
     Tries,
+    KnownTries,
     /// An address, or the /64 of one.
     Network,
     /// The /56 of an IPv6 address: what a household gets.
@@ -44,7 +46,9 @@ impl Kind {
             Self::Pair => 'p',
             Self::Strangers => 's',
             Self::Known => 'k',
+            Self::Mark => 'm',
             Self::Tries => 't',
+            Self::KnownTries => 'w',
             Self::Network => 'n',
             Self::Site => 'h',
             Self::Organisation => 'o',

@@ -23,6 +23,11 @@ impl UserId {
         (bytes.len() == 16).then(|| Self(text.to_owned()))
     }
 
+    /// What no user is called: for the same work where there is none.
+    pub fn nobody() -> Option<Self> {
+        Self::parse("AAAAAAAAAAAAAAAAAAAAAA")
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

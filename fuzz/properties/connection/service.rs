@@ -193,6 +193,7 @@ fn config() -> Config {
         head_timeout: PATIENCE,
         stall_timeout: PATIENCE,
         min_rate: 0,
+        max_header_size: 16 * 1024,
         idle_timeout: PATIENCE,
         drain_timeout: PATIENCE,
         max_connections: 10_000,

@@ -68,6 +68,15 @@ pub enum CodeCheck {
     Off,
 }
 
+/// What came of a code that is given before the password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstCode {
+    Right,
+    Wrong,
+    /// Right, and accepted before.
+    Used,
+}
+
 /// The second factors of all users.
 #[derive(Clone, Debug)]
 pub struct SecondFactor {
@@ -105,11 +114,15 @@ impl SecondFactor {
 
     /// Checks a one-time code that comes before the password, and uses it up when it is right. A wrong one counts nowhere
     /// here: it keeps nobody out. Nobody has no device.
-    pub async fn verify_first(&self, user: Option<&UserId>, typed: &str) -> Result<bool, CredentialsError> {
+    pub async fn verify_first(
+        &self,
+        user: Option<&UserId>,
+        typed: &str,
+    ) -> Result<FirstCode, CredentialsError> {
         check_clock(&self.watermark)?;
         // The same is asked of the store, and nothing found.
-        let Some(user) = user.cloned().or_else(|| UserId::parse("AAAAAAAAAAAAAAAAAAAAAA")) else {
-            return Ok(false);
+        let Some(user) = user.cloned().or_else(UserId::nobody) else {
+            return Ok(FirstCode::Wrong);
         };
         let mut connection = self.database.acquire().await?;
         let row = sqlx::query("SELECT failures, last_step FROM second_factors WHERE user_id = $1")
@@ -120,15 +133,20 @@ impl SecondFactor {
             Some(row) => (row.try_get("failures")?, row.try_get("last_step")?),
             None => (0, -1),
         };
-        let Some(code) = Code::parse(typed).filter(|_| failures < MAX_FAILURES) else { return Ok(false) };
+        let Some(code) = Code::parse(typed).filter(|_| failures < MAX_FAILURES) else {
+            return Ok(FirstCode::Wrong);
+        };
         if self.matching_device(&mut connection, &user, &code, last_step).await?.is_none() {
-            return Ok(false);
+            return Ok(FirstCode::Wrong);
         }
         drop(connection);
         let mut transaction = self.database.write().await?;
         let check = self.accept(&mut transaction, &user, &code, last_step).await?;
         transaction.commit().await?;
-        Ok(matches!(check, CodeCheck::Accepted(_)))
+        Ok(match check {
+            CodeCheck::Accepted(_) => FirstCode::Right,
+            _ => FirstCode::Used,
+        })
     }
 
     /// Checks a recovery code and uses it up.

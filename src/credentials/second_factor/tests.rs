@@ -326,7 +326,7 @@ async fn a_hundred_wrong_codes_of_one_kind_leave_the_other_as_it_was(on: On) {
     fixture.tamper("UPDATE second_factors SET failures = 100").await;
     let code = phone.code_at(fixture.clock.now());
     assert_eq!(second_factor.verify_code(&fixture.ada, &code).await.unwrap(), CodeCheck::Off);
-    assert!(!second_factor.verify_first(Some(&fixture.ada), &code).await.unwrap());
+    assert_eq!(second_factor.verify_first(Some(&fixture.ada), &code).await.unwrap(), FirstCode::Wrong);
     let verdict = second_factor.redeem_recovery(&fixture.ada, codes[0].expose_secret()).await.unwrap();
     assert_eq!(verdict, accepted(&fixture.ada, CodeKind::Recovery));
 
@@ -365,12 +365,12 @@ async fn a_code_before_the_password_is_used_up_by_being_right_and_counts_nowhere
         (None, code.as_str()),
     ] {
         for _ in 0..30 {
-            assert!(!second_factor.verify_first(user, typed).await.unwrap(), "{typed}");
+            assert_eq!(second_factor.verify_first(user, typed).await.unwrap(), FirstCode::Wrong, "{typed}");
         }
     }
     assert_eq!(fixture.number("SELECT MAX(failures) FROM second_factors").await, 0);
-    assert!(second_factor.verify_first(Some(&fixture.ada), &code).await.unwrap());
-    assert!(!second_factor.verify_first(Some(&fixture.ada), &code).await.unwrap());
+    assert_eq!(second_factor.verify_first(Some(&fixture.ada), &code).await.unwrap(), FirstCode::Right);
+    assert_eq!(second_factor.verify_first(Some(&fixture.ada), &code).await.unwrap(), FirstCode::Used);
     assert_eq!(second_factor.verify_code(&fixture.ada, &code).await.unwrap(), CodeCheck::Used);
 }
 

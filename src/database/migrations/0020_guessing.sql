@@ -8,9 +8,8 @@ CREATE TABLE failed_logins (
 );
 CREATE INDEX failed_logins_expires_at ON failed_logins (expires_at);
 
--- Wrong passwords since the last login: by strangers, and in browsers that have logged in before.
+-- Wrong passwords by strangers since the last login.
 ALTER TABLE passwords ADD COLUMN failures BIGINT NOT NULL DEFAULT 0;
-ALTER TABLE passwords ADD COLUMN known_failures BIGINT NOT NULL DEFAULT 0;
 
 -- Recovery codes have a count of their own.
 ALTER TABLE second_factors ADD COLUMN recovery_failures BIGINT NOT NULL DEFAULT 0;

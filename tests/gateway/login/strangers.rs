@@ -320,3 +320,83 @@ async fn those_who_lose_a_race_with_one_code_have_not_failed() {
     signed_out(&ada);
     assert_eq!(ada.log_in(ADA).await.status, StatusCode::OK);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_from_many_networks_takes_nothing_from_whoever_is_in_or_known() {
+    let (gateway, ada) = ada_at_home().await;
+    let gateway = std::sync::Arc::new(gateway);
+    let flood: Vec<_> = (0..300_u32)
+        .map(|number| {
+            let browser = gateway.browser().from(&format!("10.1.{}.{}", number / 250, number % 250 + 1));
+            tokio::spawn(async move {
+                let page = browser.get("/.portcullis/login").await;
+                let first = browser.get("/.portcullis/code-first").await;
+                for try_ in 0..2 {
+                    let name = format!("nobody-{number}-{try_}@example.com");
+                    let answer = browser.fill(&page, &[("email", &name), ("password", WRONG)]).await;
+                    assert!(matches!(answer.status.as_u16(), 401 | 503), "{answer:?}");
+                    let answer = browser.fill(&first, &[("email", &name), ("code", "123456")]).await;
+                    assert!(matches!(answer.status.as_u16(), 401 | 503), "{answer:?}");
+                }
+            })
+        })
+        .collect();
+    let mut asked = 0;
+    while !flood.iter().all(tokio::task::JoinHandle::is_finished) {
+        assert_eq!(ada.get("/sims").await.status, StatusCode::OK, "request {asked}");
+        if asked % 10 == 0 {
+            let known = ada.copy();
+            signed_out(&known);
+            let answer = known.submit_password(ADA, PASSWORD).await;
+            assert!(matches!(answer.status.as_u16(), 303 | 429), "{}", answer.text());
+        }
+        asked += 1;
+    }
+    for one in flood {
+        one.await.unwrap();
+    }
+    assert!(asked > 0);
+}
+
+#[tokio::test]
+async fn an_account_that_is_known_in_many_browsers_has_one_rate() {
+    let (gateway, ada) = ada_at_home().await;
+    let mut passed = 0;
+    for number in 0..40 {
+        // Signed in, and without the mark: the session makes the browser known, each time as another.
+        let browser = ada.copy();
+        if number % 2 == 0 {
+            browser.remove_cookie("__Host-portcullis-known");
+        }
+        let page = browser.get("/.portcullis/login?again=1").await;
+        let answer = browser.fill(&page, &[("email", ADA), ("password", PASSWORD)]).await;
+        passed += u32::from(answer.status == StatusCode::SEE_OTHER);
+    }
+    assert!((15..=20).contains(&passed), "{passed}");
+    drop(gateway);
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_name_keeps_nobody_waiting() {
+    let (gateway, _) = ada_at_home().await;
+    for number in 0..8 {
+        let browser = gateway.browser().from(&format!("203.0.113.{number}"));
+        let answer = browser.submit_password("ingrid muster", WRONG).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn a_first_code_sent_twice_is_no_failure() {
+    let (gateway, _) = ada_at_home().await;
+    let code = gateway.phone(ADA).fresh_code();
+    let browser = gateway.browser().from("192.0.2.5");
+    let page = browser.get("/.portcullis/code-first").await;
+    let fields = [("email", ADA), ("code", code.as_str())];
+    assert_eq!(browser.fill(&page, &fields).await.status, StatusCode::SEE_OTHER);
+    for _ in 0..8 {
+        let answer = browser.fill(&page, &fields).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        assert!(answer.text_of("code-problem").contains("used already"), "{}", answer.text());
+    }
+}
