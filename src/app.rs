@@ -437,7 +437,7 @@ impl App {
             certificate,
             connector,
             limits: config.upstream.limits.share(config.server.workers),
-            per_user: config.upstream.per_user.share(config.server.workers),
+            per_user: config.upstream.per_user,
             workers: config.server.workers,
             sharing: config.upstream.sharing,
             max_age: config.upstream.max_age,
@@ -522,9 +522,9 @@ impl App {
             tokio::task::spawn_local(tidy(Rc::downgrade(&pool), Rc::downgrade(&http2)));
             let reserved = Rc::new(shared.identity.clone());
             let sessions = Arc::clone(&shared.sessions);
-            let proxy = Proxy::new(pool, http2, reserved, sessions, Arc::clone(&random), patience);
             let worker = begun.fetch_add(1, Ordering::Relaxed) % workers.max(1);
-            let bounds = Bounds { worker, workers, limits: per_user };
+            let bounds = Bounds::new(worker, workers, per_user, Rc::clone(&pool));
+            let proxy = Proxy::new(pool, http2, reserved, sessions, Arc::clone(&random), patience);
             Gateway::new(Arc::clone(&shared), proxy, PortalAnswers::new(&answers), bounds, &*random)
         };
         let served = background.beside(&drain, self.bound.serve(tls, drain.clone(), service)).await;

@@ -124,7 +124,7 @@ impl Config {
         let server = document.server.settle(&mut layers);
         let host = server.web.as_ref().and_then(|web| web.public_url.host_str());
         let tls = document.tls.settle(host, &mut layers);
-        let portal = document.portal.settle(&mut layers);
+        let portal = document.portal.settle(server.server.workers, &mut layers);
         let storage = document.storage.settle(&mut layers);
         let sessions = document.sessions.settle(&mut layers);
         let login = document.login.settle(&mut layers);

@@ -31,6 +31,11 @@ pub(super) struct Settled {
     pub(super) answers: portal_answers::Config,
 }
 
+/// Connections that a worker may have to each server: more than one HTTP/2 connection of a browser needs (64 streams), and
+/// as many again for everybody else.
+const CONNECTIONS_A_WORKER: usize = 128;
+const LEAST_CONNECTIONS: usize = 256;
+
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Section {
@@ -67,15 +72,15 @@ pub(super) struct Section {
     connect_timeout: Text<Duration>,
     /// From the end of a request to the head of the portal's answer.
     response_timeout: Text<Duration>,
-    /// Connections to each server, shared out evenly among the workers.
-    max_connections: usize,
+    /// Connections to each server, shared out evenly among the workers. Absent: 128 a worker, and at least 256.
+    max_connections: Option<usize>,
     /// Requests that wait for a connection, at most `connect_timeout`; shared out likewise.
     max_waiting: usize,
     /// Who may use a connection to the portal again: `shared`, `user` or `once`.
     connections: Text<Sharing>,
     /// How old a connection to the portal gets; names are looked up for each new one.
     max_connection_age: Text<Duration>,
-    /// Requests of one user that are being answered at once; further ones wait. Absent: half of `max_connections`.
+    /// Requests of one user that a worker has answered at once; further ones wait. Absent: as many as there are connections free.
     max_connections_per_user: Option<u32>,
     /// WebSockets and streams of events at once, which do not count as connections; shared out likewise.
     max_streams: usize,
@@ -102,7 +107,7 @@ impl Default for Section {
             ca: None,
             connect_timeout: Text(Duration::from_secs(2)),
             response_timeout: Text(Duration::from_mins(1)),
-            max_connections: 256,
+            max_connections: None,
             max_waiting: 1024,
             connections: Text(Sharing::Shared),
             max_connection_age: Text(Duration::from_mins(1)),
@@ -114,21 +119,24 @@ impl Default for Section {
 }
 
 impl Section {
-    pub(super) fn settle(self, layers: &mut Layers) -> Settled {
+    pub(super) fn settle(self, workers: usize, layers: &mut Layers) -> Settled {
         if self.name.is_none() {
             layers.missing("portal.name", "set it to the name that users know the portal by");
         }
         let upstreams: Vec<_> = self.upstreams.0.into_iter().map(|UpstreamUrl(url)| url).collect();
         check_upstreams(&upstreams, layers);
-        if self.max_connections == 0 {
+        if self.max_connections == Some(0) {
             layers.fault("portal.max_connections", "must be at least 1");
         }
         if self.max_connections_per_user == Some(0) {
             layers.fault(
                 "portal.max_connections_per_user",
-                "must be at least 1; leave it out for half of `max_connections`",
+                "must be at least 1; leave it out for as many as there are connections free",
             );
         }
+        let max_connections = self
+            .max_connections
+            .unwrap_or_else(|| workers.saturating_mul(CONNECTIONS_A_WORKER).max(LEAST_CONNECTIONS));
         let encrypted = upstreams.iter().any(|url| url.scheme() == "https");
         for (key, is_set) in [("portal.ca", self.ca.is_some()), ("portal.tls_name", self.tls_name.is_some())]
         {
@@ -146,14 +154,15 @@ impl Section {
                 connect_timeout: self.connect_timeout.0,
                 response_timeout: self.response_timeout.0,
                 limits: upstream::Limits {
-                    connections: self.max_connections,
+                    connections: max_connections,
                     waiting: self.max_waiting,
                     streams: self.max_streams,
                 },
                 per_user: upstream::PerUser {
-                    connections: self.max_connections_per_user.unwrap_or_else(|| {
-                        u32::try_from(self.max_connections.div_ceil(2)).unwrap_or(u32::MAX)
-                    }),
+                    connections: self.max_connections_per_user.unwrap_or(u32::MAX),
+                    leaves_room: self
+                        .max_connections_per_user
+                        .is_none_or(|most| usize::try_from(most).is_ok_and(|most| most < max_connections)),
                     streams: self.max_streams_per_user,
                 },
                 sharing: self.connections.0,

@@ -121,8 +121,8 @@ impl Note {
         }
     }
 
-    pub(super) fn bounds(&self) -> Bounds {
-        self.gateway.bounds
+    pub(super) fn bounds(&self) -> &Bounds {
+        &self.gateway.bounds
     }
 
     pub(super) fn shared(&self) -> &Shared {

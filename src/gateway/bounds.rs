@@ -1,12 +1,34 @@
 //! What one user may have under way, so that whoever overdoes it, or somebody with their session, slows nobody else.
 
+use std::rc::Rc;
+
 use tokio::time::timeout;
 
-use super::{Gateway, body::Note, rescue::Failure};
-use crate::{gate::Identity, proxy::ForwardError, sessions::Lane, upstream};
+use super::{
+    Gateway,
+    body::Note,
+    rescue::Failure,
+    turns::{Turn, Turns, Way},
+};
+use crate::{
+    gate::Identity,
+    proxy::ForwardError,
+    upstream::{PerUser, Pool},
+};
 
-/// Requests of one user that wait for their turn on one worker: those of four connections of HTTP/2.
-const MOST_WAITING: u32 = 256;
+/// A worker's limits for each user.
+#[derive(Debug)]
+pub struct Bounds {
+    turns: Rc<Turns>,
+    streams: u32,
+}
+
+impl Bounds {
+    /// Those of one of so many workers, whose requests go through `pool`.
+    pub fn new(worker: usize, workers: usize, limits: PerUser, pool: Rc<Pool>) -> Self {
+        Self { turns: Rc::new(Turns::new(worker, workers, limits, pool)), streams: limits.streams }
+    }
+}
 
 /// What a user has too much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,44 +78,36 @@ impl Limit {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     /// A request at the portal.
-    at_portal: bool,
+    at_portal: Option<Way>,
     /// A WebSocket or a stream of events.
     is_stream: bool,
 }
 
-/// A worker's limits for each user.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// Which of the workers it is, and of how many.
-    pub worker: usize,
-    pub workers: usize,
-    pub limits: upstream::PerUser,
-}
-
-impl Bounds {
-    fn lane(self, identity: &Identity) -> Option<&Lane> {
-        identity.session().ongoing.lane(self.worker, self.workers)
-    }
-}
-
 impl Gateway {
     /// Counts a request that goes to the portal, unless its user has too many there: then it is to [wait](Self::wait_turn).
-    pub(super) fn enters(&self, identity: &Identity, note: &mut Note) -> bool {
-        let lane = self.bounds.lane(identity);
-        note.counts.at_portal = lane.is_some_and(|lane| lane.enter(self.bounds.limits.connections));
-        note.counts.at_portal
+    pub(super) fn enters(&self, way: Way, identity: &Identity, note: &mut Note) -> bool {
+        let enters = self.bounds.turns.enter(&identity.session().ongoing, way);
+        note.counts.at_portal = enters.then_some(way);
+        enters
     }
 
-    /// Waits until others of its user have been answered, no longer than for an answer of the portal.
-    pub(super) async fn wait_turn(&self, identity: &Identity, note: &mut Note) -> Result<(), Failure> {
-        let Some(lane) = self.bounds.lane(identity) else { return Ok(()) };
-        let turn = lane.wait(self.bounds.limits.connections, MOST_WAITING);
+    /// Waits until others have been answered, no longer than for an answer of the portal.
+    pub(super) async fn wait_turn(
+        &self,
+        way: Way,
+        identity: &Identity,
+        note: &mut Note,
+    ) -> Result<(), Failure> {
+        let too_much = Failure::TooMuch(Limit::Requests);
+        let Some(turn) = self.bounds.turns.wait(&identity.session().ongoing, way) else {
+            return Err(too_much);
+        };
         tokio::select! {
             biased;
             () = identity.ended().cancelled_owned() => Err(ForwardError::SessionEnded.into()),
             turn = timeout(self.proxy.patience(), turn) => {
-                note.counts.at_portal = turn.unwrap_or(false);
-                if note.counts.at_portal { Ok(()) } else { Err(Failure::TooMuch(Limit::Requests)) }
+                note.counts.at_portal = turn.ok().and_then(Result::ok).and_then(Turn::take);
+                if note.counts.at_portal.is_some() { Ok(()) } else { Err(too_much) }
             }
         }
     }
@@ -116,7 +130,7 @@ impl Gateway {
 
     /// Counts what may become a WebSocket.
     pub(super) fn opens_stream(&self, identity: &Identity, note: &mut Note) -> Result<(), Failure> {
-        note.counts.is_stream = identity.session().ongoing.open_stream(self.bounds.limits.streams);
+        note.counts.is_stream = identity.session().ongoing.open_stream(self.bounds.streams);
         if note.counts.is_stream { Ok(()) } else { Err(Failure::TooMuch(Limit::Streams)) }
     }
 
@@ -139,11 +153,10 @@ impl Gateway {
 impl Note {
     /// The request waits for nothing of the portal any more, or what it waits for keeps nobody waiting.
     pub(super) fn leaves_portal(&mut self) {
-        let (bounds, session) = (self.bounds(), self.session.as_ref());
-        if std::mem::take(&mut self.counts.at_portal)
-            && let Some(lane) = session.and_then(|live| live.ongoing.lane(bounds.worker, bounds.workers))
+        if let Some(way) = self.counts.at_portal.take()
+            && let Some(live) = &self.session
         {
-            lane.leave();
+            self.bounds().turns.leave(&live.ongoing, way);
         }
     }
 

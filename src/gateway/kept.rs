@@ -12,6 +12,7 @@ use super::{
     Gateway, Passed, Presence,
     body::{Note, Source, own},
     rescue::Failure,
+    turns::Way,
 };
 use crate::{
     gate::{Decision, Identity},
@@ -96,8 +97,8 @@ impl Gateway {
             return Err(ForwardError::SessionEnded.into());
         }
         note.decision = "allow";
-        if !self.enters(identity, note) {
-            self.wait_turn(identity, note).await?;
+        if !self.enters(Way::Connection, identity, note) {
+            self.wait_turn(Way::Connection, identity, note).await?;
         }
         let Posted { request, cookies, connection, presence, whole, .. } = posted;
         let passed = Passed { identity, cookies, now: self.shared.clock.now(), whole };

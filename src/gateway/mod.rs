@@ -7,6 +7,7 @@ mod leaving;
 mod presence;
 mod rescue;
 mod sign_off;
+mod turns;
 mod workers;
 
 use std::{
@@ -25,6 +26,7 @@ use tokio::{runtime::Handle, time::Instant};
 use self::{
     body::{ClientBody, Note, Sent, Source, own},
     rescue::{Failure, Told},
+    turns::Way,
 };
 pub use self::{bounds::Bounds, presence::Presence};
 use crate::{
@@ -183,8 +185,9 @@ impl Gateway {
                 if request.has_body() {
                     Box::pin(self.proxy.await_body(&mut request, &identity)).await?;
                 }
-                if !self.enters(&identity, note) {
-                    Box::pin(self.wait_turn(&identity, note)).await?;
+                let way = Way::of(request.method(), request.headers());
+                if !self.enters(way, &identity, note) {
+                    Box::pin(self.wait_turn(way, &identity, note)).await?;
                 }
                 let passed =
                     Passed { identity: &identity, cookies: cookies.others.as_ref(), now, whole: None };

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Pages of ours that are made for one user at once.
 const PAGES_AT_ONCE: usize = 4;
@@ -33,12 +33,13 @@ pub struct Ongoing {
     told: AtomicI64,
 }
 
-/// Requests of one user that one worker has sent to the portal and that are not answered to the end, and those that wait.
+/// Requests of one user that one worker has sent to the portal and that are not answered to the end.
 #[derive(Debug, Default)]
 pub struct Lane {
-    under_way: AtomicU32,
-    waiting: AtomicU32,
-    freed: Notify,
+    /// On connections of their own.
+    pub requests: AtomicU32,
+    /// On one connection that all users share.
+    pub calls: AtomicU32,
 }
 
 /// Counts one more until it is dropped.
@@ -96,38 +97,6 @@ impl Ongoing {
     }
 }
 
-impl Lane {
-    /// Counts a request that goes to the portal. False when there are `most` already, or others wait for their turn.
-    pub fn enter(&self, most: u32) -> bool {
-        if self.waiting.load(Relaxed) > 0 || self.under_way.load(Relaxed) >= most {
-            return false;
-        }
-        self.under_way.fetch_add(1, Relaxed);
-        true
-    }
-
-    /// Counts it no longer, and lets the first of those in who wait.
-    pub fn leave(&self) {
-        self.under_way.fetch_sub(1, Relaxed);
-        if self.waiting.load(Relaxed) > 0 {
-            self.freed.notify_one();
-        }
-    }
-
-    /// Waits for a turn, first come, first served, and counts the request then. False, at once, when `most_waiting` wait.
-    pub async fn wait(&self, most: u32, most_waiting: u32) -> bool {
-        let Some(_waits) = Counted::begin(&self.waiting, most_waiting) else { return false };
-        loop {
-            let freed = self.freed.notified();
-            if self.under_way.load(Relaxed) < most {
-                self.under_way.fetch_add(1, Relaxed);
-                return true;
-            }
-            freed.await;
-        }
-    }
-}
-
 /// What one session has asked of our own pages.
 #[derive(Debug, Default)]
 pub(super) struct PagesAsked {
@@ -173,46 +142,11 @@ impl PagesAsked {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::Future as _, pin::pin, task::Context};
+    use std::{future::Future as _, task::Context};
 
     use futures_util::{FutureExt as _, task::noop_waker_ref};
 
     use super::*;
-
-    #[test]
-    fn a_lane_lets_in_as_many_as_may_be_and_the_others_in_the_order_they_came() {
-        let lane = Lane::default();
-        assert!(lane.enter(2) && lane.enter(2) && !lane.enter(2));
-        let mut cx = Context::from_waker(noop_waker_ref());
-        let (mut first, mut second) = (pin!(lane.wait(2, 2)), pin!(lane.wait(2, 2)));
-        assert!(first.as_mut().poll(&mut cx).is_pending() && second.as_mut().poll(&mut cx).is_pending());
-        assert_eq!(lane.wait(2, 2).now_or_never(), Some(false), "so many wait, and no more");
-        lane.leave();
-        assert!(!lane.enter(2), "nobody comes before who waits");
-        assert!(second.as_mut().poll(&mut cx).is_pending() && first.as_mut().poll(&mut cx).is_ready());
-        lane.leave();
-        assert!(second.as_mut().poll(&mut cx).is_ready());
-        lane.leave();
-        lane.leave();
-        assert!(lane.enter(1) && !lane.enter(1));
-    }
-
-    #[test]
-    fn who_gives_up_waiting_keeps_nobody_waiting() {
-        let lane = Lane::default();
-        assert!(lane.enter(1));
-        let mut cx = Context::from_waker(noop_waker_ref());
-        let mut second = Box::pin(lane.wait(1, 9));
-        let mut third = Box::pin(lane.wait(1, 9));
-        assert!(second.as_mut().poll(&mut cx).is_pending() && third.as_mut().poll(&mut cx).is_pending());
-        lane.leave();
-        // It was its turn, and it is gone.
-        drop(second);
-        assert!(third.as_mut().poll(&mut cx).is_ready());
-        lane.leave();
-        drop(third);
-        assert!(lane.enter(1));
-    }
 
     #[test]
     fn a_session_asks_for_many_pages_in_a_row_and_then_for_five_a_second() {

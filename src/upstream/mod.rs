@@ -47,22 +47,15 @@ pub enum HostName {
     Other(Authority),
 }
 
-/// How much of a worker's limits one user may take.
+/// How much one user may take.
 #[derive(Clone, Copy, Debug)]
 pub struct PerUser {
-    /// Requests that are being answered.
+    /// Requests that a worker has answered at once.
     pub connections: u32,
+    /// However many that are, as many connections stay free for others as one user has in use.
+    pub leaves_room: bool,
     /// WebSockets and streams of events, on all workers.
     pub streams: u32,
-}
-
-impl PerUser {
-    /// Splits what holds for all workers among them. Everybody gets a share.
-    #[must_use]
-    pub fn share(self, workers: usize) -> Self {
-        let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
-        Self { connections: self.connections.div_ceil(workers), ..self }
-    }
 }
 
 /// Where the portal is, and how patient to be with it.

@@ -70,7 +70,7 @@ mod tests {
                 connect_timeout: Duration::from_secs(1),
                 response_timeout: Duration::from_secs(1),
                 limits: Limits { connections: 1, waiting: 1, streams: 1 },
-                per_user: PerUser { connections: 1, streams: 1 },
+                per_user: PerUser { connections: 1, leaves_room: true, streams: 1 },
                 sharing: Sharing::Shared,
                 max_age: Duration::from_secs(1),
             };

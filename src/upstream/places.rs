@@ -47,6 +47,11 @@ impl<T> Places<T> {
         Self { limits, taken, streams: Cell::new(0), waiting: RefCell::new(VecDeque::new()) }
     }
 
+    /// Connections that there may be to one server.
+    pub(super) fn most(&self) -> usize {
+        self.limits.connections
+    }
+
     /// Takes a place at a server if one is free.
     pub(super) fn take(&self, server: usize) -> bool {
         let Some(taken) = self.taken.get(server) else { return false };

@@ -183,6 +183,11 @@ impl Pool {
         Err(refused.unwrap_or_else(ConnectError::no_server))
     }
 
+    /// Requests that can be answered at once.
+    pub fn room(&self) -> usize {
+        self.places.most().saturating_mul(self.turns.in_use())
+    }
+
     /// Whether another connection may become a WebSocket or a stream of events.
     pub fn has_room_for_a_stream(&self) -> bool {
         self.places.has_room_for_a_stream()

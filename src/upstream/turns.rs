@@ -45,6 +45,13 @@ impl Turns {
         refused_at.is_some_and(|at| now.duration_since(at) < LEFT_ALONE)
     }
 
+    /// How many are not left alone; at least one.
+    pub(super) fn in_use(&self) -> usize {
+        let has_refused =
+            |server: &Cell<Option<Instant>>| server.get().is_some_and(|at| at.elapsed() < LEFT_ALONE);
+        self.refused_at.iter().filter(|server| !has_refused(server)).count().max(1)
+    }
+
     pub(super) fn accepted(&self, server: usize) {
         self.note(server, None);
     }
@@ -79,6 +86,7 @@ mod tests {
         assert_eq!(turns.order(now), [0, 1, 2]);
         assert_eq!(turns.order(now), [0, 1, 2]);
         assert_eq!(turns.order(now), [1, 0, 2]);
+        assert_eq!(turns.in_use(), 2);
         assert_eq!(turns.order(now + LEFT_ALONE), [2, 0, 1]);
     }
 }

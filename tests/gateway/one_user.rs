@@ -16,7 +16,7 @@ use crate::support::{
 
 const ACCOUNT: &str = "/.portcullis/account";
 
-/// A portal with downloads that never end, event streams and WebSockets.
+/// A portal with downloads and polls that never end, event streams and WebSockets.
 fn portal() -> Upstream {
     Upstream::scripted(async move |mut exchange: Exchange| match exchange.target().as_str() {
         "/download" => {
@@ -26,6 +26,10 @@ fn portal() -> Upstream {
         }
         "/events" => {
             exchange.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n").await?;
+            exchange.wire.fill().await.ok()?;
+            None
+        }
+        "/poll/long" => {
             exchange.wire.fill().await.ok()?;
             None
         }
@@ -84,6 +88,63 @@ async fn one_users_uploads_and_downloads_leave_half_of_the_connections_to_others
     let (more, ()) = tokio::join!(more, others);
     assert!(more.iter().all(|answer| answer.status == StatusCode::OK), "none of it is lost");
     drop(download);
+}
+
+/// Asks for something that never comes until `until` is done, and gives what that says.
+async fn polls<T>(browser: &Browser, polls: usize, until: impl Future<Output = T>) -> T {
+    tokio::select! {
+        answers = join_all((0..polls).map(|_| browser.send(get("/poll/long")))) => panic!("{answers:?}"),
+        said = until => said,
+    }
+}
+
+#[tokio::test]
+async fn two_users_who_want_everything_leave_a_third_all_they_need() {
+    let builder = TestGateway::builder().upstream(&portal()).set("portal.max_connections", "9");
+    let (gateway, ada, eve) = two_logged_in(builder.set("portal.connect_timeout", "500ms")).await;
+    gateway.add_user("bob@example.com").await;
+    let bob = gateway.browser();
+    bob.log_in("bob@example.com").await;
+    gateway.upstream.forget();
+    let third = async {
+        // Ada has half, Eve half of what is left.
+        gateway.upstream.arrived(7).await;
+        for _ in 0..20 {
+            let answers = join_all((0..4).map(|_| bob.send(get("/bob")))).await;
+            assert!(answers.iter().all(|answer| answer.status == StatusCode::OK), "{answers:?}");
+        }
+        let requests = gateway.upstream.requests();
+        assert_eq!(requests.iter().filter(|request| !request.first_line().contains("/bob")).count(), 7);
+    };
+    let second = async {
+        gateway.upstream.arrived(5).await;
+        polls(&eve, 100, third).await;
+    };
+    polls(&ada, 100, second).await;
+}
+
+#[tokio::test]
+async fn whoever_waits_goes_on_when_others_are_done() {
+    let builder = TestGateway::builder().upstream(&portal()).set("portal.max_connections", "8");
+    let (gateway, ada, eve) = two_logged_in(builder).await;
+    gateway.upstream.forget();
+    let mut eves: Vec<_> = Vec::new();
+    for _ in 0..4 {
+        eves.push(eve.open(get("/download")).await);
+    }
+    let own = [ada.open(get("/download")).await, ada.open(get("/download")).await];
+    // Two are free, and Ada has two.
+    let mut page = Box::pin(ada.send(get("/page")));
+    for _ in 0..10 {
+        tokio::select! {
+            biased;
+            answer = &mut page => panic!("{answer:?}"),
+            answer = eve.get(ACCOUNT) => assert_eq!(answer.status, StatusCode::OK),
+        }
+    }
+    eves.pop();
+    assert_eq!(page.await.status, StatusCode::OK, "while both of Ada's own go on");
+    drop(own);
 }
 
 #[tokio::test]
@@ -185,8 +246,8 @@ async fn a_user_who_hammers_our_pages_is_slowed_down_and_nobody_else_is() {
     assert!(elsewhere.whoami().await.is_none());
 }
 
-/// A browser with a hundred tabs, a page with its assets, a dashboard, and a folder that is uploaded.
-async fn works(browser: &Browser) {
+/// A browser with a hundred tabs, a page with its assets, a dashboard, a folder that is uploaded, and tabs that poll.
+async fn works(gateway: &TestGateway, browser: &Browser) {
     let all_are_good = |answers: &[Answer], what: &str| {
         let bad: Vec<_> = answers.iter().filter(|answer| answer.status != StatusCode::OK).collect();
         assert!(bad.is_empty(), "{what}: {} of {}: {:?}", bad.len(), answers.len(), bad[0]);
@@ -220,11 +281,23 @@ async fn works(browser: &Browser) {
         let poll = browser.fetch("/poll").await;
         assert_eq!(poll.status, StatusCode::OK, "a dashboard polls");
     }
+    drop(live);
+    gateway.upstream.forget();
+    let pages = async {
+        gateway.upstream.arrived(44).await;
+        for _ in 0..10 {
+            let assets = join_all((0..10).map(|asset| browser.send(get(&format!("/asset/{asset}"))))).await;
+            all_are_good(&assets, "pages while others are polled for");
+        }
+    };
+    polls(browser, 44, pages).await;
 }
 
 #[tokio::test]
 async fn whoever_works_as_people_do_never_meets_a_limit() {
-    let (_gateway, browser) = logged_in(TestGateway::builder().upstream(&portal())).await;
-    works(&browser).await;
-    works(&browser.http2()).await;
+    // Over HTTP/2, all that a browser asks for is one worker's.
+    let builder = TestGateway::builder().upstream(&portal()).set("server.workers", "16");
+    let (gateway, browser) = logged_in(builder).await;
+    works(&gateway, &browser).await;
+    works(&gateway, &browser.http2()).await;
 }

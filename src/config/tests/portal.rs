@@ -73,20 +73,32 @@ fn the_portals_origin_is_one() {
 }
 
 #[test]
-fn one_user_may_have_half_of_the_connections_unless_the_configuration_says_how_many() {
+fn a_browser_finds_room_on_each_worker_unless_the_configuration_says_how_much() {
+    let most = |variables: &[(&str, &str)]| load_with(LEAST, variables).unwrap().upstream.limits.connections;
+    for (workers, connections) in [("1", 256), ("2", 256), ("16", 2048)] {
+        let workers = ("PORTCULLIS_SERVER__WORKERS", workers);
+        assert_eq!(most(&[workers]), connections);
+        assert_eq!(most(&[workers, ("PORTCULLIS_PORTAL__MAX_CONNECTIONS", "20")]), 20);
+    }
+}
+
+#[test]
+fn one_user_leaves_room_to_others_unless_the_configuration_lets_them_have_everything() {
     let limits =
         |variables: &[(&str, &str)]| load_with(LEAST, variables).map(|config| config.upstream.per_user);
     let unset = limits(&[]).unwrap();
-    assert_eq!((unset.connections, unset.streams), (128, 200));
-    assert_eq!(unset.share(3).connections, 43);
-    assert_eq!(limits(&[("PORTCULLIS_PORTAL__MAX_CONNECTIONS", "1")]).unwrap().connections, 1);
+    assert_eq!((unset.connections, unset.leaves_room, unset.streams), (u32::MAX, true, 200));
     let set = limits(&[
         ("PORTCULLIS_PORTAL__MAX_CONNECTIONS_PER_USER", "7"),
         ("PORTCULLIS_PORTAL__MAX_STREAMS_PER_USER", "0"),
     ]);
     let set = set.unwrap();
-    assert_eq!((set.connections, set.streams), (7, 0));
-    assert_eq!(set.share(8).connections, 1);
+    assert_eq!((set.connections, set.leaves_room, set.streams), (7, true, 0));
+    let all = limits(&[
+        ("PORTCULLIS_PORTAL__MAX_CONNECTIONS", "7"),
+        ("PORTCULLIS_PORTAL__MAX_CONNECTIONS_PER_USER", "7"),
+    ]);
+    assert!(!all.unwrap().leaves_room);
     for bad in ["0", "-1", "many"] {
         let problems = limits(&[("PORTCULLIS_PORTAL__MAX_CONNECTIONS_PER_USER", bad)]).unwrap_err();
         assert!(problems.to_string().contains("portal.max_connections_per_user"), "{problems}");
