@@ -61,7 +61,7 @@ class Browser:
         host = urllib.parse.urlsplit(url).netloc
         context = ssl.create_default_context(cafile=authority)
         self.connection = http.client.HTTPSConnection(host, context=context, timeout=30)
-        self.cookies = {}
+        self.cookies, self.key = {}, ""
 
     @property
     def session(self):
@@ -121,13 +121,14 @@ def totp(key, now):
 
 
 def log_in(url, email, password, authority):
-    """Returns the browser with its session."""
+    """Returns the browser with its session, and the key of the device."""
     browser = Browser(url, authority)
     page = browser.open("/.portcullis/login")
     browser.submit(page, "/.portcullis/enrol", email=email, password=password)
     page = browser.open("/.portcullis/enrol")
     if not page.key:
         raise Failure("login: the enrolment page shows no key")
+    browser.key = page.key
     browser.submit(page, "/.portcullis/recovery-codes", code=totp(page.key, time.time()), device_name="bench")
     browser.submit(browser.open("/.portcullis/recovery-codes"), "/")
     if cookie_name(url) not in browser.cookies:
