@@ -21,6 +21,7 @@ use crate::{
     proxy::ForwardError,
     secret::TokenHash,
     server::Connection,
+    throttle::Networks,
     web::{
         answer::{self, Answer},
         body::Stream,
@@ -126,7 +127,7 @@ impl Gateway {
         };
         let Some(owner) = owner else { return Ok(self.challenge(&request, true, bind, note)) };
         let _form = presence.form().ok_or(Failure::Crowd)?;
-        let Some(_room) = forms.room() else {
+        let Some(_room) = forms.room_for_user(&owner).await else {
             return Ok(self.not_kept(NotKept::TooMany(Full::Everybody), note));
         };
         let max = forms.max();
@@ -201,7 +202,7 @@ impl Gateway {
         note.decision = "challenge";
         let _form = presence.form().ok_or(Failure::Crowd)?;
         let forms = &self.shared.kept_forms;
-        let Some(_room) = forms.room() else {
+        let Some(_room) = forms.room_for_stranger(Networks::of(note.client_ip)).await else {
             return Ok(self.not_kept(NotKept::TooMany(Full::Everybody), note));
         };
         let most = forms.max();

@@ -5,6 +5,7 @@
 //! caller to know.
 
 mod form;
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -12,12 +13,13 @@ use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::hmac;
 use sqlx::{Any, AssertSqlSafe, Executor, Row as _, any::AnyRow};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval};
 
-pub use self::form::{Form, FormId, Head};
+use self::room::Places;
+pub use self::{
+    form::{Form, FormId, Head},
+    room::Room,
+};
 use crate::{
     clock::{Clock, Timestamp},
     database::{Database, DatabaseError, Transaction},
@@ -25,6 +27,7 @@ use crate::{
     random::Random,
     sealing::Sealer,
     secret::{Token, TokenHash},
+    throttle::{Key, Kind, Networks},
 };
 
 /// For how long a form can be sent after all.
@@ -39,8 +42,12 @@ const MOST_BYTES_OF_A_USER: i64 = 4 << 20;
 const MOST_BYTES: i64 = 64 << 20;
 /// Forms of one user that are known, those included that have been sent or dropped.
 const MOST_KNOWN_OF_A_USER: i64 = 100;
-/// Forms on their way in at once, in memory.
+/// Forms on their way in at once, in memory: of users, and as many of strangers.
 const MOST_AT_ONCE: usize = 32;
+/// Those of one user among them.
+const MOST_AT_ONCE_OF_A_USER: usize = 8;
+/// Those of strangers from one address among them. A household may have twice as many, an organisation four times.
+const MOST_AT_ONCE_OF_A_NETWORK: usize = 4;
 const TIDY: Duration = Duration::from_mins(10);
 
 /// What is kept.
@@ -59,7 +66,8 @@ pub struct KeptForms {
     random: Arc<dyn Random>,
     /// Shared, like all of this, since the whole is handed about.
     browsers: Arc<hmac::Key>,
-    arriving: Arc<Semaphore>,
+    of_users: Arc<Places<String>>,
+    of_strangers: Arc<Places<(Kind, Key)>>,
     max: usize,
 }
 
@@ -108,8 +116,9 @@ impl KeptForms {
     ) -> Self {
         let browsers = sealer.derive("browsers of forms");
         let browsers = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, browsers.as_slice()));
-        let arriving = Arc::new(Semaphore::new(MOST_AT_ONCE));
-        Self { database, sealer, clock, random, browsers, arriving, max: config.max }
+        let of_users = Arc::new(Places::new(MOST_AT_ONCE));
+        let of_strangers = Arc::new(Places::new(MOST_AT_ONCE));
+        Self { database, sealer, clock, random, browsers, of_users, of_strangers, max: config.max }
     }
 
     /// The largest body that is kept; zero when none is.
@@ -117,9 +126,17 @@ impl KeptForms {
         self.max
     }
 
-    /// Room for one form in memory; none when too many are on their way.
-    pub fn room(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.arriving).try_acquire_owned().ok()
+    /// Room in memory for a form of a user; none when too many are on their way for long.
+    pub async fn room_for_user(&self, user: &str) -> Option<Room> {
+        self.of_users.room([(user.to_owned(), MOST_AT_ONCE_OF_A_USER)]).await
+    }
+
+    /// Room in memory for a form of nobody knows whom. It takes none from users.
+    pub async fn room_for_stranger(&self, networks: Networks) -> Option<Room> {
+        let shares = networks.keys().map(|(kind, key, times)| {
+            ((kind, key), MOST_AT_ONCE_OF_A_NETWORK.saturating_mul(usize::try_from(times).unwrap_or(1)))
+        });
+        self.of_strangers.room(shares).await
     }
 
     /// What a browser proves later that it is the one whose session ran out. The same for all its tabs, whichever of them

@@ -3,9 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
+use tokio::task::unconstrained;
 
-use super::{Claim, Config, Form, FormId, Found, Full, Head, KeptForms, LIFETIME, MEMORY};
+use super::{Claim, Config, Form, FormId, Found, Full, Head, KeptForms, LIFETIME, MEMORY, Room};
 use crate::{
     clock::{ManualClock, Timestamp},
     database::{
@@ -15,6 +16,7 @@ use crate::{
     random::OsRandom,
     sealing::Sealer,
     secret::TokenHash,
+    throttle::Networks,
 };
 
 const BROWSER: TokenHash = TokenHash::from_bytes([1; 32]);
@@ -173,8 +175,39 @@ async fn a_flood_stays_within_the_bounds_and_pushes_nothing_out(on: On) {
     assert_eq!(users, 16, "64 MiB in all");
     assert_eq!(forms.keep("carol", &OTHER, &large).await.unwrap(), Err(Full::Everybody));
     assert_eq!(forms.keep("user 0", &OTHER, &sized(2000)).await.unwrap(), Err(Full::User));
-    let room: Vec<_> = (0..40).map_while(|_| forms.room()).collect();
-    assert_eq!(room.len(), 32);
+}
+
+async fn forms_on_their_way_have_places_by_user_and_by_network(on: On) {
+    let Fixture { forms, _store, .. } = fixture(on).await;
+    let of_user = |user: u32| {
+        let user = user.to_string();
+        unconstrained(forms.room_for_user(&user)).now_or_never().flatten()
+    };
+    let from = |address: &str| {
+        let networks = Networks::of(address.parse().unwrap());
+        unconstrained(forms.room_for_stranger(networks)).now_or_never().flatten()
+    };
+    let count = |room: &mut Vec<Room>, next: &dyn Fn(u32) -> Option<Room>| {
+        let before = room.len();
+        room.extend((0..100).map_while(next));
+        room.len() - before
+    };
+    let mut strangers = Vec::new();
+    assert_eq!(count(&mut strangers, &|_| from("192.0.2.1")), 4);
+    assert_eq!(count(&mut strangers, &|_| from("::ffff:192.0.2.1")), 0);
+    assert_eq!(count(&mut strangers, &|host| from(&format!("2001:db8:1:1::{host:x}"))), 4, "one /64");
+    assert_eq!(count(&mut strangers, &|net| from(&format!("2001:db8:1:{:x}::1", 2 + net))), 4, "one /56");
+    assert_eq!(
+        count(&mut strangers, &|net| from(&format!("2001:db8:1:{:x}::1", 256 * (net + 1)))),
+        8,
+        "one /48"
+    );
+    assert_eq!(count(&mut strangers, &|net| from(&format!("198.51.100.{net}"))), 12, "all");
+    let mut users = Vec::new();
+    assert_eq!(count(&mut users, &|_| of_user(0)), 8, "strangers take none of theirs");
+    assert_eq!(count(&mut users, &|user| of_user(1 + user)), 24);
+    strangers.pop();
+    assert!(from("203.0.113.1").is_some() && from("192.0.2.1").is_none());
 }
 
 async fn all_tabs_of_a_browser_are_one_browser_and_another_session_is_none_of_it(on: On) {
@@ -202,6 +235,7 @@ on_each_database!(
     a_record_that_was_tampered_with_is_gone,
     whoever_keeps_and_discards_all_day_leaves_no_more_than_anybody,
     a_flood_stays_within_the_bounds_and_pushes_nothing_out,
+    forms_on_their_way_have_places_by_user_and_by_network,
     all_tabs_of_a_browser_are_one_browser_and_another_session_is_none_of_it,
     a_user_who_is_put_out_leaves_no_form,
 );

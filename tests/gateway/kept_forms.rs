@@ -395,6 +395,39 @@ async fn a_flood_of_forms_is_bounded_and_takes_nothing_from_those_before_it() {
     assert_eq!(page.heading(), "Your form was kept");
 }
 
+/// A form of another site whose fields never come. Whoever gets a place is asked for them.
+fn slow_form(from: &str) -> String {
+    format!(
+        "POST /x HTTP/1.1\r\nHost: {HOST}\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n\
+         Sec-Fetch-Dest: document\r\nOrigin: https://evil.example\r\nX-Forwarded-For: {from}\r\n\
+         Expect: 100-continue\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 60000\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn slow_forms_of_strangers_keep_out_neither_other_networks_nor_users() {
+    let (gateway, browser) = ran_out(TestGateway::builder().set("server.trusted_proxies", "127.0.0.1")).await;
+    let stranger = gateway.browser();
+    let one = slow_form("203.0.113.1");
+    let mut slow = join_all((0..36).map(|_| stranger.raw(&one))).await;
+    for network in 0..7 {
+        for _ in 0..4 {
+            let mut other = stranger.raw(slow_form(&format!("192.0.2.{network}"))).await;
+            assert_eq!(other.head().await.unwrap().first_line(), "HTTP/1.1 100 Continue");
+            slow.push(other);
+        }
+    }
+    for target in ["/h1", "/again"] {
+        is_kept(&browser.send(usual(target)).await);
+    }
+    is_kept(&browser.copy().http2().send(usual("/h2")).await);
+    // Clients that hang up half-way leave their places to others.
+    drop(slow);
+    let mut request = usual("/pay");
+    request.headers_mut().insert("sec-fetch-site", "cross-site".parse().unwrap());
+    assert_eq!(stranger.send(request).await.status, StatusCode::OK);
+}
+
 #[tokio::test]
 async fn after_half_an_hour_its_user_is_told_that_it_is_gone() {
     let (gateway, browser) = ran_out(TestGateway::builder()).await;
