@@ -126,7 +126,7 @@ impl Gateway {
             }
         };
         let Some(owner) = owner else { return Ok(self.challenge(&request, true, bind, note)) };
-        let _form = presence.form().ok_or(Failure::Crowd)?;
+        let _form = presence.form_in_time().await.ok_or(Failure::Crowd)?;
         let Some(_room) = forms.room_for_user(&owner).await else {
             return Ok(self.not_kept(NotKept::TooMany(Full::Everybody), note));
         };
@@ -200,7 +200,7 @@ impl Gateway {
         note: &mut Note,
     ) -> Result<Answer, Failure> {
         note.decision = "challenge";
-        let _form = presence.form().ok_or(Failure::Crowd)?;
+        let _form = presence.form_in_time().await.ok_or(Failure::Crowd)?;
         let forms = &self.shared.kept_forms;
         let Some(_room) = forms.room_for_stranger(Networks::of(note.client_ip)).await else {
             return Ok(self.not_kept(NotKept::TooMany(Full::Everybody), note));
@@ -335,7 +335,7 @@ async fn asked(posted: &mut Posted<'_>, id: FormId) -> Result<Option<Asked>, Fai
     let Posted { request, presence, whole, .. } = posted;
     let small = length(request.headers()).is_some_and(|length| length <= u64::from(LONGEST_WISH));
     if small && form::is_urlencoded(request.headers()) && request.upgrade().is_none() {
-        let _form = presence.form().ok_or(Failure::Crowd)?;
+        let _form = presence.form_in_time().await.ok_or(Failure::Crowd)?;
         let body = read(request, usize::from(LONGEST_WISH)).await.map_err(PageError::FormBody)?;
         let csrf = std::str::from_utf8(&body).ok().and_then(|body| body.strip_prefix("csrf="));
         if let Some(csrf) = csrf.filter(|csrf| !csrf.contains('&')) {

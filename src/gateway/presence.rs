@@ -12,12 +12,13 @@ use tokio::{sync::Notify, time::timeout};
 
 use crate::{proxy::Origin, telemetry::metrics::OpenConnection, upstream::Tie, web::cookies::Jar};
 
-/// Forms under way at once on one connection. A browser sends one at a time, a head of 16 KiB each is what an attacker has
-/// us hold meanwhile.
+/// Forms under way at once on one connection. A head of 16 KiB each is what an attacker has us hold meanwhile.
 const MOST_FORMS: u32 = 8;
+/// Forms to be kept that wait for those: with them, those of ten tabs.
+const MOST_WAITING: u32 = 4;
 /// Pages of ours at once that one client of HTTP/2 has asked for and not taken yet: one is some kilobytes.
 const MOST_UNREAD: u32 = 16;
-/// How long a client may leave them there before it gets no more.
+/// How long it waits for more of either.
 const TAKES: Duration = Duration::from_secs(5);
 
 /// One connection.
@@ -29,6 +30,7 @@ pub struct Presence {
     /// What it has at the portal for itself.
     pub(super) tie: Rc<Tie>,
     forms: Rc<Count>,
+    waiting: Rc<Count>,
     unread: Rc<Count>,
     /// Of a trusted proxy, which shares it between many and limits those itself: nothing is limited here.
     shared: bool,
@@ -51,6 +53,7 @@ impl Presence {
             origin: RefCell::default(),
             tie: Rc::default(),
             forms: Rc::default(),
+            waiting: Rc::default(),
             unread: Rc::default(),
             shared,
         }
@@ -66,6 +69,15 @@ impl Presence {
         self.hold(&self.forms, MOST_FORMS)
     }
 
+    /// The same, and waits a while for the others, unless too many do.
+    pub(super) async fn form_in_time(&self) -> Option<Held> {
+        if let Some(form) = self.form() {
+            return Some(form);
+        }
+        let _waits = self.hold(&self.waiting, MOST_WAITING)?;
+        self.hold_in_time(&self.forms, MOST_FORMS).await
+    }
+
     /// Counts an answer of our own until it has been taken; none when there are too many.
     pub(super) fn unread(&self) -> Option<Held> {
         self.hold(&self.unread, MOST_UNREAD)
@@ -73,15 +85,19 @@ impl Presence {
 
     /// The same, and waits a while for the client to take one: the tabs of a browser that opens all of them again ask at once.
     pub(super) async fn unread_in_time(&self) -> Option<Held> {
-        let taken = async {
+        self.hold_in_time(&self.unread, MOST_UNREAD).await
+    }
+
+    async fn hold_in_time(&self, count: &Rc<Count>, most: u32) -> Option<Held> {
+        let held = async {
             loop {
-                match self.unread() {
+                match self.hold(count, most) {
                     Some(held) => return held,
-                    None => self.unread.freed.notified().await,
+                    None => count.freed.notified().await,
                 }
             }
         };
-        timeout(TAKES, taken).await.ok()
+        timeout(TAKES, held).await.ok()
     }
 
     fn hold(&self, count: &Rc<Count>, most: u32) -> Option<Held> {

@@ -157,6 +157,29 @@ async fn a_connection_has_at_most_eight_forms_under_way() {
 }
 
 #[tokio::test]
+async fn forms_beyond_those_under_way_wait_for_them() {
+    let (gateway, browser) = TestGateway::start().await;
+    let mut fields = vec![(":method", "POST"), (":scheme", "https"), (":authority", HOST), (":path", "/x")];
+    fields.extend([("content-type", "application/x-www-form-urlencoded"), ("sec-fetch-dest", "document")]);
+    fields.extend([("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")]);
+    let head = Forgery { body: Some(String::new()), ..Forgery::of(&fields) };
+    let mut wire = Wire::new(browser.tls(&["h2"]).await);
+    let mut frames = [PREFACE, &frame(4, 0, 0, &[]), &frame(8, 0, 0, &(1_u32 << 20).to_be_bytes())].concat();
+    for number in 0..12 {
+        frames.extend(head.head_on(2 * number + 1));
+    }
+    wire.write(&frames).await.unwrap();
+    // Meanwhile all of them have been seen.
+    assert_eq!(gateway.browser().get("/.portcullis/login").await.status, 200);
+    let ends: Vec<u8> = (0..12).flat_map(|number| frame(0, 1, 2 * number + 1, &[])).collect();
+    wire.write(&ends).await.unwrap();
+    heads(&mut wire, 12).await;
+    // Each is asked for once more.
+    answered(&gateway, 200, 13).await;
+    assert_eq!(gateway.access_log().matches(" status=503 ").count(), 0);
+}
+
+#[tokio::test]
 async fn a_client_that_takes_no_page_is_given_sixteen() {
     let (gateway, browser) = TestGateway::start().await;
     let mut fields = vec![(":method", "GET"), (":scheme", "https"), (":authority", HOST)];
