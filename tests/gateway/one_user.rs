@@ -6,12 +6,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Frame;
+use hyper::{body::Frame, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Answer, Body, BoxError, Browser, Exchange, PATIENCE, TestGateway, Upstream, body, browser::Protocol,
-    empty, logged_in, soon, two_logged_in, upstream::ordinary, websocket,
+    Answer, Body, BoxError, Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream, body,
+    browser::Protocol, empty, logged_in, soon, two_logged_in, upstream::ordinary, websocket,
 };
 
 const ACCOUNT: &str = "/.portcullis/account";
@@ -295,9 +296,32 @@ async fn works(gateway: &TestGateway, browser: &Browser) {
 
 #[tokio::test]
 async fn whoever_works_as_people_do_never_meets_a_limit() {
-    // Over HTTP/2, all that a browser asks for is one worker's.
     let builder = TestGateway::builder().upstream(&portal()).set("server.workers", "16");
     let (gateway, browser) = logged_in(builder).await;
     works(&gateway, &browser).await;
     works(&gateway, &browser.http2()).await;
+}
+
+#[tokio::test]
+async fn while_tabs_poll_over_one_connection_other_pages_open() {
+    let builder = TestGateway::builder().upstream(&portal()).set("server.workers", "16");
+    let (gateway, browser) = logged_in(builder).await;
+    let io = TokioIo::new(browser.tls(&["h2"]).await);
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let ask = async |path: &'static str| {
+        let request = Request::get(format!("https://{HOST}{path}")).header("cookie", browser.cookies());
+        let mut sender = sender.clone();
+        sender.send_request(request.body(empty()).unwrap()).await.unwrap().status()
+    };
+    let pages = async {
+        gateway.upstream.arrived(44).await;
+        for _ in 0..10 {
+            assert_eq!(ask("/page").await, StatusCode::OK);
+        }
+    };
+    tokio::select! {
+        polls = join_all((0..44).map(|_| ask("/poll/long"))) => panic!("{polls:?}"),
+        () = pages => {}
+    }
 }
