@@ -37,6 +37,9 @@ enum Tail {
     Refused,
     /// The connection ends behind the last, or its body is malformed.
     Ends,
+    /// The last has said that it is, and the client sends on all the same: the reset of its connection may take the answer away
+    /// (RFC 9112, section 9.6).
+    SendsOn,
 }
 
 pub(crate) fn holds(data: &[u8]) {
@@ -49,7 +52,7 @@ pub(crate) fn holds(data: &[u8]) {
         length => script[number % length],
     };
     let (expected, tail) = read(bytes);
-    let due = due(&expected, behaves);
+    let due = due(&expected, behaves).saturating_sub(usize::from(tail == Tail::SendsOn));
     // What is refused is answered too, if the connection gets that far.
     let reads_on = |(number, request): (usize, &Expected)| request.whole && goes_on(request, behaves(number));
     let refused = tail == Tail::Refused && expected.iter().enumerate().all(reads_on);
@@ -129,7 +132,8 @@ fn read(bytes: &[u8]) -> (Vec<Expected>, Tail) {
         let is_head = head.request.method() == "HEAD";
         requests.push(Expected { head: service::head_of(&head.request), is_head, announces, body, whole });
         if !whole || tail == Tail::Ends {
-            return (requests, tail);
+            let sends_on = whole && !buffer.is_empty();
+            return (requests, if sends_on { Tail::SendsOn } else { tail });
         }
     }
 }
