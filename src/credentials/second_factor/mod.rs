@@ -108,12 +108,21 @@ impl SecondFactor {
             Some(code) => self.accept(&mut transaction, user, &code, last_step).await?,
             None => CodeCheck::Wrong,
         };
+        let forgiven = match check {
+            CodeCheck::Accepted(_) => Some("UPDATE second_factors SET failures = 0 WHERE user_id = $1"),
+            // What has just been counted.
+            CodeCheck::Used => Some("UPDATE second_factors SET failures = failures - 1 WHERE user_id = $1"),
+            CodeCheck::Wrong | CodeCheck::Off => None,
+        };
+        if let Some(statement) = forgiven {
+            sqlx::query(statement).bind(user.as_str()).execute(&mut *transaction).await?;
+        }
         transaction.commit().await?;
         Ok(check)
     }
 
-    /// Checks a one-time code that comes before the password, and uses it up when it is right. A wrong one counts nowhere
-    /// here: it keeps nobody out. Nobody has no device.
+    /// Checks a one-time code that comes before the password, and uses it up when it is right. It changes no count here: a wrong
+    /// one keeps nobody out, and a right one forgives nothing. Nobody has no device.
     pub async fn verify_first(
         &self,
         user: Option<&UserId>,
@@ -166,6 +175,7 @@ impl SecondFactor {
         Ok(if accepted { proof(user, CodeKind::Recovery) } else { CodeCheck::Wrong })
     }
 
+    /// Uses a right code up.
     async fn accept(
         &self,
         transaction: &mut Transaction,
@@ -176,20 +186,13 @@ impl SecondFactor {
         let Some((device, step)) = self.matching_device(transaction, user, code, last_step).await? else {
             return Ok(CodeCheck::Wrong);
         };
-        let raised = sqlx::query(
-            "UPDATE second_factors SET failures = 0, last_step = $1 WHERE user_id = $2 AND last_step < $1",
-        )
-        .bind(step)
-        .bind(user.as_str())
-        .execute(&mut **transaction)
-        .await?;
+        let raised =
+            sqlx::query("UPDATE second_factors SET last_step = $1 WHERE user_id = $2 AND last_step < $1")
+                .bind(step)
+                .bind(user.as_str())
+                .execute(&mut **transaction)
+                .await?;
         if raised.rows_affected() != 1 {
-            sqlx::query(
-                "UPDATE second_factors SET failures = failures - 1 WHERE user_id = $1 AND failures > 0",
-            )
-            .bind(user.as_str())
-            .execute(&mut **transaction)
-            .await?;
             return Ok(CodeCheck::Used);
         }
         sqlx::query("UPDATE devices SET last_used_at = $1 WHERE id = $2")

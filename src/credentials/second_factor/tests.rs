@@ -369,8 +369,10 @@ async fn a_code_before_the_password_is_used_up_by_being_right_and_counts_nowhere
         }
     }
     assert_eq!(fixture.number("SELECT MAX(failures) FROM second_factors").await, 0);
+    fixture.tamper("UPDATE second_factors SET failures = 42").await;
     assert_eq!(second_factor.verify_first(Some(&fixture.ada), &code).await.unwrap(), FirstCode::Right);
     assert_eq!(second_factor.verify_first(Some(&fixture.ada), &code).await.unwrap(), FirstCode::Used);
+    assert_eq!(fixture.number("SELECT MAX(failures) FROM second_factors").await, 42);
     assert_eq!(second_factor.verify_code(&fixture.ada, &code).await.unwrap(), CodeCheck::Used);
 }
 
