@@ -112,7 +112,7 @@ impl Turns {
         let waiting = {
             let mut state = self.state();
             let now = Instant::now();
-            state.queue.count(claim, now);
+            state.queue.count(claim, TRY, now);
             if state.free > 0 {
                 state.free -= 1;
                 return Ok(Turn { turns: Some(self.clone()) });
@@ -130,7 +130,7 @@ impl Turns {
 
     /// What a try that was right is counted less.
     pub fn was_right(&self, claim: &Claim) {
-        self.state().queue.was_right(claim, Instant::now());
+        self.state().queue.count(claim, RIGHT_TRY - TRY, Instant::now());
     }
 
     /// Nothing panics while it holds the lock.
@@ -196,17 +196,11 @@ impl<J> Default for Queue<J> {
 }
 
 impl<J> Queue<J> {
-    fn count(&mut self, claim: &Claim, now: Instant) {
+    /// Counts a try of a stranger's networks, or takes a part of it back.
+    fn count(&mut self, claim: &Claim, amount: f64, now: Instant) {
         let Claim::Stranger(owners) = claim else { return };
         for owner in owners.iter().filter(|owner| owner.times > 0) {
-            self.add(*owner, TRY, now);
-        }
-    }
-
-    fn was_right(&mut self, claim: &Claim, now: Instant) {
-        let Claim::Stranger(owners) = claim else { return };
-        for owner in owners.iter().filter(|owner| owner.times > 0) {
-            self.add(*owner, RIGHT_TRY - TRY, now);
+            self.add(*owner, amount, now);
         }
     }
 
@@ -312,7 +306,7 @@ mod tests {
 
     /// Tries as a login does: counted, then placed.
     fn try_once<J>(queue: &mut Queue<J>, claim: &Claim, job: J, now: Instant) -> Result<Option<J>, Full> {
-        queue.count(claim, now);
+        queue.count(claim, TRY, now);
         queue.push(claim, job, now)
     }
 
@@ -379,12 +373,12 @@ mod tests {
         let office = from("192.0.2.1", "ada");
         let Claim::Stranger(owners) = &office else { unreachable!() };
         for _ in 0..8 {
-            queue.count(&office, now);
+            queue.count(&office, TRY, now);
         }
         assert!((queue.rank(owners, now) - 64.0).abs() < 0.5);
         assert!((queue.rank(owners, now + HALF_LIFE) - 32.0).abs() < 1.5);
         for _ in 0..8 {
-            queue.was_right(&office, now);
+            queue.count(&office, RIGHT_TRY - TRY, now);
         }
         assert!((queue.rank(owners, now) - 8.0).abs() < 0.5);
     }
@@ -393,7 +387,7 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let (mut queue, now) = (Queue::<u8>::default(), Instant::now());
         for number in 0..u32::try_from(MOST).unwrap() + 10 {
-            queue.count(&from(&Ipv4Addr::from_bits(0x0a00_0000 + number).to_string(), "ada"), now);
+            queue.count(&from(&Ipv4Addr::from_bits(0x0a00_0000 + number).to_string(), "ada"), TRY, now);
         }
         assert!(queue.heat.len() <= MOST);
         assert!(queue.held.is_empty());
