@@ -9,12 +9,13 @@ import time
 from client import Client, is_open, websocket_answers
 from lab import BIG
 from load import h2load, http1, latencies
+from report import BEFORE
 from websocket_origin import websocket_origin
 
 MIB = 1 << 20
 MANY, FEW = 128, 32  # connections
 CHECKING = {"nginx auth_request", "nginx auth_request kept", "HAProxy JWT"}
-NEAREST = {"Portcullis", "nginx", "HAProxy"}
+NEAREST = {"Portcullis", BEFORE, "nginx", "HAProxy"}
 
 
 @dataclasses.dataclass
