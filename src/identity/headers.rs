@@ -1,6 +1,9 @@
 //! The identity as request headers: which names are its own in any spelling, and what we set.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue};
+use quick_cache::sync::Cache;
 
 use super::{Config, Encoding, GroupChoice, reserved::Reserved};
 use crate::{
@@ -10,6 +13,8 @@ use crate::{
 
 /// What a user may take up in each head before somebody is told: nginx takes a line of 8 KiB, Node.js a head of 16 KiB.
 const MUCH: usize = 4096;
+/// Users of whom it is remembered that somebody was told.
+const REMEMBERED: usize = 1024;
 /// What an assertion has besides the user's own, by estimate.
 const ASSERTION: usize = 500;
 
@@ -31,6 +36,8 @@ pub struct IdentityHeaders {
     /// Whether an assertion says it all once more.
     signs: bool,
     reserved: Reserved,
+    /// Of whom somebody was told, and of how many bytes: a session may be loaded for each request while a store is down.
+    told: Arc<Cache<(String, usize), ()>>,
 }
 
 impl IdentityHeaders {
@@ -46,6 +53,7 @@ impl IdentityHeaders {
             encoding: config.encoding,
             choice: config.groups.clone(),
             signs: config.assertion.is_some(),
+            told: Arc::new(Cache::new(REMEMBERED)),
         }
     }
 
@@ -87,7 +95,7 @@ impl IdentityHeaders {
         let signed: usize = groups.map(|group| group.len() + 3).sum();
         let signed = if self.signs { ASSERTION + signed * 4 / 3 } else { 0 };
         let bytes = block.wire().len() + signed;
-        if bytes > MUCH {
+        if bytes > MUCH && self.is_news(session, bytes) {
             tracing::warn!(
                 user.name = session.name,
                 bytes,
@@ -96,5 +104,11 @@ impl IdentityHeaders {
                  400 or 431: choose the groups that the portal needs with identity.groups"
             );
         }
+    }
+    fn is_news(&self, session: &Session, bytes: usize) -> bool {
+        let key = (session.name.clone(), bytes);
+        let news = self.told.get(&key).is_none();
+        self.told.insert(key, ());
+        news
     }
 }

@@ -85,8 +85,11 @@ async fn only_the_chosen_groups_go_out_and_much_of_a_user_is_warned_of() {
     let (gateway, browser) = with(TestGateway::builder(), "Ada", &groups).await;
     assert!(asked(&gateway, &browser).await.value("remote-groups").unwrap().len() > 4096);
     let warned = |text: &str| text.lines().filter(|line| line.contains("identity.groups")).count();
+    browser.remove_cookie("__Host-portcullis");
+    browser.log_in(EMAIL).await;
+    assert_eq!(asked(&gateway, &browser).await.value("remote-user").as_deref(), Some(EMAIL));
     let text = listener.text();
-    assert_eq!(warned(&text), 1, "once for a session, with what to set");
+    assert_eq!(warned(&text), 1, "once for a user, with what to set");
     assert!(text.contains("groups=202") && text.contains("bytes="), "{text}");
 
     let builder = TestGateway::builder().set("identity.groups", "[\"iot-*\", \"ops\"]");
