@@ -1,4 +1,4 @@
-//! The README's way to add many users: as it is written there, with files as spreadsheets save them.
+//! The install page's way to add many users: as it is written there, with files as spreadsheets save them.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
@@ -9,12 +9,12 @@ use crate::support::{
     test_gateway::{configuration, folder},
 };
 
-const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/install.md");
 
-/// What the README says between the line that begins it and the one that ends it.
+/// What the page says between the line that begins it and the one that ends it.
 fn recipe() -> String {
-    let text = fs::read_to_string(README).unwrap();
-    let (_, rest) = text.split_once("<<'PYTHON'\n").expect("the README has a recipe");
+    let text = fs::read_to_string(PAGE).unwrap();
+    let (_, rest) = text.split_once("<<'PYTHON'\n").expect("the page has a recipe");
     rest.split_once("\nPYTHON\n").expect("the recipe has an end").0.to_owned()
 }
 
