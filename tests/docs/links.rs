@@ -1,0 +1,68 @@
+//! Every link leads to a file and a heading, and every page can be found.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    expect_none,
+    page::{Page, root},
+};
+
+#[test]
+fn every_link_leads_somewhere() {
+    let pages = Page::all();
+    let mut breaches = Vec::new();
+    let mut count = 0;
+    for page in &pages {
+        for (line, target) in page.links().filter(|(_, target)| !target.contains("://")) {
+            count += 1;
+            if let Some(fault) = fault_of(&pages, page, target) {
+                breaches.push(format!("{}:{line}: {target}: {fault}", page.path.display()));
+            }
+        }
+    }
+    expect_none(&breaches, "a link leads somewhere");
+    assert!(count > 50, "only {count} links were found");
+}
+
+/// Why a link leads nowhere.
+fn fault_of(pages: &[Page], from: &Page, target: &str) -> Option<&'static str> {
+    let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
+    let folder = from.path.parent().expect("a file is in a folder");
+    let path = if file.is_empty() { from.path.clone() } else { plain(&folder.join(file)) };
+    if !root().join(&path).exists() {
+        return Some("no such file");
+    }
+    let anchor = anchor?;
+    match pages.iter().find(|page| page.path == path) {
+        Some(page) => (!page.anchors().contains(anchor)).then_some("no such heading"),
+        None => Some("a heading of what is no page"),
+    }
+}
+
+/// The path without `..`.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for step in path {
+        if step == ".." {
+            plain.pop();
+        } else {
+            plain.push(step);
+        }
+    }
+    plain
+}
+
+#[test]
+fn every_page_is_in_the_index() {
+    let pages = Page::all();
+    let index =
+        pages.iter().find(|page| page.path == Path::new("docs/README.md")).expect("there is an index");
+    let listed: BTreeSet<_> = index.links().map(|(_, target)| Path::new("docs").join(target)).collect();
+    let inside = pages.iter().filter(|page| page.path.starts_with("docs") && page.path != index.path);
+    let missing = inside.map(|page| &page.path).filter(|path| !listed.contains(*path));
+    let missing: Vec<_> = missing.map(|path| path.display().to_string()).collect();
+    expect_none(&missing, "docs/README.md lists every page");
+}
