@@ -15,6 +15,8 @@ pub(super) const LATEST: &str = "SELECT COALESCE(MAX(id), 0) FROM changes";
 /// The one at `$1` and all after it.
 pub(super) const SINCE: &str = "SELECT id, subject FROM changes WHERE id >= $1 ORDER BY id";
 
+const SIGNING_KEYS: &str = "signing-keys";
+
 /// Something that a gateway may remember and now must not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -22,6 +24,8 @@ pub enum Change {
     User(String),
     /// One session.
     Session(TokenHash),
+    /// The keys that sign assertions.
+    SigningKeys,
     /// Everything.
     All,
 }
@@ -31,6 +35,7 @@ impl Change {
         match self {
             Self::User(id) => format!("user:{id}"),
             Self::Session(hash) => format!("session:{}", hash.to_hex()),
+            Self::SigningKeys => SIGNING_KEYS.to_owned(),
             Self::All => "all".to_owned(),
         }
     }
@@ -39,6 +44,9 @@ impl Change {
     fn decode(text: &str) -> Self {
         if let Some(id) = text.strip_prefix("user:") {
             return Self::User(id.to_owned());
+        }
+        if text == SIGNING_KEYS {
+            return Self::SigningKeys;
         }
         text.strip_prefix("session:").and_then(TokenHash::from_hex).map_or(Self::All, Self::Session)
     }

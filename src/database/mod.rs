@@ -33,6 +33,7 @@ pub use connection::{Connection, Transaction};
 pub use copy::{CopyError, TableRows};
 pub use news::News;
 use sqlx::Row as _;
+use tokio::sync::Notify;
 
 use self::{
     pool::{Pool, Source},
@@ -144,6 +145,8 @@ pub struct Database {
     dialect: Dialect,
     patience: Duration,
     servers: Option<Arc<Servers>>,
+    /// Woken when the feed tells of them; of this process's, whoever reads the feed.
+    signing_keys: Arc<Notify>,
 }
 
 impl Database {
@@ -213,7 +216,13 @@ impl Database {
                 let patience = postgres::PATIENCE;
                 let pool = Pool::new(Source::Postgres(Arc::clone(&servers)), servers.connections(), patience);
                 pool.adopt(first);
-                Ok(Self { pool, dialect: Dialect::Postgres, patience, servers: Some(servers) })
+                Ok(Self {
+                    pool,
+                    dialect: Dialect::Postgres,
+                    patience,
+                    servers: Some(servers),
+                    signing_keys: Arc::default(),
+                })
             }
         }
     }
@@ -222,7 +231,18 @@ impl Database {
         let source = Source::Sqlite(sqlite::with_create(url));
         let pool = Pool::new(source, EMBEDDED_CONNECTIONS, EMBEDDED_QUEUE);
         drop(pool.take().await?);
-        Ok(Self { pool, dialect: Dialect::Sqlite, patience: EMBEDDED_PATIENCE, servers: None })
+        Ok(Self {
+            pool,
+            dialect: Dialect::Sqlite,
+            patience: EMBEDDED_PATIENCE,
+            servers: None,
+            signing_keys: Arc::default(),
+        })
+    }
+
+    /// Waits until somebody has announced a change of the signing keys; as long as somebody here reads the feed.
+    pub async fn signing_keys_changed(&self) {
+        self.signing_keys.notified().await;
     }
 
     /// A connection of one's own.

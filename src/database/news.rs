@@ -72,6 +72,9 @@ impl News {
         };
         let (newest, changes) = read?;
         self.position = Some(newest);
+        if changes.iter().any(|change| matches!(change, Change::SigningKeys | Change::All)) {
+            self.database.signing_keys.notify_one();
+        }
         Ok(changes)
     }
 

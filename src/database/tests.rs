@@ -29,7 +29,8 @@ async fn another_process_reads_what_was_announced(on: On) {
     let (store, writer) = TestDatabase::new(on).await;
     let reader = store.open().await;
     let start = reader.latest_change().await.unwrap();
-    let announced = [Change::User("u1".into()), Change::Session(TokenHash::from_bytes([7; 32])), Change::All];
+    let session = Change::Session(TokenHash::from_bytes([7; 32]));
+    let announced = [Change::User("u1".into()), session, Change::SigningKeys, Change::All];
     let mut transaction = writer.write().await.unwrap();
     for change in &announced {
         writer.announce(&mut transaction, change, NOW).await.unwrap();

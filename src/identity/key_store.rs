@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    database::{Connection, Database, DatabaseError, Transaction},
+    database::{Change as Announced, Connection, Database, DatabaseError, Transaction},
     sealing::Sealer,
 };
 
@@ -53,6 +53,11 @@ impl KeyStore {
         .execute(&mut *transaction)
         .await?;
         Ok(Change { store: self, transaction })
+    }
+
+    /// Waits until keys have changed somewhere.
+    pub(super) async fn changed(&self) {
+        self.database.signing_keys_changed().await;
     }
 
     pub(super) async fn erase(&self, kid: &str) -> Result<(), DatabaseError> {
@@ -118,7 +123,9 @@ impl Change<'_> {
         Ok(())
     }
 
-    pub(super) async fn commit(self) -> Result<(), DatabaseError> {
+    /// And tells every gateway.
+    pub(super) async fn commit(mut self, now: Timestamp) -> Result<(), DatabaseError> {
+        self.store.database.announce(&mut self.transaction, &Announced::SigningKeys, now).await?;
         self.transaction.commit().await
     }
 }

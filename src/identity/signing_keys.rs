@@ -14,7 +14,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::timeout;
 
 use super::{
     key_store::{Change, InsertError, KeyStore},
@@ -29,8 +29,10 @@ use crate::{
     sealing::Sealer,
 };
 
-/// How often the store is asked for the keys; well within [`HANDOVER`].
-const RELOAD: Duration = Duration::from_secs(1);
+/// How often the store is asked for the keys of which its feed would tell; well within [`HANDOVER`].
+const RELOAD: Duration = Duration::from_secs(6);
+/// The same after a failure.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Why the keys could not be read or changed. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +125,7 @@ impl SigningKeys {
         // Another gateway may have come first.
         if let Some(signs_from) = Schedule::new(change.terms().await?).due(now, rotation) {
             let term = insert(&mut change, now, signs_from).await?;
-            change.commit().await?;
+            change.commit(now).await?;
             self.note(AuditEvent::SigningKeyMade, &term);
         }
         Ok(())
@@ -138,7 +140,7 @@ impl SigningKeys {
         }
         let first = schedule.due(now, Duration::MAX);
         let term = insert(&mut change, now, first.unwrap_or_else(|| now.plus(NOTICE))).await?;
-        change.commit().await?;
+        change.commit(now).await?;
         self.note(AuditEvent::SigningKeyMade, &term);
         Ok(Rotation::Made(term))
     }
@@ -149,7 +151,7 @@ impl SigningKeys {
         let at = now.plus(HANDOVER);
         change.retire_all(at).await?;
         let term = insert(&mut change, now, at).await?;
-        change.commit().await?;
+        change.commit(now).await?;
         self.note(AuditEvent::SigningKeysRetired, &term);
         Ok(term)
     }
@@ -168,11 +170,8 @@ impl SigningKeys {
 
     /// Keeps the keys for ever.
     pub async fn maintain(self: Arc<Self>, clock: Arc<dyn Clock>, rotation: Duration) {
-        let mut ticks = interval(RELOAD);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut complained = false;
         loop {
-            ticks.tick().await;
             let kept = self.keep(clock.now(), rotation).await;
             if let Err(error) = &kept
                 && !complained
@@ -180,6 +179,8 @@ impl SigningKeys {
                 tracing::warn!(error = %Chain(error), "cannot read the signing keys: those in memory go on");
             }
             complained = kept.is_err();
+            let pause = if complained { RETRY } else { RELOAD };
+            _ = timeout(pause, self.store.changed()).await;
         }
     }
 

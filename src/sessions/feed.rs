@@ -140,6 +140,7 @@ pub(super) fn apply(changes: Vec<Change>, cache: &Cache) {
         match change {
             Change::User(user) => drop(users.insert(user)),
             Change::Session(id) => sessions.push(id),
+            Change::SigningKeys => {}
             Change::All => return cache.doubt_all(),
         }
     }
