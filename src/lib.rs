@@ -14,7 +14,7 @@
 //! | surface | [`pages`] [`tls`] [`server`] [`upstream`] [`proxy`] | our own URLs; sockets, workers and protocols; the way to the portal |
 //! | whole | [`gateway`] [`config`] [`admin`] [`app`] [`demo`] [`cli`] | the straight line; everything put together |
 //!
-//! A module uses only those before it in this table; `tests/tidy.rs` reads the imports and keeps it so.
+//! A module uses only those before it in this table; `tests/tidy` reads the imports and keeps it so.
 //!
 //! # The straight line
 //!

@@ -2,6 +2,8 @@
 //!
 //! Reads the source as text and knows just enough of Rust for that. Each rule says every breach at once.
 
+mod promises;
+
 use std::{
     collections::BTreeSet,
     fs,

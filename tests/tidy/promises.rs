@@ -1,0 +1,72 @@
+//! `docs/promises.md` has a row for each promise, and what a row says shows it is there.
+
+use std::fs;
+
+use super::{expect_none, root};
+
+/// How many promises each letter has.
+const PROMISED: [(&str, usize); 3] = [("S", 15), ("R", 14), ("X", 9)];
+
+struct Row {
+    id: String,
+    shown_by: String,
+    figure: String,
+    date: String,
+}
+
+/// `| **S1** words | shown by | figure | date |`
+fn rows() -> Vec<Row> {
+    let page = fs::read_to_string(root().join("docs/promises.md")).expect("the page of promises is there");
+    let row = |line: &str| {
+        let (id, rest) = line.strip_prefix("| **")?.split_once("**")?;
+        let mut cells = rest.trim_end_matches('|').split(" | ").skip(1).map(|cell| cell.trim().to_owned());
+        let mut cell = || cells.next().unwrap_or_default();
+        Some(Row { id: id.to_owned(), shown_by: cell(), figure: cell(), date: cell() })
+    };
+    page.lines().filter_map(row).collect()
+}
+
+#[test]
+fn every_promise_has_a_row_that_names_what_shows_it() {
+    let rows = rows();
+    let mut breaches = Vec::new();
+    for (letter, count) in PROMISED {
+        for id in (1..=count).map(|number| format!("{letter}{number}")) {
+            match rows.iter().filter(|row| row.id == id).count() {
+                1 => {}
+                rows => breaches.push(format!("{id} has {rows} rows")),
+            }
+        }
+    }
+    for row in &rows {
+        let not_yet = row.figure.starts_with("not in this version");
+        if row.figure.is_empty() || (row.date.is_empty() && !not_yet) {
+            breaches.push(format!("{}: no figure, or no date", row.id));
+        }
+        let shown: Vec<&str> = row.shown_by.split('`').skip(1).step_by(2).collect();
+        let page = row.shown_by.split_once("](").and_then(|(_, link)| link.split_once(')'));
+        let page = page.is_some_and(|(page, _)| root().join("docs").join(page).exists());
+        if shown.is_empty() && !page && !not_yet {
+            breaches.push(format!("{}: nothing shows it", row.id));
+        }
+        let missing = shown.into_iter().filter(|what| !is_there(what));
+        breaches.extend(missing.map(|what| format!("{}: there is no `{what}`", row.id)));
+    }
+    expect_none(&breaches, "docs/promises.md has a row for each promise, with a command or tests that exist");
+}
+
+/// A command of this repository by its path, a test by `module::name`, or all tests of a module by `module::`.
+fn is_there(what: &str) -> bool {
+    let Some((module, test)) = what.rsplit_once("::") else {
+        let command = what.split_whitespace().next().unwrap_or_default();
+        return command.starts_with(|first: char| first.is_uppercase()) || root().join(command).exists();
+    };
+    let module = module.replace("::", "/");
+    let places = ["tests/gateway", "src"].map(|room| root().join(room).join(&module));
+    let files = places.iter().flat_map(|place| {
+        [place.with_extension("rs"), place.join("mod.rs"), place.join("tests.rs"), place.join("tests/mod.rs")]
+    });
+    files
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .any(|text| test.is_empty() || text.contains(&format!("fn {test}(")))
+}
