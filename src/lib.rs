@@ -35,6 +35,12 @@
 //! POST login: pages/sign_in > login (place in the queue > throttle > password > pending login) > code or enrolment > sessions.create > cookie > 303
 //! ```
 //!
+//! # HTTP/1 and HTTP/2
+//!
+//! hyper serves HTTP/2, which every browser speaks, and gRPC. HTTP/1.1 has one strict reader of our own, on both sides: a check in
+//! front of a lenient parser would be a second reader, and two readers of the same bytes are how requests get smuggled. Its evidence:
+//! `docs/conformance.md`, line by line; `tests/gateway/smuggling`; fuzzing beside hyper's and Node's readers.
+//!
 //! # Threads
 //!
 //! Each worker is a thread with a runtime, listeners (`SO_REUSEPORT`) and connections to the portal of its own; workers

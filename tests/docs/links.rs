@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -65,4 +66,54 @@ fn every_page_is_in_the_index() {
     let missing = inside.map(|page| &page.path).filter(|path| !listed.contains(*path));
     let missing: Vec<_> = missing.map(|path| path.display().to_string()).collect();
     expect_none(&missing, "docs/README.md lists every page");
+}
+
+#[test]
+fn every_file_and_module_that_a_page_names_exists() {
+    let folders = ["src/", "tests/", "docs/", "benches/", "fuzz/", "packaging/", "config/", "certs/", ".ci/"];
+    let mut breaches = Vec::new();
+    let mut count = 0;
+    for page in Page::all() {
+        for (line, code) in page.quoted() {
+            let path = code.split([' ', ':']).next().unwrap_or_default();
+            let missing = if folders.iter().any(|folder| path.starts_with(folder)) {
+                !root().join(path).exists()
+            } else if page.path == Path::new("CONTRIBUTING.md") && code.contains("::") {
+                !is_in_source(code)
+            } else {
+                continue;
+            };
+            count += 1;
+            if missing {
+                breaches.push(format!("{}:{line}: {code}", page.path.display()));
+            }
+        }
+    }
+    expect_none(&breaches, "what a page names of the repository is there");
+    assert!(count > 50, "only {count} names were found");
+}
+
+/// Whether a path such as `web::gate::CanonicalRequest` leads to a module, or to a word in the last module of it. Other
+/// paths, such as arguments of a test, are none of ours.
+fn is_in_source(path: &str) -> bool {
+    let mut steps = path.split("::").filter(|step| !step.is_empty());
+    let mut folder = root().join("src");
+    let file =
+        |at: &Path| [at.with_extension("rs"), at.join("mod.rs")].into_iter().find(|file| file.exists());
+    let Some(mut module) = steps.next().map(|step| folder.join(step)).filter(|at| file(at).is_some()) else {
+        return true;
+    };
+    for step in steps {
+        folder.clone_from(&module);
+        module = folder.join(step);
+        if file(&module).is_none() {
+            let mut files = vec![file(&folder).expect("it was found before")];
+            files.extend(fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()));
+            return files
+                .iter()
+                .filter_map(|file| fs::read_to_string(file).ok())
+                .any(|text| text.contains(step));
+        }
+    }
+    true
 }
