@@ -11,6 +11,10 @@ mod links;
 #[cfg(test)]
 mod page;
 #[cfg(test)]
+#[path = "../../src/database/test_server.rs"]
+#[expect(dead_code, reason = "the library's tests need more of it")]
+mod postgres;
+#[cfg(test)]
 mod settings;
 #[cfg(test)]
 mod walkthrough;

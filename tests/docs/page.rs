@@ -63,10 +63,16 @@ impl Page {
         headings.filter_map(|(_, line)| heading(line)).collect()
     }
 
-    /// The targets of the links of this page, each with its line.
+    /// The targets of the links and pictures of this page, each with its line.
     pub(crate) fn links(&self) -> impl Iterator<Item = (usize, &str)> {
-        let targets = |line| str::split(line, "](").skip(1).filter_map(|rest| rest.split_once(')'));
-        self.prose().flat_map(move |(at, line)| targets(line).map(move |(target, _)| (at, target)))
+        let between = |line, start, end| {
+            str::split(line, start)
+                .skip(1)
+                .filter_map(move |rest| rest.split_once(end))
+                .map(|(target, _)| target)
+        };
+        let targets = move |line| between(line, "](", ')').chain(between(line, "src=\"", '"'));
+        self.prose().flat_map(move |(at, line)| targets(line).map(move |target| (at, target)))
     }
 
     /// The code that prose quotes, each with its line.

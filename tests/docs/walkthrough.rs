@@ -17,10 +17,13 @@ use crate::{
     commands::{arguments, commands, is_shell},
     expect_none,
     page::{Block, Page, root},
+    postgres::PostgresServer,
 };
 
 /// In the order in which an operator comes to them.
 const PAGES: [&str; 5] = ["install", "roll-out", "operations", "help-desk", "troubleshooting"];
+/// Done with a PostgreSQL.
+const WITH_POSTGRES: &str = "high-availability";
 /// What the pages name of the machine, and what is in the folder.
 const PLACES: [&str; 5] =
     ["/usr/local/bin", "/var/lib/portcullis", "/etc/portcullis", "/etc/systemd/system", "/etc/letsencrypt"];
@@ -41,11 +44,12 @@ const SYSTEM: [(&str, &str); 8] = [
     (
         "systemctl",
         "case $1 in
-           enable) command=$(sed -n 's/^ExecStart=//p' ROOT/etc/systemd/system/portcullis.service)
+           enable|start) command=$(sed -n 's/^ExecStart=//p' ROOT/etc/systemd/system/portcullis.service)
              command=${command//\\/usr\\/local/ROOT/usr/local}
              setsid ${command//\\/etc\\/portcullis/ROOT/etc/portcullis} >ROOT/journal 2>&1 </dev/null &
              echo $! >ROOT/pid
              for _ in $(seq 600); do portcullis healthcheck --ready >/dev/null 2>&1 && exit 0; sleep 0.1; done; exit 1;;
+           stop) kill $(cat ROOT/pid); while readlink /proc/$(cat ROOT/pid)/exe >/dev/null; do sleep 0.1; done;;
          esac",
     ),
     ("journalctl", "cat ROOT/journal"),
@@ -64,12 +68,18 @@ struct Machine {
     folder: TempDir,
     port: u16,
     admin_port: u16,
+    /// What else of the pages is called otherwise here.
+    elsewhere: Vec<(&'static str, String)>,
 }
 
 impl Machine {
     fn new() -> Self {
-        let machine =
-            Self { folder: tempfile::tempdir().unwrap(), port: free_port(), admin_port: free_port() };
+        let machine = Self {
+            folder: tempfile::tempdir().unwrap(),
+            port: free_port(),
+            admin_port: free_port(),
+            elsewhere: Vec::new(),
+        };
         for folder in PLACES.iter().chain(&[
             "/bin",
             "/repository/target/release",
@@ -120,7 +130,8 @@ impl Machine {
         let moved = PLACES
             .iter()
             .fold(text.to_owned(), |text, place| text.replace(place, &format!("{folder}{place}")));
-        moved.replace("127.0.0.1:9180", &format!("127.0.0.1:{}", self.admin_port))
+        let moved = moved.replace("127.0.0.1:9180", &format!("127.0.0.1:{}", self.admin_port));
+        self.elsewhere.iter().fold(moved, |text, (from, to)| text.replace(from, to))
     }
 
     /// Runs a script at a terminal of its own, where `typed` is typed.
@@ -193,13 +204,14 @@ fn saved_as(introduction: &str) -> Option<&str> {
 
 /// What the commands of a script ask for, line by line.
 fn typed(script: &str) -> String {
+    let twice = format!("{PASSWORD}\n{PASSWORD}\n");
     let asked = |words: &Vec<String>| {
         let arguments = arguments(words)?;
         let has = |word: &str| arguments.iter().any(|argument| argument == word);
         let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
         match words.as_slice() {
             _ if has("--yes") || has("--password-stdin") => None,
-            ["user", "add" | "set-password", ..] => Some(format!("{PASSWORD}\n{PASSWORD}\n")),
+            ["user", "add" | "set-password", ..] => Some(twice.clone()),
             ["session", "revoke", "--all"] => Some("all\n".to_owned()),
             ["sealing-key", "remove", key] => Some(format!("{key}\n")),
             _ => None,
@@ -208,31 +220,77 @@ fn typed(script: &str) -> String {
     commands(script).iter().filter_map(asked).collect()
 }
 
+/// Does what the blocks of a page say, and gives what failed.
+fn follow_page(machine: &Machine, page: &str) -> (Vec<String>, usize) {
+    let blocks = Page::read(Path::new(&format!("docs/{page}.md"))).blocks();
+    let done = blocks.iter().filter(|block| block.not_run.is_none());
+    let done = done.filter(|block| is_shell(&block.language) || saved_as(&block.introduction).is_some());
+    let (mut breaches, mut count) = (Vec::new(), 0);
+    for block in done {
+        count += 1;
+        if let Some(output) = machine.follow(block).filter(|output| !output.status.success()) {
+            breaches.push(format!("{}: {}", block.place, String::from_utf8_lossy(&output.stdout)));
+        }
+    }
+    (breaches, count)
+}
+
 #[test]
 fn an_operator_who_does_what_the_pages_say_has_a_gateway() {
     let machine = Machine::new();
-    let mut breaches = Vec::new();
-    let mut count = 0;
+    let (mut breaches, mut count) = (Vec::new(), 0);
     for page in PAGES {
-        let blocks = Page::read(Path::new(&format!("docs/{page}.md"))).blocks();
-        for block in
-            blocks.iter().filter(|block| is_shell(&block.language) || saved_as(&block.introduction).is_some())
-        {
-            if block.not_run.is_some() {
-                continue;
-            }
-            count += 1;
-            let output = machine.follow(block);
-            if let Some(output) = output.filter(|output| !output.status.success()) {
-                breaches.push(format!("{}: {}", block.place, String::from_utf8_lossy(&output.stdout)));
-            }
-        }
+        let (failed, done) = follow_page(&machine, page);
+        breaches.extend(failed);
+        count += done;
         if page == "install" {
+            expect_none(&breaches, "a block of shell does what its page says");
             serves(&machine);
         }
     }
     expect_none(&breaches, "a block of shell does what its page says");
     assert!(count > 14, "only {count} blocks were done");
+}
+
+#[test]
+fn a_store_moves_to_postgres_as_the_page_says() {
+    let mut machine = Machine::new();
+    let (breaches, _) = follow_page(&machine, "install");
+    expect_none(&breaches, "a block of shell does what its page says");
+    let server = PostgresServer::start_encrypted();
+    server.require_passwords();
+    fs::copy(server.folder().join("ca.pem"), machine.at("/etc/portcullis/postgres-ca.pem")).unwrap();
+    fs::write(machine.at("/etc/portcullis/postgres-password"), PASSWORD).unwrap();
+    let place = format!("gateway@localhost:{}/", server.port());
+    machine.elsewhere = [
+        // It would throw away what was typed before it asks. And the superuser of a test's server has the user's name.
+        (
+            "createuser --pwprompt portcullis",
+            format!("psql -qd postgres -c \"CREATE ROLE gateway LOGIN PASSWORD '{PASSWORD}'\""),
+        ),
+        ("--owner=portcullis", "--owner=gateway".to_owned()),
+        ("portcullis@db1.example.com,db2.example.com/", place.clone()),
+        ("portcullis@db1.example.com/", place),
+        (
+            "sudo -u postgres ",
+            format!("PGHOST=127.0.0.1 PGPORT={} PGUSER={} ", server.port(), PostgresServer::USER),
+        ),
+    ]
+    .to_vec();
+    let (breaches, count) = follow_page(&machine, WITH_POSTGRES);
+    expect_none(&breaches, "a block of shell does what its page says");
+    assert_eq!(count, 2);
+
+    let blocks = Page::read(Path::new("docs/high-availability.md")).blocks();
+    let storage = blocks.iter().find(|block| block.text.starts_with("[storage]\n")).expect("its settings");
+    let settings = machine.here(storage.text.trim_start_matches("[storage]\n"));
+    let file = machine.at("/etc/portcullis/portcullis.toml");
+    let before = fs::read_to_string(&file).unwrap();
+    let old = before.lines().find(|line| line.starts_with("database = ")).expect("SQLite's line");
+    fs::write(&file, before.replace(old, settings.trim())).unwrap();
+    let started = machine.run("systemctl start portcullis; portcullis store status", "");
+    assert!(String::from_utf8_lossy(&started.stdout).contains("postgres"), "{started:?}");
+    serves(&machine);
 }
 
 /// The end of the install page is a gateway that asks for a login, with the users that were added.
@@ -261,7 +319,9 @@ fn every_block_of_shell_is_run_or_says_why_not() {
     let inside = |page: &&Page| {
         page.path.starts_with("docs") || page.path.parent().is_some_and(|parent| parent == Path::new(""))
     };
-    let outside = |page: &&Page| !PAGES.iter().any(|name| page.path == Path::new(&format!("docs/{name}.md")));
+    let outside = |page: &&Page| {
+        !PAGES.iter().chain(&[WITH_POSTGRES]).any(|name| page.path == Path::new(&format!("docs/{name}.md")))
+    };
     let blocks = pages
         .iter()
         .filter(inside)
