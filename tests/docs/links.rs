@@ -57,6 +57,12 @@ fn plain(path: &Path) -> PathBuf {
 }
 
 #[test]
+fn the_readme_is_one_screen() {
+    let length = fs::read(root().join("README.md")).unwrap().len();
+    assert!(length <= 8192, "README.md has {length} bytes; what is longer belongs to docs/");
+}
+
+#[test]
 fn every_page_is_in_the_index() {
     let pages = Page::all();
     let index =
