@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, RedisError, place::Address};
+use super::{Config, error::Reason, place::Address};
 
 /// Commands on their way at once before callers wait for room.
 const IN_FLIGHT: usize = 4096;
@@ -50,12 +50,12 @@ impl Circuit {
 
     /// Asks for the role rather than for a PONG: a master that was demoted answers, but with old answers. Gives the
     /// number of replicas.
-    pub(super) async fn check_role(&self) -> Result<usize, RedisError> {
-        let role = self.send(&redis::cmd("ROLE"), false).await.map_err(RedisError::connecting)?;
+    pub(super) async fn check_role(&self) -> Result<usize, Reason> {
+        let role = self.send(&redis::cmd("ROLE"), false).await.map_err(Reason::connecting)?;
         let (name, _offset, replicas): (String, Value, Value) =
-            redis::from_redis_value(role).map_err(|_not_a_master| RedisError::Replica)?;
+            redis::from_redis_value(role).map_err(|_not_a_master| Reason::Replica)?;
         if name != "master" {
-            return Err(RedisError::Replica);
+            return Err(Reason::Replica);
         }
         Ok(Vec::<Value>::from_redis_value(replicas).map_or(0, |replicas| replicas.len()))
     }
@@ -79,7 +79,7 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    pub(super) fn new(config: &Config, encrypted: bool, account: &Account<'_>) -> Result<Self, RedisError> {
+    pub(super) fn new(config: &Config, encrypted: bool, account: &Account<'_>) -> Result<Self, Reason> {
         // With RESP3 the driver tells of a lost connection at once.
         let mut settings = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
@@ -103,12 +103,12 @@ impl Dialer {
     }
 
     /// Connects and logs in.
-    pub(super) async fn dial(&self, address: &Address) -> Result<Arc<Circuit>, RedisError> {
+    pub(super) async fn dial(&self, address: &Address) -> Result<Arc<Circuit>, Reason> {
         // A handshake takes several round trips where a command takes one.
-        timeout(self.deadline * 2, self.connect(address)).await.unwrap_or(Err(RedisError::Slow))
+        timeout(self.deadline * 2, self.connect(address)).await.unwrap_or(Err(Reason::Slow))
     }
 
-    async fn connect(&self, address: &Address) -> Result<Arc<Circuit>, RedisError> {
+    async fn connect(&self, address: &Address) -> Result<Arc<Circuit>, Reason> {
         let (cut, lost) = (CancellationToken::new(), Arc::clone(&self.lost));
         let (heard_cut, heard_lost) = (cut.clone(), Arc::clone(&lost));
         let options = AsyncConnectionConfig::new()
@@ -122,11 +122,11 @@ impl Dialer {
                 }
                 Ok::<(), redis::aio::SendError>(())
             });
-        let client = self.client(address).map_err(RedisError::Client)?;
+        let client = self.client(address).map_err(Reason::Client)?;
         let connection = client
             .get_multiplexed_async_connection_with_config(&options)
             .await
-            .map_err(RedisError::connecting)?;
+            .map_err(Reason::connecting)?;
         Ok(Arc::new(Circuit { connection, cut, lost }))
     }
 
@@ -143,23 +143,23 @@ impl Dialer {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, RedisError> {
-    fs::read(path).map_err(|source| RedisError::File { path: path.into(), source })
+fn read(path: &Path) -> Result<Vec<u8>, Reason> {
+    fs::read(path).map_err(|source| Reason::File { path: path.into(), source })
 }
 
-fn certificate(path: &Path) -> Result<Vec<u8>, RedisError> {
+fn certificate(path: &Path) -> Result<Vec<u8>, Reason> {
     let pem = read(path)?;
     match CertificateDer::pem_slice_iter(&pem).next() {
         Some(Ok(_)) => Ok(pem),
-        _ => Err(RedisError::NoCertificate { path: path.into() }),
+        _ => Err(Reason::NoCertificate { path: path.into() }),
     }
 }
 
-fn identity((chain, key): (&Path, &Path)) -> Result<ClientTlsConfig, RedisError> {
+fn identity((chain, key): (&Path, &Path)) -> Result<ClientTlsConfig, Reason> {
     let client_cert = certificate(chain)?;
     let client_key = read(key)?;
     if PrivateKeyDer::from_pem_slice(&client_key).is_err() {
-        return Err(RedisError::NoKey { path: key.into() });
+        return Err(Reason::NoKey { path: key.into() });
     }
     Ok(ClientTlsConfig { client_cert, client_key })
 }

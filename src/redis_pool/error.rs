@@ -1,12 +1,43 @@
-//! Why Redis did not do what it was asked, in an operator's words.
+//! Why Redis did not do what it was asked, and which Redis, in an operator's words.
 
-use std::{io, path::PathBuf};
+use std::{error::Error, fmt, io, path::PathBuf, sync::Arc};
 
 use super::PlaceError;
 
+/// Why Redis did not do what it was asked, and which Redis. Displayed without a user or a password.
+#[derive(Debug)]
+pub struct RedisError {
+    pub reason: Reason,
+    /// Absent where the URL is what is wrong.
+    pub(super) store: Option<Arc<str>>,
+}
+
+impl RedisError {
+    /// Whether it says nothing of the server, but of what lies under the key: it is not what we put there.
+    pub fn is_about_the_record(&self) -> bool {
+        self.reason.is_about_the_record()
+    }
+}
+
+impl fmt::Display for RedisError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { reason, store } = self;
+        match store {
+            Some(store) => write!(f, "{reason} ({store})"),
+            None => reason.fmt(f),
+        }
+    }
+}
+
+impl Error for RedisError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.reason.source()
+    }
+}
+
 /// Why Redis did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum RedisError {
+pub enum Reason {
     #[error("the URL of Redis {0}")]
     Url(PlaceError),
     #[error("cannot read {}, which the connection to Redis needs", path.display())]
@@ -51,7 +82,11 @@ pub enum RedisError {
     Failed(#[source] redis::RedisError),
 }
 
-impl RedisError {
+impl Reason {
+    pub(super) fn at(self, store: &Arc<str>) -> RedisError {
+        RedisError { reason: self, store: Some(Arc::clone(store)) }
+    }
+
     /// What the answer to a command means.
     pub(super) fn answered(source: redis::RedisError) -> Self {
         if source.kind() == redis::ErrorKind::AuthenticationFailed {
@@ -77,8 +112,7 @@ impl RedisError {
         }
     }
 
-    /// Whether it says nothing of the server, but of what lies under the key: it is not what we put there.
-    pub fn is_about_the_record(&self) -> bool {
+    fn is_about_the_record(&self) -> bool {
         match self {
             Self::Failed(source) => {
                 source.code() == Some("WRONGTYPE")

@@ -33,7 +33,7 @@ use self::{
     survey::Survey,
 };
 pub use self::{
-    error::RedisError,
+    error::{Reason, RedisError},
     place::{Place, PlaceError},
     script::{Call, Script},
     supervisor::Pulse,
@@ -87,16 +87,27 @@ impl RedisPool {
     /// A Redis that cannot be reached is no error here: every command fails until it can be. One that refuses us is.
     pub async fn open(config: &Config, random: Arc<dyn Random>) -> Result<Self, RedisError> {
         use secrecy::ExposeSecret as _;
-        let place = Place::parse(config.url.expose_secret()).map_err(RedisError::Url)?;
+        let place = Place::parse(config.url.expose_secret())
+            .map_err(|reason| RedisError { reason: Reason::Url(reason), store: None })?;
+        let store = Arc::from(place.to_string());
+        Self::connect(config, &place, &store, random).await.map_err(|reason| reason.at(&store))
+    }
+
+    async fn connect(
+        config: &Config,
+        place: &Place,
+        store: &Arc<str>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, Reason> {
         let account = Account {
             user: config.user.as_deref().or(place.user.as_deref()),
             password: config.password.as_ref().or(place.password.as_ref()),
             database: place.database,
         };
         let dialer = Dialer::new(config, place.encrypted, &account)?;
-        let mut supervisor = Supervisor::new(Survey::new(config, &place)?, dialer, random);
+        let mut supervisor = Supervisor::new(Survey::new(config, place)?, dialer, random, Arc::clone(store));
         match supervisor.round().await {
-            Err(refused @ RedisError::Refused(_)) => return Err(refused),
+            Err(RedisError { reason: refused @ Reason::Refused(_), .. }) => return Err(refused),
             Err(error) => supervisor.complain(&error),
             Ok(()) => {}
         }
@@ -135,25 +146,29 @@ impl RedisPool {
 
     /// Runs one command, where `key` lives.
     pub async fn query<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, RedisError> {
-        self.deliver(key, Order::Command(command)).await
+        self.named(self.deliver(key, Order::Command(command)).await)
     }
 
     /// Runs one script, where its keys live.
     pub async fn invoke<T: FromRedisValue>(&self, call: &Call) -> Result<T, RedisError> {
-        self.deliver(call.place(), Order::Call(call)).await
+        self.named(self.deliver(call.place(), Order::Call(call)).await)
     }
 
     /// All keys that match `pattern`, on whatever server. One that is moved meanwhile may be given twice.
     pub async fn scan(&self, pattern: &str) -> Result<Vec<String>, RedisError> {
+        self.named(self.matching(pattern).await)
+    }
+
+    async fn matching(&self, pattern: &str) -> Result<Vec<String>, Reason> {
         let mut found = Vec::new();
         let routes = self.shared.routes.load_full();
         if !routes.complete() {
-            return Err(RedisError::Down);
+            return Err(Reason::Down);
         }
         for server in &routes.servers {
             let mut cursor = 0_u64;
             loop {
-                let circuit = server.circuit().ok_or(RedisError::Down)?;
+                let circuit = server.circuit().ok_or(Reason::Down)?;
                 let mut command = redis::cmd("SCAN");
                 command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(500);
                 let answer = timeout_at(Instant::now() + self.timeout, circuit.send(&command, false)).await;
@@ -170,40 +185,52 @@ impl RedisPool {
 
     /// Whether every master answers, and is one.
     pub async fn ping(&self) -> Result<(), RedisError> {
+        self.named(self.check_roles().await)
+    }
+
+    async fn check_roles(&self) -> Result<(), Reason> {
         let routes = self.shared.routes.load_full();
         if !routes.complete() {
-            return Err(RedisError::Down);
+            return Err(Reason::Down);
         }
         let deadline = Instant::now() + self.timeout;
         for server in &routes.servers {
-            let circuit = server.circuit().ok_or(RedisError::Down)?;
+            let circuit = server.circuit().ok_or(Reason::Down)?;
             let role = timeout_at(deadline, circuit.check_role()).await;
-            role.unwrap_or(Err(RedisError::Slow)).inspect_err(|error| cut_if_useless(&circuit, error))?;
+            role.unwrap_or(Err(Reason::Slow)).inspect_err(|error| cut_if_useless(&circuit, error))?;
         }
         Ok(())
     }
 
     /// What time a master has.
     pub async fn time(&self) -> Result<Timestamp, RedisError> {
+        self.named(self.clock().await)
+    }
+
+    async fn clock(&self) -> Result<Timestamp, Reason> {
         let routes = self.shared.routes.load_full();
-        let circuit = routes.servers.first().and_then(|server| server.circuit()).ok_or(RedisError::Down)?;
+        let circuit = routes.servers.first().and_then(|server| server.circuit()).ok_or(Reason::Down)?;
         let command = redis::cmd("TIME");
         let answer = timeout_at(Instant::now() + self.timeout, circuit.send(&command, false)).await;
         let (seconds, micros): (i64, i64) = read(&circuit, answer)?;
         Ok(Timestamp::from_unix_millis(seconds * 1000 + micros / 1000))
     }
 
+    fn named<T>(&self, answer: Result<T, Reason>) -> Result<T, RedisError> {
+        answer.map_err(|reason| reason.at(&self.shared.store))
+    }
+
     /// Follows the key to where it lives, within one deadline.
-    async fn deliver<T: FromRedisValue>(&self, key: &str, order: Order<'_>) -> Result<T, RedisError> {
+    async fn deliver<T: FromRedisValue>(&self, key: &str, order: Order<'_>) -> Result<T, Reason> {
         let deadline = Instant::now() + self.timeout;
         let (mut sent_on, mut unknown) = (None, false);
         while Instant::now() < deadline {
             let routes = self.shared.routes.load_full();
             let (server, asking) = match sent_on.take() {
                 Some(server) => (server, true),
-                None => (Arc::clone(routes.server_of(key).ok_or(RedisError::Down)?), false),
+                None => (Arc::clone(routes.server_of(key).ok_or(Reason::Down)?), false),
             };
-            let circuit = server.circuit().ok_or(RedisError::Down)?;
+            let circuit = server.circuit().ok_or(Reason::Down)?;
             let answer = timeout_at(deadline, order.send(&circuit, asking, unknown)).await;
             let Ok(Err(error)) = &answer else { return read(&circuit, answer) };
             match error.code() {
@@ -214,14 +241,14 @@ impl RedisPool {
                 Some("ASK") => {
                     let address = error.redirect_node().and_then(|(address, _)| Address::announced(address));
                     let target = address.and_then(|address| routes.named(&address).map(Arc::clone));
-                    sent_on = Some(target.ok_or(RedisError::Down)?);
+                    sent_on = Some(target.ok_or(Reason::Down)?);
                 }
                 Some("MOVED") => self.next_round(deadline).await,
                 Some("TRYAGAIN") => sleep(HALF_WAY).await,
                 _ => return read(&circuit, answer),
             }
         }
-        Err(RedisError::Slow)
+        Err(Reason::Slow)
     }
 
     /// Waits until the masters have been looked for once more.
@@ -256,19 +283,19 @@ impl Order<'_> {
 fn read<T: FromRedisValue>(
     circuit: &Circuit,
     answer: Result<redis::RedisResult<redis::Value>, tokio::time::error::Elapsed>,
-) -> Result<T, RedisError> {
+) -> Result<T, Reason> {
     let error = match answer {
         Ok(Ok(value)) => {
-            return redis::from_redis_value(value).map_err(|error| RedisError::Failed(error.into()));
+            return redis::from_redis_value(value).map_err(|error| Reason::Failed(error.into()));
         }
-        Ok(Err(source)) => RedisError::answered(source),
-        Err(_elapsed) => RedisError::Slow,
+        Ok(Err(source)) => Reason::answered(source),
+        Err(_elapsed) => Reason::Slow,
     };
     cut_if_useless(circuit, &error);
     Err(error)
 }
 
-fn cut_if_useless(circuit: &Circuit, error: &RedisError) {
+fn cut_if_useless(circuit: &Circuit, error: &Reason) {
     if error.ends_the_circuit() {
         circuit.cut();
     }

@@ -71,6 +71,22 @@ pub struct Place {
     pub(super) database: u32,
 }
 
+/// Without user and password.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = if self.encrypted { "rediss" } else { "redis" };
+        let listed = |hosts: &[Address]| hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let database = self.database;
+        match &self.shape {
+            Shape::Single(address) => write!(f, "{family}://{address}/{database}"),
+            Shape::Sentinel(sentinels, name) => {
+                write!(f, "{family}+sentinel://{}/{name}/{database}", listed(sentinels))
+            }
+            Shape::Cluster(nodes) => write!(f, "{family}+cluster://{}", listed(nodes)),
+        }
+    }
+}
+
 /// Why a URL names no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
@@ -196,6 +212,18 @@ mod tests {
         assert_eq!(account("redis://:p@h"), (None, Some("p".into())));
         assert_eq!(account("redis://u:p%40%3A%2f@h"), (Some("u".into()), Some("p@:/".into())));
         assert_eq!(account("redis+cluster://u:p@q@h,i"), (Some("u".into()), Some("p@q".into())));
+    }
+
+    #[test]
+    fn a_place_is_told_without_its_user_and_password() {
+        for (url, told) in [
+            ("redis://hunter2@h", "redis://h:6379/0"),
+            ("rediss://u:hunter2@[2001:db8::1]:7/3", "rediss://[2001:db8::1]:7/3"),
+            ("redis+sentinel://:hunter2@a,b:1/main", "redis+sentinel://a:26379,b:1/main/0"),
+            ("rediss+cluster://u:hunter2@a:7000,b", "rediss+cluster://a:7000,b:6379"),
+        ] {
+            assert_eq!(Place::parse(url).unwrap().to_string(), told);
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ use tokio::{
 use super::{
     RedisError,
     circuit::Dialer,
+    error::Reason,
+    place::Address,
     routes::{Routes, Server},
     survey::{Master, Survey},
 };
@@ -42,6 +44,8 @@ pub struct Pulse {
 /// What callers see of the rounds.
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// As an operator reads it.
+    pub(super) store: Arc<str>,
     pub(super) routes: ArcSwap<Routes>,
     pub(super) pulse: watch::Sender<Pulse>,
     /// Somebody has learnt that the rounds' last result is no longer true.
@@ -60,8 +64,9 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(super) fn new(survey: Survey, dialer: Dialer, random: Arc<dyn Random>) -> Self {
+    pub(super) fn new(survey: Survey, dialer: Dialer, random: Arc<dyn Random>, store: Arc<str>) -> Self {
         let shared = Arc::new(Shared {
+            store,
             routes: ArcSwap::default(),
             pulse: watch::Sender::default(),
             wake: Arc::clone(&dialer.lost),
@@ -113,22 +118,26 @@ impl Supervisor {
         };
         self.until_survey = self.until_survey.checked_sub(1).unwrap_or(ROUNDS);
         let confirmed = found.is_ok();
-        let mut outcome = found.map(|found| {
-            if let Some(masters) = found {
-                self.adopt(masters);
+        let mut outcome = match found {
+            Ok(masters) => {
+                if let Some(masters) = masters {
+                    self.adopt(masters);
+                }
+                Ok(())
             }
-        });
+            Err(reason) => Err(reason.at(&self.shared.store)),
+        };
         let routes = self.shared.routes.load_full();
         let tended = join_all(routes.servers.iter().map(|server| self.tend(server, confirmed))).await;
         let mut made = 0;
-        for tended in tended {
+        for (server, tended) in routes.servers.iter().zip(tended) {
             match tended {
                 Ok(new) => made += u64::from(new),
-                Err(error) => outcome = outcome.and(Err(error)),
+                Err(reason) => outcome = outcome.and_then(|()| Err(self.named(reason, &server.address))),
             }
         }
         if outcome.is_ok() && !routes.complete() {
-            outcome = Err(RedisError::ClusterDown);
+            outcome = Err(Reason::ClusterDown.at(&self.shared.store));
         }
         let well = routes.complete() && routes.servers.iter().all(|server| server.circuit().is_some());
         if !well {
@@ -170,16 +179,16 @@ impl Supervisor {
     }
 
     /// Asks a server for its role, or connects to it. Says whether there is a new connection.
-    async fn tend(&self, server: &Server, confirmed: bool) -> Result<bool, RedisError> {
+    async fn tend(&self, server: &Server, confirmed: bool) -> Result<bool, Reason> {
         let known = server.circuit();
         let new = known.is_none();
         let circuit = match known {
             Some(circuit) => circuit,
             None if confirmed => self.dialer.dial(&server.address).await?,
-            None => return Err(RedisError::Down),
+            None => return Err(Reason::Down),
         };
         let role = timeout(self.dialer.deadline, circuit.check_role()).await;
-        let stranded = match role.unwrap_or(Err(RedisError::Slow)) {
+        let stranded = match role.unwrap_or(Err(Reason::Slow)) {
             Ok(replicas) => server.notes_replicas(replicas) && !confirmed,
             Err(error) => {
                 server.switch_off();
@@ -188,7 +197,7 @@ impl Supervisor {
         };
         if stranded {
             server.switch_off();
-            return Err(RedisError::Isolated);
+            return Err(Reason::Isolated);
         }
         if new {
             server.switch_on(circuit);
@@ -196,9 +205,19 @@ impl Supervisor {
         Ok(new)
     }
 
+    /// Of several servers, which one it was.
+    fn named(&self, reason: Reason, server: &Address) -> RedisError {
+        let store = &self.shared.store;
+        if self.survey.is_of_many() {
+            reason.at(&format!("{server} of {store}").into())
+        } else {
+            reason.at(store)
+        }
+    }
+
     fn content(&mut self) {
         if !self.complaints.is_empty() {
-            tracing::info!("connected to Redis");
+            tracing::info!(store = %self.shared.store, "connected to Redis");
             self.complaints.clear();
         }
     }

@@ -8,8 +8,9 @@ use redis::{Cmd, FromRedisValue};
 use tokio::time::timeout;
 
 use super::{
-    Config, RedisError,
+    Config,
     circuit::{Account, Circuit, Dialer},
+    error::Reason,
     place::{Address, Place, Shape},
 };
 
@@ -48,7 +49,7 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    pub(super) fn new(config: &Config, place: &Place) -> Result<Self, RedisError> {
+    pub(super) fn new(config: &Config, place: &Place) -> Result<Self, Reason> {
         // The sentinels have users of their own, and know nothing of numbered databases.
         let (user, password, asked): (_, _, &[Address]) = match &place.shape {
             Shape::Single(_) => (None, None, &[]),
@@ -72,12 +73,16 @@ impl Survey {
         !matches!(self.shape, Shape::Cluster(_))
     }
 
+    pub(super) fn is_of_many(&self) -> bool {
+        !matches!(self.shape, Shape::Single(_))
+    }
+
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self.shape, Shape::Cluster(_))
     }
 
     /// The masters.
-    pub(super) async fn find(&mut self) -> Result<Vec<Master>, RedisError> {
+    pub(super) async fn find(&mut self) -> Result<Vec<Master>, Reason> {
         match &self.shape {
             Shape::Single(address) => Ok(vec![Master::alone(address.clone())]),
             Shape::Sentinel(_, name) => Ok(vec![Master::alone(self.elected(name).await?)]),
@@ -98,7 +103,7 @@ impl Survey {
 
     /// The master that more than half of the sentinels name: fewer may be cut off from the others, together with a
     /// master that has been replaced.
-    async fn elected(&self, name: &str) -> Result<Address, RedisError> {
+    async fn elected(&self, name: &str) -> Result<Address, Reason> {
         let mut question = redis::cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
         let majority = self.informants.len() / 2 + 1;
@@ -111,24 +116,24 @@ impl Survey {
                     let votes = votes.entry(named.clone()).or_default();
                     *votes += 1;
                     if *votes >= majority {
-                        let (host, port) = named.ok_or(RedisError::UnknownMaster)?;
+                        let (host, port) = named.ok_or(Reason::UnknownMaster)?;
                         return Ok(Address { host, port });
                     }
                 }
-                Err(refused @ RedisError::Refused(_)) => refusal = Some(refused),
+                Err(refused @ Reason::Refused(_)) => refusal = Some(refused),
                 Err(_) => {}
             }
         }
-        Err(refusal.unwrap_or(RedisError::NoMajority))
+        Err(refusal.unwrap_or(Reason::NoMajority))
     }
 
     /// The masters as the youngest claims have it, and all nodes. More than half of those we know are heard, if they
     /// answer in time: one alone may have been cut off.
-    async fn claimed(&self) -> Result<(Vec<Master>, Vec<Address>), RedisError> {
+    async fn claimed(&self) -> Result<(Vec<Master>, Vec<Address>), Reason> {
         let mut question = redis::cmd("CLUSTER");
         question.arg("NODES");
         let enough = self.informants.len() / 2 + 1;
-        let (mut heard, mut failure) = (Vec::new(), RedisError::Down);
+        let (mut heard, mut failure) = (Vec::new(), Reason::Down);
         let mut answers = self.ask_all::<String>(&question);
         while let Some((informant, answer)) = answers.next().await {
             match answer {
@@ -157,12 +162,12 @@ impl Survey {
     fn ask_all<'a, T: FromRedisValue + 'a>(
         &'a self,
         question: &'a Cmd,
-    ) -> FuturesUnordered<impl Future<Output = (&'a Address, Result<T, RedisError>)>> {
+    ) -> FuturesUnordered<impl Future<Output = (&'a Address, Result<T, Reason>)>> {
         self.informants
             .iter()
             .map(|informant| async move {
                 let answer = timeout(self.dialer.deadline, informant.ask(&self.dialer, question)).await;
-                (&informant.address, answer.unwrap_or(Err(RedisError::Slow)))
+                (&informant.address, answer.unwrap_or(Err(Reason::Slow)))
             })
             .collect()
     }
@@ -173,16 +178,16 @@ impl Informant {
         Self { address, circuit: ArcSwapOption::empty() }
     }
 
-    async fn ask<T: FromRedisValue>(&self, dialer: &Dialer, question: &Cmd) -> Result<T, RedisError> {
+    async fn ask<T: FromRedisValue>(&self, dialer: &Dialer, question: &Cmd) -> Result<T, Reason> {
         let known = self.circuit.swap(None).filter(|circuit| !circuit.is_cut());
         let circuit = match known {
             Some(circuit) => circuit,
             None => dialer.dial(&self.address).await?,
         };
-        let answer = circuit.send(question, false).await.map_err(RedisError::connecting)?;
+        let answer = circuit.send(question, false).await.map_err(Reason::connecting)?;
         // One that gave no answer in time is not asked again on the same connection.
         self.circuit.store(Some(Arc::clone(&circuit)));
-        redis::from_redis_value(answer).map_err(|error| RedisError::Failed(error.into()))
+        redis::from_redis_value(answer).map_err(|error| Reason::Failed(error.into()))
     }
 }
 

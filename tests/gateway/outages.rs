@@ -176,3 +176,31 @@ async fn at_its_memory_limit_redis_keeps_users_in_and_ready_says_why_nobody_gets
     soon(PATIENCE, "all is well again", async || says("ok").await).await;
     world.gateway.browser().log_in_to("/sims", ADA).await;
 }
+
+#[tokio::test]
+async fn every_line_about_redis_says_which_one_it_is() {
+    let log = crate::support::log::listen();
+    let world = World::new("0s").await;
+    let redis = format!("redis://127.0.0.1:{}/0", world.chaos.port());
+    world.redis.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    soon(PATIENCE, "it is full", async || world.gateway.admin("/ready").await.contains("Redis is full"))
+        .await;
+    assert!(world.gateway.admin("/ready").await.contains(&redis));
+    world.redis.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    world.chaos.set(Way::Refusing);
+    soon(3 * SECOND, "the gateway notices", async || world.status().await == StatusCode::SERVICE_UNAVAILABLE)
+        .await;
+    world.chaos.set(Way::Open);
+    soon(2 * SECOND, "it is back", async || world.status().await == StatusCode::OK).await;
+    let text = log.text();
+    let line = |what: &str| {
+        let found = text.lines().find(|line| line.contains(what) && line.contains(&redis));
+        found.unwrap_or_else(|| panic!("{what} ({redis})")).to_owned()
+    };
+    let away = line("Redis cannot be used, and will be tried again");
+    assert_eq!(away.matches("onnection refused").count(), 1, "{away}");
+    assert_eq!(away.matches(&redis).count(), 1, "{away}");
+    line("a store did not answer");
+    line("nobody can log in");
+    line("connected to Redis");
+}

@@ -26,7 +26,7 @@ async fn a_killed_master_is_left_for_the_one_that_the_sentinels_elect() {
     set(&pool, "x", "1").await.unwrap();
     watched.master.copied().await;
     watched.master.kill();
-    until(&pool, |answer| matches!(answer, Err(RedisError::Down))).await;
+    until(&pool, |answer| matches!(answer, Err(RedisError { reason: Reason::Down, .. }))).await;
     watched.replica_leads().await;
     let back = until(&pool, Result::is_ok).await;
     assert!(back < BACK, "{back:?}");
@@ -77,10 +77,10 @@ async fn without_a_majority_of_the_sentinels_no_master_is_taken_and_a_lonely_one
     beats(4).await;
     pool.ping().await.unwrap();
     let newcomer = open(&config).await.unwrap();
-    assert!(matches!(newcomer.ping().await, Err(RedisError::Down)));
+    assert!(matches!(newcomer.ping().await, Err(RedisError { reason: Reason::Down, .. })));
 
     watched.replica.kill();
-    until(&pool, |answer| matches!(answer, Err(RedisError::Down))).await;
+    until(&pool, |answer| matches!(answer, Err(RedisError { reason: Reason::Down, .. }))).await;
     assert_eq!(watched.master.command::<String>(&["PING"]).await, "PONG");
 }
 
@@ -91,9 +91,9 @@ async fn a_name_that_the_sentinels_do_not_know_is_no_master() {
     let config = Config { url: url.into(), ..watched.config() };
     let place = Place::parse(secrecy::ExposeSecret::expose_secret(&config.url)).unwrap();
     let mut survey = Survey::new(&config, &place).unwrap();
-    assert!(matches!(survey.find().await, Err(RedisError::UnknownMaster)));
+    assert!(matches!(survey.find().await, Err(Reason::UnknownMaster)));
     let pool = open(&config).await.unwrap();
-    assert!(matches!(pool.ping().await, Err(RedisError::Down)));
+    assert!(matches!(pool.ping().await, Err(RedisError { reason: Reason::Down, .. })));
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn sentinels_and_servers_may_have_users_of_their_own() {
     until(&pool, Result::is_ok).await;
     set(&pool, "portcullis:x", "1").await.unwrap();
     let wrong = Config { sentinel_password: Some("wrong".into()), ..config };
-    assert!(matches!(open(&wrong).await, Err(RedisError::Refused(_))));
+    assert!(matches!(open(&wrong).await, Err(RedisError { reason: Reason::Refused(_), .. })));
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn a_cluster_goes_on_with_the_replica_of_a_killed_master() {
     set(&pool, "bar", "1").await.unwrap();
     cluster.nodes[0].copied().await;
     cluster.nodes[0].kill();
-    until(&pool, |answer| matches!(answer, Err(RedisError::Down))).await;
+    until(&pool, |answer| matches!(answer, Err(RedisError { reason: Reason::Down, .. }))).await;
     // Another master's keys are still there.
     set(&pool, "foo", "1").await.unwrap();
     cluster.replica_leads().await;
@@ -200,9 +200,9 @@ async fn a_cluster_without_a_master_for_a_slot_says_so() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(refused, RedisError::ClusterDown | RedisError::Down), "{refused}");
+    assert!(matches!(refused.reason, Reason::ClusterDown | Reason::Down), "{refused}");
     until(&pool, Result::is_err).await;
     let direct = RedisPool::open(&Config { ..cluster.nodes[1].config() }, Arc::new(OsRandom)).await.unwrap();
     let told = set(&direct, "foo", "1").await;
-    assert!(matches!(told, Err(RedisError::ClusterDown)), "{told:?}");
+    assert!(matches!(told, Err(RedisError { reason: Reason::ClusterDown, .. })), "{told:?}");
 }

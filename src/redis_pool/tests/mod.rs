@@ -34,7 +34,7 @@ async fn is_down_at_once(pool: &RedisPool) -> bool {
     let mut fastest = PATIENCE;
     for _ in 0..5 {
         let start = Instant::now();
-        assert!(matches!(pool.ping().await, Err(RedisError::Down)));
+        assert!(matches!(pool.ping().await, Err(RedisError { reason: Reason::Down, .. })));
         fastest = fastest.min(start.elapsed());
     }
     fastest < Duration::from_millis(50)
@@ -55,9 +55,10 @@ async fn a_wrong_password_is_a_clear_error_without_the_password() {
     let wrong = Config { password: Some("guessed-wrong".into()), ..server.config() };
     for config in [wrong, server.config()] {
         let refused = open(&config).await.unwrap_err();
-        assert!(matches!(refused, RedisError::Refused(_)), "{refused}");
+        assert!(matches!(refused.reason, Reason::Refused(_)), "{refused}");
         let text = format!("{} {refused:?}", Chain(&refused));
         assert!(text.contains("password") && !text.contains("guessed-wrong"), "{text}");
+        assert!(text.contains(&format!("redis://127.0.0.1:{}/0", server.port())), "{text}");
     }
     let right = Config { password: Some("right".into()), ..server.config() };
     open(&right).await.unwrap().ping().await.unwrap();
@@ -84,7 +85,7 @@ async fn the_documented_acl_is_enough_and_less_is_refused() {
                 pool.query::<()>("", redis::cmd("SET").arg(pool.key("x")).arg("1")).await.unwrap();
                 assert!(pool.query::<()>("", redis::cmd("SET").arg("foreign").arg("1")).await.is_err());
             }
-            Err(error) => assert!(!enough && matches!(error, RedisError::Refused(_)), "{error}"),
+            Err(error) => assert!(!enough && matches!(error.reason, Reason::Refused(_)), "{error}"),
         }
     }
 }
@@ -97,12 +98,15 @@ async fn tls_needs_the_right_authority() {
     let stranger = RedisServer::start_encrypted().await;
     let mistrusting = Config { ca: Some(stranger.ca()), ..server.config() };
     let pool = open(&mistrusting).await.unwrap();
-    assert!(matches!(pool.ping().await, Err(RedisError::Down)));
+    assert!(matches!(pool.ping().await, Err(RedisError { reason: Reason::Down, .. })));
 
     let missing = Config { ca: Some("/nowhere/ca.pem".into()), ..server.config() };
-    assert!(matches!(open(&missing).await, Err(RedisError::File { .. })));
+    assert!(matches!(open(&missing).await, Err(RedisError { reason: Reason::File { .. }, .. })));
     let insecure = Config { url: "rediss://localhost:1/#insecure".into(), ..server.config() };
-    assert!(matches!(open(&insecure).await, Err(RedisError::Url(PlaceError::Options))));
+    assert!(matches!(
+        open(&insecure).await,
+        Err(RedisError { reason: Reason::Url(PlaceError::Options), .. })
+    ));
 }
 
 #[tokio::test]
@@ -112,12 +116,12 @@ async fn a_server_that_asks_for_a_certificate_gets_ours() {
     let known = Config { certificate: Some(certificate.clone()), key: Some(key.clone()), ..server.config() };
     open(&known).await.unwrap().ping().await.unwrap();
     let pool = open(&server.config()).await.unwrap();
-    assert!(matches!(pool.ping().await, Err(RedisError::Down)));
+    assert!(matches!(pool.ping().await, Err(RedisError { reason: Reason::Down, .. })));
     for (certificate, key) in [(key.clone(), key), (certificate.clone(), certificate)] {
         let mixed = Config { certificate: Some(certificate), key: Some(key), ..server.config() };
         assert!(matches!(
             open(&mixed).await,
-            Err(RedisError::NoCertificate { .. } | RedisError::NoKey { .. })
+            Err(RedisError { reason: Reason::NoCertificate { .. } | Reason::NoKey { .. }, .. })
         ));
     }
 }
@@ -127,7 +131,7 @@ async fn a_url_that_cannot_be_used_is_refused_without_being_told() {
     let server = RedisServer::start().await;
     for url in ["http://:hunter2@x", "redis://:hunter2@", "hunter2", "redis+sentinel://:hunter2@h"] {
         let error = open(&Config { url: url.into(), ..server.config() }).await.unwrap_err();
-        assert!(matches!(error, RedisError::Url(_)));
+        assert!(matches!(error.reason, Reason::Url(_)));
         assert!(!format!("{} {error:?}", Chain(&error)).contains("hunter2"));
     }
 }
@@ -140,7 +144,7 @@ async fn a_killed_server_fails_fast_and_is_found_again_within_a_second() {
     let start = Instant::now();
     assert!(pool.ping().await.is_err());
     assert!(start.elapsed() < server.config().timeout + SLACK);
-    until(&pool, |answer| matches!(answer, Err(RedisError::Down))).await;
+    until(&pool, |answer| matches!(answer, Err(RedisError { reason: Reason::Down, .. }))).await;
     assert!(is_down_at_once(&pool).await);
 
     server.restart().await;
@@ -155,7 +159,7 @@ async fn a_frozen_server_costs_one_deadline_and_then_nothing() {
     server.freeze();
     let start = Instant::now();
     let first = pool.ping().await;
-    assert!(matches!(first, Err(RedisError::Slow | RedisError::Down)), "{first:?}");
+    assert!(matches!(first, Err(RedisError { reason: Reason::Slow | Reason::Down, .. })), "{first:?}");
     assert!(start.elapsed() < server.config().timeout + SLACK);
     assert!(is_down_at_once(&pool).await);
 
@@ -182,7 +186,7 @@ async fn a_primary_that_is_demoted_is_no_longer_asked() {
     let server = RedisServer::start().await;
     let pool = open(&server.config()).await.unwrap();
     server.command::<()>(&["REPLICAOF", "127.0.0.1", "1"]).await;
-    until(&pool, |answer| matches!(answer, Err(RedisError::Down))).await;
+    until(&pool, |answer| matches!(answer, Err(RedisError { reason: Reason::Down, .. }))).await;
     server.command::<()>(&["REPLICAOF", "NO", "ONE"]).await;
     assert!(until(&pool, Result::is_ok).await < Duration::from_secs(1));
 }
@@ -197,10 +201,10 @@ async fn what_redis_refuses_has_its_reason() {
         server.command::<()>(&["CONFIG", "SET", name, value]).await;
     };
     set("maxmemory", "1").await;
-    assert!(matches!(told(&pool).await, RedisError::Full));
+    assert!(matches!(told(&pool).await.reason, Reason::Full));
     set("maxmemory", "0").await;
     set("min-replicas-to-write", "1").await;
-    assert!(matches!(told(&pool).await, RedisError::TooFewReplicas));
+    assert!(matches!(told(&pool).await.reason, Reason::TooFewReplicas));
     set("min-replicas-to-write", "0").await;
     // Where it cannot write, saving fails.
     set("save", "1 1").await;
@@ -216,7 +220,7 @@ async fn what_redis_refuses_has_its_reason() {
     })
     .await
     .unwrap();
-    assert!(matches!(told(&pool).await, RedisError::Unsaved));
+    assert!(matches!(told(&pool).await.reason, Reason::Unsaved));
     // None of that is a reason to connect anew.
     pool.ping().await.unwrap();
     assert_eq!(pool.pulse().borrow().circuits, 1);
@@ -228,15 +232,15 @@ async fn a_command_that_finds_a_replica_ends_the_circuit_at_once() {
     let pool = open(&server.config()).await.unwrap();
     server.command::<()>(&["REPLICAOF", "127.0.0.1", "1"]).await;
     let told = pool.query::<()>("", redis::cmd("SET").arg("x").arg("1")).await;
-    assert!(matches!(told, Err(RedisError::Replica | RedisError::Down)), "{told:?}");
-    assert!(matches!(pool.ping().await, Err(RedisError::Down)));
+    assert!(matches!(told, Err(RedisError { reason: Reason::Replica | Reason::Down, .. })), "{told:?}");
+    assert!(matches!(pool.ping().await, Err(RedisError { reason: Reason::Down, .. })));
     // With READONLY as well as with MASTERDOWN.
     server.command::<()>(&["REPLICAOF", "NO", "ONE"]).await;
     until(&pool, Result::is_ok).await;
     server.command::<()>(&["CONFIG", "SET", "replica-serve-stale-data", "no"]).await;
     server.command::<()>(&["REPLICAOF", "127.0.0.1", "1"]).await;
     let told = pool.query::<Option<String>>("", redis::cmd("GET").arg("x")).await;
-    assert!(matches!(told, Err(RedisError::Replica | RedisError::Down)), "{told:?}");
+    assert!(matches!(told, Err(RedisError { reason: Reason::Replica | Reason::Down, .. })), "{told:?}");
 }
 
 #[tokio::test]
@@ -256,7 +260,7 @@ async fn a_server_that_is_still_loading_is_waited_for() {
             }
         });
     drop(reloaded);
-    assert!(matches!(told, RedisError::Loading | RedisError::Slow | RedisError::Down), "{told:?}");
+    assert!(matches!(told.reason, Reason::Loading | Reason::Slow | Reason::Down), "{told:?}");
     until(&pool, Result::is_ok).await;
 }
 
@@ -268,7 +272,7 @@ async fn a_password_that_is_changed_under_us_is_told_and_waited_for() {
     server.command::<()>(&["ACL", "SETUSER", "gate", "resetpass", ">other"]).await;
     server.command::<()>(&["CLIENT", "KILL", "USER", "gate"]).await;
     until(&pool, Result::is_err).await;
-    assert!(matches!(open(&config).await, Err(RedisError::Refused(_))));
+    assert!(matches!(open(&config).await, Err(RedisError { reason: Reason::Refused(_), .. })));
     server.command::<()>(&["ACL", "SETUSER", "gate", ">pass"]).await;
     until(&pool, Result::is_ok).await;
 }
@@ -278,7 +282,7 @@ async fn a_server_that_is_not_there_yet_is_waited_for() {
     let mut server = RedisServer::start().await;
     server.kill();
     let pool = open(&server.config()).await.unwrap();
-    assert!(matches!(pool.ping().await, Err(RedisError::Down)));
+    assert!(matches!(pool.ping().await, Err(RedisError { reason: Reason::Down, .. })));
     server.restart().await;
     assert!(until(&pool, Result::is_ok).await < Duration::from_secs(1));
 }
