@@ -132,8 +132,12 @@ impl Stores {
         let watermark = Arc::new(Watermark::new(Arc::clone(clock)));
         let surroundings = Surroundings {
             store,
-            database: database.clone(),
-            standing: Arc::new(UserStanding(users.clone())),
+            database: database.for_sessions(),
+            standing: Arc::new(UserStanding(Users::new(
+                database.for_sessions(),
+                Arc::clone(clock),
+                Arc::clone(random),
+            ))),
             rollout: config.rollout.clone(),
             sealer: Arc::clone(&sealer),
             clock: Arc::clone(clock),
@@ -257,7 +261,7 @@ async fn shared_stores(
                 }),
             );
             let expiration = longest(config.sessions.expiration, config);
-            let ledger = Ledger::new(database.clone(), Arc::clone(clock), expiration);
+            let ledger = Ledger::new(database.for_sessions(), Arc::clone(clock), expiration);
             Ok((
                 Arc::new(RedisSessions::new(
                     Arc::clone(&pool),

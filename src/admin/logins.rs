@@ -47,12 +47,14 @@ impl Logins {
     }
 
     async fn try_out(&self) -> Result<(), String> {
-        let late = || "the store takes too long to write".to_owned();
+        let late = |store: &str| format!("{store} takes too long to write");
         let (database, sessions) = tokio::join!(
             timeout(PATIENCE, self.database.takes_changes()),
             timeout(PATIENCE, self.sessions.takes_changes()),
         );
-        database.map_err(|_| late())?.map_err(|error| Chain(&error).to_string())?;
-        sessions.map_err(|_| late())?.map_err(|error| Chain(&error).to_string())
+        database
+            .map_err(|_| late(&format!("the database ({})", self.database.store())))?
+            .map_err(|error| Chain(&error).to_string())?;
+        sessions.map_err(|_| late("the store of sessions"))?.map_err(|error| Chain(&error).to_string())
     }
 }

@@ -50,15 +50,18 @@ impl Connection {
         self.busy = true;
         let done = work(live.live()?, self.patience).await;
         self.busy = false;
-        if let Err(error) = &done {
-            self.failed = true;
-            live.heard(error);
-            let goes_on = matches!(error, Error::Database(_) | Error::RowNotFound);
-            if !goes_on || ends_the_connection(error) {
-                self.give_up();
+        match done {
+            Ok(done) => Ok(done),
+            Err(error) => {
+                self.failed = true;
+                let error = live.heard(error);
+                let goes_on = matches!(error, Error::Database(_) | Error::RowNotFound);
+                if !goes_on || ends_the_connection(&error) {
+                    self.give_up();
+                }
+                Err(error)
             }
         }
-        done
     }
 
     fn give_up(&mut self) {
@@ -130,7 +133,8 @@ impl<'c> Executor<'c> for &'c Database {
         'c: 'e,
         E: 'q + Execute<'q, Any>,
     {
-        let steps = async move { self.take().await?.fetch_many(query).try_collect::<Vec<_>>().await };
+        let steps =
+            async move { self.take(self.purpose).await?.fetch_many(query).try_collect::<Vec<_>>().await };
         stream::once(steps).map_ok(|steps| stream::iter(steps.into_iter().map(Ok))).try_flatten().boxed()
     }
 
@@ -139,7 +143,7 @@ impl<'c> Executor<'c> for &'c Database {
         'c: 'e,
         E: 'q + Execute<'q, Any>,
     {
-        async move { self.take().await?.fetch_optional(query).await }.boxed()
+        async move { self.take(self.purpose).await?.fetch_optional(query).await }.boxed()
     }
 
     fn prepare_with<'e>(
@@ -150,7 +154,7 @@ impl<'c> Executor<'c> for &'c Database {
     where
         'c: 'e,
     {
-        async move { self.take().await?.prepare_with(sql, parameters).await }.boxed()
+        async move { self.take(self.purpose).await?.prepare_with(sql, parameters).await }.boxed()
     }
 }
 

@@ -109,7 +109,7 @@ impl Database {
             Dialect::Sqlite => "BEGIN",
             Dialect::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
-        Transaction::begin(self.take().await?, statement).await
+        Transaction::begin(self.take(self.purpose).await?, statement).await
     }
 
     /// Keeps everybody else from changing anything until the transaction ends.

@@ -7,7 +7,7 @@ use sqlx::{
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 
-use super::{Config, Database, DatabaseError, Dialect, postgres, sqlite};
+use super::{Config, Database, DatabaseError, Dialect, pool::Purpose, postgres, sqlite};
 
 const HISTORY: &[(i64, &str, &str)] = &[
     (1, "changes", include_str!("migrations/0001_changes.sql")),
@@ -42,11 +42,11 @@ impl Database {
                     (Config::Sqlite { url }, _) => sqlite::advice(sqlite::path(url)),
                     _ => None,
                 };
-                DatabaseError::Migrate { advice, source }
+                DatabaseError::Migrate { store: config.to_string(), advice, source }
             }
         };
         // Migrating takes as long as it takes.
-        let mut lease = self.pool.take().await.map_err(|error| failed(error.into()))?;
+        let mut lease = self.pool.take(Purpose::Anything).await.map_err(|error| failed(error.into()))?;
         let connection = lease.live().map_err(|error| failed(error.into()))?;
         let migrated = run(connection, self.dialect).await;
         if migrated.is_err() {

@@ -8,6 +8,7 @@ mod connection;
 mod copy;
 mod facts;
 mod migrate;
+mod named;
 mod news;
 mod pool;
 pub mod postgres;
@@ -36,7 +37,8 @@ use sqlx::Row as _;
 use tokio::sync::Notify;
 
 use self::{
-    pool::{Pool, Source},
+    named::named,
+    pool::{Pool, Purpose, Source},
     postgres::Servers,
     tables::TABLES,
 };
@@ -98,8 +100,9 @@ pub enum DatabaseError {
         #[source]
         source: sqlx::Error,
     },
-    #[error("cannot bring the database to this version's schema{}", advice.as_ref().map(|advice| format!(": {advice}")).unwrap_or_default())]
+    #[error("cannot bring the database {store} to this version's schema{}", advice.as_ref().map(|advice| format!(": {advice}")).unwrap_or_default())]
     Migrate {
+        store: String,
         advice: Option<String>,
         #[source]
         source: sqlx::migrate::MigrateError,
@@ -120,8 +123,8 @@ pub enum DatabaseError {
 /// Why the durable store takes no changes.
 #[derive(Debug, thiserror::Error)]
 pub enum Unwritable {
-    #[error("the table {0} is locked")]
-    Locked(&'static str),
+    #[error("the table {table} is locked ({store})")]
+    Locked { table: &'static str, store: String },
     #[error(transparent)]
     Failed(#[from] DatabaseError),
 }
@@ -142,6 +145,8 @@ enum Dialect {
 #[derive(Clone, Debug)]
 pub struct Database {
     pool: Arc<Pool>,
+    /// What single statements and connections are for. Changes of several rows are for anything.
+    purpose: Purpose,
     dialect: Dialect,
     patience: Duration,
     servers: Option<Arc<Servers>>,
@@ -187,7 +192,9 @@ impl Database {
     pub async fn is_in_use(config: &Config) -> Result<bool, DatabaseError> {
         sqlx::any::install_default_drivers();
         match config {
-            Config::Sqlite { url } => Ok(sqlite::is_in_use(url).await?),
+            Config::Sqlite { url } => Ok(sqlite::is_in_use(url)
+                .await
+                .map_err(|error| named(error, &sqlite::path(url).display()))?),
             Config::Postgres(_) => {
                 let database = Self::connect(config).await?;
                 let others = postgres::others(&mut database.acquire().await?).await;
@@ -218,6 +225,7 @@ impl Database {
                 pool.adopt(first);
                 Ok(Self {
                     pool,
+                    purpose: Purpose::Anything,
                     dialect: Dialect::Postgres,
                     patience,
                     servers: Some(servers),
@@ -228,11 +236,12 @@ impl Database {
     }
 
     async fn connect_sqlite(url: &str) -> Result<Self, sqlx::Error> {
-        let source = Source::Sqlite(sqlite::with_create(url));
+        let source = Source::Sqlite(sqlite::existing(url));
         let pool = Pool::new(source, EMBEDDED_CONNECTIONS, EMBEDDED_QUEUE);
-        drop(pool.take().await?);
+        drop(pool.take(Purpose::Sessions).await?);
         Ok(Self {
             pool,
+            purpose: Purpose::Anything,
             dialect: Dialect::Sqlite,
             patience: EMBEDDED_PATIENCE,
             servers: None,
@@ -247,11 +256,27 @@ impl Database {
 
     /// A connection of one's own.
     pub async fn acquire(&self) -> Result<Connection, DatabaseError> {
-        Ok(self.take().await?)
+        Ok(self.take(self.purpose).await?)
     }
 
-    async fn take(&self) -> Result<Connection, sqlx::Error> {
-        Ok(Connection::new(self.pool.take().await?, self.patience))
+    /// The same store for looking up sessions: on connections that nothing else takes, if need be.
+    #[must_use]
+    pub fn for_sessions(&self) -> Self {
+        Self { purpose: Purpose::Sessions, ..self.clone() }
+    }
+
+    async fn take(&self, purpose: Purpose) -> Result<Connection, sqlx::Error> {
+        let lease = self.pool.take(purpose).await.map_err(|error| match error {
+            // The rest has its address already, or is the pool's own.
+            error @ sqlx::Error::Database(_) => named(error, &self.pool.store()),
+            error => error,
+        })?;
+        Ok(Connection::new(lease, self.patience))
+    }
+
+    /// Which store it is, for whoever reads of it.
+    pub fn store(&self) -> String {
+        self.pool.store()
     }
 
     /// A transaction that changes something. On SQLite it takes the write lock at once, so that two writers queue
@@ -262,7 +287,7 @@ impl Database {
             Dialect::Sqlite => "BEGIN IMMEDIATE",
             Dialect::Postgres => "BEGIN",
         };
-        Transaction::begin(self.take().await?, statement).await
+        Transaction::begin(self.take(Purpose::Anything).await?, statement).await
     }
 
     /// What a `SELECT` in a transaction ends in to lock its rows; they must come in an order that all writers of the
@@ -319,7 +344,7 @@ impl Database {
             // Takes what a change of a row would take, and changes none.
             let touch = sqlx::AssertSqlSafe(format!("DELETE FROM {} WHERE 1 = 0", table.name));
             sqlx::query(touch).execute(&mut *transaction).await.map_err(|error| match error {
-                error if is_locked(&error) => Unwritable::Locked(table.name),
+                error if is_locked(&error) => Unwritable::Locked { table: table.name, store: self.store() },
                 error => error.into(),
             })?;
         }

@@ -60,6 +60,7 @@ impl News {
         let read = match std::mem::replace(&mut self.ear, Ear::Closed) {
             Ear::Open(mut listener) => {
                 let read = on_its_own(&mut listener, self.position).await;
+                let read = read.map_err(|error| DatabaseError::from(self.database.pool.named(error)));
                 if read.is_ok() {
                     self.ear = Ear::Open(listener);
                 }
@@ -152,7 +153,7 @@ async fn listen(servers: &Servers) -> Result<PgListener, sqlx::Error> {
 async fn on_its_own(
     listener: &mut PgListener,
     position: Option<i64>,
-) -> Result<(i64, Vec<Change>), DatabaseError> {
+) -> Result<(i64, Vec<Change>), sqlx::Error> {
     if let Some(position) = position {
         let rows = sqlx::query_as(SINCE).bind(position).fetch_all(&mut *listener).await?;
         if let Some(read) = after(position, rows) {

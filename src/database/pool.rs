@@ -2,7 +2,8 @@
 //!
 //! A connection that was given up in the middle keeps its place until the server has let go of what it was at: a crowd
 //! that stops waiting must not become a crowd of statements over there. Only so many wait for a place, and whoever comes
-//! after them is told at once.
+//! after them is told at once. A few places are kept for looking up sessions: logins of strangers, who may wait for a lock,
+//! never take those.
 
 use std::{
     io,
@@ -17,13 +18,15 @@ use sqlx::{AnyConnection, Connection as _, Error};
 use tokio::{
     runtime::Handle,
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::{postgres::Servers, sqlite};
+use super::{named::named, postgres::Servers, sqlite};
 
 /// How many may wait for each connection.
 const WAITING: usize = 64;
+/// One in so many connections is for looking up sessions alone; at least one, unless there is only one.
+const RESERVE: u32 = 4;
 /// The longest that a connection is used.
 const LIFETIME: Duration = Duration::from_mins(30);
 /// How long a server may take to end a statement that was given up. Longer than statements wait for locks.
@@ -44,10 +47,12 @@ pub(super) enum Source {
 pub(super) struct Pool {
     source: Source,
     size: u32,
-    slots: Arc<Semaphore>,
+    /// One for each connection.
+    places: Places,
+    /// Those of them that are for everybody. Taken before one of `places`.
+    open: Places,
     /// How long a place is waited for.
     patience: Duration,
-    waiting: AtomicUsize,
     /// The one that was used last is the last.
     idle: Mutex<Vec<Idle>>,
     /// One has become idle.
@@ -67,23 +72,59 @@ struct Live {
     opened: Instant,
 }
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Anything,
+    /// Looking up the session of whoever may be signed in.
+    Sessions,
+}
+
+/// Places, and the queue for them.
+#[derive(Debug)]
+struct Places {
+    free: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    /// The most that may wait.
+    most: usize,
+}
+
+impl Places {
+    fn new(number: u32) -> Self {
+        let number = number as usize;
+        Self { free: Arc::new(Semaphore::new(number)), waiting: AtomicUsize::new(0), most: WAITING * number }
+    }
+
+    async fn take(&self, until: Instant) -> Result<OwnedSemaphorePermit, Error> {
+        if let Ok(place) = Arc::clone(&self.free).try_acquire_owned() {
+            return Ok(place);
+        }
+        let _waiting = Waiting::join(self)?;
+        let place = timeout_at(until, Arc::clone(&self.free).acquire_owned()).await;
+        place.ok().and_then(Result::ok).ok_or_else(|| late("all connections to the database are busy"))
+    }
+}
+
 /// A connection of one's own. Dropped, it goes back; see [`Lease::abandon`] for one that must not.
 #[derive(Debug)]
 pub(super) struct Lease {
     /// Absent only while it is dropped.
     live: Option<Live>,
-    slot: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
     pool: Arc<Pool>,
 }
+
+/// A place, and one of those that are for everybody if it is one.
+type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
 impl Pool {
     pub(super) fn new(source: Source, size: u32, patience: Duration) -> Arc<Self> {
         Arc::new(Self {
             source,
             size,
-            slots: Arc::new(Semaphore::new(size as usize)),
+            places: Places::new(size),
+            open: Places::new(size - (size / RESERVE).clamp(u32::from(size > 1), size)),
             patience,
-            waiting: AtomicUsize::new(0),
             idle: Mutex::default(),
             returned: Notify::new(),
             closed: AtomicBool::new(false),
@@ -96,8 +137,8 @@ impl Pool {
         self.idle().push(Idle { live: Live { connection, opened: now }, since: now });
     }
 
-    pub(super) async fn take(self: &Arc<Self>) -> Result<Lease, Error> {
-        let slot = self.slot().await?;
+    pub(super) async fn take(self: &Arc<Self>, purpose: Purpose) -> Result<Lease, Error> {
+        let place = self.place(purpose).await.map_err(|error| self.named(error))?;
         let live = match self.good_one().await {
             Some(live) => live,
             None => match self.source.connect().await {
@@ -105,23 +146,17 @@ impl Pool {
                 connected => Live { connection: connected?, opened: Instant::now() },
             },
         };
-        Ok(Lease { live: Some(live), slot: Some(slot), pool: Arc::clone(self) })
+        Ok(Lease { live: Some(live), place: Some(place), pool: Arc::clone(self) })
     }
 
-    async fn slot(&self) -> Result<OwnedSemaphorePermit, Error> {
-        let slots = Arc::clone(&self.slots);
-        let slot = match Arc::clone(&slots).try_acquire_owned() {
-            Ok(slot) => slot,
-            Err(_) => {
-                let waiting = Waiting::join(self)?;
-                let slot = timeout(self.patience, slots.acquire_owned()).await;
-                drop(waiting);
-                slot.ok()
-                    .and_then(Result::ok)
-                    .ok_or_else(|| late("all connections to the database are busy"))?
-            }
+    async fn place(&self, purpose: Purpose) -> Result<Place, Error> {
+        let until = Instant::now() + self.patience;
+        let open = match purpose {
+            Purpose::Anything => Some(self.open.take(until).await?),
+            Purpose::Sessions => None,
         };
-        if self.is_closed() { Err(Error::PoolClosed) } else { Ok(slot) }
+        let place = self.places.take(until).await?;
+        if self.is_closed() { Err(Error::PoolClosed) } else { Ok((place, open)) }
     }
 
     /// The connection that was used last and still works.
@@ -136,7 +171,7 @@ impl Pool {
 
     /// The server takes no more connections, and so one of those that are there has to do.
     async fn another(&self) -> Option<Live> {
-        if self.slots.available_permits() + 1 >= self.size as usize {
+        if self.places.free.available_permits() + 1 >= self.size as usize {
             return None;
         }
         let returned = async {
@@ -152,6 +187,18 @@ impl Pool {
         timeout(self.patience, returned).await.ok()
     }
 
+    /// Which store it is, for whoever reads of it.
+    pub(super) fn store(&self) -> String {
+        match &self.source {
+            Source::Sqlite(url) => sqlite::path(url).display().to_string(),
+            Source::Postgres(servers) => servers.to_string(),
+        }
+    }
+
+    pub(super) fn named(&self, error: Error) -> Error {
+        named(error, &self.store())
+    }
+
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
         // Nothing leaves the list half changed.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
@@ -164,7 +211,7 @@ impl Pool {
     /// Waits until all connections are back, no longer than `patience`, and closes them.
     pub(super) async fn close(&self, patience: Duration) {
         self.closed.store(true, Ordering::Release);
-        let all = timeout(patience, self.slots.acquire_many(self.size)).await;
+        let all = timeout(patience, self.places.free.acquire_many(self.size)).await;
         let idle = std::mem::take(&mut *self.idle());
         let closing = idle.into_iter().map(|idle| idle.live.connection.close());
         // A server that hangs is not waited for.
@@ -201,11 +248,12 @@ impl Lease {
         self.live.as_mut().map(|live| &mut live.connection).ok_or(Error::PoolClosed)
     }
 
-    /// Notes what an error on this connection says of the others.
-    pub(super) fn heard(&self, error: &Error) {
+    /// Notes what an error on this connection says of the others, and says at which store it was.
+    pub(super) fn heard(&self, error: Error) -> Error {
         if let Source::Postgres(servers) = &self.pool.source {
-            servers.heard(error);
+            servers.heard(&error);
         }
+        self.pool.named(error)
     }
 
     /// Gives up what the connection is at. Its place is free once the server has ended that, and it goes on in the pool if
@@ -239,7 +287,7 @@ impl Drop for Lease {
             && !self.pool.is_closed()
         {
             self.pool.idle().push(Idle { live, since: Instant::now() });
-            drop(self.slot.take());
+            drop(self.place.take());
             self.pool.returned.notify_one();
         }
     }
@@ -249,9 +297,9 @@ impl Drop for Lease {
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn join(pool: &'a Pool) -> Result<Self, Error> {
-        let waiting = Self(&pool.waiting);
-        if pool.waiting.fetch_add(1, Ordering::AcqRel) >= WAITING * pool.size as usize {
+    fn join(places: &'a Places) -> Result<Self, Error> {
+        let waiting = Self(&places.waiting);
+        if places.waiting.fetch_add(1, Ordering::AcqRel) >= places.most {
             return Err(late("too many wait for the database already"));
         }
         Ok(waiting)
@@ -289,8 +337,8 @@ mod tests {
     };
 
     const PATIENCE: Duration = Duration::from_secs(20);
-    /// Of eight, one is there to listen.
-    const PLACES: usize = 7;
+    /// Of eight, one is there to listen, and one to look up sessions.
+    const PLACES: usize = 6;
 
     async fn count(connection: &mut Connection, state: &str) -> usize {
         let query = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \
@@ -320,7 +368,7 @@ mod tests {
             let crowd = (0..24).map(|_| timeout(Duration::from_millis(100), database.fact("x")));
             assert!(join_all(crowd).await.iter().all(|answer| !matches!(answer, Ok(Ok(_)))));
             assert!(count(&mut lock, waiting).await <= PLACES);
-            assert!(count(&mut lock, "application_name = 'portcullis'").await <= PLACES);
+            assert!(count(&mut lock, "application_name = 'portcullis'").await <= PLACES + 1);
         }
         until_none(&mut lock, waiting).await;
         lock.rollback().await.unwrap();
@@ -346,10 +394,30 @@ mod tests {
         assert!(queue.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
         let refused = database.acquire().now_or_never().expect("it does not wait").unwrap_err();
         assert!(Chain(&refused).to_string().contains("too many wait"), "{refused:?}");
-        drop(held);
+        // Sessions are looked up all the same, and what is one lookup's is no other's.
+        let sessions = database.for_sessions();
+        sessions.ping().await.unwrap();
+        let looking = sessions.acquire().await.unwrap();
+        assert!(sessions.acquire().now_or_never().is_none());
+        drop((looking, held));
         assert!(queue.swap_remove(0).await.is_ok());
         drop(queue);
         database.ping().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn each_number_of_connections_has_some_for_everybody_and_all_for_sessions() {
+        let store = TestDatabase::empty(On::Postgres);
+        let Config::Postgres(config) = store.config else { panic!("it is PostgreSQL") };
+        for (connections, sessions, everybody) in [(1, 1, 1), (2, 1, 1), (3, 2, 1), (4, 3, 2), (9, 8, 6)] {
+            let config = super::super::postgres::Config { max_connections: connections, ..config.clone() };
+            let database = Database::open(&Config::Postgres(config)).await.unwrap();
+            for (handle, most) in [(&database, everybody), (&database.for_sessions(), sessions)] {
+                let held = join_all((0..most).map(|_| handle.acquire())).await;
+                assert!(held.iter().all(Result::is_ok));
+                assert!(handle.acquire().now_or_never().is_none(), "{connections}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -134,6 +134,13 @@ struct InUse {
     doubted: bool,
 }
 
+/// The one in use.
+impl fmt::Display for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostgreSQL at {}", self.in_use().host)
+    }
+}
+
 /// The time from the first connection that could not be made to the next that could.
 #[derive(Debug)]
 struct Outage {

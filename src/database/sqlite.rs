@@ -36,8 +36,9 @@ pub(super) fn path(url: &str) -> &Path {
     Path::new(rest.split('?').next().unwrap_or(rest).trim_start_matches("//"))
 }
 
-pub(super) fn with_create(url: &str) -> String {
-    if url.contains('?') { url.to_owned() } else { format!("{url}?mode=rwc") }
+/// A file that has gone is not made anew, and empty, under whoever uses it.
+pub(super) fn existing(url: &str) -> String {
+    if url.contains('?') { url.to_owned() } else { format!("{url}?mode=rw") }
 }
 
 /// Whether anybody else has the file open: whoever has holds a lock on it, in the mode that we use.

@@ -222,12 +222,68 @@ async fn back_within_a_second(database: &Database) {
     }
 }
 
+/// What is said of the embedded store, each time with its file and once with its reason: locked, read-only, broken, full,
+/// gone.
+#[tokio::test]
+async fn what_is_wrong_with_the_file_is_said_with_its_name() {
+    let (store, database) = TestDatabase::new(On::Sqlite).await;
+    let file = store.config.file().unwrap().to_owned();
+    let says = |error: &(dyn std::error::Error + 'static), reason: &str| {
+        let said = crate::errors::Chain(error).to_string();
+        assert!(said.contains(&file.display().to_string()), "{said}");
+        assert_eq!(said.matches(reason).count(), 1, "{said}");
+    };
+    let change = "INSERT INTO facts (name, value) VALUES ('x', x'00')";
+    let mut own = database.acquire().await.unwrap();
+    for (pragma, back, reason) in [
+        ("PRAGMA query_only = 1", "PRAGMA query_only = 0", "attempt to write a readonly database"),
+        ("PRAGMA max_page_count = 1", "PRAGMA max_page_count = 1000000", "database or disk is full"),
+    ] {
+        sqlx::query(pragma).execute(&mut own).await.unwrap();
+        // Larger than what the file has room for.
+        let change = change.replace("x'00'", "zeroblob(1000000)");
+        says(&sqlx::query(sqlx::AssertSqlSafe(change)).execute(&mut own).await.unwrap_err(), reason);
+        sqlx::query(back).execute(&mut own).await.unwrap();
+    }
+    sqlx::query("PRAGMA busy_timeout = 0").execute(&mut own).await.unwrap();
+    let lock = database.write().await.unwrap();
+    says(&sqlx::query(change).execute(&mut own).await.unwrap_err(), "database is locked");
+    drop((lock, own));
+    // What a change breaks by itself is nothing to say of the file.
+    database.note_fact("x", b"1").await.unwrap();
+    let twice = sqlx::query(change).execute(&database).await.unwrap_err();
+    assert!(twice.as_database_error().unwrap().is_unique_violation());
+    assert!(!twice.to_string().contains("portcullis.db"), "{twice}");
+
+    database.close().await;
+    std::fs::write(&file, "no database at all, but a text").unwrap();
+    says(&Database::open(&store.config).await.unwrap_err(), "file is not a database");
+    std::fs::remove_file(&file).unwrap();
+    says(&Database::existing(&store.config).await.unwrap_err(), "there is no database");
+}
+
+/// A file that goes away under a gateway is not made anew, and empty.
+#[tokio::test]
+async fn a_file_that_is_gone_is_not_made_anew() {
+    let (store, database) = TestDatabase::new(On::Sqlite).await;
+    let held = database.acquire().await.unwrap();
+    let file = store.config.file().unwrap();
+    std::fs::rename(file, file.with_extension("elsewhere")).unwrap();
+    let error = database.acquire().await.unwrap_err();
+    let said = crate::errors::Chain(&error).to_string();
+    assert!(said.contains("unable to open database file") && said.contains("portcullis.db"), "{said}");
+    assert!(!file.exists());
+    drop(held);
+}
+
 /// Of each five the fastest is looked at: a busy machine is slow now and then, and never fast by chance.
 #[tokio::test]
 async fn a_server_that_is_gone_is_an_error_at_once_that_names_it() {
     let server = PostgresServer::start(&[]);
     let gone = Config::Postgres(config(&[&server], server.create_database()));
     let database = Database::open(&gone).await.unwrap();
+    let table = sqlx::query("SELECT * FROM nowhere").execute(&database).await.unwrap_err();
+    assert!(table.to_string().contains(&format!("(PostgreSQL at 127.0.0.1:{})", server.port())), "{table}");
     server.kill();
     assert!(database.ping().await.is_err());
     for _ in 0..4 {
@@ -254,7 +310,8 @@ async fn a_fail_over_to_the_stand_by_is_survived_and_the_old_primary_never_asked
     let database = Database::open(&Config::Postgres(both)).await.unwrap();
     database.note_fact("before", b"1").await.unwrap();
     // All connections but the one that listens are to the old one.
-    let held = futures_util::future::try_join_all((0..3).map(|_| database.acquire())).await.unwrap();
+    let sessions = database.for_sessions();
+    let held = futures_util::future::try_join_all((0..3).map(|_| sessions.acquire())).await.unwrap();
     drop(held);
     let replayed = "SELECT COUNT(*) FROM facts WHERE name = 'before'";
     while !stand_by.says(&name, replayed, "1") {

@@ -27,6 +27,8 @@ const GOOD: &str = concat!(
 /// The store that needs nothing but the database.
 pub struct SqlSessions {
     database: Database,
+    /// For looking up what a browser has shown.
+    lookups: Database,
     ledger: Ledger,
     inactivity: Duration,
     clock: Arc<dyn Clock>,
@@ -37,7 +39,7 @@ impl SqlSessions {
     pub fn new(database: Database, inactivity: Duration, clock: Arc<dyn Clock>) -> Self {
         // What it ends is gone: no end of a single session has to be kept.
         let ledger = Ledger::new(database.clone(), Arc::clone(&clock), Duration::ZERO);
-        Self { database, ledger, inactivity, clock }
+        Self { lookups: database.for_sessions(), database, ledger, inactivity, clock }
     }
 
     async fn insert(&self, session: &StoredSession) -> Result<(), DatabaseError> {
@@ -60,7 +62,7 @@ impl SqlSessions {
     async fn load(&self, id: &TokenHash) -> Result<Option<StoredSession>, DatabaseError> {
         sqlx::query(AssertSqlSafe(format!("{GOOD} AND id = $1")))
             .bind(bytes(id))
-            .fetch_optional(&self.database)
+            .fetch_optional(&self.lookups)
             .await?
             .map(|row| read(&row))
             .transpose()

@@ -101,6 +101,8 @@ mod smuggling;
 #[cfg(test)]
 mod spoofing;
 #[cfg(test)]
+mod sqlite_outages;
+#[cfg(test)]
 mod streaming;
 #[cfg(test)]
 #[expect(dead_code, reason = "each topic takes what it needs of the harness")]

@@ -7,7 +7,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::support::{
-    Browser, PASSWORD, TestGateway,
+    Browser, PASSWORD, PATIENCE, TestGateway,
     chaos::{Chaos, Way},
     postgres::{PostgresServer, new_database},
     soon,
@@ -98,6 +98,21 @@ impl World {
             std::thread::yield_now();
         }
         Lock { server: Arc::clone(&self.server), name: self.name.clone(), held: Some(held) }
+    }
+
+    /// Lets every change fail as it does when a table cannot grow.
+    fn fill(&self) {
+        self.sql(
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$; \
+             DO $$ DECLARE name TEXT; BEGIN FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP \
+             EXECUTE format('CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON %I EXECUTE FUNCTION full_disk()', name); \
+             END LOOP; END $$",
+        );
+    }
+
+    fn make_room(&self) {
+        self.sql("DROP FUNCTION full_disk CASCADE");
     }
 
     async fn is_back(&self) {
@@ -240,6 +255,102 @@ async fn while_postgres_is_read_only_users_go_on_and_nobody_gets_in() {
         login.status != StatusCode::SERVICE_UNAVAILABLE
     })
     .await;
+    world.is_back().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_postgres_has_no_room_users_go_on_and_nothing_half_is_kept() {
+    let log = crate::support::log::listen();
+    let world = World::new().await;
+    let gateway = &world.gateway;
+    soon(3 * SECOND, "all is well", async || world.says_of_logins("ok").await).await;
+    // Eve has scanned her code, and Ada is about to give one in another browser.
+    gateway.add_user("eve@example.com").await;
+    let eve = gateway.browser();
+    let page = eve.visit("/sims").await;
+    let enrol = eve.sign_in(&page, "eve@example.com").await;
+    let phone = eve.scan(&enrol, "eve@example.com");
+    let other = gateway.browser();
+    other.submit_password(ADA, PASSWORD).await;
+    let form = other.get("/.portcullis/code").await;
+    let code = gateway.phone(ADA).fresh_code();
+    // This gateway has not seen Ada's session yet.
+    let (twin, _) = gateway.twin().await;
+    let newcomer = world.browser.copy().moved_to(twin.surroundings());
+
+    world.fill();
+    soon(5 * SECOND, "it is said", async || world.says_of_logins("No space left on device").await).await;
+    assert!(world.ready().await.contains(&format!("PostgreSQL at 127.0.0.1:{}", world.chaos.port())));
+    assert_eq!(newcomer.get("/sims").await.status, StatusCode::OK);
+    for _ in 0..3 {
+        world.nobody_gets_in().await;
+        let enrols = eve.fill(&enrol, &[("code", &*phone.code()), ("device_name", "Phone")]).await;
+        assert_eq!(enrols.status, StatusCode::SERVICE_UNAVAILABLE, "{}", enrols.text());
+        assert!(!enrols.header("retry-after").is_empty() && !enrols.starts_session());
+        let logs_in = other.fill(&form, &[("code", &code)]).await;
+        assert_eq!(logs_in.status, StatusCode::SERVICE_UNAVAILABLE, "{}", logs_in.text());
+        assert!(!logs_in.header("retry-after").is_empty() && !logs_in.starts_session());
+    }
+    world.users_go_on().await;
+    let at = format!("(PostgreSQL at 127.0.0.1:{})", world.chaos.port());
+    let said = |line: &&str| line.contains("No space left on device") && line.contains(&at);
+    assert!(log.text().lines().find(said).is_some_and(|line| line.matches("No space").count() == 1));
+
+    world.make_room();
+    assert!(other.fill(&form, &[("code", &code)]).await.starts_session(), "the code was not used");
+    let devices = async || gateway.administration().dossier("eve@example.com").await.unwrap().devices.len();
+    assert_eq!(devices().await, 0);
+    let enrols = eve.fill(&enrol, &[("code", &*phone.code()), ("device_name", "Phone")]).await;
+    assert!(enrols.starts_session(), "{}", enrols.text());
+    assert_eq!(devices().await, 1);
+    world.is_back().await;
+    soon(5 * SECOND, "all is well again", async || world.says_of_logins("ok").await).await;
+}
+
+/// Strangers' logins wait for a lock; whoever is signed in, and not known to this gateway yet, is looked up all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_logins_wait_for_the_database_sessions_are_looked_up() {
+    let world = World::new().await;
+    let users: Vec<_> = (0..6).map(|_| world.gateway.browser()).collect();
+    for user in &users {
+        user.log_in_to("/sims", ADA).await;
+    }
+    let mut begun = Vec::new();
+    for other in ["eve@example.com", "bob@example.com"] {
+        world.gateway.add_user(other).await;
+        world.gateway.browser().log_in(other).await;
+        for _ in 0..10 {
+            let stranger = world.gateway.browser();
+            stranger.submit_password(other, PASSWORD).await;
+            let form = stranger.get("/.portcullis/code").await;
+            begun.push((stranger, form));
+        }
+    }
+    let (twin, _) = world.gateway.twin().await;
+    // The harness has connections of its own.
+    twin.stores().database.close().await;
+    let lock = world.lock("failed_logins");
+    let surroundings = Arc::clone(twin.surroundings());
+    let strangers: Vec<_> = begun
+        .into_iter()
+        .map(|(stranger, form)| {
+            let stranger = stranger.moved_to(&surroundings);
+            tokio::spawn(async move { stranger.fill(&form, &[("code", "000000")]).await.status })
+        })
+        .collect();
+    let waits =
+        "SELECT COUNT(*) >= 6 FROM pg_locks WHERE NOT granted AND relation = 'failed_logins'::regclass";
+    soon(PATIENCE, "they wait in the server", async || world.sql(waits) == "t\n").await;
+    for user in users {
+        let user = user.moved_to(&surroundings);
+        assert_eq!(user.get("/sims").await.status, StatusCode::OK);
+        assert_eq!(user.level().await, "two_factor");
+    }
+    drop(lock);
+    for stranger in strangers {
+        let status = stranger.await.unwrap().as_u16();
+        assert!(matches!(status, 401 | 429 | 503), "{status}");
+    }
     world.is_back().await;
 }
 
