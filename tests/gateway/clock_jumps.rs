@@ -80,7 +80,7 @@ impl Jumping {
 }
 
 /// Enrols a phone, with the code of the step before: this step's is left for later.
-async fn enrolled(browser: &Browser) -> Phone {
+pub(crate) async fn enrolled(browser: &Browser) -> Phone {
     for _ in 0..3 {
         let page = browser.visit("/").await;
         let page = browser.sign_in(&page, ADA).await;

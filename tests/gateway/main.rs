@@ -11,6 +11,8 @@ mod battlefield;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod clock_differences;
+#[cfg(test)]
 mod clock_jumps;
 #[cfg(test)]
 mod conformance;
