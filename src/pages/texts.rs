@@ -400,6 +400,11 @@ impl<'a> Message<'a> {
                 "Your sign-in is fine, but {portal} took too long to answer. If you were saving something, check whether it was saved before you try again.",
                 true,
             ),
+            508 => (
+                "This site isn't set up correctly",
+                "It sends requests for {portal} back to itself, so this page can't be shown. Trying again won't help. Please tell support the reference below.",
+                false,
+            ),
             500..=599 => (
                 "Something went wrong",
                 "The fault is on our side, not yours. Please try again. If it happens again, tell support the reference below.",
@@ -418,7 +423,8 @@ impl<'a> Message<'a> {
             status,
             request_id,
             retry,
-            action: (!retry && status != 421).then_some(home),
+            // No page of the portal would open either.
+            action: (!retry && !matches!(status, 421 | 508)).then_some(home),
         }
     }
 }

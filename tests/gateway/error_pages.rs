@@ -11,7 +11,7 @@ use crate::support::{
 const ADA: &str = "ada@example.com";
 
 #[track_caller]
-fn says(answer: &Answer, status: u16, heading: &str) {
+pub(crate) fn says(answer: &Answer, status: u16, heading: &str) {
     assert_eq!((answer.status.as_u16(), answer.heading().as_str()), (status, heading), "{}", answer.text());
     let text = answer.text();
     assert!(text.contains("<style>"), "{heading}");
@@ -88,4 +88,85 @@ async fn under_strain_strangers_are_told_that_it_is_busy() {
     })
     .await;
     says(&gateway.browser().get("/").await, 503, "We're very busy right now");
+}
+
+/// What a script is told of the same.
+#[track_caller]
+fn tells(answer: &Answer, status: u16) {
+    assert_eq!(answer.status.as_u16(), status, "{}", answer.text());
+    assert_eq!(answer.header("content-type"), "application/problem+json");
+    let problem = answer.json();
+    assert_eq!(problem["status"], status);
+    assert_ne!(problem["request_id"].as_str().unwrap_or_default(), "");
+    assert!(answer.set_cookies().is_empty());
+}
+
+#[tokio::test]
+async fn a_session_that_ends_while_the_portal_works_has_a_page_that_warns_of_what_was_sent() {
+    for as_person in [true, false] {
+        let (gateway, ada) = logged_in(TestGateway::builder().upstream(&portal())).await;
+        let asked = async { if as_person { ada.get("/never").await } else { ada.fetch("/never").await } };
+        let ends = async {
+            gateway.upstream.arrived(1).await;
+            gateway.administration().revoke_user(ADA).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(asked, ends);
+        assert!(answer.header("www-authenticate").contains("/.portcullis/login"));
+        if as_person {
+            says(&answer, 401, "Your session has ended");
+            let text = answer.text();
+            assert!(
+                text.contains("before IoT Connectivity responded") && text.contains("Sign in again"),
+                "{text}"
+            );
+            assert!(text.contains("check whether it was saved"), "{text}");
+        } else {
+            tells(&answer, 401);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fault_of_ours_is_said_to_be_ours_with_a_reference() {
+    let log = crate::support::log::listen();
+    let (gateway, ada) = TestGateway::builder().set("identity.encoding", "utf-8").start().await;
+    gateway.add_user(ADA).await;
+    // What no way in takes, and no header.
+    let broken = "UPDATE users SET display_name = 'Ada' || char(10) || 'Lovelace'";
+    sqlx::query(broken).execute(&gateway.stores().database).await.unwrap();
+    ada.log_in(ADA).await;
+    gateway.upstream.forget();
+    let page = ada.get("/").await;
+    says(&page, 500, "Something went wrong");
+    assert!(page.text().contains("The fault is on our side, not yours"), "{}", page.text());
+    let script = ada.fetch("/").await;
+    tells(&script, 500);
+    let reference = script.json()["request_id"].as_str().unwrap().to_owned();
+    let text = log.text();
+    let line = text.lines().find(|line| line.contains(&reference)).expect("the operator finds it");
+    assert!(line.contains("ERROR") && line.contains("display name"), "{line}");
+    assert_eq!(gateway.upstream.bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_loop_is_no_users_to_try_again_and_the_operator_is_told_which_key_is_wrong() {
+    let log = crate::support::log::listen();
+    let (gateway, ada) = TestGateway::start().await;
+    gateway.add_user(ADA).await;
+    ada.log_in(ADA).await;
+    let ours = gateway.upstream.requests().last().and_then(|request| request.value("forwarded")).unwrap();
+    let again = |mode: &str| {
+        let request = Request::get("/sims").header("forwarded", &ours).header("sec-fetch-mode", mode);
+        request.body(empty()).unwrap()
+    };
+    let page = ada.send(again("navigate")).await;
+    says(&page, 508, "This site isn't set up correctly");
+    assert!(page.text().contains("Trying again won&#x27;t help"), "{}", page.text());
+    assert!(!page.text().contains("Try again<"), "{}", page.text());
+    let script = ada.send(again("cors")).await;
+    tells(&script, 508);
+    let text = log.text();
+    let reference = script.json()["request_id"].as_str().unwrap().to_owned();
+    let line = text.lines().find(|line| line.contains(&reference)).expect("the operator finds it");
+    assert!(line.contains("ERROR") && line.contains("portal.upstreams"), "{line}");
 }

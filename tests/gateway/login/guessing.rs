@@ -215,6 +215,8 @@ async fn more_passwords_than_can_be_checked_are_told_to_come_back() {
     assert_eq!(busy.header("retry-after"), "2");
     assert!(!busy.starts_session());
     busy.assert_secure();
+    crate::error_pages::says(&busy, 503, "Many people are signing in");
+    assert!(busy.text().contains("try again in a few seconds"), "{}", busy.text());
     // Nobody has guessed anything by asking in vain: once there is room, it goes on.
     let rest: Vec<Answer> = posts.collect().await;
     assert!(rest.iter().all(|answer| matches!(answer.status.as_u16(), 401 | 503)), "{rest:?}");
