@@ -15,7 +15,7 @@ use crate::{
     clock::Timestamp,
     credentials,
     login::{FirstCodeOutcome, KNOWN_FOR},
-    sessions::Session,
+    sessions::{Level, Session},
     web::{
         answer::{self, Answer},
         cookies,
@@ -95,7 +95,10 @@ impl Pages {
             let error = Some(texts::FORM_OUT_OF_DATE);
             return self.wrong_tries_page(&live.session, &return_to, StatusCode::FORBIDDEN, error).await;
         }
-        if let Ok(until) = form.value("until").parse() {
+        // Whoever has nothing but the password may be the one who is told of: the next login tells it again.
+        if live.session.level() == Level::Two
+            && let Ok(until) = form.value("until").parse()
+        {
             self.login.forget_wrong_tries(&live.session, Timestamp::from_unix_millis(until)).await?;
         }
         Ok(answer::see_other(return_to.as_str()))

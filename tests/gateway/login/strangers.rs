@@ -255,6 +255,39 @@ async fn what_has_been_told_is_not_told_again_and_her_own_slips_need_no_word() {
 }
 
 #[tokio::test]
+async fn whoever_has_only_the_password_cannot_keep_from_her_what_was_tried() {
+    let tomorrow = portcullis::clock::SystemClock.now().plus(Duration::from_hours(24));
+    let builder = TestGateway::builder().set("server.trusted_proxies", "127.0.0.1").mandatory_from(tomorrow);
+    let (gateway, ada) = builder.start().await;
+    gateway.add_user(ADA).await;
+    for network in ["203.0.113.5", "2001:db8:7::1"] {
+        guess(&gateway, network, WRONG).await;
+    }
+    noted(&gateway, 2, 0).await;
+    // The thief presses it away, and then Ada in a browser of hers, who has no device either.
+    for browser in [gateway.browser().from("192.0.2.77"), ada.from(HOME)] {
+        let page = browser.visit("/sims").await;
+        let page = browser.submit(&page, &[("email", ADA), ("password", PASSWORD)]).await;
+        let page = browser.submit(&page, &[("skip", "1")]).await;
+        assert_eq!(page.heading(), "Someone tried to sign in as you");
+        for _ in 0..2 {
+            assert_eq!(browser.fill(&page, &[]).await.location(), "/sims");
+        }
+        assert_eq!(browser.get("/sims").await.status, StatusCode::OK, "it stands in nobody's way");
+        noted(&gateway, 2, 0).await;
+    }
+    let ada = gateway.browser().from(HOME);
+    ada.log_in_to("/sims", ADA).await;
+    signed_out(&ada);
+    let page = ada.visit("/sims").await;
+    let page = ada.submit(&page, &[("email", ADA), ("password", PASSWORD)]).await;
+    let page = ada.submit(&page, &[("code", &gateway.phone(ADA).fresh_code())]).await;
+    assert!(page.text().contains(">1 wrong password<"), "{}", page.text());
+    assert_eq!(ada.fill(&page, &[]).await.location(), "/sims");
+    noted(&gateway, 0, 0).await;
+}
+
+#[tokio::test]
 async fn a_hundred_wrong_passwords_in_a_row_close_the_account_to_strangers_until_she_has_logged_in() {
     let (gateway, ada) = ada_at_home().await;
     let database = &gateway.stores().database;
