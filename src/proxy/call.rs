@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, uri::Authority};
 use http_body::{Body, Frame, SizeHint};
 use hyper::client::conn::TrySendError;
 
@@ -16,7 +16,7 @@ use super::{
     Additions, FOR_EVER, Followed, ForwardError, Forwarded, PortalBody, Proxy,
     body::{Progress, RequestBody, Tethered},
     replay::CallBody,
-    request,
+    request::{self, CallFields},
 };
 use crate::{
     gate::Identity,
@@ -30,6 +30,14 @@ use crate::{
         portal_fields::PortalFields,
     },
 };
+
+/// The head of a call, but for what the portal is called.
+#[derive(Clone)]
+struct CallHead {
+    request: Request<()>,
+    /// Fields that name its origin, and what follows it.
+    at_portal: Vec<(HeaderName, Vec<u8>)>,
+}
 
 type Answer = (Response<hyper::body::Incoming>, Rc<str>);
 
@@ -75,7 +83,7 @@ impl Proxy {
     /// `binds` says that it signs its connection in: then nobody else gets that.
     async fn send_call(
         &self,
-        head: Request<()>,
+        head: CallHead,
         body: RequestBody,
         binds: bool,
     ) -> Result<Answer, ForwardError> {
@@ -108,9 +116,11 @@ impl Proxy {
         (answer, sender.label)
     }
 
-    fn head_of_call(&self, request: &CanonicalRequest<Incoming>, additions: &Additions<'_>) -> Request<()> {
-        let mut fields = HeaderMap::with_capacity(request.headers().len() + 16);
+    fn head_of_call(&self, request: &CanonicalRequest<Incoming>, additions: &Additions<'_>) -> CallHead {
+        let map = HeaderMap::with_capacity(request.headers().len() + 16);
+        let mut fields = CallFields { map, at_portal: Vec::new() };
         request::rebuild(request, &self.reserved, additions, &mut fields);
+        let CallFields { map: mut fields, at_portal } = fields;
         fields.insert(header::TE, HeaderValue::from_static("trailers"));
         if let Some(length) = request.length() {
             fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -119,7 +129,7 @@ impl Proxy {
         *head.method_mut() = request.method().clone();
         *head.uri_mut() = request.uri_at(additions.authority);
         *head.headers_mut() = fields;
-        head
+        CallHead { request: head, at_portal }
     }
 }
 
@@ -135,14 +145,21 @@ async fn passes(deadline: Option<Duration>) -> Duration {
 
 async fn send(
     sender: &Sender<CallBody>,
-    head: Request<()>,
+    head: CallHead,
     body: CallBody,
 ) -> Result<Response<hyper::body::Incoming>, TrySendError<Request<CallBody>>> {
-    let mut request = head.map(|()| body);
+    let CallHead { request, at_portal } = head;
+    let mut request = request.map(|()| body);
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     parts.scheme = sender.scheme.parse().ok();
     if let Some(named) = &sender.named {
         parts.authority = Some(named.clone());
+    }
+    let origin = format!("{}://{}", sender.scheme, parts.authority.as_ref().map_or("", Authority::as_str));
+    for (name, rest) in at_portal {
+        if let Ok(value) = HeaderValue::try_from([origin.as_bytes(), &rest].concat()) {
+            request.headers_mut().append(name, value);
+        }
     }
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
     sender.sender.clone().try_send_request(request).await

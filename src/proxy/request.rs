@@ -153,11 +153,7 @@ pub(super) trait Fields {
     fn add_host(&mut self, authority: &HeaderValue);
 
     /// One of the client's, which names the portal's origin in front of `rest`.
-    fn pass_on_as_portals(&mut self, name: &HeaderName, authority: &HeaderValue, rest: &[u8]) {
-        if let Ok(value) = HeaderValue::try_from([b"http://", authority.as_bytes(), rest].concat()) {
-            self.pass_on(name, &value);
-        }
-    }
+    fn pass_on_as_portals(&mut self, name: &HeaderName, authority: &HeaderValue, rest: &[u8]);
 
     fn add_block(&mut self, block: &Block);
 }
@@ -208,10 +204,18 @@ impl Fields for Wire<'_> {
     }
 }
 
-impl Fields for HeaderMap {
+/// The fields of a call, which goes over HTTP/2.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CallFields {
+    pub(super) map: HeaderMap,
+    /// Those that name the portal's origin, and what follows it. What the portal is called, the connection knows.
+    pub(super) at_portal: Vec<(HeaderName, Vec<u8>)>,
+}
+
+impl Fields for CallFields {
     fn add(&mut self, name: &HeaderName, _: &str, value: &[u8]) {
         if let Ok(value) = HeaderValue::from_bytes(value) {
-            self.append(name.clone(), value);
+            self.map.append(name.clone(), value);
         }
     }
 
@@ -219,12 +223,16 @@ impl Fields for HeaderMap {
     fn add_host(&mut self, _: &HeaderValue) {}
 
     fn pass_on(&mut self, name: &HeaderName, value: &HeaderValue) {
-        self.append(name.clone(), value.clone());
+        self.map.append(name.clone(), value.clone());
+    }
+
+    fn pass_on_as_portals(&mut self, name: &HeaderName, _: &HeaderValue, rest: &[u8]) {
+        self.at_portal.push((name.clone(), rest.to_vec()));
     }
 
     fn add_block(&mut self, block: &Block) {
         for (name, value) in block.fields() {
-            self.append(name.clone(), value.clone());
+            self.map.append(name.clone(), value.clone());
         }
     }
 }

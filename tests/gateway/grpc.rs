@@ -235,13 +235,33 @@ async fn a_call_asks_for_the_host_that_the_portal_knows() {
     for (host, authority) in
         [("public", HOST), ("upstream", &url["http://".len()..]), ("b.internal", "b.internal")]
     {
-        let builder = TestGateway::builder().upstream_url(&url).set("portal.host", host);
-        let (_gateway, browser) = logged_in(builder).await;
-        assert_eq!(browser.send(call(body("x"))).await.status, StatusCode::OK);
-        let (uri, headers) = seen.recv().await.unwrap();
-        assert_eq!(uri, format!("http://{authority}/portal.Sims/Get"));
-        assert!(!headers.contains_key("host"));
-        assert_eq!(headers["x-forwarded-host"], HOST);
+        for as_portal in [false, true] {
+            let builder = TestGateway::builder().upstream_url(&url).set("portal.host", host);
+            let builder = if as_portal { builder.set("portal.origin", "upstream") } else { builder };
+            let (_gateway, browser) = logged_in(builder).await;
+            let ours = format!("https://{HOST}");
+            let portals = if as_portal { format!("http://{authority}") } else { ours.clone() };
+            let evil = "https://evil.example".to_owned();
+            // What was the portal's own name already is nobody's, so that nobody passes for it.
+            let inside = format!("http://{authority}");
+            let nobody = if as_portal { "null".to_owned() } else { inside.clone() };
+            for (origin, becomes) in [(&ours, &portals), (&evil, &evil), (&inside, &nobody)] {
+                let mut request = call(body("x"));
+                let fields = request.headers_mut();
+                fields.insert("origin", origin.parse().unwrap());
+                fields.insert("referer", format!("{origin}/page?a=b").parse().unwrap());
+                assert_eq!(browser.send(request).await.status, StatusCode::OK);
+                let (uri, headers) = seen.recv().await.unwrap();
+                assert_eq!(uri, format!("http://{authority}/portal.Sims/Get"));
+                assert!(!headers.contains_key("host"));
+                assert_eq!(headers["x-forwarded-host"], HOST);
+                assert_eq!(headers.get_all("origin").iter().count(), 1);
+                assert_eq!(headers["origin"], becomes.as_str(), "{host}");
+                let referer = headers.get("referer").map(|value| value.to_str().unwrap().to_owned());
+                let expected = (becomes != "null").then(|| format!("{becomes}/page?a=b"));
+                assert_eq!(referer, expected, "{host}");
+            }
+        }
     }
 }
 
