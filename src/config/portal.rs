@@ -34,6 +34,8 @@ pub(super) struct Settled {
 /// Connections that a worker may have to each server: more than one HTTP/2 connection of a browser needs (64 streams), and
 /// as many again for everybody else.
 const CONNECTIONS_A_WORKER: usize = 128;
+/// Of fewer connections one browser can take what it is allowed to, and wait for itself.
+const FEW_CONNECTIONS: usize = 8;
 const LEAST_CONNECTIONS: usize = 256;
 
 #[derive(Deserialize)]
@@ -134,6 +136,7 @@ impl Section {
                 "must be at least 1; leave it out for as many as there are connections free",
             );
         }
+        check_shares(self.max_connections, workers, layers);
         let max_connections = self
             .max_connections
             .unwrap_or_else(|| workers.saturating_mul(CONNECTIONS_A_WORKER).max(LEAST_CONNECTIONS));
@@ -183,6 +186,28 @@ impl Section {
                 support: self.support.map(|Text(Support(url))| url),
             }),
         }
+    }
+}
+
+/// Each worker has its own share of the connections, and gives users no connection of another's.
+fn check_shares(most: Option<usize>, workers: usize, layers: &mut Layers) {
+    const KEY: &str = "portal.max_connections";
+    let Some(most) = most.filter(|&most| most > 0) else { return };
+    if most < workers {
+        layers.fault(
+            KEY,
+            format!("must be at least {workers}, one for each worker; or set `server.workers` to {most}"),
+        );
+    } else if most / workers < FEW_CONNECTIONS {
+        layers.warn(
+            KEY,
+            format!(
+                "leaves each worker {} (of {workers} workers): a user's downloads can hold up that user's pages; \
+                 raise it to {}, or lower `server.workers`",
+                most / workers,
+                FEW_CONNECTIONS * workers
+            ),
+        );
     }
 }
 

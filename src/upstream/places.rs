@@ -19,12 +19,12 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Splits what holds for all of them among workers. Everybody gets a share.
+    /// Splits what holds for all of them among workers. Everybody gets a share, and together they have no more connections.
     #[must_use]
     pub fn share(self, workers: usize) -> Self {
         let share = |limit: usize| limit.div_ceil(workers.max(1));
         Self {
-            connections: share(self.connections),
+            connections: (self.connections / workers.max(1)).max(1),
             waiting: share(self.waiting),
             streams: share(self.streams),
         }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn workers_share_the_limits_and_none_goes_without() {
-        let limits = Limits { connections: 256, waiting: 0, streams: 3 }.share(8);
+        let limits = Limits { connections: 263, waiting: 0, streams: 3 }.share(8);
         assert_eq!((limits.connections, limits.waiting, limits.streams), (32, 0, 1));
     }
 }

@@ -104,3 +104,36 @@ fn one_user_leaves_room_to_others_unless_the_configuration_lets_them_have_everyt
         assert!(problems.to_string().contains("portal.max_connections_per_user"), "{problems}");
     }
 }
+
+#[test]
+fn connections_that_are_too_few_for_the_workers_are_refused_and_few_are_warned_of() {
+    for (connections, workers, wrong, warned) in [
+        ("7", "8", Some("must be at least 8, one for each worker; or set `server.workers` to 7"), None),
+        ("1", "2", Some("must be at least 2"), None),
+        ("0", "2", Some("must be at least 1"), None),
+        (
+            "8",
+            "8",
+            None,
+            Some(
+                "leaves each worker 1 (of 8 workers): a user's downloads can hold up that user's pages; raise it to 64",
+            ),
+        ),
+        ("63", "8", None, Some("leaves each worker 7 (of 8")),
+        ("1", "1", None, Some("leaves each worker 1 (of 1")),
+        ("64", "8", None, None),
+    ] {
+        let said = load_with(
+            LEAST,
+            &[("PORTCULLIS_PORTAL__MAX_CONNECTIONS", connections), ("PORTCULLIS_SERVER__WORKERS", workers)],
+        );
+        let (warnings, problems) = match said {
+            Ok(config) => (config.warnings.to_string(), None),
+            Err(problems) => (String::new(), Some(problems.to_string())),
+        };
+        assert_eq!(problems.is_some(), wrong.is_some(), "{connections} {workers}: {problems:?}");
+        assert!(problems.unwrap_or_default().contains(wrong.unwrap_or_default()), "{connections} {workers}");
+        assert_eq!(warnings.contains("portal.max_connections"), warned.is_some(), "{warnings}");
+        assert!(warnings.contains(warned.unwrap_or_default()), "{warnings}");
+    }
+}
