@@ -85,6 +85,8 @@ pub(super) struct Note {
     pub(super) unread: Option<Held>,
     /// What it counts as among what its user has under way.
     pub(super) counts: Counts,
+    /// Counts a WebSocket or a stream of events among those of its connection.
+    pub(super) stream: Option<Held>,
 }
 
 impl Note {
@@ -118,6 +120,7 @@ impl Note {
             closes: false,
             unread: None,
             counts: Counts::default(),
+            stream: None,
         }
     }
 

@@ -7,12 +7,14 @@ use tokio::time::timeout;
 use super::{
     Gateway,
     body::Note,
+    presence::Presence,
     rescue::Failure,
     turns::{Turn, Turns, Way},
 };
 use crate::{
     gate::Identity,
     proxy::ForwardError,
+    server::Connection,
     upstream::{PerUser, Pool},
 };
 
@@ -37,6 +39,8 @@ pub(super) enum Limit {
     Requests,
     /// WebSockets and streams of events.
     Streams,
+    /// The same, of one connection of HTTP/2.
+    Connection,
     /// Pages of ours.
     Pages,
 }
@@ -47,6 +51,7 @@ impl Limit {
         match self {
             Self::Requests => "requests",
             Self::Streams => "streams",
+            Self::Connection => "connection",
             Self::Pages => "pages",
         }
     }
@@ -56,7 +61,7 @@ impl Limit {
         match self {
             Self::Requests => Some("portal.max_connections_per_user"),
             Self::Streams => Some("portal.max_streams_per_user"),
-            Self::Pages => None,
+            Self::Connection | Self::Pages => None,
         }
     }
 
@@ -69,10 +74,16 @@ impl Limit {
             Self::Streams => {
                 "Too many WebSockets and event streams of this user are open. Close some of them first."
             }
+            Self::Connection => {
+                "Too many WebSockets and event streams are open on this connection. Close some of them first."
+            }
             Self::Pages => "Too many sign-in and account pages were requested in a short time.",
         }
     }
 }
+
+/// The connection that a request came on.
+type On<'a> = (&'a Connection, &'a Presence);
 
 /// What one request counts as, until it is over.
 #[derive(Clone, Copy, Debug, Default)]
@@ -129,16 +140,31 @@ impl Gateway {
     }
 
     /// Counts what may become a WebSocket.
-    pub(super) fn opens_stream(&self, identity: &Identity, note: &mut Note) -> Result<(), Failure> {
+    pub(super) fn opens_stream(
+        &self,
+        identity: &Identity,
+        (connection, presence): On<'_>,
+        note: &mut Note,
+    ) -> Result<(), Failure> {
+        note.stream = presence.stream(connection.most_lasting());
+        if note.stream.is_none() {
+            return Err(Failure::TooMuch(Limit::Connection));
+        }
         note.counts.is_stream = identity.session().ongoing.open_stream(self.bounds.streams);
         if note.counts.is_stream { Ok(()) } else { Err(Failure::TooMuch(Limit::Streams)) }
     }
 
     /// Counts what has become a WebSocket or a stream of events as such, and as nothing else.
-    pub(super) fn became(&self, stream: bool, identity: &Identity, note: &mut Note) -> Result<(), Failure> {
+    pub(super) fn became(
+        &self,
+        stream: bool,
+        identity: &Identity,
+        on: On<'_>,
+        note: &mut Note,
+    ) -> Result<(), Failure> {
         if stream != note.counts.is_stream {
             if stream {
-                self.opens_stream(identity, note)?;
+                self.opens_stream(identity, on, note)?;
             } else {
                 note.closes_stream();
             }
@@ -161,6 +187,7 @@ impl Note {
     }
 
     pub(super) fn closes_stream(&mut self) {
+        self.stream = None;
         if std::mem::take(&mut self.counts.is_stream)
             && let Some(live) = &self.session
         {

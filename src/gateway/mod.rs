@@ -330,7 +330,7 @@ impl Gateway {
             return Err(Failure::ForeignOrigin);
         }
         if request.upgrade().is_some() {
-            self.opens_stream(passed.identity, note)?;
+            self.opens_stream(passed.identity, (connection, presence), note)?;
         }
         let guards = workers::admit(&mut request, &self.answers)?;
         let Passed { identity, cookies, now, whole } = passed;
@@ -361,7 +361,7 @@ impl Gateway {
             let forwarded = forwarded.await;
             note.portal_took = asked.map(|asked| asked.elapsed());
             let Forwarded { status, mut fields, mut followed, is_stream } = forwarded?;
-            self.became(is_stream, identity, note)?;
+            self.became(is_stream, identity, (connection, presence), note)?;
             let signs_off = logs_out.is_some_and(|attempt| attempt.worked(status, &fields));
             let about = About { path: note.uri.path(), cookies, is_personal: true, signs_off };
             self.answers.apply(&mut fields, status, &about);

@@ -32,6 +32,7 @@ pub struct Presence {
     forms: Rc<Count>,
     waiting: Rc<Count>,
     unread: Rc<Count>,
+    streams: Rc<Count>,
     /// Of a trusted proxy, which shares it between many and limits those itself: nothing is limited here.
     shared: bool,
 }
@@ -55,6 +56,7 @@ impl Presence {
             forms: Rc::default(),
             waiting: Rc::default(),
             unread: Rc::default(),
+            streams: Rc::default(),
             shared,
         }
     }
@@ -86,6 +88,11 @@ impl Presence {
     /// The same, and waits a while for the client to take one: the tabs of a browser that opens all of them again ask at once.
     pub(super) async fn unread_in_time(&self) -> Option<Held> {
         self.hold_in_time(&self.unread, MOST_UNREAD).await
+    }
+
+    /// Counts a WebSocket or a stream of events until it ends; none when there are `most` on this connection.
+    pub(super) fn stream(&self, most: u32) -> Option<Held> {
+        self.hold(&self.streams, most)
     }
 
     async fn hold_in_time(&self, count: &Rc<Count>, most: u32) -> Option<Held> {

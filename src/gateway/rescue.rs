@@ -115,7 +115,7 @@ impl Failure {
     fn trouble(&self) -> Option<Trouble> {
         Some(match self {
             Self::TooMuch(Limit::Requests) => Trouble::ManyRequests,
-            Self::TooMuch(Limit::Streams) => Trouble::ManyStreams,
+            Self::TooMuch(Limit::Streams | Limit::Connection) => Trouble::ManyStreams,
             Self::TooMuch(Limit::Pages) | Self::Page(PageError::TooOften(_)) => Trouble::ManyPages,
             Self::Overload => Trouble::Overload,
             Self::Page(PageError::Login(LoginError::Busy)) => Trouble::ManySignIns,

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, StatusCode, header};
+use quick_cache::sync::Cache;
 use url::Url;
 
 use super::{
@@ -25,6 +26,8 @@ use crate::{
     kept_forms::KeptForms,
     login::{Login, LoginError},
     sealing::Sealer,
+    secret::TokenHash,
+    sessions::Newcomer,
     web::{
         answer::{self, Answer, Problem},
         cookies,
@@ -34,6 +37,9 @@ use crate::{
 
 /// Far less than the time for which a key is published before it signs and after.
 const JWKS_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
+
+/// Logins in progress whose requests for pages are counted: the latest.
+const NEWCOMERS: usize = 4096;
 
 /// Why a page cannot be given.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +73,7 @@ pub struct Pages {
     pub(super) clear_on_sign_out: Option<HeaderValue>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) cookies: cookies::Names,
+    newcomers: Cache<TokenHash, Arc<Newcomer>>,
     /// Absent: nothing is signed.
     signing_keys: Option<Arc<SigningKeys>>,
     pub(super) issuer: String,
@@ -108,6 +115,7 @@ impl Pages {
             clear_on_sign_out: parts.clear_on_sign_out,
             clock: parts.clock,
             cookies: parts.cookies,
+            newcomers: Cache::new(NEWCOMERS),
             signing_keys: parts.signing_keys,
             issuer: parts.issuer,
             origin: parts.origin,
@@ -149,19 +157,29 @@ impl Pages {
         }
         // Read first: nobody waits for their turn behind a client who is slow with a form.
         let form = if visit.method == Method::POST { Some(visit.form().await?) } else { None };
-        let session = visit.session.clone();
-        let _turn = match &session {
-            Some(live) if route.takes_turns() => {
-                let turn = live.page(self.clock.elapsed()).await;
-                Some(turn.map_err(|often| PageError::TooOften(often.retry_after))?)
-            }
+        let (session, newcomer) = (visit.session.clone(), self.newcomer(&visit, route));
+        let turn = match (&session, &newcomer) {
+            (Some(live), _) if route.takes_turns() => Some(live.page(self.clock.elapsed()).await),
+            (None, Some(newcomer)) => Some(newcomer.page(self.clock.elapsed()).await),
             _ => None,
         };
+        let _turn = turn.transpose().map_err(|often| PageError::TooOften(often.retry_after))?;
         // Boxed, so that a client who is slow with a form has no more held for it than the wait.
         match form {
             Some(form) => Box::pin(self.post(route, visit, &form)).await,
             None => Box::pin(self.show(route, &visit)).await,
         }
+    }
+
+    /// The login in progress that a page goes on with, if there is one of that cookie.
+    fn newcomer(&self, visit: &Visit, route: Route<'_>) -> Option<Arc<Newcomer>> {
+        let id = visit.login.as_ref().filter(|_| route.goes_on())?.hash();
+        if let Some(known) = self.newcomers.get(&id) {
+            return Some(known);
+        }
+        let newcomer = Arc::<Newcomer>::default();
+        self.newcomers.insert(id, Arc::clone(&newcomer));
+        Some(newcomer)
     }
 
     /// What is the same for everybody, with or without a session.

@@ -77,10 +77,15 @@ impl<'a> Route<'a> {
         !matches!(self, Self::WhoAmI | Self::Jwks | Self::Asset(_))
     }
 
-    /// Whether a user's requests for it wait for each other, and are counted. Signing out never waits, and what asks no store
+    /// Whether a user's requests for it, or those of a login in progress, wait for each other, and are counted. Signing out never waits, and what asks no store
     /// need not.
     pub(super) fn takes_turns(self) -> bool {
         self.is_page() && self != Self::Logout
+    }
+
+    /// Whether a login in progress goes on with it. Those with which one begins are bounded by what they check.
+    pub(super) fn goes_on(self) -> bool {
+        self.takes_turns() && !matches!(self, Self::Login | Self::FirstCode)
     }
 
     /// Whether what it shows is enough to sign in with.

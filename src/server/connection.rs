@@ -41,6 +41,8 @@ const READ_AHEAD: usize = 2;
 /// Streams at once on one HTTP/2 connection, and on one that begins under strain.
 const STREAMS: u32 = 64;
 const STREAMS_UNDER_STRAIN: u32 = 8;
+/// One in so many of them is for what is answered soon.
+const SHORT_STREAMS: u32 = 8;
 /// What a peer may send unasked, a stream and a connection of HTTP/2.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
@@ -55,7 +57,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Connection {
     peer: SocketAddr,
-    is_http1: bool,
+    /// Streams at once; absent on HTTP/1.
+    streams: Option<u32>,
     watch: Arc<Watch>,
     drain: CancellationToken,
     tunnels: Tunnels,
@@ -86,9 +89,15 @@ impl Connection {
         Arc::clone(&self.watch)
     }
 
+    /// How many of its streams may be WebSockets and streams of events. A client that has none left opens no further one and
+    /// waits without a word (RFC 9113 §5.1.2), its pages included.
+    pub fn most_lasting(&self) -> u32 {
+        self.streams.map_or(u32::MAX, |streams| streams - streams.div_ceil(SHORT_STREAMS))
+    }
+
     /// A way to send interim answers ahead of the final one; HTTP/2 has none here.
     pub fn interim(&self) -> Option<Interim> {
-        self.is_http1.then(|| Interim(Arc::clone(&self.watch)))
+        self.streams.is_none().then(|| Interim(Arc::clone(&self.watch)))
     }
 }
 
@@ -129,10 +138,11 @@ pub(super) async fn serve<S: Service>(
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let newest = is_http2.then(Newest::default);
+    let streams = if worker.load.is_strained() { STREAMS_UNDER_STRAIN } else { STREAMS };
     let watch = worker.register();
     let connection = Rc::new(Connection {
         peer,
-        is_http1: !is_http2,
+        streams: is_http2.then_some(streams),
         watch: Arc::clone(&watch),
         drain: worker.drain.clone(),
         tunnels: Tunnels::new(&worker, newest.clone(), place),
@@ -173,11 +183,10 @@ fn serve_http2<S: Service>(
 ) -> Served {
     let watch = &connection.watch;
     let io = Gathered::new(WatchedIo::new(stream, Arc::clone(watch)), Arc::clone(watch));
-    let streams = if worker.load.is_strained() { STREAMS_UNDER_STRAIN } else { STREAMS };
     let mut builder = http2::Builder::new(LocalTasks { newest: newest.clone() });
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(streams)
+        .max_concurrent_streams(connection.streams)
         .max_header_list_size(u32::try_from(READ_AHEAD * worker.config.max_header_size).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -39,7 +39,7 @@ pub use self::{
     feed::{Hear, News},
     ledger::Ledger,
     live::{Activity, Live, Perishable, Use},
-    ongoing::{Ongoing, TooOften},
+    ongoing::{Newcomer, Ongoing, TooOften},
     proof::PasswordProof,
     redis::RedisSessions,
     session::{Level, Method, NewSession, Origin, OtherUser, Profile, Session, SessionSummary},

@@ -140,6 +140,26 @@ impl PagesAsked {
     }
 }
 
+/// A login in progress: what it asks of our own pages is bounded as a session's is.
+#[derive(Debug)]
+pub struct Newcomer {
+    pages: PagesAsked,
+    ongoing: Ongoing,
+}
+
+impl Default for Newcomer {
+    fn default() -> Self {
+        Self { pages: PagesAsked::default(), ongoing: Ongoing::new() }
+    }
+}
+
+impl Newcomer {
+    /// Waits until a page may be made for it; as long as the result lives it is being made.
+    pub async fn page(&self, elapsed: Duration) -> Result<SemaphorePermit<'_>, TooOften> {
+        self.pages.turn(&self.ongoing, elapsed).await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{future::Future as _, task::Context};

@@ -11,8 +11,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Answer, Body, BoxError, Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream, body,
-    browser::Protocol, empty, logged_in, soon, two_logged_in, upstream::ordinary, websocket,
+    Answer, Body, BoxError, Browser, Exchange, HOST, PASSWORD, PATIENCE, TestGateway, Upstream, body,
+    browser::Protocol, empty, logged_in, soon, two_logged_in, upstream::ordinary, websocket, within,
 };
 
 const ACCOUNT: &str = "/.portcullis/account";
@@ -202,6 +202,41 @@ async fn one_user_opens_so_many_websockets_and_event_streams_and_no_more() {
     }
 }
 
+/// A client of HTTP/2 has 64 streams and waits silently for one more (RFC 9113 §5.1.2): what stays open takes 56 of them.
+#[tokio::test]
+async fn one_websocket_too_many_on_a_connection_is_told_and_pages_go_on() {
+    let (gateway, ada) = logged_in(TestGateway::builder().upstream(&portal())).await;
+    let ada = ada.http2();
+    let events = ada.open(get("/events")).await;
+    assert_eq!(events.status(), StatusCode::OK);
+    let mut sockets = Vec::new();
+    for _ in 0..55 {
+        sockets.push(ada.tunnel("/live").await);
+    }
+    for _ in 0..20 {
+        let refused = within(PATIENCE, ada.try_tunnel("/live", &[])).await.err().expect("no further one");
+        is_held_back(&refused, "Too many WebSockets and event streams are open on this connection");
+        let events = within(PATIENCE, ada.get("/events")).await;
+        is_held_back(&events, "pages of IoT Connectivity open that update themselves");
+    }
+    assert!(limited(&gateway.admin("/metrics").await, "connection"));
+    let pages = join_all((0..20).map(|_| ada.send(get("/page"))));
+    assert!(within(PATIENCE, pages).await.iter().all(|answer| answer.status == StatusCode::OK));
+    // Another connection has room.
+    let elsewhere = gateway.browser().http2();
+    elsewhere.set_cookie("__Host-portcullis", &ada.session());
+    let _one = elsewhere.tunnel("/live").await;
+    drop(events);
+    soon(PATIENCE, "there is room again", async || match ada.try_tunnel("/live", &[]).await {
+        Ok(socket) => {
+            sockets.push(socket);
+            true
+        }
+        Err(_) => false,
+    })
+    .await;
+}
+
 /// Opens a page of ours until there is none.
 async fn hammer(browser: &Browser) {
     for _ in 0..400 {
@@ -245,6 +280,34 @@ async fn a_user_who_hammers_our_pages_is_slowed_down_and_nobody_else_is() {
     }
     elsewhere.post_form("/.portcullis/logout", &[("csrf", &csrf)]).await;
     assert!(elsewhere.whoami().await.is_none());
+}
+
+#[tokio::test]
+async fn a_login_in_progress_that_hammers_our_pages_is_slowed_down_and_no_other_one_is() {
+    let (gateway, ada, _) = two_logged_in(TestGateway::builder()).await;
+    let thief = gateway.browser();
+    thief.submit_password("ada@example.com", PASSWORD).await;
+    let login = gateway.browser();
+    login.submit_password("eve@example.com", PASSWORD).await;
+    for page in ["/.portcullis/code", "/.portcullis/recovery", "/.portcullis/enrol"] {
+        let mut asked = 0;
+        let refused = loop {
+            let answer = thief.get(page).await;
+            if answer.status == StatusCode::TOO_MANY_REQUESTS {
+                break answer;
+            }
+            asked += 1;
+            assert!(asked <= 300, "there is no limit to {page}");
+        };
+        is_held_back(&refused, "opened very often in a short time");
+    }
+    is_held_back(&thief.post_form("/.portcullis/code", &[("code", "000000")]).await, "opened very often");
+    // Neither the user, nor another login of the same address, nor one that begins.
+    assert_eq!(ada.get(ACCOUNT).await.status, StatusCode::OK);
+    assert_eq!(login.get("/.portcullis/code").await.status, StatusCode::OK);
+    gateway.browser().log_in_to("/", "eve@example.com").await;
+    gateway.clock.advance(Duration::from_secs(1));
+    assert_eq!(thief.get("/.portcullis/code").await.status, StatusCode::OK);
 }
 
 /// A browser with a hundred tabs, a page with its assets, a dashboard, a folder that is uploaded, and tabs that poll.
