@@ -1,6 +1,10 @@
 //! Blocks of TOML are accepted by `portcullis check`, every key that a page names exists, and the reference has them all.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+};
 
 use crate::{
     PROGRAM, expect_none,
@@ -46,18 +50,19 @@ fn every_block_of_toml_is_a_configuration() {
     assert!(blocks.len() > 3, "only {} blocks were found", blocks.len());
 }
 
-/// Every key there is, and every table: `config/portcullis.toml` has them all, as a test of the library sees to.
-fn known() -> (BTreeSet<String>, BTreeSet<String>) {
+/// Every key there is with its value, and every table: `config/portcullis.toml` has them all, as a test of the library sees
+/// to.
+fn known() -> (BTreeMap<String, String>, BTreeSet<String>) {
     let shipped = fs::read_to_string(root().join("config/portcullis.toml")).unwrap();
-    let (mut keys, mut tables, mut table) = (BTreeSet::new(), BTreeSet::new(), String::new());
+    let (mut keys, mut tables, mut table) = (BTreeMap::new(), BTreeSet::new(), String::new());
     for line in shipped.lines().map(|line| line.strip_prefix('#').unwrap_or(line)) {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             name.0.clone_into(&mut table);
             tables.insert(table.clone());
-        } else if let Some((key, _)) =
+        } else if let Some((key, value)) =
             line.split_once(" = ").filter(|(key, _)| !key.is_empty() && key.bytes().all(in_key))
         {
-            keys.insert(format!("{table}.{key}"));
+            keys.insert(format!("{table}.{key}"), value.to_owned());
         }
     }
     (keys, tables)
@@ -74,7 +79,7 @@ fn every_key_of_a_page_exists() {
     let events = fs::read_to_string(root().join("src/audit/mod.rs")).unwrap();
     let exists = |path: &str| {
         let mut above = path.match_indices('.').map(|(at, _)| &path[..at]);
-        keys.contains(path) || tables.contains(path) || above.any(|above| keys.contains(above))
+        keys.contains_key(path) || tables.contains(path) || above.any(|above| keys.contains_key(above))
     };
     let mut breaches = Vec::new();
     let mut count = 0;
@@ -101,22 +106,32 @@ fn the_reference_has_every_key_with_its_default() {
     let page = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
     let (keys, _) = known();
     // Several keys of one table may share a row: `` `identity.headers.user` `.email` ``.
-    let first_cells =
-        page.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
-    let mut listed = BTreeSet::new();
-    for cell in first_cells {
+    let rows = page.lines().filter(|line| line.starts_with("| `")).map(|line| line.split(" | "));
+    let (mut listed, mut breaches) = (BTreeSet::new(), Vec::new());
+    for mut row in rows {
+        let (cell, default) = (row.next().unwrap_or_default(), row.next().unwrap_or_default());
         let mut table = String::new();
         for code in cell.split('`').skip(1).step_by(2) {
             let path = if code.starts_with('.') { format!("{table}{code}") } else { code.to_owned() };
             path.rsplit_once('.').map_or("", |(table, _)| table).clone_into(&mut table);
             // The keys of an inline table are listed one by one.
-            listed.insert(
-                path.replace("identity.headers.", "identity.headers|").split('|').next().unwrap().to_owned(),
-            );
+            let path =
+                path.replace("identity.headers.", "identity.headers|").split('|').next().unwrap().to_owned();
+            let default = default.strip_prefix('`').and_then(|rest| rest.strip_suffix('`'));
+            match (keys.get(&path), default) {
+                (None, _) => breaches.push(format!("{path} does not exist")),
+                // The default of some is the value of another, and the shipped file has an example.
+                (Some(value), Some(default))
+                    if value != default && !value.ends_with("# example") && !keys.contains_key(default) =>
+                {
+                    breaches.push(format!("{path} is {value}, not {default}"));
+                }
+                _ => {}
+            }
+            listed.insert(path);
         }
     }
-    let missing = keys.difference(&listed).map(|key| format!("{key} is missing"));
-    let unknown = listed.difference(&keys).map(|key| format!("{key} does not exist"));
-    expect_none(&missing.chain(unknown).collect::<Vec<_>>(), "docs/configuration.md has every key");
+    breaches.extend(keys.keys().filter(|key| !listed.contains(*key)).map(|key| format!("{key} is missing")));
+    expect_none(&breaches, "docs/configuration.md has every key with its default");
     assert!(keys.len() > 60, "only {} keys", keys.len());
 }
