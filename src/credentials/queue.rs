@@ -1,9 +1,8 @@
-//! Whose turn it is to try to log in: fair, and with a reserve.
-//!
-//! A try asks the stores and has a password hashed only in its turn, so that a flood of them takes nothing from anybody else.
-//! Whoever is known has places that strangers cannot fill. Among strangers the one who has asked least comes first: each
-//! address, household, organisation and account has a share of the places, and every try makes its networks wait behind
-//! those that have tried less. A try that finds no place counts as well, so that a flood pays for what it overfills.
+//! Whose turn it is to try to log in: fair, and with a reserve, so that a flood takes nothing from anybody else. A try asks the
+//! stores and has a password hashed only in its turn. Whoever is known has places that strangers cannot fill. Of strangers
+//! the one whose networks have tried least comes first, and of those who have tried equally often the newest: a flood that
+//! begins fills all places at once, and whoever came later would wait behind it. Each network and account has a share of the
+//! places. A try that finds none counts as well, so that a flood pays for what it overfills.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -32,9 +31,8 @@ const AT_THE_STORES: usize = 2;
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
 /// How long it takes until a try counts half.
 const HALF_LIFE: Duration = Duration::from_secs(30);
-/// Tries are counted in this fraction, and right ones count as little.
-const TRY: f64 = 8.0;
-const RIGHT_TRY: f64 = 1.0;
+/// What a right try counts, of a wrong one.
+const RIGHT_TRY: f64 = 0.125;
 /// Networks that are remembered.
 const MOST: usize = 32 * 1024;
 
@@ -112,7 +110,7 @@ impl Turns {
         let waiting = {
             let mut state = self.state();
             let now = Instant::now();
-            state.queue.count(claim, TRY, now);
+            state.queue.count(claim, 1.0, now);
             if state.free > 0 {
                 state.free -= 1;
                 return Ok(Turn { turns: Some(self.clone()) });
@@ -130,7 +128,7 @@ impl Turns {
 
     /// What a try that was right is counted less.
     pub fn was_right(&self, claim: &Claim) {
-        self.state().queue.count(claim, RIGHT_TRY - TRY, Instant::now());
+        self.state().queue.count(claim, RIGHT_TRY - 1.0, Instant::now());
     }
 
     /// Nothing panics while it holds the lock.
@@ -222,13 +220,13 @@ impl<J> Queue<J> {
         Ok(displaced)
     }
 
-    /// The next job: of whoever is known, or of the stranger whose networks have asked least by now.
+    /// The next job: of whoever is known, or of the stranger whose networks have asked least by now, and last.
     fn pop(&mut self, now: Instant) -> Option<J> {
         if let Some((_, job)) = self.known.pop_front() {
             return Some(job);
         }
         let ranks = self.strangers.iter().map(|(owners, _)| self.rank(owners, now));
-        let (at, _) = ranks.enumerate().min_by(|(_, one), (_, other)| one.total_cmp(other))?;
+        let (at, _) = ranks.enumerate().rev().min_by(|(_, one), (_, other)| one.total_cmp(other))?;
         Some(self.take(at))
     }
 
@@ -250,7 +248,7 @@ impl<J> Queue<J> {
         if self.known.len() >= RESERVE || own >= SHARE_OF_ACCOUNT { Err(Full) } else { Ok(()) }
     }
 
-    /// A place: free, or the one of whoever has asked most, and more than this.
+    /// A place: free, or the one of whoever has asked most, and no less than this; of several, the one who has waited longest.
     fn place(&self, owners: &[Owner], now: Instant) -> Result<Option<usize>, Full> {
         if owners.iter().any(|owner| self.held.get(&owner.key).is_some_and(|held| *held >= owner.share())) {
             return Err(Full);
@@ -259,9 +257,9 @@ impl<J> Queue<J> {
             return Ok(None);
         }
         let ranks = self.strangers.iter().map(|(owners, _)| self.rank(owners, now));
-        let worst = ranks.enumerate().max_by(|(_, one), (_, other)| one.total_cmp(other));
+        let worst = ranks.enumerate().rev().max_by(|(_, one), (_, other)| one.total_cmp(other));
         match worst {
-            Some((at, rank)) if rank > self.rank(owners, now) => Ok(Some(at)),
+            Some((at, rank)) if rank >= self.rank(owners, now) => Ok(Some(at)),
             Some(_) | None => Err(Full),
         }
     }
@@ -270,15 +268,15 @@ impl<J> Queue<J> {
     fn rank(&self, owners: &[Owner], now: Instant) -> f64 {
         let heat = |owner: &Owner| {
             let heat = self.heat.get(&owner.key)?.now(now) / f64::from(owner.times.max(1));
-            // Fractions do not tell anybody from anybody.
-            Some(heat.floor())
+            // Fractions do not tell anybody from anybody: a try of just now is no more than one of a while ago.
+            Some(heat.round())
         };
         owners.iter().filter_map(heat).fold(0.0, f64::max)
     }
 
     fn add(&mut self, owner: Owner, amount: f64, now: Instant) {
         if self.heat.len() >= MOST {
-            self.heat.retain(|_, heat| heat.now(now) >= TRY);
+            self.heat.retain(|_, heat| heat.now(now) >= 1.0);
             if self.heat.len() >= MOST {
                 self.heat.clear();
             }
@@ -306,7 +304,7 @@ mod tests {
 
     /// Tries as a login does: counted, then placed.
     fn try_once<J>(queue: &mut Queue<J>, claim: &Claim, job: J, now: Instant) -> Result<Option<J>, Full> {
-        queue.count(claim, TRY, now);
+        queue.count(claim, 1.0, now);
         queue.push(claim, job, now)
     }
 
@@ -318,7 +316,7 @@ mod tests {
         }
         assert_eq!(try_once(&mut queue, &known("ada", 1), 4, now), Ok(None));
         let order: Vec<_> = std::iter::from_fn(|| queue.pop(now)).collect();
-        assert_eq!(order, [4, 3, 1, 2]);
+        assert_eq!(order, [4, 3, 2, 1]);
     }
 
     #[test]
@@ -340,6 +338,23 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_that_has_just_begun_keeps_nobody_behind_it() {
+        let (mut queue, begin) = (Queue::default(), Instant::now());
+        // As many networks as there are places, and more, each for the first time.
+        for number in 0..PLACES + 100 {
+            let claim = from(&format!("10.0.{}.{}", number / 256, number % 256), &number.to_string());
+            let gone = try_once(&mut queue, &claim, number, begin).unwrap();
+            assert_eq!(gone, number.checked_sub(PLACES), "the one who has waited longest makes room");
+        }
+        // A while later as at once.
+        for (job, later) in [(7777, Duration::from_secs(2)), (8888, Duration::ZERO)] {
+            let claim = from(&format!("192.0.2.{}", later.as_secs()), "ada");
+            assert!(try_once(&mut queue, &claim, job, begin + later).is_ok());
+            assert_eq!(queue.pop(begin + later), Some(job));
+        }
+    }
+
+    #[test]
     fn neighbours_in_one_organisation_share() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let mut placed = 0;
@@ -351,7 +366,7 @@ mod tests {
         // Their tries count together.
         assert_eq!(try_once(&mut queue, &from("2001:db8:2::1", "ada"), 100, now), Ok(None));
         assert_eq!(queue.pop(now), Some(100));
-        assert_eq!(queue.pop(now), Some(0));
+        assert_eq!(queue.pop(now), Some(31));
     }
 
     #[test]
@@ -373,21 +388,21 @@ mod tests {
         let office = from("192.0.2.1", "ada");
         let Claim::Stranger(owners) = &office else { unreachable!() };
         for _ in 0..8 {
-            queue.count(&office, TRY, now);
-        }
-        assert!((queue.rank(owners, now) - 64.0).abs() < 0.5);
-        assert!((queue.rank(owners, now + HALF_LIFE) - 32.0).abs() < 1.5);
-        for _ in 0..8 {
-            queue.count(&office, RIGHT_TRY - TRY, now);
+            queue.count(&office, 1.0, now);
         }
         assert!((queue.rank(owners, now) - 8.0).abs() < 0.5);
+        assert!((queue.rank(owners, now + HALF_LIFE) - 4.0).abs() < 0.5);
+        for _ in 0..8 {
+            queue.count(&office, RIGHT_TRY - 1.0, now);
+        }
+        assert!((queue.rank(owners, now) - 1.0).abs() < 0.5);
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
         let (mut queue, now) = (Queue::<u8>::default(), Instant::now());
         for number in 0..u32::try_from(MOST).unwrap() + 10 {
-            queue.count(&from(&Ipv4Addr::from_bits(0x0a00_0000 + number).to_string(), "ada"), TRY, now);
+            queue.count(&from(&Ipv4Addr::from_bits(0x0a00_0000 + number).to_string(), "ada"), 1.0, now);
         }
         assert!(queue.heat.len() <= MOST);
         assert!(queue.held.is_empty());
