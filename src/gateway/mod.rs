@@ -95,6 +95,7 @@ pub struct Gateway {
     answers: PortalAnswers,
     authority: HeaderValue,
     bounds: Bounds,
+    turned_away: rescue::TurnedAway,
     /// Sets this worker's request ids apart from all others.
     id_prefix: u32,
     id_next: Cell<u32>,
@@ -112,7 +113,9 @@ impl Gateway {
         // A host that parsed as part of a URL is a header value too.
         let authority = HeaderValue::from_str(authority).unwrap_or(HeaderValue::from_static("localhost"));
         let [id_prefix, id_first] = [random.bytes::<4>(), random.bytes::<4>()].map(u32::from_be_bytes);
-        Self { shared, proxy, answers, authority, bounds, id_prefix, id_next: Cell::new(id_first) }
+        let turned_away = rescue::TurnedAway::default();
+        let id_next = Cell::new(id_first);
+        Self { shared, proxy, answers, authority, bounds, turned_away, id_prefix, id_next }
     }
 
     /// The straight line. What is noted on the way goes into the access log.

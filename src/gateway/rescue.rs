@@ -1,6 +1,6 @@
 //! From errors to answers. Whatever went wrong, the answer lets nobody in and takes no cookie away.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use http::{StatusCode, header};
 use http_body_util::LengthLimitError;
@@ -57,6 +57,30 @@ pub(super) enum Failure {
     Unsent(FormId, #[source] ConnectError),
     #[error("the work on the request broke off")]
     Lost(#[source] tokio::task::JoinError),
+}
+
+/// How often a line in the log says that sign-ins are turned away: a flood of them is none of lines.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// Sign-ins for which there was no place, on one worker, and when the log last said so.
+#[derive(Debug, Default)]
+pub(super) struct TurnedAway {
+    unsaid: Cell<u64>,
+    said: Cell<Option<Duration>>,
+}
+
+impl TurnedAway {
+    /// Counts one. When it is time for a line: how many there have been since the last.
+    fn tells(&self, now: Duration) -> Option<u64> {
+        let unsaid = self.unsaid.get() + 1;
+        if self.said.get().is_some_and(|said| now.saturating_sub(said) < TELL_EVERY) {
+            self.unsaid.set(unsaid);
+            return None;
+        }
+        self.said.set(Some(now));
+        self.unsaid.set(0);
+        Some(unsaid)
+    }
 }
 
 /// Who is to be told.
@@ -279,10 +303,13 @@ impl Gateway {
                 tracing::warn!(request.id = request_id, error = %Chain(failure), "the portal did not answer");
             }
             Failure::Page(PageError::Login(LoginError::Busy)) => {
-                tracing::warn!(
-                    request.id = request_id,
-                    "too many passwords to check at once: turned one away"
-                );
+                if let Some(turned_away) = self.turned_away.tells(self.shared.clock.elapsed()) {
+                    tracing::warn!(
+                        request.id = request_id,
+                        turned_away,
+                        "too many passwords to check at once: turned sign-ins away"
+                    );
+                }
             }
             Failure::Session(_)
             | Failure::KeptForm(_)
@@ -312,4 +339,23 @@ fn shown(host: &str) -> String {
 
 fn not_reached(error: &ConnectError) -> &'static str {
     if error.is_busy() { "busy" } else { "connect" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_sign_ins_is_one_line_in_ten_seconds() {
+        let turned_away = TurnedAway::default();
+        let said = |millis| turned_away.tells(Duration::from_millis(millis));
+        assert_eq!(said(500), Some(1));
+        for millis in 501..600 {
+            assert_eq!(said(millis), None);
+        }
+        assert_eq!(said(10_499), None);
+        assert_eq!(said(10_500), Some(101));
+        assert_eq!(said(10_501), None);
+        assert_eq!(said(30_000), Some(2));
+    }
 }

@@ -66,6 +66,8 @@ pub struct Pages {
     pub(super) assets: Assets,
     /// For pages whose style is in themselves.
     message_policy: HeaderValue,
+    /// What strangers are told while there are too many of them.
+    prepared: [(Trouble, Prepared); 2],
     pub(super) login: Login,
     pub(super) csrf: Csrf,
     pub(super) challenger: Challenger,
@@ -102,8 +104,11 @@ impl Pages {
         let assets = Assets::embedded();
         let style = format!("style-src '{}'", assets.style_digest());
         let policy = answer::POLICY.replace("style-src 'self'", &style);
+        let templates = Templates::new(config)?;
         Ok(Self {
-            templates: Templates::new(config)?,
+            prepared: [Trouble::Overload, Trouble::ManySignIns]
+                .map(|trouble| (trouble, Prepared::new(trouble, &templates))),
+            templates,
             // A digest in base64 is a value too.
             message_policy: HeaderValue::from_str(&policy)
                 .unwrap_or(HeaderValue::from_static("default-src 'none'")),
@@ -238,7 +243,10 @@ impl Pages {
 
     /// A page for a person that says what is wrong where the status does not say it all.
     pub fn trouble_page(&self, trouble: Trouble, status: StatusCode, request_id: &str) -> Answer {
-        self.message(Message::for_trouble(trouble, status.as_u16(), request_id))
+        match self.prepared.iter().find(|(known, _)| *known == trouble) {
+            Some((_, page)) => self.message_of(Prepared::STATUS, page.with(request_id)),
+            None => self.message(Message::for_trouble(trouble, status.as_u16(), request_id)),
+        }
     }
 
     /// What a frame of one of the portal's pages shows in the portal's place: the way in, for the whole window.
@@ -258,9 +266,37 @@ impl Pages {
     /// A page that needs nothing but itself: where it is shown, what it would load may be refused as well.
     pub(super) fn message(&self, message: Message<'_>) -> Answer {
         let status = StatusCode::from_u16(message.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut answer = answer::html(status, self.templates.render(&View::Message(message)));
+        self.message_of(status, self.templates.render(&View::Message(message)))
+    }
+
+    fn message_of(&self, status: StatusCode, page: String) -> Answer {
+        let mut answer = answer::html(status, page);
         answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, self.message_policy.clone());
         answer
+    }
+}
+
+/// A page that a flood is answered with: rendered once, since that would be most of the work, but for the request's id.
+struct Prepared {
+    before: String,
+    after: String,
+}
+
+impl Prepared {
+    const STATUS: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+    /// Stands where the id goes.
+    const MARK: &str = "REQUEST-ID";
+
+    fn new(trouble: Trouble, templates: &Templates) -> Self {
+        let message = Message::for_trouble(trouble, Self::STATUS.as_u16(), Self::MARK);
+        let page = templates.render(&View::Message(message));
+        let (before, after) = page.split_once(Self::MARK).unwrap_or((&page, ""));
+        Self { before: before.to_owned(), after: after.to_owned() }
+    }
+
+    /// The id is of our own making and needs no escaping.
+    fn with(&self, request_id: &str) -> String {
+        [&self.before, request_id, &self.after].concat()
     }
 }
 
@@ -271,4 +307,23 @@ fn serve(asset: &Asset) -> Answer {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(assets::CACHE_CONTROL));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_flood_is_told_is_prepared_but_for_the_id() {
+        let config = Config { portal_name: "Portal".into(), support: Some("mailto:help@example.com".into()) };
+        let templates = Templates::new(&config).unwrap();
+        for trouble in [Trouble::Overload, Trouble::ManySignIns] {
+            let page = Prepared::new(trouble, &templates);
+            for id in ["0123456789abcdef", "fedcba9876543210"] {
+                let rendered = templates.render(&View::Message(Message::for_trouble(trouble, 503, id)));
+                assert!(rendered.contains(id));
+                assert_eq!(page.with(id), rendered);
+            }
+        }
+    }
 }
