@@ -140,8 +140,8 @@ class Lab(Rooms):
 
 
 def binary():
-    """The release binary that PORTCULLIS names, or a new one."""
-    return named_or_built(["cargo", "build", "--release", "--locked"], "target/release/portcullis")
+    """The binary that PORTCULLIS names, or a new one."""
+    return named_or_built(["cargo", "build", "--profile", "dist", "--locked"], "target/dist/portcullis")
 
 
 def tuned():

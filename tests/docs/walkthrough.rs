@@ -80,11 +80,9 @@ impl Machine {
             admin_port: free_port(),
             elsewhere: Vec::new(),
         };
-        for folder in PLACES.iter().chain(&[
-            "/bin",
-            "/repository/target/release",
-            "/etc/letsencrypt/renewal-hooks/deploy",
-        ]) {
+        for folder in
+            PLACES.iter().chain(&["/bin", "/repository/target/dist", "/etc/letsencrypt/renewal-hooks/deploy"])
+        {
             fs::create_dir_all(machine.at(folder)).unwrap();
         }
         for (name, script) in SYSTEM {
@@ -97,7 +95,7 @@ impl Machine {
             "#!/bin/bash\n[[ \" $* \" == *' --config '* ]] && exec {PROGRAM} \"$@\"\nexec {PROGRAM} --config {} \"$@\"\n",
             file.display()
         );
-        machine.executable("/repository/target/release/portcullis", &wrapper);
+        machine.executable("/repository/target/dist/portcullis", &wrapper);
         for folder in ["packaging", "certs"] {
             symlink(root().join(folder), machine.at("/repository").join(folder)).unwrap();
         }
