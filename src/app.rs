@@ -41,7 +41,8 @@ use crate::{
     sealing::Sealer,
     server::Bound,
     sessions::{
-        self, Ledger, Profile, RedisSessions, SessionStore, Sessions, SqlSessions, Standing, Surroundings,
+        self, AccountStatus, Dependencies, Profile, RedisSessions, RevocationLog, SessionStore, Sessions,
+        SqlSessions,
     },
     telemetry::{access_log::AccessLog, metrics::Metrics, writer::LogWriter},
     throttle::{RedisThrottle, SqlThrottle, Throttle, ThrottleStore},
@@ -130,10 +131,10 @@ impl Stores {
         // Before anything is made that time matters to.
         agreement.compare().await;
         let watermark = Arc::new(Watermark::new(Arc::clone(clock)));
-        let surroundings = Surroundings {
+        let dependencies = Dependencies {
             store,
             database: database.for_sessions(),
-            standing: Arc::new(UserStanding(Users::new(
+            status: Arc::new(StatusOfUsers(Users::new(
                 database.for_sessions(),
                 Arc::clone(clock),
                 Arc::clone(random),
@@ -144,7 +145,7 @@ impl Stores {
             watermark: Arc::clone(&watermark),
             random: Arc::clone(random),
         };
-        let sessions = Arc::new(Sessions::new(&config.sessions, surroundings));
+        let sessions = Arc::new(Sessions::new(&config.sessions, dependencies));
         let threads = Hashing::default_threads();
         let hashing = Arc::new(Hashing::start(threads, Arc::clone(random)).context("cannot start hashing")?);
         let counted = Arc::clone(metrics);
@@ -261,11 +262,11 @@ async fn shared_stores(
                 }),
             );
             let expiration = longest(config.sessions.expiration, config);
-            let ledger = Ledger::new(database.for_sessions(), Arc::clone(clock), expiration);
+            let revocations = RevocationLog::new(database.for_sessions(), Arc::clone(clock), expiration);
             Ok((
                 Arc::new(RedisSessions::new(
                     Arc::clone(&pool),
-                    ledger,
+                    revocations,
                     Arc::clone(sealer),
                     worth_keeping(config),
                 )),
@@ -325,9 +326,9 @@ fn context_words(config: &Config) -> Vec<String> {
 }
 
 /// A session is good only as long as its user is.
-struct UserStanding(Users);
+struct StatusOfUsers(Users);
 
-impl Standing for UserStanding {
+impl AccountStatus for StatusOfUsers {
     fn of<'a>(
         &'a self,
         user: &'a str,

@@ -69,7 +69,7 @@ pub struct Administration {
 
 /// A user with what hangs on them.
 #[derive(Debug)]
-pub struct Dossier {
+pub struct UserDetails {
     pub user: User,
     pub devices: Vec<Device>,
     pub recovery_left: u32,
@@ -185,9 +185,9 @@ impl Administration {
         Ok(self.users.list().await?)
     }
 
-    pub async fn dossier(&self, email: &str) -> Result<Dossier, AdministrationError> {
+    pub async fn user_details(&self, email: &str) -> Result<UserDetails, AdministrationError> {
         let user = self.user(email).await?;
-        Ok(Dossier {
+        Ok(UserDetails {
             devices: self.devices.list(&user.id).await?,
             recovery_left: self.recovery_codes.remaining(&user.id).await?,
             sessions: self.sessions.list(Some(user.id.as_str())).await?,

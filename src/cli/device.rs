@@ -45,13 +45,13 @@ impl DeviceFact {
 pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> anyhow::Result<()> {
     match command {
         Command::List { email } => {
-            let dossier = stores.administration.dossier(&email).await?;
-            let devices: Vec<DeviceFact> = dossier.devices.iter().map(DeviceFact::of).collect();
+            let details = stores.administration.user_details(&email).await?;
+            let devices: Vec<DeviceFact> = details.devices.iter().map(DeviceFact::of).collect();
             output.print(&devices, |devices| list(devices));
         }
         Command::Remove { email, device, yes } => {
-            let dossier = stores.administration.dossier(&email).await?;
-            if let [last] = dossier.devices.as_slice()
+            let details = stores.administration.user_details(&email).await?;
+            if let [last] = details.devices.as_slice()
                 && (last.id == device || last.name == device)
             {
                 let what = format!(

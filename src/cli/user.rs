@@ -116,7 +116,7 @@ struct AddedFact {
 }
 
 #[derive(Serialize)]
-struct DossierFact {
+struct UserDetailsFact {
     #[serde(flatten)]
     user: UserFact,
     recovery_codes_left: u32,
@@ -206,12 +206,12 @@ async fn add(add: Add, stores: &Stores, output: Output) -> anyhow::Result<()> {
 }
 
 async fn show(stores: &Stores, email: &str, output: Output) -> anyhow::Result<()> {
-    let dossier = stores.administration.dossier(email).await?;
-    let fact = DossierFact {
-        user: fact(&dossier.user),
-        recovery_codes_left: dossier.recovery_left,
-        devices: dossier.devices.iter().map(DeviceFact::of).collect(),
-        sessions: dossier.sessions.iter().map(SessionFact::of).collect(),
+    let details = stores.administration.user_details(email).await?;
+    let fact = UserDetailsFact {
+        user: fact(&details.user),
+        recovery_codes_left: details.recovery_left,
+        devices: details.devices.iter().map(DeviceFact::of).collect(),
+        sessions: details.sessions.iter().map(SessionFact::of).collect(),
     };
     output.print(&fact, |fact| {
         let user = &fact.user;

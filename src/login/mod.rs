@@ -390,7 +390,7 @@ impl Login {
 
     /// Ends what is beyond the most sessions of a user, perhaps the `new` one. Where nobody can tell, there is no new one.
     async fn within_limits(&self, user: &User, new: &TokenHash) -> Result<Vec<SessionSummary>, LoginError> {
-        match self.sessions.thin_out(user.id.as_str()).await {
+        match self.sessions.evict_excess(user.id.as_str()).await {
             Ok(beyond) => Ok(beyond),
             Err(error) => {
                 self.sessions.revoke(new).await?;

@@ -1,7 +1,7 @@
 //! What this gateway remembers of sessions: a bounded cache for requests, and beside it a register of every session
 //! that is still in use, so that ending one reaches those whose cache entry has been evicted.
 //!
-//! Does not know whether it may be believed: that is `feed::Trust`.
+//! Does not know whether it may be believed: that is `feed::Freshness`.
 
 use std::{
     collections::{HashMap, HashSet},

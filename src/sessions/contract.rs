@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use super::{Ledger, RedisSessions, SessionStore, SqlSessions, StoredSession};
+use super::{RedisSessions, RevocationLog, SessionStore, SqlSessions, StoredSession};
 use crate::{
     clock::{ManualClock, Timestamp},
     database::{
@@ -117,10 +117,10 @@ async fn purging_spares_what_is_good(store: &dyn SessionStore) {
     assert_eq!(ids(&store.list(None).await.unwrap()), good);
 }
 
-/// A store in Redis, with a ledger of its own.
+/// A store in Redis, with a revocation log of its own.
 struct Kept {
     sessions: RedisSessions,
-    _ledger: TestDatabase,
+    _revocations: TestDatabase,
 }
 
 impl std::ops::Deref for Kept {
@@ -132,16 +132,16 @@ impl std::ops::Deref for Kept {
 }
 
 async fn redis(config: &redis_pool::Config) -> Kept {
-    let (ledger, database) = TestDatabase::new(On::Sqlite).await;
-    Kept { sessions: redis_beside(config, database).await, _ledger: ledger }
+    let (revocations, database) = TestDatabase::new(On::Sqlite).await;
+    Kept { sessions: redis_beside(config, database).await, _revocations: revocations }
 }
 
 async fn redis_beside(config: &redis_pool::Config, database: Database) -> RedisSessions {
     // What is tested here is not how fast a busy machine is.
     let config = redis_pool::Config { timeout: Duration::from_secs(5), ..config.clone() };
     let pool = RedisPool::open(&config, Arc::new(OsRandom)).await.unwrap();
-    let ledger = Ledger::new(database, Arc::new(ManualClock::at(NOW)), 12 * INACTIVITY);
-    RedisSessions::new(Arc::new(pool), ledger, Arc::new(Sealer::from_key(&[7; 32])), INACTIVITY)
+    let revocations = RevocationLog::new(database, Arc::new(ManualClock::at(NOW)), 12 * INACTIVITY);
+    RedisSessions::new(Arc::new(pool), revocations, Arc::new(Sealer::from_key(&[7; 32])), INACTIVITY)
 }
 
 on_each_database![

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// For how long one sign of life of a source is good; also the bound on how late a change is heard.
-pub(super) const TRUST: Duration = Duration::from_secs(1);
+pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 /// How often the database's feed is read of which somebody would tell: as a sign of life, twice a second at most by whoever
 /// has nothing to do.
@@ -48,7 +48,7 @@ pub(super) enum Source {
 ///
 /// By the runtime's clock rather than ours: what counts is how long the sources have really been silent.
 #[derive(Debug)]
-pub(super) struct Trust {
+pub(super) struct Freshness {
     origin: Instant,
     database: AtomicI64,
     store: AtomicI64,
@@ -58,7 +58,7 @@ pub(super) struct Trust {
     grace: i64,
 }
 
-impl Trust {
+impl Freshness {
     /// Nothing is believed before both sources have spoken.
     pub(super) fn none(grace: Duration) -> Self {
         let grace = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
@@ -103,7 +103,7 @@ impl Trust {
 
     /// All that happened before `asked` has been told.
     pub(super) fn extend(&self, source: Source, asked: Instant) {
-        self.of(source).store(self.millis(asked + TRUST), Ordering::Release);
+        self.of(source).store(self.millis(asked + FRESH), Ordering::Release);
     }
 
     pub(super) fn end(&self, source: Source) {
@@ -151,17 +151,17 @@ pub(super) fn apply(changes: Vec<Change>, cache: &Cache) {
 }
 
 /// Tells `hear` what the database's change feed tells, for ever.
-pub(super) async fn follow_database(database: &Database, trust: &Trust, hear: &Hear<'_>) {
+pub(super) async fn follow_database(database: &Database, freshness: &Freshness, hear: &Hear<'_>) {
     let mut news = database.news();
     let mut last: Option<Instant> = None;
     let mut complained = false;
     loop {
         let asked = Instant::now();
-        let answer = timeout(TRUST, news.read()).await;
+        let answer = timeout(FRESH, news.read()).await;
         match answer.map_or(Err(SessionError::Slow), |read| read.map_err(SessionError::from)) {
             Ok(changes) => {
                 // Whoever was cut off starts anew: the feed keeps what was missed, but not for ever.
-                if last.is_none_or(|last| asked.duration_since(last) >= TRUST) {
+                if last.is_none_or(|last| asked.duration_since(last) >= FRESH) {
                     hear(News::Gap);
                 }
                 if !changes.is_empty() {
@@ -178,6 +178,6 @@ pub(super) async fn follow_database(database: &Database, trust: &Trust, hear: &H
             }
         }
         // A busy machine must not make a gateway that is in use doubt what it knows.
-        news.wait(if trust.was_used() { BUSY_BEAT } else { BEAT }).await;
+        news.wait(if freshness.was_used() { BUSY_BEAT } else { BEAT }).await;
     }
 }

@@ -4,21 +4,21 @@
 //! token that is cancelled when the session ends. An error is a store that did not answer, never "no session".
 //!
 //! The cache is believed only while changes are heard of within a second (`feed`), and every use is checked against the
-//! limits by a clock that nobody gains from setting back (`steady`). Reads no cookies and decides nobody's rights.
+//! limits by a clock that nobody gains from setting back (`monotonic`). Reads no cookies and decides nobody's rights.
 
 mod cache;
-mod crowd;
 mod device;
 mod feed;
-mod ledger;
+mod limit;
 mod live;
+mod monotonic;
 mod ongoing;
 mod proof;
 mod record;
 mod redis;
+mod revocation_log;
 mod session;
 mod sql;
-mod steady;
 mod store;
 mod upkeep;
 
@@ -29,19 +29,19 @@ use tokio::time::timeout;
 
 use self::{
     cache::{Cache, Facts},
-    feed::{Source, Trust},
+    feed::{Freshness, Source},
     live::{Limits, Pulse},
+    monotonic::MonotonicWallClock,
     session::Beginning,
-    steady::Steady,
 };
 pub use self::{
-    crowd::WhenFull,
     feed::{Hear, News},
-    ledger::Ledger,
+    limit::WhenFull,
     live::{Activity, Live, Perishable, Use},
     ongoing::{Newcomer, Ongoing, TooOften},
     proof::PasswordProof,
     redis::RedisSessions,
+    revocation_log::RevocationLog,
     session::{Level, Method, NewSession, Origin, OtherUser, Profile, Session, SessionSummary},
     sql::SqlSessions,
     store::{SessionStore, StoredSession},
@@ -97,7 +97,7 @@ pub enum SessionError {
     #[error("Redis, which keeps the sessions, failed")]
     Redis(#[from] RedisError),
     #[error("cannot check whether the user is still allowed in")]
-    Standing(#[source] Box<dyn Error + Send + Sync>),
+    AccountStatus(#[source] Box<dyn Error + Send + Sync>),
     #[error("looking up the session took too long")]
     Slow,
     #[error("the session changed again and again while it was looked up")]
@@ -105,7 +105,7 @@ pub enum SessionError {
 }
 
 /// Whether a user may still be in, and as whom. Asked whenever a session comes from the store.
-pub trait Standing: Send + Sync {
+pub trait AccountStatus: Send + Sync {
     /// None: the user, by id, is gone or disabled. An error must mean that nobody can tell.
     fn of<'a>(
         &'a self,
@@ -114,11 +114,11 @@ pub trait Standing: Send + Sync {
 }
 
 /// What sessions need from the rest of the gateway.
-pub struct Surroundings {
+pub struct Dependencies {
     pub store: Arc<dyn SessionStore>,
     /// For its change feed, which tells of users whichever store keeps the sessions.
     pub database: Database,
-    pub standing: Arc<dyn Standing>,
+    pub status: Arc<dyn AccountStatus>,
     /// From when one factor is not enough.
     pub rollout: rollout::Config,
     pub sealer: Arc<Sealer>,
@@ -132,36 +132,36 @@ pub struct Surroundings {
 pub struct Sessions {
     store: Arc<dyn SessionStore>,
     database: Database,
-    standing: Arc<dyn Standing>,
+    status: Arc<dyn AccountStatus>,
     rollout: rollout::Config,
     sealer: Arc<Sealer>,
     /// The store is not the database.
     elsewhere: bool,
-    ledger: Ledger,
+    revocations: RevocationLog,
     random: Arc<dyn Random>,
     limits: Limits,
     max_per_user: Option<usize>,
     when_full: WhenFull,
-    steady: Steady,
+    clock: MonotonicWallClock,
     watermark: Arc<Watermark>,
-    trust: Trust,
+    freshness: Freshness,
     cache: Cache,
 }
 
 impl Sessions {
-    pub fn new(config: &Config, surroundings: Surroundings) -> Self {
-        let Surroundings { store, database, standing, rollout, sealer, clock, watermark, random } =
+    pub fn new(config: &Config, surroundings: Dependencies) -> Self {
+        let Dependencies { store, database, status, rollout, sealer, clock, watermark, random } =
             surroundings;
         // For what ends together; ends of single sessions are the store's to keep.
-        let ledger = Ledger::new(database.clone(), Arc::clone(&clock), Duration::ZERO);
+        let revocations = RevocationLog::new(database.clone(), Arc::clone(&clock), Duration::ZERO);
         Self {
             store,
             database,
-            standing,
+            status,
             rollout,
             sealer,
             elsewhere: !matches!(config.store, Store::Database),
-            ledger,
+            revocations,
             random,
             limits: Limits {
                 inactivity: config.inactivity,
@@ -170,9 +170,9 @@ impl Sessions {
             },
             max_per_user: config.max_per_user,
             when_full: config.when_full,
-            steady: Steady::new(clock),
+            clock: MonotonicWallClock::new(clock),
             watermark,
-            trust: Trust::none(config.outage_grace),
+            freshness: Freshness::none(config.outage_grace),
             cache: Cache::new(),
         }
     }
@@ -193,7 +193,7 @@ impl Sessions {
     pub async fn create(&self, new: NewSession, origin: Origin) -> Result<Token, SessionError> {
         let new = NewSession { remembered: self.is_remembered(&new), ..new };
         let token = Token::generate(self.random.as_ref());
-        let now = self.steady.now();
+        let now = self.clock.now();
         let lifetime = self.limits.lifetime(new.remembered);
         let beginning = Beginning { now, lifetime, origin, csrf: self.random.bytes() };
         let session = Session::begin(token.hash(), new, beginning);
@@ -213,15 +213,15 @@ impl Sessions {
     /// waited for. Called for every request that is forwarded: waits for nothing, allocates nothing, and takes no lock that
     /// another reader would wait for.
     pub fn cached(&self, id: &TokenHash, counts: Use, at: &Moment) -> Option<Arc<Live>> {
-        if !self.trust.holds_or_grace(at.instant) {
+        if !self.freshness.holds_or_grace(at.instant) {
             return None;
         }
-        self.cache.get(id).filter(|live| self.limits.use_at(live, self.steady.at(at), counts))
+        self.cache.get(id).filter(|live| self.limits.use_at(live, self.clock.at(at), counts))
     }
 
     /// The session, if it is good: from the cache, else from the store.
     pub async fn load(&self, id: &TokenHash, counts: Use) -> Result<Option<Arc<Live>>, SessionError> {
-        match self.cached(id, counts, &self.steady.moment()) {
+        match self.cached(id, counts, &self.clock.moment()) {
             Some(live) => Ok(Some(live)),
             None => timeout(PATIENCE, self.look_up(id, counts)).await.unwrap_or(Err(SessionError::Slow)),
         }
@@ -232,28 +232,28 @@ impl Sessions {
         let asked = async {
             let Some(stored) = self.store.load(id).await? else { return Ok(None) };
             let Some(session) = self.open(&stored) else { return Ok(None) };
-            if !self.limits.over(&session, stored.last_seen, self.steady.now()) {
+            if !self.limits.over(&session, stored.last_seen, self.clock.now()) {
                 return Ok(None);
             }
-            let standing = self.standing.of(&session.user).await.map_err(SessionError::Standing)?;
-            Ok(standing.map(|_| session.user))
+            let status = self.status.of(&session.user).await.map_err(SessionError::AccountStatus)?;
+            Ok(status.map(|_| session.user))
         };
         timeout(PATIENCE, asked).await.unwrap_or(Err(SessionError::Slow))
     }
 
     /// The time that sessions go by at a moment: no clock that is set back gains anybody any.
     pub fn time_at(&self, at: &Moment) -> Timestamp {
-        self.steady.at(at)
+        self.clock.at(at)
     }
 
     /// The time that sessions go by.
     pub fn now(&self) -> Timestamp {
-        self.steady.now()
+        self.clock.now()
     }
 
     /// Notes a use of a session that is held on to, as by a tunnel that carries something. False when it is over.
     pub fn touch(&self, live: &Live) -> bool {
-        self.limits.use_at(live, self.steady.now(), Use::Counts)
+        self.limits.use_at(live, self.clock.now(), Use::Counts)
     }
 
     /// Ends one session, here before this returns and elsewhere within a second.
@@ -274,7 +274,7 @@ impl Sessions {
 
     /// Ends every session there is once `transaction` commits, which must be soon and without another lock.
     pub async fn end_all(&self, transaction: &mut Transaction) -> Result<(), SessionError> {
-        Ok(self.ledger.end_everybody(transaction).await?)
+        Ok(self.revocations.end_everybody(transaction).await?)
     }
 
     /// Clears away what has ended, and says how much that was. None: the store is silent, and keeps it until its time is
@@ -313,7 +313,7 @@ impl Sessions {
 
     /// The sessions that are not over, of one user (by id) or of all, the latest login first.
     pub async fn list(&self, user: Option<&str>) -> Result<Vec<SessionSummary>, SessionError> {
-        let now = self.steady.now();
+        let now = self.clock.now();
         let mut list: Vec<_> = self
             .store
             .list(user)
@@ -346,7 +346,7 @@ impl Sessions {
 
     /// For how long from now the browser keeps a session that is about to be made. None: until it is closed.
     pub fn kept_for(&self, new: &NewSession) -> Option<Duration> {
-        let now = self.steady.now();
+        let now = self.clock.now();
         let lasts = self.limits.remember_me.filter(|_| new.remembered)?;
         Some(new.since.unwrap_or(now).plus(lasts).since(now))
     }
@@ -362,7 +362,7 @@ impl Sessions {
 
     /// Whether sessions that are known here go on although their store has gone.
     pub fn on_grace(&self) -> bool {
-        !self.trust.holds() && self.trust.holds_or_grace(self.steady.moment().instant)
+        !self.freshness.holds() && self.freshness.holds_or_grace(self.clock.moment().instant)
     }
 
     /// By how much the machine's clock is behind what it was.
@@ -377,12 +377,12 @@ impl Sessions {
 
     /// Whether the store lies beside the users and has told within the last second what has changed.
     pub fn store_tells(&self) -> bool {
-        self.trust.is_waived(Source::Store) && self.hear_of_changes()
+        self.freshness.is_waived(Source::Store) && self.hear_of_changes()
     }
 
     /// Whether the database has told within the last second what has changed.
     pub fn hear_of_changes(&self) -> bool {
-        self.trust.hears(Source::Database)
+        self.freshness.hears(Source::Database)
     }
 
     /// Whether the store takes new sessions.
@@ -392,13 +392,13 @@ impl Sessions {
 
     async fn look_up(&self, id: &TokenHash, counts: Use) -> Result<Option<Arc<Live>>, SessionError> {
         for _ in 0..ATTEMPTS {
-            let now = self.steady.now();
+            let now = self.clock.now();
             let saw = |live: &Arc<Live>| {
                 if counts == Use::Counts {
                     live.pulse.saw(now);
                 }
             };
-            if !self.trust.holds() {
+            if !self.freshness.holds() {
                 return Ok(self.ask(id).await?.inspect(saw));
             }
             match self.cache.get_or_vacancy(id).await {
@@ -432,8 +432,8 @@ impl Sessions {
     /// Whether the user of a session in use here may no longer be in, whatever its store says.
     async fn has_lost_its_user(&self, id: &TokenHash) -> Result<bool, SessionError> {
         let Some(facts) = self.cache.facts(id) else { return Ok(false) };
-        let standing = self.standing.of(&facts.user).await.map_err(SessionError::Standing)?;
-        Ok(standing.is_none_or(|profile| !profile.admits(facts.level)))
+        let status = self.status.of(&facts.user).await.map_err(SessionError::AccountStatus)?;
+        Ok(status.is_none_or(|profile| !profile.admits(facts.level)))
     }
 
     async fn ask_in_time(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
@@ -460,7 +460,7 @@ impl Sessions {
             tracing::warn!(session.id = id.short(), "a stored session does not open with our key");
             return Ok(None);
         };
-        let now = self.steady.now();
+        let now = self.clock.now();
         if session.created_at.max(stored.last_seen) > now.plus(SKEW) {
             tracing::warn!(
                 session.id = id.short(),
@@ -478,11 +478,11 @@ impl Sessions {
             generation: stored.generation,
         };
         self.cache.identify(id, facts);
-        let standing = self.standing.of(&session.user).await.map_err(SessionError::Standing)?;
-        let Some(profile) = standing.filter(|profile| profile.admits(session.level())) else {
+        let status = self.status.of(&session.user).await.map_err(SessionError::AccountStatus)?;
+        let Some(profile) = status.filter(|profile| profile.admits(session.level())) else {
             return Ok(None);
         };
-        let now = self.steady.now();
+        let now = self.clock.now();
         if pulse.ended.is_cancelled() || self.limits.over(&session, pulse.last_seen(), now) {
             return Ok(None);
         }

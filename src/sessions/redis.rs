@@ -1,7 +1,7 @@
 //! Sessions in Redis, for many gateways.
 //!
 //! `PREFIXs:ID` is a hash with the sealed record, and `PREFIXu:USER` a sorted set of that user's ids by their end; a
-//! session is one only while it is in both, and while the ledger knows of no end. Each step touches one key, so that
+//! session is one only while it is in both, and while the revocation log knows of no end. Each step touches one key, so that
 //! the two may live on different masters of a cluster. All times to live are relative: no clocks need agree.
 
 use std::{
@@ -18,7 +18,7 @@ use futures_util::{
 use super::{
     SessionError, SessionStore, StoredSession,
     feed::{Hear, News},
-    ledger::Ledger,
+    revocation_log::RevocationLog,
 };
 use crate::{
     clock::Timestamp,
@@ -42,15 +42,20 @@ static TAKE_INDEX: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!(
 /// The store that many gateways share.
 pub struct RedisSessions {
     pool: Arc<RedisPool>,
-    ledger: Ledger,
+    revocations: RevocationLog,
     sealer: Arc<Sealer>,
     inactivity: Duration,
 }
 
 impl RedisSessions {
     /// `inactivity` is how long a session that nobody uses is worth keeping.
-    pub fn new(pool: Arc<RedisPool>, ledger: Ledger, sealer: Arc<Sealer>, inactivity: Duration) -> Self {
-        Self { pool, ledger, sealer, inactivity }
+    pub fn new(
+        pool: Arc<RedisPool>,
+        revocations: RevocationLog,
+        sealer: Arc<Sealer>,
+        inactivity: Duration,
+    ) -> Self {
+        Self { pool, revocations, sealer, inactivity }
     }
 
     fn session_key(&self, id: &str) -> String {
@@ -64,7 +69,7 @@ impl RedisSessions {
     /// The index first: cut off between the two steps, it knows a session that is none.
     async fn insert(&self, session: &StoredSession) -> Result<(), SessionError> {
         let StoredSession { id, user, record, last_seen, expires_at, generation: _ } = session;
-        let generation = self.ledger.generation(user).await?;
+        let generation = self.revocations.generation(user).await?;
         let id = id.to_hex();
         let left = expires_at.since(*last_seen);
         let index = INDEX
@@ -104,7 +109,7 @@ impl RedisSessions {
         let mut command = redis::cmd("ZSCORE");
         command.arg(&index).arg(&hex);
         let listed: Option<f64> = self.pool.query(&index, &command).await?;
-        if listed.is_none() || self.ledger.has_ended(id, &user, generation).await? {
+        if listed.is_none() || self.revocations.has_ended(id, &user, generation).await? {
             return Ok(None);
         }
         Ok(Some(StoredSession {
@@ -131,9 +136,9 @@ impl RedisSessions {
         Ok(missing.into_iter().flatten().collect())
     }
 
-    /// Once the ledger has it, the session is over, whatever Redis has to say.
+    /// Once the revocation log has it, the session is over, whatever Redis has to say.
     async fn remove(&self, id: &TokenHash) -> Result<(), SessionError> {
-        self.ledger.end(id).await?;
+        self.revocations.end(id).await?;
         if let Err(error) = self.forget(id).await {
             tidy_later(&error);
         }
@@ -152,7 +157,7 @@ impl RedisSessions {
 
     async fn remove_user(&self, user: &str) -> Result<Vec<TokenHash>, SessionError> {
         let known = self.listed(user).await.unwrap_or_default();
-        self.ledger.end_user(user, &known).await?;
+        self.revocations.end_user(user, &known).await?;
         match self.forget_user(user).await {
             Ok(ended) => Ok(ended),
             Err(error) => {
@@ -210,7 +215,7 @@ impl RedisSessions {
     }
 
     async fn clear_ended(&self) -> Result<usize, SessionError> {
-        let generations = &self.ledger.all_generations().await?;
+        let generations = &self.revocations.all_generations().await?;
         let cleared = stream::iter(self.scan().await?).map(|id| async move {
             match self.clear_if(&id, |user, generation| generations.are_past(user, generation)).await {
                 Err(error) if error.is_about_the_record() => {
@@ -257,7 +262,7 @@ impl RedisSessions {
         Ok(keys.iter().filter_map(|key| TokenHash::from_hex(key.strip_prefix(&begin)?)).collect())
     }
 
-    /// Tells whether Redis is there. What ends is told by the database's change feed, as the ledger announces it.
+    /// Tells whether Redis is there. What ends is told by the database's change feed, as the revocation log announces it.
     async fn tell(&self, hear: &Hear<'_>) {
         let mut pulse = self.pool.pulse();
         let (mut circuits, mut asked) = (None, None);
@@ -315,7 +320,7 @@ impl SessionStore for RedisSessions {
 
     /// Redis has forgotten its part already.
     fn purge(&self, now: Timestamp) -> BoxFuture<'_, Result<u64, SessionError>> {
-        async move { Ok(self.ledger.purge(now).await?) }.boxed()
+        async move { Ok(self.revocations.purge(now).await?) }.boxed()
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), SessionError>> {

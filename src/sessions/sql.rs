@@ -6,8 +6,8 @@ use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use sqlx::{AssertSqlSafe, Row as _, any::AnyRow};
 
 use super::{
-    Ledger, SessionError, SessionStore, StoredSession,
-    ledger::{generation_of, raise},
+    RevocationLog, SessionError, SessionStore, StoredSession,
+    revocation_log::{generation_of, raise},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -29,7 +29,7 @@ pub struct SqlSessions {
     database: Database,
     /// For looking up what a browser has shown.
     lookups: Database,
-    ledger: Ledger,
+    revocations: RevocationLog,
     inactivity: Duration,
     clock: Arc<dyn Clock>,
 }
@@ -38,8 +38,8 @@ impl SqlSessions {
     /// `inactivity` is how long a session that nobody uses is worth keeping.
     pub fn new(database: Database, inactivity: Duration, clock: Arc<dyn Clock>) -> Self {
         // What it ends is gone: no end of a single session has to be kept.
-        let ledger = Ledger::new(database.clone(), Arc::clone(&clock), Duration::ZERO);
-        Self { lookups: database.for_sessions(), database, ledger, inactivity, clock }
+        let revocations = RevocationLog::new(database.clone(), Arc::clone(&clock), Duration::ZERO);
+        Self { lookups: database.for_sessions(), database, revocations, inactivity, clock }
     }
 
     async fn insert(&self, session: &StoredSession) -> Result<(), DatabaseError> {
@@ -111,7 +111,7 @@ impl SqlSessions {
             .fetch_all(&mut *transaction)
             .await?;
         let ids = rows.iter().map(id).collect::<Result<Vec<_>, _>>()?;
-        self.ledger.announce_user(&mut transaction, user, &ids).await?;
+        self.revocations.announce_user(&mut transaction, user, &ids).await?;
         transaction.commit().await?;
         Ok(ids)
     }

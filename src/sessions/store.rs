@@ -16,7 +16,7 @@ pub struct StoredSession {
     pub last_seen: Timestamp,
     /// The end, however busy the session is.
     pub expires_at: Timestamp,
-    /// Of which generation it is (`ledger`); the store's to set.
+    /// Of which generation it is (`revocation_log`); the store's to set.
     pub generation: i64,
 }
 

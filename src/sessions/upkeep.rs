@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::{
     Sessions,
-    feed::{News, Source, TRUST, apply, follow_database},
+    feed::{FRESH, News, Source, apply, follow_database},
 };
 use crate::{background::Background, errors::Chain};
 
@@ -56,14 +56,14 @@ impl Sessions {
     }
 
     async fn follow_database(&self) {
-        follow_database(&self.database, &self.trust, &|news| self.hear(Source::Database, news)).await;
+        follow_database(&self.database, &self.freshness, &|news| self.hear(Source::Database, news)).await;
     }
 
     async fn follow_store(&self) {
         match self.store.follow(&|news| self.hear(Source::Store, news)) {
             Some(following) => following.await,
             None => {
-                self.trust.waive(Source::Store);
+                self.freshness.waive(Source::Store);
                 pending::<()>().await;
             }
         }
@@ -72,11 +72,11 @@ impl Sessions {
     fn hear(&self, source: Source, news: News) {
         match news {
             News::Gap => {
-                self.trust.end(source);
+                self.freshness.end(source);
                 self.cache.doubt_all();
             }
             News::Changed(changes) => apply(changes, &self.cache),
-            News::Current(asked) => self.trust.extend(source, asked),
+            News::Current(asked) => self.freshness.extend(source, asked),
         }
     }
 
@@ -90,7 +90,7 @@ impl Sessions {
             let mut doubted = self.cache.take_doubted();
             // What the database knows by itself comes first: there may be many, and their store may be silent.
             let known: Vec<_> = doubted.iter().filter_map(|id| Some((*id, self.cache.facts(id)?))).collect();
-            if let Ok(Ok(ended)) = timeout(TRUST, self.ledger.ended_among(&known)).await {
+            if let Ok(Ok(ended)) = timeout(FRESH, self.revocations.ended_among(&known)).await {
                 self.cache.end(&ended);
                 let ended: HashSet<_> = ended.into_iter().collect();
                 doubted.retain(|id| !ended.contains(id));
@@ -117,10 +117,10 @@ impl Sessions {
         let mut complained = false;
         loop {
             sweeps.tick().await;
-            self.cache.sweep(self.steady.now());
+            self.cache.sweep(self.clock.now());
             // It only follows the clock while it is looked at.
             self.watermark.behind();
-            let set_back = self.steady.set_back();
+            let set_back = self.clock.set_back();
             if set_back >= STEP && !complained {
                 tracing::warn!(
                     seconds = set_back.as_secs(),
@@ -136,7 +136,7 @@ impl Sessions {
     async fn cut_at_the_date(&self) {
         if let Some(date) = self.rollout.mandatory_from {
             loop {
-                let left = date.since(self.steady.now());
+                let left = date.since(self.clock.now());
                 if left.is_zero() {
                     break;
                 }
@@ -177,7 +177,7 @@ impl Sessions {
         let mut purges = regularly(PURGE);
         loop {
             purges.tick().await;
-            let before = self.steady.now().minus(GRACE);
+            let before = self.clock.now().minus(GRACE);
             if let Err(error) = self.store.purge(before).await {
                 tracing::warn!(error = %Chain(&error), "cannot purge sessions that are over");
             }

@@ -19,7 +19,7 @@ async fn logged_in() -> (TestGateway, Browser) {
 }
 
 async fn names(administration: &Administration) -> Vec<String> {
-    let devices = administration.dossier(ADA).await.unwrap().devices;
+    let devices = administration.user_details(ADA).await.unwrap().devices;
     let mut names: Vec<String> = devices.into_iter().map(|device| device.name).collect();
     names.sort();
     names

@@ -44,8 +44,9 @@ async fn a_user_ends_another_session_or_all_others_but_never_somebody_elses() {
         assert_eq!(end("x", &rows[0]).await.status, StatusCode::FORBIDDEN);
         let theirs = bob.get("/.portcullis/account").await.field("csrf");
         assert_eq!(end(&theirs, &rows[0]).await.status, StatusCode::FORBIDDEN);
-        let bobs = gateway.administration().dossier(BOB).await.unwrap().sessions[0].id.short();
-        let own = gateway.administration().dossier(ADA).await.unwrap().sessions.pop().unwrap().id.short();
+        let bobs = gateway.administration().user_details(BOB).await.unwrap().sessions[0].id.short();
+        let own =
+            gateway.administration().user_details(ADA).await.unwrap().sessions.pop().unwrap().id.short();
         for which in [bobs.as_str(), own.as_str(), ""] {
             assert_eq!(end(&csrf, which).await.status, StatusCode::SEE_OTHER);
         }
@@ -103,7 +104,7 @@ async fn logins_that_finish_at_once_leave_as_many_sessions_as_there_may_be() {
         gateway.add_user(ADA).await;
         let (browsers, finished) = six_logins_at_once(&gateway).await;
         assert!(finished.iter().all(|answer| answer.status == StatusCode::SEE_OTHER));
-        assert_eq!(gateway.administration().dossier(ADA).await.unwrap().sessions.len(), 2);
+        assert_eq!(gateway.administration().user_details(ADA).await.unwrap().sessions.len(), 2);
         assert_eq!(how_many_are_in(&browsers).await, 2);
     }
 }
@@ -130,7 +131,7 @@ async fn where_too_many_are_refused_nobody_is_put_out_and_the_page_says_what_to_
         assert!(!refused.starts_session() && third.cookie("__Host-portcullis-login").is_none());
         refused.assert_secure();
         assert!(is_in(&first).await && is_in(&second).await && !is_in(&third).await);
-        assert_eq!(gateway.administration().dossier(ADA).await.unwrap().sessions.len(), 2);
+        assert_eq!(gateway.administration().user_details(ADA).await.unwrap().sessions.len(), 2);
         assert!(
             gateway.admin("/metrics").await.contains("portcullis_audit_events_total{event=\"login.full\"} 1")
         );
@@ -177,7 +178,7 @@ async fn of_logins_that_finish_at_once_as_many_get_in_as_there_is_room_for() {
         );
         assert!(is_in(&sits).await, "whoever was in already stays");
         assert_eq!(how_many_are_in(&browsers).await, 1, "{statuses:?}");
-        assert_eq!(gateway.administration().dossier(ADA).await.unwrap().sessions.len(), 2);
+        assert_eq!(gateway.administration().user_details(ADA).await.unwrap().sessions.len(), 2);
     }
 }
 

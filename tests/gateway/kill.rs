@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 
 use http::StatusCode;
 use portcullis::{
-    account::Dossier,
+    account::UserDetails,
     random::{OsRandom, Random},
 };
 
@@ -40,14 +40,14 @@ async fn save(browser: &Browser, page: &Answer, phone: &Phone) -> Answer {
     panic!("the code is never right");
 }
 
-async fn dossier(served: &Served, email: &str) -> Dossier {
-    served.administration().dossier(email).await.unwrap()
+async fn user_details(served: &Served, email: &str) -> UserDetails {
+    served.administration().user_details(email).await.unwrap()
 }
 
 /// A user's enrolment is there with all that belongs to it, or not at all.
-fn is_enrolled(dossier: &Dossier) -> bool {
-    let enrolled = !dossier.devices.is_empty();
-    assert_eq!((dossier.devices.len(), dossier.recovery_left), if enrolled { (1, 10) } else { (0, 0) });
+fn is_enrolled(details: &UserDetails) -> bool {
+    let enrolled = !details.devices.is_empty();
+    assert_eq!((details.devices.len(), details.recovery_left), if enrolled { (1, 10) } else { (0, 0) });
     enrolled
 }
 
@@ -71,7 +71,7 @@ async fn killed_between_any_two_steps_it_goes_on_where_it_was() {
     );
     let wrong = browser.submit(&enrol, &[("code", "000000"), ("device_name", "Phone")]).await;
     assert_eq!(wrong.text_of("key"), enrol.text_of("key"));
-    assert!(!is_enrolled(&dossier(&served, email).await));
+    assert!(!is_enrolled(&user_details(&served, email).await));
 
     let browser = power_cut(&mut served, browser).await;
     let codes = save(&browser, &wrong, &phone).await;
@@ -106,7 +106,7 @@ async fn killed_between_any_two_steps_it_goes_on_where_it_was() {
     browser.post_form("/.portcullis/logout", &[("csrf", &account.field("csrf"))]).await;
     let browser = power_cut(&mut served, browser).await;
     assert_eq!(browser.level().await, "none", "and what was ended does not come back");
-    assert_eq!(dossier(&served, email).await.sessions.len(), 1);
+    assert_eq!(user_details(&served, email).await.sessions.len(), 1);
 }
 
 /// Sends a form, and cuts the power once the database has been written to so many times. The browser keeps what cookies
@@ -188,7 +188,7 @@ async fn kill_while_saving(served: &mut Served, writes: usize) {
     served.restart().await;
     let browser = browser.moved_to(&served.surroundings());
 
-    let enrolled = is_enrolled(&dossier(served, &email).await);
+    let enrolled = is_enrolled(&user_details(served, &email).await);
     let page = browser.visit("/.portcullis/enrol?rd=/sims").await;
     let end = match page.heading().as_str() {
         "Set up your authenticator app" if !enrolled => {
@@ -212,7 +212,7 @@ async fn kill_while_saving(served: &mut Served, writes: usize) {
         other => panic!("{writes}: {enrolled} {other}: {}", page.text()),
     };
     assert_eq!(end.text(), "the portal: GET /sims\n", "{writes}");
-    assert!(is_enrolled(&dossier(served, &email).await));
+    assert!(is_enrolled(&user_details(served, &email).await));
 }
 
 #[tokio::test]
@@ -228,9 +228,9 @@ async fn kill_while_checking(served: &mut Served, writes: usize) {
     let page = save(&browser, &enrol, &phone).await;
     browser.submit(&page, &[]).await;
 
-    let last_used = |facts: &Dossier| facts.devices.first().and_then(|device| device.last_used_at);
+    let last_used = |facts: &UserDetails| facts.devices.first().and_then(|device| device.last_used_at);
     // Enrolment is the first use of a device.
-    let before = last_used(&dossier(served, &email).await);
+    let before = last_used(&user_details(served, &email).await);
 
     let browser = served.browser();
     let page = browser.visit("/sims").await;
@@ -240,7 +240,7 @@ async fn kill_while_checking(served: &mut Served, writes: usize) {
     served.restart().await;
     let browser = browser.moved_to(&served.surroundings());
 
-    let facts = dossier(served, &email).await;
+    let facts = user_details(served, &email).await;
     let used = last_used(&facts) != before;
     assert!(used || facts.sessions.len() == 1, "no session without a used code: {:?}", facts.sessions);
     let got_in = browser.level().await == "two_factor";
@@ -250,6 +250,6 @@ async fn kill_while_checking(served: &mut Served, writes: usize) {
     let page = again.sign_in(&page, &email).await;
     let answer = again.fill(&page, &[("code", &code)]).await;
     assert_eq!(answer.starts_session(), !used, "{writes}: {}", answer.text());
-    let sessions = dossier(served, &email).await.sessions.len();
+    let sessions = user_details(served, &email).await.sessions.len();
     assert!((1..=2).contains(&sessions), "the enrolment's, and at most one more: {sessions}");
 }

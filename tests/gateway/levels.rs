@@ -263,7 +263,7 @@ async fn an_old_password_alone_binds_no_first_device_not_even_on_a_page_shown_in
     gateway.clock.advance(Duration::from_mins(30));
     let answer = thief.fill(&page, &[("code", &phone.fresh_code()), ("device_name", "Thief's")]).await;
     assert!(answer.location().ends_with("again=1"), "{answer:?}");
-    assert!(gateway.administration().dossier(ADA).await.unwrap().devices.is_empty());
+    assert!(gateway.administration().user_details(ADA).await.unwrap().devices.is_empty());
     // With the password given once more it goes on, to the page first asked for.
     let page = thief.visit("/.portcullis/enrol?rd=/sims").await;
     let page = thief.sign_in(&page, ADA).await;

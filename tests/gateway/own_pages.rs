@@ -264,7 +264,7 @@ async fn looking_at_pages_makes_no_session() {
         assert_eq!(browser.cookie("__Host-portcullis"), held, "{state}");
     }
     assert_eq!(gateway.administration().sessions(None).await.unwrap().len(), count);
-    assert_eq!(gateway.administration().dossier("bob@example.com").await.unwrap().devices.len(), 0);
+    assert_eq!(gateway.administration().user_details("bob@example.com").await.unwrap().devices.len(), 0);
 }
 
 #[tokio::test]

@@ -116,8 +116,8 @@ async fn while_another_program_locks_the_file_users_go_on_and_nothing_half_is_ke
     soon(PATIENCE, "all is well", async || logins(&gateway).await == "ok").await;
     let answer = other.fill(&code_page, &[("code", &code)]).await;
     assert!(answer.starts_session(), "the code was not used: {}", answer.text());
-    assert_eq!(gateway.administration().dossier(EVE).await.unwrap().devices.len(), 0);
+    assert_eq!(gateway.administration().user_details(EVE).await.unwrap().devices.len(), 0);
     let answer = eve.fill(&enrol, &[("code", &*phone.fresh_code()), ("device_name", "Phone")]).await;
     assert!(answer.starts_session(), "the same page binds the device: {}", answer.text());
-    assert_eq!(gateway.administration().dossier(EVE).await.unwrap().devices.len(), 1);
+    assert_eq!(gateway.administration().user_details(EVE).await.unwrap().devices.len(), 1);
 }

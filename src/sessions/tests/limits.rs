@@ -69,7 +69,7 @@ async fn a_remembered_session_lasts_unused_to_its_end_and_no_longer_on_every_gat
         let (kept, usual) = (log_in_for_long(&here).await, here.log_in("ada").await);
         let open = here.live(&kept).await;
         world.clock.advance(INACTIVITY);
-        here.sessions.cache.sweep(here.sessions.steady.now());
+        here.sessions.cache.sweep(here.sessions.clock.now());
         assert!(here.cached(&kept, Use::Counts).is_some());
         assert!(here.is_out(&usual).await);
         let listed = there.sessions.list(Some("ada")).await.unwrap();
@@ -213,7 +213,7 @@ async fn a_use_is_not_lost_when_the_session_is_evicted() {
             world.clock.advance(INACTIVITY / 2);
             gateway.live(&id).await;
             gateway.sessions.cache.forget(&id);
-            gateway.sessions.cache.sweep(gateway.sessions.steady.now());
+            gateway.sessions.cache.sweep(gateway.sessions.clock.now());
         }
         let seen = gateway.live(&id).await.last_seen();
         gateway.stop().await;

@@ -54,7 +54,7 @@ struct People {
     unreachable: Mutex<bool>,
 }
 
-impl Standing for People {
+impl AccountStatus for People {
     fn of<'a>(
         &'a self,
         user: &'a str,
@@ -130,9 +130,10 @@ impl World {
             Some(server) => {
                 let config = redis_pool::Config { timeout: self.deadline, ..server };
                 let pool = RedisPool::open(&config, Arc::new(OsRandom)).await.unwrap();
-                let ledger = Ledger::new(self.database().await, self.clock.clone(), EXPIRATION.max(worth));
+                let revocations =
+                    RevocationLog::new(self.database().await, self.clock.clone(), EXPIRATION.max(worth));
                 let sealer = Arc::new(Sealer::from_key(&[7; 32]));
-                Arc::new(RedisSessions::new(Arc::new(pool), ledger, sealer, worth))
+                Arc::new(RedisSessions::new(Arc::new(pool), revocations, sealer, worth))
             }
         }
     }
@@ -154,11 +155,11 @@ impl World {
     /// A gateway whose upkeep does not run, as in a command of the command line.
     async fn idle_gateway_on(&self, store: Arc<dyn SessionStore>) -> Gateway {
         let database = self.database().await;
-        let surroundings = Surroundings {
+        let surroundings = Dependencies {
             watermark: Arc::new(Watermark::new(self.clock.clone())),
             store,
             database: database.clone(),
-            standing: self.people.clone(),
+            status: self.people.clone(),
             rollout: rollout::Config { mandatory_from: self.mandatory_from, ..rollout::Config::default() },
             sealer: Arc::new(Sealer::from_key(&[7; 32])),
             clock: self.clock.clone(),
@@ -206,7 +207,7 @@ impl Gateway {
     }
 
     fn cached(&self, id: &TokenHash, counts: Use) -> Option<Arc<Live>> {
-        self.sessions.cached(id, counts, &self.sessions.steady.moment())
+        self.sessions.cached(id, counts, &self.sessions.clock.moment())
     }
 
     async fn is_out(&self, id: &TokenHash) -> bool {
@@ -214,7 +215,7 @@ impl Gateway {
     }
 
     fn trusted(&self) -> bool {
-        self.sessions.trust.holds()
+        self.sessions.freshness.holds()
     }
 
     /// Ends as a gateway does that is asked to.

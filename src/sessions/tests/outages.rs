@@ -161,7 +161,7 @@ async fn a_user_whom_nobody_can_look_up_is_an_error() {
         let gateway = world.gateway().await;
         let id = gateway.log_in("ada").await;
         *world.people.unreachable.lock().unwrap() = true;
-        assert!(matches!(gateway.sessions.load(&id, Use::Counts).await, Err(SessionError::Standing(_))));
+        assert!(matches!(gateway.sessions.load(&id, Use::Counts).await, Err(SessionError::AccountStatus(_))));
         *world.people.unreachable.lock().unwrap() = false;
         gateway.live(&id).await;
     }
@@ -214,7 +214,7 @@ async fn with_a_grace_those_go_on_who_are_known_and_nobody_else() {
         here.live(id).await;
     }
     world.redis().kill();
-    eventually("the trust is lost", async || !here.trusted()).await;
+    eventually("the freshness is lost", async || !here.trusted()).await;
     assert!(here.sessions.on_grace());
     for id in &ids {
         here.live(id).await;
@@ -243,7 +243,7 @@ async fn a_grace_has_an_end() {
     let id = gateway.log_in("ada").await;
     gateway.live(&id).await;
     world.redis().kill();
-    eventually("the trust is lost", async || !gateway.trusted()).await;
+    eventually("the freshness is lost", async || !gateway.trusted()).await;
     gateway.live(&id).await;
     let over = eventually("the grace is over", async || gateway.cached(&id, Use::Counts).is_none()).await;
     assert!(over <= grace + SLACK, "{over:?}");

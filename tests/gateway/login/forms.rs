@@ -24,10 +24,10 @@ async fn post_fields(browser: &Browser, path: &str, fields: &[(&str, &str)]) -> 
 async fn state(gateway: &TestGateway) -> String {
     let mut state = String::new();
     for user in gateway.administration().users().await.unwrap() {
-        let dossier = gateway.administration().dossier(&user.email).await.unwrap();
-        let sessions: Vec<_> = dossier.sessions.iter().map(|session| session.id).collect();
-        let (devices, left) = (dossier.devices, dossier.recovery_left);
-        writeln!(state, "{:?} {devices:?} {left} {sessions:?}", dossier.user).unwrap();
+        let details = gateway.administration().user_details(&user.email).await.unwrap();
+        let sessions: Vec<_> = details.sessions.iter().map(|session| session.id).collect();
+        let (devices, left) = (details.devices, details.recovery_left);
+        writeln!(state, "{:?} {devices:?} {left} {sessions:?}", details.user).unwrap();
     }
     state
 }

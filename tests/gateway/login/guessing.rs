@@ -140,8 +140,8 @@ async fn two_hundred_posts_of_one_recovery_code_at_once_make_one_session() {
     let fields = [("recovery_code", code.as_str())];
     let answers = join_all((0..200).map(|_| thief.fill(&page, &fields))).await;
     assert_eq!(answers.iter().filter(|answer| answer.starts_session()).count(), 1);
-    let dossier = gateway.administration().dossier(ADA).await.unwrap();
-    assert_eq!((dossier.recovery_left, dossier.sessions.len()), (9, 2));
+    let details = gateway.administration().user_details(ADA).await.unwrap();
+    assert_eq!((details.recovery_left, details.sessions.len()), (9, 2));
 }
 
 /// Wrong codes, or recovery codes, from one network until a hundred have been refused.
@@ -179,8 +179,8 @@ async fn a_hundred_wrong_codes_switch_the_devices_off_and_not_the_recovery_codes
     assert_eq!((answer.status, answer.starts_session()), (StatusCode::UNAUTHORIZED, false));
     assert!(answer.text_of("code-problem").contains("authenticator sign-in is blocked"), "{}", answer.text());
     assert!(answer.text_of("code-problem").contains("Contact support"));
-    let dossier = gateway.administration().dossier(ADA).await.unwrap();
-    assert_eq!(dossier.recovery_left, 10);
+    let details = gateway.administration().user_details(ADA).await.unwrap();
+    assert_eq!(details.recovery_left, 10);
 
     // Until an operator removes the device: then there is a first device to bind.
     gateway.administration().remove_device(ADA, "Phone").await.unwrap();

@@ -30,8 +30,8 @@ enum State {
 async fn progress(gateway: &TestGateway) -> Vec<(String, usize, u32, usize)> {
     let mut progress = Vec::new();
     for user in gateway.administration().users().await.unwrap() {
-        let dossier = gateway.administration().dossier(&user.email).await.unwrap();
-        progress.push((user.email, dossier.devices.len(), dossier.recovery_left, dossier.sessions.len()));
+        let details = gateway.administration().user_details(&user.email).await.unwrap();
+        progress.push((user.email, details.devices.len(), details.recovery_left, details.sessions.len()));
     }
     progress
 }
@@ -165,7 +165,7 @@ async fn somebody_elses_login_in_progress_proves_nothing_about_oneself() {
     raw_post(&browser, "/.portcullis/enrol", "code=000000&device_name=x&skip=1").await;
     assert_eq!(browser.session(), session);
     assert_eq!(browser.whoami().await.unwrap()["email"], ADA);
-    assert_eq!(gateway.administration().dossier(ADA).await.unwrap().devices.len(), 1);
+    assert_eq!(gateway.administration().user_details(ADA).await.unwrap().devices.len(), 1);
 }
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn a_user_disabled_at_any_step_gets_no_session() {
     assert_eq!(browser.visit("/.portcullis/enrol").await.heading(), "Sign in");
     disable(false).await;
     assert!(!browser.fill(&page, &fields).await.starts_session(), "that login does not come back to life");
-    assert!(gateway.administration().dossier(ADA).await.unwrap().devices.is_empty());
+    assert!(gateway.administration().user_details(ADA).await.unwrap().devices.is_empty());
 
     // When the login is finished.
     browser.log_in(ADA).await;
@@ -220,7 +220,7 @@ async fn a_user_disabled_at_any_step_gets_no_session() {
     soon(Duration::from_secs(1), "out", async || browser.level().await == "none").await;
     let code = Phone::new(gateway.clock.clone(), &page.text_of("key")).fresh_code();
     assert!(!browser.fill(&page, &[("code", &code), ("device_name", "Tablet")]).await.starts_session());
-    assert_eq!(gateway.administration().dossier(ADA).await.unwrap().devices.len(), 1);
+    assert_eq!(gateway.administration().user_details(ADA).await.unwrap().devices.len(), 1);
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ async fn two_tabs_may_take_turns_through_one_login() {
     let right = browser.submit(&right, &[("code", "000000"), ("device_name", "Phone")]).await;
     assert_eq!(right.text(), "the portal: GET /right\n");
     assert_eq!(browser.submit(&left, &[]).await.text(), "the portal: GET /left\n");
-    let devices = gateway.administration().dossier(ADA).await.unwrap().devices;
+    let devices = gateway.administration().user_details(ADA).await.unwrap().devices;
     assert_eq!(devices.len(), 1);
 }
 
@@ -154,8 +154,8 @@ async fn pressing_save_twice_binds_one_device_and_both_answers_lead_on() {
             page.text()
         );
     }
-    let dossier = gateway.administration().dossier(ADA).await.unwrap();
-    assert_eq!((dossier.devices.len(), dossier.recovery_left, dossier.sessions.len()), (1, 10, 1));
+    let details = gateway.administration().user_details(ADA).await.unwrap();
+    assert_eq!((details.devices.len(), details.recovery_left, details.sessions.len()), (1, 10, 1));
 }
 
 #[tokio::test]
@@ -208,5 +208,5 @@ async fn not_you_leads_to_a_login_as_somebody_else() {
         (StatusCode::FORBIDDEN, "This page is out of date")
     );
     assert!(answer.text().contains(BOB) && !answer.starts_session(), "{}", answer.text());
-    assert!(gateway.administration().dossier(ADA).await.unwrap().devices.is_empty());
+    assert!(gateway.administration().user_details(ADA).await.unwrap().devices.is_empty());
 }

@@ -34,7 +34,7 @@ pub(super) use generation_of;
 
 /// Keeps the ends of sessions.
 #[derive(Clone)]
-pub struct Ledger {
+pub struct RevocationLog {
     database: Database,
     clock: Arc<dyn Clock>,
     /// How old a session can become, and so how long its end is worth keeping.
@@ -52,7 +52,7 @@ impl Generations {
     }
 }
 
-impl Ledger {
+impl RevocationLog {
     pub fn new(database: Database, clock: Arc<dyn Clock>, expiration: Duration) -> Self {
         Self { database, clock, expiration }
     }

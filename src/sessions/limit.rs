@@ -22,7 +22,7 @@ impl Sessions {
     }
 
     /// Ends the logins of a user, by id, beyond the most that there may be, and gives them out.
-    pub async fn thin_out(&self, user: &str) -> Result<Vec<SessionSummary>, SessionError> {
+    pub async fn evict_excess(&self, user: &str) -> Result<Vec<SessionSummary>, SessionError> {
         let Some(most) = self.max_per_user else { return Ok(Vec::new()) };
         let mut sessions = self.list(Some(user)).await?;
         sessions.sort_by_key(|session| (session.created_at, session.id));

@@ -14,13 +14,13 @@ use std::{
 use crate::clock::{Clock, Moment, Timestamp};
 
 #[derive(Debug)]
-pub(super) struct Steady {
+pub(super) struct MonotonicWallClock {
     clock: Arc<dyn Clock>,
     /// The most that the wall clock has ever been ahead of the time that this process has run, in milliseconds.
     lead: AtomicI64,
 }
 
-impl Steady {
+impl MonotonicWallClock {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock, lead: AtomicI64::new(i64::MIN) }
     }
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_back_goes_on_all_the_same() {
         let clock = Arc::new(ManualClock::at(START));
-        let steady = Steady::new(clock.clone());
+        let steady = MonotonicWallClock::new(clock.clone());
         assert_eq!((steady.now(), steady.set_back()), (START, Duration::ZERO));
         clock.set(START.minus(HOUR));
         assert_eq!((steady.now(), steady.set_back()), (START, HOUR));
@@ -82,7 +82,7 @@ mod tests {
             }
         }
         let clock = Arc::new(Jumped(AtomicI64::new(0)));
-        let steady = Steady::new(clock.clone());
+        let steady = MonotonicWallClock::new(clock.clone());
         assert_eq!(steady.now(), START);
         clock.0.store(2, Ordering::Relaxed);
         assert_eq!(steady.now(), START.plus(2 * HOUR));
