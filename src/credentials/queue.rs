@@ -116,6 +116,7 @@ impl Turns {
                 return Ok(Turn { turns: Some(self.clone()) });
             }
             let (sender, receiver) = oneshot::channel();
+            state.queue.leave(oneshot::Sender::is_closed);
             // Whoever has lost the place hears of it.
             drop(state.queue.push(claim, sender, now)?);
             receiver
@@ -241,6 +242,14 @@ impl<J> Queue<J> {
             }
         }
         job
+    }
+
+    /// Frees the places of those who wait no longer. Nobody might ask for their turn for long, since others come first.
+    fn leave(&mut self, gone: impl Fn(&J) -> bool) {
+        self.known.retain(|(_, job)| !gone(job));
+        while let Some(at) = self.strangers.iter().position(|(_, job)| gone(job)) {
+            drop(self.take(at));
+        }
     }
 
     fn reserve(&self, account: &Key) -> Result<(), Full> {
@@ -423,7 +432,8 @@ mod tests {
             let turns = turns.clone();
             async move { turns.take(&claim).await.unwrap() }
         });
-        while turns.state().queue.strangers.len() < 2 {
+        let ada = (Kind::Strangers, sha256(b"ada"));
+        while !turns.state().queue.held.contains_key(&ada) {
             tokio::task::yield_now().await;
         }
         drop(held.pop());
@@ -432,6 +442,29 @@ mod tests {
         let state = turns.state();
         assert_eq!((state.free, state.queue.strangers.len()), (1 + AT_THE_STORES, 0));
         assert!(state.queue.held.is_empty());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_no_longer_has_no_place() {
+        let turns = Turns::new(NonZeroUsize::MIN);
+        let mut held = Vec::new();
+        for number in 0..=AT_THE_STORES {
+            held.push(turns.take(&from("192.0.2.1", &number.to_string())).await.unwrap());
+        }
+        for number in 0..PLACES {
+            let gone = from(&format!("10.0.0.{number}"), &number.to_string());
+            assert!(timeout(Duration::ZERO, turns.take(&gone)).await.is_err());
+            assert!(timeout(Duration::ZERO, turns.take(&known("ada", 1))).await.is_err(), "it waits");
+        }
+        // Somebody who has asked for more than any of them finds a place, and is the only one in it.
+        let often = from("192.0.2.2", "bob");
+        for _ in 0..5 {
+            assert!(timeout(Duration::ZERO, turns.take(&often)).await.is_err(), "it waits");
+            let state = turns.state();
+            assert_eq!((state.queue.strangers.len(), state.queue.known.len()), (1, 0));
+        }
+        drop(held);
+        assert_eq!(turns.state().free, 1 + AT_THE_STORES);
     }
 
     #[tokio::test]
