@@ -19,7 +19,7 @@ use crate::{
     errors::Chain,
     proxy::{Followed, PortalBody, Tally},
     sessions::Live,
-    telemetry::access_log::Line,
+    telemetry::{Outcome, access_log::Line},
     upstream::http1::AnswerError,
     web::{
         answer::Answer,
@@ -70,7 +70,7 @@ pub(super) struct Note {
     request_id: [u8; 16],
     pub(super) client_ip: IpAddr,
     pub(super) session: Option<Arc<Live>>,
-    pub(super) decision: &'static str,
+    pub(super) outcome: Outcome,
     pub(super) status: StatusCode,
     /// The protocol that the client would switch to.
     pub(super) upgrade: Option<HeaderValue>,
@@ -111,7 +111,7 @@ impl Note {
             request_id,
             client_ip: peer.to_canonical(),
             session: None,
-            decision: "refuse",
+            outcome: Outcome::Refuse,
             status: StatusCode::OK,
             upgrade: None,
             asked_host: None,
@@ -161,7 +161,7 @@ impl Note {
 
     /// Counts the request, whose answer has taken so long.
     pub(super) fn count(&self, took: Duration) {
-        self.shared().metrics.request(self.decision, self.status.as_u16(), took);
+        self.shared().metrics.request(self.outcome, self.status.as_u16(), took);
     }
 
     pub(super) fn request_id(&self) -> &str {
@@ -178,7 +178,7 @@ impl Drop for Note {
         }
         let took = self.began.instant.elapsed();
         if std::thread::panicking() {
-            (self.decision, self.status) = ("error", StatusCode::INTERNAL_SERVER_ERROR);
+            (self.outcome, self.status) = (Outcome::Error, StatusCode::INTERNAL_SERVER_ERROR);
         }
         match &self.source {
             Source::Own(_) => self.count(took),
@@ -217,7 +217,7 @@ impl Drop for Note {
             bytes_out: self.sent,
             user: session.map(|session| session.name.as_str()),
             session: session.map(|session| session.id),
-            decision: self.decision,
+            outcome: self.outcome,
             upstream: self.server.as_deref(),
             upstream_duration: self.portal_took,
         });

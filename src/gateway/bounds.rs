@@ -7,8 +7,8 @@ use tokio::time::timeout;
 use super::{
     Gateway,
     body::Note,
+    failure::Failure,
     presence::Presence,
-    rescue::Failure,
     turns::{Turn, Turns, Way},
 };
 use crate::{

@@ -11,7 +11,7 @@ use tokio::task::JoinError;
 use super::{
     Gateway, Passed, Presence,
     body::{Note, Source, own},
-    rescue::Failure,
+    failure::Failure,
     turns::Way,
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     proxy::ForwardError,
     secret::TokenHash,
     server::Connection,
+    telemetry::Outcome,
     throttle::Networks,
     web::{
         answer::{self, Answer},
@@ -75,7 +76,7 @@ impl Gateway {
             (Decision::Allow(identity), Some(asked)) => self.send_kept(posted, asked, &identity, note).await,
             (Decision::Allow(identity), None) => self.send(posted, &identity, note).await,
             (decision, asked) => {
-                note.decision = "challenge";
+                note.outcome = Outcome::Challenge;
                 let bind = matches!(decision, Decision::BindDevice);
                 let (method, headers) = (posted.request.method(), posted.request.headers());
                 // The session that was to send it is over as well: the form is still there.
@@ -97,7 +98,7 @@ impl Gateway {
         if identity.has_ended() {
             return Err(ForwardError::SessionEnded.into());
         }
-        note.decision = "allow";
+        note.outcome = Outcome::Allow;
         if !self.enters(Way::Connection, identity, note) {
             self.wait_turn(Way::Connection, identity, note).await?;
         }
@@ -199,7 +200,7 @@ impl Gateway {
         presence: &Presence,
         note: &mut Note,
     ) -> Result<Answer, Failure> {
-        note.decision = "challenge";
+        note.outcome = Outcome::Challenge;
         let _form = presence.form_in_time().await.ok_or(Failure::Crowd)?;
         let forms = &self.shared.kept_forms;
         let Some(_room) = forms.room_for_stranger(Networks::of(note.client_ip)).await else {
@@ -254,7 +255,7 @@ impl Gateway {
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
         let (pages, request) = (&self.shared.pages, &mut posted.request);
-        note.decision = "own";
+        note.outcome = Outcome::Own;
         let session = &identity.session().session;
         if !pages.is_session_form(&session.id, &csrf) {
             return Ok(own(pages.not_sent(&id, note.request_id())));
@@ -286,7 +287,7 @@ impl Gateway {
         let (forms, name) = (self.shared.kept_forms.clone(), id.clone());
         if identity.has_ended() {
             self.on_control(async move { forms.put_back(&name).await }).await??;
-            note.decision = "challenge";
+            note.outcome = Outcome::Challenge;
             return Ok(own(self.shared.challenger.keep(id.as_str(), false)));
         }
         match self.send(posted, identity, note).await {

@@ -2,6 +2,7 @@
 
 mod body;
 mod bounds;
+mod failure;
 mod kept;
 mod leaving;
 mod presence;
@@ -25,7 +26,8 @@ use tokio::{runtime::Handle, time::Instant};
 
 use self::{
     body::{ClientBody, Note, Sent, Source, own},
-    rescue::{Failure, Told},
+    failure::Failure,
+    rescue::Told,
     turns::Way,
 };
 pub use self::{bounds::Bounds, presence::Presence};
@@ -40,7 +42,7 @@ use crate::{
     secret::TokenHash,
     server::{Connection, Load, Refused, Service},
     sessions::{Activity, Live, Sessions, Use},
-    telemetry::{access_log::AccessLog, metrics::Metrics},
+    telemetry::{Outcome, access_log::AccessLog, metrics::Metrics},
     web::{
         answer::{self, Answer},
         client::{self, AddressField, Place},
@@ -143,7 +145,7 @@ impl Gateway {
             shared.client_address,
         );
         if request.is_health() {
-            note.decision = "own";
+            note.outcome = Outcome::Own;
             return Ok(own(health(connection)));
         }
         let cookies = presence.cookies.borrow_mut().open(request.headers(), &self.shared.cookies);
@@ -157,7 +159,7 @@ impl Gateway {
             at = self.shared.clock.moment();
         }
         if request.is_ours() {
-            note.decision = "own";
+            note.outcome = Outcome::Own;
             // Boxed like every way that is not the usual one: what the usual one moves about stays small.
             return Ok(own(Box::pin(self.own(request, cookies.session, presence, note)).await?));
         }
@@ -181,7 +183,7 @@ impl Gateway {
         }
         match decision {
             Decision::Allow(identity) => {
-                note.decision = "allow";
+                note.outcome = Outcome::Allow;
                 if let Some(answer) = hops::count(&mut request) {
                     return Ok(own(answer));
                 }
@@ -209,7 +211,7 @@ impl Gateway {
         bind: bool,
         note: &mut Note,
     ) -> Answer {
-        note.decision = "challenge";
+        note.outcome = Outcome::Challenge;
         let (method, headers, challenger) = (request.method(), request.headers(), &self.shared.challenger);
         let has_been_in = has_cookie || self.shared.request_gate.is_from_own_page(headers);
         let visitor = Visitor { method, headers, target: request.target(), has_been_in };

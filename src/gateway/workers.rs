@@ -2,7 +2,7 @@
 
 use http::{HeaderName, StatusCode, header};
 
-use super::rescue::Failure;
+use super::failure::Failure;
 use crate::{
     proxy::Followed,
     web::{

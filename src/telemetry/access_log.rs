@@ -5,6 +5,7 @@
 use std::{cell::RefCell, fmt::Write as _, net::IpAddr, time::Duration};
 
 use super::{
+    Outcome,
     log::Format,
     writer::{LogWriter, is_disruptive},
 };
@@ -40,8 +41,8 @@ pub struct Line<'a> {
     pub bytes_out: u64,
     pub user: Option<&'a str>,
     pub session: Option<TokenHash>,
-    /// What the gateway decided, in one word.
-    pub decision: &'static str,
+    /// What the gateway decided.
+    pub outcome: Outcome,
     /// The portal's server that answered.
     pub upstream: Option<&'a str>,
     /// Until the head of its answer.
@@ -106,7 +107,7 @@ impl Line<'_> {
         if let Some(session) = self.session {
             fields.session("session.id", session);
         }
-        fields.string("decision", self.decision);
+        fields.string("decision", self.outcome.as_str());
         if let Some(upstream) = self.upstream {
             fields.string("upstream", upstream);
         }
@@ -292,7 +293,7 @@ mod tests {
             bytes_out: 5120,
             user: Some("ada@example.com"),
             session: Some(TokenHash::from_bytes([0xab; 32])),
-            decision: "allow",
+            outcome: Outcome::Allow,
             upstream: Some("http://127.0.0.1:3000"),
             upstream_duration: Some(Duration::from_micros(987)),
         }

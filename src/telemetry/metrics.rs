@@ -19,14 +19,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::writer::LogWriter;
+use super::{Outcome, writer::LogWriter};
 
 /// The media type of what [`Metrics::render`] gives.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The decisions that are told apart; any other counts as the last.
-const DECISIONS: [&str; 9] =
-    ["allow", "bypass", "challenge", "deny", "own", "refuse", "shed", "error", "other"];
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// Upper bounds in microseconds: the lowest tell the gateway's own work apart, the highest a portal that hangs.
 const BOUNDS: [u64; 14] = [
@@ -163,13 +160,12 @@ impl Metrics {
         registry.register(name, help, self.panics.clone());
     }
 
-    /// A request is over. `decision` is the word of the access log.
-    pub fn request(&self, decision: &str, status: u16, duration: Duration) {
-        let decision = DECISIONS.iter().position(|known| *known == decision).unwrap_or(DECISIONS.len() - 1);
+    /// A request is over.
+    pub fn request(&self, outcome: Outcome, status: u16, duration: Duration) {
         let class = usize::from(status / 100).clamp(1, STATUS_CLASSES.len()) - 1;
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let stripe = self.hot.stripe();
-        stripe.requests[decision][class].fetch_add(1, Relaxed);
+        stripe.requests[outcome.index()][class].fetch_add(1, Relaxed);
         stripe.durations[BOUNDS.partition_point(|bound| *bound < micros)].fetch_add(1, Relaxed);
         stripe.micros.fetch_add(micros, Relaxed);
     }
@@ -289,7 +285,7 @@ struct Hot {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Stripe {
-    requests: [[AtomicU64; STATUS_CLASSES.len()]; DECISIONS.len()],
+    requests: [[AtomicU64; STATUS_CLASSES.len()]; Outcome::ALL.len()],
     /// One for each bound, and one for what lies above them all.
     durations: [AtomicU64; BOUNDS.len() + 1],
     micros: AtomicU64,
@@ -317,11 +313,11 @@ impl Hot {
     fn encode_requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let (name, help) = ("portcullis_requests", "Requests, by decision and status");
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (decision, word) in DECISIONS.iter().enumerate() {
+        for outcome in Outcome::ALL {
             for (class, digit) in STATUS_CLASSES.iter().enumerate() {
-                let count = self.sum(|stripe| &stripe.requests[decision][class]);
+                let count = self.sum(|stripe| &stripe.requests[outcome.index()][class]);
                 if count > 0 {
-                    let labels = [("decision", *word), ("status_class", *digit)];
+                    let labels = [("decision", outcome.as_str()), ("status_class", *digit)];
                     metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
                 }
             }
@@ -385,10 +381,10 @@ mod tests {
     #[test]
     fn every_metric_is_rendered_under_its_documented_name() {
         let metrics = Metrics::new();
-        metrics.request("allow", 200, Duration::from_micros(400));
-        metrics.request("allow", 204, Duration::from_millis(3));
-        metrics.request("challenge", 302, Duration::from_secs(11));
-        metrics.request("unheard-of", 999, Duration::from_micros(500));
+        metrics.request(Outcome::Allow, 200, Duration::from_micros(400));
+        metrics.request(Outcome::Allow, 204, Duration::from_millis(3));
+        metrics.request(Outcome::Challenge, 302, Duration::from_secs(11));
+        metrics.request(Outcome::Error, 999, Duration::from_micros(500));
         metrics.session_cache_hit();
         metrics.session_cache_miss();
         metrics.session_cache_miss();
@@ -409,7 +405,7 @@ mod tests {
                 concat!("portcullis_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
                 "portcullis_requests_total{decision=\"allow\",status_class=\"2xx\"} 2",
                 "portcullis_requests_total{decision=\"challenge\",status_class=\"3xx\"} 1",
-                "portcullis_requests_total{decision=\"other\",status_class=\"5xx\"} 1",
+                "portcullis_requests_total{decision=\"error\",status_class=\"5xx\"} 1",
                 "portcullis_request_duration_seconds_bucket{le=\"0.0005\"} 2",
                 "portcullis_request_duration_seconds_bucket{le=\"0.005\"} 3",
                 "portcullis_request_duration_seconds_bucket{le=\"10.0\"} 3",
@@ -446,7 +442,7 @@ mod tests {
         let metrics = Metrics::new();
         thread::scope(|scope| {
             for _ in 0..STRIPES * 2 {
-                scope.spawn(|| (0..1000).for_each(|_| metrics.request("allow", 200, Duration::ZERO)));
+                scope.spawn(|| (0..1000).for_each(|_| metrics.request(Outcome::Allow, 200, Duration::ZERO)));
             }
         });
         let total = STRIPES * 2 * 1000;

@@ -1,0 +1,276 @@
+//! Everything that can keep a request from its answer, and what follows from each: one table.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use http_body_util::LengthLimitError;
+
+use super::bounds::Limit;
+use crate::{
+    database::DatabaseError,
+    identity::{Unrepresentable, Unsigned},
+    kept_forms::FormId,
+    login::LoginError,
+    pages::{PageError, Trouble},
+    proxy::ForwardError,
+    sessions::SessionError,
+    telemetry::Outcome,
+    upstream::ConnectError,
+    web::gate::Refusal,
+};
+
+/// When it is worth asking again, as far as anybody can say.
+const SOON: Duration = Duration::from_secs(5);
+/// The same for a password: hashing one takes less than a second.
+const PASSWORD_SOON: Duration = Duration::from_secs(2);
+
+/// Everything that can keep a request from its answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("the request was refused")]
+    Refused(#[from] Refusal),
+    #[error("the request has come back to this gateway: `portal.upstreams` leads here")]
+    Loop,
+    #[error("a page of another site asked for a connection")]
+    ForeignOrigin,
+    #[error("a service worker could answer in place of the login: `portal.service_worker` forbids it")]
+    ServiceWorker,
+    #[error("overloaded: serving signed-in users only")]
+    Overload,
+    #[error("the connection asks for too many of our pages at once")]
+    Crowd,
+    #[error("the user has too much under way: {0:?}")]
+    TooMuch(Limit),
+    #[error("cannot check the session")]
+    Session(#[from] SessionError),
+    #[error("cannot reach the portal")]
+    Forward(#[from] ForwardError),
+    #[error("cannot serve a page of our own")]
+    Page(#[from] PageError),
+    #[error("cannot put the identity into headers")]
+    Identity(#[from] Unrepresentable),
+    #[error("cannot sign the assertion")]
+    Assertion(#[from] Unsigned),
+    #[error("cannot save or load a form")]
+    KeptForm(#[from] DatabaseError),
+    #[error("cannot send the saved form, which is kept")]
+    Unsent(FormId, #[source] ConnectError),
+    #[error("the work on the request broke off")]
+    Lost(#[source] tokio::task::JoinError),
+}
+
+/// Whose fault a failure is. It decides how loud the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    Client,
+    /// The user has too much of something.
+    User(Limit),
+    /// There is more to do than the gateway can.
+    Load,
+    /// By the word for it in `portcullis_upstream_errors`.
+    Portal(&'static str),
+    Store,
+    Gateway,
+}
+
+/// What follows from a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Profile {
+    pub(super) status: StatusCode,
+    pub(super) outcome: Outcome,
+    pub(super) blame: Blame,
+    /// The rest of the connection's bytes may not be what they seem.
+    pub(super) closes: bool,
+    pub(super) retry_after: Option<Duration>,
+    /// What a person is told where the status does not say it all.
+    pub(super) trouble: Option<Trouble>,
+}
+
+impl Profile {
+    fn new(status: StatusCode, outcome: Outcome, blame: Blame) -> Self {
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(SOON);
+        Self { status, outcome, blame, closes: false, retry_after, trouble: None }
+    }
+
+    fn closing(self) -> Self {
+        Self { closes: true, ..self }
+    }
+
+    fn after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    fn told(self, trouble: Trouble) -> Self {
+        Self { trouble: Some(trouble), ..self }
+    }
+
+    fn of_gateway(status: StatusCode) -> Self {
+        Self::new(status, Outcome::Error, Blame::Gateway)
+    }
+
+    fn of_store() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Error, Blame::Store)
+    }
+
+    fn too_much(limit: Limit, wait: Duration) -> Self {
+        let trouble = match limit {
+            Limit::Requests => Trouble::ManyRequests,
+            Limit::Streams | Limit::Connection => Trouble::ManyStreams,
+            Limit::Pages => Trouble::ManyPages,
+        };
+        let refused = Self::new(StatusCode::TOO_MANY_REQUESTS, Outcome::Refuse, Blame::User(limit));
+        refused.after(wait).told(trouble)
+    }
+
+    /// The portal has not answered.
+    fn unanswered(status: StatusCode, kind: &'static str) -> Self {
+        Self::new(status, Outcome::Error, Blame::Portal(kind))
+    }
+
+    fn portal_busy() -> Self {
+        Self::unanswered(StatusCode::SERVICE_UNAVAILABLE, "busy").told(Trouble::PortalBusy)
+    }
+
+    fn unreached(error: &ConnectError) -> Self {
+        if error.is_busy() {
+            Self::portal_busy()
+        } else {
+            Self::unanswered(StatusCode::BAD_GATEWAY, "connect")
+        }
+    }
+
+    fn of_forward(error: &ForwardError) -> Self {
+        let of_client = |status| Self::new(status, Outcome::Error, Blame::Client).closing();
+        match error {
+            ForwardError::Connect(error) => Self::unreached(error),
+            ForwardError::Streams => Self::portal_busy(),
+            ForwardError::Timeout(_) => Self::unanswered(StatusCode::GATEWAY_TIMEOUT, "timeout"),
+            ForwardError::Answer(_)
+            | ForwardError::Call(_)
+            | ForwardError::Lost
+            | ForwardError::Switch
+            | ForwardError::Handshake => Self::unanswered(StatusCode::BAD_GATEWAY, "answer"),
+            ForwardError::RequestBody(_) => of_client(StatusCode::BAD_REQUEST),
+            ForwardError::SessionEnded => of_client(StatusCode::UNAUTHORIZED),
+        }
+    }
+
+    fn of_page(error: &PageError) -> Self {
+        let of_form = |status| Self::new(status, Outcome::Own, Blame::Client);
+        match error {
+            PageError::FormType => of_form(StatusCode::UNSUPPORTED_MEDIA_TYPE).closing(),
+            PageError::FormBody(error) if error.is::<LengthLimitError>() => {
+                of_form(StatusCode::PAYLOAD_TOO_LARGE).closing()
+            }
+            PageError::FormBody(_) => of_form(StatusCode::BAD_REQUEST).closing(),
+            PageError::Form(_) => of_form(StatusCode::BAD_REQUEST),
+            PageError::Login(LoginError::Busy) => {
+                let busy = Self::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Error, Blame::Load);
+                busy.after(PASSWORD_SOON).told(Trouble::ManySignIns)
+            }
+            PageError::Login(
+                LoginError::Users(_)
+                | LoginError::Credentials(_)
+                | LoginError::Throttle(_)
+                | LoginError::Pending(_)
+                | LoginError::Sessions(_)
+                | LoginError::Session
+                | LoginError::Proofs(_)
+                | LoginError::Password(_),
+            ) => Self::of_store().told(Trouble::NoSignIns),
+            PageError::KeptForm(_) => Self::of_store(),
+            PageError::TooOften(wait) => Self::too_much(Limit::Pages, *wait),
+            PageError::Qr(_) => Self::of_gateway(StatusCode::INTERNAL_SERVER_ERROR),
+        }
+    }
+}
+
+impl Failure {
+    /// All that follows from it. A new failure has its place here, and nowhere else.
+    pub(super) fn profile(&self) -> Profile {
+        match self {
+            Self::Refused(refusal) => {
+                Profile::new(refusal.status(), Outcome::Refuse, Blame::Client).closing()
+            }
+            Self::ForeignOrigin | Self::ServiceWorker => {
+                Profile::new(StatusCode::FORBIDDEN, Outcome::Deny, Blame::Client)
+            }
+            Self::Overload => {
+                let shed = Profile::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Shed, Blame::Load);
+                shed.closing().told(Trouble::Overload)
+            }
+            Self::Crowd => Profile::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Refuse, Blame::Client),
+            Self::TooMuch(limit) => Profile::too_much(*limit, SOON),
+            Self::Session(_) | Self::KeptForm(_) => Profile::of_store(),
+            Self::Forward(error) => Profile::of_forward(error),
+            Self::Unsent(_, error) => Profile::unreached(error),
+            Self::Page(error) => Profile::of_page(error),
+            Self::Loop => Profile::of_gateway(StatusCode::LOOP_DETECTED),
+            Self::Identity(_) | Self::Assertion(_) | Self::Lost(_) => {
+                Profile::of_gateway(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_util::FutureExt as _;
+    use http_body_util::{BodyExt as _, Full, Limited};
+
+    use super::*;
+
+    type Row = (Failure, u16, Outcome, Blame, bool, Option<u64>);
+
+    fn too_large() -> Box<dyn std::error::Error + Send + Sync> {
+        let body = Limited::new(Full::new(Bytes::from_static(b"x")), 0);
+        body.collect().now_or_never().unwrap().unwrap_err()
+    }
+
+    fn rows() -> Vec<Row> {
+        use Blame::{Client, Gateway, Load, Portal, Store, User};
+        use Outcome::{Deny, Error, Own, Refuse, Shed};
+        let full = || ConnectError::Full;
+        let page = |error| Failure::Page(error);
+        let store = || DatabaseError::Aborted;
+        let wait = Duration::from_secs(7);
+        vec![
+            (Refusal::Path.into(), 400, Refuse, Client, true, None),
+            (Refusal::Misdirected(Box::default()).into(), 421, Refuse, Client, true, None),
+            (Failure::Loop, 508, Error, Gateway, false, None),
+            (Failure::ForeignOrigin, 403, Deny, Client, false, None),
+            (Failure::ServiceWorker, 403, Deny, Client, false, None),
+            (Failure::Overload, 503, Shed, Load, true, Some(5)),
+            (Failure::Crowd, 503, Refuse, Client, false, Some(5)),
+            (Failure::TooMuch(Limit::Requests), 429, Refuse, User(Limit::Requests), false, Some(5)),
+            (Failure::KeptForm(store()), 503, Error, Store, false, Some(5)),
+            (ForwardError::Connect(full()).into(), 503, Error, Portal("busy"), false, Some(5)),
+            (ForwardError::Streams.into(), 503, Error, Portal("busy"), false, Some(5)),
+            (ForwardError::Timeout(wait).into(), 504, Error, Portal("timeout"), false, None),
+            (ForwardError::Lost.into(), 502, Error, Portal("answer"), false, None),
+            (ForwardError::SessionEnded.into(), 401, Error, Client, true, None),
+            (page(PageError::FormType), 415, Own, Client, true, None),
+            (page(PageError::FormBody(too_large())), 413, Own, Client, true, None),
+            (page(PageError::FormBody("cut".into())), 400, Own, Client, true, None),
+            (page(LoginError::Busy.into()), 503, Error, Load, false, Some(2)),
+            (page(LoginError::Session.into()), 503, Error, Store, false, Some(5)),
+            (page(PageError::KeptForm(store())), 503, Error, Store, false, Some(5)),
+            (page(PageError::TooOften(wait)), 429, Refuse, User(Limit::Pages), false, Some(7)),
+        ]
+    }
+
+    #[test]
+    fn each_failure_is_answered_logged_and_counted_as_what_it_is() {
+        for (failure, status, outcome, blame, closes, retry_after) in rows() {
+            let profile = failure.profile();
+            assert_eq!(profile.status.as_u16(), status, "{failure:?}");
+            assert_eq!(
+                (profile.outcome, profile.blame, profile.closes),
+                (outcome, blame, closes),
+                "{failure:?}"
+            );
+            assert_eq!(profile.retry_after.map(|wait| wait.as_secs()), retry_after, "{failure:?}");
+        }
+    }
+}
