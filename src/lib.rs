@@ -25,7 +25,7 @@
 //!  2 web::client::address            the client's address; the note for the access log is open from here
 //!  3 a path of ours?                 > pages, on the control runtime; it never goes to the portal
 //!  4 sessions.cached, else .load     a store that is down is an error, never "no session"
-//!  5 gate.decide                     pure: Allow(Identity) | LogIn | BindDevice
+//!  5 gate.decide                     pure: what is asked, what is shown > Allow(Identity) | LogIn | BindDevice
 //!  6 Allow > proxy.forward           the head rebuilt, the signed assertion in it, the body streamed, or a tunnel
 //!          > web::portal_answers     what the answer may say to a browser
 //!    else  > gate::Challenger        302 or 303 for a page, 401 for a script

@@ -1,6 +1,6 @@
 //! What one user may have under way, so that whoever overdoes it, or somebody with their session, slows nobody else.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use tokio::time::timeout;
 
@@ -15,6 +15,7 @@ use crate::{
     gate::Identity,
     proxy::ForwardError,
     server::Connection,
+    sessions::Ongoing,
     upstream::{PerUser, Pool},
 };
 
@@ -95,9 +96,14 @@ pub(super) struct Counts {
 }
 
 impl Gateway {
+    /// What whoever asks has in progress. Those who are not known count as one user.
+    fn ongoing<'a>(&'a self, identity: &'a Identity) -> &'a Arc<Ongoing> {
+        identity.session().map_or(&self.shared.strangers, |live| &live.ongoing)
+    }
+
     /// Counts a request that goes to the portal, unless its user has too many there: then it is to [wait](Self::wait_turn).
     pub(super) fn enters(&self, way: Way, identity: &Identity, note: &mut Note) -> bool {
-        let enters = self.bounds.turns.enter(&identity.session().ongoing, way);
+        let enters = self.bounds.turns.enter(self.ongoing(identity), way);
         note.counts.at_portal = enters.then_some(way);
         enters
     }
@@ -110,12 +116,12 @@ impl Gateway {
         note: &mut Note,
     ) -> Result<(), Failure> {
         let too_much = Failure::TooMuch(Limit::Requests);
-        let Some(turn) = self.bounds.turns.wait(&identity.session().ongoing, way) else {
+        let Some(turn) = self.bounds.turns.wait(self.ongoing(identity), way) else {
             return Err(too_much);
         };
         tokio::select! {
             biased;
-            () = identity.ended().cancelled_owned() => Err(ForwardError::SessionEnded.into()),
+            () = identity.end() => Err(ForwardError::SessionEnded.into()),
             turn = timeout(self.proxy.patience(), turn) => {
                 note.counts.at_portal = turn.ok().and_then(Result::ok).and_then(Turn::take);
                 if note.counts.at_portal.is_some() { Ok(()) } else { Err(too_much) }
@@ -150,7 +156,7 @@ impl Gateway {
         if note.stream.is_none() {
             return Err(Failure::TooMuch(Limit::Connection));
         }
-        note.counts.is_stream = identity.session().ongoing.open_stream(self.bounds.streams);
+        note.counts.is_stream = self.ongoing(identity).open_stream(self.bounds.streams);
         if note.counts.is_stream { Ok(()) } else { Err(Failure::TooMuch(Limit::Streams)) }
     }
 
@@ -179,19 +185,22 @@ impl Gateway {
 impl Note {
     /// The request waits for nothing of the portal any more, or what it waits for keeps nobody waiting.
     pub(super) fn leaves_portal(&mut self) {
-        if let Some(way) = self.counts.at_portal.take()
-            && let Some(live) = &self.session
-        {
-            self.bounds().turns.leave(&live.ongoing, way);
+        if let Some(way) = self.counts.at_portal.take() {
+            self.bounds().turns.leave(self.ongoing(), way);
         }
     }
 
     pub(super) fn closes_stream(&mut self) {
         self.stream = None;
-        if std::mem::take(&mut self.counts.is_stream)
-            && let Some(live) = &self.session
-        {
-            live.ongoing.close_stream();
+        if std::mem::take(&mut self.counts.is_stream) {
+            self.ongoing().close_stream();
+        }
+    }
+
+    fn ongoing(&self) -> &Arc<Ongoing> {
+        match &self.session {
+            Some(live) => &live.ongoing,
+            None => &self.shared().strangers,
         }
     }
 }

@@ -256,10 +256,10 @@ impl Gateway {
     ) -> Result<Response<Source>, Failure> {
         let (pages, request) = (&self.shared.pages, &mut posted.request);
         note.outcome = Outcome::Own;
-        let session = &identity.session().session;
-        if !pages.is_session_form(&session.id, &csrf) {
+        let session = identity.session().map(|live| &live.session);
+        let Some(session) = session.filter(|session| pages.is_session_form(&session.id, &csrf)) else {
             return Ok(own(pages.not_sent(&id, note.request_id())));
-        }
+        };
         let target = unmarked(request.target()).unwrap_or_default().to_owned();
         let (forms, name, user) = (self.shared.kept_forms.clone(), id.clone(), session.user.clone());
         let browser = cookies::token(request.headers(), &self.shared.cookies.forms).map(|token| token.hash());

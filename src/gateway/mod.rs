@@ -33,7 +33,7 @@ use self::{
 pub use self::{bounds::Bounds, presence::Presence};
 use crate::{
     clock::{Clock, Moment, Timestamp},
-    gate::{Challenger, Decision, Gate, Identity, Visitor},
+    gate::{AccessLevel, Challenger, Credential, Decision, Gate, Identity, Visitor},
     identity::{Assertions, IdentityHeaders},
     kept_forms::KeptForms,
     pages::{Pages, Route, Visit},
@@ -41,7 +41,7 @@ use crate::{
     random::Random,
     secret::TokenHash,
     server::{Connection, Load, Refused, Service},
-    sessions::{Activity, Live, Sessions, Use},
+    sessions::{Activity, Live, Ongoing, Sessions, Use},
     telemetry::{Outcome, access_log::AccessLog, metrics::Metrics},
     web::{
         answer::{self, Answer},
@@ -64,8 +64,12 @@ pub struct Shared {
     pub loop_mark: LoopMark,
     pub cookies: cookies::Names,
     pub gate: Gate,
+    /// What the portal asks of whoever wants something of it.
+    pub level: AccessLevel,
     pub challenger: Challenger,
     pub sessions: Arc<Sessions>,
+    /// What those have in progress whom nobody knows.
+    pub strangers: Arc<Ongoing>,
     pub identity: IdentityHeaders,
     pub assertions: Option<Assertions>,
     pub pages: Arc<Pages>,
@@ -174,7 +178,8 @@ impl Gateway {
         };
         note.session.clone_from(&session);
         let now = at.wall;
-        let decision = self.shared.gate.decide(session, self.shared.sessions.time_at(&at));
+        let credential = session.map_or(Credential::Nothing, Credential::Session);
+        let decision = shared.gate.decide(shared.level, credential, shared.sessions.time_at(&at));
         let is_in = matches!(decision, Decision::Allow(_));
         if *request.method() == Method::POST && (!is_in || kept::named(&request).is_some()) {
             let (session, cookies) = (cookies.session, cookies.others.as_ref());
@@ -184,6 +189,10 @@ impl Gateway {
         match decision {
             Decision::Allow(identity) => {
                 note.outcome = Outcome::Allow;
+                // A session that is not good enough counts for nothing: neither here nor in the log.
+                if identity.session().is_none() {
+                    note.session = None;
+                }
                 if let Some(answer) = hops::count(&mut request) {
                     return Ok(own(answer));
                 }
@@ -347,8 +356,11 @@ impl Gateway {
             inner_origin: self.answers.inner_origin(),
             request_id: note.request_id(),
             cookies,
-            identity: self.shared.identity.of(identity.session())?,
-            assertion: assertions.map(|assertions| assertions.of(identity.session(), now)).transpose()?,
+            identity: identity.headers(&self.shared.identity)?,
+            assertion: assertions
+                .zip(identity.session())
+                .map(|(assertions, live)| assertions.of(live, now))
+                .transpose()?,
         };
         let logs_out = match request.upgrade() {
             Some(_) => None,
@@ -368,7 +380,12 @@ impl Gateway {
             let Forwarded { status, mut fields, mut followed, is_stream } = forwarded?;
             self.became(is_stream, identity, (connection, presence), note)?;
             let signs_off = logs_out.is_some_and(|attempt| attempt.worked(status, &fields));
-            let about = About { path: note.uri.path(), cookies, is_personal: true, signs_off };
+            let about = About {
+                path: note.uri.path(),
+                cookies,
+                is_personal: identity.session().is_some(),
+                signs_off,
+            };
             self.answers.apply(&mut fields, status, &about);
             if signs_off {
                 sign_off::follow(&mut fields, note);
@@ -397,7 +414,9 @@ impl Gateway {
         now: Timestamp,
         sends_kept: bool,
     ) -> bool {
-        let is_new = now.since(identity.session().session.created_at) < leaving::LONGEST_AFTER_LOGIN;
+        let is_new = identity
+            .session()
+            .is_some_and(|live| now.since(live.session.created_at) < leaving::LONGEST_AFTER_LOGIN);
         (is_new || sends_kept)
             && leaving::is_from_our_page(request.headers(), self.shared.request_gate.authority())
     }

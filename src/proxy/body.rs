@@ -90,8 +90,11 @@ where
     }
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let ended = self.ended.get_or_insert_with(|| Box::pin(self.identity.ended().cancelled_owned()));
-        ended.as_mut().poll(cx)
+        if self.ended.is_none() {
+            let Some(ended) = self.identity.ended() else { return Poll::Pending };
+            self.ended = Some(Box::pin(ended.cancelled_owned()));
+        }
+        self.ended.as_mut().map_or(Poll::Pending, |ended| ended.as_mut().poll(cx))
     }
 }
 

@@ -66,7 +66,7 @@ impl Proxy {
             let (answer, server) = tokio::select! {
                 biased;
                 answer = self.send_call(head, body, binds) => answer?,
-                () = identity.ended().cancelled_owned() => return Err(ForwardError::SessionEnded),
+                () = identity.end() => return Err(ForwardError::SessionEnded),
                 passed = passes(deadline) => return Err(ForwardError::Timeout(passed)),
             };
             let (mut parts, incoming) = answer.into_parts();

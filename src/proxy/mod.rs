@@ -198,7 +198,7 @@ impl Proxy {
                     client: offer.client,
                     portal: exchange.into_upgraded().ok_or(ForwardError::Switch)?,
                     sessions: Arc::clone(&self.sessions),
-                    session: Arc::clone(identity.session()),
+                    session: identity.session().cloned(),
                     counts,
                     drain: client.connection.drain().clone(),
                     passage: client.connection.passage(),
@@ -244,7 +244,7 @@ impl Proxy {
         };
         let first = tokio::select! {
             biased;
-            () = identity.ended().cancelled_owned() => return Err(ForwardError::SessionEnded),
+            () = identity.end() => return Err(ForwardError::SessionEnded),
             first = first => first.map_err(|error| classify(AnswerError::RequestBody(error)))?,
         };
         drop(stream);
@@ -278,7 +278,8 @@ impl Proxy {
         let (body, progress) = self.body(request, whole, identity);
         let upload = Upload::new(head, body);
         let repeatable = is_safe && progress.is_none();
-        let owner = Owner { tie: Rc::clone(client.tie), session: identity.session().session.id };
+        let owner =
+            Owner { tie: Rc::clone(client.tie), session: identity.session().map(|live| live.session.id) };
         let message = match owner.lease().or_else(|| self.pool.idle(ask(identity, repeatable))) {
             Some(lease) => Message::Leased(Box::new(Exchange::new(lease, upload, owner, is_head))),
             None => Message::Waiting(Box::new(upload), owner),
@@ -479,7 +480,8 @@ impl Sending<'_> {
 }
 
 fn ask(identity: &Identity, repeatable: bool) -> Ask<'_> {
-    Ask { user: &identity.session().session.user, repeatable }
+    // Those who are not known share what is no user's: no id is empty.
+    Ask { user: identity.session().map_or("", |live| &live.session.user), repeatable }
 }
 
 fn is_events(fields: &PortalFields) -> bool {

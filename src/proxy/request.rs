@@ -61,7 +61,8 @@ pub struct Additions<'a> {
     pub request_id: &'a str,
     /// Those of the client's cookies that are not ours.
     pub cookies: Option<&'a HeaderValue>,
-    pub identity: &'a Block,
+    /// Absent: the portal is told of nobody.
+    pub identity: Option<&'a Block>,
     pub assertion: Option<HeaderValue>,
 }
 
@@ -273,7 +274,9 @@ pub(super) fn rebuild(
     }
     out.add_block(&additions.origin.0);
     out.add(&X_REQUEST_ID, "X-Request-Id", additions.request_id.as_bytes());
-    out.add_block(additions.identity);
+    if let Some(identity) = additions.identity {
+        out.add_block(identity);
+    }
     if let Some(assertion) = &additions.assertion {
         out.add(&X_PORTCULLIS_JWT_ASSERTION, "X-Portcullis-Jwt-Assertion", assertion.as_bytes());
     }

@@ -85,7 +85,8 @@ pub(super) struct Tunnel {
     pub(super) client: Switching,
     pub(super) portal: http1::Upgraded,
     pub(super) sessions: Arc<Sessions>,
-    pub(super) session: Arc<Live>,
+    /// Absent: it is anonymous.
+    pub(super) session: Option<Arc<Live>>,
     /// Whether what the client sends is a use of the session.
     pub(super) counts: Use,
     /// Cancelled when the gateway stops.
@@ -112,7 +113,7 @@ impl Tunnel {
     async fn run(self, tally: Running) -> io::Result<()> {
         let client = self.client.done().await?;
         let mut portal = self.portal;
-        let ended = self.session.ended.clone();
+        let ended = self.session.as_ref().map(|live| live.ended.clone());
         let mut client = Client {
             io: client,
             sessions: self.sessions,
@@ -128,7 +129,7 @@ impl Tunnel {
         let (code, reason) = tokio::select! {
             biased;
             // RFC 6455 §7.4.1.
-            () = ended.cancelled() => (1008, "the session has ended"),
+            () = over(ended) => (1008, "the session has ended"),
             () = self.drain.cancelled() => (1001, "the gateway is stopping"),
             copied = copy_bidirectional_with_sizes(&mut client, &mut portal, BUFFER, BUFFER) => {
                 return copied.map(|_| ());
@@ -140,12 +141,20 @@ impl Tunnel {
     }
 }
 
+/// Waits until a session is over.
+async fn over(ended: Option<CancellationToken>) {
+    match ended {
+        Some(ended) => ended.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The client's side. What comes from there is a use of the session, unless nothing there is; what the portal sends unasked is
 /// none, and neither are the pongs with which a browser answers the portal's pings, desk left or not.
 struct Client {
     io: Switched,
     sessions: Arc<Sessions>,
-    session: Arc<Live>,
+    session: Option<Arc<Live>>,
     counts: Use,
     passage: Passage,
     tally: Running,
@@ -203,8 +212,9 @@ impl AsyncRead for Client {
             let fresh = buffer.filled().get(before..).unwrap_or_default();
             let is_message = self.messages.as_mut().is_none_or(|messages| messages.watch(fresh));
             // Whether the session still lasts is for its token to say.
-            if is_message && self.counts == Use::Counts {
-                self.sessions.touch(&self.session);
+            if let Some(session) = self.session.as_ref().filter(|_| is_message && self.counts == Use::Counts)
+            {
+                self.sessions.touch(session);
             }
             if self.half_closed {
                 self.passage.expects();

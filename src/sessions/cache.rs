@@ -136,7 +136,7 @@ impl Cache {
         if let Some(ongoing) = register.ongoing.get(user).and_then(Weak::upgrade) {
             return ongoing;
         }
-        let ongoing = Arc::new(Ongoing::new());
+        let ongoing = Arc::new(Ongoing::default());
         register.ongoing.insert(user.to_owned(), Arc::downgrade(&ongoing));
         ongoing
     }

@@ -135,6 +135,13 @@ impl Pulse {
     }
 }
 
+/// A session that has proved this, for tests of what is given one.
+#[cfg(test)]
+pub(crate) fn having_proved(amr: &[super::Method]) -> Arc<Live> {
+    let session = Session { amr: amr.to_vec(), ..super::session::nobody() };
+    Arc::new(Live::new(session, Arc::new(Pulse::new()), Arc::default()))
+}
+
 /// When a session is over although nobody ended it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {

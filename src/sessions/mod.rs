@@ -27,6 +27,8 @@ use std::{collections::HashSet, error::Error, sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 
+#[cfg(test)]
+pub(crate) use self::live::having_proved;
 use self::{
     cache::{Cache, Facts},
     feed::{Freshness, Source},

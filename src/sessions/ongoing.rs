@@ -60,8 +60,8 @@ impl<'a> Counted<'a> {
     }
 }
 
-impl Ongoing {
-    pub(super) fn new() -> Self {
+impl Default for Ongoing {
+    fn default() -> Self {
         Self {
             lanes: OnceLock::new(),
             streams: AtomicU32::new(0),
@@ -69,7 +69,9 @@ impl Ongoing {
             told: AtomicI64::new(i64::MIN),
         }
     }
+}
 
+impl Ongoing {
     /// That of one of so many workers.
     pub fn lane(&self, worker: usize, workers: usize) -> Option<&Lane> {
         self.lanes.get_or_init(|| (0..workers.max(1)).map(|_| Lane::default()).collect()).get(worker)
@@ -141,16 +143,10 @@ impl PagesAsked {
 }
 
 /// A login in progress: what it asks of our own pages is bounded as a session's is.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Newcomer {
     pages: PagesAsked,
     ongoing: Ongoing,
-}
-
-impl Default for Newcomer {
-    fn default() -> Self {
-        Self { pages: PagesAsked::default(), ongoing: Ongoing::new() }
-    }
 }
 
 impl Newcomer {
@@ -189,7 +185,7 @@ mod tests {
 
     #[test]
     fn four_pages_of_a_user_are_made_at_once_whichever_session_asks() {
-        let (ongoing, elapsed) = (Ongoing::new(), Duration::ZERO);
+        let (ongoing, elapsed) = (Ongoing::default(), Duration::ZERO);
         let sessions = [PagesAsked::default(), PagesAsked::default()];
         let turn = |session: usize| sessions[session].turn(&ongoing, elapsed);
         let mut made: Vec<_> = (0..4).map(|page| turn(page % 2).now_or_never().unwrap().unwrap()).collect();
@@ -206,7 +202,7 @@ mod tests {
 
     #[test]
     fn streams_are_counted_and_the_log_is_told_now_and_then() {
-        let ongoing = Ongoing::new();
+        let ongoing = Ongoing::default();
         assert!(ongoing.open_stream(2) && ongoing.open_stream(2));
         assert!(!ongoing.open_stream(2) && !ongoing.open_stream(2));
         ongoing.close_stream();

@@ -20,21 +20,22 @@ pub struct Tie {
 struct Held {
     lease: Lease,
     /// A trusted proxy sends requests of many sessions over one connection.
-    session: TokenHash,
+    session: Option<TokenHash>,
 }
 
 /// For whom a request is sent: what comes of its connection if that gets tied.
 #[derive(Clone, Debug)]
 pub struct Owner {
     pub tie: Rc<Tie>,
-    pub session: TokenHash,
+    /// Absent: nobody knows whose it is, so it is nobody's again.
+    pub session: Option<TokenHash>,
 }
 
 impl Owner {
     /// The connection that is this owner's and nobody else's, if it is still good. Somebody else's is closed.
     pub fn lease(&self) -> Option<Lease> {
         let Held { lease, session } = self.tie.held.borrow_mut().take()?;
-        (session == self.session).then_some(lease).and_then(Lease::if_usable)
+        (session.is_some() && session == self.session).then_some(lease).and_then(Lease::if_usable)
     }
 
     /// Keeps a connection for this owner alone.
