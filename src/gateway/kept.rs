@@ -31,6 +31,7 @@ use crate::{
         form::{self, MARK},
         gate::CanonicalRequest,
         incoming::Incoming,
+        origin::{self, Provenance},
         return_to::ReturnTo,
     },
 };
@@ -166,7 +167,7 @@ impl Gateway {
         let kept = self.shared.kept_forms.max() > 0
             && client::place(request.method(), headers) == Place::Window
             && !headers.contains_key(header::CONTENT_ENCODING)
-            && self.is_from_here(headers)
+            && self.provenance(headers) == Provenance::Here
             // What a page of ours can lead to without leading to another site, or out.
             && self.shared.challenger.returns().to(request.target()).as_str() == request.target();
         let content_type = headers.get(header::CONTENT_TYPE).filter(|_| kept)?.to_str().ok()?;
@@ -181,11 +182,7 @@ impl Gateway {
     /// knows yet whether its user is signed in.
     fn comes_from_elsewhere(&self, request: &CanonicalRequest<Incoming>) -> bool {
         let headers = request.headers();
-        let is_foreign = match headers.get("sec-fetch-site") {
-            Some(site) => site == "cross-site" || site == "same-site",
-            None => headers.contains_key(header::ORIGIN) && !self.shared.request_gate.is_own_origin(headers),
-        };
-        is_foreign
+        self.provenance(headers) == Provenance::Elsewhere
             && client::place(request.method(), headers) == Place::Window
             && !headers.contains_key(header::CONTENT_ENCODING)
             && form::is_urlencoded(headers)
@@ -227,17 +224,10 @@ impl Gateway {
         Ok(self.shared.pages.once_more(request.target(), from.as_deref(), &fields))
     }
 
-    /// Whether the browser says that a page of this site sent the form. What another site sends would be carried out in the
-    /// user's name after a login that has nothing to do with it.
-    fn is_from_here(&self, headers: &HeaderMap) -> bool {
-        let own = self.shared.request_gate.is_own_origin(headers);
-        match (headers.get("sec-fetch-site"), headers.get(header::ORIGIN)) {
-            // A portal that tells its pages to send no referrer makes their origin `null`.
-            (Some(site), origin) => {
-                site == "same-origin" && (own || origin.is_none_or(|origin| origin == "null"))
-            }
-            (None, _) => own,
-        }
+    /// Which site the form was sent from. What another site sends would be carried out in the user's name after a login
+    /// that has nothing to do with it.
+    fn provenance(&self, headers: &HeaderMap) -> Provenance {
+        origin::provenance(headers, self.shared.request_gate.origin())
     }
 
     fn not_kept(&self, why: NotKept, note: &mut Note) -> Answer {
@@ -282,7 +272,10 @@ impl Gateway {
         else {
             return Ok(own(pages.form_is_gone(note.request_id())));
         };
-        request.announce(target, content_type, head.referer.as_deref().and_then(value), body.len());
+        let referer = head.referer.as_deref().and_then(value);
+        if request.announce(target, content_type, referer, body.len()).is_err() {
+            return Ok(own(pages.form_is_gone(note.request_id())));
+        }
         posted.whole = Some(body);
         let (forms, name) = (self.shared.kept_forms.clone(), id.clone());
         if identity.has_ended() {
@@ -345,7 +338,7 @@ async fn asked(posted: &mut Posted<'_>, id: FormId) -> Result<Option<Asked>, Fai
         *whole = Some(body);
     }
     if let Some(target) = unmarked(request.target()).and_then(|target| PathAndQuery::try_from(target).ok()) {
-        request.lead_to(target);
+        request.lead_to(target)?;
     }
     Ok(None)
 }

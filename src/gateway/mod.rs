@@ -52,6 +52,7 @@ use crate::{
         hops::{self, LoopMark},
         incoming::Incoming,
         logout::LogoutPaths,
+        origin::{self, Provenance},
         path::PathPattern,
         portal_answers::{About, PortalAnswers},
         return_to::ReturnTo,
@@ -222,7 +223,8 @@ impl Gateway {
     ) -> Answer {
         note.outcome = Outcome::Challenge;
         let (method, headers, challenger) = (request.method(), request.headers(), &self.shared.challenger);
-        let has_been_in = has_cookie || self.shared.request_gate.is_from_own_page(headers);
+        let has_been_in =
+            has_cookie || origin::provenance(headers, self.shared.request_gate.origin()) == Provenance::Here;
         let visitor = Visitor { method, headers, target: request.target(), has_been_in };
         if client::place(method, headers) == Place::Frame {
             let was_sent = *method == Method::POST;
@@ -340,7 +342,8 @@ impl Gateway {
         note: &'a mut Note,
     ) -> Result<impl Future<Output = Result<Response<Source>, Failure>> + use<'a>, Failure> {
         // A page of another site could otherwise open a socket with the user's cookie.
-        if request.upgrade().is_some() && !self.shared.request_gate.is_own_origin(request.headers()) {
+        if request.upgrade().is_some() && !origin::names(request.headers(), self.shared.request_gate.origin())
+        {
             return Err(Failure::ForeignOrigin);
         }
         if request.upgrade().is_some() {
@@ -348,10 +351,10 @@ impl Gateway {
         }
         let guards = workers::admit(&mut request, &self.answers)?;
         let Passed { identity, cookies, now, whole } = passed;
-        let origin = self.origin(note.client_ip, presence);
+        let from = self.origin(note.client_ip, presence);
         let assertions = self.shared.assertions.as_ref();
         let additions = Additions {
-            origin: &origin,
+            origin: &from,
             authority: &self.authority,
             inner_origin: self.answers.inner_origin(),
             request_id: note.request_id(),

@@ -197,7 +197,7 @@ impl Pages {
         let holder = visit.login_token().map(|token| token.hash());
         match self.csrf.check(token, holder.as_ref()) {
             Verdict::Bound => true,
-            Verdict::Elsewhere => visit.is_same_origin(&self.origin),
+            Verdict::Elsewhere => visit.is_from(&self.origin),
             Verdict::Invalid => false,
         }
     }
@@ -267,7 +267,7 @@ impl Pages {
     /// browser's own word that one of our pages sent it.
     pub(super) fn step_form(&self, visit: &Visit, csrf: &str, pending: &Pending) -> StepVerdict {
         match self.csrf.check_step(csrf, pending.user().as_str(), Some(&pending.browser)) {
-            StepVerdict::SameUser if visit.is_same_origin(&self.origin) => StepVerdict::Bound,
+            StepVerdict::SameUser if visit.is_from(&self.origin) => StepVerdict::Bound,
             verdict => verdict,
         }
     }

@@ -15,6 +15,7 @@ use crate::{
         client::{self, Place},
         form::{self, Form},
         incoming::Incoming,
+        origin::{self, Provenance},
         return_to::ReturnTo,
     },
 };
@@ -83,11 +84,8 @@ impl Visit {
     }
 
     /// Whether the browser itself says that the form was sent from a page of `origin`.
-    pub(super) fn is_same_origin(&self, origin: &str) -> bool {
-        match self.headers.get("sec-fetch-site") {
-            Some(site) => site == "same-origin",
-            None => self.headers.get(header::ORIGIN).is_some_and(|value| value == origin),
-        }
+    pub(super) fn is_from(&self, origin: &str) -> bool {
+        origin::provenance(&self.headers, origin) == Provenance::Here
     }
 
     /// Whether the browser wants to put the answer anywhere but into a window of its own.

@@ -17,6 +17,7 @@ pub mod head;
 pub mod hops;
 pub mod incoming;
 pub mod logout;
+pub mod origin;
 pub mod path;
 pub mod portal_answers;
 pub mod portal_fields;

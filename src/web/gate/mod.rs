@@ -166,9 +166,13 @@ impl<B> CanonicalRequest<B> {
         self.request.body_mut()
     }
 
-    /// Makes it a request for `target`, which is what was admitted, or a part of it.
-    pub fn lead_to(&mut self, target: PathAndQuery) {
-        *self.request.uri_mut() = Uri::from(target);
+    /// Makes it a request for `target`, which goes to the portal. It is checked as one that came from outside.
+    pub fn lead_to(&mut self, target: PathAndQuery) -> Result<(), Refusal> {
+        match check_target(target.path(), target.query())? {
+            path::Territory::Portal if !self.ours => *self.request.uri_mut() = Uri::from(target),
+            path::Territory::Portal | path::Territory::Ours => return Err(Refusal::Path),
+        }
+        Ok(())
     }
 
     /// Takes fields out of the head.
@@ -179,16 +183,16 @@ impl<B> CanonicalRequest<B> {
         }
     }
 
-    /// Says of the head that it is for `target`, which was admitted before, and that another body follows it: one of
-    /// `length` bytes that the caller has.
+    /// Says of the head that it is for `target`, and that another body follows it: one of `length` bytes that the caller
+    /// has.
     pub fn announce(
         &mut self,
         target: PathAndQuery,
         content_type: HeaderValue,
         referer: Option<HeaderValue>,
         length: usize,
-    ) {
-        self.lead_to(target);
+    ) -> Result<(), Refusal> {
+        self.lead_to(target)?;
         let headers = self.request.headers_mut();
         for replaced in
             [header::TRANSFER_ENCODING, header::CONTENT_ENCODING, header::TRAILER, header::REFERER]
@@ -201,6 +205,7 @@ impl<B> CanonicalRequest<B> {
         if let Some(referer) = referer {
             headers.insert(header::REFERER, referer);
         }
+        Ok(())
     }
 
     /// What `Content-Length` says, if it is there.
@@ -250,6 +255,7 @@ impl CanonicalRequest<Incoming> {
 pub struct RequestGate {
     /// Host and port as they stand in `Host`: without the port when it is the scheme's own.
     authority: String,
+    origin: String,
     /// The path that is answered whatever the host.
     health: Option<String>,
     /// Most bytes of a request's head.
@@ -260,7 +266,7 @@ impl RequestGate {
     pub fn new(public_url: &url::Url) -> Self {
         let host = public_url.host_str().unwrap_or_default();
         let authority = public_url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        Self { authority, health: None, max_head: MOST_HEAD_BYTES }
+        Self { origin: format!("https://{authority}"), authority, health: None, max_head: MOST_HEAD_BYTES }
     }
 
     /// Lets a balancer that knows us by address alone ask for this path.
@@ -280,16 +286,9 @@ impl RequestGate {
         &self.authority
     }
 
-    /// Whether a browser says that a page of ours asks. A missing `Origin` is no such word (RFC 6455 §10.2).
-    pub fn is_own_origin(&self, headers: &HeaderMap) -> bool {
-        headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).is_some_and(|origin| {
-            origin.strip_prefix("https://").is_some_and(|host| host.eq_ignore_ascii_case(&self.authority))
-        })
-    }
-
-    /// Whether a browser says that a page of this site asks for something.
-    pub fn is_from_own_page(&self, headers: &HeaderMap) -> bool {
-        headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin") || self.is_own_origin(headers)
+    /// The origin that browsers know: `https://` and the authority.
+    pub fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// Lets a request with one meaning pass. `body_follows` says whether the framing announced a body.
@@ -321,16 +320,12 @@ impl RequestGate {
             let origin_form = request.uri().path_and_query().cloned().ok_or(Refusal::Target)?;
             *request.uri_mut() = path::origin_form(origin_form, request.version()).ok_or(Refusal::Target)?;
         }
-        let ours = match path::check(request.uri().path()) {
+        let ours = match check_target(request.uri().path(), request.uri().query())? {
             // None of our pages is a tunnel.
-            Ok(path::Territory::Ours) if *request.method() == Method::CONNECT => return Err(Refusal::Method),
-            Ok(path::Territory::Ours) => true,
-            Ok(path::Territory::Portal) => false,
-            Err(path::NotCanonical) => return Err(Refusal::Path),
+            path::Territory::Ours if *request.method() == Method::CONNECT => return Err(Refusal::Method),
+            path::Territory::Ours => true,
+            path::Territory::Portal => false,
         };
-        if !request.uri().query().is_none_or(path::is_clean_query) {
-            return Err(Refusal::Target);
-        }
         Ok(CanonicalRequest { request, upgrade, ours, health, rare })
     }
 
@@ -403,6 +398,12 @@ impl RequestGate {
             request.headers_mut().insert(header::HOST, value);
         }
     }
+}
+
+/// Whose target it is, if it has one meaning.
+fn check_target(path: &str, query: Option<&str>) -> Result<path::Territory, Refusal> {
+    let territory = path::check(path).map_err(|path::NotCanonical| Refusal::Path)?;
+    if query.is_none_or(path::is_clean_query) { Ok(territory) } else { Err(Refusal::Target) }
 }
 
 /// What the nearest proxy says that it was asked for: the last element of the list.

@@ -51,6 +51,28 @@ fn requests_with_one_meaning_pass_unchanged() {
 }
 
 #[test]
+fn an_admitted_request_is_led_only_to_what_would_be_admitted() {
+    let led = |from: &'static str, to: &'static str| {
+        let request = Request::builder().uri(from).header(HOST.0, HOST.1).body(()).unwrap();
+        let mut request = gate().admit(Box::new(request), false).unwrap();
+        let result = request.lead_to(PathAndQuery::from_static(to));
+        (result, request.target().to_owned())
+    };
+    assert_eq!(led("/sims?a", "/sims?b"), (Ok(()), "/sims?b".to_owned()));
+    for (to, refusal) in [
+        ("/.portcullis/logout", Refusal::Path),
+        ("/%2Eportcullis/logout", Refusal::Path),
+        ("/a/../b", Refusal::Path),
+        ("/a/%2e%2e/b", Refusal::Path),
+        ("/a%00", Refusal::Path),
+    ] {
+        assert_eq!(led("/sims?a", to), (Err(refusal), "/sims?a".to_owned()), "{to}");
+    }
+    let ours = (Err(Refusal::Path), "/.portcullis/login".to_owned());
+    assert_eq!(led("/.portcullis/login", "/sims"), ours, "what was for us stays with us");
+}
+
+#[test]
 fn ambiguous_requests_are_refused() {
     use Refusal as R;
     const WS: &[(&str, &str)] = &[

@@ -1,0 +1,76 @@
+//! Where a request comes from, as the browser says: from a page of this site, or from another's. One rule for all who ask.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// What the browser says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provenance {
+    /// A page of this site.
+    Here,
+    /// A page of another site, or one that will not say which.
+    Elsewhere,
+    /// Nothing, that the user asked for it directly, or two things that cannot both be true.
+    Unknown,
+}
+
+/// Reads `Sec-Fetch-Site` where the browser sends it, and `Origin` beside it or in its place. `origin` is this site's.
+///
+/// A page that sends no referrer has the origin `null`: beside `same-origin` that is no contradiction.
+pub fn provenance(headers: &HeaderMap, origin: &str) -> Provenance {
+    let sent = headers.get(header::ORIGIN);
+    let names_ours = names(headers, origin);
+    match headers.get(&SEC_FETCH_SITE).map(HeaderValue::as_bytes) {
+        Some(b"same-origin") if names_ours || sent.is_none_or(|sent| sent == "null") => Provenance::Here,
+        Some(b"same-site" | b"cross-site") => Provenance::Elsewhere,
+        None if names_ours => Provenance::Here,
+        None if sent.is_some() => Provenance::Elsewhere,
+        _ => Provenance::Unknown,
+    }
+}
+
+/// Whether `Origin` is this site's. A missing one is not (RFC 6455 §10.2).
+pub fn names(headers: &HeaderMap, origin: &str) -> bool {
+    headers.get(header::ORIGIN).is_some_and(|sent| sent.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_this_site_is_told_from_all_others() {
+        use Provenance::{Elsewhere, Here, Unknown};
+        let (ours, other) = (Some("https://iot.example.com"), Some("https://evil.example"));
+        for (site, origin, expected) in [
+            (Some("same-origin"), ours, Here),
+            (Some("same-origin"), None, Here),
+            (Some("same-origin"), Some("null"), Here),
+            (Some("same-origin"), other, Unknown),
+            (Some("same-site"), None, Elsewhere),
+            (Some("same-site"), ours, Elsewhere),
+            (Some("cross-site"), ours, Elsewhere),
+            (Some("cross-site"), None, Elsewhere),
+            (Some("none"), None, Unknown),
+            (Some("none"), ours, Unknown),
+            (Some("Same-Origin"), ours, Unknown),
+            (Some(""), ours, Unknown),
+            (None, ours, Here),
+            (None, Some("https://IOT.example.com"), Here),
+            (None, Some("http://iot.example.com"), Elsewhere),
+            (None, Some("https://iot.example.com:8443"), Elsewhere),
+            (None, Some("https://iot.example.com.evil.example"), Elsewhere),
+            (None, Some("https://iot.example.com/"), Elsewhere),
+            (None, Some("null"), Elsewhere),
+            (None, other, Elsewhere),
+            (None, None, Unknown),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(&SEC_FETCH_SITE, site), (&header::ORIGIN, origin)] {
+                headers.extend(value.map(|value| (name.clone(), HeaderValue::from_static(value))));
+            }
+            assert_eq!(provenance(&headers, "https://iot.example.com"), expected, "{site:?} {origin:?}");
+        }
+    }
+}
