@@ -30,7 +30,7 @@ use crate::{
     database::Database,
     errors::Chain,
     gate::{AccessLevel, Challenger, Gate},
-    gateway::{Bounds, Gateway, Shared},
+    gateway::{Bounds, Gateway, Shared, SharedSite, Site, SiteAddress},
     identity::{Assertions, IdentityHeaders, SigningKeys},
     kept_forms::KeptForms,
     login::{KnownBrowsers, Login, PendingLogins},
@@ -351,6 +351,9 @@ impl AccountStatus for StatusOfUsers {
 pub struct App {
     stores: Stores,
     shared: Arc<Shared>,
+    site: Arc<SharedSite>,
+    health_path: Option<String>,
+    max_head: usize,
     bound: Bound,
     admin: Option<(TcpListener, SocketAddr)>,
     certificate: tls::Reload,
@@ -386,44 +389,16 @@ impl App {
         let certificate = tls::Reload::new(&config.tls, Arc::clone(&environment.clock))?;
         let connector = Connector::new(&config.upstream)?;
         let stores = Stores::open_in(&config, &environment).await?;
-        let public = &config.web.public_url;
-        let request_gate = RequestGate::new(public)
-            .with_health(config.web.health_path.clone())
-            .with_max_head(config.server.max_header_size);
+        let site = site(&config, &stores, &environment).await?;
         let loop_mark = LoopMark::new(&stores.sealer.derive("via"));
-        let origin = public.origin().ascii_serialization();
-        let names = cookies::Names::new(public);
-        let returns = Returns::new(public, config.logout_paths.clone());
-        let challenger = Challenger::new(&origin, returns);
-        let parts = pages::Parts {
-            login: stores.login(&config, &environment),
-            challenger: challenger.clone(),
-            kept_forms: stores.administration.kept_forms.clone(),
-            clear_on_sign_out: config.clear_on_sign_out.clone(),
-            clock: Arc::clone(&environment.clock),
-            cookies: names.clone(),
-            signing_keys: config.identity.assertion.is_some().then(|| Arc::clone(&stores.signing_keys)),
-            issuer: config.credentials.issuer.clone(),
-            origin,
-        };
-        let pages = Pages::new(&config.pages, parts, &stores.sealer)?;
         let bound = Bound::new(&config.server)?;
         let shared = Shared {
-            request_gate,
             loop_mark,
-            cookies: names,
             gate: Gate::new(config.rollout.clone()),
-            level: AccessLevel::TwoFactor,
-            challenger,
             sessions: Arc::clone(&stores.administration.sessions),
             strangers: Arc::default(),
-            identity: IdentityHeaders::new(&config.identity),
-            assertions: assertions(&config, &stores, &environment).await?,
-            pages: Arc::new(pages),
             kept_forms: stores.administration.kept_forms.clone(),
             clear_on_sign_out: config.clear_on_sign_out.clone(),
-            logout_paths: config.logout_paths.clone(),
-            passive_paths: config.passive_paths.clone(),
             activity: config.activity,
             trusted_proxies: config.web.trusted_proxies.clone(),
             client_address: config.web.client_address,
@@ -439,6 +414,9 @@ impl App {
         Ok(Self {
             stores,
             shared: Arc::new(shared),
+            site: Arc::new(site),
+            health_path: config.web.health_path.clone(),
+            max_head: config.server.max_header_size,
             bound,
             admin,
             certificate,
@@ -518,7 +496,9 @@ impl App {
             };
             background.run_until("answering the operator", |stop| Arc::new(admin).serve(listener, stop));
         }
-        let (shared, random) = (self.shared, Arc::clone(&self.environment.random));
+        let (shared, site) = (self.shared, self.site);
+        let (health_path, max_head, random) =
+            (self.health_path, self.max_head, Arc::clone(&self.environment.random));
         let (peers, connector, patience) = (self.peers, self.connector, self.patience);
         let (limits, sharing, max_age) = (self.limits, self.sharing, self.max_age);
         let (answers, workers, per_user) = (self.answers, self.workers, self.per_user);
@@ -527,12 +507,15 @@ impl App {
             let pool = Pool::new(peers.clone(), connector.clone(), limits, sharing, max_age);
             let http2 = Rc::new(Http2::new(peers.clone(), connector.clone(), max_age));
             tokio::task::spawn_local(tidy(Rc::downgrade(&pool), Rc::downgrade(&http2)));
-            let reserved = Rc::new(shared.identity.clone());
+            let reserved = Rc::new(site.identity.clone());
             let sessions = Arc::clone(&shared.sessions);
             let worker = begun.fetch_add(1, Ordering::Relaxed) % workers.max(1);
             let bounds = Bounds::new(worker, workers, per_user, Rc::clone(&pool));
             let proxy = Proxy::new(pool, http2, reserved, sessions, Arc::clone(&random), patience);
-            Gateway::new(Arc::clone(&shared), proxy, PortalAnswers::new(&answers), bounds, &*random)
+            let site = Site::new(Arc::clone(&site), proxy, PortalAnswers::new(&answers), bounds);
+            let gate =
+                RequestGate::new(site, vec![]).with_health(health_path.clone()).with_max_head(max_head);
+            Gateway::new(Arc::clone(&shared), gate, &*random)
         };
         let served = background.beside(&drain, self.bound.serve(tls, drain.clone(), service)).await;
         background.stop(LAST_WRITES).await;
@@ -560,6 +543,36 @@ fn patience(config: &Config) -> Patience {
         stall: config.server.stall_timeout,
         min_rate: config.server.min_rate,
     }
+}
+
+/// The site that the configuration describes.
+async fn site(config: &Config, stores: &Stores, environment: &Environment) -> anyhow::Result<SharedSite> {
+    let public = &config.web.public_url;
+    let address = SiteAddress::new(public);
+    let names = cookies::Names::new(public);
+    let challenger = Challenger::new(address.origin(), Returns::new(public, config.logout_paths.clone()));
+    let parts = pages::Parts {
+        login: stores.login(config, environment),
+        challenger: challenger.clone(),
+        kept_forms: stores.administration.kept_forms.clone(),
+        clear_on_sign_out: config.clear_on_sign_out.clone(),
+        clock: Arc::clone(&environment.clock),
+        cookies: names.clone(),
+        signing_keys: config.identity.assertion.is_some().then(|| Arc::clone(&stores.signing_keys)),
+        issuer: config.credentials.issuer.clone(),
+        origin: address.origin().to_owned(),
+    };
+    Ok(SharedSite {
+        address,
+        level: AccessLevel::TwoFactor,
+        cookies: names,
+        challenger,
+        pages: Arc::new(Pages::new(&config.pages, parts, &stores.sealer)?),
+        identity: IdentityHeaders::new(&config.identity),
+        assertions: assertions(config, stores, environment).await?,
+        logout_paths: config.logout_paths.clone(),
+        passive_paths: config.passive_paths.clone(),
+    })
 }
 
 /// Reads the signing keys, and makes the first one when there is none.

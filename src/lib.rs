@@ -21,7 +21,7 @@
 //! ```text
 //! main > cli/serve > app > server: listener > worker > connection (TLS, HTTP/1 or HTTP/2 by ALPN) > gateway::handle:
 //!    web::request_head (HTTP/1)      reads a head that has one reading; hyper reads HTTP/2, with fragments marked ([`web::raw_paths`])
-//!  1 web::gate::RequestGate::admit   refuses what two readers could understand differently
+//!  1 web::gate::RequestGate::admit   refuses what two readers could understand differently; the host leads to a gateway::Site
 //!  2 web::client::address            the client's address; the note for the access log is open from here
 //!  3 a path of ours?                 > pages, on the control runtime; it never goes to the portal
 //!  4 sessions.cached, else .load     a store that is down is an error, never "no session"
@@ -70,6 +70,8 @@
 //! - Nobody but [`gate::Gate`] makes the [`gate::Identity`] that [`proxy::Proxy::forward`] demands; nobody but the
 //!   request gate makes the [`web::gate::CanonicalRequest`] behind it; only proofs make a [`sessions::NewSession`]: one of two
 //!   factors takes a [`sessions::PasswordProof`] and a [`credentials::VerifiedCode`] of one user.
+//! - No portal is built in: what differs between two of them is in the [`gateway::Site`] that the request gate finds.
+//! - No answer has a second head: whoever reads or sets a field does it on the [`web::reply::Reply`].
 //! - No module reads [`config`]; each owns its `Config`, which `config` fills.
 
 pub mod agreement;

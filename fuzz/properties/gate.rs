@@ -3,10 +3,18 @@
 
 use http::{HeaderValue, Method, Request, Version, header};
 use percent_encoding::percent_decode_str;
-use portcullis::web::gate::RequestGate;
+use portcullis::web::gate::{Named, RequestGate};
 use url::Url;
 
 const OURS: &str = "https://iot.example.com";
+
+struct Ours;
+
+impl Named for Ours {
+    fn authority(&self) -> &'static str {
+        "iot.example.com"
+    }
+}
 
 pub(crate) fn holds(data: &[u8]) {
     let Some((&choice, text)) = data.split_first() else { return };
@@ -14,7 +22,8 @@ pub(crate) fn holds(data: &[u8]) {
     let Some(request) = parse(text, version) else { return };
     let origin = Url::parse(OURS).expect("a URL");
     let asked = request.uri().clone();
-    let Ok(admitted) = RequestGate::new(&origin).admit(Box::new(request), choice & 2 != 0) else { return };
+    let gate = RequestGate::new(Ours, vec![]);
+    let Ok((admitted, _)) = gate.admit(Box::new(request), choice & 2 != 0) else { return };
 
     assert!(asked.authority().is_none_or(|named| is_ours(named.as_str())), "{asked}");
     assert!(asked.scheme_str().is_none_or(|scheme| scheme == "https"), "{asked}");

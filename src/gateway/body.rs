@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Bounds, Gateway, Shared, bounds::Counts, presence::Held, sign_off};
+use super::{Gateway, Shared, Site, bounds::Counts, presence::Held, sign_off};
 use crate::{
     clock::Moment,
     errors::Chain,
@@ -56,6 +56,8 @@ pub(super) fn own(answer: Answer) -> Response<Source> {
 /// What is known of one request. Dropped with the body, it becomes a line of the access log.
 pub(super) struct Note {
     gateway: Rc<Gateway>,
+    /// The site that the request is for, or the first where nothing says so.
+    pub(super) site: Rc<Site>,
     pub(super) source: Source,
     /// The fields of the portal's answer, until somebody sends them.
     pub(super) fields: Option<PortalFields>,
@@ -97,8 +99,10 @@ impl Note {
         peer: IpAddr,
         began: Moment,
     ) -> Self {
+        let site = Rc::clone(gateway.request_gate.first());
         Self {
             gateway,
+            site,
             source: Source::Own(None),
             fields: None,
             method: request.method().clone(),
@@ -124,17 +128,13 @@ impl Note {
         }
     }
 
-    pub(super) fn bounds(&self) -> &Bounds {
-        &self.gateway.bounds
-    }
-
     pub(super) fn shared(&self) -> &Shared {
         &self.gateway.shared
     }
 
     /// What an answer of ours says of plain HTTP.
     pub(super) fn own_hsts(&self) -> Option<&HeaderValue> {
-        self.gateway.answers.own_hsts()
+        self.site.answers.own_hsts()
     }
 
     /// The portal's answer is not all there, and neither is what the client gets.
@@ -203,7 +203,7 @@ impl Drop for Note {
             client_ip: self.client_ip,
             method: self.method.as_str(),
             time: shared.clock.now(),
-            host: self.asked_host.as_deref().unwrap_or_else(|| shared.request_gate.authority()),
+            host: self.asked_host.as_deref().unwrap_or_else(|| self.site.authority()),
             target: self.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str),
             protocol: match self.version {
                 Version::HTTP_2 => "HTTP/2",

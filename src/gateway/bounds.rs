@@ -103,7 +103,7 @@ impl Gateway {
 
     /// Counts a request that goes to the portal, unless its user has too many there: then it is to [wait](Self::wait_turn).
     pub(super) fn enters(&self, way: Way, identity: &Identity, note: &mut Note) -> bool {
-        let enters = self.bounds.turns.enter(self.ongoing(identity), way);
+        let enters = note.site.bounds.turns.enter(self.ongoing(identity), way);
         note.counts.at_portal = enters.then_some(way);
         enters
     }
@@ -115,14 +115,14 @@ impl Gateway {
         identity: &Identity,
         note: &mut Note,
     ) -> Result<(), Failure> {
-        let too_much = Failure::TooMuch(Limit::Requests);
-        let Some(turn) = self.bounds.turns.wait(self.ongoing(identity), way) else {
+        let (too_much, patience) = (Failure::TooMuch(Limit::Requests), note.site.proxy.patience());
+        let Some(turn) = note.site.bounds.turns.wait(self.ongoing(identity), way) else {
             return Err(too_much);
         };
         tokio::select! {
             biased;
             () = identity.end() => Err(ForwardError::SessionEnded.into()),
-            turn = timeout(self.proxy.patience(), turn) => {
+            turn = timeout(patience, turn) => {
                 note.counts.at_portal = turn.ok().and_then(Result::ok).and_then(Turn::take);
                 if note.counts.at_portal.is_some() { Ok(()) } else { Err(too_much) }
             }
@@ -156,7 +156,7 @@ impl Gateway {
         if note.stream.is_none() {
             return Err(Failure::TooMuch(Limit::Connection));
         }
-        note.counts.is_stream = self.ongoing(identity).open_stream(self.bounds.streams);
+        note.counts.is_stream = self.ongoing(identity).open_stream(note.site.bounds.streams);
         if note.counts.is_stream { Ok(()) } else { Err(Failure::TooMuch(Limit::Streams)) }
     }
 
@@ -186,7 +186,7 @@ impl Note {
     /// The request waits for nothing of the portal any more, or what it waits for keeps nobody waiting.
     pub(super) fn leaves_portal(&mut self) {
         if let Some(way) = self.counts.at_portal.take() {
-            self.bounds().turns.leave(self.ongoing(), way);
+            self.site.bounds.turns.leave(self.ongoing(), way);
         }
     }
 

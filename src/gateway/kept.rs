@@ -3,14 +3,17 @@
 //! Sending goes to the form's own address, with a mark at the end of the query: so the browser adds the cookies that
 //! belong there, and understands the portal's answer as one from there.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, header, uri::PathAndQuery};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::task::JoinError;
 
 use super::{
-    Gateway, Passed, Presence,
+    Gateway, Passed, Presence, Site,
     body::{Note, Source, own},
+    challenge,
     failure::Failure,
     turns::Way,
 };
@@ -31,7 +34,7 @@ use crate::{
         form::{self, MARK},
         gate::CanonicalRequest,
         incoming::Incoming,
-        origin::{self, Provenance},
+        origin::{Provenance, provenance},
         return_to::ReturnTo,
     },
 };
@@ -82,7 +85,7 @@ impl Gateway {
                 let (method, headers) = (posted.request.method(), posted.request.headers());
                 // The session that was to send it is over as well: the form is still there.
                 if let Some(Asked { id, .. }) = asked.filter(|_| client::is_navigation(method, headers)) {
-                    return Ok(own(self.shared.challenger.keep(id.as_str(), bind)));
+                    return Ok(own(posted.site.shared.challenger.keep(id.as_str(), bind)));
                 }
                 Ok(own(self.keep(posted, bind, note).await?))
             }
@@ -103,21 +106,21 @@ impl Gateway {
         if !self.enters(Way::Connection, identity, note) {
             self.wait_turn(Way::Connection, identity, note).await?;
         }
-        let Posted { request, cookies, connection, presence, whole, .. } = posted;
-        let passed = Passed { identity, cookies, now: self.shared.clock.now(), whole };
+        let Posted { site, request, cookies, connection, presence, whole, .. } = posted;
+        let passed = Passed { site, identity, cookies, now: self.shared.clock.now(), whole };
         self.forward(request, passed, connection, presence, note)?.await
     }
 
     /// Keeps a form whose user's session has run out, and shows the way in.
     async fn keep(&self, posted: Posted<'_>, bind: bool, note: &mut Note) -> Result<Answer, Failure> {
-        let Posted { mut request, session: claimed, presence, whole, .. } = posted;
+        let Posted { site, mut request, session: claimed, presence, whole, .. } = posted;
         let forms = &self.shared.kept_forms;
-        if claimed.is_none() && self.comes_from_elsewhere(&request) {
-            return self.ask_once_more(request, presence, note).await;
+        if claimed.is_none() && comes_from_elsewhere(site, &request) {
+            return self.ask_once_more(site, request, presence, note).await;
         }
-        let keepable = claimed.zip(self.keepable(&request));
+        let keepable = claimed.zip(self.keepable(site, &request));
         let Some((session, content_type)) = keepable else {
-            return Ok(self.challenge(&request, claimed.is_some(), bind, note));
+            return Ok(challenge(site, &request, claimed.is_some(), bind, note));
         };
         let owner = match &note.session {
             Some(live) => Some(live.session.user.clone()),
@@ -127,21 +130,21 @@ impl Gateway {
                 asked.await.map_err(Failure::Lost)??
             }
         };
-        let Some(owner) = owner else { return Ok(self.challenge(&request, true, bind, note)) };
+        let Some(owner) = owner else { return Ok(challenge(site, &request, true, bind, note)) };
         let _form = presence.form_in_time().await.ok_or(Failure::Crowd)?;
         let Some(_room) = forms.room_for_user(&owner).await else {
-            return Ok(self.not_kept(NotKept::TooMany(Full::Everybody), note));
+            return Ok(not_kept(NotKept::TooMany(Full::Everybody), note));
         };
         let max = forms.max();
         if length(request.headers()).is_some_and(|length| length > u64::try_from(max).unwrap_or(u64::MAX)) {
-            return Ok(self.not_kept(NotKept::TooLarge(max), note));
+            return Ok(not_kept(NotKept::TooLarge(max), note));
         }
         let body = match whole {
             Some(body) => body,
             None => match read(&mut request, max).await {
                 Ok(body) => body,
                 Err(error) if error.is::<LengthLimitError>() => {
-                    return Ok(self.not_kept(NotKept::TooLarge(max), note));
+                    return Ok(not_kept(NotKept::TooLarge(max), note));
                 }
                 Err(error) => return Err(PageError::FormBody(error).into()),
             },
@@ -154,22 +157,23 @@ impl Gateway {
         let kept = self.on_control(async move { kept.keep(&owner, &holder, &Form { head, body }).await });
         let id = match kept.await?? {
             Ok(id) => id,
-            Err(full) => return Ok(self.not_kept(NotKept::TooMany(full), note)),
+            Err(full) => return Ok(not_kept(NotKept::TooMany(full), note)),
         };
-        let mut answer = self.shared.challenger.keep(id.as_str(), bind);
-        cookies::set(&mut answer, &self.shared.cookies.forms, &browser);
+        let mut answer = site.shared.challenger.keep(id.as_str(), bind);
+        cookies::set(&mut answer, &site.shared.cookies.forms, &browser);
         Ok(answer)
     }
 
     /// The content type of a form that a page of this site sent, when it is one of the three that pages send.
-    fn keepable(&self, request: &CanonicalRequest<Incoming>) -> Option<String> {
+    fn keepable(&self, site: &Site, request: &CanonicalRequest<Incoming>) -> Option<String> {
         let headers = request.headers();
         let kept = self.shared.kept_forms.max() > 0
             && client::place(request.method(), headers) == Place::Window
             && !headers.contains_key(header::CONTENT_ENCODING)
-            && self.provenance(headers) == Provenance::Here
+            // What another site sends would be carried out in the user's name after a login that has nothing to do with it.
+            && provenance(headers, site.origin()) == Provenance::Here
             // What a page of ours can lead to without leading to another site, or out.
-            && self.shared.challenger.returns().to(request.target()).as_str() == request.target();
+            && site.shared.challenger.returns().to(request.target()).as_str() == request.target();
         let content_type = headers.get(header::CONTENT_TYPE).filter(|_| kept)?.to_str().ok()?;
         let kind = content_type.split(';').next().unwrap_or_default().trim();
         ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"]
@@ -178,21 +182,11 @@ impl Gateway {
             .then(|| content_type.to_owned())
     }
 
-    /// Whether a page of another site has sent a form here. Browsers leave our cookie out of it (`SameSite=Lax`), so nobody
-    /// knows yet whether its user is signed in.
-    fn comes_from_elsewhere(&self, request: &CanonicalRequest<Incoming>) -> bool {
-        let headers = request.headers();
-        self.provenance(headers) == Provenance::Elsewhere
-            && client::place(request.method(), headers) == Place::Window
-            && !headers.contains_key(header::CONTENT_ENCODING)
-            && form::is_urlencoded(headers)
-            && ReturnTo::parse(request.target()).as_str() == request.target()
-    }
-
     /// Has the user send the form of another site once more, from here: with our cookie then, and only if they want to. It
     /// would pass for a form of the portal's own otherwise.
     async fn ask_once_more(
         &self,
+        site: &Site,
         mut request: CanonicalRequest<Incoming>,
         presence: &Presence,
         note: &mut Note,
@@ -201,39 +195,27 @@ impl Gateway {
         let _form = presence.form_in_time().await.ok_or(Failure::Crowd)?;
         let forms = &self.shared.kept_forms;
         let Some(_room) = forms.room_for_stranger(Networks::of(note.client_ip)).await else {
-            return Ok(self.not_kept(NotKept::TooMany(Full::Everybody), note));
+            return Ok(not_kept(NotKept::TooMany(Full::Everybody), note));
         };
         let most = forms.max();
         let body = match read(&mut request, most).await {
             Ok(body) => body,
             Err(error) if error.is::<LengthLimitError>() => {
                 note.closes = true;
-                return Ok(self.challenge(&request, false, false, note));
+                return Ok(challenge(site, &request, false, false, note));
             }
             Err(error) => return Err(PageError::FormBody(error).into()),
         };
         let fields: Vec<(String, String)> =
             url::form_urlencoded::parse(&body).into_owned().take(MOST_FIELDS + 1).collect();
         if fields.len() > MOST_FIELDS {
-            return Ok(self.challenge(&request, false, false, note));
+            return Ok(challenge(site, &request, false, false, note));
         }
         let origin = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
         let from = origin
             .and_then(|origin| url::Url::parse(origin).ok())
             .and_then(|url| url.host_str().map(str::to_owned));
-        Ok(self.shared.pages.once_more(request.target(), from.as_deref(), &fields))
-    }
-
-    /// Which site the form was sent from. What another site sends would be carried out in the user's name after a login
-    /// that has nothing to do with it.
-    fn provenance(&self, headers: &HeaderMap) -> Provenance {
-        origin::provenance(headers, self.shared.request_gate.origin())
-    }
-
-    fn not_kept(&self, why: NotKept, note: &mut Note) -> Answer {
-        // What has not been read of it is never read.
-        note.closes = true;
-        self.shared.pages.not_kept(why, note.request_id())
+        Ok(site.shared.pages.once_more(request.target(), from.as_deref(), &fields))
     }
 
     /// Sends a kept form to the portal in place of the request that asks for it.
@@ -244,7 +226,8 @@ impl Gateway {
         identity: &Identity,
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
-        let (pages, request) = (&self.shared.pages, &mut posted.request);
+        let (site, request) = (&posted.site.shared, &mut posted.request);
+        let pages = &site.pages;
         note.outcome = Outcome::Own;
         let session = identity.session().map(|live| &live.session);
         let Some(session) = session.filter(|session| pages.is_session_form(&session.id, &csrf)) else {
@@ -252,7 +235,7 @@ impl Gateway {
         };
         let target = unmarked(request.target()).unwrap_or_default().to_owned();
         let (forms, name, user) = (self.shared.kept_forms.clone(), id.clone(), session.user.clone());
-        let browser = cookies::token(request.headers(), &self.shared.cookies.forms).map(|token| token.hash());
+        let browser = cookies::token(request.headers(), &site.cookies.forms).map(|token| token.hash());
         let taken = self.on_control(async move {
             let claim = Claim { id: &name, user: &user, browser: browser.as_ref() };
             match forms.take(claim, &target).await? {
@@ -281,7 +264,7 @@ impl Gateway {
         if identity.has_ended() {
             self.on_control(async move { forms.put_back(&name).await }).await??;
             note.outcome = Outcome::Challenge;
-            return Ok(own(self.shared.challenger.keep(id.as_str(), false)));
+            return Ok(own(site.challenger.keep(id.as_str(), false)));
         }
         match self.send(posted, identity, note).await {
             // Nothing of it has gone out, so it can be sent another time.
@@ -306,6 +289,7 @@ impl Gateway {
 
 /// A request that may be about a kept form.
 pub(super) struct Posted<'a> {
+    pub(super) site: &'a Rc<Site>,
     pub(super) request: CanonicalRequest<Incoming>,
     /// The session that its cookie names.
     pub(super) session: Option<TokenHash>,
@@ -341,6 +325,23 @@ async fn asked(posted: &mut Posted<'_>, id: FormId) -> Result<Option<Asked>, Fai
         request.lead_to(target)?;
     }
     Ok(None)
+}
+
+/// Whether a page of another site has sent a form here. Browsers leave our cookie out of it (`SameSite=Lax`), so nobody
+/// knows yet whether its user is signed in.
+fn comes_from_elsewhere(site: &Site, request: &CanonicalRequest<Incoming>) -> bool {
+    let headers = request.headers();
+    provenance(headers, site.origin()) == Provenance::Elsewhere
+        && client::place(request.method(), headers) == Place::Window
+        && !headers.contains_key(header::CONTENT_ENCODING)
+        && form::is_urlencoded(headers)
+        && ReturnTo::parse(request.target()).as_str() == request.target()
+}
+
+fn not_kept(why: NotKept, note: &mut Note) -> Answer {
+    // What has not been read of it is never read.
+    note.closes = true;
+    note.site.shared.pages.not_kept(why, note.request_id())
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {

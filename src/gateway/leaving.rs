@@ -7,35 +7,27 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use url::Url;
 
-use super::{Source, body::own};
-use crate::{
-    pages::Pages,
-    web::{gate::RequestGate, portal_fields::PortalFields},
-};
+use super::{Site, Source, body::own};
+use crate::web::portal_fields::PortalFields;
 
 /// How long after a login a redirect of the portal may still be a part of it.
 pub(super) const LONGEST_AFTER_LOGIN: Duration = Duration::from_mins(5);
 
 /// Whether a browser says that it comes from one of our own pages.
-pub(super) fn is_from_our_page(headers: &HeaderMap, authority: &str) -> bool {
+pub(super) fn is_from_our_page(headers: &HeaderMap, origin: &str) -> bool {
     let referer = headers.get(header::REFERER).and_then(|referer| referer.to_str().ok());
-    let path = referer.and_then(|url| url.strip_prefix("https://")?.strip_prefix(authority));
+    let path = referer.and_then(|url| url.strip_prefix(origin));
     path.is_some_and(|path| path.starts_with("/.portcullis/"))
 }
 
 /// The page in place of a redirect to another site.
-pub(super) fn instead(
-    status: StatusCode,
-    fields: &PortalFields,
-    gate: &RequestGate,
-    pages: &Pages,
-) -> Option<Response<Source>> {
+pub(super) fn instead(status: StatusCode, fields: &PortalFields, site: &Site) -> Option<Response<Source>> {
     // The others repeat the form itself, which no page can do.
     if ![StatusCode::MOVED_PERMANENTLY, StatusCode::FOUND, StatusCode::SEE_OTHER].contains(&status) {
         return None;
     }
     let to = fields.get(&header::LOCATION).and_then(|to| std::str::from_utf8(to).ok())?;
-    let mut page = own(pages.leaving(&elsewhere(to, gate.authority())?));
+    let mut page = own(site.shared.pages.leaving(&elsewhere(to, site.origin())?));
     for cookie in fields.values(&header::SET_COOKIE) {
         if let Ok(cookie) = HeaderValue::from_bytes(cookie) {
             page.headers_mut().append(header::SET_COOKIE, cookie);
@@ -45,8 +37,8 @@ pub(super) fn instead(
 }
 
 /// The whole address, if it is one of another site.
-fn elsewhere(location: &str, authority: &str) -> Option<Url> {
-    let here = Url::parse(&format!("https://{authority}/")).ok()?;
+fn elsewhere(location: &str, origin: &str) -> Option<Url> {
+    let here = Url::parse(origin).ok()?;
     let to = here.join(location).ok()?;
     (matches!(to.scheme(), "http" | "https") && to.origin() != here.origin()).then_some(to)
 }
@@ -69,7 +61,7 @@ mod tests {
             ("http://iot.example.com/app", Some("http://iot.example.com/app")),
             ("https://iot.example.com:8443/", Some("https://iot.example.com:8443/")),
         ] {
-            let found = elsewhere(location, "iot.example.com").map(String::from);
+            let found = elsewhere(location, "https://iot.example.com").map(String::from);
             assert_eq!(found.as_deref(), leads, "{location}");
         }
     }

@@ -8,6 +8,7 @@ mod leaving;
 mod presence;
 mod rescue;
 mod sign_off;
+mod site;
 mod turns;
 mod workers;
 
@@ -19,7 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use ipnet::IpNet;
 use tokio::{runtime::Handle, time::Instant};
@@ -30,14 +31,17 @@ use self::{
     rescue::Told,
     turns::Way,
 };
-pub use self::{bounds::Bounds, presence::Presence};
+pub use self::{
+    bounds::Bounds,
+    presence::Presence,
+    site::{SharedSite, Site, SiteAddress},
+};
 use crate::{
     clock::{Clock, Moment, Timestamp},
-    gate::{AccessLevel, Challenger, Credential, Decision, Gate, Identity, Visitor},
-    identity::{Assertions, IdentityHeaders},
+    gate::{Credential, Decision, Gate, Identity, Visitor},
     kept_forms::KeptForms,
-    pages::{Pages, Route, Visit},
-    proxy::{Additions, Client, Forwarded, Origin, Proxy},
+    pages::{Route, Visit},
+    proxy::{Additions, Client, Forwarded, Origin},
     random::Random,
     secret::TokenHash,
     server::{Connection, Load, Refused, Service},
@@ -51,36 +55,22 @@ use crate::{
         grpc,
         hops::{self, LoopMark},
         incoming::Incoming,
-        logout::LogoutPaths,
         origin::{self, Provenance},
-        path::PathPattern,
-        portal_answers::{About, PortalAnswers},
+        portal_answers::About,
         return_to::ReturnTo,
     },
 };
 
-/// What all workers share.
+/// What all workers and all sites share.
 pub struct Shared {
-    pub request_gate: RequestGate,
     pub loop_mark: LoopMark,
-    pub cookies: cookies::Names,
     pub gate: Gate,
-    /// What the portal asks of whoever wants something of it.
-    pub level: AccessLevel,
-    pub challenger: Challenger,
     pub sessions: Arc<Sessions>,
     /// What those have in progress whom nobody knows.
     pub strangers: Arc<Ongoing>,
-    pub identity: IdentityHeaders,
-    pub assertions: Option<Assertions>,
-    pub pages: Arc<Pages>,
     pub kept_forms: KeptForms,
     /// What browsers forget when a session is signed out of; absent: nothing.
     pub clear_on_sign_out: Option<HeaderValue>,
-    /// Where the portal logs out.
-    pub logout_paths: LogoutPaths,
-    /// Requests to these do not count as use of a session.
-    pub passive_paths: Vec<PathPattern>,
     pub activity: Activity,
     pub trusted_proxies: Vec<IpNet>,
     /// Where those say who the client is.
@@ -98,10 +88,7 @@ pub struct Shared {
 /// One worker's gateway.
 pub struct Gateway {
     shared: Arc<Shared>,
-    proxy: Proxy,
-    answers: PortalAnswers,
-    authority: HeaderValue,
-    bounds: Bounds,
+    request_gate: RequestGate<Rc<Site>>,
     turned_away: rescue::TurnedAway,
     /// Sets this worker's request ids apart from all others.
     id_prefix: u32,
@@ -109,20 +96,10 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    pub fn new(
-        shared: Arc<Shared>,
-        proxy: Proxy,
-        answers: PortalAnswers,
-        bounds: Bounds,
-        random: &dyn Random,
-    ) -> Self {
-        let authority = shared.request_gate.authority();
-        // A host that parsed as part of a URL is a header value too.
-        let authority = HeaderValue::from_str(authority).unwrap_or(HeaderValue::from_static("localhost"));
+    pub fn new(shared: Arc<Shared>, request_gate: RequestGate<Rc<Site>>, random: &dyn Random) -> Self {
         let [id_prefix, id_first] = [random.bytes::<4>(), random.bytes::<4>()].map(u32::from_be_bytes);
         let turned_away = rescue::TurnedAway::default();
-        let id_next = Cell::new(id_first);
-        Self { shared, proxy, answers, authority, bounds, turned_away, id_prefix, id_next }
+        Self { shared, request_gate, turned_away, id_prefix, id_next: Cell::new(id_first) }
     }
 
     /// The straight line. What is noted on the way goes into the access log.
@@ -134,27 +111,22 @@ impl Gateway {
         note: &mut Note,
     ) -> Result<Response<Source>, Failure> {
         if self.shared.believes_forwarded_host && presence.is_of_trusted_proxy() {
-            self.shared.request_gate.adopt_host(&mut request);
+            self.request_gate.adopt_host(&mut request);
         }
         let body_follows = !request.body().is_end_stream();
-        let mut request = self.shared.request_gate.admit(request, body_follows)?;
+        let (mut request, site) = self.request_gate.admit(request, body_follows)?;
+        note.site = Rc::clone(site);
         if request.rare().may_have(&header::FORWARDED) && self.shared.loop_mark.is_in(request.headers()) {
             return Err(Failure::Loop);
         }
         note.upgrade = request.upgrade().cloned();
-        let shared = &self.shared;
-        note.client_ip = client::address(
-            connection.peer().ip(),
-            request.headers(),
-            &shared.trusted_proxies,
-            shared.client_address,
-        );
+        note.client_ip = self.client_ip(connection, request.headers());
         if request.is_health() {
             note.outcome = Outcome::Own;
             return Ok(own(health(connection)));
         }
-        let cookies = presence.cookies.borrow_mut().open(request.headers(), &self.shared.cookies);
-        let counts = self.counts(&request);
+        let cookies = presence.cookies.borrow_mut().open(request.headers(), &site.shared.cookies);
+        let counts = self.counts(site, &request);
         let mut at = note.began;
         if self.shared.load.is_strained() {
             if !Box::pin(self.has_session(cookies.session, counts, &at)).await? {
@@ -166,7 +138,7 @@ impl Gateway {
         if request.is_ours() {
             note.outcome = Outcome::Own;
             // Boxed like every way that is not the usual one: what the usual one moves about stays small.
-            return Ok(own(Box::pin(self.own(request, cookies.session, presence, note)).await?));
+            return Ok(own(Box::pin(self.own(site, request, cookies.session, presence, note)).await?));
         }
         let session = match self.known_session(cookies.session, counts, &at) {
             Known::Session(live) => Some(live),
@@ -177,73 +149,57 @@ impl Gateway {
                 loaded
             }
         };
-        note.session.clone_from(&session);
         let now = at.wall;
-        let credential = session.map_or(Credential::Nothing, Credential::Session);
-        let decision = shared.gate.decide(shared.level, credential, shared.sessions.time_at(&at));
+        let decision = self.judge(site, session, &at, note);
         let is_in = matches!(decision, Decision::Allow(_));
         if *request.method() == Method::POST && (!is_in || kept::named(&request).is_some()) {
             let (session, cookies) = (cookies.session, cookies.others.as_ref());
-            let posted = kept::Posted { request, session, cookies, connection, presence, whole: None };
+            let posted = kept::Posted { site, request, session, cookies, connection, presence, whole: None };
             return Box::pin(self.posted(posted, decision, note)).await;
         }
         match decision {
             Decision::Allow(identity) => {
                 note.outcome = Outcome::Allow;
-                // A session that is not good enough counts for nothing: neither here nor in the log.
-                if identity.session().is_none() {
-                    note.session = None;
-                }
                 if let Some(answer) = hops::count(&mut request) {
                     return Ok(own(answer));
                 }
                 if request.has_body() {
-                    Box::pin(self.proxy.await_body(&mut request, &identity)).await?;
+                    Box::pin(site.proxy.await_body(&mut request, &identity)).await?;
                 }
                 let way = Way::of(request.method(), request.headers());
                 if !self.enters(way, &identity, note) {
                     Box::pin(self.wait_turn(way, &identity, note)).await?;
                 }
                 let passed =
-                    Passed { identity: &identity, cookies: cookies.others.as_ref(), now, whole: None };
+                    Passed { site, identity: &identity, cookies: cookies.others.as_ref(), now, whole: None };
                 self.forward(request, passed, connection, presence, note)?.await
             }
-            Decision::LogIn => Ok(own(self.challenge(&request, cookies.session.is_some(), false, note))),
-            Decision::BindDevice => Ok(own(self.challenge(&request, true, true, note))),
+            Decision::LogIn => Ok(own(challenge(site, &request, cookies.session.is_some(), false, note))),
+            Decision::BindDevice => Ok(own(challenge(site, &request, true, true, note))),
         }
     }
 
-    /// The way in, or with `bind` to the device that is missing, for a request that the gate does not let pass.
-    fn challenge(
-        &self,
-        request: &CanonicalRequest<Incoming>,
-        has_cookie: bool,
-        bind: bool,
-        note: &mut Note,
-    ) -> Answer {
-        note.outcome = Outcome::Challenge;
-        let (method, headers, challenger) = (request.method(), request.headers(), &self.shared.challenger);
-        let has_been_in =
-            has_cookie || origin::provenance(headers, self.shared.request_gate.origin()) == Provenance::Here;
-        let visitor = Visitor { method, headers, target: request.target(), has_been_in };
-        if client::place(method, headers) == Place::Frame {
-            let was_sent = *method == Method::POST;
-            self.shared.pages.in_frame(
-                &challenger.from_page(visitor, bind),
-                bind,
-                was_sent,
-                note.request_id(),
-            )
-        } else if bind {
-            challenger.bind_device(visitor)
-        } else {
-            challenger.log_in(visitor)
+    fn client_ip(&self, connection: &Connection, headers: &HeaderMap) -> IpAddr {
+        let Shared { trusted_proxies, client_address, .. } = &*self.shared;
+        client::address(connection.peer().ip(), headers, trusted_proxies, *client_address)
+    }
+
+    /// Has the gate decide, and notes whom the request is from.
+    fn judge(&self, site: &Site, session: Option<Arc<Live>>, at: &Moment, note: &mut Note) -> Decision {
+        note.session.clone_from(&session);
+        let credential = session.map_or(Credential::Nothing, Credential::Session);
+        let now = self.shared.sessions.time_at(at);
+        let decision = self.shared.gate.decide(site.shared.level, credential, now);
+        if matches!(&decision, Decision::Allow(identity) if identity.session().is_none()) {
+            // Who is nobody to the portal is nobody to the log and the limits.
+            note.session = None;
         }
+        decision
     }
 
     /// Whether a request keeps its session.
-    fn counts(&self, request: &CanonicalRequest<Incoming>) -> Use {
-        let passive = self.shared.passive_paths.iter().any(|known| known.matches(request.path()))
+    fn counts(&self, site: &Site, request: &CanonicalRequest<Incoming>) -> Use {
+        let passive = site.shared.passive_paths.iter().any(|known| known.matches(request.path()))
             || (self.shared.activity == Activity::People
                 && !client::is_by_person(request.method(), request.headers()));
         if passive { Use::Passive } else { Use::Counts }
@@ -286,6 +242,7 @@ impl Gateway {
     /// Our own pages, off the worker: what they do can take its time.
     async fn own(
         &self,
+        site: &Site,
         request: CanonicalRequest<Incoming>,
         claimed: Option<TokenHash>,
         presence: &Presence,
@@ -300,7 +257,7 @@ impl Gateway {
             _ => None,
         };
         let wants_session = Route::parse(request.path()).is_some_and(Route::wants_session);
-        let counts = self.counts(&request);
+        let counts = self.counts(site, &request);
         let session = match self.known_session(claimed, counts, &self.shared.clock.moment()) {
             Known::Session(live) => Some(live),
             Known::Ask(id) if wants_session => self.load_session(id, counts).await?,
@@ -310,14 +267,14 @@ impl Gateway {
         let (path, query) = (request.path().to_owned(), request.query().map(str::to_owned));
         let (parts, body) = request.into_request().into_parts();
         let held = |name: &str| cookies::token(&parts.headers, name);
-        let returns = self.shared.challenger.returns();
+        let (names, returns) = (&site.shared.cookies, site.shared.challenger.returns());
         let asked = query.as_deref().and_then(|query| form::query_value(query, "rd"));
         let visit = Visit {
             return_to: asked.map_or_else(ReturnTo::default, |asked| returns.to(&asked)),
             session_ended: claimed.is_some() && session.is_none() && wants_session,
-            login: held(&self.shared.cookies.login),
-            forms: held(&self.shared.cookies.forms).map(|token| token.hash()),
-            known: cookies::text(&parts.headers, &self.shared.cookies.known).map(str::to_owned),
+            login: held(&names.login),
+            forms: held(&names.forms).map(|token| token.hash()),
+            known: cookies::text(&parts.headers, &names.known).map(str::to_owned),
             method: parts.method,
             path,
             query,
@@ -327,7 +284,7 @@ impl Gateway {
             request_id: note.request_id().to_owned(),
             session,
         };
-        let pages = Arc::clone(&self.shared.pages);
+        let pages = Arc::clone(&site.shared.pages);
         let answered = self.shared.control.spawn(async move { pages.answer(visit).await });
         Ok(answered.await.map_err(Failure::Lost)??)
     }
@@ -341,25 +298,25 @@ impl Gateway {
         presence: &'a Presence,
         note: &'a mut Note,
     ) -> Result<impl Future<Output = Result<Response<Source>, Failure>> + use<'a>, Failure> {
+        let site = passed.site;
         // A page of another site could otherwise open a socket with the user's cookie.
-        if request.upgrade().is_some() && !origin::names(request.headers(), self.shared.request_gate.origin())
-        {
+        if request.upgrade().is_some() && !origin::names(request.headers(), site.origin()) {
             return Err(Failure::ForeignOrigin);
         }
         if request.upgrade().is_some() {
             self.opens_stream(passed.identity, (connection, presence), note)?;
         }
-        let guards = workers::admit(&mut request, &self.answers)?;
-        let Passed { identity, cookies, now, whole } = passed;
-        let from = self.origin(note.client_ip, presence);
-        let assertions = self.shared.assertions.as_ref();
+        let guards = workers::admit(&mut request, &site.answers)?;
+        let Passed { identity, cookies, now, whole, .. } = passed;
+        let from = self.origin(site, note.client_ip, presence);
+        let assertions = site.shared.assertions.as_ref();
         let additions = Additions {
             origin: &from,
-            authority: &self.authority,
-            inner_origin: self.answers.inner_origin(),
+            authority: site.host(),
+            inner_origin: site.answers.inner_origin(),
             request_id: note.request_id(),
             cookies,
-            identity: identity.headers(&self.shared.identity)?,
+            identity: identity.headers(&site.shared.identity)?,
             assertion: assertions
                 .zip(identity.session())
                 .map(|(assertions, live)| assertions.of(live, now))
@@ -369,14 +326,14 @@ impl Gateway {
             Some(_) => None,
             None => {
                 let (method, headers) = (request.method(), request.headers());
-                self.shared.logout_paths.attempt(method, headers, request.path(), request.query())
+                site.shared.logout_paths.attempt(method, headers, request.path(), request.query())
             }
         };
-        let from_our_form = self.is_from_our_form(&request, identity, now, whole.is_some());
-        let counts = if request.upgrade().is_some() { self.counts(&request) } else { Use::Counts };
+        let from_our_form = is_from_our_form(site, &request, identity, now, whole.is_some());
+        let counts = if request.upgrade().is_some() { self.counts(site, &request) } else { Use::Counts };
         let asked = self.shared.access_log.is_enabled().then(Instant::now);
         let client = Client { connection, tie: &presence.tie };
-        let forwarded = self.proxy.forward(request, whole, identity, &additions, client, counts);
+        let forwarded = site.proxy.forward(request, whole, identity, &additions, client, counts);
         Ok(async move {
             let forwarded = forwarded.await;
             note.portal_took = asked.map(|asked| asked.elapsed());
@@ -389,14 +346,11 @@ impl Gateway {
                 is_personal: identity.session().is_some(),
                 signs_off,
             };
-            self.answers.apply(&mut fields, status, &about);
+            site.answers.apply(&mut fields, status, &about);
             if signs_off {
                 sign_off::follow(&mut fields, note);
             }
-            if from_our_form
-                && let Some(page) =
-                    leaving::instead(status, &fields, &self.shared.request_gate, &self.shared.pages)
-            {
+            if from_our_form && let Some(page) = leaving::instead(status, &fields, site) {
                 return Ok(page);
             }
             if guards {
@@ -409,33 +363,14 @@ impl Gateway {
         })
     }
 
-    /// Whether a form of ours has led here, as at the end of a login. Looked for where it can be, not on every request.
-    fn is_from_our_form(
-        &self,
-        request: &CanonicalRequest<Incoming>,
-        identity: &Identity,
-        now: Timestamp,
-        sends_kept: bool,
-    ) -> bool {
-        let is_new = identity
-            .session()
-            .is_some_and(|live| now.since(live.session.created_at) < leaving::LONGEST_AFTER_LOGIN);
-        (is_new || sends_kept)
-            && leaving::is_from_our_page(request.headers(), self.shared.request_gate.authority())
-    }
-
     /// Where requests of this client come from, in header form.
-    fn origin(&self, client: IpAddr, presence: &Presence) -> Rc<Origin> {
+    fn origin(&self, site: &Rc<Site>, client: IpAddr, presence: &Presence) -> Rc<Origin> {
         let mut last = presence.origin.borrow_mut();
         match &*last {
-            Some((known, origin)) if *known == client => Rc::clone(origin),
+            Some((known, of, origin)) if *known == client && Rc::ptr_eq(of, site) => Rc::clone(origin),
             _ => {
-                let origin = Rc::new(Origin::new(
-                    client,
-                    self.shared.request_gate.authority(),
-                    &self.shared.loop_mark,
-                ));
-                Rc::clone(&last.insert((client, origin)).1)
+                let origin = Rc::new(Origin::new(client, site.authority(), &self.shared.loop_mark));
+                Rc::clone(&last.insert((client, Rc::clone(site), origin)).2)
             }
         }
     }
@@ -454,8 +389,45 @@ impl Gateway {
     }
 }
 
+/// The way in, or with `bind` to the device that is missing, for a request that the gate does not let pass.
+fn challenge(
+    site: &Site,
+    request: &CanonicalRequest<Incoming>,
+    has_cookie: bool,
+    bind: bool,
+    note: &mut Note,
+) -> Answer {
+    note.outcome = Outcome::Challenge;
+    let (method, headers, challenger) = (request.method(), request.headers(), &site.shared.challenger);
+    let has_been_in = has_cookie || origin::provenance(headers, site.origin()) == Provenance::Here;
+    let visitor = Visitor { method, headers, target: request.target(), has_been_in };
+    if client::place(method, headers) == Place::Frame {
+        let was_sent = *method == Method::POST;
+        site.shared.pages.in_frame(&challenger.from_page(visitor, bind), bind, was_sent, note.request_id())
+    } else if bind {
+        challenger.bind_device(visitor)
+    } else {
+        challenger.log_in(visitor)
+    }
+}
+
+/// Whether a form of ours has led here, as at the end of a login. Looked for where it can be, not on every request.
+fn is_from_our_form(
+    site: &Site,
+    request: &CanonicalRequest<Incoming>,
+    identity: &Identity,
+    now: Timestamp,
+    sends_kept: bool,
+) -> bool {
+    let is_new = identity
+        .session()
+        .is_some_and(|live| now.since(live.session.created_at) < leaving::LONGEST_AFTER_LOGIN);
+    (is_new || sends_kept) && leaving::is_from_our_page(request.headers(), site.origin())
+}
+
 /// What the gate has let pass.
 struct Passed<'a> {
+    site: &'a Rc<Site>,
     identity: &'a Identity,
     /// Those of the client's cookies that are the portal's.
     cookies: Option<&'a HeaderValue>,

@@ -10,6 +10,7 @@ use std::{
 
 use tokio::{sync::Notify, time::timeout};
 
+use super::Site;
 use crate::{proxy::Origin, telemetry::metrics::OpenConnection, upstream::Tie, web::cookies::Jar};
 
 /// Forms under way at once on one connection. A head of 16 KiB each is what an attacker has us hold meanwhile.
@@ -25,8 +26,8 @@ const TAKES: Duration = Duration::from_secs(5);
 pub struct Presence {
     _open: OpenConnection,
     pub(super) cookies: RefCell<Jar>,
-    /// The last client: always the same one, unless a trusted proxy sends requests of many.
-    pub(super) origin: RefCell<Option<(IpAddr, Rc<Origin>)>>,
+    /// The last client at the last site: always the same, unless a trusted proxy sends requests of many.
+    pub(super) origin: RefCell<Option<(IpAddr, Rc<Site>, Rc<Origin>)>>,
     /// What it has at the portal for itself.
     pub(super) tie: Rc<Tie>,
     forms: Rc<Count>,

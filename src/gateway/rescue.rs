@@ -1,13 +1,12 @@
 //! From errors to answers. Whatever went wrong, the answer lets nobody in and takes no cookie away.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use http::{StatusCode, header};
 
 use super::{
-    Gateway,
+    Gateway, Site,
     body::Note,
-    bounds::Limit,
     failure::{Blame, Failure, Profile},
 };
 use crate::{
@@ -61,6 +60,7 @@ impl Gateway {
     /// The answer to a request that failed: a page for a person, a problem for a script.
     pub(super) fn rescue(&self, failure: &Failure, told: Told, note: &mut Note) -> Answer {
         let profile = failure.profile();
+        let site = Rc::clone(&note.site);
         let status = profile.status;
         note.closes = profile.closes;
         note.outcome = profile.outcome;
@@ -80,10 +80,10 @@ impl Gateway {
         }
         let mut answer = if matches!(told, Told::Person | Told::Frame) {
             let mut page = match failure {
-                Failure::Unsent(id, _) => self.shared.pages.form_waits(id, status, note.request_id()),
+                Failure::Unsent(id, _) => site.shared.pages.form_waits(id, status, note.request_id()),
                 _ => match profile.trouble {
-                    Some(trouble) => self.shared.pages.trouble_page(trouble, status, note.request_id()),
-                    None => self.shared.pages.message_page(status, note.request_id()),
+                    Some(trouble) => site.shared.pages.trouble_page(trouble, status, note.request_id()),
+                    None => site.shared.pages.message_page(status, note.request_id()),
                 },
             };
             if told == Told::Frame {
@@ -91,7 +91,7 @@ impl Gateway {
             }
             page
         } else {
-            let detail = self.detail(failure, profile.blame);
+            let detail = detail(failure, profile.blame, &site);
             answer::problem(&Problem {
                 kind: "about:blank",
                 title: status.canonical_reason().unwrap_or("Error"),
@@ -105,7 +105,7 @@ impl Gateway {
             answer::retry_after(&mut answer, wait);
         }
         if status == StatusCode::UNAUTHORIZED {
-            answer.headers_mut().insert(header::WWW_AUTHENTICATE, self.shared.challenger.authenticate());
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, site.shared.challenger.authenticate());
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             answer.headers_mut().insert(header::ALLOW, ALLOWED);
@@ -113,24 +113,11 @@ impl Gateway {
         answer
     }
 
-    /// What a script is told besides the status.
-    fn detail(&self, failure: &Failure, blame: Blame) -> Option<String> {
-        Some(match (blame, failure) {
-            (Blame::User(limit), _) => limit.detail().to_owned(),
-            (_, Failure::Refused(Refusal::Misdirected(_))) => {
-                format!("this gateway answers for https://{} only", self.shared.request_gate.authority())
-            }
-            (_, Failure::Refused(refusal)) => refusal.to_string(),
-            (_, Failure::ServiceWorker) => "No service worker may be registered for this scope.".to_owned(),
-            _ => return None,
-        })
-    }
-
     /// One line in the log, by whose fault it is: the operator's things are loud, a client's quiet.
     fn report(&self, failure: &Failure, blame: Blame, note: &Note) {
         let request_id = note.request_id();
         match blame {
-            Blame::Client => self.report_refusal(failure, note),
+            Blame::Client => report_refusal(failure, note),
             Blame::User(limit) => self.held_back(limit, note),
             Blame::Load if matches!(failure, Failure::Page(PageError::Login(LoginError::Busy))) => {
                 if let Some(turned_away) = self.turned_away.tells(self.shared.clock.elapsed()) {
@@ -156,30 +143,43 @@ impl Gateway {
             }
         }
     }
+}
 
-    /// What the operator may have to do with is told; the rest is of use to who looks for it.
-    fn report_refusal(&self, failure: &Failure, note: &Note) {
-        let request_id = note.request_id();
-        match failure {
-            Failure::Refused(Refusal::Misdirected(asked)) => tracing::info!(
-                request.id = request_id,
-                client.ip = %note.client_ip,
-                asked = shown(&asked.host),
-                x_forwarded_host = asked.forwarded.as_deref().map(shown),
-                ours = self.shared.request_gate.authority(),
-                "refused a request for another host than server.public_url; if it came through a load balancer, have it \
-                 pass on the Host of the client, or list it in server.trusted_proxies and set server.client_host to \
-                 x-forwarded-host"
-            ),
-            Failure::ServiceWorker => {
-                tracing::info!(request.id = request_id, "refused the script of a service worker: {failure}");
-            }
-            Failure::Page(_) => {
-                tracing::debug!(request.id = request_id, error = %Chain(failure), "refused a form");
-            }
-            _ => tracing::debug!(request.id = request_id, error = %Chain(failure), "refused a request"),
+/// What the operator may have to do with is told; the rest is of use to who looks for it.
+fn report_refusal(failure: &Failure, note: &Note) {
+    let request_id = note.request_id();
+    match failure {
+        Failure::Refused(Refusal::Misdirected(asked)) => tracing::info!(
+            request.id = request_id,
+            client.ip = %note.client_ip,
+            asked = shown(&asked.host),
+            x_forwarded_host = asked.forwarded.as_deref().map(shown),
+            ours = note.site.authority(),
+            "refused a request for another host than server.public_url; if it came through a load balancer, have it \
+             pass on the Host of the client, or list it in server.trusted_proxies and set server.client_host to \
+             x-forwarded-host"
+        ),
+        Failure::ServiceWorker => {
+            tracing::info!(request.id = request_id, "refused the script of a service worker: {failure}");
         }
+        Failure::Page(_) => {
+            tracing::debug!(request.id = request_id, error = %Chain(failure), "refused a form");
+        }
+        _ => tracing::debug!(request.id = request_id, error = %Chain(failure), "refused a request"),
     }
+}
+
+/// What a script is told besides the status.
+fn detail(failure: &Failure, blame: Blame, site: &Site) -> Option<String> {
+    Some(match (blame, failure) {
+        (Blame::User(limit), _) => limit.detail().to_owned(),
+        (_, Failure::Refused(Refusal::Misdirected(_))) => {
+            format!("this gateway answers for {} only", site.origin())
+        }
+        (_, Failure::Refused(refusal)) => refusal.to_string(),
+        (_, Failure::ServiceWorker) => "No service worker may be registered for this scope.".to_owned(),
+        _ => return None,
+    })
 }
 
 /// What a client of gRPC is told besides the status.

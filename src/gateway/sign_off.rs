@@ -3,6 +3,8 @@
 //! Nothing is refused because of which site the request came from: what the portal lets another site do, it has done by then,
 //! and a session of ours that stays behind would be worse.
 
+use std::sync::Arc;
+
 use http::header;
 
 use super::Note;
@@ -14,13 +16,13 @@ use crate::{
 /// Takes our cookies away when the portal has logged out, and has the session ended when its answer is over: not before, since
 /// the answer would be cut.
 pub(super) fn follow(fields: &mut PortalFields, note: &mut Note) {
-    let shared = note.shared();
-    for name in [&shared.cookies.session, &shared.cookies.forms] {
+    let names = &note.site.shared.cookies;
+    for name in [&names.session, &names.forms] {
         if let Some(cookie) = cookies::cleared(name) {
             fields.append(header::SET_COOKIE, cookie);
         }
     }
-    if let Some(value) = &shared.clear_on_sign_out {
+    if let Some(value) = &note.shared().clear_on_sign_out {
         fields.append(clear_site_data::NAME.clone(), value.clone());
     }
     note.signs_off = true;
@@ -31,7 +33,7 @@ pub(super) fn end(note: &Note) {
     let Some(live) = note.session.clone() else { return };
     let shared = note.shared();
     let (pages, source) = (
-        shared.pages.clone(),
+        Arc::clone(&note.site.shared.pages),
         login::Source {
             client_ip: note.client_ip,
             user_agent: String::new(),

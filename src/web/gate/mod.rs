@@ -250,23 +250,27 @@ impl CanonicalRequest<Incoming> {
     }
 }
 
-/// Checks requests against the one host that this gateway answers for.
-#[derive(Clone, Debug)]
-pub struct RequestGate {
+/// What a host leads to.
+pub trait Named {
     /// Host and port as they stand in `Host`: without the port when it is the scheme's own.
-    authority: String,
-    origin: String,
+    fn authority(&self) -> &str;
+}
+
+/// Checks requests, and finds the site that each is for by its host.
+#[derive(Clone, Debug)]
+pub struct RequestGate<S> {
+    /// Answers where no host says which.
+    first: S,
+    others: Vec<S>,
     /// The path that is answered whatever the host.
     health: Option<String>,
     /// Most bytes of a request's head.
     max_head: usize,
 }
 
-impl RequestGate {
-    pub fn new(public_url: &url::Url) -> Self {
-        let host = public_url.host_str().unwrap_or_default();
-        let authority = public_url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        Self { origin: format!("https://{authority}"), authority, health: None, max_head: MOST_HEAD_BYTES }
+impl<S: Named> RequestGate<S> {
+    pub fn new(first: S, others: Vec<S>) -> Self {
+        Self { first, others, health: None, max_head: MOST_HEAD_BYTES }
     }
 
     /// Lets a balancer that knows us by address alone ask for this path.
@@ -281,35 +285,39 @@ impl RequestGate {
         Self { max_head, ..self }
     }
 
-    /// The authority that requests must name.
-    pub fn authority(&self) -> &str {
-        &self.authority
+    /// The site that answers where no host says which.
+    pub fn first(&self) -> &S {
+        &self.first
     }
 
-    /// The origin that browsers know: `https://` and the authority.
-    pub fn origin(&self) -> &str {
-        &self.origin
+    fn sites(&self) -> impl Iterator<Item = &S> {
+        std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// Lets a request with one meaning pass. `body_follows` says whether the framing announced a body.
+    /// The site of this authority, in any case.
+    fn of(&self, authority: &str) -> Option<&S> {
+        self.sites().find(|site| site.authority().eq_ignore_ascii_case(authority))
+    }
+
+    /// Lets a request with one meaning pass, and says which site it is for. `body_follows` says whether the framing announced a body.
     pub fn admit<B>(
         &self,
         mut request: Box<Request<B>>,
         body_follows: bool,
-    ) -> Result<CanonicalRequest<B>, Refusal> {
+    ) -> Result<(CanonicalRequest<B>, &S), Refusal> {
         let connects = match *request.method() {
             Method::TRACE => return Err(Refusal::Method),
             Method::CONNECT => Some(extended_connect(&request)?),
             _ => None,
         };
         let health = self.health.as_deref().is_some_and(|path| is_probe(&request, path));
-        match self.check_host(&request) {
-            Ok(()) => {}
-            Err(Refusal::Misdirected(_)) if health => {}
+        let site = match self.site_of(&request) {
+            Ok(site) => site,
+            Err(Refusal::Misdirected(_)) if health => &self.first,
             // HTTP/1.0 knows no host.
-            Err(Refusal::Host) if health && !request.headers().contains_key(header::HOST) => {}
+            Err(Refusal::Host) if health && !request.headers().contains_key(header::HOST) => &self.first,
             Err(refusal) => return Err(refusal),
-        }
+        };
         let rare = check_fields(request.headers(), request.version(), self.max_head)?;
         hops::check(request.method(), request.headers())?;
         let upgrade = match connects {
@@ -326,11 +334,11 @@ impl RequestGate {
             path::Territory::Ours => true,
             path::Territory::Portal => false,
         };
-        Ok(CanonicalRequest { request, upgrade, ours, health, rare })
+        Ok((CanonicalRequest { request, upgrade, ours, health, rare }, site))
     }
 
     /// RFC 9112 §3.2 and RFC 9113 §8.3.1: one authority, ours, wherever it is written.
-    fn check_host<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+    fn site_of<B>(&self, request: &Request<B>) -> Result<&S, Refusal> {
         let uri = request.uri();
         let mut hosts = request.headers().get_all(header::HOST).iter();
         let (host, None) = (hosts.next(), hosts.next()) else { return Err(Refusal::Host) };
@@ -353,12 +361,12 @@ impl RequestGate {
             }
             (None, Some(host), _) => host,
         };
-        self.check_authority(named, request.headers())
+        self.site_named(named, request.headers())
     }
 
-    fn check_authority(&self, named: &str, headers: &HeaderMap) -> Result<(), Refusal> {
-        if named.eq_ignore_ascii_case(&self.authority) {
-            return Ok(());
+    fn site_named(&self, named: &str, headers: &HeaderMap) -> Result<&S, Refusal> {
+        if let Some(site) = self.of(named) {
+            return Ok(site);
         }
         // `host:443` is `host`; anything else that parses is another host, and what does not parse is none.
         let authority: Authority = named.parse().map_err(|_| Refusal::Host)?;
@@ -368,21 +376,26 @@ impl RequestGate {
         if named.contains('@') || authority.host().is_empty() || port_is_junk {
             return Err(Refusal::Host);
         }
-        match named.strip_suffix(":443") {
-            Some(host) if host.eq_ignore_ascii_case(&self.authority) => Ok(()),
-            _ => Err(Refusal::Misdirected(Box::new(Asked {
+        named.strip_suffix(":443").and_then(|host| self.of(host)).ok_or_else(|| {
+            Refusal::Misdirected(Box::new(Asked {
                 host: named.to_owned(),
                 forwarded: forwarded_host(headers).map(str::to_owned),
-            }))),
-        }
+            }))
+        })
     }
 
     /// Makes the request one for the host that a trusted proxy says it was for, if it says so.
     pub fn adopt_host<B>(&self, request: &mut Request<B>) {
         let Some(named) = forwarded_host(request.headers()) else { return };
-        let bare = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
         // Proxies tell the port in a header of its own, or not at all.
-        let named = if named.eq_ignore_ascii_case(bare) { &self.authority } else { named };
+        let is_meant = |site: &&S| {
+            let bare = site.authority().rsplit_once(':').map_or_else(|| site.authority(), |(host, _)| host);
+            named.eq_ignore_ascii_case(bare)
+        };
+        let named = match self.of(named).or_else(|| self.sites().find(is_meant)) {
+            Some(site) => site.authority(),
+            None => named,
+        };
         let (Ok(authority), Ok(value)) = (named.parse::<Authority>(), HeaderValue::from_str(named)) else {
             return;
         };

@@ -7,8 +7,14 @@ fn misdirected(host: &str) -> Refusal {
     Refusal::Misdirected(Box::new(Asked { host: host.to_owned(), forwarded: None }))
 }
 
-fn gate() -> RequestGate {
-    RequestGate::new(&url::Url::parse("https://iot.example.com").unwrap())
+impl Named for &str {
+    fn authority(&self) -> &str {
+        self
+    }
+}
+
+fn gate() -> RequestGate<&'static str> {
+    RequestGate::new("iot.example.com", vec![])
 }
 
 /// Each case: version, method, target, fields, whether a body follows.
@@ -21,7 +27,9 @@ fn admit(case: &Case) -> Result<(String, bool), Refusal> {
         let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
         request = request.header(*name, value);
     }
-    gate().admit(Box::new(request.body(()).unwrap()), *body).map(|ok| (ok.target().to_owned(), ok.is_ours()))
+    gate()
+        .admit(Box::new(request.body(()).unwrap()), *body)
+        .map(|(ok, _)| (ok.target().to_owned(), ok.is_ours()))
 }
 
 const H1: Version = Version::HTTP_11;
@@ -54,7 +62,8 @@ fn requests_with_one_meaning_pass_unchanged() {
 fn an_admitted_request_is_led_only_to_what_would_be_admitted() {
     let led = |from: &'static str, to: &'static str| {
         let request = Request::builder().uri(from).header(HOST.0, HOST.1).body(()).unwrap();
-        let mut request = gate().admit(Box::new(request), false).unwrap();
+        let gate = gate();
+        let (mut request, _) = gate.admit(Box::new(request), false).unwrap();
         let result = request.lead_to(PathAndQuery::from_static(to));
         (result, request.target().to_owned())
     };
@@ -156,7 +165,7 @@ fn heads_beyond_the_limits_are_refused() {
 
 #[test]
 fn a_port_of_our_own_must_be_named() {
-    let gate = RequestGate::new(&url::Url::parse("https://localhost:8443").unwrap());
+    let gate = RequestGate::new("localhost:8443", vec![]);
     let ask = |host: &str| {
         gate.admit(Box::new(Request::builder().uri("/").header("host", host).body(()).unwrap()), false)
             .map(|_| ())
@@ -167,6 +176,30 @@ fn a_port_of_our_own_must_be_named() {
 }
 
 #[test]
+fn each_host_leads_to_its_own_site() {
+    let gate = RequestGate::new("iot.example.com", vec!["crm.example.com", "iot.example.com:8443"]);
+    let asked = |host: &str, forwarded: Option<&str>| {
+        let mut request = Request::builder().uri("/").header("host", host);
+        if let Some(forwarded) = forwarded {
+            request = request.header("x-forwarded-host", forwarded);
+        }
+        let mut request = Box::new(request.body(()).unwrap());
+        gate.adopt_host(&mut request);
+        gate.admit(request, false).map(|(_, site)| *site)
+    };
+    for (host, site) in [
+        ("iot.example.com", "iot.example.com"),
+        ("CRM.example.com:443", "crm.example.com"),
+        ("iot.example.com:8443", "iot.example.com:8443"),
+    ] {
+        assert_eq!(asked(host, None), Ok(site), "{host}");
+        assert_eq!(asked("10.0.0.5", Some(host)), Ok(site), "{host}");
+    }
+    assert_eq!(asked("crm.example.com:8443", None), Err(misdirected("crm.example.com:8443")));
+    assert_eq!(*gate.first(), "iot.example.com");
+}
+
+#[test]
 fn a_probe_needs_no_name_and_nothing_else_profits() {
     let gate = gate().with_health(Some("/healthz".to_owned()));
     let ask = |method: &str, target: &str, version: Version, hosts: &[&str]| {
@@ -174,7 +207,7 @@ fn a_probe_needs_no_name_and_nothing_else_profits() {
         for host in hosts {
             request = request.header("host", *host);
         }
-        gate.admit(Box::new(request.body(()).unwrap()), false).map(|request| request.is_health())
+        gate.admit(Box::new(request.body(()).unwrap()), false).map(|(request, _)| request.is_health())
     };
     for hosts in [&["10.0.0.5:8443"][..], &["[::1]"], &["iot.example.com"], &[]] {
         assert_eq!(ask("GET", "/healthz", Version::HTTP_10, hosts), Ok(true), "{hosts:?}");
@@ -198,7 +231,7 @@ fn a_probe_needs_no_name_and_nothing_else_profits() {
 fn the_host_that_a_proxy_names_is_the_last_of_its_list() {
     const INNER: (&str, &str) = ("host", "10.0.0.5:8443");
     const XFH: &str = "x-forwarded-host";
-    let ask = |gate: &RequestGate, target: &str, hosts: &[(&str, &str)]| {
+    let ask = |gate: &RequestGate<&str>, target: &str, hosts: &[(&str, &str)]| {
         let mut request = Request::builder().uri(target);
         if target.starts_with("https") {
             request = request.version(Version::HTTP_2);
@@ -231,7 +264,7 @@ fn the_host_that_a_proxy_names_is_the_last_of_its_list() {
     ] {
         assert!(ask(&ours, "/", fields).is_err(), "{fields:?}");
     }
-    let with_port = RequestGate::new(&url::Url::parse("https://localhost:8443").unwrap());
+    let with_port = RequestGate::new("localhost:8443", vec![]);
     assert_eq!(ask(&with_port, "/", &[INNER, (XFH, "localhost")]), Ok(()));
     assert!(ask(&with_port, "/", &[INNER, (XFH, "localhost:9443")]).is_err());
 }
