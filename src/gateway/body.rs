@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{Gateway, Shared, Site, bounds::Counts, presence::Held, sign_off};
@@ -21,11 +21,7 @@ use crate::{
     sessions::Live,
     telemetry::{Outcome, access_log::Line},
     upstream::http1::AnswerError,
-    web::{
-        answer::Answer,
-        body::BodyError,
-        portal_fields::{BringsFields, PortalFields},
-    },
+    web::{answer::Answer, body::BodyError, reply::Reply},
 };
 
 /// Where an answer's body comes from.
@@ -49,8 +45,8 @@ impl From<Followed> for Source {
 }
 
 /// An answer that is not the portal's.
-pub(super) fn own(answer: Answer) -> Response<Source> {
-    answer.map(|bytes| Source::Own(Some(bytes)))
+pub(super) fn own(answer: Answer) -> Reply<Source> {
+    Reply::from(answer).map(|bytes| Source::Own(Some(bytes)))
 }
 
 /// What is known of one request. Dropped with the body, it becomes a line of the access log.
@@ -59,8 +55,6 @@ pub(super) struct Note {
     /// The site that the request is for, or the first where nothing says so.
     pub(super) site: Rc<Site>,
     pub(super) source: Source,
-    /// The fields of the portal's answer, until somebody sends them.
-    pub(super) fields: Option<PortalFields>,
     method: Method,
     pub(super) uri: Uri,
     version: Version,
@@ -104,7 +98,6 @@ impl Note {
             gateway,
             site,
             source: Source::Own(None),
-            fields: None,
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
@@ -230,24 +223,15 @@ pub struct ClientBody(pub(super) Sent);
 pub(super) enum Sent {
     /// Its source is with the note, in one box that is handed from hand to hand.
     Noted(Box<Note>),
-    /// A tunnel has the note; the fields of its answer are still to be sent.
-    Tunnel(Option<Box<PortalFields>>),
+    /// A tunnel has the note.
+    Tunnel,
 }
 
 impl ClientBody {
     fn source(&self) -> Option<&Source> {
         match &self.0 {
             Sent::Noted(note) => Some(&note.source),
-            Sent::Tunnel(_) => None,
-        }
-    }
-}
-
-impl BringsFields for ClientBody {
-    fn take_fields(&mut self) -> Option<PortalFields> {
-        match &mut self.0 {
-            Sent::Noted(note) => note.fields.take(),
-            Sent::Tunnel(fields) => fields.take().map(|fields| *fields),
+            Sent::Tunnel => None,
         }
     }
 }

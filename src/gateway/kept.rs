@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, header, uri::PathAndQuery};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::task::JoinError;
 
@@ -35,6 +35,7 @@ use crate::{
         gate::CanonicalRequest,
         incoming::Incoming,
         origin::{Provenance, provenance},
+        reply::Reply,
         return_to::ReturnTo,
     },
 };
@@ -71,7 +72,7 @@ impl Gateway {
         mut posted: Posted<'_>,
         decision: Decision,
         note: &mut Note,
-    ) -> Result<Response<Source>, Failure> {
+    ) -> Result<Reply<Source>, Failure> {
         let asked = match named(&posted.request) {
             Some(id) => asked(&mut posted, id).await?,
             None => None,
@@ -97,7 +98,7 @@ impl Gateway {
         posted: Posted<'_>,
         identity: &Identity,
         note: &mut Note,
-    ) -> Result<Response<Source>, Failure> {
+    ) -> Result<Reply<Source>, Failure> {
         // It was let pass before its body was read, or the form looked up.
         if identity.has_ended() {
             return Err(ForwardError::SessionEnded.into());
@@ -225,7 +226,7 @@ impl Gateway {
         Asked { id, csrf }: Asked,
         identity: &Identity,
         note: &mut Note,
-    ) -> Result<Response<Source>, Failure> {
+    ) -> Result<Reply<Source>, Failure> {
         let (site, request) = (&posted.site.shared, &mut posted.request);
         let pages = &site.pages;
         note.outcome = Outcome::Own;

@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use url::Url;
 
 use super::{Site, Source, body::own};
-use crate::web::portal_fields::PortalFields;
+use crate::web::{portal_fields::PortalFields, reply::Reply};
 
 /// How long after a login a redirect of the portal may still be a part of it.
 pub(super) const LONGEST_AFTER_LOGIN: Duration = Duration::from_mins(5);
@@ -21,19 +21,19 @@ pub(super) fn is_from_our_page(headers: &HeaderMap, origin: &str) -> bool {
 }
 
 /// The page in place of a redirect to another site.
-pub(super) fn instead(status: StatusCode, fields: &PortalFields, site: &Site) -> Option<Response<Source>> {
+pub(super) fn instead(status: StatusCode, fields: &PortalFields, site: &Site) -> Option<Reply<Source>> {
     // The others repeat the form itself, which no page can do.
     if ![StatusCode::MOVED_PERMANENTLY, StatusCode::FOUND, StatusCode::SEE_OTHER].contains(&status) {
         return None;
     }
     let to = fields.get(&header::LOCATION).and_then(|to| std::str::from_utf8(to).ok())?;
-    let mut page = own(site.shared.pages.leaving(&elsewhere(to, site.origin())?));
+    let mut page = site.shared.pages.leaving(&elsewhere(to, site.origin())?);
     for cookie in fields.values(&header::SET_COOKIE) {
         if let Ok(cookie) = HeaderValue::from_bytes(cookie) {
             page.headers_mut().append(header::SET_COOKIE, cookie);
         }
     }
-    Some(page)
+    Some(own(page))
 }
 
 /// The whole address, if it is one of another site.

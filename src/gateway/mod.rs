@@ -20,7 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_body::Body as _;
 use ipnet::IpNet;
 use tokio::{runtime::Handle, time::Instant};
@@ -57,6 +57,7 @@ use crate::{
         incoming::Incoming,
         origin::{self, Provenance},
         portal_answers::About,
+        reply::{Head, Reply},
         return_to::ReturnTo,
     },
 };
@@ -109,7 +110,7 @@ impl Gateway {
         connection: &Connection,
         presence: &Presence,
         note: &mut Note,
-    ) -> Result<Response<Source>, Failure> {
+    ) -> Result<Reply<Source>, Failure> {
         if self.shared.believes_forwarded_host && presence.is_of_trusted_proxy() {
             self.request_gate.adopt_host(&mut request);
         }
@@ -297,7 +298,7 @@ impl Gateway {
         connection: &'a Connection,
         presence: &'a Presence,
         note: &'a mut Note,
-    ) -> Result<impl Future<Output = Result<Response<Source>, Failure>> + use<'a>, Failure> {
+    ) -> Result<impl Future<Output = Result<Reply<Source>, Failure>> + use<'a>, Failure> {
         let site = passed.site;
         // A page of another site could otherwise open a socket with the user's cookie.
         if request.upgrade().is_some() && !origin::names(request.headers(), site.origin()) {
@@ -356,10 +357,7 @@ impl Gateway {
             if guards {
                 workers::guard(status, &mut fields, &mut followed)?;
             }
-            note.fields = Some(fields);
-            let mut response = Response::new(Source::from(followed));
-            *response.status_mut() = status;
-            Ok(response)
+            Ok(Reply { status, head: Head::Portal(fields), body: Source::from(followed) })
         })
     }
 
@@ -452,7 +450,7 @@ impl Service for Gateway {
         request: Box<Request<Incoming>>,
         connection: Rc<Connection>,
         presence: Rc<Presence>,
-    ) -> Response<ClientBody> {
+    ) -> Reply<ClientBody> {
         let began = self.shared.clock.moment();
         let mut note =
             Box::new(Note::new(Rc::clone(&self), &request, self.request_id(), connection.peer().ip(), began));
@@ -465,10 +463,7 @@ impl Service for Gateway {
         let about = (request.version(), request.method() == Method::HEAD);
         let answer = match self.handle(request, &connection, &presence, &mut note).await {
             Ok(answer) => answer,
-            Err(failure) => {
-                note.fields = None;
-                own(self.rescue(&failure, told, &mut note))
-            }
+            Err(failure) => own(self.rescue(&failure, told, &mut note)),
         };
         // After a request whose bytes could be misread nothing more is read.
         if note.closes && about.0 != Version::HTTP_2 {
@@ -477,7 +472,7 @@ impl Service for Gateway {
         give(answer, about, note, Some(&presence))
     }
 
-    fn refuse(self: Rc<Self>, refusal: Refusal, read: &[u8], peer: SocketAddr) -> Response<ClientBody> {
+    fn refuse(self: Rc<Self>, refusal: Refusal, read: &[u8], peer: SocketAddr) -> Reply<ClientBody> {
         // Of a request that is none, no more is known than this.
         let mut unread = Request::new(());
         *unread.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
@@ -518,42 +513,39 @@ fn health(connection: &Connection) -> Answer {
 
 /// Makes an answer what the server can send: for a request of this version, which may have been a HEAD.
 fn give(
-    answer: Response<Source>,
+    Reply { mut status, mut head, body }: Reply<Source>,
     (version, is_head): (Version, bool),
     mut note: Box<Note>,
     presence: Option<&Presence>,
-) -> Response<ClientBody> {
-    note.status = answer.status();
-    let (mut parts, source) = answer.into_parts();
-    if note.fields.is_none()
+) -> Reply<ClientBody> {
+    if let Head::Own(headers) = &mut head
         && let Some(hsts) = note.own_hsts()
     {
-        parts.headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
-    note.source = match source {
+    note.source = match body {
         Source::Own(Some(bytes)) if is_head => {
-            parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+            head.set(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
             Source::Own(None)
         }
         // Nobody has read those before it: this one is told by its status alone.
         Source::Own(Some(bytes)) if version == Version::HTTP_2 && !bytes.is_empty() => {
             note.unread = note.unread.take().or_else(|| presence?.unread());
             if note.unread.is_none() {
-                parts.status = StatusCode::SERVICE_UNAVAILABLE;
-                note.status = parts.status;
+                status = StatusCode::SERVICE_UNAVAILABLE;
             }
             Source::Own(note.unread.is_some().then_some(bytes))
         }
         source => source,
     };
+    note.status = status;
     let tally = match &note.source {
         Source::Tunnel { tally, .. } => Rc::clone(tally),
         Source::Own(_) | Source::Portal(_) => {
-            return Response::from_parts(parts, ClientBody(Sent::Noted(note)));
+            return Reply { status, head, body: ClientBody(Sent::Noted(note)) };
         }
     };
     note.count(note.began.instant.elapsed());
-    let fields = note.fields.take().map(Box::new);
     tally.keep(note);
-    Response::from_parts(parts, ClientBody(Sent::Tunnel(fields)))
+    Reply { status, head, body: ClientBody(Sent::Tunnel) }
 }

@@ -33,7 +33,7 @@ use super::{
     watch::Watch,
     worker::{Place, Worker},
 };
-use crate::web::{incoming::Incoming, portal_fields, socket::Socket};
+use crate::web::{incoming::Incoming, socket::Socket};
 
 /// How much longer a head of HTTP/2 is read than the gate lets it in, which can say in a page what was too much; hyper refuses
 /// without one.
@@ -218,10 +218,7 @@ fn service<S: Service>(
         // it awaits.
         let answer =
             Box::pin(Rc::clone(&worker.service).call(request, Rc::clone(&connection), Rc::clone(&presence)));
-        answer.map(|mut answer| {
-            portal_fields::unpack(&mut answer);
-            Ok(answer.map(|body| Counted::new(body, busy, flow)))
-        })
+        answer.map(|reply| Ok(reply.map(|body| Counted::new(body, busy, flow)).into()))
     })
 }
 

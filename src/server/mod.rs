@@ -28,7 +28,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use http_body::Body;
 use ipnet::IpNet;
 use rustls::ServerConfig;
@@ -42,7 +42,7 @@ pub use self::{
     passage::Passage,
 };
 use self::{health::Pulse, networks::Networks, watchdog::Watchdog};
-use crate::web::{gate::Refusal, incoming::Incoming, portal_fields::BringsFields};
+use crate::web::{gate::Refusal, incoming::Incoming, reply::Reply};
 
 /// How much longer than their drain the workers may take to end.
 const LAST_TURNS: Duration = Duration::from_secs(5);
@@ -125,10 +125,7 @@ pub enum ServerError {
 
 /// What answers requests. Each worker has one of its own, which never leaves its thread.
 pub trait Service: 'static {
-    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
-        + BringsFields
-        + Unpin
-        + 'static;
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static;
 
     /// Answers one request; never fails, since a failure is an answer too.
     fn call(
@@ -136,13 +133,13 @@ pub trait Service: 'static {
         request: Box<Request<Incoming>>,
         connection: Rc<Connection>,
         presence: Rc<Self::Presence>,
-    ) -> impl Future<Output = Response<Self::Body>> + 'static;
+    ) -> impl Future<Output = Reply<Self::Body>> + 'static;
 
     /// What the service keeps of a connection as long as it lasts.
     type Presence: 'static;
 
     /// Answers what is no request, as far as it has been `read`: the connection ends with it.
-    fn refuse(self: Rc<Self>, refusal: Refusal, read: &[u8], peer: SocketAddr) -> Response<Self::Body>;
+    fn refuse(self: Rc<Self>, refusal: Refusal, read: &[u8], peer: SocketAddr) -> Reply<Self::Body>;
 
     /// A client has connected, or a trusted proxy, which stands for many.
     fn connected(&self, trusted: bool) -> Self::Presence;

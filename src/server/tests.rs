@@ -26,7 +26,6 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::web::portal_fields::PortalFields;
 
 /// Only a fault ever waits this long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,12 +37,6 @@ struct Misbehaving {
     release: Rc<Receiver<()>>,
 }
 
-impl BringsFields for Full<Bytes> {
-    fn take_fields(&mut self) -> Option<PortalFields> {
-        None
-    }
-}
-
 impl Service for Misbehaving {
     type Body = Full<Bytes>;
     type Presence = ();
@@ -53,7 +46,7 @@ impl Service for Misbehaving {
         request: Box<Request<Incoming>>,
         _: Rc<Connection>,
         _: Rc<()>,
-    ) -> Response<Full<Bytes>> {
+    ) -> Reply<Full<Bytes>> {
         match request.uri().path() {
             "/panic" => panic!("on purpose"),
             "/hang" => {
@@ -62,13 +55,13 @@ impl Service for Misbehaving {
             }
             _ => {}
         }
-        Response::new(Full::from("served"))
+        Response::new(Full::from("served")).into()
     }
 
-    fn refuse(self: Rc<Self>, refusal: Refusal, _: &[u8], _: SocketAddr) -> Response<Full<Bytes>> {
+    fn refuse(self: Rc<Self>, refusal: Refusal, _: &[u8], _: SocketAddr) -> Reply<Full<Bytes>> {
         let mut answer = Response::new(Full::from(refusal.to_string()));
         *answer.status_mut() = refusal.status();
-        answer
+        answer.into()
     }
 
     fn connected(&self, _: bool) {}

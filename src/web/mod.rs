@@ -25,6 +25,7 @@ pub mod portal_origin;
 pub mod rare;
 pub mod raw_frames;
 pub mod raw_paths;
+pub mod reply;
 pub mod request_head;
 pub mod return_to;
 pub mod service_worker;

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 use super::{
     caching, clear_site_data, cookies,
@@ -100,19 +100,6 @@ impl Topics {
             name if is_place(name.as_str()) => Self::PLACES,
             _ => Self(0),
         }
-    }
-}
-
-/// A body that may bring the fields of its answer with it, besides those in the answer's map.
-pub trait BringsFields {
-    /// Takes them out. Whoever sends the head has to, and whoever changes it.
-    fn take_fields(&mut self) -> Option<PortalFields>;
-}
-
-/// Moves the fields that the body brings into the answer's map.
-pub fn unpack(answer: &mut Response<impl BringsFields>) {
-    if let Some(fields) = answer.body_mut().take_fields() {
-        fields.add_to(answer.headers_mut());
     }
 }
 

@@ -18,11 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use portcullis::{
     server::{Bound, Config, Connection, Refused, Service},
-    web::{
-        gate::Refusal,
-        incoming::Incoming,
-        portal_fields::{BringsFields, PortalFields},
-    },
+    web::{gate::Refusal, incoming::Incoming, reply::Reply},
 };
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use tokio::signal::unix::{SignalKind, signal};
@@ -216,7 +212,7 @@ impl Service for Scripted {
         request: Box<Request<Incoming>>,
         connection: Rc<Connection>,
         _: Rc<()>,
-    ) -> Response<Answer> {
+    ) -> Reply<Answer> {
         let run = lock(&self.runs).get(&connection.peer().port()).cloned();
         let run = run.unwrap_or_else(|| Run::new(Vec::new()));
         let (number, behaviour) = run.begin(head_of(&request));
@@ -238,16 +234,16 @@ impl Service for Scripted {
         let kept = (reads_on || behaviour.holds()).then_some(body);
         let said = Bytes::from(name(number));
         let has_length = behaviour.has_length() && !reads_on;
-        Response::new(Answer { run, number, kept, reads_on, has_length, said: Some(said) })
+        Response::new(Answer { run, number, kept, reads_on, has_length, said: Some(said) }).into()
     }
 
-    fn refuse(self: Rc<Self>, refusal: Refusal, _: &[u8], _: SocketAddr) -> Response<Answer> {
+    fn refuse(self: Rc<Self>, refusal: Refusal, _: &[u8], _: SocketAddr) -> Reply<Answer> {
         let run = Run::new(Vec::new());
         let said = Some(Bytes::from_static(b"refused"));
         let answer = Answer { run, number: 0, kept: None, reads_on: false, has_length: true, said };
         let mut response = Response::new(answer);
         *response.status_mut() = refusal.status();
-        response
+        response.into()
     }
 
     fn connected(&self, _: bool) {}
@@ -265,12 +261,6 @@ pub(super) struct Answer {
     reads_on: bool,
     has_length: bool,
     said: Option<Bytes>,
-}
-
-impl BringsFields for Answer {
-    fn take_fields(&mut self) -> Option<PortalFields> {
-        None
-    }
 }
 
 impl Body for Answer {

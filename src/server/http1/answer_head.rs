@@ -1,8 +1,8 @@
 //! The head of an answer as it stands on the wire, and how its body follows (RFC 9112 §6.3).
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, response::Parts};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 
-use crate::web::{fields, portal_fields::PortalFields};
+use crate::web::{fields, reply::Head};
 
 /// How the body follows.
 #[derive(Debug, PartialEq)]
@@ -28,7 +28,7 @@ pub(super) struct About {
 }
 
 impl About {
-    fn coding(&self, status: StatusCode, headers: &HeaderMap, fields: Option<&PortalFields>) -> Coding {
+    fn coding(&self, status: StatusCode, head: &Head) -> Coding {
         let has_none = self.is_head
             || status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -37,49 +37,50 @@ impl About {
             Some(size) => Coding::Length(size),
             None if self.version == Version::HTTP_10 => Coding::UntilClose,
             None if self.takes_trailers => {
-                let brought = fields.and_then(|fields| fields.get(&header::TRAILER));
-                let brought = brought.and_then(|names| HeaderValue::from_bytes(names).ok());
-                Coding::Chunked(brought.or_else(|| headers.get(header::TRAILER).cloned()))
+                let announced = head.get(&header::TRAILER);
+                Coding::Chunked(announced.and_then(|names| HeaderValue::from_bytes(names).ok()))
             }
             None => Coding::Chunked(None),
         }
     }
 }
 
-/// Writes the head, to which the fields belong that came with the body. `date` is for an answer that has none.
+/// Writes the head. `date` is for an answer that has none.
 pub(super) fn write(
     wire: &mut Vec<u8>,
-    answer: &Parts,
-    brought: Option<&PortalFields>,
+    status: StatusCode,
+    head: &Head,
     about: About,
     date: impl FnOnce() -> HeaderValue,
 ) -> Coding {
-    let coding = about.coding(answer.status, &answer.headers, brought);
-    match (about.version, answer.status) {
+    let coding = about.coding(status, head);
+    match (about.version, status) {
         (Version::HTTP_10, _) => wire.extend_from_slice(b"HTTP/1.0 "),
         (_, StatusCode::OK) => wire.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
         _ => wire.extend_from_slice(b"HTTP/1.1 "),
     }
-    if about.version == Version::HTTP_10 || answer.status != StatusCode::OK {
-        wire.extend_from_slice(answer.status.as_str().as_bytes());
+    if about.version == Version::HTTP_10 || status != StatusCode::OK {
+        wire.extend_from_slice(status.as_str().as_bytes());
         wire.push(b' ');
-        wire.extend_from_slice(answer.status.canonical_reason().unwrap_or("").as_bytes());
+        wire.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
         wire.extend_from_slice(b"\r\n");
     }
-    let switches = answer.status == StatusCode::SWITCHING_PROTOCOLS;
+    let switches = status == StatusCode::SWITCHING_PROTOCOLS;
     let leaves_out = |name: &HeaderName| match *name {
         // A HEAD tells of the body that a GET would have got, if it would have got one.
-        header::CONTENT_LENGTH => !about.is_head || answer.status == StatusCode::NO_CONTENT,
+        header::CONTENT_LENGTH => !about.is_head || status == StatusCode::NO_CONTENT,
         header::TRANSFER_ENCODING => true,
         header::CONNECTION => !switches,
         header::TRAILER => !matches!(coding, Coding::Chunked(Some(_))),
         _ => false,
     };
-    if let Some(brought) = brought {
-        brought.write(wire, leaves_out);
-    }
-    for (name, value) in answer.headers.iter().filter(|(name, _)| !leaves_out(name)) {
-        fields::write(wire, name, value.as_bytes());
+    match head {
+        Head::Portal(fields) => fields.write(wire, leaves_out),
+        Head::Own(headers) => {
+            for (name, value) in headers.iter().filter(|(name, _)| !leaves_out(name)) {
+                fields::write(wire, name, value.as_bytes());
+            }
+        }
     }
     match coding {
         Coding::Length(size) => {
@@ -93,9 +94,7 @@ pub(super) fn write(
     } else if about.version == Version::HTTP_10 {
         fields::write(wire, &header::CONNECTION, b"keep-alive");
     }
-    let has_date = brought.is_some_and(|fields| fields.get(&header::DATE).is_some())
-        || answer.headers.contains_key(header::DATE);
-    if !has_date {
+    if head.get(&header::DATE).is_none() {
         fields::write(wire, &header::DATE, date().as_bytes());
     }
     wire.extend_from_slice(b"\r\n");
@@ -107,7 +106,7 @@ mod tests {
     use http::Response;
 
     use super::*;
-    use crate::web::portal_fields::tests::read;
+    use crate::web::{portal_fields::tests::read, reply::Reply};
 
     const ABOUT: About = About {
         version: Version::HTTP_11,
@@ -126,7 +125,8 @@ mod tests {
         }
         let mut wire = Vec::new();
         let date = || HeaderValue::from_static("now");
-        let coding = write(&mut wire, &answer.body(()).unwrap().into_parts().0, None, about, date);
+        let reply = Reply::from(answer.body(()).unwrap());
+        let coding = write(&mut wire, reply.status, &reply.head, about, date);
         (String::from_utf8(wire).unwrap(), coding)
     }
 
@@ -171,13 +171,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_body_brings_with_it_is_told_as_far_as_it_holds_here() {
+    fn what_the_portal_says_is_told_as_far_as_it_holds_here() {
         let fields = "Date: then\r\nContent-Length: 9\r\nTrailer: X-Sum\r\nX-A: 1\r\n";
         let written = |about| {
             let mut wire = Vec::new();
-            let answer = Response::new(()).into_parts().0;
             let date = || HeaderValue::from_static("now");
-            let coding = write(&mut wire, &answer, Some(&read(fields).unwrap()), about, date);
+            let head = Head::Portal(read(fields).unwrap());
+            let coding = write(&mut wire, StatusCode::OK, &head, about, date);
             let text = String::from_utf8(wire).unwrap();
             (text.replace("HTTP/1.1 200 OK\r\n", ""), coding)
         };

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use http_body::{Body, Frame};
 use tokio::sync::oneshot;
 
@@ -21,7 +21,7 @@ use crate::{
     web::{
         chunked,
         incoming::Incoming,
-        portal_fields::BringsFields,
+        reply::Reply,
         request_head::RequestHead,
         switched::{Switched, Switching},
     },
@@ -44,7 +44,7 @@ pub(super) struct Work<B> {
 }
 
 enum Answer<B> {
-    Awaited(Pin<Box<dyn Future<Output = Response<B>>>>),
+    Awaited(Pin<Box<dyn Future<Output = Reply<B>>>>),
     /// The body is absent once it has ended.
     Sent {
         status: StatusCode,
@@ -63,17 +63,14 @@ pub(super) struct End {
 
 impl<B> Work<B>
 where
-    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
-        + BringsFields
-        + Unpin
-        + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static,
 {
     /// Begins with a request, for which `service` is asked. `read` is what has come behind its head.
     pub(super) fn ask(
         mut head: RequestHead,
         read: &mut BytesMut,
         busy: Busy,
-        service: impl FnOnce(Box<Request<Incoming>>) -> Pin<Box<dyn Future<Output = Response<B>>>>,
+        service: impl FnOnce(Box<Request<Incoming>>) -> Pin<Box<dyn Future<Output = Reply<B>>>>,
     ) -> Self {
         let about = About {
             version: head.request.version(),
@@ -99,7 +96,7 @@ where
     }
 
     /// Begins with the answer to what is no request.
-    pub(super) fn refuse(answer: Response<B>, busy: Busy) -> Self {
+    pub(super) fn refuse(answer: Reply<B>, busy: Busy) -> Self {
         let about = About {
             version: Version::HTTP_11,
             is_head: false,
@@ -172,13 +169,12 @@ where
 
     fn begin_answer(
         &mut self,
-        answer: Response<B>,
+        answer: Reply<B>,
         wire: &mut Wire,
         watch: &Watch,
         date: impl Fn() -> HeaderValue,
     ) {
-        let (parts, mut body) = answer.into_parts();
-        let fields = body.take_fields();
+        let Reply { status, head, body } = answer;
         if self.upload.as_mut().is_some_and(|upload| upload.is_given_up() && upload.skip(&mut wire.read)) {
             self.upload = None;
         }
@@ -188,9 +184,9 @@ where
         if let Some(interim) = watch.take_interim() {
             wire.front().extend_from_slice(&interim);
         }
-        let coding = answer_head::write(wire.front(), &parts, fields.as_ref(), self.about, date);
+        let coding = answer_head::write(wire.front(), status, &head, self.about, date);
         let follows = coding != Coding::Nothing;
-        self.answer = Answer::Sent { status: parts.status, body: follows.then_some(body), coding };
+        self.answer = Answer::Sent { status, body: follows.then_some(body), coding };
     }
 
     /// Ends the work on a request that has been answered. `read` is what has come behind it, or is left of it.
