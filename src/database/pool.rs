@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{named::named, postgres::Servers, sqlite};
 
-/// How many may wait for each connection.
+/// How many may wait for each connection, and as many once more for one of those that are for everybody.
 const WAITING: usize = 64;
 /// One in so many connections is for looking up sessions alone; at least one, unless there is only one.
 const RESERVE: u32 = 4;
@@ -90,9 +90,13 @@ struct Places {
 }
 
 impl Places {
-    fn new(number: u32) -> Self {
-        let number = number as usize;
-        Self { free: Arc::new(Semaphore::new(number)), waiting: AtomicUsize::new(0), most: WAITING * number }
+    /// So many of the places of a pool of this size.
+    fn new(number: u32, size: u32) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(number as usize)),
+            waiting: AtomicUsize::new(0),
+            most: WAITING * size as usize,
+        }
     }
 
     async fn take(&self, until: Instant) -> Result<OwnedSemaphorePermit, Error> {
@@ -122,8 +126,8 @@ impl Pool {
         Arc::new(Self {
             source,
             size,
-            places: Places::new(size),
-            open: Places::new(size - (size / RESERVE).clamp(u32::from(size > 1), size)),
+            places: Places::new(size, size),
+            open: Places::new(size - (size / RESERVE).clamp(u32::from(size > 1), size), size),
             patience,
             idle: Mutex::default(),
             returned: Notify::new(),
@@ -390,7 +394,7 @@ mod tests {
         let (_store, database) = TestDatabase::new(On::Postgres).await;
         let held = join_all((0..PLACES).map(|_| database.acquire())).await;
         assert!(held.iter().all(Result::is_ok));
-        let mut queue: Vec<_> = (0..WAITING * PLACES).map(|_| Box::pin(database.acquire())).collect();
+        let mut queue: Vec<_> = (0..WAITING * (PLACES + 1)).map(|_| Box::pin(database.acquire())).collect();
         assert!(queue.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
         let refused = database.acquire().now_or_never().expect("it does not wait").unwrap_err();
         assert!(Chain(&refused).to_string().contains("too many wait"), "{refused:?}");

@@ -248,7 +248,9 @@ async fn what_is_wrong_with_the_file_is_said_with_its_name() {
     sqlx::query("PRAGMA busy_timeout = 0").execute(&mut own).await.unwrap();
     let lock = database.write().await.unwrap();
     says(&sqlx::query(change).execute(&mut own).await.unwrap_err(), "database is locked");
-    drop((lock, own));
+    lock.rollback().await.unwrap();
+    sqlx::query("PRAGMA busy_timeout = 5000").execute(&mut own).await.unwrap();
+    drop(own);
     // What a change breaks by itself is nothing to say of the file.
     database.note_fact("x", b"1").await.unwrap();
     let twice = sqlx::query(change).execute(&database).await.unwrap_err();
