@@ -102,16 +102,40 @@ pub struct Moment {
 #[derive(Debug, Default)]
 pub struct SystemClock;
 
-/// The machine's clock, corrected to the time that the gateways share: the store's.
-#[derive(Debug, Default)]
-pub struct SharedClock {
-    machine: SystemClock,
-    ahead: AtomicI64,
+/// The time that the gateways share: what the store's clock showed when it was last compared, and what has passed since, so
+/// that nothing comes of the machine's being set. Until then, and where the store has no clock, the machine's.
+#[derive(Debug)]
+pub struct SharedClock<M = SystemClock> {
+    machine: M,
+    /// How much more it shows than the process has counted, in milliseconds.
+    lead: AtomicI64,
 }
 
-impl Clock for SharedClock {
+/// Nothing has been agreed yet.
+const NO_LEAD: i64 = i64::MIN;
+
+impl<M: Clock> SharedClock<M> {
+    pub const fn on(machine: M) -> Self {
+        Self { machine, lead: AtomicI64::new(NO_LEAD) }
+    }
+
+    fn shown(&self, machine: &Moment) -> Timestamp {
+        match self.lead.load(Ordering::Relaxed) {
+            NO_LEAD => machine.wall,
+            lead => Timestamp(lead.saturating_add(millis(machine.elapsed))),
+        }
+    }
+}
+
+impl Default for SharedClock {
+    fn default() -> Self {
+        Self::on(SystemClock)
+    }
+}
+
+impl<M: Clock> Clock for SharedClock<M> {
     fn now(&self) -> Timestamp {
-        Timestamp(self.machine.now().0.saturating_add(self.ahead()))
+        self.moment().wall
     }
 
     fn elapsed(&self) -> Duration {
@@ -119,17 +143,24 @@ impl Clock for SharedClock {
     }
 
     fn agree(&self, ahead: i64) {
-        self.ahead.store(ahead, Ordering::Relaxed);
+        let machine = self.machine.moment();
+        let lead = machine.wall.0.saturating_add(ahead).saturating_sub(millis(machine.elapsed));
+        self.lead.store(lead, Ordering::Relaxed);
     }
 
     fn ahead(&self) -> i64 {
-        self.ahead.load(Ordering::Relaxed)
+        let machine = self.machine.moment();
+        self.shown(&machine).0.saturating_sub(machine.wall.0)
     }
 
     fn moment(&self) -> Moment {
-        let moment = self.machine.moment();
-        Moment { wall: Timestamp(moment.wall.0.saturating_add(self.ahead())), ..moment }
+        let machine = self.machine.moment();
+        Moment { wall: self.shown(&machine), ..machine }
     }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Clock for SystemClock {
@@ -239,6 +270,25 @@ mod tests {
         let clock = ManualClock::at(Timestamp::from_unix_seconds(5));
         clock.advance(Duration::from_secs(3));
         assert_eq!(clock.now(), Timestamp::from_unix_seconds(8));
+    }
+
+    #[test]
+    fn what_is_agreed_goes_on_whatever_the_machine_is_set_to() {
+        let hour = Duration::from_hours(1);
+        let start = Timestamp::from_unix_seconds(1_000_000);
+        let clock = SharedClock::on(ManualClock::at(start));
+        clock.machine.advance(hour);
+        assert_eq!((clock.now(), clock.ahead()), (start.plus(hour), 0));
+        clock.agree(-5_000);
+        let agreed = clock.now();
+        assert_eq!((agreed, clock.ahead()), (start.plus(hour).minus(Duration::from_secs(5)), -5_000));
+        // Set back, which is no time passing; then time passes.
+        clock.machine.set(start);
+        assert_eq!((clock.now(), clock.ahead()), (agreed, 3_595_000));
+        clock.machine.advance(hour);
+        assert_eq!((clock.now(), clock.moment().wall), (agreed.plus(hour), agreed.plus(hour)));
+        clock.agree(0);
+        assert_eq!((clock.now(), clock.ahead()), (clock.machine.now(), 0));
     }
 
     #[test]

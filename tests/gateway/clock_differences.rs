@@ -10,14 +10,16 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use portcullis::clock::{Clock, SystemClock, Timestamp};
+use portcullis::clock::{Clock, SharedClock, SystemClock, Timestamp};
 use serde_json::Value;
 
 use crate::{
     clock_jumps::enrolled,
     support::{
-        Browser, PASSWORD, TestGateway, now,
+        Browser, PASSWORD, PATIENCE, TestGateway, now,
+        phone::Phone,
         postgres::{PostgresServer, new_database},
+        soon,
         test_gateway::Builder,
     },
 };
@@ -26,35 +28,30 @@ const ADA: &str = "ada@example.com";
 /// How much later something may be looked at than it was made.
 const SLACK: i64 = 20;
 
-/// The clock of a machine that is so many milliseconds off, and follows the store's as the product's own does.
-#[derive(Debug)]
-struct Skewed {
-    off: i64,
-    ahead: AtomicI64,
+/// The clock of a machine that is so many milliseconds off.
+#[derive(Clone, Debug, Default)]
+struct Skewed(Arc<AtomicI64>);
+
+impl Skewed {
+    fn set(&self, seconds: i64) {
+        self.0.store(1000 * seconds, Ordering::Relaxed);
+    }
 }
 
 impl Clock for Skewed {
     fn now(&self) -> Timestamp {
-        Timestamp::from_unix_millis(SystemClock.now().unix_millis() + self.off + self.ahead())
+        Timestamp::from_unix_millis(SystemClock.now().unix_millis() + self.0.load(Ordering::Relaxed))
     }
 
     fn elapsed(&self) -> Duration {
         SystemClock.elapsed()
     }
-
-    fn agree(&self, ahead: i64) {
-        self.ahead.store(ahead, Ordering::Relaxed);
-    }
-
-    fn ahead(&self) -> i64 {
-        self.ahead.load(Ordering::Relaxed)
-    }
 }
 
-/// A gateway on a machine whose clock is so many seconds off.
-async fn gateway(builder: Builder, seconds: i64) -> (TestGateway, Browser) {
-    let off = 1000 * seconds;
-    builder.seeing_time(move |_| Arc::new(Skewed { off, ahead: AtomicI64::new(0) })).start().await
+/// A gateway on a machine with this clock.
+async fn gateway(builder: Builder, clock: &Skewed) -> (TestGateway, Browser) {
+    let clock = Arc::new(SharedClock::on(clock.clone()));
+    builder.seeing_time(move |_| Arc::clone(&clock) as Arc<dyn Clock>).start().await
 }
 
 fn is_now(seconds: i64) -> bool {
@@ -78,53 +75,86 @@ async fn end(browser: &Browser) -> i64 {
     end.as_second()
 }
 
-async fn says_how_far(gateway: &TestGateway, seconds: i64) {
+/// What `/ready` and the metric say of the clock.
+async fn says_how_far(gateway: &TestGateway, seconds: i64) -> bool {
     let ready = gateway.admin("/ready").await;
     let ready: Value = serde_json::from_str(&ready[ready.find('{').unwrap()..]).unwrap();
     assert_eq!(ready["ready"], true, "{ready}");
     let clocks = ready["clocks"].as_str().unwrap();
     let way = if seconds > 0 { "ahead of" } else { "behind" };
-    assert!(clocks.ends_with(&format!(" s {way} the database's")), "{clocks}");
-    let said: i64 = clocks.split(' ').next().unwrap().parse().unwrap();
+    let Some(said) = clocks.strip_suffix(&format!(" s {way} the database's")) else { return false };
+    let said: i64 = said.parse().unwrap();
     assert!((said - seconds.abs()).abs() <= 1, "{clocks}");
     let metrics = gateway.admin("/metrics").await;
     let name = "portcullis_clock_difference_seconds{store=\"database\"} ";
-    let line = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    let behind: f64 = line.parse().unwrap();
+    let behind: f64 = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse().unwrap();
     #[expect(clippy::cast_precision_loss, reason = "an hour or so")]
     let expected = -(seconds as f64);
-    assert!((behind - expected).abs() < 2.0, "{line}");
+    assert!((behind - expected).abs() < 2.0, "{behind}");
+    true
+}
+
+/// Signs in with a code of now, and finds the session as long as any, and signed for now. Gives the code.
+async fn signs_in(gateway: &TestGateway, browser: &Browser, phone: &Phone) -> String {
+    browser.submit_password(ADA, PASSWORD).await;
+    let code = phone.code_at(now());
+    let answer = browser.submit_code(&code).await;
+    assert!(answer.starts_session(), "{}", answer.text());
+    assert!(is_now(end(browser).await - 12 * 3600));
+    let (issued, expires) = assertion(gateway, browser).await;
+    assert!(is_now(issued), "{issued}");
+    assert_eq!(expires - issued, 300);
+    code
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_a_gateways_clock_shows_its_users_and_its_portal_have_the_stores_time() {
     let server = PostgresServer::start(&[]);
     for seconds in [-3600, -150, 150, 3600] {
-        let url = new_database(&server);
-        let (right, ada) = gateway(TestGateway::builder().set("storage.database", &url), 0).await;
+        let builder = TestGateway::builder().set("storage.database", &new_database(&server));
+        let (right, ada) = gateway(builder, &Skewed::default()).await;
         right.add_user(ADA).await;
         let phone = enrolled(&ada).await;
-        let (skewed, _) = gateway(right.its_builder(), seconds).await;
-        says_how_far(&skewed, seconds).await;
+        let clock = Skewed::default();
+        clock.set(seconds);
+        let (skewed, newcomer) = gateway(right.its_builder(), &clock).await;
+        assert!(says_how_far(&skewed, seconds).await, "{}", skewed.admin("/ready").await);
 
         // What the other one has made is neither of the future nor over.
         let there = ada.copy().moved_to(skewed.surroundings());
         assert_eq!(there.level().await, "two_factor", "{seconds}");
-        let (issued, expires) = assertion(&skewed, &there).await;
-        assert!(is_now(issued), "{seconds}: {issued}");
-        assert_eq!(expires - issued, 300, "{seconds}");
+        assert!(is_now(assertion(&skewed, &there).await.0), "{seconds}");
         assert_eq!(end(&there).await, end(&ada).await, "{seconds}");
 
-        // A phone's code counts, once, and the session that it makes is as long as any.
-        let newcomer = Browser::new(Arc::clone(skewed.surroundings()), ada.protocol());
-        newcomer.submit_password(ADA, PASSWORD).await;
-        let code = phone.code_at(now());
-        let answer = newcomer.submit_code(&code).await;
-        assert!(answer.starts_session(), "{seconds}: {}", answer.text());
-        assert!(is_now(end(&newcomer).await - 12 * 3600), "{seconds}");
+        // A phone's code counts, once, and what it makes is good at the other one.
+        let code = signs_in(&skewed, &newcomer, &phone).await;
         assert_eq!(newcomer.copy().moved_to(right.surroundings()).level().await, "two_factor");
         let thief = right.browser();
         thief.submit_password(ADA, PASSWORD).await;
         assert!(!thief.submit_code(&code).await.starts_session(), "{seconds}: the code was used");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_while_its_gateway_runs_changes_nothing_and_is_said_at_once() {
+    let server = PostgresServer::start(&[]);
+    for seconds in [-3600, 3600] {
+        let clock = Skewed::default();
+        let builder = TestGateway::builder().set("storage.database", &new_database(&server));
+        let (gateway, ada) = gateway(builder, &clock).await;
+        gateway.add_user(ADA).await;
+        let phone = enrolled(&ada).await;
+        let before = end(&ada).await;
+        clock.set(seconds);
+        assert_eq!((ada.level().await.as_str(), end(&ada).await), ("two_factor", before), "{seconds}");
+        let newcomer = gateway.browser();
+        let thief = gateway.browser();
+        signs_in(&gateway, &newcomer, &phone).await;
+        soon(PATIENCE, "it is noticed", async || says_how_far(&gateway, seconds).await).await;
+        assert_eq!((ada.level().await.as_str(), end(&ada).await), ("two_factor", before), "{seconds}");
+        assert!(is_now(assertion(&gateway, &newcomer).await.0));
+        thief.submit_password(ADA, PASSWORD).await;
+        let code = phone.code_at(now().minus(Duration::from_secs(seconds.unsigned_abs())));
+        assert!(!thief.submit_code(&code).await.starts_session(), "{seconds}");
     }
 }
