@@ -47,6 +47,19 @@ async fn a_port_in_use_is_named() {
     }
 }
 
+#[tokio::test]
+async fn a_file_that_is_no_database_is_named() {
+    let folder = folder();
+    let (file, database) = (folder.path().join("portcullis.toml"), folder.path().join("portcullis.db"));
+    std::fs::write(&file, configuration(&["http://127.0.0.1:3000".to_owned()], "database")).unwrap();
+    std::fs::write(&database, "no database at all, but a text").unwrap();
+    for command in [&["serve"][..], &["user", "list"]] {
+        let outcome = run(&[command, &["--config", file.to_str().unwrap()]].concat(), "").await;
+        failed(&outcome, &database.display().to_string());
+        assert!(outcome.err.contains("file is not a database"), "{outcome:?}");
+    }
+}
+
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
