@@ -298,7 +298,8 @@ async fn while_postgres_has_no_room_users_go_on_and_nothing_half_is_kept() {
 
     world.make_room();
     assert!(other.fill(&form, &[("code", &code)]).await.starts_session(), "the code was not used");
-    let devices = async || gateway.administration().user_details("eve@example.com").await.unwrap().devices.len();
+    let devices =
+        async || gateway.administration().user_details("eve@example.com").await.unwrap().devices.len();
     assert_eq!(devices().await, 0);
     let enrols = eve.fill(&enrol, &[("code", &*phone.code()), ("device_name", "Phone")]).await;
     assert!(enrols.starts_session(), "{}", enrols.text());
