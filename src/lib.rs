@@ -7,14 +7,14 @@
 //!
 //! | layer | modules | what they know |
 //! |---|---|---|
-//! | base | [`background`] [`clock`] [`agreement`] [`random`] [`secret`] [`sealing`] [`errors`] [`permission`] | supervised work beside the requests, injected time, one time for all gateways and randomness, tokens and their hashes, secrets at rest, why a file may not be opened |
-//! | plumbing | [`web`] [`telemetry`] [`database`] [`redis_pool`] | the strict request gate, bodies, cookies, forms; logs and metrics; the two kinds of store |
+//! | base | [`background`] [`clock`] [`agreement`] [`errors`] [`permission`] [`random`] [`secret`] [`sealing`] | supervised work beside the requests, injected time, one time for all gateways, chains of errors, why a file may not be opened, randomness, tokens and their hashes, secrets at rest |
+//! | plumbing | [`telemetry`] [`web`] [`database`] [`redis_pool`] | logs and metrics; the strict request gate, bodies, cookies, forms; the two kinds of store |
 //! | facts | [`users`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`kept_forms`] [`audit`] | who there is, what they have proved, how often somebody failed |
-//! | judgement | [`identity`] [`gate`] [`login`] [`account`] | who a request is from, whether it passes, how a login goes on |
+//! | judgement | [`identity`] [`gate`] [`login`] [`account`] [`administration`] | who a request is from, whether it passes, how a login goes on; what users do with their accounts, and operators with everybody's |
 //! | surface | [`pages`] [`tls`] [`server`] [`upstream`] [`proxy`] | our own URLs; sockets, workers and protocols; the way to the portal |
-//! | whole | [`gateway`] [`config`] [`admin`] [`app`] [`demo`] [`cli`] | the straight line; everything put together |
+//! | whole | [`gateway`] [`config`] [`monitoring`] [`app`] [`demo`] [`cli`] | the straight line; everything put together |
 //!
-//! A module uses only those before it in this table; `tests/tidy` reads the imports and keeps it so.
+//! A module uses only those before it in this table, left to right and top to bottom: `tests/tidy` reads the table and the imports.
 //!
 //! # The straight line
 //!
@@ -97,6 +97,7 @@ pub mod throttle;
 pub mod users;
 
 pub mod account;
+pub mod administration;
 pub mod gate;
 pub mod identity;
 pub mod login;
@@ -107,9 +108,9 @@ pub mod server;
 pub mod tls;
 pub mod upstream;
 
-pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod gateway;
+pub mod monitoring;

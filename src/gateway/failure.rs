@@ -174,10 +174,10 @@ impl Profile {
                 | LoginError::Throttle(_)
                 | LoginError::Pending(_)
                 | LoginError::Sessions(_)
-                | LoginError::Session
                 | LoginError::Proofs(_)
                 | LoginError::Password(_),
-            ) => Self::of_store().told(Trouble::NoSignIns),
+            )
+            | PageError::Account(_) => Self::of_store().told(Trouble::NoSignIns),
             PageError::KeptForm(_) => Self::of_store(),
             PageError::TooOften(wait) => Self::too_much(Limit::Pages, *wait),
             PageError::Qr(_) => Self::of_gateway(StatusCode::INTERNAL_SERVER_ERROR),
@@ -220,6 +220,7 @@ mod tests {
     use http_body_util::{BodyExt as _, Full, Limited};
 
     use super::*;
+    use crate::account::AccountError;
 
     type Row = (Failure, u16, Outcome, Blame, bool, Option<u64>);
 
@@ -254,7 +255,7 @@ mod tests {
             (page(PageError::FormBody(too_large())), 413, Own, Client, true, None),
             (page(PageError::FormBody("cut".into())), 400, Own, Client, true, None),
             (page(LoginError::Busy.into()), 503, Error, Load, false, Some(2)),
-            (page(LoginError::Session.into()), 503, Error, Store, false, Some(5)),
+            (page(AccountError::Session.into()), 503, Error, Store, false, Some(5)),
             (page(PageError::KeptForm(store())), 503, Error, Store, false, Some(5)),
             (page(PageError::TooOften(wait)), 429, Refuse, User(Limit::Pages), false, Some(7)),
         ]

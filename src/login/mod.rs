@@ -3,7 +3,6 @@
 //! Every step looks the user up again: one that was disabled half-way gets no session. Refusals are outcomes; errors
 //! mean that something did not answer, and never let anybody in.
 
-mod account;
 mod cookie;
 mod enrolment;
 mod known;
@@ -15,7 +14,6 @@ use std::{net::IpAddr, sync::Arc};
 use aws_lc_rs::hmac;
 use secrecy::SecretString;
 
-pub use account::Account;
 pub use cookie::LoginCookies;
 pub use enrolment::{BindOutcome, Enrolment, FRESH, NewDevice};
 pub use known::{KNOWN_FOR, KnownBrowsers};
@@ -40,6 +38,9 @@ use crate::{
     throttle::{Admission, Attempt, Kind, KnownBrowser, Networks, Throttle, Throttled},
     users::{CanonicalName, User, UserId, Users},
 };
+
+/// Wrong tries from where somebody logs in that need no word.
+const OWN_SLIPS: u32 = 4;
 
 /// Where a step of a login comes from.
 #[derive(Clone, Debug)]
@@ -345,6 +346,15 @@ impl Login {
         }
     }
 
+    /// Whether there is more to tell than somebody's own slips: a few, from where the login comes from now.
+    async fn has_wrong_tries(&self, user: &User, source: &Source) -> Result<bool, LoginError> {
+        let here = Networks::of(source.client_ip).name();
+        let tries = self.tries.list(&user.id).await?;
+        Ok(tries.iter().any(|from| {
+            from.network.as_deref() != Some(here.as_str()) || from.passwords + from.codes > OWN_SLIPS
+        }))
+    }
+
     /// Makes the session that a login was for, and ends the one that the browser held.
     async fn finish(&self, user: &User, session: NewSession, source: &Source) -> Result<Finish, LoginError> {
         let next = match session.second() {
@@ -435,7 +445,7 @@ impl Source {
         }
     }
 
-    fn of_session<'a>(&'a self, session: &'a sessions::Session) -> Context<'a> {
+    pub fn of_session<'a>(&'a self, session: &'a sessions::Session) -> Context<'a> {
         Context { session: Some(session.id), ..self.context(&session.name) }
     }
 }

@@ -25,8 +25,6 @@ pub enum LoginError {
     Pending(#[from] DatabaseError),
     #[error("cannot read or save the session")]
     Sessions(#[from] SessionError),
-    #[error("the session names no user")]
-    Session,
     #[error("cannot finish the login")]
     Proofs(#[from] OtherUser),
     #[error("cannot check the password")]

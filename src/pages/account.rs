@@ -41,7 +41,7 @@ impl Pages {
             return Ok(answer::redirect(StatusCode::FOUND, &path));
         };
         let session = &live.session;
-        let account = self.login.account(session).await?;
+        let account = self.accounts.overview(session).await?;
         let devices: Vec<DeviceRow> = account
             .devices
             .iter()
@@ -93,7 +93,7 @@ impl Pages {
             "others" => None,
             id => Some(id),
         };
-        self.login.end_others(&live.session, which, &visit.source()).await?;
+        self.accounts.end_others(&live.session, which, &visit.source()).await?;
         Ok(answer::see_other(paths::ACCOUNT))
     }
 
@@ -112,7 +112,7 @@ impl Pages {
                 return Ok(self.message(Message::still_signed_in(&visit.request_id)));
             }
             let pending = visit.login_token().map(|token| token.hash());
-            self.login.log_out(&live.session, pending.as_ref(), &visit.source()).await?;
+            self.accounts.log_out(&live.session, pending.as_ref(), &visit.source()).await?;
         }
         // A page of its own, so that going back to it sends nothing again.
         let mut answer = answer::see_other(paths::LOGOUT);
@@ -127,7 +127,7 @@ impl Pages {
 
     /// Ends the session of somebody who has logged out at the portal.
     pub async fn log_out(&self, session: &Session, source: &Source) {
-        if let Err(error) = self.login.log_out(session, None, source).await {
+        if let Err(error) = self.accounts.log_out(session, None, source).await {
             tracing::error!(
                 session.id = session.id.short(),
                 error = %Chain(&error),

@@ -99,7 +99,7 @@ impl Pages {
         if live.session.level() == Level::Two
             && let Ok(until) = form.value("until").parse()
         {
-            self.login.forget_wrong_tries(&live.session, Timestamp::from_unix_millis(until)).await?;
+            self.accounts.forget_wrong_tries(&live.session, Timestamp::from_unix_millis(until)).await?;
         }
         Ok(answer::see_other(return_to.as_str()))
     }
@@ -111,7 +111,7 @@ impl Pages {
         status: StatusCode,
         error: Option<&str>,
     ) -> Result<Answer, PageError> {
-        let tries = self.login.wrong_tries(session).await?;
+        let tries = self.accounts.wrong_tries(session).await?;
         let Some(last) = tries.iter().map(|from| from.last).max() else {
             return Ok(answer::see_other(return_to.as_str()));
         };

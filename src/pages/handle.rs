@@ -19,6 +19,7 @@ use super::{
     visit::Visit,
 };
 use crate::{
+    account::{AccountError, Accounts},
     clock::Clock,
     database::DatabaseError,
     gate::Challenger,
@@ -52,6 +53,8 @@ pub enum PageError {
     Form(#[source] form::Malformed),
     #[error(transparent)]
     Login(#[from] LoginError),
+    #[error(transparent)]
+    Account(#[from] AccountError),
     #[error("cannot look up the saved form")]
     KeptForm(#[from] DatabaseError),
     #[error("the user asks for too many of our pages")]
@@ -69,6 +72,7 @@ pub struct Pages {
     /// What strangers are told while there are too many of them.
     prepared: [(Trouble, Prepared); 2],
     pub(super) login: Login,
+    pub(super) accounts: Accounts,
     pub(super) csrf: Csrf,
     pub(super) challenger: Challenger,
     pub(super) kept_forms: KeptForms,
@@ -86,6 +90,7 @@ pub struct Pages {
 /// What the pages take over from the rest of the gateway.
 pub struct Parts {
     pub login: Login,
+    pub accounts: Accounts,
     pub challenger: Challenger,
     pub kept_forms: KeptForms,
     /// What browsers forget when a session is signed out of; absent: nothing.
@@ -115,6 +120,7 @@ impl Pages {
             assets,
             csrf: Csrf::new(sealer, Arc::clone(&parts.clock)),
             login: parts.login,
+            accounts: parts.accounts,
             challenger: parts.challenger,
             kept_forms: parts.kept_forms,
             clear_on_sign_out: parts.clear_on_sign_out,

@@ -42,13 +42,13 @@ impl Pages {
         error: Option<&'static str>,
     ) -> Result<Answer, PageError> {
         let return_to = visit.return_to();
-        if !self.login.has_unseen_recovery_codes(session).await? {
+        if !self.accounts.has_unseen_recovery_codes(session).await? {
             return Ok(answer::see_other(return_to.as_str()));
         }
         if !self.login.is_fresh(session) {
             return Ok(codes_after_proof(&return_to));
         }
-        let Some(codes) = self.login.unseen_recovery_codes(session, &visit.source()).await? else {
+        let Some(codes) = self.accounts.unseen_recovery_codes(session, &visit.source()).await? else {
             return Ok(answer::see_other(return_to.as_str()));
         };
         let codes: Vec<String> = codes.iter().map(|code| code.expose_secret().to_owned()).collect();
@@ -64,7 +64,7 @@ impl Pages {
 
     /// Asks before codes are replaced that may be on paper.
     async fn new_codes_page(&self, session: &Session) -> Result<Answer, PageError> {
-        let left = self.login.recovery_codes_left(session).await?;
+        let left = self.accounts.recovery_codes_left(session).await?;
         let view = View::NewRecoveryCodes(NewRecoveryCodes { left, csrf: &self.csrf.token(&session.id) });
         Ok(answer::html(StatusCode::OK, self.templates.render(&view)))
     }
@@ -81,10 +81,10 @@ impl Pages {
             if !self.login.is_fresh(&live.session) {
                 return Ok(prove_again(&ReturnTo::parse(NEW_CODES)));
             }
-            self.login.renew_recovery_codes(&live.session, &source).await?;
+            self.accounts.renew_recovery_codes(&live.session, &source).await?;
             return Ok(answer::see_other(&return_to.append_to(paths::RECOVERY_CODES)));
         }
-        self.login.acknowledge_recovery_codes(&live.session, &source).await?;
+        self.accounts.acknowledge_recovery_codes(&live.session, &source).await?;
         Ok(answer::see_other(return_to.as_str()))
     }
 
@@ -94,7 +94,7 @@ impl Pages {
         live: &Live,
         return_to: &ReturnTo,
     ) -> Result<Answer, PageError> {
-        let left = self.login.recovery_codes_left(&live.session).await?;
+        let left = self.accounts.recovery_codes_left(&live.session).await?;
         let view = View::Recovered(Recovered { left, path: return_to.as_str() });
         Ok(answer::html(StatusCode::OK, self.templates.render(&view)))
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use portcullis::{account::Administration, clock::Clock as _};
+use portcullis::{administration::Administration, clock::Clock as _};
 
 use crate::support::{Answer, Browser, PASSWORD, TestGateway, phone::Phone, soon};
 

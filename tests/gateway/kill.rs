@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 
 use http::StatusCode;
 use portcullis::{
-    account::UserDetails,
+    administration::UserDetails,
     random::{OsRandom, Random},
 };
 

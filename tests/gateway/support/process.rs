@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, mpsc},
 };
 
-use portcullis::{account::Administration, app::Stores, clock::ManualClock, config::Config};
+use portcullis::{administration::Administration, app::Stores, clock::ManualClock, config::Config};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use portcullis::{
-    account::Administration,
+    administration::Administration,
     app::{App, Environment, Stores},
     clock::{Clock, ManualClock, Timestamp},
     config::{Config, Flag},

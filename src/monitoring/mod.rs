@@ -37,7 +37,7 @@ const HOPELESS: Duration = Duration::from_secs(30);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the answers are made from.
-pub struct Admin {
+pub struct Monitoring {
     pub database: Database,
     pub sessions: Arc<Sessions>,
     pub logins: Logins,
@@ -75,7 +75,7 @@ struct Readiness {
     load: String,
 }
 
-impl Admin {
+impl Monitoring {
     /// Serves until `stop`, which comes after the drain: whoever asks meanwhile has to hear of it.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let tasks = TaskTracker::new();

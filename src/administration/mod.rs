@@ -1,0 +1,281 @@
+//! What an operator does to users, their devices and their sessions. Sees neither HTTP nor a terminal.
+//!
+//! Whatever takes a right away ends the sessions that were made with it.
+
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::{
+    audit::{Audit, AuditEvent, Context},
+    credentials::{
+        self, CredentialsError, Device, Devices, PasswordError, Passwords, RecoveryCodes,
+        password_policy::{self, Weakness},
+    },
+    database::{Database, DatabaseError},
+    kept_forms::KeptForms,
+    login::PendingLogins,
+    secret::TokenHash,
+    sessions::{SessionError, SessionSummary, Sessions},
+    users::{CanonicalName, NewUser, User, Users, UsersError},
+};
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum AdministrationError {
+    #[error("there is no user {0}")]
+    NoUser(String),
+    #[error("{user} has no device {device}")]
+    NoDevice { user: String, device: String },
+    #[error("there is no session {0}")]
+    NoSession(String),
+    #[error("{0} stands for more than one session: give more of its digits")]
+    ManySessions(String),
+    #[error("{0}")]
+    Weak(Weakness),
+    #[error("cannot add {email}")]
+    Add {
+        email: String,
+        #[source]
+        source: UsersError,
+    },
+    #[error("the user cannot be changed")]
+    Users(#[from] UsersError),
+    #[error("the password cannot be set")]
+    Password(#[from] PasswordError),
+    #[error("the devices cannot be changed")]
+    Credentials(#[from] CredentialsError),
+    #[error("the sessions cannot be changed")]
+    Sessions(#[from] SessionError),
+    #[error("what the user had begun cannot be ended")]
+    Begun(#[from] DatabaseError),
+}
+
+/// Everything that administration needs.
+pub struct Administration {
+    pub database: Database,
+    pub users: Users,
+    pub passwords: Arc<Passwords>,
+    pub devices: Devices,
+    pub recovery_codes: RecoveryCodes,
+    pub sessions: Arc<Sessions>,
+    pub pending: PendingLogins,
+    pub kept_forms: KeptForms,
+    pub audit: Arc<Audit>,
+    pub policy: credentials::Config,
+    /// Words that no password may be made of: the portal's name and host.
+    pub context_words: Vec<String>,
+}
+
+/// A user with what hangs on them.
+#[derive(Debug)]
+pub struct UserDetails {
+    pub user: User,
+    pub devices: Vec<Device>,
+    pub recovery_left: u32,
+    pub sessions: Vec<SessionSummary>,
+}
+
+impl Administration {
+    /// Makes a user. The password is looked at first, so that a refused one leaves no user behind.
+    pub async fn add_user(
+        &self,
+        new: NewUser,
+        password: Option<SecretString>,
+    ) -> Result<User, AdministrationError> {
+        if let Some(password) = &password {
+            self.check_password(password, &new.email).map_err(AdministrationError::Weak)?;
+        }
+        let email = new.email.trim().to_owned();
+        let user = self.users.add(new).await.map_err(|source| AdministrationError::Add { email, source })?;
+        if let Some(password) = password {
+            self.passwords.set(&user.id, password).await?;
+        }
+        self.note(AuditEvent::UserAdded, &user);
+        Ok(user)
+    }
+
+    /// Sets a password; sessions made with the old one end.
+    pub async fn set_password(&self, email: &str, password: SecretString) -> Result<(), AdministrationError> {
+        let user = self.user(email).await?;
+        self.check_password(&password, &user.email).map_err(AdministrationError::Weak)?;
+        // Before as well: broken off in between, no session of the old password is left under the new one.
+        self.end_everything(&user).await?;
+        self.passwords.set(&user.id, password).await?;
+        self.end_everything(&user).await?;
+        self.note(AuditEvent::UserPasswordSet, &user);
+        Ok(())
+    }
+
+    /// Keeps a user out, or lets one in again. Answers whether that changed anything.
+    pub async fn set_disabled(&self, email: &str, disabled: bool) -> Result<bool, AdministrationError> {
+        let user = self.user(email).await?;
+        let changed = self.users.set_disabled(&user.id, disabled).await?;
+        if disabled {
+            self.end_everything(&user).await?;
+        }
+        self.note(if disabled { AuditEvent::UserDisabled } else { AuditEvent::UserEnabled }, &user);
+        Ok(changed)
+    }
+
+    /// Changes the name for people. Live sessions and what the portal is told of them follow.
+    pub async fn set_name(&self, email: &str, name: &str) -> Result<User, AdministrationError> {
+        let user = self.user(email).await?;
+        self.users.set_display_name(&user.id, name).await?;
+        self.note(AuditEvent::UserNameSet, &user);
+        self.changed(user).await
+    }
+
+    /// Puts a user into these groups and no others. Live sessions follow.
+    pub async fn set_groups(&self, email: &str, groups: Vec<String>) -> Result<User, AdministrationError> {
+        let user = self.user(email).await?;
+        self.users.set_groups(&user.id, groups).await?;
+        self.note(AuditEvent::UserGroupsSet, &user);
+        self.changed(user).await
+    }
+
+    /// Changes what a user logs in with, and what the portal knows them by. Live sessions follow; password and devices stay.
+    pub async fn set_email(&self, email: &str, new: &str) -> Result<User, AdministrationError> {
+        let before = self.user(email).await?;
+        self.users.set_email(&before.id, new).await?;
+        let user = self.changed(before.clone()).await?;
+        self.audit.record(
+            AuditEvent::UserEmailSet,
+            &Context {
+                user: Some(user.name.as_str()),
+                previous: Some(before.name.as_str()),
+                ..Context::default()
+            },
+        );
+        Ok(user)
+    }
+
+    /// The user as they are now.
+    async fn changed(&self, user: User) -> Result<User, AdministrationError> {
+        self.users.by_id(&user.id).await?.ok_or(AdministrationError::NoUser(user.email))
+    }
+
+    pub async fn remove_user(&self, email: &str) -> Result<(), AdministrationError> {
+        let user = self.user(email).await?;
+        self.users.remove(&user.id).await?;
+        self.end_everything(&user).await?;
+        self.note(AuditEvent::UserRemoved, &user);
+        Ok(())
+    }
+
+    /// The user of this e-mail, if there is one.
+    pub async fn find(&self, email: &str) -> Result<Option<User>, AdministrationError> {
+        match CanonicalName::parse(email) {
+            Some(name) => Ok(self.users.find(&name).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// Everybody by name, with how many devices each has.
+    pub async fn roster(&self) -> Result<Vec<(User, u32)>, AdministrationError> {
+        let (users, devices) = (self.users.list().await?, self.devices.counts().await?);
+        let with_devices = |user: User| {
+            let devices = devices.get(&user.id).copied().unwrap_or(0);
+            (user, devices)
+        };
+        Ok(users.into_iter().map(with_devices).collect())
+    }
+
+    pub async fn users(&self) -> Result<Vec<User>, AdministrationError> {
+        Ok(self.users.list().await?)
+    }
+
+    pub async fn user_details(&self, email: &str) -> Result<UserDetails, AdministrationError> {
+        let user = self.user(email).await?;
+        Ok(UserDetails {
+            devices: self.devices.list(&user.id).await?,
+            recovery_left: self.recovery_codes.remaining(&user.id).await?,
+            sessions: self.sessions.list(Some(user.id.as_str())).await?,
+            user,
+        })
+    }
+
+    /// Takes a device away, by id or name. Sessions that it opened end.
+    pub async fn remove_device(&self, email: &str, device: &str) -> Result<Device, AdministrationError> {
+        let user = self.user(email).await?;
+        let devices = self.devices.list(&user.id).await?;
+        let found = devices.into_iter().find(|known| known.id == device || known.name == device);
+        let found = found.ok_or_else(|| AdministrationError::NoDevice {
+            user: user.email.clone(),
+            device: device.to_owned(),
+        })?;
+        self.devices.remove(&user.id, &found.id).await?;
+        self.end_everything(&user).await?;
+        self.note(AuditEvent::DeviceRemoved, &user);
+        Ok(found)
+    }
+
+    /// The sessions of one user, or of all.
+    pub async fn sessions(&self, email: Option<&str>) -> Result<Vec<SessionSummary>, AdministrationError> {
+        let user = match email {
+            Some(email) => Some(self.user(email).await?),
+            None => None,
+        };
+        Ok(self.sessions.list(user.as_ref().map(|user| user.id.as_str())).await?)
+    }
+
+    /// Ends the session whose id begins with `digits`.
+    pub async fn revoke_session(&self, digits: &str) -> Result<TokenHash, AdministrationError> {
+        let digits = digits.to_ascii_lowercase();
+        // Over or not by the clock of whoever asks: what is in the store can be ended.
+        let matching = self.sessions.beginning_with(&digits).await?;
+        let (id, name) = match &*matching {
+            [(id, name)] if digits.len() >= 8 => (*id, name.as_deref()),
+            [] => return Err(AdministrationError::NoSession(digits)),
+            _ => return Err(AdministrationError::ManySessions(digits)),
+        };
+        self.sessions.revoke(&id).await?;
+        self.audit.record(
+            AuditEvent::SessionRevoked,
+            &Context { user: name, session: Some(id), ..Context::default() },
+        );
+        Ok(id)
+    }
+
+    /// Ends every session of a user.
+    pub async fn revoke_user(&self, email: &str) -> Result<usize, AdministrationError> {
+        let user = self.user(email).await?;
+        let ended = self.end_everything(&user).await?;
+        self.note(AuditEvent::SessionRevoked, &user);
+        Ok(ended)
+    }
+
+    /// Ends every session, every login in progress and every kept form there is, in one step that no store of sessions and
+    /// no clock has a part in. Says how many sessions there were, unless their store is silent.
+    pub async fn revoke_all(&self) -> Result<Option<usize>, AdministrationError> {
+        let mut transaction = self.database.write().await?;
+        self.pending.remove_all(&mut transaction).await?;
+        self.kept_forms.remove_all(&mut transaction).await?;
+        self.sessions.end_all(&mut transaction).await?;
+        transaction.commit().await?;
+        self.audit.record(AuditEvent::SessionRevoked, &Context::default());
+        Ok(self.sessions.clear_ended().await)
+    }
+
+    /// Whether a password may be used by whoever has this e-mail.
+    pub fn check_password(&self, password: &SecretString, email: &str) -> Result<(), Weakness> {
+        let local_part = email.split('@').next().unwrap_or_default();
+        let mut words: Vec<&str> = self.context_words.iter().map(String::as_str).collect();
+        words.extend([email, local_part]);
+        password_policy::check(&self.policy, password.expose_secret(), &words)
+    }
+
+    async fn user(&self, email: &str) -> Result<User, AdministrationError> {
+        self.find(email).await?.ok_or_else(|| AdministrationError::NoUser(email.to_owned()))
+    }
+
+    async fn end_everything(&self, user: &User) -> Result<usize, AdministrationError> {
+        self.pending.remove_user(&user.id).await?;
+        self.kept_forms.remove_user(user.id.as_str()).await?;
+        Ok(self.sessions.revoke_user(user.id.as_str()).await?)
+    }
+
+    fn note(&self, event: AuditEvent, user: &User) {
+        self.audit.record(event, &Context { user: Some(user.name.as_str()), ..Context::default() });
+    }
+}

@@ -1,0 +1,328 @@
+//! The durable state of an installation, opened: the stores, and everything that lives in them.
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use aws_lc_rs::hmac;
+use futures_util::future::BoxFuture;
+
+use crate::{
+    account::Accounts,
+    administration::Administration,
+    agreement::{Agreement, Asked},
+    audit::Audit,
+    clock::{Clock, SharedClock, Watermark},
+    config::Config,
+    credentials::{Devices, Hashing, Passwords, RecoveryCodes, SecondFactor, Tries, Turns},
+    database::Database,
+    errors::Chain,
+    identity::SigningKeys,
+    kept_forms::KeptForms,
+    login::{KnownBrowsers, Login, PendingLogins},
+    random::{OsRandom, Random},
+    redis_pool::RedisPool,
+    sealing::Sealer,
+    sessions::{
+        self, AccountStatus, Dependencies, Profile, RedisSessions, RevocationLog, SessionStore, Sessions,
+        SqlSessions,
+    },
+    telemetry::metrics::Metrics,
+    throttle::{RedisThrottle, SqlThrottle, Throttle, ThrottleStore},
+    users::{UserId, Users},
+};
+
+/// What the stores are opened with besides the configuration.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Environment {
+    /// The machine's clock and randomness.
+    pub fn system(metrics: Metrics) -> Self {
+        Self {
+            clock: Arc::new(SharedClock::default()),
+            random: Arc::new(OsRandom),
+            metrics: Arc::new(metrics),
+        }
+    }
+}
+
+/// The stores, and what works on them without HTTP.
+pub struct Stores {
+    pub administration: Administration,
+    pub database: Database,
+    pub sealer: Arc<Sealer>,
+    pub hashing: Arc<Hashing>,
+    pub signing_keys: Arc<SigningKeys>,
+    pub agreement: Arc<Agreement>,
+    second_factor: SecondFactor,
+    failures: Arc<dyn ThrottleStore>,
+}
+
+impl Stores {
+    /// Opens the stores beside a gateway that may be running. Makes none: where there are none, nobody is there to serve.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        let database = Database::open_existing(&config.database).await?;
+        if config.key.read()?.is_none() {
+            bail!("{} is missing, and {} was sealed with it: restore it", config.key, config.database);
+        }
+        Self::open_with(database, config, &Environment::system(Metrics::new())).await
+    }
+
+    /// Opens the stores, and makes what is not there.
+    pub async fn open_or_make(config: &Config) -> anyhow::Result<Self> {
+        Self::open_in(config, &Environment::system(Metrics::new())).await
+    }
+
+    /// The same with a clock, randomness and metrics of the caller's.
+    pub async fn open_in(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
+        Self::open_with(Database::open(&config.database).await?, config, environment).await
+    }
+
+    async fn open_with(
+        database: Database,
+        config: &Config,
+        environment: &Environment,
+    ) -> anyhow::Result<Self> {
+        let Environment { clock, random, metrics } = environment;
+        let sealer = Arc::new(open_key(&database, config, &**random).await?);
+        let users = Users::new(database.clone(), Arc::clone(clock), Arc::clone(random));
+        if let Err(error) = users.renew_names().await {
+            tracing::warn!(error = %Chain(&error), "cannot bring the names of users into their canonical form");
+        }
+        let mut agreement = Agreement::new(Arc::clone(clock), time_of(&database));
+        let (store, failures) =
+            shared_stores(config, environment, &database, &sealer, &mut agreement).await?;
+        // Before anything is made that time matters to.
+        agreement.compare().await;
+        let watermark = Arc::new(Watermark::new(Arc::clone(clock)));
+        let dependencies = Dependencies {
+            store,
+            database: database.for_sessions(),
+            status: Arc::new(StatusOfUsers(Users::new(
+                database.for_sessions(),
+                Arc::clone(clock),
+                Arc::clone(random),
+            ))),
+            rollout: config.rollout.clone(),
+            sealer: Arc::clone(&sealer),
+            clock: Arc::clone(clock),
+            watermark: Arc::clone(&watermark),
+            random: Arc::clone(random),
+        };
+        let sessions = Arc::new(Sessions::new(&config.sessions, dependencies));
+        let threads = Hashing::default_threads();
+        let hashing = Arc::new(Hashing::start(threads, Arc::clone(random)).context("cannot start hashing")?);
+        let counted = Arc::clone(metrics);
+        let (d, s, c, r) = (database.clone(), Arc::clone(&sealer), Arc::clone(clock), Arc::clone(random));
+        let administration = Administration {
+            database: database.clone(),
+            users,
+            passwords: Arc::new(Passwords::new(
+                d.clone(),
+                Arc::clone(&hashing),
+                Arc::clone(&c),
+                &config.credentials,
+            )),
+            devices: Devices::new(
+                d.clone(),
+                Arc::clone(&s),
+                Arc::clone(&c),
+                Arc::clone(&watermark),
+                Arc::clone(&r),
+            ),
+            recovery_codes: RecoveryCodes::new(d.clone(), Arc::clone(&s), Arc::clone(&c), Arc::clone(&r)),
+            sessions,
+            pending: PendingLogins::new(d.clone(), Arc::clone(&s), Arc::clone(&c), Arc::clone(&r)),
+            kept_forms: KeptForms::new(
+                config.kept_forms,
+                d.clone(),
+                Arc::clone(&s),
+                Arc::clone(&c),
+                Arc::clone(&r),
+            ),
+            audit: Arc::new(Audit::new(Box::new(move |event| counted.audit_event(event)))),
+            policy: config.credentials.clone(),
+            context_words: context_words(config),
+        };
+        let signing_keys = SigningKeys::new(d.clone(), Arc::clone(&s), Arc::clone(&administration.audit));
+        let signing_keys = Arc::new(signing_keys);
+        let second_factor = SecondFactor::new(d, s, c, watermark);
+        Ok(Self {
+            administration,
+            database,
+            sealer,
+            hashing,
+            signing_keys,
+            second_factor,
+            failures,
+            agreement: Arc::new(agreement),
+        })
+    }
+
+    pub(super) fn accounts(&self, environment: &Environment) -> Accounts {
+        let administration = &self.administration;
+        Accounts {
+            devices: administration.devices.clone(),
+            recovery_codes: administration.recovery_codes.clone(),
+            sessions: Arc::clone(&administration.sessions),
+            pending: administration.pending.clone(),
+            tries: Tries::new(self.database.clone(), Arc::clone(&environment.clock)),
+            audit: Arc::clone(&administration.audit),
+        }
+    }
+
+    pub(super) fn login(&self, config: &Config, environment: &Environment) -> Login {
+        let administration = &self.administration;
+        Login {
+            users: administration.users.clone(),
+            passwords: Arc::clone(&administration.passwords),
+            devices: administration.devices.clone(),
+            second_factor: self.second_factor.clone(),
+            recovery_codes: administration.recovery_codes.clone(),
+            sessions: Arc::clone(&administration.sessions),
+            pending: administration.pending.clone(),
+            throttle: Throttle::new(
+                &config.throttle,
+                Arc::clone(&self.failures),
+                Arc::clone(&environment.clock),
+            ),
+            turns: Turns::new(Hashing::default_threads()),
+            tries: Tries::new(self.database.clone(), Arc::clone(&environment.clock)),
+            known: KnownBrowsers::new(&self.sealer),
+            names: hmac::Key::new(hmac::HMAC_SHA256, self.sealer.derive("names in the log").as_slice()),
+            audit: Arc::clone(&administration.audit),
+            rollout: config.rollout.clone(),
+            seeds: hmac::Key::new(hmac::HMAC_SHA256, self.sealer.derive("devices of sessions").as_slice()),
+            clock: Arc::clone(&environment.clock),
+            random: Arc::clone(&environment.random),
+        }
+    }
+}
+
+/// How the database is asked for its time.
+fn time_of(database: &Database) -> Asked {
+    let database = database.clone();
+    Box::new(move || {
+        let database = database.clone();
+        Box::pin(async move { database.time().await.ok().flatten() })
+    })
+}
+
+/// Where sessions and failed logins are kept: in one store, which all gateways see.
+async fn shared_stores(
+    config: &Config,
+    environment: &Environment,
+    database: &Database,
+    sealer: &Arc<Sealer>,
+    agreement: &mut Agreement,
+) -> anyhow::Result<(Arc<dyn SessionStore>, Arc<dyn ThrottleStore>)> {
+    let Environment { clock, random, .. } = environment;
+    let names = hmac::Key::new(hmac::HMAC_SHA256, sealer.derive("failed logins").as_slice());
+    match &config.sessions.store {
+        sessions::Store::Database => Ok((
+            Arc::new(SqlSessions::new(
+                database.clone(),
+                longest(config.sessions.inactivity, config),
+                Arc::clone(clock),
+            )),
+            Arc::new(SqlThrottle::new(database.clone(), names, Arc::clone(clock))),
+        )),
+        sessions::Store::Redis(redis) => {
+            let pool = Arc::new(RedisPool::open(redis, Arc::clone(random)).await?);
+            let theirs = Arc::clone(&pool);
+            agreement.add(
+                "redis",
+                Box::new(move || {
+                    let theirs = Arc::clone(&theirs);
+                    Box::pin(async move { theirs.time().await.ok() })
+                }),
+            );
+            let expiration = longest(config.sessions.expiration, config);
+            let revocations = RevocationLog::new(database.for_sessions(), Arc::clone(clock), expiration);
+            Ok((
+                Arc::new(RedisSessions::new(
+                    Arc::clone(&pool),
+                    revocations,
+                    Arc::clone(sealer),
+                    worth_keeping(config),
+                )),
+                Arc::new(RedisThrottle::new(pool, names)),
+            ))
+        }
+    }
+}
+
+/// Reads the sealing key, and makes one only for a database that nothing has been sealed in yet.
+///
+/// A key that does not fit would make every device of every user useless, one by one and at the worst moment.
+async fn open_key(database: &Database, config: &Config, random: &dyn Random) -> anyhow::Result<Sealer> {
+    const FACT: &str = "key_check";
+    let place = ["facts", FACT];
+    let key = &config.key;
+    let check = database.fact(FACT).await?;
+    if check.is_some() && key.read()?.is_none() {
+        bail!("{key} is missing, and {} was sealed with it: restore it", config.database);
+    }
+    let sealer = Sealer::with_keys_of(key, random)?;
+    match check {
+        Some(record) if sealer.open(&place, &record).is_err() => {
+            bail!("{key} does not fit {}: restore the one it was sealed with", config.database)
+        }
+        Some(_) => {}
+        None => {
+            database.note_fact(FACT, &sealer.seal(&place, b"")).await?;
+            // Of two gateways that start at once with a fresh key each, the other may have come first.
+            let noted = database.fact(FACT).await?.unwrap_or_default();
+            if sealer.open(&place, &noted).is_err() {
+                bail!(
+                    "another gateway has just begun to use {} with another key than {key}: give both the same",
+                    config.database
+                )
+            }
+        }
+    }
+    Ok(sealer)
+}
+
+/// How long Redis keeps a session that nobody uses. It takes one to know whose form it is that comes too late.
+fn worth_keeping(config: &Config) -> Duration {
+    let sessions = &config.sessions;
+    longest(if config.kept_forms.max == 0 { sessions.inactivity } else { sessions.expiration }, config)
+}
+
+/// The longer of a limit of sessions and what takes its place when they are remembered. A store cannot tell them apart.
+fn longest(limit: Duration, config: &Config) -> Duration {
+    config.sessions.remember_me.map_or(limit, |remembered| limit.max(remembered))
+}
+
+/// Words that a password must not be made of.
+fn context_words(config: &Config) -> Vec<String> {
+    let host = config.web.public_url.host_str().unwrap_or_default();
+    vec!["portcullis".to_owned(), host.to_owned(), config.pages.portal_name.clone()]
+}
+
+/// A session is good only as long as its user is.
+struct StatusOfUsers(Users);
+
+impl AccountStatus for StatusOfUsers {
+    fn of<'a>(
+        &'a self,
+        user: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Profile>, Box<dyn Error + Send + Sync>>> {
+        Box::pin(async move {
+            let Some(id) = UserId::parse(user) else { return Ok(None) };
+            let user = self.0.with_devices(&id).await?.filter(|(user, _)| !user.disabled);
+            Ok(user.map(|(user, devices)| Profile {
+                has_device: devices > 0,
+                name: user.name.as_str().to_owned(),
+                email: user.email,
+                display_name: user.display_name,
+                groups: user.groups,
+            }))
+        })
+    }
+}
