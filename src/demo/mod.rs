@@ -99,7 +99,7 @@ database = "sqlite:portcullis.db"
 key_file = "portcullis.key"
 
 [log]
-level = "warn,audit=off"
+level = "warn,audit=off,portcullis::tls::reload=error"
 access = false
 "#
     );
@@ -129,7 +129,7 @@ fn greet(port: u16, password: &str, admin: Option<SocketAddr>) {
          2. Sign in. A QR code appears: scan it with Microsoft Authenticator or Google Authenticator,\n     \
             enter the code, name the device, press Save. No phone at hand? `oathtool --totp -b KEY`\n     \
             turns the key beside the QR code into codes.\n  \
-         3. Store the recovery codes, and you are in the portal. Sign out at /.portcullis/account."
+         3. Save the recovery codes, and you are in the portal. Sign out at /.portcullis/account."
     );
     if let Some(admin) = admin {
         println!("\nThe operator's side: http://{admin}/ready and http://{admin}/metrics");
