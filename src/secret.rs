@@ -129,7 +129,7 @@ pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::SeededRandom;
+    use crate::random::{OsRandom, SeededRandom};
 
     #[test]
     fn a_token_survives_its_cookie_and_nothing_else_parses() {
@@ -140,6 +140,15 @@ mod tests {
             ["", "x", &text[1..], &format!("{text}A"), &format!("{text}="), &text.replace(&text[..1], "+")]
         {
             assert_eq!(Token::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_of_the_256_bits_is_left_to_chance() {
+        let tokens: Vec<Token> = (0..100).map(|_| Token::generate(&OsRandom)).collect();
+        for bit in 0..256 {
+            let set = tokens.iter().filter(|token| token.0[bit / 8] >> (bit % 8) & 1 == 1).count();
+            assert!((1..100).contains(&set), "bit {bit} is set in {set} of 100");
         }
     }
 

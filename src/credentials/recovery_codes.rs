@@ -417,6 +417,15 @@ mod tests {
     }
 
     #[test]
+    fn each_symbol_of_a_code_is_one_of_32_and_left_to_chance() {
+        let codes: Vec<_> = (0..2000).map(|_| generate(&OsRandom)).collect();
+        for at in 0..SYMBOLS {
+            let seen: HashSet<u8> = codes.iter().map(|code| code.as_bytes()[at]).collect();
+            assert_eq!(seen.len(), 32, "symbol {at}");
+        }
+    }
+
+    #[test]
     fn codes_are_read_as_people_type_them() {
         let code = generate(&OsRandom);
         let shown = shown(&code);

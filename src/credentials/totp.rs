@@ -118,6 +118,7 @@ impl Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::OsRandom;
 
     fn rfc_secret() -> TotpSecret {
         TotpSecret::from_bytes(b"12345678901234567890").unwrap()
@@ -194,6 +195,15 @@ mod tests {
             assert!(Code::parse(typed).is_none(), "{typed:?}");
         }
         assert!(Code::parse(&"1".repeat(1_000_000)).is_none());
+    }
+
+    #[test]
+    fn each_of_the_160_bits_is_left_to_chance() {
+        let secrets: Vec<TotpSecret> = (0..100).map(|_| TotpSecret::generate(&OsRandom)).collect();
+        for bit in 0..160 {
+            let set = secrets.iter().filter(|secret| secret.0[bit / 8] >> (bit % 8) & 1 == 1).count();
+            assert!((1..100).contains(&set), "bit {bit} is set in {set} of 100");
+        }
     }
 
     #[test]

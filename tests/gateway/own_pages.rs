@@ -146,6 +146,57 @@ async fn every_answer_of_ours_is_secure_whatever_went_wrong() {
 }
 
 #[tokio::test]
+async fn no_page_asks_for_anything_but_what_a_login_takes() {
+    // No hint, no question, no code by mail.
+    let (_gateway, states) = in_every_state().await;
+    let mut asked = std::collections::BTreeSet::new();
+    for (_, browser) in &states {
+        for page in [&PAGES[..], &["code-first", "recovery-codes?new=1"]].concat() {
+            let text = browser.visit(&format!("/.portcullis/{page}")).await.text();
+            for tag in text.split("<input ").skip(1) {
+                let tag = tag.split('>').next().unwrap();
+                if !tag.contains("type=\"hidden\"") {
+                    asked.insert(tag.split("name=\"").nth(1).unwrap().split('"').next().unwrap().to_owned());
+                }
+            }
+            assert!(!text.contains("<textarea") && !text.contains("<select"), "{page}");
+        }
+    }
+    let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+    assert_eq!(asked, ["code", "device_name", "email", "password", "recovery_code"]);
+}
+
+#[tokio::test]
+async fn the_password_is_masked_and_may_be_pasted_or_filled_in() {
+    let (_gateway, browser) = TestGateway::start().await;
+    let text = browser.get("/.portcullis/login").await.text();
+    let tag = |name: &str| {
+        let tags = text.split("<input ").skip(1).map(|tag| tag.split('>').next().unwrap());
+        tags.filter(|tag| tag.contains(&format!("name=\"{name}\""))).collect::<String>()
+    };
+    assert!(tag("email").contains("autocomplete=\"username\""), "{text}");
+    for part in ["type=\"password\"", "autocomplete=\"current-password\""] {
+        assert!(tag("password").contains(part), "{text}");
+    }
+    // Nothing cuts, refuses or watches what comes in.
+    for part in ["maxlength", "pattern", "readonly", "onpaste"] {
+        assert!(!tag("password").contains(part), "{text}");
+    }
+    let text = text.replace("&#x2f;", "/");
+    let scripts: Vec<&str> = text
+        .split('"')
+        .filter(|part| part.starts_with("/.portcullis/assets/") && part.contains(".js"))
+        .collect();
+    assert!(!scripts.is_empty(), "{text}");
+    for script in scripts {
+        let script = ask(&browser, "GET", script).await.text();
+        for event in ["\"paste\"", "\"beforeinput\"", "\"keydown\"", "\"keypress\""] {
+            assert!(!script.contains(event), "{event}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_assets_of_every_page_are_there_and_may_be_kept() {
     let (_gateway, states) = in_every_state().await;
     let mut seen = std::collections::BTreeSet::new();

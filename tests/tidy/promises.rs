@@ -1,4 +1,4 @@
-//! `docs/promises.md` has a row for each promise, and what a row says shows it is there.
+//! `docs/promises.md` has a row for each promise, `docs/asvs.md` one for each requirement, and what a row says shows it is there.
 
 use std::fs;
 
@@ -53,6 +53,31 @@ fn every_promise_has_a_row_that_names_what_shows_it() {
         breaches.extend(missing.map(|what| format!("{}: there is no `{what}`", row.id)));
     }
     expect_none(&breaches, "docs/promises.md has a row for each promise, with a command or tests that exist");
+}
+
+#[test]
+fn every_row_of_asvs_that_is_done_names_tests_that_exist() {
+    let page = fs::read_to_string(root().join("docs/asvs.md")).expect("the page of ASVS is there");
+    let rows: Vec<&str> =
+        page.lines().filter(|line| line.starts_with("| 6.") || line.starts_with("| 7.")).collect();
+    let mut breaches = Vec::new();
+    for row in &rows {
+        let tests: Vec<&str> =
+            row.split('`').skip(1).step_by(2).filter(|quoted| quoted.contains("::")).collect();
+        if row.contains(" | done | ") == tests.is_empty() {
+            breaches.push(format!("done without a test, or a test without being done: {row}"));
+        }
+        breaches.extend(
+            tests.into_iter().filter(|test| !is_there(test)).map(|test| format!("there is no `{test}`")),
+        );
+    }
+    let done = rows.iter().filter(|row| row.contains(" | done | ")).count();
+    let not_done = rows.iter().filter(|row| row.contains(" | **not done** | ")).count();
+    let all = format!("| all | {} | {done} | {not_done} | {} |", rows.len(), rows.len() - done - not_done);
+    if !page.contains(&all) {
+        breaches.push(format!("its counts are not {all}"));
+    }
+    expect_none(&breaches, "docs/asvs.md says which test shows each row, and counts them");
 }
 
 /// A command of this repository by its path, a test by `module::name`, or all tests of a module by `module::`.

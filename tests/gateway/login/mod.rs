@@ -136,6 +136,17 @@ async fn a_recovery_code_stands_in_for_the_phone_and_works_once() {
 }
 
 #[tokio::test]
+async fn a_password_stays_good_until_somebody_changes_it() {
+    let (gateway, _) = logged_in().await;
+    for _ in 0..3 {
+        gateway.clock.advance(Duration::from_hours(24 * 400));
+        let browser = gateway.browser();
+        assert_eq!(browser.submit_password(ADA, PASSWORD).await.location(), "/.portcullis/code");
+        assert!(browser.submit_code(&gateway.phone(ADA).fresh_code()).await.starts_session());
+    }
+}
+
+#[tokio::test]
 async fn a_script_learns_who_is_signed_in_and_how_well_proved() {
     let (gateway, browser) =
         TestGateway::builder().mandatory_from(now().plus(Duration::from_hours(48))).start().await;
