@@ -258,16 +258,21 @@ impl<J> Queue<J> {
     }
 
     /// A place: free, or the one of whoever has asked most, and no less than this; of several, the one who has waited longest.
+    /// Where the account has its share already it is one of that: whoever else asks in its name keeps its user out of no place.
     fn place(&self, owners: &[Owner], now: Instant) -> Result<Option<usize>, Full> {
-        if owners.iter().any(|owner| self.held.get(&owner.key).is_some_and(|held| *held >= owner.share())) {
-            return Err(Full);
-        }
-        if self.strangers.len() < PLACES {
-            return Ok(None);
-        }
-        let ranks = self.strangers.iter().map(|(owners, _)| self.rank(owners, now));
-        let worst = ranks.enumerate().rev().max_by(|(_, one), (_, other)| one.total_cmp(other));
-        match worst {
+        let is_full = |owner: &&Owner| self.held.get(&owner.key).is_some_and(|held| *held >= owner.share());
+        let mut full = owners.iter().filter(is_full);
+        let account = match (full.next(), full.next()) {
+            (None, _) if self.strangers.len() < PLACES => return Ok(None),
+            (None, _) => None,
+            (Some(account), None) if account.times == 0 => Some(account.key),
+            (Some(_), _) => return Err(Full),
+        };
+        let is_among =
+            |owners: &[Owner]| account.is_none_or(|account| owners.iter().any(|owner| owner.key == account));
+        let among = self.strangers.iter().enumerate().filter(|(_, (owners, _))| is_among(owners));
+        let ranks = among.map(|(at, (owners, _))| (at, self.rank(owners, now)));
+        match ranks.rev().max_by(|(_, one), (_, other)| one.total_cmp(other)) {
             Some((at, rank)) if rank >= self.rank(owners, now) => Ok(Some(at)),
             Some(_) | None => Err(Full),
         }
@@ -384,11 +389,36 @@ mod tests {
         let (mut strange, mut familiar) = (0, 0);
         for number in 0..20 {
             let stranger = from(&format!("192.0.2.{number}"), "ada");
-            strange += usize::from(try_once(&mut queue, &stranger, 0, now).is_ok());
+            strange += usize::from(try_once(&mut queue, &stranger, 0, now) == Ok(None));
             familiar += usize::from(try_once(&mut queue, &known("ada", number), 0, now).is_ok());
         }
         assert_eq!((strange, familiar), (SHARE_OF_ACCOUNT, SHARE_OF_ACCOUNT));
+        assert_eq!(queue.strangers.len(), SHARE_OF_ACCOUNT);
         assert_eq!(try_once(&mut queue, &known("bob", 1), 0, now), Ok(None));
+    }
+
+    #[test]
+    fn whoever_asks_in_anothers_name_does_not_keep_them_out() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        // The first from places that have asked more, the second from ones that have asked as often as she has.
+        for (round, tries) in [(0, 3), (1, 1)] {
+            for number in 0..SHARE_OF_ACCOUNT {
+                for _ in 0..tries {
+                    let other = from(&format!("10.0.{round}.{number}"), &format!("{number}"));
+                    queue.count(&other, 1.0, now);
+                }
+                let _ = queue.push(&from(&format!("10.0.{round}.{number}"), "ada"), number, now);
+            }
+            let own = from(&format!("192.0.2.{round}"), "ada");
+            assert!(matches!(try_once(&mut queue, &own, 7777, now), Ok(Some(_))));
+            assert_eq!(queue.strangers.len(), SHARE_OF_ACCOUNT);
+            assert_eq!(queue.pop(now), Some(7777));
+        }
+        // Whoever has asked for more than all of them takes none of their places.
+        let often = from("10.0.2.1", "ada");
+        queue.count(&often, 9.0, now);
+        assert!(try_once(&mut queue, &from("192.0.2.9", "ada"), 0, now).is_ok());
+        assert_eq!(try_once(&mut queue, &often, 0, now), Err(Full));
     }
 
     #[test]
