@@ -290,9 +290,11 @@ impl<J> Queue<J> {
 
     fn add(&mut self, owner: Owner, amount: f64, now: Instant) {
         if self.heat.len() >= MOST {
-            self.heat.retain(|_, heat| heat.now(now) >= 1.0);
-            if self.heat.len() >= MOST {
-                self.heat.clear();
+            // Half of them at most stay, or every try would look at all of them.
+            let mut least = 1.0;
+            while self.heat.len() > MOST / 2 {
+                self.heat.retain(|_, heat| heat.now(now) >= least);
+                least *= 2.0;
             }
         }
         let heat = self.heat.entry(owner.key).or_insert(Heat { amount: 0.0, at: now });
@@ -519,5 +521,24 @@ mod tests {
         for one in waiting {
             assert!(one.await.unwrap());
         }
+    }
+
+    #[test]
+    fn of_too_many_networks_those_are_remembered_that_have_asked_most() {
+        let (mut queue, now) = (Queue::<u8>::default(), Instant::now());
+        let hot = from("2001:db8:ffff::1", "ada");
+        (0..9).for_each(|_| queue.count(&hot, 1.0, now));
+        let mut sweeps = 0;
+        for number in 0..u32::try_from(MOST).unwrap() {
+            let before = queue.heat.len();
+            let neighbour = from(&format!("2001:{:x}:{:x}::1", 0xdb9 + number % 2, number / 2), "ada");
+            queue.count(&neighbour, 1.0, now);
+            queue.count(&neighbour, 1.0, now);
+            sweeps += usize::from(queue.heat.len() < before);
+            assert!(queue.heat.len() <= MOST);
+        }
+        let Claim::Stranger(owners) = &hot else { unreachable!() };
+        assert!(queue.rank(owners, now) >= 9.0);
+        assert!((1..=6).contains(&sweeps), "each looks at all of them: {sweeps}");
     }
 }
