@@ -48,10 +48,15 @@ impl Agreement {
         self.stores.push((store, asked, AtomicI64::new(UNKNOWN)));
     }
 
-    /// Compares at once, and goes by the database's clock from here on if ours is off.
-    pub async fn compare(&self) {
+    /// Compares at once, and goes by the database's clock from here on if ours is off. False when that does not answer, and
+    /// has one.
+    pub async fn compare(&self) -> bool {
+        let mut answered = true;
         for (at, (store, asked, difference)) in self.stores.iter().enumerate() {
-            let Some(behind) = self.behind(asked).await else { continue };
+            let Some(behind) = self.behind(asked).await else {
+                answered &= at > 0 || difference.load(Ordering::Relaxed) == UNKNOWN;
+                continue;
+            };
             let before = difference.swap(behind, Ordering::Relaxed);
             let (was_off, is_off) = (before != UNKNOWN && is_off(before), is_off(behind));
             if is_off && !was_off {
@@ -63,6 +68,7 @@ impl Agreement {
                 self.clock.agree(if is_off { behind } else { 0 });
             }
         }
+        answered
     }
 
     /// By how many milliseconds the machine's clock is behind a store's.
@@ -75,19 +81,28 @@ impl Agreement {
         Some(theirs.unix_millis() + way / 2 - ours)
     }
 
-    /// For ever: now and then, and as soon as the machine's clock has been set.
+    /// For ever: now and then, and as soon as the machine's clock has been set. A machine that was suspended finds its clock
+    /// set and its connections dead: then until the database answers.
     pub async fn keep(self: Arc<Self>) {
         let mut beats = interval(BEAT);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut lead, mut next) = (self.lead(), Instant::now());
         loop {
             beats.tick().await;
-            let before = std::mem::replace(&mut lead, self.lead());
-            if is_off(lead.saturating_sub(before)) || Instant::now() >= next {
-                self.compare().await;
+            if self.look(&mut lead, Instant::now() >= next).await {
                 next = Instant::now() + PERIOD;
             }
         }
+    }
+
+    /// Compares if it is due or the machine's clock has been set since it had this lead. Says whether it has.
+    async fn look(&self, lead: &mut i64, is_due: bool) -> bool {
+        let now = self.lead();
+        let compares = is_due || is_off(now.saturating_sub(*lead));
+        if compares && self.compare().await {
+            *lead = now;
+        }
+        compares
     }
 
     /// How much more the machine's clock shows than time has passed for this process, in milliseconds.
@@ -126,8 +141,10 @@ fn said(behind: i64, store: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
-    use crate::clock::SharedClock;
+    use crate::clock::{ManualClock, SharedClock};
 
     fn at(ahead: Arc<AtomicI64>) -> Asked {
         let machine = crate::clock::SystemClock;
@@ -166,5 +183,34 @@ mod tests {
         agreement.compare().await;
         assert_eq!(agreement.state(), "ok");
         assert!((clock.ahead() - 7_000).abs() < 400);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_set_is_compared_until_the_database_answers() {
+        let start = Timestamp::from_unix_seconds(1_000_000);
+        let (clock, answers) = (Arc::new(ManualClock::at(start)), Arc::new(AtomicBool::new(false)));
+        let asked: Asked = {
+            let (clock, answers) = (clock.clone(), answers.clone());
+            Box::new(move || {
+                let time = answers.load(Ordering::Relaxed).then(|| clock.now());
+                Box::pin(std::future::ready(time))
+            })
+        };
+        let agreement = Agreement::new(clock.clone(), asked);
+        let mut lead = agreement.lead();
+        clock.set(start.minus(Duration::from_hours(1)));
+        assert!(agreement.look(&mut lead, false).await);
+        assert!(!agreement.look(&mut lead, false).await, "it may have no clock");
+        answers.store(true, Ordering::Relaxed);
+        assert!(agreement.look(&mut lead, true).await);
+        answers.store(false, Ordering::Relaxed);
+        assert!(!agreement.look(&mut lead, false).await);
+        clock.set(start.minus(Duration::from_hours(2)));
+        for _ in 0..3 {
+            assert!(agreement.look(&mut lead, false).await);
+        }
+        answers.store(true, Ordering::Relaxed);
+        assert!(agreement.look(&mut lead, false).await);
+        assert!(!agreement.look(&mut lead, false).await);
     }
 }
