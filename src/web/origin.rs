@@ -19,20 +19,27 @@ pub enum Provenance {
 ///
 /// A page that sends no referrer has the origin `null`: beside `same-origin` that is no contradiction.
 pub fn provenance(headers: &HeaderMap, origin: &str) -> Provenance {
-    let sent = headers.get(header::ORIGIN);
+    let is_sent = headers.contains_key(header::ORIGIN);
+    let is_null = || only(headers).is_some_and(|sent| sent == "null");
     let names_ours = names(headers, origin);
     match headers.get(&SEC_FETCH_SITE).map(HeaderValue::as_bytes) {
-        Some(b"same-origin") if names_ours || sent.is_none_or(|sent| sent == "null") => Provenance::Here,
+        Some(b"same-origin") if names_ours || !is_sent || is_null() => Provenance::Here,
         Some(b"same-site" | b"cross-site") => Provenance::Elsewhere,
         None if names_ours => Provenance::Here,
-        None if sent.is_some() => Provenance::Elsewhere,
+        None if is_sent => Provenance::Elsewhere,
         _ => Provenance::Unknown,
     }
 }
 
 /// Whether `Origin` is this site's. A missing one is not (RFC 6455 §10.2).
 pub fn names(headers: &HeaderMap, origin: &str) -> bool {
-    headers.get(header::ORIGIN).is_some_and(|sent| sent.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
+    only(headers).is_some_and(|sent| sent.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
+}
+
+/// Two are none: the portal might believe the other (RFC 6454 §7.3).
+fn only(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut sent = headers.get_all(header::ORIGIN).iter();
+    sent.next().filter(|_| sent.next().is_none())
 }
 
 #[cfg(test)]
@@ -71,6 +78,26 @@ mod tests {
                 headers.extend(value.map(|value| (name.clone(), HeaderValue::from_static(value))));
             }
             assert_eq!(provenance(&headers, "https://iot.example.com"), expected, "{site:?} {origin:?}");
+        }
+    }
+
+    #[test]
+    fn two_origins_are_none() {
+        for (first, second) in
+            [("https://iot.example.com", "https://evil.example"), ("null", "https://evil.example")]
+        {
+            for site in [None, Some("same-origin")] {
+                let mut headers = HeaderMap::new();
+                headers.append(header::ORIGIN, HeaderValue::from_static(first));
+                headers.append(header::ORIGIN, HeaderValue::from_static(second));
+                headers.extend(site.map(|site| (SEC_FETCH_SITE.clone(), HeaderValue::from_static(site))));
+                assert!(!names(&headers, "https://iot.example.com"));
+                assert_ne!(
+                    provenance(&headers, "https://iot.example.com"),
+                    Provenance::Here,
+                    "{first} {site:?}"
+                );
+            }
         }
     }
 }
