@@ -300,5 +300,8 @@ fn is_forbidden_trailer(name: &HeaderName) -> bool {
                 | header::CONTENT_RANGE
                 | header::LOCATION
                 | header::VIA
+                // What the head says of plain HTTP, and of other ports, is ours.
+                | header::STRICT_TRANSPORT_SECURITY
+                | header::ALT_SVC
         )
 }

@@ -224,8 +224,10 @@ async fn early_hints_reach_the_client_ahead_of_the_answer() {
 #[tokio::test]
 async fn trailers_pass_both_ways_but_for_forbidden_ones() {
     let portal = saying(
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Checksum, Set-Cookie, Content-Length\r\n\r\n\
-         2\r\nok\r\n0\r\nX-Checksum: 5d41\r\nSet-Cookie: __Host-portcullis=planted\r\nContent-Length: 7\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\
+         Trailer: X-Checksum, Set-Cookie, Content-Length, Strict-Transport-Security, Alt-Svc\r\n\r\n\
+         2\r\nok\r\n0\r\nX-Checksum: 5d41\r\nSet-Cookie: __Host-portcullis=planted\r\nContent-Length: 7\r\n\
+         Strict-Transport-Security: max-age=0\r\nAlt-Svc: h3=\":8443\"\r\n\r\n",
     );
     let (gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     let request = format!(
