@@ -199,10 +199,11 @@ fn check_shares(most: Option<usize>, workers: usize, layers: &mut Layers) {
             format!("must be at least {workers}, one for each worker; or set `server.workers` to {most}"),
         );
     } else if most / workers < FEW_CONNECTIONS {
+        let whose = if most / workers == 1 { "everybody's" } else { "that user's" };
         layers.warn(
             KEY,
             format!(
-                "leaves each worker {} (of {workers} workers): a user's downloads can hold up that user's pages; \
+                "leaves each worker {} (of {workers} workers): a user's downloads can hold up {whose} pages; \
                  raise it to {}, or lower `server.workers`",
                 most / workers,
                 FEW_CONNECTIONS * workers

@@ -116,10 +116,15 @@ fn connections_that_are_too_few_for_the_workers_are_refused_and_few_are_warned_o
             "8",
             None,
             Some(
-                "leaves each worker 1 (of 8 workers): a user's downloads can hold up that user's pages; raise it to 64",
+                "leaves each worker 1 (of 8 workers): a user's downloads can hold up everybody's pages; raise it to 64",
             ),
         ),
-        ("63", "8", None, Some("leaves each worker 7 (of 8")),
+        (
+            "63",
+            "8",
+            None,
+            Some("leaves each worker 7 (of 8 workers): a user's downloads can hold up that user's pages"),
+        ),
         ("1", "1", None, Some("leaves each worker 1 (of 1")),
         ("64", "8", None, None),
     ] {
