@@ -14,7 +14,8 @@
 //! | surface | [`pages`] [`tls`] [`server`] [`upstream`] [`proxy`] | our own URLs; sockets, workers and protocols; the way to the portal |
 //! | whole | [`gateway`] [`config`] [`monitoring`] [`app`] [`demo`] [`cli`] | the straight line; everything put together |
 //!
-//! A module uses only those before it in this table, left to right and top to bottom: `tests/tidy` reads the table and the imports.
+//! A module uses only those before it in this table, left to right and top to bottom, and no files use each other in a circle:
+//! `tests/tidy` reads the table and the imports.
 //!
 //! # The straight line
 //!

@@ -9,11 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use portcullis::{
     upstream::http1::parse,
-    web::{
-        chunked::Chunked,
-        framing::{Framing, Part},
-        portal_fields::PortalFields,
-    },
+    web::{body_part::Part, chunked::Chunked, framing::Framing, portal_fields::PortalFields},
 };
 
 /// Status, body, and how many bytes are left behind.

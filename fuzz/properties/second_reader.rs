@@ -10,10 +10,7 @@ use std::ops::Range;
 use bytes::BytesMut;
 use portcullis::{
     secret::hex,
-    web::{
-        framing::{Framing, Part},
-        request_head::parse,
-    },
+    web::{body_part::Part, framing::Framing, request_head::parse},
 };
 
 use self::llhttp::Request;

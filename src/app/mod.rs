@@ -34,7 +34,7 @@ use crate::{
     web::{
         cookies,
         gate::RequestGate,
-        hops::LoopMark,
+        loop_mark::LoopMark,
         portal_answers::{self, PortalAnswers},
         return_to::Returns,
     },

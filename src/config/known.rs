@@ -8,8 +8,8 @@ use figment::{
 };
 use serde::de::DeserializeOwned;
 
-use super::layers::PREFIX;
-
+/// What our environment variables begin with; `__` stands between the levels of a key.
+pub(super) const PREFIX: &str = "PORTCULLIS_";
 /// A key that is not known anywhere.
 const PROBE: &str = "\0";
 

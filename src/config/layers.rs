@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Flag,
-    known::{instead_of, suggestion},
+    known::{PREFIX, instead_of, suggestion},
     masking::mask,
     problems::{Place, Position, Problem, Problems, Severity},
     slips,
@@ -34,9 +34,6 @@ use crate::permission::{Need, explained};
 const CREDENTIAL: &str = "credential:";
 /// Where systemd says that they are.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
-
-/// What our environment variables begin with; `__` stands between the levels of a key.
-pub(super) const PREFIX: &str = "PORTCULLIS_";
 
 /// All layers, merged, and the problems found so far.
 pub(super) struct Layers {

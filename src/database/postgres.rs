@@ -14,7 +14,8 @@ use std::{
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{
-    AnyConnection, ConnectOptions as _, Error, Row as _, any::AnyConnectOptions, postgres::PgConnectOptions,
+    Any, AnyConnection, ConnectOptions as _, Error, Executor, Row as _, any::AnyConnectOptions,
+    postgres::PgConnectOptions,
 };
 use tokio::time::{Instant, timeout};
 use url::Url;
@@ -440,7 +441,7 @@ pub(super) fn advice(config: &Config, error: &Error) -> Option<String> {
 }
 
 /// How many other connections of this program there are to the database.
-pub(super) async fn others(connection: &mut super::Connection) -> Result<i64, Error> {
+pub(super) async fn others(connection: impl Executor<'_, Database = Any>) -> Result<i64, Error> {
     let row = sqlx::query(
         "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \
          AND application_name = 'portcullis' AND pid <> pg_backend_pid()",

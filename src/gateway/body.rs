@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Gateway, Shared, Site, bounds::Counts, presence::Held, sign_off};
+use super::{Gateway, Shared, Site, limits::Counts, presence::Held, sign_off};
 use crate::{
     clock::Moment,
     errors::Chain,
@@ -166,8 +166,10 @@ impl Drop for Note {
     fn drop(&mut self) {
         self.leaves_portal();
         self.closes_stream();
-        if self.signs_off {
-            sign_off::end(self);
+        if self.signs_off
+            && let Some(live) = self.session.clone()
+        {
+            sign_off::end(live, &self.site, self.shared(), self.client_ip, self.request_id());
         }
         let took = self.began.instant.elapsed();
         if std::thread::panicking() {

@@ -1,6 +1,6 @@
 //! What one user may have under way, so that whoever overdoes it, or somebody with their session, slows nobody else.
 
-use std::{rc::Rc, sync::Arc};
+use std::sync::Arc;
 
 use tokio::time::timeout;
 
@@ -8,92 +8,14 @@ use super::{
     Gateway,
     body::Note,
     failure::Failure,
+    limits::Limit,
     presence::Presence,
-    turns::{Turn, Turns, Way},
+    turns::{Turn, Way},
 };
-use crate::{
-    gate::Identity,
-    proxy::ForwardError,
-    server::Connection,
-    sessions::Ongoing,
-    upstream::{PerUser, Pool},
-};
-
-/// A worker's limits for each user.
-#[derive(Debug)]
-pub struct Bounds {
-    turns: Rc<Turns>,
-    streams: u32,
-}
-
-impl Bounds {
-    /// Those of one of so many workers, whose requests go through `pool`.
-    pub fn new(worker: usize, workers: usize, limits: PerUser, pool: Rc<Pool>) -> Self {
-        Self { turns: Rc::new(Turns::new(worker, workers, limits, pool)), streams: limits.streams }
-    }
-}
-
-/// What a user has too much of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Limit {
-    /// Requests at the portal.
-    Requests,
-    /// WebSockets and streams of events.
-    Streams,
-    /// The same, of one connection of HTTP/2.
-    Connection,
-    /// Pages of ours.
-    Pages,
-}
-
-impl Limit {
-    /// For the log and the metrics.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Requests => "requests",
-            Self::Streams => "streams",
-            Self::Connection => "connection",
-            Self::Pages => "pages",
-        }
-    }
-
-    /// What an operator can set.
-    fn key(self) -> Option<&'static str> {
-        match self {
-            Self::Requests => Some("portal.max_connections_per_user"),
-            Self::Streams => Some("portal.max_streams_per_user"),
-            Self::Connection | Self::Pages => None,
-        }
-    }
-
-    /// What a script is told.
-    pub(super) fn detail(self) -> &'static str {
-        match self {
-            Self::Requests => {
-                "Too many requests of this user are in progress. Wait for some of them to finish."
-            }
-            Self::Streams => {
-                "Too many WebSockets and event streams of this user are open. Close some of them first."
-            }
-            Self::Connection => {
-                "Too many WebSockets and event streams are open on this connection. Close some of them first."
-            }
-            Self::Pages => "Too many sign-in and account pages were requested in a short time.",
-        }
-    }
-}
+use crate::{gate::Identity, proxy::ForwardError, server::Connection, sessions::Ongoing};
 
 /// The connection that a request came on.
 type On<'a> = (&'a Connection, &'a Presence);
-
-/// What one request counts as, until it is over.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    /// A request at the portal.
-    at_portal: Option<Way>,
-    /// A WebSocket or a stream of events.
-    is_stream: bool,
-}
 
 impl Gateway {
     /// What whoever asks has in progress. Those who are not known count as one user.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use http_body_util::LengthLimitError;
 
-use super::bounds::Limit;
+use super::limits::Limit;
 use crate::{
     database::DatabaseError,
     identity::{Unrepresentable, Unsigned},

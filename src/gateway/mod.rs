@@ -5,6 +5,7 @@ mod bounds;
 mod failure;
 mod kept;
 mod leaving;
+mod limits;
 mod presence;
 mod rescue;
 mod sign_off;
@@ -32,7 +33,7 @@ use self::{
     turns::Way,
 };
 pub use self::{
-    bounds::Bounds,
+    limits::Bounds,
     presence::Presence,
     site::{SharedSite, Site, SiteAddress},
 };
@@ -53,8 +54,8 @@ use crate::{
         cookies, form,
         gate::{CanonicalRequest, Refusal, RequestGate},
         grpc,
-        hops::{self, LoopMark},
         incoming::Incoming,
+        loop_mark::LoopMark,
         origin::{self, Provenance},
         portal_answers::About,
         reply::{Head, Reply},
@@ -161,7 +162,7 @@ impl Gateway {
         match decision {
             Decision::Allow(identity) => {
                 note.outcome = Outcome::Allow;
-                if let Some(answer) = hops::count(&mut request) {
+                if let Some(answer) = request.spend_hop() {
                     return Ok(own(answer));
                 }
                 if request.has_body() {
@@ -349,7 +350,8 @@ impl Gateway {
             };
             site.answers.apply(&mut fields, status, &about);
             if signs_off {
-                sign_off::follow(&mut fields, note);
+                sign_off::follow(&mut fields, site, &self.shared);
+                note.signs_off = true;
             }
             if from_our_form && let Some(page) = leaving::instead(status, &fields, site) {
                 return Ok(page);

@@ -15,9 +15,8 @@ use crate::{
     pages::PageError,
     web::{
         answer::{self, Answer, Problem},
-        gate::Refusal,
+        gate::{ALLOWED, Refusal},
         grpc,
-        hops::ALLOWED,
     },
 };
 

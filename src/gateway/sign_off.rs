@@ -3,41 +3,39 @@
 //! Nothing is refused because of which site the request came from: what the portal lets another site do, it has done by then,
 //! and a session of ours that stays behind would be worse.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use http::header;
 
-use super::Note;
+use super::{Shared, Site};
 use crate::{
     login,
+    sessions::Live,
     web::{clear_site_data, cookies, portal_fields::PortalFields},
 };
 
-/// Takes our cookies away when the portal has logged out, and has the session ended when its answer is over: not before, since
-/// the answer would be cut.
-pub(super) fn follow(fields: &mut PortalFields, note: &mut Note) {
-    let names = &note.site.shared.cookies;
+/// Takes our cookies away when the portal has logged out. The session ends when its answer is over: not before, since the
+/// answer would be cut.
+pub(super) fn follow(fields: &mut PortalFields, site: &Site, shared: &Shared) {
+    let names = &site.shared.cookies;
     for name in [&names.session, &names.forms] {
         if let Some(cookie) = cookies::cleared(name) {
             fields.append(header::SET_COOKIE, cookie);
         }
     }
-    if let Some(value) = &note.shared().clear_on_sign_out {
+    if let Some(value) = &shared.clear_on_sign_out {
         fields.append(clear_site_data::NAME.clone(), value.clone());
     }
-    note.signs_off = true;
 }
 
 /// Ends the session of a request that has logged out at the portal.
-pub(super) fn end(note: &Note) {
-    let Some(live) = note.session.clone() else { return };
-    let shared = note.shared();
+pub(super) fn end(live: Arc<Live>, site: &Site, shared: &Shared, client_ip: IpAddr, request_id: &str) {
     let (pages, source) = (
-        Arc::clone(&note.site.shared.pages),
+        Arc::clone(&site.shared.pages),
         login::Source {
-            client_ip: note.client_ip,
+            client_ip,
             user_agent: String::new(),
-            request_id: note.request_id().to_owned(),
+            request_id: request_id.to_owned(),
             replaces: None,
             user: None,
             known: None,

@@ -1,6 +1,6 @@
 //! From a request for one of our pages to its handler.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode, header};
 use quick_cache::sync::Cache;
@@ -10,29 +10,27 @@ use super::{
     Config,
     assets::{self, Asset, Assets},
     csrf::Csrf,
-    qr::QrError,
-    route::Route,
-    sign_in::Factor,
+    error::PageError,
+    route::{Factor, Route},
     templates::{Templates, TemplatesError},
     texts::Trouble,
     views::{Leaving, Message, View},
     visit::Visit,
 };
 use crate::{
-    account::{AccountError, Accounts},
+    account::Accounts,
     clock::Clock,
-    database::DatabaseError,
     gate::Challenger,
     identity::SigningKeys,
     kept_forms::KeptForms,
-    login::{Login, LoginError},
+    login::Login,
     sealing::Sealer,
     secret::TokenHash,
     sessions::Newcomer,
     web::{
         answer::{self, Answer, Problem},
         cookies,
-        form::{self, Form},
+        form::Form,
     },
 };
 
@@ -41,27 +39,6 @@ const JWKS_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-ag
 
 /// Logins in progress whose requests for pages are counted: the latest.
 const NEWCOMERS: usize = 4096;
-
-/// Why a page cannot be given.
-#[derive(Debug, thiserror::Error)]
-pub enum PageError {
-    #[error("a form must be sent as application/x-www-form-urlencoded")]
-    FormType,
-    #[error("the form did not arrive")]
-    FormBody(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("malformed form")]
-    Form(#[source] form::Malformed),
-    #[error(transparent)]
-    Login(#[from] LoginError),
-    #[error(transparent)]
-    Account(#[from] AccountError),
-    #[error("cannot look up the saved form")]
-    KeptForm(#[from] DatabaseError),
-    #[error("the user asks for too many of our pages")]
-    TooOften(Duration),
-    #[error("cannot draw the QR code")]
-    Qr(#[source] QrError),
-}
 
 /// Our pages and everything that they need.
 pub struct Pages {

@@ -5,12 +5,13 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode, header};
 
 use super::{
-    PageError, Pages, texts,
+    PageError, Pages,
+    texts::{self, NotKept},
     views::{Kept, Message, OnceMore, View},
     visit::Visit,
 };
 use crate::{
-    kept_forms::{Claim, FormId, Found, Full, Head},
+    kept_forms::{Claim, FormId, Found, Head},
     secret::TokenHash,
     sessions::Session,
     web::{
@@ -26,15 +27,6 @@ const FORMS_LEAD_ANYWHERE: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action https:; base-uri 'none'; \
      frame-ancestors 'none'",
 );
-
-/// Why a form is not kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotKept {
-    /// Larger than so many bytes.
-    TooLarge(usize),
-    /// Of one user, or of all together.
-    TooMany(Full),
-}
 
 impl Pages {
     pub(super) async fn show_kept(&self, name: &str, visit: &Visit) -> Result<Answer, PageError> {

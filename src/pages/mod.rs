@@ -4,6 +4,7 @@ mod account;
 pub mod assets;
 mod csrf;
 mod enrolment;
+mod error;
 mod guessing;
 mod handle;
 mod kept;
@@ -19,10 +20,10 @@ mod visit;
 #[cfg(test)]
 mod tests;
 
-pub use handle::{PageError, Pages, Parts};
-pub use kept::NotKept;
+pub use error::PageError;
+pub use handle::{Pages, Parts};
 pub use route::Route;
-pub use texts::Trouble;
+pub use texts::{NotKept, Trouble};
 pub use visit::Visit;
 
 /// What our pages say about the portal.

@@ -24,6 +24,13 @@ pub enum Route<'a> {
     Asset(&'a str),
 }
 
+/// Which of the two second-factor pages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Factor {
+    Code,
+    Recovery,
+}
+
 impl<'a> Route<'a> {
     /// `None` for any other path, one that merely resembles ours included.
     pub fn parse(path: &'a str) -> Option<Self> {

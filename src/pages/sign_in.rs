@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use super::{
     PageError, Pages,
     csrf::{StepVerdict, Verdict},
-    route::paths,
+    route::{Factor, paths},
     texts,
     views::{Code, Login, Message, Recovery, Remember, View},
     visit::Visit,
@@ -22,13 +22,6 @@ use crate::{
         return_to::ReturnTo,
     },
 };
-
-/// Which of the two second-factor pages.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Factor {
-    Code,
-    Recovery,
-}
 
 impl Pages {
     pub(super) fn show_login(&self, visit: &Visit) -> Answer {

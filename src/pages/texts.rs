@@ -5,11 +5,19 @@
 use jiff::{civil::Time, tz::Offset};
 
 use super::{
-    NotKept,
     route::paths,
     views::{Action, Message},
 };
 use crate::{clock::Timestamp, kept_forms::Full};
+
+/// Why a form is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotKept {
+    /// Larger than so many bytes.
+    TooLarge(usize),
+    /// Of one user, or of all together.
+    TooMany(Full),
+}
 
 pub const WRONG_CREDENTIALS: &str = "That e-mail and password do not match. Please check both and try again.";
 

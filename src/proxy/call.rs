@@ -1,22 +1,16 @@
 //! gRPC: forwarded over HTTP/2 all the way, since it lives on trailers and on both sides speaking at once.
 
-use std::{
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{rc::Rc, time::Duration};
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, uri::Authority};
-use http_body::{Body, Frame, SizeHint};
 use hyper::client::conn::TrySendError;
 
 use super::{
     Additions, FOR_EVER, Followed, ForwardError, Forwarded, PortalBody, Proxy,
-    body::{Progress, RequestBody, Tethered},
-    replay::CallBody,
+    call_body::{CallAnswer, CallBody},
     request::{self, CallFields},
+    request_body::{Progress, RequestBody},
+    tethered::Tethered,
 };
 use crate::{
     gate::Identity,
@@ -75,7 +69,7 @@ impl Proxy {
             }
             let fields = PortalFields::of_map(parts.headers, parts.version);
             let body = Tethered::new(Stream::new(incoming, FOR_EVER), identity.clone());
-            let body = PortalBody::of_call(CallAnswer { body, is_over: false }, server, progress);
+            let body = PortalBody::of_call(CallAnswer::new(body), server, progress);
             Ok(Forwarded { status: parts.status, fields, followed: Followed::Body(body), is_stream: false })
         }
     }
@@ -176,45 +170,5 @@ fn classify(error: hyper::Error) -> ForwardError {
         ForwardError::SessionEnded
     } else {
         ForwardError::Call(error)
-    }
-}
-
-/// What the portal answers to a call.
-#[derive(Debug)]
-pub(super) struct CallAnswer {
-    body: Tethered<hyper::body::Incoming>,
-    is_over: bool,
-}
-
-impl Body for CallAnswer {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.is_over {
-            return Poll::Ready(None);
-        }
-        Poll::Ready(match ready!(self.body.poll_frame(cx)) {
-            // A call ends with a status, this way too.
-            Some(Err(BodyError::SessionEnded)) => {
-                self.is_over = true;
-                Some(Ok(Frame::trailers(HeaderMap::from_iter([
-                    (grpc::STATUS, grpc::UNAUTHENTICATED),
-                    (grpc::MESSAGE, HeaderValue::from_static("the session has ended")),
-                ]))))
-            }
-            frame => frame,
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.is_over || self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -1,10 +1,13 @@
 //! Forwards a request to the portal and streams the answer back. Decides nothing about who may pass.
 
-mod body;
 mod call;
+mod call_body;
 mod frames;
-mod replay;
 mod request;
+mod request_body;
+mod response_body;
+mod tethered;
+mod trailers;
 mod tunnel;
 mod websocket;
 
@@ -23,10 +26,7 @@ use http_body::{Body as _, Frame};
 use tokio::time::Instant;
 
 use self::{
-    body::{Progress, Tethered},
-    request::Reserved,
-    tunnel::Tunnel,
-    websocket::Handshake,
+    request::Reserved, request_body::Progress, tethered::Tethered, tunnel::Tunnel, websocket::Handshake,
 };
 use crate::{
     gate::Identity,
@@ -48,9 +48,10 @@ use crate::{
     },
 };
 
-pub use body::{PortalBody, RequestBody};
-pub use replay::CallBody;
+pub use call_body::CallBody;
 pub use request::{Additions, Origin};
+pub use request_body::RequestBody;
+pub use response_body::PortalBody;
 pub use tunnel::Tally;
 
 /// How often a request that waits for its answer looks whether its session still lasts.

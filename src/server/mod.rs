@@ -1,17 +1,20 @@
 //! Workers, listeners and connections. Does not know what it serves.
 
+mod client;
 mod connection;
 mod counted;
 mod flow;
 mod gathered;
 mod health;
 mod http1;
+mod http2;
 mod io;
 mod listener;
 mod load;
 mod memory;
 mod networks;
 mod passage;
+mod state;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -36,7 +39,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    connection::{Connection, Interim},
+    client::{Connection, Interim},
     health::{Health, Hung},
     load::{Level, Load},
     passage::Passage,
@@ -104,6 +107,13 @@ pub struct Config {
     /// Resident bytes of the whole process near which strangers are turned away, and new connections at last. Absent: a
     /// share of what the machine or the control group has.
     pub max_memory: Option<u64>,
+}
+
+impl Config {
+    /// The share of the connection limit that one worker enforces.
+    fn connections_per_worker(&self) -> usize {
+        (self.max_connections / self.workers.max(1)).max(1)
+    }
 }
 
 /// Why the server does not serve.

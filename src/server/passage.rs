@@ -8,8 +8,8 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use super::{
     flow::{Flow, Flows, Newest},
+    state::{Place, Worker},
     watch::Busy,
-    worker::{Place, Worker},
 };
 
 /// Makes the passages of one connection.

@@ -1,7 +1,6 @@
 //! One worker: a thread with its own runtime, listeners and connections. Workers share nothing on the way of a request.
 
 use std::{
-    cell::RefCell,
     io,
     net::TcpListener as StdListener,
     rc::Rc,
@@ -10,67 +9,30 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
-use jiff::fmt::rfc2822::DateTimePrinter;
 use rustls::ServerConfig;
 use tokio::{
     net::TcpListener,
     runtime::LocalRuntime,
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     task::JoinSet,
     time::{Instant, MissedTickBehavior},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Config, Refused, Service,
     connection::serve,
-    flow::Flows,
     health::Pulse,
-    load::{Level, Load, Open},
-    networks::{NetworkPlace, Networks},
-    watch::{Patience, Ticks, Watch},
+    load::{Level, Load},
+    networks::Networks,
+    state::{Place, Worker},
+    watch::{Patience, Watch},
 };
-use crate::clock::{Clock as _, SystemClock, Timestamp};
 
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_millis(250);
 /// How long to wait after the machine had no descriptor left.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
-
-/// What the connections of one worker share.
-pub(super) struct Worker<S> {
-    pub(super) config: Arc<Config>,
-    pub(super) service: Rc<S>,
-    pub(super) drain: CancellationToken,
-    pub(super) load: Arc<Load>,
-    networks: Arc<Networks>,
-    tls: Arc<ArcSwap<ServerConfig>>,
-    ticks: Arc<Ticks>,
-    /// The tick of the last look at the clock, and what it said.
-    date: RefCell<(u32, HeaderValue)>,
-    watches: RefCell<Vec<Weak<Watch>>>,
-    pub(super) flows: Rc<Flows>,
-    /// The permit to compute the keys of a new connection, one a turn of the runtime: many that come at once do not keep
-    /// requests waiting until all are done.
-    pub(super) handshake: Semaphore,
-    pub(super) tasks: TaskTracker,
-}
-
-/// A connection's places in all that is counted, until it is dropped.
-#[derive(Debug)]
-pub(super) struct Place {
-    _worker: OwnedSemaphorePermit,
-    network: Option<NetworkPlace>,
-    _load: Open,
-}
-
-impl Place {
-    /// Whether it is that of a trusted proxy: their networks are not counted.
-    pub(super) fn is_trusted(&self) -> bool {
-        self.network.is_none()
-    }
-}
 
 /// What a worker is started with.
 pub(super) struct Start {
@@ -87,25 +49,12 @@ pub(super) struct Start {
 pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::Result<()> {
     let runtime = LocalRuntime::new()?;
     runtime.block_on(async {
-        let ticks = Arc::new(Ticks::new());
-        let worker = Rc::new(Worker {
-            config: start.config,
-            service: Rc::new(service()),
-            drain: start.drain,
-            load: start.load,
-            networks: start.networks,
-            tls: start.tls,
-            flows: Flows::new(Arc::clone(&ticks)),
-            ticks,
-            date: RefCell::new((0, HeaderValue::from_static(""))),
-            watches: RefCell::new(Vec::new()),
-            handshake: Semaphore::new(1),
-            tasks: TaskTracker::new(),
-        });
-        let mut sweep = tokio::task::spawn_local(sweep(Rc::clone(&worker), start.pulse));
+        let Start { config, listeners, tls, drain, pulse, networks, load } = start;
+        let worker = Worker::new(config, service(), drain, load, networks, tls);
+        let mut sweep = tokio::task::spawn_local(sweep(Rc::clone(&worker), pulse));
         let mut accepting = JoinSet::new();
         let places = Arc::new(Semaphore::new(worker.config.connections_per_worker()));
-        for listener in start.listeners {
+        for listener in listeners {
             let listener = TcpListener::from_std(listener)?;
             accepting.spawn_local(accept(Rc::clone(&worker), listener, Arc::clone(&places)));
         }
@@ -124,40 +73,6 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
         sweep.abort();
         Ok(())
     })
-}
-
-impl<S> Worker<S> {
-    /// The certificate in force now.
-    pub(super) fn tls(&self) -> Arc<ServerConfig> {
-        self.tls.load_full()
-    }
-
-    /// The time of an answer, for `Date`. At most a sweep old.
-    pub(super) fn date(&self) -> HeaderValue {
-        let mut date = self.date.borrow_mut();
-        let now = self.ticks.now();
-        if date.0 != now {
-            *date = (now, http_date(SystemClock.now()));
-        }
-        date.1.clone()
-    }
-
-    /// Starts watching a connection.
-    pub(super) fn register(&self) -> Arc<Watch> {
-        let watch = Watch::new(Arc::clone(&self.ticks));
-        if self.drain.is_cancelled() {
-            watch.drain();
-        }
-        self.watches.borrow_mut().push(Arc::downgrade(&watch));
-        watch
-    }
-}
-
-/// RFC 9110 §5.6.7. Any instant that a clock gives has one.
-fn http_date(now: Timestamp) -> HeaderValue {
-    let instant = jiff::Timestamp::from_second(now.unix_seconds()).unwrap_or_default();
-    let text = DateTimePrinter::new().timestamp_to_rfc9110_string(&instant);
-    text.ok().and_then(|text| text.try_into().ok()).unwrap_or(HeaderValue::from_static(""))
 }
 
 async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places: Arc<Semaphore>) {
@@ -181,7 +96,7 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places
                     worker.service.refused(Refused::Network);
                     continue;
                 };
-                let place = Place { _worker: place, network, _load: worker.load.open() };
+                let place = Place::new(place, network, worker.load.open());
                 worker.tasks.spawn_local(serve(Rc::clone(&worker), socket, peer, place));
             }
             // Out of descriptors, or a client gone before it was accepted: neither ends the worker.
@@ -229,11 +144,7 @@ fn close_idle(watches: &[Weak<Watch>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_date_is_written_as_the_standard_says() {
-        assert_eq!(http_date(Timestamp::from_unix_seconds(784_111_777)), "Sun, 06 Nov 1994 08:49:37 GMT");
-    }
+    use crate::server::watch::Ticks;
 
     #[test]
     fn under_strain_the_connections_idle_for_longest_are_closed_first() {

@@ -12,6 +12,7 @@ mod feed;
 mod limit;
 mod live;
 mod monotonic;
+mod new_session;
 mod ongoing;
 mod proof;
 mod record;
@@ -34,17 +35,18 @@ use self::{
     feed::{Freshness, Source},
     live::{Limits, Pulse},
     monotonic::MonotonicWallClock,
-    session::Beginning,
+    new_session::Beginning,
 };
 pub use self::{
     feed::{Hear, News},
     limit::WhenFull,
     live::{Activity, Live, Perishable, Use},
+    new_session::{NewSession, OtherUser},
     ongoing::{Newcomer, Ongoing, TooOften},
     proof::PasswordProof,
     redis::RedisSessions,
     revocation_log::RevocationLog,
-    session::{Level, Method, NewSession, Origin, OtherUser, Profile, Session, SessionSummary},
+    session::{Level, Method, Origin, Profile, Session, SessionSummary},
     sql::SqlSessions,
     store::{SessionStore, StoredSession},
 };

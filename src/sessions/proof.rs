@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
-use super::{Method, Session};
+use super::session::{Method, Session};
 use crate::{clock::Timestamp, credentials::VerifiedPassword, sealing::Sealer, users::UserId};
 
 /// Proof that the password of a user was given.

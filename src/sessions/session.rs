@@ -2,19 +2,11 @@
 //!
 //! Knows no cookie and no store; says nothing about whether the session is still good.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::PasswordProof;
-#[cfg(feature = "seed")]
-use crate::users::UserId;
-use crate::{
-    clock::Timestamp,
-    credentials::{CodeKind, VerifiedCode},
-    secret::TokenHash,
-    users::User,
-};
+use crate::{clock::Timestamp, secret::TokenHash};
 
 /// One proof that was given at login. The names are stored, so they never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,96 +50,6 @@ impl Origin {
         let user_agent = user_agent.chars().filter(|character| !character.is_control()).take(200).collect();
         Self { client_ip, user_agent }
     }
-}
-
-/// What a finished login knows. Only proofs make one.
-#[derive(Clone, Debug)]
-pub struct NewSession {
-    /// The user's id.
-    pub(super) user: String,
-    pub(super) profile: Profile,
-    pub(super) amr: Vec<Method>,
-    /// When the password was given, for a session that takes the place of one which remembers it; absent: just now.
-    pub(super) since: Option<Timestamp>,
-    /// The last proof is no later than this.
-    pub(super) proved_by: Option<Timestamp>,
-    pub(super) remembered: bool,
-}
-
-/// The proofs that a session was to be made from are not all of its user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a password and a code of two users are no login")]
-pub struct OtherUser;
-
-impl NewSession {
-    /// Of a user who has given their password and nothing else.
-    pub fn one_factor(password: &PasswordProof, user: &User) -> Result<Self, OtherUser> {
-        Self::with(password, None, user)
-    }
-
-    /// Of a user who has given their password and a code.
-    #[expect(clippy::needless_pass_by_value, reason = "a code makes one session")]
-    pub fn two_factor(password: &PasswordProof, code: VerifiedCode, user: &User) -> Result<Self, OtherUser> {
-        Self::with(password, Some(&code), user)
-    }
-
-    fn with(password: &PasswordProof, code: Option<&VerifiedCode>, user: &User) -> Result<Self, OtherUser> {
-        if *password.user() != user.id || code.is_some_and(|code| *code.user() != user.id) {
-            return Err(OtherUser);
-        }
-        let second = code.map(|code| match code.kind() {
-            CodeKind::Totp => Method::Totp,
-            CodeKind::Recovery => Method::Recovery,
-        });
-        Ok(Self {
-            user: user.id.as_str().to_owned(),
-            profile: Profile {
-                name: user.name.as_str().to_owned(),
-                email: user.email.clone(),
-                display_name: user.display_name.clone(),
-                groups: user.groups.clone(),
-                has_device: code.is_some(),
-            },
-            amr: [Some(Method::Password), second].into_iter().flatten().collect(),
-            since: password.since(),
-            // A code is given now, a password alone when it was given.
-            proved_by: password.since().filter(|_| code.is_none()),
-            remembered: false,
-        })
-    }
-
-    /// For a session in the place of `old`, whose user has proved nothing new meanwhile.
-    #[must_use]
-    pub fn no_fresher_than(self, old: &Session) -> Self {
-        Self { proved_by: Some(old.proved_at()), ..self }
-    }
-
-    /// What was given besides the password.
-    pub fn second(&self) -> Option<Method> {
-        self.amr.iter().copied().find(|&method| method != Method::Password)
-    }
-
-    /// Whether the user asked to be kept signed in.
-    #[must_use]
-    pub fn remembered(self, remembered: bool) -> Self {
-        Self { remembered, ..self }
-    }
-
-    /// Of somebody who has proved nothing: for measurements alone, which need many at once.
-    #[cfg(feature = "seed")]
-    pub fn unproved(user: &UserId, profile: Profile) -> Self {
-        let amr = vec![Method::Password, Method::Totp];
-        Self { user: user.as_str().to_owned(), profile, amr, since: None, proved_by: None, remembered: false }
-    }
-}
-
-/// What a session begins with besides what its login knows.
-pub(super) struct Beginning {
-    pub(super) now: Timestamp,
-    /// How old it may become.
-    pub(super) lifetime: Duration,
-    pub(super) origin: Origin,
-    pub(super) csrf: [u8; 16],
 }
 
 /// What is true of a user now, whatever it was at login.
@@ -216,29 +118,6 @@ impl Level {
 }
 
 impl Session {
-    /// What a login that has just finished leaves.
-    pub(super) fn begin(id: TokenHash, new: NewSession, beginning: Beginning) -> Self {
-        let NewSession { user, profile, amr, since, proved_by, remembered } = new;
-        let Profile { name, email, display_name, groups, has_device: _ } = profile;
-        let Beginning { now, lifetime, origin, csrf } = beginning;
-        let created_at = since.map_or(now, |since| since.min(now));
-        Self {
-            id,
-            user,
-            name,
-            email,
-            display_name,
-            groups,
-            amr,
-            created_at,
-            expires_at: created_at.plus(lifetime),
-            origin,
-            csrf,
-            remembered,
-            proved_at: Some(proved_by.map_or(now, |proved_by| proved_by.min(now))),
-        }
-    }
-
     pub fn level(&self) -> Level {
         Level::of(&self.amr)
     }
@@ -312,10 +191,6 @@ pub(super) fn nobody() -> Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        random::SeededRandom,
-        users::{CanonicalName, UserId},
-    };
 
     fn session(amr: &[Method]) -> Session {
         Session { amr: amr.to_vec(), ..nobody() }
@@ -334,41 +209,6 @@ mod tests {
             (&[Recovery, Password], Level::Two),
         ] {
             assert_eq!(session(amr).level(), level, "{amr:?}");
-        }
-    }
-
-    #[test]
-    fn proofs_of_two_users_make_no_session() {
-        let user = |seed| {
-            let name = format!("user{seed}@example.com");
-            User {
-                id: UserId::generate(&SeededRandom::new(seed)),
-                name: CanonicalName::parse(&name).unwrap(),
-                email: name,
-                display_name: String::new(),
-                groups: vec![],
-                disabled: false,
-                created_at: Timestamp::from_unix_seconds(1),
-                last_login_at: None,
-            }
-        };
-        let users = [user(1), user(2)];
-        let passwords = users.each_ref().map(|user| {
-            let session = Session { user: user.id.to_string(), ..session(&[Method::Password]) };
-            session.password().unwrap()
-        });
-        for user in &users {
-            for password in &passwords {
-                let fits = *password.user() == user.id;
-                assert_eq!(NewSession::one_factor(password, user).is_ok(), fits);
-                for other in &users {
-                    let code = VerifiedCode::of(&other.id, CodeKind::Recovery);
-                    let amr = NewSession::two_factor(password, code, user).map(|new| new.amr);
-                    let fits = fits && other.id == user.id;
-                    let expected = vec![Method::Password, Method::Recovery];
-                    assert_eq!(amr, if fits { Ok(expected) } else { Err(OtherUser) });
-                }
-            }
         }
     }
 

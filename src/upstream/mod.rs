@@ -8,7 +8,6 @@ mod peer;
 mod pinned;
 mod places;
 mod pool;
-mod tie;
 mod trust;
 mod turns;
 
@@ -21,8 +20,7 @@ use url::Url;
 pub use connect::{ConnectError, Connector};
 pub use peer::Peer;
 pub use places::Limits;
-pub use pool::{Ask, Lease, Pool};
-pub use tie::{Owner, Tie};
+pub use pool::{Ask, Lease, Owner, Pool, Tie};
 
 /// Who may use a connection again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{
+    body_part::{MalformedBody, Part, take},
     fields,
-    framing::{MalformedBody, Part, take},
     head::MOST_FIELDS,
 };
 

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{framing::MalformedBody, switched::Switching};
+use super::{body_part::MalformedBody, switched::Switching};
 
 /// What a request brings besides its fields.
 #[derive(Debug, Default)]

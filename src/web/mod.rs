@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod body_part;
 pub mod bound;
 pub mod caching;
 pub mod chunked;
@@ -14,9 +15,9 @@ pub mod framing;
 pub mod gate;
 pub mod grpc;
 pub mod head;
-pub mod hops;
 pub mod incoming;
 pub mod logout;
+pub mod loop_mark;
 pub mod origin;
 pub mod path;
 pub mod portal_answers;
@@ -32,7 +33,6 @@ pub mod service_worker;
 pub mod socket;
 pub mod spelling;
 pub mod switched;
-mod upgrade;
 
 use ipnet::IpNet;
 use url::Url;

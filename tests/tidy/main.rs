@@ -2,6 +2,7 @@
 //!
 //! Reads the source as text and knows just enough of Rust for that. Each rule says every breach at once.
 
+mod circles;
 mod promises;
 
 use std::{
@@ -164,6 +165,13 @@ fn modules_use_only_what_lies_below_them() {
         }
     }
     expect_none(&Vec::from_iter(breaches), "a module uses only those before it in the table of src/lib.rs");
+}
+
+#[test]
+fn no_files_use_each_other_in_a_circle() {
+    let sources = sources();
+    let files = circles::Files::new(sources.iter().map(|source| (&*source.path, &*source.code)));
+    expect_none(&files.circles(), "of two files one uses the other, or neither");
 }
 
 #[test]

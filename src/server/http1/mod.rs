@@ -19,7 +19,7 @@ use std::{
 use tokio_rustls::server::TlsStream;
 
 use self::{wire::Wire, work::Work};
-use super::{Service, connection::Connection, watch::Watch, worker::Worker};
+use super::{Service, client::Connection, state::Worker, watch::Watch};
 use crate::web::{
     gate::Refusal,
     request_head::{self, RequestHead},
@@ -57,7 +57,7 @@ impl<S: Service> Http1<S> {
         presence: Rc<S::Presence>,
         stream: Box<TlsStream<Socket>>,
     ) -> Self {
-        let watch = connection.watch();
+        let watch = Arc::clone(connection.watch());
         let wire = Some(Wire::new(stream, Arc::clone(&watch)));
         Self { worker, connection, presence, watch, wire, stage: Stage::Head }
     }

@@ -10,7 +10,8 @@ use http_body::Frame;
 
 use super::wire::Wire;
 use crate::web::{
-    framing::{Framing, MalformedBody, Part},
+    body_part::{MalformedBody, Part},
+    framing::Framing,
     incoming::{self, Arriving, Feed, Reader},
     request_head::Announced,
 };

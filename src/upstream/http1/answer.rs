@@ -4,10 +4,11 @@ use bytes::BytesMut;
 use http::{HeaderName, StatusCode, Version, header};
 
 use crate::web::{
+    body_part::MalformedBody,
     bound,
     chunked::Chunked,
     fields::{self, ConnectionOptions},
-    framing::{Framing, MalformedBody},
+    framing::Framing,
     head::{Fields, Lines, MalformedHead, is_text},
     portal_fields::PortalFields,
 };

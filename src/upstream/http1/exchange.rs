@@ -24,11 +24,7 @@ use super::{
 };
 use crate::{
     upstream::{Lease, Owner},
-    web::{
-        framing::{Framing, Part},
-        portal_fields::PortalFields,
-        switched::give_ahead,
-    },
+    web::{body_part::Part, framing::Framing, portal_fields::PortalFields, switched::give_ahead},
 };
 
 /// Most interim answers ahead of one answer.

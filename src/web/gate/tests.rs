@@ -1,5 +1,7 @@
 //! What passes the gate, and what does not.
 
+use http::uri::PathAndQuery;
+
 use super::*;
 
 /// Another host than ours.

@@ -1,5 +1,7 @@
 //! Connections kept alive between requests, the newest used first; no more than the limits allow, and a queue beyond.
 
+mod tie;
+
 use std::{
     cell::{Cell, RefCell},
     pin::Pin,
@@ -10,11 +12,12 @@ use std::{
 use http::uri::Authority;
 use tokio::time::{Instant, Sleep};
 
+use self::tie::Ties;
+pub use self::tie::{Owner, Tie};
 use super::{
-    ConnectError, Connector, Limits, Owner, Peer, Sharing, Tie,
+    ConnectError, Connector, Limits, Peer, Sharing,
     http1::{Connection, Idle},
     places::Places,
-    tie::Ties,
     trust::Trust,
     turns::Turns,
 };

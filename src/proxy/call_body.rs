@@ -1,4 +1,5 @@
-//! The body of a call, which can be sent again from its start as long as little of it has gone out.
+//! The two bodies of a call: what goes to the portal, which can be sent again from its start as long as little of it has gone
+//! out, and what comes back.
 
 use std::{
     cell::RefCell,
@@ -8,11 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 
-use super::body::RequestBody;
-use crate::web::body::BodyError;
+use super::{request_body::RequestBody, tethered::Tethered};
+use crate::web::{body::BodyError, grpc};
 
 /// What is kept of one call for a second try.
 const MOST_KEPT: usize = 64 * 1024;
@@ -137,5 +138,51 @@ impl Body for CallBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::default()
+    }
+}
+
+/// What the portal answers to a call.
+#[derive(Debug)]
+pub(super) struct CallAnswer {
+    body: Tethered<hyper::body::Incoming>,
+    is_over: bool,
+}
+
+impl CallAnswer {
+    pub(super) fn new(body: Tethered<hyper::body::Incoming>) -> Self {
+        Self { body, is_over: false }
+    }
+}
+
+impl Body for CallAnswer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(match ready!(self.body.poll_frame(cx)) {
+            // A call ends with a status, this way too.
+            Some(Err(BodyError::SessionEnded)) => {
+                self.is_over = true;
+                Some(Ok(Frame::trailers(HeaderMap::from_iter([
+                    (grpc::STATUS, grpc::UNAUTHENTICATED),
+                    (grpc::MESSAGE, HeaderValue::from_static("the session has ended")),
+                ]))))
+            }
+            frame => frame,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

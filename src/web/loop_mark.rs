@@ -1,11 +1,6 @@
-//! How far a request may travel: how we know one of ours when it comes back, and how hops are counted.
+//! How we know a request of ours when it comes back.
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-
-use super::{
-    answer::{self, Answer},
-    gate::{CanonicalRequest, Refusal},
-};
+use http::{HeaderMap, header};
 
 /// How a request is marked that has passed this deployment: a pseudonym that tells nothing about the host, and that gateways
 /// which stand behind each other have not in common unless they are of one deployment. It is who forwarded the request in
@@ -36,37 +31,10 @@ impl LoopMark {
     }
 }
 
-/// Which methods are let through.
-pub const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-
-/// Checks that `Max-Forwards` is a number where it means something (RFC 9110 §7.6.2).
-pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
-    if *method != Method::OPTIONS {
-        return Ok(());
-    }
-    let mut values = headers.get_all(header::MAX_FORWARDS).iter();
-    let Some(value) = values.next() else { return Ok(()) };
-    let is_number = (1..=9).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_digit);
-    if is_number && values.next().is_none() { Ok(()) } else { Err(Refusal::Field) }
-}
-
-/// Takes one off the number of hops that an OPTIONS may still make. When there is none left, here is the answer.
-pub fn count<B>(request: &mut CanonicalRequest<B>) -> Option<Answer> {
-    if *request.method() != Method::OPTIONS {
-        return None;
-    }
-    let left: u32 = request.headers().get(header::MAX_FORWARDS)?.to_str().ok()?.parse().ok()?;
-    let Some(left) = left.checked_sub(1) else {
-        let mut answer = answer::empty(StatusCode::NO_CONTENT);
-        answer.headers_mut().insert(header::ALLOW, ALLOWED);
-        return Some(answer);
-    };
-    request.set_hops(HeaderValue::from(left));
-    None
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]

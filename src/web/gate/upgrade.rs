@@ -2,7 +2,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
-use super::{fields, gate::Refusal};
+use super::refusal::Refusal;
+use crate::web::fields;
 
 /// The one protocol offered by an upgrade (RFC 9110 §7.8). HTTP/1.0 cannot upgrade: there it is ignored.
 pub(super) fn upgrade<B>(request: &Request<B>, body_follows: bool) -> Result<Option<HeaderValue>, Refusal> {

@@ -1,0 +1,27 @@
+//! Why a page cannot be given.
+
+use std::time::Duration;
+
+use super::qr::QrError;
+use crate::{database::DatabaseError, login::LoginError, web::form};
+
+/// Why a page cannot be given.
+#[derive(Debug, thiserror::Error)]
+pub enum PageError {
+    #[error("a form must be sent as application/x-www-form-urlencoded")]
+    FormType,
+    #[error("the form did not arrive")]
+    FormBody(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("malformed form")]
+    Form(#[source] form::Malformed),
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    #[error("cannot look up the saved form")]
+    KeptForm(#[from] DatabaseError),
+    #[error("the user asks for too many of our pages")]
+    TooOften(Duration),
+    #[error("cannot draw the QR code")]
+    Qr(#[source] QrError),
+}

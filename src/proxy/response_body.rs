@@ -1,0 +1,119 @@
+//! What comes back from the portal behind the head of its answer.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::{
+    call_body::CallAnswer,
+    request_body::{Progress, RequestBody},
+    tethered::Tethered,
+    trailers::without_forged_trailers,
+};
+use crate::{upstream::http1::Exchange, web::body::BodyError};
+
+/// How it comes back.
+#[derive(Debug)]
+enum Answer {
+    Http1(Tethered<Box<Exchange<RequestBody>>>),
+    Http2(Box<CallAnswer>),
+}
+
+/// What comes back.
+#[derive(Debug)]
+pub struct PortalBody {
+    /// Goes ahead of the portal's body.
+    lead: Option<Bytes>,
+    body: Answer,
+    /// Absent when nothing followed the request's head.
+    upload: Option<Rc<Progress>>,
+    server: Rc<str>,
+    /// Why it breaks off, to be told at the next look.
+    broken: Option<BodyError>,
+}
+
+impl PortalBody {
+    pub(super) fn new(
+        body: Tethered<Box<Exchange<RequestBody>>>,
+        server: Rc<str>,
+        upload: Option<Rc<Progress>>,
+    ) -> Self {
+        Self { lead: None, body: Answer::Http1(body), upload, server, broken: None }
+    }
+
+    pub(super) fn of_call(body: CallAnswer, server: Rc<str>, upload: Rc<Progress>) -> Self {
+        let body = Answer::Http2(Box::new(body));
+        Self { lead: None, body, upload: Some(upload), server, broken: None }
+    }
+
+    /// Puts bytes ahead of it.
+    pub fn lead_with(&mut self, bytes: Bytes) {
+        self.lead = Some(bytes);
+    }
+
+    /// Which of the portal's servers answers.
+    pub fn server(&self) -> Rc<str> {
+        Rc::clone(&self.server)
+    }
+
+    /// How much of the request's body has been sent on.
+    pub fn sent(&self) -> u64 {
+        self.upload.as_ref().map_or(0, |upload| upload.sent())
+    }
+}
+
+impl Body for PortalBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        if let Some(lead) = self.lead.take() {
+            return Poll::Ready(Some(Ok(Frame::data(lead))));
+        }
+        let frame = match &mut self.body {
+            Answer::Http1(body) => body.poll_frame(cx),
+            Answer::Http2(body) => Pin::new(body).poll_frame(cx),
+        };
+        match ready!(frame) {
+            // An error closes the connection at once. What came before it goes out first: a client that got nothing at all
+            // might take the request for one that was never seen, and send it again.
+            Some(Err(error)) => {
+                self.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Some(Ok(frame)) => Poll::Ready(Some(Ok(without_forged_trailers(frame, None)))),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.broken.is_none()
+            && self.lead.is_none()
+            && match &self.body {
+                Answer::Http1(body) => body.is_end_stream(),
+                Answer::Http2(body) => body.is_end_stream(),
+            }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let hint = match &self.body {
+            Answer::Http1(body) => body.size_hint(),
+            Answer::Http2(body) => body.size_hint(),
+        };
+        let Some(lead) = &self.lead else { return hint };
+        let lead = u64::try_from(lead.len()).unwrap_or(u64::MAX);
+        hint.exact().map_or_else(SizeHint::new, |size| SizeHint::with_exact(size.saturating_add(lead)))
+    }
+}

@@ -1,0 +1,130 @@
+//! What the connections of one worker share, and a connection's place in all that is counted.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{Arc, Weak},
+};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use jiff::fmt::rfc2822::DateTimePrinter;
+use rustls::ServerConfig;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Config,
+    flow::Flows,
+    load::{Load, Open},
+    networks::{NetworkPlace, Networks},
+    watch::{Ticks, Watch},
+};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+
+/// What the connections of one worker share.
+pub(super) struct Worker<S> {
+    pub(super) config: Arc<Config>,
+    pub(super) service: Rc<S>,
+    pub(super) drain: CancellationToken,
+    pub(super) load: Arc<Load>,
+    pub(super) networks: Arc<Networks>,
+    tls: Arc<ArcSwap<ServerConfig>>,
+    pub(super) ticks: Arc<Ticks>,
+    /// The tick of the last look at the clock, and what it said.
+    date: RefCell<(u32, HeaderValue)>,
+    pub(super) watches: RefCell<Vec<Weak<Watch>>>,
+    pub(super) flows: Rc<Flows>,
+    /// The permit to compute the keys of a new connection, one a turn of the runtime: many that come at once do not keep
+    /// requests waiting until all are done.
+    pub(super) handshake: Semaphore,
+    pub(super) tasks: TaskTracker,
+}
+
+/// A connection's places in all that is counted, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    _worker: OwnedSemaphorePermit,
+    network: Option<NetworkPlace>,
+    _load: Open,
+}
+
+impl Place {
+    pub(super) fn new(worker: OwnedSemaphorePermit, network: Option<NetworkPlace>, load: Open) -> Self {
+        Self { _worker: worker, network, _load: load }
+    }
+
+    /// Whether it is that of a trusted proxy: their networks are not counted.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.network.is_none()
+    }
+}
+
+impl<S> Worker<S> {
+    pub(super) fn new(
+        config: Arc<Config>,
+        service: S,
+        drain: CancellationToken,
+        load: Arc<Load>,
+        networks: Arc<Networks>,
+        tls: Arc<ArcSwap<ServerConfig>>,
+    ) -> Rc<Self> {
+        let ticks = Arc::new(Ticks::new());
+        Rc::new(Self {
+            config,
+            service: Rc::new(service),
+            drain,
+            load,
+            networks,
+            tls,
+            flows: Flows::new(Arc::clone(&ticks)),
+            ticks,
+            date: RefCell::new((0, HeaderValue::from_static(""))),
+            watches: RefCell::new(Vec::new()),
+            handshake: Semaphore::new(1),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// The certificate in force now.
+    pub(super) fn tls(&self) -> Arc<ServerConfig> {
+        self.tls.load_full()
+    }
+
+    /// The time of an answer, for `Date`. At most a sweep old.
+    pub(super) fn date(&self) -> HeaderValue {
+        let mut date = self.date.borrow_mut();
+        let now = self.ticks.now();
+        if date.0 != now {
+            *date = (now, http_date(SystemClock.now()));
+        }
+        date.1.clone()
+    }
+
+    /// Starts watching a connection.
+    pub(super) fn register(&self) -> Arc<Watch> {
+        let watch = Watch::new(Arc::clone(&self.ticks));
+        if self.drain.is_cancelled() {
+            watch.drain();
+        }
+        self.watches.borrow_mut().push(Arc::downgrade(&watch));
+        watch
+    }
+}
+
+/// RFC 9110 §5.6.7. Any instant that a clock gives has one.
+fn http_date(now: Timestamp) -> HeaderValue {
+    let instant = jiff::Timestamp::from_second(now.unix_seconds()).unwrap_or_default();
+    let text = DateTimePrinter::new().timestamp_to_rfc9110_string(&instant);
+    text.ok().and_then(|text| text.try_into().ok()).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_written_as_the_standard_says() {
+        assert_eq!(http_date(Timestamp::from_unix_seconds(784_111_777)), "Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+}

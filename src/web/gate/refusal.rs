@@ -1,0 +1,71 @@
+//! Why a request is refused before anybody looks at it, and with which status.
+
+use http::StatusCode;
+
+use crate::web::head::MalformedHead;
+
+/// Why a request is not looked at any further.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the head of the request can be read in two ways, or in none")]
+    Head,
+    #[error("the request needs exactly one valid Host")]
+    Host,
+    #[error("the request is for another host")]
+    Misdirected(Box<Asked>),
+    #[error("the form of the request target is not allowed here")]
+    Target,
+    #[error("the path is not in canonical form")]
+    Path,
+    #[error("the method is not allowed here")]
+    Method,
+    #[error("a header field is malformed")]
+    Field,
+    #[error("the header fields are too many or too large")]
+    TooLarge,
+    #[error("the framing of the body is ambiguous")]
+    Framing,
+    #[error("the upgrade is malformed")]
+    Upgrade,
+    #[error("the expectation is not known")]
+    Expectation,
+    #[error("CONNECT to this protocol is not offered")]
+    Protocol,
+}
+
+/// Which host a request was for that is not ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    pub host: String,
+    /// The last of `X-Forwarded-Host`.
+    pub forwarded: Option<String>,
+}
+
+impl Refusal {
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Protocol => StatusCode::NOT_IMPLEMENTED,
+            Self::Head
+            | Self::Host
+            | Self::Target
+            | Self::Path
+            | Self::Field
+            | Self::Framing
+            | Self::Upgrade => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl From<MalformedHead> for Refusal {
+    fn from(malformed: MalformedHead) -> Self {
+        match malformed {
+            MalformedHead::Line => Self::Head,
+            MalformedHead::Field => Self::Field,
+            MalformedHead::TooLarge => Self::TooLarge,
+        }
+    }
+}
