@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::qr::QrError;
-use crate::{database::DatabaseError, login::LoginError, web::form};
+use crate::{account::AccountError, database::DatabaseError, login::LoginError, web::form};
 
 /// Why a page cannot be given.
 #[derive(Debug, thiserror::Error)]

@@ -127,17 +127,39 @@ impl Flows {
     }
 }
 
-/// Where the newest request's flow waits for the task that hyper starts for it right after.
+/// The flow that hyper is about to start a task for. hyper does not tell its executor which stream a task is for, so this
+/// rests on the order of its calls, which is no promise of its interface: `Cargo.toml` pins the version that was read for it.
+///
+/// - `proto::h2::server::Server::poll_server` calls the service for a stream and hands the stream's task to the executor
+///   right after, before it accepts another stream.
+/// - `proto::h2::server::H2Stream::poll2` hands the task of a tunnel to the executor in the same poll in which the service's
+///   future was ready.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Newest(Rc<RefCell<Option<Rc<Flow>>>>);
+pub(super) struct Newest(Rc<RefCell<Option<Awaited>>>);
+
+#[derive(Debug)]
+enum Awaited {
+    Stream(Rc<Flow>),
+    Tunnel(Rc<Flow>),
+}
 
 impl Newest {
-    pub(super) fn put(&self, flow: Rc<Flow>) {
-        self.0.replace(Some(flow));
+    /// The service has been called for a stream.
+    pub(super) fn stream(&self, flow: Rc<Flow>) {
+        let before = self.0.replace(Some(Awaited::Stream(flow)));
+        // A tunnel's may be left: if its client has reset the stream meanwhile, no task is started.
+        debug_assert!(!matches!(before, Some(Awaited::Stream(_))), "a stream's task has not been started");
     }
 
+    /// A stream is about to become a tunnel.
+    pub(super) fn tunnel(&self, flow: Rc<Flow>) {
+        let before = self.0.replace(Some(Awaited::Tunnel(flow)));
+        debug_assert!(!matches!(before, Some(Awaited::Stream(_))), "a stream's task has not been started");
+    }
+
+    /// A task is started.
     pub(super) fn take(&self) -> Option<Rc<Flow>> {
-        self.0.take()
+        self.0.take().map(|(Awaited::Stream(flow) | Awaited::Tunnel(flow))| flow)
     }
 }
 

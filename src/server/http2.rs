@@ -82,7 +82,7 @@ fn service<S: Service>(
     service_fn(move |request: Request<hyper::body::Incoming>| {
         let busy = connection.watch().begin();
         let flow = worker.flows.begin();
-        newest.put(Rc::clone(&flow));
+        newest.stream(Rc::clone(&flow));
         let request = Box::new(request.map(Incoming::of_http2));
         // Boxed, since a protocol moves it about. An async block would hold it twice over: as what it captures, and as what
         // it awaits.
@@ -143,8 +143,9 @@ struct LocalTasks {
 
 impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalTasks {
     fn execute(&self, task: F) {
-        // The service has been called for this stream just now, and for no other since; or a stream of it becomes a tunnel.
+        // hyper has called the service for this stream just now, or makes a tunnel of it.
         let flow = self.newest.take();
+        debug_assert!(flow.is_some(), "a task that no stream has announced");
         // What can be answered at once is: a client that sends many heads at a time has them refused one by one, and not
         // held all together first. Whoever has to wait says so again to the task's own waker.
         let mut task = Box::pin(task);
@@ -153,6 +154,164 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalTasks
             if let Some(flow) = flow {
                 flow.runs_in(task.abort_handle());
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, net::SocketAddr};
+
+    use http::Version;
+    use http_body::Frame;
+    use tokio::{
+        sync::{Notify, Semaphore, mpsc},
+        task::LocalSet,
+    };
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{
+        server::{
+            Refused,
+            load::Load,
+            networks::Networks,
+            passage::Tunnels,
+            state::Place,
+            tests::{PATIENCE, config, tls},
+            watch::Patience,
+        },
+        web::{gate::Refusal, reply::Reply},
+    };
+
+    /// The parts of one answer, as the test gives them.
+    struct Parts(mpsc::UnboundedReceiver<Bytes>);
+
+    impl Body for Parts {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.0.poll_recv(cx).map(|part| part.map(|part| Ok(Frame::data(part))))
+        }
+    }
+
+    /// Answers `/0` and `/1` when it is told to.
+    struct Paced {
+        asked: mpsc::UnboundedSender<usize>,
+        may_answer: [Notify; 2],
+        bodies: [RefCell<Option<mpsc::UnboundedReceiver<Bytes>>>; 2],
+    }
+
+    impl Service for Paced {
+        type Body = Parts;
+        type Presence = ();
+
+        async fn call(
+            self: Rc<Self>,
+            request: Box<Request<Incoming>>,
+            _: Rc<Connection>,
+            _: Rc<()>,
+        ) -> Reply<Parts> {
+            let which: usize = request.uri().path().trim_start_matches('/').parse().unwrap();
+            self.asked.send(which).unwrap();
+            self.may_answer[which].notified().await;
+            Response::new(Parts(self.bodies[which].take().unwrap())).into()
+        }
+
+        fn refuse(self: Rc<Self>, _: Refusal, _: &[u8], _: SocketAddr) -> Reply<Parts> {
+            unreachable!("hyper reads HTTP/2")
+        }
+
+        fn connected(&self, _: bool) {}
+
+        fn handshake_failed(&self) {}
+
+        fn refused(&self, _: Refused) {}
+    }
+
+    fn worker(service: Paced) -> Rc<Worker<Paced>> {
+        let config = Arc::new(config(1));
+        let load = Arc::new(Load::new(&config));
+        let tls = Arc::new(arc_swap::ArcSwap::from_pointee(tls().0));
+        Worker::new(config, service, CancellationToken::new(), load, Networks::new(1, Vec::new()), tls)
+    }
+
+    /// hyper tells no executor which stream a task is for: `Newest` pairs them by the order of its calls.
+    #[tokio::test]
+    async fn of_two_streams_only_that_is_reset_whose_client_takes_nothing() {
+        // Whichever comes first, and whichever is answered first.
+        for (slow, first) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let streams = tokio::time::timeout(PATIENCE, two_streams(slow, first));
+            LocalSet::new().run_until(streams).await.unwrap();
+        }
+    }
+
+    async fn two_streams(slow: usize, first: usize) {
+        let (asked, mut asks) = mpsc::unbounded_channel();
+        let (parts, bodies): (Vec<_>, Vec<_>) = (0..2).map(|_| mpsc::unbounded_channel()).unzip();
+        let mut bodies = bodies.into_iter().map(|body| RefCell::new(Some(body)));
+        let service = Paced {
+            asked,
+            may_answer: [Notify::new(), Notify::new()],
+            bodies: std::array::from_fn(|_| bodies.next().unwrap()),
+        };
+        let worker = worker(service);
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let place = Place::new(place, None, worker.load.open());
+        let newest = Newest::default();
+        let tunnels = Tunnels::new(&worker, Some(newest.clone()), place);
+        let (peer, drain) = (([127, 0, 0, 1], 1).into(), CancellationToken::new());
+        let connection = Rc::new(Connection::new(peer, Some(STREAMS), worker.register(), drain, tunnels));
+        let (here, there) = tokio::io::duplex(1 << 20);
+        tokio::task::spawn_local(serve(&worker, there, connection, Rc::new(()), newest));
+
+        // What one stream does not take leaves the connection's window open for the other.
+        let (mut client, running) = h2::client::Builder::new()
+            .initial_connection_window_size(1 << 20)
+            .handshake::<_, Bytes>(here)
+            .await
+            .unwrap();
+        tokio::task::spawn_local(running);
+        let mut answers = Vec::new();
+        for which in 0..2 {
+            let request =
+                Request::get(format!("https://localhost/{which}")).version(Version::HTTP_2).body(()).unwrap();
+            answers.push(client.send_request(request, true).unwrap().0);
+        }
+        // Both wait before either is answered.
+        assert_eq!([asks.recv().await, asks.recv().await], [Some(0), Some(1)]);
+        let mut received = [None, None];
+        for which in [first, 1 - first] {
+            worker.service.may_answer[which].notify_one();
+            let mut body = (&mut answers[which]).await.unwrap().into_body();
+            // The slow one has more than the window lets out: hyper takes one part beyond, and waits.
+            for _ in 0..if which == slow { 10 } else { 1 } {
+                parts[which].send(Bytes::from_static(&[b'x'; 16 * 1024])).unwrap();
+            }
+            assert!(!body.data().await.unwrap().unwrap().is_empty());
+            received[which] = Some(body);
+        }
+        let [Some(zero), Some(one)] = received else { unreachable!() };
+        let (mut taken, mut not_taken) = if slow == 0 { (one, zero) } else { (zero, one) };
+        worker.ticks.advance_to(1000);
+        worker.flows.check(Patience::with(300, 1));
+        let reset = loop {
+            // No window is given back.
+            if let Err(error) = not_taken.data().await.unwrap() {
+                break error;
+            }
+        };
+        assert!(reset.is_reset(), "{reset}");
+        parts[1 - slow].send(Bytes::from_static(b"more")).unwrap();
+        drop(parts);
+        assert_eq!(taken.data().await.unwrap().unwrap(), "more");
+        // The end may come in a part of its own.
+        while let Some(part) = taken.data().await {
+            assert_eq!(part.unwrap(), "", "it ends as it should");
         }
     }
 }

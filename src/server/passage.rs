@@ -31,7 +31,7 @@ impl Tunnels {
     pub(super) fn begin(&self, busy: Busy) -> Passage {
         let flow = self.flows.begin();
         if let Some(newest) = &self.newest {
-            newest.put(Rc::clone(&flow));
+            newest.tunnel(Rc::clone(&flow));
         }
         let place = Rc::clone(&self.place);
         Passage(Rc::new(Held { flow, _busy: busy, _task: self.tasks.token(), _place: place }))

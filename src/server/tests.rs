@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 
 /// Only a fault ever waits this long.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Does what the path says.
 struct Misbehaving {
@@ -79,7 +79,7 @@ struct Running {
     client: Arc<ClientConfig>,
 }
 
-fn config(workers: usize) -> Config {
+pub(super) fn config(workers: usize) -> Config {
     Config {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         workers,
@@ -98,7 +98,7 @@ fn config(workers: usize) -> Config {
     }
 }
 
-fn tls() -> (ServerConfig, ClientConfig) {
+pub(super) fn tls() -> (ServerConfig, ClientConfig) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
     let certificate = made.cert.der().clone();
