@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import time
 import urllib.error
@@ -9,9 +10,9 @@ import urllib.request
 
 from fleet_client import User
 from fleet_lab import ready
-from servers import run, tool, wait_until
+from servers import family, run, tool, wait_until
 
-IDLE, LOCKED, READ_ONLY = 20.0, 14.0, 5.0  # seconds
+IDLE, LOCKED, READ_ONLY, HUNG = 20.0, 14.0, 5.0, 5.0  # seconds
 CONNECTIONS = 8  # of each gateway
 TOLD, BACK = 0.05, 1.0  # seconds until the 503, and until all is well again
 
@@ -47,6 +48,9 @@ async def database(scene):
     await locked(scene, users)
     await logins(scene)
     await read_only(scene, users)
+    await full(scene, users)
+    await crowded(scene, users)
+    await hung(scene, users, postgres)
     await down(scene, users, postgres)
     clocks = {(await state(scene, number))["clocks"] for number in range(3)}
     scene.must(clocks == {"ok"}, f"clocks of one machine: {', '.join(clocks)}")
@@ -119,6 +123,66 @@ async def read_only(scene, users):
     sql(scene, "SELECT pg_reload_conf()")
     lines = said(scene, " WARN ") + said(scene, " ERROR ") - before
     scene.must(all(answers) and lines <= 9, f"{lines} lines in the log of three gateways, read-only for {READ_ONLY:.0f} s")
+
+
+async def full(scene, users):
+    """PostgreSQL has no room for a row more."""
+    sql(scene, "CREATE FUNCTION no_room() RETURNS trigger AS $$ BEGIN RAISE disk_full; END $$ LANGUAGE plpgsql")
+    tables = ["sessions", "pending_logins", "users"]
+    for table in tables:
+        sql(scene, f"CREATE TRIGGER no_room BEFORE INSERT ON {table} EXECUTE FUNCTION no_room()")
+    served = [(await user.ask(port)).lets_in for user, port in zip(users * 3, scene.ports * 30)]
+    for table in tables:
+        sql(scene, f"DROP TRIGGER no_room ON {table}")
+    scene.must(all(served), f"no room: {sum(served)} of {len(served)} requests of signed-in users were served meanwhile")
+
+
+async def crowded(scene, users):
+    """Others have taken all connections of the server."""
+    held = []
+    while len(held) < 250:
+        other = await asyncio.create_subprocess_exec(
+            tool("psql"), "-Xq", scene.database, "-c", "SELECT pg_sleep(60)",
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        held.append(other)
+        if len(held) % 25 == 0:
+            await asyncio.sleep(0.5)
+            if any(one.returncode is not None for one in held):
+                break
+    answers = [await user.ask(port) for user, port in zip(users * 3, scene.ports * 30)]
+    for other in held:
+        if other.returncode is None:
+            other.kill()
+        await other.wait()
+    served = sum(answer.lets_in for answer in answers)
+    out = sum(answer.is_logged_out for answer in answers)
+    scene.must(not out, f"no connection left: {served} of {len(answers)} requests were served, none was sent to the login")
+
+
+async def hung(scene, users, postgres):
+    """Every process of the server is stopped, and goes on five seconds later."""
+    processes = family(postgres.process.pid)
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    began, told, wrong = time.monotonic(), [], 0
+    while time.monotonic() - began < HUNG:
+        for user, port in zip(users, scene.ports * 10):
+            asked = time.monotonic()
+            answer = await user.ask(port)
+            told.append(time.monotonic() - asked)
+            # Whoever was seen a moment ago may be let in for a second.
+            wrong += answer.is_logged_out or (answer.lets_in and asked - began > 2)
+    for pid in processes:
+        os.kill(pid, signal.SIGCONT)
+    back = time.monotonic()
+    while not all([(await user.ask(port)).lets_in for user, port in zip(users, scene.ports * 10)]):
+        await asyncio.sleep(0.02)
+    back, told = time.monotonic() - back, sorted(told)
+    scene.must(
+        not wrong and back <= 2 * BACK,
+        f"hung: {len(told)} answers, p50 {told[len(told) // 2] * 1e3:.1f} ms, most {told[-1]:.2f} s; back after {back:.2f} s",
+    )
 
 
 async def down(scene, users, postgres):
