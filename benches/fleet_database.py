@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 
 from fleet_client import User
-from fleet_lab import ready
+from fleet_lab import logs_statements, ready, statements
 from servers import family, run, tool, wait_until
 
 IDLE, LOCKED, READ_ONLY, HUNG = 20.0, 14.0, 5.0, 5.0  # seconds
@@ -57,12 +57,17 @@ async def database(scene):
 
 
 async def idle(scene):
-    """The statements of three gateways with nothing to do, as PostgreSQL counts its transactions."""
-    count = "SELECT pg_stat_clear_snapshot(); SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
-    await asyncio.sleep(2)
-    before = int(sql(scene, count).split()[-1])
+    """The statements of three gateways with nothing to do, and nobody who asks whether they are ready."""
+    postgres, balancer = scene.server("postgres"), scene.server("haproxy")
+    balancer.stop()
+    logs_statements(scene.database)
+    await asyncio.sleep(5)
+    before = statements(postgres)
     await asyncio.sleep(IDLE)
-    rate = (int(sql(scene, count).split()[-1]) - before) / IDLE / 3
+    rate = (statements(postgres) - before) / IDLE / 3
+    sql(scene, "ALTER SYSTEM RESET log_statement")
+    sql(scene, "SELECT pg_reload_conf()")
+    balancer.start()
     scene.must(rate <= 2.0, f"{rate:.2f} statements a second of a gateway with nothing to do")
 
 
@@ -179,6 +184,8 @@ async def hung(scene, users, postgres):
     while not all([(await user.ask(port)).lets_in for user, port in zip(users, scene.ports * 10)]):
         await asyncio.sleep(0.02)
     back, told = time.monotonic() - back, sorted(told)
+    # What comes next finds everybody well.
+    await asyncio.sleep(3)
     scene.must(
         not wrong and back <= 2 * BACK,
         f"hung: {len(told)} answers, p50 {told[len(told) // 2] * 1e3:.1f} ms, most {told[-1]:.2f} s; back after {back:.2f} s",

@@ -5,6 +5,7 @@ Nothing is measured here. Every server has its own port and folder and is stoppe
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -225,6 +226,17 @@ def ready(url):
         return run(tool("psql"), url, "-c", "select 1")
     except Failure as error:
         raise OSError(str(error)) from error
+
+
+def logs_statements(url):
+    """From now on; for `statements`."""
+    for statement in ("ALTER SYSTEM SET log_statement = 'all'", "SELECT pg_reload_conf()"):
+        run(tool("psql"), "-XqAt", url, "-c", statement)
+
+
+def statements(server):
+    """How many PostgreSQL has logged."""
+    return len(re.findall(r"LOG:  (?:execute|statement)", (server.folder / "output").read_text(errors="replace")))
 
 
 # --- gateways, their portal, and HAProxy before them --------------------------------------------------------------
