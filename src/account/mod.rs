@@ -9,7 +9,7 @@ use crate::{
     clock::Timestamp,
     credentials::{CredentialsError, Device, Devices, RecoveryCodes, Tries, WrongTries},
     database::DatabaseError,
-    login::{PendingLogins, Source},
+    login::{Login, PendingLogins, Source},
     secret::TokenHash,
     sessions::{Session, SessionError, SessionSummary, Sessions},
     users::UserId,
@@ -45,6 +45,20 @@ pub struct Accounts {
     pub pending: PendingLogins,
     pub tries: Tries,
     pub audit: Arc<Audit>,
+}
+
+/// In the stores of the login.
+impl From<&Login> for Accounts {
+    fn from(login: &Login) -> Self {
+        Self {
+            devices: login.devices.clone(),
+            recovery_codes: login.recovery_codes.clone(),
+            sessions: Arc::clone(&login.sessions),
+            pending: login.pending.clone(),
+            tries: login.tries.clone(),
+            audit: Arc::clone(&login.audit),
+        }
+    }
 }
 
 impl Accounts {

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::stores::{Environment, Stores};
 use crate::{
+    account::Accounts,
     background::Background,
     config::Config,
     gate::{AccessLevel, Challenger, Gate},
@@ -249,9 +250,12 @@ async fn site(config: &Config, stores: &Stores, environment: &Environment) -> an
     let address = SiteAddress::new(public);
     let names = cookies::Names::new(public);
     let challenger = Challenger::new(address.origin(), Returns::new(public, config.logout_paths.clone()));
+    // Before the pages are made, which are large and would be held while this waits.
+    let assertions = assertions(config, stores, environment).await?;
+    let login = stores.login(config, environment);
     let parts = pages::Parts {
-        login: stores.login(config, environment),
-        accounts: stores.accounts(environment),
+        accounts: Accounts::from(&login),
+        login,
         challenger: challenger.clone(),
         kept_forms: stores.administration.kept_forms.clone(),
         clear_on_sign_out: config.clear_on_sign_out.clone(),
@@ -268,7 +272,7 @@ async fn site(config: &Config, stores: &Stores, environment: &Environment) -> an
         challenger,
         pages: Arc::new(Pages::new(&config.pages, parts, &stores.sealer)?),
         identity: IdentityHeaders::new(&config.identity),
-        assertions: assertions(config, stores, environment).await?,
+        assertions,
         logout_paths: config.logout_paths.clone(),
         passive_paths: config.passive_paths.clone(),
     })

@@ -7,7 +7,6 @@ use aws_lc_rs::hmac;
 use futures_util::future::BoxFuture;
 
 use crate::{
-    account::Accounts,
     administration::Administration,
     agreement::{Agreement, Asked},
     audit::Audit,
@@ -161,18 +160,6 @@ impl Stores {
             failures,
             agreement: Arc::new(agreement),
         })
-    }
-
-    pub(super) fn accounts(&self, environment: &Environment) -> Accounts {
-        let administration = &self.administration;
-        Accounts {
-            devices: administration.devices.clone(),
-            recovery_codes: administration.recovery_codes.clone(),
-            sessions: Arc::clone(&administration.sessions),
-            pending: administration.pending.clone(),
-            tries: Tries::new(self.database.clone(), Arc::clone(&environment.clock)),
-            audit: Arc::clone(&administration.audit),
-        }
     }
 
     pub(super) fn login(&self, config: &Config, environment: &Environment) -> Login {
