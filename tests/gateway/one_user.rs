@@ -190,14 +190,7 @@ async fn one_user_opens_so_many_websockets_and_event_streams_and_no_more() {
         assert!(answers.iter().all(|answer| answer.status == StatusCode::OK));
         let _eves = [eve.tunnel("/live").await, eve.tunnel("/live").await, eve.tunnel("/live").await];
         drop(events);
-        soon(PATIENCE, "there is room again", async || match ada.try_tunnel("/live", &[]).await {
-            Ok(socket) => {
-                sockets.push(socket);
-                true
-            }
-            Err(_) => false,
-        })
-        .await;
+        sockets.push(one_more(&ada).await);
         is_held_back(&ada.try_tunnel("/live", &[]).await.err().unwrap(), "Too many WebSockets");
     }
 }
@@ -227,14 +220,18 @@ async fn one_websocket_too_many_on_a_connection_is_told_and_pages_go_on() {
     elsewhere.set_cookie("__Host-portcullis", &ada.session());
     let _one = elsewhere.tunnel("/live").await;
     drop(events);
-    soon(PATIENCE, "there is room again", async || match ada.try_tunnel("/live", &[]).await {
-        Ok(socket) => {
-            sockets.push(socket);
-            true
-        }
-        Err(_) => false,
+    sockets.push(one_more(&ada).await);
+}
+
+/// The socket that is opened as soon as there is room for it.
+async fn one_more(browser: &Browser) -> websocket::Bytes {
+    let mut opened = None;
+    soon(PATIENCE, "there is room again", async || {
+        opened = browser.try_tunnel("/live", &[]).await.ok();
+        opened.is_some()
     })
     .await;
+    opened.expect("it is open")
 }
 
 /// Opens a page of ours until there is none.
