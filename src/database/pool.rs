@@ -170,6 +170,9 @@ impl Pool {
             if idle.live.opened.elapsed() < LIFETIME && self.source.is_good(&mut idle).await {
                 return Some(idle.live);
             }
+            if let Source::Sqlite(_) = self.source {
+                let _ = idle.live.connection.close().await;
+            }
         }
     }
 
@@ -217,9 +220,15 @@ impl Pool {
         self.closed.store(true, Ordering::Release);
         let all = timeout(patience, self.places.free.acquire_many(self.size)).await;
         let idle = std::mem::take(&mut *self.idle());
-        let closing = idle.into_iter().map(|idle| idle.live.connection.close());
+        let closing = async {
+            // One after the other: of two that leave a file at once, each takes the other for one that stays, and neither
+            // brings what is in the log beside it into the file.
+            for idle in idle {
+                let _ = idle.live.connection.close().await;
+            }
+        };
         // A server that hangs is not waited for.
-        let _ = timeout(patience, futures_util::future::join_all(closing)).await;
+        let _ = timeout(patience, closing).await;
         drop(all);
     }
 }
@@ -260,16 +269,17 @@ impl Lease {
         self.pool.named(error)
     }
 
-    /// Gives up what the connection is at. Its place is free once the server has ended that, and it goes on in the pool if
-    /// it has by then answered all it was asked; else nobody knows what it would answer next.
+    /// Gives up what the connection is at. Its place is free once the store has ended that. A connection to a server goes on
+    /// in the pool if it has by then answered all it was asked; else nobody knows what it would answer next. One to a file
+    /// is closed, which is waited for as well: until then it may write to the file.
     pub(super) fn abandon(mut self) {
-        // Without a server, or when the process ends, closing is all there is to do.
-        let runtime = match &self.pool.source {
-            Source::Sqlite(_) => None,
-            Source::Postgres(_) => Handle::try_current().ok(),
-        };
-        let (Some(mut live), Some(runtime)) = (self.live.take(), runtime) else { return };
+        // When the process ends, closing is all there is to do.
+        let (Some(mut live), Ok(runtime)) = (self.live.take(), Handle::try_current()) else { return };
         runtime.spawn(async move {
+            if let Source::Sqlite(_) = self.pool.source {
+                let _ = live.connection.close().await;
+                return;
+            }
             // Ends a transaction, and comes after whatever is still under way.
             let ended = timeout(LET_GO, sqlx::raw_sql("ROLLBACK").execute(&mut live.connection)).await;
             match ended {
@@ -287,9 +297,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(live) = self.live.take()
-            && !self.pool.is_closed()
-        {
+        // Also into a pool that is about to close, which closes what is in it.
+        if let Some(live) = self.live.take() {
             self.pool.idle().push(Idle { live, since: Instant::now() });
             drop(self.place.take());
             self.pool.returned.notify_one();

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use futures_util::{
+    FutureExt as _,
+    future::{join_all, try_join_all},
+};
 use sqlx::Row as _;
 
 use super::{
@@ -207,7 +211,7 @@ async fn a_server_that_hangs_is_an_error_in_time_and_no_connection_of_it_is_used
     assert!(start.elapsed() < bound);
     assert!(begun.commit().await.is_err());
     let start = tokio::time::Instant::now();
-    let all = futures_util::future::join_all((0..20).map(|_| database.ping())).await;
+    let all = join_all((0..20).map(|_| database.ping())).await;
     assert!(all.iter().all(Result::is_err));
     assert!(start.elapsed() < bound, "{:?}", start.elapsed());
     server.thaw();
@@ -264,6 +268,29 @@ async fn what_is_wrong_with_the_file_is_said_with_its_name() {
     says(&Database::existing(&store.config).await.unwrap_err(), "there is no database");
 }
 
+/// Whoever copies the file of a gateway that has stopped has everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_store_is_one_file() {
+    for _ in 0..20 {
+        let (store, database) = TestDatabase::new(On::Sqlite).await;
+        let held = join_all((0..3).map(|_| database.acquire())).await;
+        assert!(held.iter().all(Result::is_ok));
+        // Some come back before, one was given up, and one comes back while the store is closed.
+        let mut held = held.into_iter().map(Result::unwrap);
+        let (mut first, last) = (held.next().unwrap(), held.next().unwrap());
+        let _ = sqlx::query("SELECT 1").execute(&mut first).now_or_never();
+        drop((first, held));
+        tokio::join!(database.close(), async {
+            tokio::task::yield_now().await;
+            drop(last);
+        });
+        let file = store.config.file().unwrap();
+        let files = std::fs::read_dir(file.parent().unwrap()).unwrap();
+        let files: Vec<_> = files.map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(files, [file]);
+    }
+}
+
 /// A file that goes away under a gateway is not made anew, and empty.
 #[tokio::test]
 async fn a_file_that_is_gone_is_not_made_anew() {
@@ -313,7 +340,7 @@ async fn a_fail_over_to_the_stand_by_is_survived_and_the_old_primary_never_asked
     database.note_fact("before", b"1").await.unwrap();
     // All connections but the one that listens are to the old one.
     let sessions = database.for_sessions();
-    let held = futures_util::future::try_join_all((0..3).map(|_| sessions.acquire())).await.unwrap();
+    let held = try_join_all((0..3).map(|_| sessions.acquire())).await.unwrap();
     drop(held);
     let replayed = "SELECT COUNT(*) FROM facts WHERE name = 'before'";
     while !stand_by.says(&name, replayed, "1") {
@@ -340,7 +367,7 @@ async fn an_old_primary_that_hung_is_not_listened_to_when_it_wakes() {
     while !stand_by.says(&name, "SELECT COUNT(*) FROM pg_class WHERE relname = 'facts'", "1") {
         tokio::task::yield_now().await;
     }
-    drop(futures_util::future::try_join_all((0..4).map(|_| database.acquire())).await.unwrap());
+    drop(try_join_all((0..4).map(|_| database.acquire())).await.unwrap());
     primary.freeze();
     assert_eq!(stand_by.sql(&name, "SELECT pg_promote()"), "t\n");
     let start = tokio::time::Instant::now();
