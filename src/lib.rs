@@ -58,7 +58,7 @@
 //!   waits for the portal's answer reads it from the socket ([`upstream::http1`]).
 //! - Identity headers and the signed assertion are made once a session, the cookies of a connection are read once.
 //! - A connection of HTTP/1 that is idle keeps its socket and TLS and no buffer; the answers that one
-//!   turn has for a connection of HTTP/2 go out together (`server::gathered`).
+//!   turn has for a connection of HTTP/2 go out together (`server::coalescing`).
 //! - Futures that a protocol moves about are boxed; ways that are not the usual one are boxed as well.
 //! - The keys of new connections are computed one a turn of the runtime, so that a crowd of them delays no request for long.
 //! - `packaging/build` has the compiler lay the program out for what a load has been seen to run.
@@ -66,7 +66,7 @@
 //! # What is deliberately absent
 //!
 //! - No global state: time, randomness, stores and metrics come in as arguments; only [`app`] names a concrete store.
-//! - No timer a request on the way in: connections note their progress, and each worker sweeps them (`server::watch`).
+//! - No timer a request on the way in: connections note their progress, and each worker sweeps them (`server::monitor`).
 //! - Facts and judgement never see a hyper type. [`gate::Gate::decide`] and [`rollout`] do no IO.
 //! - Nobody but [`gate::Gate`] makes the [`gate::Identity`] that [`proxy::Proxy::forward`] demands; nobody but the
 //!   request gate makes the [`web::gate::CanonicalRequest`] behind it; only proofs make a [`sessions::NewSession`]: one of two

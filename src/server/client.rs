@@ -1,13 +1,13 @@
 //! What a service may know of the connection that a request came on, and what it may say to it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc};
 
 use http::{HeaderMap, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    monitor::ConnectionMonitor,
     passage::{Passage, Tunnels},
-    watch::Watch,
 };
 
 /// One in so many streams is for what is answered soon.
@@ -19,20 +19,22 @@ pub struct Connection {
     peer: SocketAddr,
     /// Streams at once; absent on HTTP/1.
     streams: Option<u32>,
-    watch: Arc<Watch>,
+    monitor: Rc<ConnectionMonitor>,
     drain: CancellationToken,
     tunnels: Tunnels,
+    /// Interim answers of HTTP/1 that are to be written.
+    interim: Rc<RefCell<Vec<u8>>>,
 }
 
 impl Connection {
     pub(super) fn new(
         peer: SocketAddr,
         streams: Option<u32>,
-        watch: Arc<Watch>,
+        monitor: Rc<ConnectionMonitor>,
         drain: CancellationToken,
         tunnels: Tunnels,
     ) -> Self {
-        Self { peer, streams, watch, drain, tunnels }
+        Self { peer, streams, monitor, drain, tunnels, interim: Rc::default() }
     }
 
     /// The other end of the socket.
@@ -42,7 +44,7 @@ impl Connection {
 
     /// Lets what is in progress end, and takes no further request.
     pub fn finish(&self) {
-        self.watch.drain();
+        self.monitor.drain();
     }
 
     /// Cancelled when the gateway stops: what is long-lived should end.
@@ -52,11 +54,11 @@ impl Connection {
 
     /// What a tunnel holds of this connection, or of its stream of it.
     pub fn passage(&self) -> Passage {
-        self.tunnels.begin(self.watch.begin())
+        self.tunnels.begin(self.monitor.begin())
     }
 
-    pub(super) fn watch(&self) -> &Arc<Watch> {
-        &self.watch
+    pub(super) fn monitor(&self) -> &Rc<ConnectionMonitor> {
+        &self.monitor
     }
 
     /// How many of its streams may be WebSockets and streams of events. A client that has none left opens no further one and
@@ -72,13 +74,22 @@ impl Connection {
 
     /// A way to send interim answers ahead of the final one; HTTP/2 has none here.
     pub fn interim(&self) -> Option<Interim> {
-        self.streams.is_none().then(|| Interim(Arc::clone(&self.watch)))
+        let interim = || Interim { waits: Rc::clone(&self.interim), monitor: Rc::clone(&self.monitor) };
+        self.streams.is_none().then(interim)
+    }
+
+    /// Takes what [`Interim::send`] left to be written.
+    pub(super) fn take_interim(&self) -> Vec<u8> {
+        self.interim.take()
     }
 }
 
 /// Sends interim answers (RFC 9110 §15.2) on an HTTP/1.1 connection.
 #[derive(Clone, Debug)]
-pub struct Interim(Arc<Watch>);
+pub struct Interim {
+    waits: Rc<RefCell<Vec<u8>>>,
+    monitor: Rc<ConnectionMonitor>,
+}
 
 impl Interim {
     pub fn send(&self, status: StatusCode, headers: &HeaderMap) {
@@ -93,6 +104,7 @@ impl Interim {
             }
         }
         wire.push_str("\r\n");
-        self.0.leave_interim(wire.as_bytes());
+        self.waits.borrow_mut().extend_from_slice(wire.as_bytes());
+        self.monitor.wake();
     }
 }

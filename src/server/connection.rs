@@ -39,8 +39,8 @@ pub(super) async fn serve<S: Service>(
     let newest = is_http2.then(Newest::default);
     let tunnels = Tunnels::new(&worker, newest.clone(), place);
     let streams = is_http2.then(|| http2::streams(&worker.load));
-    let (watch, drain) = (worker.register(), worker.drain.clone());
-    let connection = Rc::new(Connection::new(peer, streams, watch, drain, tunnels));
+    let (monitor, drain) = (worker.register(), worker.drain.clone());
+    let connection = Rc::new(Connection::new(peer, streams, monitor, drain, tunnels));
     if let Some(newest) = newest {
         return http2::serve(&worker, stream, connection, presence, newest).await;
     }

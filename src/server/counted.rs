@@ -9,21 +9,21 @@ use std::{
 use bytes::Buf as _;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{flow::Flow, watch::Busy};
+use super::{flow::Flow, monitor::ActiveRequest};
 
 /// An answer's body, and the mark that the request is in progress.
 #[derive(Debug)]
 pub(super) struct Counted<B> {
     inner: B,
-    busy: Busy,
+    request: ActiveRequest,
     flow: Rc<Flow>,
     /// The size of the part that the protocol got last.
     last: u32,
 }
 
 impl<B> Counted<B> {
-    pub(super) fn new(inner: B, busy: Busy, flow: Rc<Flow>) -> Self {
-        Self { inner, busy, flow, last: 0 }
+    pub(super) fn new(inner: B, request: ActiveRequest, flow: Rc<Flow>) -> Self {
+        Self { inner, request, flow, last: 0 }
     }
 }
 
@@ -41,7 +41,7 @@ impl<B: Body + Unpin> Body for Counted<B> {
         if let Poll::Ready(frame) = &frame {
             let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
             if data.is_some() {
-                self.busy.gave_part();
+                self.request.gave_part();
             }
             self.last = data.map_or(0, |data| u32::try_from(data.remaining()).unwrap_or(u32::MAX));
             self.flow.gave();

@@ -4,36 +4,28 @@
 //! A flow-control window that stays shut is seen by nobody but the protocol, which simply asks for no more of the answer.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     rc::{Rc, Weak},
-    sync::Arc,
 };
 
 use tokio::task::AbortHandle;
 
-use super::watch::{Patience, Ticks};
+use super::{
+    slow_reader::SlowReader,
+    timeouts::{Ticks, Timeouts},
+};
 
 /// Notes when the protocol came for more of an answer.
 #[derive(Debug)]
 pub(super) struct Flow {
-    ticks: Arc<Ticks>,
-    /// When a part was handed over that has not been asked beyond yet; zero while it is on us to provide.
-    handed_over: Cell<u32>,
-    /// How long the client had us wait before, and what it has taken since.
-    waited: Cell<u32>,
-    taken: Cell<u32>,
+    ticks: Rc<Ticks>,
+    slow_reader: SlowReader,
     task: RefCell<Option<AbortHandle>>,
 }
 
 impl Flow {
-    pub(super) fn new(ticks: Arc<Ticks>) -> Rc<Self> {
-        Rc::new(Self {
-            ticks,
-            handed_over: Cell::new(0),
-            waited: Cell::new(0),
-            taken: Cell::new(0),
-            task: RefCell::new(None),
-        })
+    pub(super) fn new(ticks: Rc<Ticks>) -> Rc<Self> {
+        Rc::new(Self { ticks, slow_reader: SlowReader::default(), task: RefCell::new(None) })
     }
 
     /// The task that runs the stream; ended, it resets the stream.
@@ -43,32 +35,22 @@ impl Flow {
 
     /// The protocol asks for more, having got rid of so many bytes.
     pub(super) fn asked(&self, bytes: u32) {
-        let since = self.handed_over.replace(0);
-        if since != 0 {
-            let waited = self.ticks.now().saturating_sub(since);
-            self.waited.set(self.waited.get().saturating_add(waited));
-        }
-        if self.waited.get() != 0 {
-            self.taken.set(self.taken.get().saturating_add(bytes));
-        }
+        self.slow_reader.take(bytes, &self.ticks);
     }
 
     /// Nothing is asked of the client, and nothing held against it.
     pub(super) fn rests(&self) {
-        self.handed_over.set(0);
-        self.waited.set(0);
+        self.slow_reader.rest();
     }
 
     /// The protocol got something, and is expected to ask again once the client has taken it.
     pub(super) fn gave(&self) {
-        self.handed_over.set(self.ticks.now());
+        self.slow_reader.expect(&self.ticks);
     }
 
     /// The client has to take more, and has had to since it first did not.
     pub(super) fn waits(&self) {
-        if self.handed_over.get() == 0 {
-            self.gave();
-        }
+        self.slow_reader.block(&self.ticks);
     }
 
     /// Whether the task has ended.
@@ -84,14 +66,8 @@ impl Flow {
     }
 
     /// Resets the stream when the client has taken too little.
-    pub(super) fn check(&self, patience: Patience) {
-        if self.taken.get() >= patience.least {
-            self.taken.set(0);
-            self.waited.set(0);
-        }
-        let since = self.handed_over.get();
-        let waits = if since == 0 { 0 } else { self.ticks.now().saturating_sub(since) };
-        if waits.saturating_add(self.waited.get()) >= patience.stall {
+    pub(super) fn check(&self, timeouts: Timeouts) {
+        if self.slow_reader.is_too_slow(timeouts, &self.ticks) {
             self.cut();
         }
     }
@@ -100,27 +76,27 @@ impl Flow {
 /// All flows of a worker.
 #[derive(Debug)]
 pub(super) struct Flows {
-    ticks: Arc<Ticks>,
+    ticks: Rc<Ticks>,
     flows: RefCell<Vec<Weak<Flow>>>,
 }
 
 impl Flows {
-    pub(super) fn new(ticks: Arc<Ticks>) -> Rc<Self> {
+    pub(super) fn new(ticks: Rc<Ticks>) -> Rc<Self> {
         Rc::new(Self { ticks, flows: RefCell::new(Vec::new()) })
     }
 
     /// Starts watching one more.
     pub(super) fn begin(&self) -> Rc<Flow> {
-        let flow = Flow::new(Arc::clone(&self.ticks));
+        let flow = Flow::new(Rc::clone(&self.ticks));
         self.flows.borrow_mut().push(Rc::downgrade(&flow));
         flow
     }
 
     /// Resets all whose clients have taken too little.
-    pub(super) fn check(&self, patience: Patience) {
+    pub(super) fn check(&self, timeouts: Timeouts) {
         self.flows.borrow_mut().retain(|flow| {
             flow.upgrade().is_some_and(|flow| {
-                flow.check(patience);
+                flow.check(timeouts);
                 true
             })
         });
@@ -167,11 +143,11 @@ impl Newest {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience::with(300, 1000);
+    const TIMEOUTS: Timeouts = Timeouts::with(300, 1000);
 
-    fn flow() -> (Arc<Ticks>, Rc<Flow>, tokio::task::JoinHandle<()>) {
-        let ticks = Arc::new(Ticks::new());
-        let flow = Flow::new(Arc::clone(&ticks));
+    fn flow() -> (Rc<Ticks>, Rc<Flow>, tokio::task::JoinHandle<()>) {
+        let ticks = Rc::new(Ticks::new());
+        let flow = Flow::new(Rc::clone(&ticks));
         let task = tokio::spawn(std::future::pending());
         flow.runs_in(task.abort_handle());
         (ticks, flow, task)
@@ -181,19 +157,19 @@ mod tests {
     async fn an_answer_that_is_not_taken_is_given_up_and_one_that_waits_for_us_is_not() {
         let (ticks, flow, task) = flow();
         ticks.advance_to(10_000);
-        flow.check(PATIENCE);
+        flow.check(TIMEOUTS);
         flow.gave();
         ticks.advance_to(10_299);
-        flow.check(PATIENCE);
+        flow.check(TIMEOUTS);
         flow.asked(1000);
         ticks.advance_to(20_000);
-        flow.check(PATIENCE);
+        flow.check(TIMEOUTS);
         tokio::task::yield_now().await;
         assert!(!task.is_finished());
 
         flow.gave();
         ticks.advance_to(20_300);
-        flow.check(PATIENCE);
+        flow.check(TIMEOUTS);
         assert!(task.await.unwrap_err().is_cancelled());
     }
 
@@ -204,13 +180,13 @@ mod tests {
             flow.gave();
             ticks.advance_to(1 + (crumb + 1) * 99);
             flow.asked(1);
-            flow.check(PATIENCE);
+            flow.check(TIMEOUTS);
         }
         tokio::task::yield_now().await;
         assert!(!task.is_finished());
         flow.gave();
         ticks.advance_to(301);
-        flow.check(PATIENCE);
+        flow.check(TIMEOUTS);
         assert!(task.await.unwrap_err().is_cancelled());
     }
 }

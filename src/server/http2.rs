@@ -5,7 +5,6 @@ use std::{
     future::poll_fn,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -19,8 +18,15 @@ use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Service, client::Connection, counted::Counted, flow::Newest, gathered::Gathered, io::WatchedIo,
-    load::Load, state::Worker, watch::Watch,
+    Service,
+    client::Connection,
+    coalescing::{CoalescingWriter, Turn},
+    counted::Counted,
+    flow::Newest,
+    io::MonitoredIo,
+    load::Load,
+    monitor::ConnectionMonitor,
+    state::Worker,
 };
 use crate::web::incoming::Incoming;
 
@@ -51,8 +57,8 @@ pub(super) fn serve<S: Service, T: AsyncRead + AsyncWrite + Unpin + 'static>(
     presence: Rc<S::Presence>,
     newest: Newest,
 ) -> impl Future<Output = ()> + use<S, T> {
-    let watch = Arc::clone(connection.watch());
-    let io = Gathered::new(WatchedIo::new(stream, Arc::clone(&watch)), Arc::clone(&watch));
+    let (monitor, turn) = (Rc::clone(connection.monitor()), Rc::<Turn>::default());
+    let io = CoalescingWriter::new(MonitoredIo::new(stream, Rc::clone(&monitor)), Rc::clone(&turn));
     let mut builder = http2::Builder::new(LocalTasks { newest: newest.clone() });
     builder
         .timer(TokioTimer::new())
@@ -64,7 +70,11 @@ pub(super) fn serve<S: Service, T: AsyncRead + AsyncWrite + Unpin + 'static>(
         .enable_connect_protocol()
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    drive(Box::pin(builder.serve_connection(io, service(worker, connection, presence, newest))), watch)
+    drive(
+        Box::pin(builder.serve_connection(io, service(worker, connection, presence, newest))),
+        monitor,
+        turn,
+    )
 }
 
 fn service<S: Service>(
@@ -80,7 +90,7 @@ fn service<S: Service>(
 > + use<S> {
     let worker = Rc::clone(worker);
     service_fn(move |request: Request<hyper::body::Incoming>| {
-        let busy = connection.watch().begin();
+        let active = connection.monitor().begin();
         let flow = worker.flows.begin();
         newest.stream(Rc::clone(&flow));
         let request = Box::new(request.map(Incoming::of_http2));
@@ -88,7 +98,7 @@ fn service<S: Service>(
         // it awaits.
         let answer =
             Box::pin(Rc::clone(&worker.service).call(request, Rc::clone(&connection), Rc::clone(&presence)));
-        answer.map(|reply| Ok(reply.map(|body| Counted::new(body, busy, flow)).into()))
+        answer.map(|reply| Ok(reply.map(|body| Counted::new(body, active, flow)).into()))
     })
 }
 
@@ -114,23 +124,21 @@ where
     }
 }
 
-async fn drive(mut served: Served, watch: Arc<Watch>) {
+async fn drive(mut served: Served, monitor: Rc<ConnectionMonitor>, turn: Rc<Turn>) {
     let mut told = false;
     poll_fn(|cx| {
-        watch.wakes(cx.waker());
-        if watch.is_draining() && !told {
+        monitor.wakes(cx.waker());
+        if monitor.is_draining() && !told {
             told = true;
             served.as_mut().drain();
         }
         let mut over = served.as_mut().poll(cx).is_ready();
-        if watch.holds_back() && !over {
+        if turn.holds() && !over {
             // Every stream that had something to say has said it; now it goes out, all at once.
-            watch.send_now(true);
-            over = served.as_mut().poll(cx).is_ready();
-            watch.send_now(false);
+            over = turn.end(|| served.as_mut().poll(cx)).is_ready();
         }
         // How a client's connection ends is the client's affair: the access log has told what it got.
-        if over || watch.is_expired() { Poll::Ready(()) } else { Poll::Pending }
+        if over || monitor.is_expired() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }
@@ -160,7 +168,7 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalTasks
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, net::SocketAddr};
+    use std::{cell::RefCell, net::SocketAddr, sync::Arc};
 
     use http::Version;
     use http_body::Frame;
@@ -179,7 +187,7 @@ mod tests {
             passage::Tunnels,
             state::Place,
             tests::{PATIENCE, config, tls},
-            watch::Patience,
+            timeouts::Timeouts,
         },
         web::{gate::Refusal, reply::Reply},
     };
@@ -298,7 +306,7 @@ mod tests {
         let [Some(zero), Some(one)] = received else { unreachable!() };
         let (mut taken, mut not_taken) = if slow == 0 { (one, zero) } else { (zero, one) };
         worker.ticks.advance_to(1000);
-        worker.flows.check(Patience::with(300, 1));
+        worker.flows.check(Timeouts::with(300, 1));
         let reset = loop {
             // No window is given back.
             if let Err(error) = not_taken.data().await.unwrap() {

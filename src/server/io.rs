@@ -4,41 +4,41 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::watch::Watch;
+use super::monitor::ConnectionMonitor;
 use crate::web::{raw_frames::RawFrames, socket::write_pieces};
 
 /// One connection's bytes.
 #[derive(Debug)]
-pub(super) struct WatchedIo<T> {
+pub(super) struct MonitoredIo<T> {
     inner: T,
-    watch: Arc<Watch>,
+    monitor: Rc<ConnectionMonitor>,
     frames: RawFrames,
 }
 
-impl<T> WatchedIo<T> {
-    pub(super) fn new(inner: T, watch: Arc<Watch>) -> Self {
-        Self { inner, watch, frames: RawFrames::default() }
+impl<T> MonitoredIo<T> {
+    pub(super) fn new(inner: T, monitor: Rc<ConnectionMonitor>) -> Self {
+        Self { inner, monitor, frames: RawFrames::default() }
     }
 
     /// Notes whether the socket took everything.
     fn note_flush(&self, result: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
         if result.is_pending() {
-            self.watch.blocked();
+            self.monitor.blocked();
         } else {
-            self.watch.took(0);
+            self.monitor.took(0);
         }
         result
     }
 }
 
-impl<T: AsyncRead + Unpin> Read for WatchedIo<T> {
+impl<T: AsyncRead + Unpin> Read for MonitoredIo<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -54,16 +54,16 @@ impl<T: AsyncRead + Unpin> Read for WatchedIo<T> {
         if bytes.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        this.watch.received(false);
+        this.monitor.received(false);
         let idle = this.frames.watch(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        this.watch.received_idle_frames(idle);
-        this.watch.received_part_of_head(this.frames.is_in_head());
+        this.monitor.received_idle_frames(idle);
+        this.monitor.received_part_of_head(this.frames.is_in_head());
         cursor.put_slice(bytes);
         Poll::Ready(Ok(()))
     }
 }
 
-impl<T: AsyncWrite + Unpin> Write for WatchedIo<T> {
+impl<T: AsyncWrite + Unpin> Write for MonitoredIo<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
     }
@@ -76,10 +76,10 @@ impl<T: AsyncWrite + Unpin> Write for WatchedIo<T> {
         let this = self.get_mut();
         let written = write_pieces(&mut this.inner, cx, slices.iter().map(|slice| &**slice));
         match &written {
-            Poll::Pending => this.watch.blocked(),
+            Poll::Pending => this.monitor.blocked(),
             Poll::Ready(Ok(bytes)) => {
-                this.watch.took(*bytes);
-                this.watch.wrote(*bytes);
+                this.monitor.took(*bytes);
+                this.monitor.wrote(*bytes);
             }
             Poll::Ready(Err(_)) => {}
         }

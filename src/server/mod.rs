@@ -1,10 +1,12 @@
 //! Workers, listeners and connections. Does not know what it serves.
 
 mod client;
+mod coalescing;
 mod connection;
 mod counted;
+mod deadlines;
 mod flow;
-mod gathered;
+mod frame_budget;
 mod health;
 mod http1;
 mod http2;
@@ -12,12 +14,14 @@ mod io;
 mod listener;
 mod load;
 mod memory;
+mod monitor;
 mod networks;
 mod passage;
+mod slow_reader;
 mod state;
 #[cfg(test)]
 mod tests;
-mod watch;
+mod timeouts;
 mod watchdog;
 mod worker;
 
@@ -63,7 +67,7 @@ const LAST_TURNS: Duration = Duration::from_secs(5);
 /// | encrypted, not taken by the client | 64 | rustls |
 /// | HTTP/1.1: read ahead; the head of the answer | 32; 128 | `http1::wire`; the bound of a portal's head |
 /// | HTTP/2: bodies that nobody has read yet | 256 | `CONNECTION_WINDOW` |
-/// | HTTP/2: answers that are ready in the same turn | 16 | `gathered` |
+/// | HTTP/2: answers that are ready in the same turn | 16 | `coalescing` |
 ///
 /// | of each request at work: one on HTTP/1.1, `STREAMS` on HTTP/2 | KiB | bound |
 /// |---|---|---|

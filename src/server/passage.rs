@@ -8,8 +8,8 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use super::{
     flow::{Flow, Flows, Newest},
+    monitor::ActiveRequest,
     state::{Place, Worker},
-    watch::Busy,
 };
 
 /// Makes the passages of one connection.
@@ -28,13 +28,13 @@ impl Tunnels {
         Self { flows, tasks, place: Rc::new(place), newest }
     }
 
-    pub(super) fn begin(&self, busy: Busy) -> Passage {
+    pub(super) fn begin(&self, request: ActiveRequest) -> Passage {
         let flow = self.flows.begin();
         if let Some(newest) = &self.newest {
             newest.tunnel(Rc::clone(&flow));
         }
         let place = Rc::clone(&self.place);
-        Passage(Rc::new(Held { flow, _busy: busy, _task: self.tasks.token(), _place: place }))
+        Passage(Rc::new(Held { flow, _request: request, _task: self.tasks.token(), _place: place }))
     }
 }
 
@@ -48,7 +48,7 @@ pub struct Passage(Rc<Held>);
 #[derive(Debug)]
 struct Held {
     flow: Rc<Flow>,
-    _busy: Busy,
+    _request: ActiveRequest,
     _task: TaskTrackerToken,
     _place: Rc<Place>,
 }

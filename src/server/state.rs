@@ -2,8 +2,8 @@
 
 use std::{
     cell::RefCell,
-    rc::Rc,
-    sync::{Arc, Weak},
+    rc::{Rc, Weak},
+    sync::Arc,
 };
 
 use arc_swap::ArcSwap;
@@ -17,8 +17,9 @@ use super::{
     Config,
     flow::Flows,
     load::{Load, Open},
+    monitor::ConnectionMonitor,
     networks::{NetworkPlace, Networks},
-    watch::{Ticks, Watch},
+    timeouts::Ticks,
 };
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 
@@ -30,10 +31,10 @@ pub(super) struct Worker<S> {
     pub(super) load: Arc<Load>,
     pub(super) networks: Arc<Networks>,
     tls: Arc<ArcSwap<ServerConfig>>,
-    pub(super) ticks: Arc<Ticks>,
+    pub(super) ticks: Rc<Ticks>,
     /// The tick of the last look at the clock, and what it said.
     date: RefCell<(u32, HeaderValue)>,
-    pub(super) watches: RefCell<Vec<Weak<Watch>>>,
+    pub(super) monitors: RefCell<Vec<Weak<ConnectionMonitor>>>,
     pub(super) flows: Rc<Flows>,
     /// The permit to compute the keys of a new connection, one a turn of the runtime: many that come at once do not keep
     /// requests waiting until all are done.
@@ -69,7 +70,7 @@ impl<S> Worker<S> {
         networks: Arc<Networks>,
         tls: Arc<ArcSwap<ServerConfig>>,
     ) -> Rc<Self> {
-        let ticks = Arc::new(Ticks::new());
+        let ticks = Rc::new(Ticks::new());
         Rc::new(Self {
             config,
             service: Rc::new(service),
@@ -77,10 +78,10 @@ impl<S> Worker<S> {
             load,
             networks,
             tls,
-            flows: Flows::new(Arc::clone(&ticks)),
+            flows: Flows::new(Rc::clone(&ticks)),
             ticks,
             date: RefCell::new((0, HeaderValue::from_static(""))),
-            watches: RefCell::new(Vec::new()),
+            monitors: RefCell::new(Vec::new()),
             handshake: Semaphore::new(1),
             tasks: TaskTracker::new(),
         })
@@ -101,14 +102,14 @@ impl<S> Worker<S> {
         date.1.clone()
     }
 
-    /// Starts watching a connection.
-    pub(super) fn register(&self) -> Arc<Watch> {
-        let watch = Watch::new(Arc::clone(&self.ticks));
+    /// Starts monitoring a connection.
+    pub(super) fn register(&self) -> Rc<ConnectionMonitor> {
+        let monitor = ConnectionMonitor::new(Rc::clone(&self.ticks));
         if self.drain.is_cancelled() {
-            watch.drain();
+            monitor.drain();
         }
-        self.watches.borrow_mut().push(Arc::downgrade(&watch));
-        watch
+        self.monitors.borrow_mut().push(Rc::downgrade(&monitor));
+        monitor
     }
 }
 

@@ -3,8 +3,8 @@
 use std::{
     io,
     net::TcpListener as StdListener,
-    rc::Rc,
-    sync::{Arc, Weak},
+    rc::{Rc, Weak},
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,9 +24,10 @@ use super::{
     connection::serve,
     health::Pulse,
     load::{Level, Load},
+    monitor::ConnectionMonitor,
     networks::Networks,
     state::{Place, Worker},
-    watch::{Patience, Watch},
+    timeouts::Timeouts,
 };
 
 /// How often deadlines are looked at.
@@ -65,7 +66,7 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
             _ = accepting.join_next() => return Err(io::Error::other("a listener's task ended")),
             _ = &mut sweep => return Err(io::Error::other("the sweep ended")),
         }
-        worker.watches.borrow().iter().filter_map(Weak::upgrade).for_each(|watch| watch.drain());
+        worker.monitors.borrow().iter().filter_map(Weak::upgrade).for_each(|monitor| monitor.drain());
         // They end on the drain by themselves; waiting frees the port before anything else.
         while accepting.join_next().await.is_some() {}
         worker.tasks.close();
@@ -111,7 +112,7 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places
 }
 
 async fn sweep<S: Service>(worker: Rc<Worker<S>>, pulse: Arc<Pulse>) {
-    let patience = Patience::new(&worker.config);
+    let timeouts = Timeouts::new(&worker.config);
     let start = Instant::now();
     let mut interval = tokio::time::interval(SWEEP);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -119,48 +120,48 @@ async fn sweep<S: Service>(worker: Rc<Worker<S>>, pulse: Arc<Pulse>) {
         interval.tick().await;
         pulse.beat();
         worker.ticks.advance_to(u32::try_from(start.elapsed().as_millis()).unwrap_or(u32::MAX));
-        worker.watches.borrow_mut().retain(|watch| {
-            watch.upgrade().is_some_and(|watch| {
-                watch.check(patience);
+        worker.monitors.borrow_mut().retain(|monitor| {
+            monitor.upgrade().is_some_and(|monitor| {
+                monitor.check(timeouts);
                 true
             })
         });
         if worker.load.is_strained() {
-            close_idle(&worker.watches.borrow());
+            close_idle(&worker.monitors.borrow());
         }
-        worker.flows.check(patience);
+        worker.flows.check(timeouts);
     }
 }
 
 /// Closes some of the connections that do nothing, those first that have done nothing for longest.
-fn close_idle(watches: &[Weak<Watch>]) {
-    let idle = watches.iter().filter_map(Weak::upgrade);
-    let mut idle: Vec<_> = idle.filter_map(|watch| Some((watch.idle_since()?, watch))).collect();
+fn close_idle(monitors: &[Weak<ConnectionMonitor>]) {
+    let idle = monitors.iter().filter_map(Weak::upgrade);
+    let mut idle: Vec<_> = idle.filter_map(|monitor| Some((monitor.idle_since()?, monitor))).collect();
     idle.sort_unstable_by_key(|(since, _)| *since);
     let some = idle.len().div_ceil(4);
-    idle.iter().take(some).for_each(|(_, watch)| watch.expire());
+    idle.iter().take(some).for_each(|(_, monitor)| monitor.expire());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::watch::Ticks;
+    use crate::server::timeouts::Ticks;
 
     #[test]
     fn under_strain_the_connections_idle_for_longest_are_closed_first() {
-        let ticks = Arc::new(Ticks::new());
-        let watches: Vec<_> = (1..=8)
+        let ticks = Rc::new(Ticks::new());
+        let monitors: Vec<_> = (1..=8)
             .map(|number| {
                 ticks.advance_to(number * 10);
-                let watch = Watch::new(Arc::clone(&ticks));
-                watch.received(false);
-                watch
+                let monitor = ConnectionMonitor::new(Rc::clone(&ticks));
+                monitor.received(false);
+                monitor
             })
             .rev()
             .collect();
-        let _busy = watches[7].begin();
-        let weak: Vec<_> = watches.iter().map(Arc::downgrade).collect();
-        let closed = || watches.iter().map(|watch| u8::from(watch.is_expired())).collect::<Vec<_>>();
+        let _busy = monitors[7].begin();
+        let weak: Vec<_> = monitors.iter().map(Rc::downgrade).collect();
+        let closed = || monitors.iter().map(|monitor| u8::from(monitor.is_expired())).collect::<Vec<_>>();
         close_idle(&weak);
         assert_eq!(closed(), [0, 0, 0, 0, 0, 1, 1, 0], "the oldest of all is at work");
         close_idle(&weak);

@@ -12,14 +12,13 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use tokio_rustls::server::TlsStream;
 
 use self::{wire::Wire, work::Work};
-use super::{Service, client::Connection, state::Worker, watch::Watch};
+use super::{Service, client::Connection, monitor::ConnectionMonitor, state::Worker};
 use crate::web::{
     gate::Refusal,
     request_head::{self, RequestHead},
@@ -35,7 +34,7 @@ pub(super) struct Http1<S: Service> {
     worker: Rc<Worker<S>>,
     connection: Rc<Connection>,
     presence: Rc<S::Presence>,
-    watch: Arc<Watch>,
+    monitor: Rc<ConnectionMonitor>,
     /// Absent once another protocol has it.
     wire: Option<Wire>,
     stage: Stage<S::Body>,
@@ -57,9 +56,9 @@ impl<S: Service> Http1<S> {
         presence: Rc<S::Presence>,
         stream: Box<TlsStream<Socket>>,
     ) -> Self {
-        let watch = Arc::clone(connection.watch());
-        let wire = Some(Wire::new(stream, Arc::clone(&watch)));
-        Self { worker, connection, presence, watch, wire, stage: Stage::Head }
+        let monitor = Rc::clone(connection.monitor());
+        let wire = Some(Wire::new(stream, Rc::clone(&monitor)));
+        Self { worker, connection, presence, monitor, wire, stage: Stage::Head }
     }
 
     fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -67,13 +66,13 @@ impl<S: Service> Http1<S> {
             let Some(wire) = &mut self.wire else { return Poll::Ready(Ok(())) };
             self.stage = match &mut self.stage {
                 Stage::Head => {
-                    match ready!(poll_head(wire, self.worker.config.max_header_size, &self.watch, cx))? {
+                    match ready!(poll_head(wire, self.worker.config.max_header_size, &self.monitor, cx))? {
                         Some(Ok(head)) => {
                             let read = &mut wire.read;
                             let (connection, presence) =
                                 (Rc::clone(&self.connection), Rc::clone(&self.presence));
                             let service = Rc::clone(&self.worker.service);
-                            Stage::Work(Work::ask(head, read, self.watch.begin(), |request| {
+                            Stage::Work(Work::ask(head, read, self.monitor.begin(), |request| {
                                 Box::pin(service.call(request, connection, presence))
                             }))
                         }
@@ -81,14 +80,14 @@ impl<S: Service> Http1<S> {
                             let (service, peer) = (Rc::clone(&self.worker.service), self.connection.peer());
                             Stage::Work(Work::refuse(
                                 service.refuse(refusal, &wire.read, peer),
-                                self.watch.begin(),
+                                self.monitor.begin(),
                             ))
                         }
                         None => Stage::End { hears_out: false },
                     }
                 }
                 Stage::Work(work) => {
-                    ready!(work.poll(wire, &self.watch, || self.worker.date(), cx))?;
+                    ready!(work.poll(wire, &self.connection, || self.worker.date(), cx))?;
                     self.conclude()
                 }
                 Stage::End { hears_out } => return wire.poll_close(*hears_out, cx),
@@ -114,13 +113,13 @@ impl<S: Service> Http1<S> {
             return Stage::Head;
         }
         if end.last {
-            self.watch.received(true);
+            self.monitor.received(true);
             // Under strain it is not worth a place.
             return Stage::End { hears_out: end.hears_out && !self.worker.load.is_strained() };
         }
         wire.begin();
         if !wire.read.is_empty() {
-            self.watch.received(true);
+            self.monitor.received(true);
         }
         Stage::Head
     }
@@ -131,8 +130,8 @@ impl<S: Service> Future for Http1<S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        this.watch.wakes(cx.waker());
-        if this.watch.is_expired() {
+        this.monitor.wakes(cx.waker());
+        if this.monitor.is_expired() {
             return Poll::Ready(());
         }
         // How a client's connection ends is the client's affair: the access log has told what it got.
@@ -144,7 +143,7 @@ impl<S: Service> Future for Http1<S> {
 fn poll_head(
     wire: &mut Wire,
     most: usize,
-    watch: &Watch,
+    monitor: &ConnectionMonitor,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Option<Result<RequestHead, Refusal>>>> {
     loop {
@@ -154,10 +153,10 @@ fn poll_head(
             return Poll::Ready(Ok(Some(head)));
         }
         let Poll::Ready(more) = wire.poll_more(cx) else {
-            if watch.is_draining() && wire.read.is_empty() {
+            if monitor.is_draining() && wire.read.is_empty() {
                 return Poll::Ready(Ok(None));
             }
-            if watch.rests() {
+            if monitor.rests() {
                 wire.rest();
             }
             return Poll::Pending;

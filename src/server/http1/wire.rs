@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::io::poll_read_buf;
 
 use crate::{
-    server::watch::Watch,
+    server::monitor::ConnectionMonitor,
     web::socket::{Socket, write_pieces},
 };
 
@@ -31,7 +31,7 @@ const MOST_UNREAD: usize = 1024 * 1024;
 /// One connection's bytes.
 pub(super) struct Wire {
     stream: Box<TlsStream<Socket>>,
-    watch: Arc<Watch>,
+    monitor: Rc<ConnectionMonitor>,
     /// What has come and has not been used yet.
     pub(super) read: BytesMut,
     ask_for: usize,
@@ -49,10 +49,10 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stream: Box<TlsStream<Socket>>, watch: Arc<Watch>) -> Self {
+    pub(super) fn new(stream: Box<TlsStream<Socket>>, monitor: Rc<ConnectionMonitor>) -> Self {
         Self {
             stream,
-            watch,
+            monitor,
             read: BytesMut::new(),
             ask_for: READ,
             rests: false,
@@ -79,7 +79,7 @@ impl Wire {
         self.read.reserve(self.ask_for);
         let room = self.read.capacity() - self.read.len();
         let count = ready!(poll_read_buf(Pin::new(&mut *self.stream), cx, &mut self.read))?;
-        self.watch.received(true);
+        self.monitor.received(true);
         if count == room {
             self.ask_for = LONG_READ;
         }
@@ -149,7 +149,7 @@ impl Wire {
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.watch.took(written);
+            self.monitor.took(written);
             let of_front = written.min(self.front.len() - self.gone);
             self.gone += of_front;
             written -= of_front;
@@ -162,7 +162,7 @@ impl Wire {
         self.part = Bytes::new();
         let flushed = Pin::new(&mut *self.stream).poll_flush(cx);
         ready!(self.note(flushed))?;
-        self.watch.took(0);
+        self.monitor.took(0);
         self.flushed = true;
         Poll::Ready(Ok(()))
     }
@@ -170,7 +170,7 @@ impl Wire {
     /// Notes that the client does not take what it is sent.
     fn note<T>(&self, result: Poll<T>) -> Poll<T> {
         if result.is_pending() {
-            self.watch.blocked();
+            self.monitor.blocked();
         }
         result
     }

@@ -17,7 +17,7 @@ use super::{
     wire::Wire,
 };
 use crate::{
-    server::watch::{Busy, Watch},
+    server::{client::Connection, monitor::ActiveRequest},
     web::{
         chunked,
         incoming::Incoming,
@@ -29,7 +29,7 @@ use crate::{
 
 /// One request at work. `B` is the body of its answer.
 pub(super) struct Work<B> {
-    _busy: Busy,
+    _active: ActiveRequest,
     about: About,
     /// Absent once the body has ended, or when there is none.
     upload: Option<Upload>,
@@ -69,7 +69,7 @@ where
     pub(super) fn ask(
         mut head: RequestHead,
         read: &mut BytesMut,
-        busy: Busy,
+        active: ActiveRequest,
         service: impl FnOnce(Box<Request<Incoming>>) -> Pin<Box<dyn Future<Output = Reply<B>>>>,
     ) -> Self {
         let about = About {
@@ -92,11 +92,11 @@ where
             head.request.body_mut().may_switch(switching);
         }
         let answer = Answer::Awaited(service(head.request));
-        Self { _busy: busy, about, upload, broken, offers_upgrade, switch, answer }
+        Self { _active: active, about, upload, broken, offers_upgrade, switch, answer }
     }
 
     /// Begins with the answer to what is no request.
-    pub(super) fn refuse(answer: Reply<B>, busy: Busy) -> Self {
+    pub(super) fn refuse(answer: Reply<B>, active: ActiveRequest) -> Self {
         let about = About {
             version: Version::HTTP_11,
             is_head: false,
@@ -105,14 +105,22 @@ where
             last: true,
         };
         let answer = Answer::Awaited(Box::pin(std::future::ready(answer)));
-        Self { _busy: busy, about, upload: None, broken: true, offers_upgrade: false, switch: None, answer }
+        Self {
+            _active: active,
+            about,
+            upload: None,
+            broken: true,
+            offers_upgrade: false,
+            switch: None,
+            answer,
+        }
     }
 
     /// Ready when the answer has been sent. An error ends the connection at once: what is cut must not look whole.
     pub(super) fn poll(
         &mut self,
         wire: &mut Wire,
-        watch: &Watch,
+        connection: &Connection,
         date: impl Fn() -> HeaderValue,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
@@ -120,13 +128,11 @@ where
             match &mut self.answer {
                 Answer::Awaited(answer) => match answer.as_mut().poll(cx) {
                     Poll::Ready(answer) => {
-                        self.begin_answer(answer, wire, watch, &date);
+                        self.begin_answer(answer, wire, connection, &date);
                         continue;
                     }
                     Poll::Pending => {
-                        if let Some(interim) = watch.take_interim() {
-                            wire.front().extend_from_slice(&interim);
-                        }
+                        write_interim(connection, wire);
                         let _ = wire.poll_out(cx)?;
                     }
                 },
@@ -136,7 +142,7 @@ where
                         if !self.is_read() {
                             return Poll::Ready(Ok(()));
                         }
-                        watch.answered();
+                        connection.monitor().answered();
                     }
                 }
             }
@@ -171,7 +177,7 @@ where
         &mut self,
         answer: Reply<B>,
         wire: &mut Wire,
-        watch: &Watch,
+        connection: &Connection,
         date: impl Fn() -> HeaderValue,
     ) {
         let Reply { status, head, body } = answer;
@@ -179,11 +185,10 @@ where
             self.upload = None;
         }
         self.about.size = body.size_hint().exact();
-        self.about.last |=
-            self.broken || watch.is_draining() || self.upload.as_ref().is_some_and(Upload::is_given_up);
-        if let Some(interim) = watch.take_interim() {
-            wire.front().extend_from_slice(&interim);
-        }
+        self.about.last |= self.broken
+            || connection.monitor().is_draining()
+            || self.upload.as_ref().is_some_and(Upload::is_given_up);
+        write_interim(connection, wire);
         let coding = answer_head::write(wire.front(), status, &head, self.about, date);
         let follows = coding != Coding::Nothing;
         self.answer = Answer::Sent { status, body: follows.then_some(body), coding };
@@ -199,6 +204,14 @@ where
             last: self.about.last || unread || until_close || switches,
             hears_out: unread || !read.is_empty() || self.offers_upgrade,
         }
+    }
+}
+
+/// Writes the interim answers that have been left for the client.
+fn write_interim(connection: &Connection, wire: &mut Wire) {
+    let interim = connection.take_interim();
+    if !interim.is_empty() {
+        wire.front().extend_from_slice(&interim);
     }
 }
 

@@ -1,36 +1,60 @@
-//! Gathers the frames that a connection of HTTP/2 writes in one turn, and sends them together.
+//! Collects the frames that a connection of HTTP/2 writes in one turn, and sends them together.
 //!
-//! The protocol flushes behind every frame of data, which would be a record of TLS and a system call for each answer,
-//! however many are ready at once. Here a flush counts only when the watch says that the turn is over.
+//! The protocol flushes after every frame of data, which would be a TLS record and a system call for each answer, however many
+//! are ready at once. Here a flush counts only when the turn is over.
 
 use std::{
+    cell::Cell,
     io::{self, IoSlice},
     pin::Pin,
-    sync::Arc,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-use super::watch::Watch;
 use crate::web::socket::PIECE;
 
 /// Most bytes that are held back: a record of TLS. What does not fit is written as it comes, without being copied.
 const MOST: usize = 16 * 1024;
 
-/// The bytes of one connection.
+/// What the writer and the connection's task tell each other.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    /// Something has been written and not been sent.
+    holds: Cell<bool>,
+    /// The turn is over: what has been written is to be sent now.
+    ends: Cell<bool>,
+}
+
+impl Turn {
+    /// Whether something waits for the turn to end.
+    pub(super) fn holds(&self) -> bool {
+        self.holds.get()
+    }
+
+    /// Runs `poll` with the turn at its end, when a flush sends what has been written.
+    pub(super) fn end<T>(&self, poll: impl FnOnce() -> T) -> T {
+        self.ends.set(true);
+        let polled = poll();
+        self.ends.set(false);
+        polled
+    }
+}
+
+/// Writes the bytes of one connection.
 #[derive(Debug)]
-pub(super) struct Gathered<T> {
+pub(super) struct CoalescingWriter<T> {
     inner: T,
-    watch: Arc<Watch>,
+    turn: Rc<Turn>,
     held: Vec<u8>,
     /// What is held has begun to be sent.
     sending: bool,
 }
 
-impl<T: Write + Unpin> Gathered<T> {
-    pub(super) fn new(inner: T, watch: Arc<Watch>) -> Self {
-        Self { inner, watch, held: Vec::new(), sending: false }
+impl<T: Write + Unpin> CoalescingWriter<T> {
+    pub(super) fn new(inner: T, turn: Rc<Turn>) -> Self {
+        Self { inner, turn, held: Vec::new(), sending: false }
     }
 
     /// Writes what is held.
@@ -50,7 +74,7 @@ impl<T: Write + Unpin> Gathered<T> {
         if written == self.held.len() {
             // An idle connection holds nothing.
             self.held = Vec::new();
-            self.watch.hold_back(false);
+            self.turn.holds.set(false);
         } else {
             self.held.drain(..written);
         }
@@ -58,22 +82,22 @@ impl<T: Write + Unpin> Gathered<T> {
     }
 }
 
-impl<T: Read + Write + Unpin> Read for Gathered<T> {
+impl<T: Read + Write + Unpin> Read for CoalescingWriter<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // Not every state of the protocol flushes once more, but all read.
-        if this.watch.sends_now() && Pin::new(&mut *this).poll_flush(cx)?.is_pending() {
+        // Not every state of the protocol flushes once more, but all read: `h2::proto::Connection::poll` does, whatever it does then.
+        if this.turn.ends.get() && Pin::new(&mut *this).poll_flush(cx)?.is_pending() {
             this.sending = true;
         }
         Pin::new(&mut this.inner).poll_read(cx, cursor)
     }
 }
 
-impl<T: Write + Unpin> Write for Gathered<T> {
+impl<T: Write + Unpin> Write for CoalescingWriter<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
@@ -97,7 +121,7 @@ impl<T: Write + Unpin> Write for Gathered<T> {
         for piece in slices.iter().flat_map(|slice| slice.chunks(PIECE)) {
             this.held.extend_from_slice(piece);
         }
-        this.watch.hold_back(true);
+        this.turn.holds.set(true);
         Poll::Ready(Ok(length))
     }
 
@@ -108,7 +132,7 @@ impl<T: Write + Unpin> Write for Gathered<T> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.held.is_empty() {
-            if !this.sending && !this.watch.sends_now() {
+            if !this.sending && !this.turn.ends.get() {
                 return Poll::Ready(Ok(()));
             }
             this.sending = true;
