@@ -8,7 +8,7 @@
 //! | layer | modules | what they know |
 //! |---|---|---|
 //! | base | [`background`] [`clock`] [`agreement`] [`errors`] [`permission`] [`random`] [`secret`] [`sealing`] | supervised work beside the requests, injected time, one time for all gateways, chains of errors, why a file may not be opened, randomness, tokens and their hashes, secrets at rest |
-//! | plumbing | [`telemetry`] [`web`] [`database`] [`redis_pool`] | logs and metrics; the strict request gate, bodies, cookies, forms; the two kinds of store |
+//! | plumbing | [`telemetry`] [`http1`] [`web`] [`database`] [`redis_pool`] | logs and metrics; HTTP/1.1, read and written; the strict request gate, bodies, cookies, forms; the two kinds of store |
 //! | facts | [`users`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`kept_forms`] [`audit`] | who there is, what they have proved, how often somebody failed |
 //! | judgement | [`identity`] [`gate`] [`login`] [`account`] [`administration`] | who a request is from, whether it passes, how a login goes on; what users do with their accounts, and operators with everybody's |
 //! | surface | [`pages`] [`tls`] [`server`] [`upstream`] [`proxy`] | our own URLs; sockets, workers and protocols; the way to the portal |
@@ -21,7 +21,7 @@
 //!
 //! ```text
 //! main > cli/serve > app > server: listener > worker > connection (TLS, HTTP/1 or HTTP/2 by ALPN) > gateway::handle:
-//!    web::request_head (HTTP/1)      reads a head that has one reading; hyper reads HTTP/2, with fragments marked ([`web::raw_paths`])
+//!    http1::request_head (HTTP/1)    reads a head that has one reading; hyper reads HTTP/2, with fragments marked ([`web::raw_paths`])
 //!  1 web::gate::RequestGate::admit   refuses what two readers could understand differently; the host leads to a gateway::Site
 //!  2 web::client::address            the client's address; the note for the access log is open from here
 //!  3 a path of ours?                 > pages, on the control runtime; it never goes to the portal
@@ -51,7 +51,7 @@
 //!
 //! # What keeps the usual request cheap
 //!
-//! - A head is read once, by the parser that refuses what others would read differently ([`web::request_head`]), and the head
+//! - A head is read once, by the parser that refuses what others would read differently ([`http1::request_head`]), and the head
 //!   for the portal is written to the wire straight from its fields. The fields of its answer go to HTTP/1 line by line,
 //!   as they came ([`web::portal_fields`]).
 //! - HTTP/1 has no task and no channel on either side: the connection's task polls the service (`server::http1`), and whoever
@@ -85,6 +85,7 @@ pub mod sealing;
 pub mod secret;
 
 pub mod database;
+pub mod http1;
 pub mod redis_pool;
 pub mod telemetry;
 pub mod web;

@@ -8,8 +8,9 @@ mod hyper_reads;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use portcullis::{
+    http1::{body_part::Part, chunked::Chunked, framing::Framing},
     upstream::http1::parse,
-    web::{body_part::Part, chunked::Chunked, framing::Framing, portal_fields::PortalFields},
+    web::portal_fields::PortalFields,
 };
 
 /// Status, body, and how many bytes are left behind.

@@ -10,7 +10,7 @@ mod client;
 mod service;
 
 use bytes::BytesMut;
-use portcullis::web::{body_part::Part, framing::Framing, request_head::parse};
+use portcullis::http1::{body_part::Part, framing::Framing, request_head::parse};
 
 use self::service::{Behaviour, Run};
 

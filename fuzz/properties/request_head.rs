@@ -6,7 +6,7 @@ mod hyper_reads;
 
 use bytes::BytesMut;
 use http::Request;
-use portcullis::web::{body_part::Part, framing::Framing, request_head::parse};
+use portcullis::http1::{body_part::Part, framing::Framing, request_head::parse};
 
 pub(crate) fn holds(data: &[u8]) {
     let Some((&size, bytes)) = data.split_first() else { return };

@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 use portcullis::{
+    http1::{body_part::Part, framing::Framing, request_head::parse},
     secret::hex,
-    web::{body_part::Part, framing::Framing, request_head::parse},
 };
 
 use self::llhttp::Request;

@@ -10,8 +10,8 @@ use super::{
     written::{List, Text, Written},
 };
 use crate::{
+    http1::{fields::is_hop_by_hop, spelling::Spelled},
     identity::{AssertionConfig, Config, Encoding, GroupChoice, GroupPattern, HeaderNames, IdentityHeaders},
-    web::{fields::is_hop_by_hop, spelling::Spelled},
 };
 
 /// Headers that mean something to HTTP, to a browser or to the gateway itself.

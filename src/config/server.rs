@@ -11,8 +11,9 @@ use super::{
     written::{List, Size, Text, Written, origin},
 };
 use crate::{
+    http1::request_head::MOST_HEAD_BYTES,
     server,
-    web::{self, client::AddressField, gate::MOST_HEAD_BYTES},
+    web::{self, client::AddressField},
 };
 
 /// What `[server]` becomes.

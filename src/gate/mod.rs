@@ -12,10 +12,10 @@ pub use challenge::{Challenger, Visitor};
 
 use crate::{
     clock::Timestamp,
+    http1::fields::Block,
     identity::{IdentityHeaders, Unrepresentable},
     rollout::{self, Requirement},
     sessions::{Level, Live, Session},
-    web::fields::Block,
 };
 
 /// Proof that the gate was passed, and as whom. Only [`Gate`] makes one, which is why the kinds of it are not public.

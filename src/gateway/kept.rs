@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     gate::{Decision, Identity},
+    http1::fields,
     kept_forms::{Claim, Form, FormId, Found, Full, Head},
     pages::{NotKept, PageError},
     proxy::ForwardError,
@@ -30,7 +31,7 @@ use crate::{
         answer::{self, Answer},
         body::Stream,
         client::{self, Place},
-        cookies, fields,
+        cookies,
         form::{self, MARK},
         gate::CanonicalRequest,
         incoming::Incoming,

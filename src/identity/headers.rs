@@ -7,8 +7,8 @@ use quick_cache::sync::Cache;
 
 use super::{Config, Encoding, GroupChoice, reserved::Reserved};
 use crate::{
+    http1::{fields::Block, spelling::Spelled},
     sessions::{Live, Session},
-    web::{fields::Block, spelling::Spelled},
 };
 
 /// What a user may take up in each head before somebody is told: nginx takes a line of 8 KiB, Node.js a head of 16 KiB.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::web::spelling::Spelled;
+use crate::http1::spelling::Spelled;
 
 pub use self::{
     assertion::{Assertions, Unsigned},

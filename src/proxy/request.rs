@@ -5,16 +5,19 @@ use std::{fmt::Write as _, net::IpAddr, ops::Range, rc::Rc};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::{
+    http1::{
+        encode::Coding,
+        fields::{self, Block, ConnectionOptions},
+        spelling,
+    },
     identity::IdentityHeaders,
-    upstream::http1::{Coding, Names, Outgoing},
+    upstream::http1::{Names, Outgoing},
     web::{
         bound,
-        fields::{self, Block, ConnectionOptions},
         gate::CanonicalRequest,
         incoming::Incoming,
         loop_mark::LoopMark,
         portal_origin::{InnerOrigin, Naming},
-        spelling,
     },
 };
 
@@ -101,19 +104,20 @@ pub(super) fn write(
     let said = request.length();
     let coding = match said {
         Some(length) => Coding::Length(length),
-        None if request.has_body() => {
-            Coding::Chunked { announced: request.headers().get(header::TRAILER).cloned() }
-        }
-        None => Coding::Length(0),
+        None if request.has_body() => Coding::Chunked(request.headers().get(header::TRAILER).cloned()),
+        None => Coding::Nothing,
     };
     match &coding {
-        Coding::Chunked { .. } => fields::write_spelled(&mut head, b"Transfer-Encoding", b"chunked"),
-        // RFC 9110 §8.6: so that nobody waits for a body.
-        Coding::Length(length) if said.is_some() || takes_body(request.method()) => {
+        Coding::Chunked(_) => fields::write_spelled(&mut head, b"Transfer-Encoding", b"chunked"),
+        Coding::Length(length) => {
             let mut digits = itoa::Buffer::new();
             fields::write_spelled(&mut head, b"Content-Length", digits.format(*length).as_bytes());
         }
-        Coding::Length(_) => {}
+        // RFC 9110 §8.6: so that nobody waits for a body.
+        Coding::Nothing if takes_body(request.method()) => {
+            fields::write_spelled(&mut head, b"Content-Length", b"0");
+        }
+        Coding::Nothing | Coding::UntilClose => {}
     }
     // What holds between us and the portal (RFC 9110 §7.8, §10.1.4).
     let mut last = once || (request.has_body() && !takes_body(request.method()));

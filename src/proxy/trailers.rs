@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, header};
 use http_body::Frame;
 
-use crate::{identity::IdentityHeaders, web::fields};
+use crate::{http1::fields, identity::IdentityHeaders};
 
 /// Trailers are never merged into a head, and fields that frame, route or identify have no place in them
 /// (RFC 9110 §6.5.1).

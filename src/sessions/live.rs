@@ -17,7 +17,7 @@ use super::{
     Session,
     ongoing::{Ongoing, PagesAsked, TooOften},
 };
-use crate::{clock::Timestamp, web::fields::Block};
+use crate::{clock::Timestamp, http1::fields::Block};
 
 /// What is reckoned for the headers that the portal will be sent, an assertion among them, and for what surrounds them.
 const OVERHEAD: usize = 2048;

@@ -12,7 +12,8 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{body_part::MalformedBody, switched::Switching};
+use super::switched::Switching;
+use crate::http1::body_part::MalformedBody;
 
 /// What a request brings besides its fields.
 #[derive(Debug, Default)]

@@ -2,19 +2,14 @@
 
 pub mod answer;
 pub mod body;
-pub mod body_part;
 pub mod bound;
 pub mod caching;
-pub mod chunked;
 pub mod clear_site_data;
 pub mod client;
 pub mod cookies;
-pub mod fields;
 pub mod form;
-pub mod framing;
 pub mod gate;
 pub mod grpc;
-pub mod head;
 pub mod incoming;
 pub mod logout;
 pub mod loop_mark;
@@ -27,11 +22,9 @@ pub mod rare;
 pub mod raw_frames;
 pub mod raw_paths;
 pub mod reply;
-pub mod request_head;
 pub mod return_to;
 pub mod service_worker;
 pub mod socket;
-pub mod spelling;
 pub mod switched;
 
 use ipnet::IpNet;

@@ -9,12 +9,12 @@ use url::Url;
 use super::{
     caching::{self, PRIVATE, PRIVATE_AND_ASKED_FOR},
     clear_site_data::{self, Narrowed},
-    fields::Block,
     path::PathPattern,
     portal_fields::{Fate, Ours, PortalFields, Topics},
     portal_origin::{InnerOrigin, Origins},
     service_worker::{self, Policy},
 };
+use crate::http1::fields::Block;
 
 /// What the operator wants of the portal's answers, and of how requests name us to it.
 #[derive(Clone, Debug)]

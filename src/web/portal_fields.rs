@@ -8,11 +8,10 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
-use super::{
-    caching, clear_site_data, cookies,
+use super::{caching, clear_site_data, cookies, service_worker};
+use crate::http1::{
     fields::{self, Block},
     head::{Field, Fields, MalformedHead, is_text},
-    service_worker,
 };
 
 /// Fields that may come behind the portal's; room for them is made at once.
@@ -274,7 +273,8 @@ fn may_pass(name: &HeaderName, value: &[u8]) -> bool {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::{super::head::Lines, *};
+    use super::*;
+    use crate::http1::head::Lines;
 
     /// The fields of a head without its first line.
     pub(crate) fn read(text: &str) -> Result<PortalFields, MalformedHead> {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use portcullis::web::head::MOST_FIELDS;
+use portcullis::http1::head::MOST_FIELDS;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned, pki_types::ServerName,
 };

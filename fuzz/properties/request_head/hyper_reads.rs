@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{body::Incoming, rt, server::conn::http1, service::service_fn};
-use portcullis::web::{gate::MOST_HEAD_BYTES, head::MOST_FIELDS};
+use portcullis::http1::{head::MOST_FIELDS, request_head::MOST_HEAD_BYTES};
 
 /// How often a connection is polled that does not end by itself; a poll reads until there is nothing left.
 const POLLS: usize = 200;

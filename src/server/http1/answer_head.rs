@@ -2,17 +2,10 @@
 
 use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 
-use crate::web::{fields, reply::Head};
-
-/// How the body follows.
-#[derive(Debug, PartialEq)]
-pub(super) enum Coding {
-    Nothing,
-    Length(u64),
-    /// With the trailers that are announced, if the client takes any.
-    Chunked(Option<HeaderValue>),
-    UntilClose,
-}
+use crate::{
+    http1::{encode::Coding, fields},
+    web::reply::Head,
+};
 
 /// What the head depends on besides the answer itself.
 #[derive(Clone, Copy, Debug)]

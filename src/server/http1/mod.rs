@@ -1,7 +1,7 @@
 //! HTTP/1.1 towards clients (RFC 9112): one request and its answer at a time on a connection.
 //!
 //! No task of its own and no channel: the connection's task polls the service, and reads a body only as fast as somebody
-//! asks for it. What a head may be is for `web::request_head` to say.
+//! asks for it. What a head may be is for `http1::request_head` to say.
 
 mod answer_head;
 mod upload;
@@ -19,11 +19,9 @@ use tokio_rustls::server::TlsStream;
 
 use self::{wire::Wire, work::Work};
 use super::{Service, client::Connection, monitor::ConnectionMonitor, state::Worker};
-use crate::web::{
-    gate::Refusal,
-    request_head::{self, RequestHead},
-    socket::Socket,
-    switched::Switched,
+use crate::{
+    http1::request_head::{self, RequestHead},
+    web::{gate::Refusal, incoming::Incoming, socket::Socket, switched::Switched},
 };
 
 /// Most stages that a connection goes through before others have their turn; a request goes through two.
@@ -145,12 +143,13 @@ fn poll_head(
     most: usize,
     monitor: &ConnectionMonitor,
     cx: &mut Context<'_>,
-) -> Poll<io::Result<Option<Result<RequestHead, Refusal>>>> {
+) -> Poll<io::Result<Option<Result<RequestHead<Incoming>, Refusal>>>> {
     loop {
         if !wire.read.is_empty()
-            && let Some(head) = request_head::parse_within(&mut wire.read, most).transpose()
+            && let Some(head) =
+                request_head::parse_within(&mut wire.read, most, Incoming::of_head).transpose()
         {
-            return Poll::Ready(Ok(Some(head)));
+            return Poll::Ready(Ok(Some(head.map_err(Refusal::from))));
         }
         let Poll::Ready(more) = wire.poll_more(cx) else {
             if monitor.is_draining() && wire.read.is_empty() {

@@ -9,11 +9,13 @@ use bytes::BytesMut;
 use http_body::Frame;
 
 use super::wire::Wire;
-use crate::web::{
-    body_part::{MalformedBody, Part},
-    framing::Framing,
-    incoming::{self, Arriving, Feed, Reader},
-    request_head::Announced,
+use crate::{
+    http1::{
+        body_part::{MalformedBody, Part},
+        framing::Framing,
+        request_head::Announced,
+    },
+    web::incoming::{self, Arriving, Feed, Reader},
 };
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

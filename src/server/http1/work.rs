@@ -12,17 +12,16 @@ use http_body::{Body, Frame};
 use tokio::sync::oneshot;
 
 use super::{
-    answer_head::{self, About, Coding},
+    answer_head::{self, About},
     upload::{Given, Upload},
     wire::Wire,
 };
 use crate::{
+    http1::{encode::Coding, request_head::RequestHead},
     server::{client::Connection, monitor::ActiveRequest},
     web::{
-        chunked,
         incoming::Incoming,
         reply::Reply,
-        request_head::RequestHead,
         switched::{Switched, Switching},
     },
 };
@@ -67,7 +66,7 @@ where
 {
     /// Begins with a request, for which `service` is asked. `read` is what has come behind its head.
     pub(super) fn ask(
-        mut head: RequestHead,
+        mut head: RequestHead<Incoming>,
         read: &mut BytesMut,
         active: ActiveRequest,
         service: impl FnOnce(Box<Request<Incoming>>) -> Pin<Box<dyn Future<Output = Reply<B>>>>,
@@ -233,7 +232,7 @@ where
         // Asked for more, a body that has ended would be an error to some.
         if parts.is_end_stream() {
             *body = None;
-            coding.end(None, wire)?;
+            end(coding, None, wire)?;
             continue;
         }
         let Poll::Ready(part) = Pin::new(&mut *parts).poll_frame(cx) else {
@@ -246,7 +245,7 @@ where
         match part.transpose().map_err(io::Error::other)?.map(Frame::into_data) {
             // As a chunk an empty one would be the last.
             Some(Ok(data)) if !data.is_empty() => {
-                coding.put(data, ends, wire)?;
+                put(coding, data, ends, wire)?;
                 *body = body.take().filter(|_| !ends);
                 continue;
             }
@@ -255,40 +254,28 @@ where
         }
         if ends || trailers.is_some() {
             *body = None;
-            coding.end(trailers.as_ref(), wire)?;
+            end(coding, trailers.as_ref(), wire)?;
         }
     }
 }
 
-impl Coding {
-    /// Sends a part of the body, which may be the last.
-    fn put(&mut self, data: Bytes, ends: bool, wire: &mut Wire) -> io::Result<()> {
-        match self {
-            Self::Length(left) => {
-                let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
-                *left = left.checked_sub(length).ok_or(io::ErrorKind::InvalidData)?;
-                if ends && *left > 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                wire.put(data, b"");
-            }
-            Self::Chunked(_) => {
-                wire.front().extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
-                wire.put(data, if ends { b"\r\n0\r\n\r\n" } else { b"\r\n" });
-            }
-            Self::UntilClose => wire.put(data, b""),
-            Self::Nothing => {}
-        }
-        Ok(())
+/// Sends a part of the body, which may be the last.
+fn put(coding: &mut Coding, data: Bytes, ends: bool, wire: &mut Wire) -> io::Result<()> {
+    coding.begin_part(data.len(), wire.front()).map_err(|_| io::ErrorKind::InvalidData)?;
+    if ends && coding.is_short() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    wire.put(data, coding.end_of_part(ends));
+    Ok(())
+}
 
-    /// Sends what ends the body behind its last part.
-    fn end(&self, trailers: Option<&HeaderMap>, wire: &mut Wire) -> io::Result<()> {
-        match self {
-            Self::Length(1..) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Self::Chunked(announced) => wire.put(chunked::last_chunk(trailers, announced.as_ref()), b""),
-            Self::Length(0) | Self::UntilClose | Self::Nothing => {}
-        }
-        Ok(())
+/// Sends what ends the body behind its last part.
+fn end(coding: &Coding, trailers: Option<&HeaderMap>, wire: &mut Wire) -> io::Result<()> {
+    if coding.is_short() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    if let Some(last) = coding.end(trailers) {
+        wire.put(last, b"");
+    }
+    Ok(())
 }

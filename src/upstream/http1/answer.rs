@@ -1,43 +1,15 @@
-//! The head of an answer: parsed, its framing settled, and the fields of this hop taken out.
+//! The head of an answer, and its fields without those of this hop.
 
 use bytes::BytesMut;
-use http::{HeaderName, StatusCode, Version, header};
+use http::{HeaderName, StatusCode, header};
 
-use crate::web::{
-    body_part::MalformedBody,
-    bound,
-    chunked::Chunked,
-    fields::{self, ConnectionOptions},
-    framing::Framing,
-    head::{Fields, Lines, MalformedHead, is_text},
-    portal_fields::PortalFields,
+use crate::{
+    http1::{
+        answer_head::{self, Hop, MalformedAnswer},
+        framing::Framing,
+    },
+    web::{bound, portal_fields::PortalFields},
 };
-
-/// Most bytes of one head.
-const MOST_BYTES: usize = 128 * 1024;
-/// Most fields of one head: more than a client may send, since portals set many cookies at once.
-const MOST_FIELDS: usize = 1000;
-/// Most bytes of a field's name that are told.
-const MOST_TOLD: usize = 64;
-
-/// Why an answer is none.
-#[derive(Debug, thiserror::Error)]
-pub enum MalformedAnswer {
-    #[error("not an HTTP/1.x status line")]
-    StatusLine,
-    #[error("its head cannot be read")]
-    Head(#[from] MalformedHead),
-    #[error("its head has more than {MOST_FIELDS} fields: `{field}` is the first beyond")]
-    Fields { field: String },
-    #[error("its head is longer than {MOST_BYTES} bytes: `{field}` goes beyond")]
-    Size { field: String },
-    #[error("the length of its body can be read in two ways")]
-    Framing,
-    #[error("its body cannot be read")]
-    Body(#[from] MalformedBody),
-    #[error("more than {0} interim answers came before it")]
-    Interim(u32),
-}
 
 /// A parsed head.
 #[derive(Debug)]
@@ -51,134 +23,24 @@ pub struct Head {
     pub binds: bool,
 }
 
-/// What the fields of this hop say.
-#[derive(Default)]
-struct Hop {
-    length: Option<u64>,
-    chunked: bool,
-    options: ConnectionOptions,
-    binds: bool,
-}
-
 /// Takes one head off the front of `read`; `None` while it is not complete. `bodiless` says that the request was one whose
 /// answer never has a body (HEAD).
 pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, MalformedAnswer> {
-    // Old servers send an empty line behind a body.
-    let before = if read.starts_with(b"\r\n") { 2 } else { 0 };
-    let start = read.get(before..).unwrap_or_default();
-    if start != b"\r" && !start.iter().zip(b"HTTP/1.").all(|(byte, expected)| byte == expected) {
-        return Err(MalformedAnswer::StatusLine);
-    }
-    let mut lines = Lines::of(read, before, true);
-    let mut fields = Fields::default();
-    let line = lines.line()?.map(|line| status_line(line.of(read))).transpose()?;
-    let found = if line.is_some() { lines.find(&mut fields, MOST_FIELDS) } else { Ok(false) };
-    let is_whole = found.map_err(|error| match error {
-        MalformedHead::TooLarge => {
-            MalformedAnswer::Fields { field: field_at(read, lines.at().saturating_sub(1)) }
+    let Some(head) = answer_head::take(read)? else { return Ok(None) };
+    let (mut hop, mut binds) = (Hop::new(head.version, head.status), false);
+    let note = |name: &HeaderName, value: &[u8]| {
+        if matches!(*name, header::WWW_AUTHENTICATE | header::PROXY_AUTHENTICATE) {
+            binds |= bound::binds_connection(value);
         }
-        error => error.into(),
-    })?;
-    let length = if is_whole { lines.at() } else { read.len() };
-    if length > MOST_BYTES {
-        return Err(MalformedAnswer::Size { field: field_at(read, MOST_BYTES) });
-    }
-    let Some((version, status)) = line.filter(|_| is_whole) else { return Ok(None) };
-    let mut hop = Hop::default();
-    let text = read.split_to(length).freeze();
-    let mut fields =
-        PortalFields::read(text, &fields, version, |name, value| hop.note(name, value, version, status))?;
-    if hop.options.is_endless() {
-        return Err(MalformedHead::TooLarge.into());
-    }
-    for name in hop.options.listed.iter().filter(|&name| name != header::UPGRADE) {
+        hop.note(name, value)
+    };
+    let mut fields = PortalFields::read(head.text, &head.fields, head.version, note)?;
+    for name in hop.listed()? {
         fields.drop_all(name);
     }
-    let framing = hop.framing(status, bodiless);
-    let keep_alive = match version {
-        Version::HTTP_10 => hop.options.keep_alive && !hop.options.close,
-        _ => !hop.options.close,
-    };
-    let keep_alive = keep_alive && !matches!(framing, Framing::UntilClose);
-    Ok(Some(Head { status, fields, framing, keep_alive, binds: hop.binds }))
-}
-
-/// The name of the field in whose line this byte of a head is.
-fn field_at(head: &[u8], at: usize) -> String {
-    let before = head.get(..at).unwrap_or_default();
-    let start = memchr::memrchr(b'\n', before).map_or(0, |end| end + 1);
-    let name = head.get(start..).unwrap_or_default().split(|&byte| byte == b':').next().unwrap_or_default();
-    name.get(..name.len().min(MOST_TOLD)).unwrap_or_default().escape_ascii().to_string()
-}
-
-/// Version and status; the phrase behind them is for nobody, and may be missing (RFC 9112 §4).
-fn status_line(line: &[u8]) -> Result<(Version, StatusCode), MalformedAnswer> {
-    let (version, rest) = match line {
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b' ', rest @ ..] => (Version::HTTP_11, rest),
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0', b' ', rest @ ..] => (Version::HTTP_10, rest),
-        _ => return Err(MalformedAnswer::StatusLine),
-    };
-    let (status, phrase) = rest.split_at_checked(3).ok_or(MalformedAnswer::StatusLine)?;
-    let is_phrase = phrase.is_empty() || phrase.starts_with(b" ");
-    if !is_phrase || !is_text(phrase) {
-        return Err(MalformedAnswer::StatusLine);
-    }
-    StatusCode::from_bytes(status).map(|status| (version, status)).map_err(|_| MalformedAnswer::StatusLine)
-}
-
-impl Hop {
-    /// Notes what a field says of this hop, and whether it goes on beyond it.
-    fn note(
-        &mut self,
-        name: &HeaderName,
-        value: &[u8],
-        version: Version,
-        status: StatusCode,
-    ) -> Result<bool, MalformedAnswer> {
-        match *name {
-            header::CONTENT_LENGTH => {
-                let length = fields::content_length(value);
-                if length.is_none() || self.length.is_some() || self.chunked {
-                    return Err(MalformedAnswer::Framing);
-                }
-                self.length = length;
-                // RFC 9110 §8.6: there it says nothing, and clients of HTTP/2 take it for an error.
-                Ok(!status.is_informational() && status != StatusCode::NO_CONTENT)
-            }
-            header::WWW_AUTHENTICATE | header::PROXY_AUTHENTICATE => {
-                self.binds |= bound::binds_connection(value);
-                Ok(*name == header::WWW_AUTHENTICATE)
-            }
-            header::TRANSFER_ENCODING => {
-                let chunked = value.eq_ignore_ascii_case(b"chunked");
-                if !chunked || self.chunked || self.length.is_some() || version != Version::HTTP_11 {
-                    return Err(MalformedAnswer::Framing);
-                }
-                self.chunked = true;
-                Ok(false)
-            }
-            header::CONNECTION => {
-                self.options.note(value);
-                Ok(false)
-            }
-            header::UPGRADE => Ok(status == StatusCode::SWITCHING_PROTOCOLS),
-            header::TRAILER => Ok(true),
-            _ => Ok(!fields::is_hop_by_hop(name)),
-        }
-    }
-
-    /// How long the body is (RFC 9112 §6.3).
-    fn framing(&self, status: StatusCode, bodiless: bool) -> Framing {
-        let has_none = bodiless
-            || status.is_informational()
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        match self.length {
-            _ if has_none => Framing::Length(0),
-            Some(length) => Framing::Length(length),
-            None if self.chunked => Framing::Chunked(Chunked::of_answer()),
-            None => Framing::UntilClose,
-        }
-    }
+    let framing = hop.framing(bodiless);
+    let keep_alive = hop.keeps_alive(&framing);
+    Ok(Some(Head { status: head.status, fields, framing, keep_alive, binds }))
 }
 
 #[cfg(test)]
@@ -186,6 +48,10 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
+    use crate::http1::{
+        answer_head::{MOST_BYTES, MOST_FIELDS},
+        head::MalformedHead,
+    };
 
     fn head(text: &str) -> Result<Option<Head>, MalformedAnswer> {
         parse(&mut BytesMut::from(text), false)

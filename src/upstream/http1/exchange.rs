@@ -18,13 +18,14 @@ use tokio::{
 };
 
 use super::{
-    answer::{self, MalformedAnswer},
+    answer,
     io::Transport,
     upload::{Upload, UploadError},
 };
 use crate::{
+    http1::{answer_head::MalformedAnswer, body_part::Part, framing::Framing},
     upstream::{Lease, Owner},
-    web::{body_part::Part, framing::Framing, portal_fields::PortalFields, switched::give_ahead},
+    web::{portal_fields::PortalFields, switched::give_ahead},
 };
 
 /// Most interim answers ahead of one answer.

@@ -10,23 +10,13 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use http::HeaderValue;
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
-use crate::web::chunked;
+use crate::http1::encode::{Coding, TooLong};
 
 /// Most pieces that one write takes.
 const PIECES: usize = 8;
-
-/// How the head announces the body.
-#[derive(Clone, Debug)]
-pub enum Coding {
-    /// `Content-Length`; zero when nothing is announced.
-    Length(u64),
-    /// `Transfer-Encoding: chunked`, with the trailers that `Trailer` announces.
-    Chunked { announced: Option<HeaderValue> },
-}
 
 /// The head of a request, ready for the wire, and what it means for the connection.
 #[derive(Debug)]
@@ -81,6 +71,12 @@ pub struct Upload<B> {
     binds: bool,
 }
 
+impl<E> From<TooLong> for UploadError<E> {
+    fn from(_: TooLong) -> Self {
+        Self::Length
+    }
+}
+
 impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     pub fn new(Outgoing { head, names, coding, last, binds }: Outgoing, body: B) -> Self {
         let body = (!body.is_end_stream()).then_some(body);
@@ -127,7 +123,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
 
     /// Takes the request out; what stays is one that has gone out.
     pub(super) fn take(&mut self) -> Self {
-        let coding = Coding::Length(0);
+        let coding = Coding::Nothing;
         let done = Self {
             head: Vec::new(),
             names: Names::default(),
@@ -190,7 +186,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             if self.body.is_some() {
                 return Poll::Pending;
             }
-            if matches!(self.coding, Coding::Length(left) if left > 0) {
+            if self.coding.is_short() {
                 return Poll::Ready(Err(UploadError::Length));
             }
             self.flushed = true;
@@ -211,9 +207,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         }
         if ends || trailers.is_some() {
             self.body = None;
-            if let Coding::Chunked { announced } = &self.coding {
-                self.queue.push_back(chunked::last_chunk(trailers.as_ref(), announced.as_ref()));
-            }
+            self.queue.extend(self.coding.end(trailers.as_ref()));
         }
         Poll::Ready(Ok(()))
     }
@@ -223,18 +217,11 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             // As a chunk it would be the last one.
             return Ok(());
         }
-        match &mut self.coding {
-            Coding::Length(left) => {
-                let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
-                *left = left.checked_sub(length).ok_or(UploadError::Length)?;
-                self.queue.push_back(data);
-            }
-            Coding::Chunked { .. } => {
-                self.queue.push_back(Bytes::from(format!("{:x}\r\n", data.len())));
-                self.queue.push_back(data);
-                self.queue.push_back(Bytes::from_static(b"\r\n"));
-            }
-        }
+        let mut ahead = Vec::new();
+        self.coding.begin_part(data.len(), &mut ahead)?;
+        let behind = Bytes::from_static(self.coding.end_of_part(false));
+        let pieces = [ahead.into(), data, behind];
+        self.queue.extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
         Ok(())
     }
 

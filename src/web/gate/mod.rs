@@ -14,10 +14,8 @@ pub use self::{
     refusal::{Asked, Refusal},
     request::CanonicalRequest,
 };
-use super::{fields, head::MOST_FIELDS, path, rare::Rare};
-
-/// Most bytes of one request's head, unless the configuration has another number.
-pub const MOST_HEAD_BYTES: usize = 16 * 1024;
+use super::{path, rare::Rare};
+use crate::http1::{framing::BodyLength, head::MOST_FIELDS, request_head::MOST_HEAD_BYTES};
 
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -238,18 +236,12 @@ fn check_fields(headers: &HeaderMap, version: Version, max_head: usize) -> Resul
 }
 
 fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {
-    if let Some(coding) = headers.get(header::TRANSFER_ENCODING) {
-        let alone = headers.get_all(header::TRANSFER_ENCODING).iter().count() == 1
-            && !headers.contains_key(header::CONTENT_LENGTH);
-        if !alone || version != Version::HTTP_11 || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(Refusal::Framing);
-        }
+    let mut length = BodyLength::default();
+    for coding in headers.get_all(header::TRANSFER_ENCODING) {
+        length.transfer_encoding(coding.as_bytes(), version).map_err(|_| Refusal::Framing)?;
     }
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    if let Some(length) = lengths.next()
-        && (fields::content_length(length.as_bytes()).is_none() || lengths.next().is_some())
-    {
-        return Err(Refusal::Framing);
+    for number in headers.get_all(header::CONTENT_LENGTH) {
+        length.content_length(number.as_bytes()).map_err(|_| Refusal::Framing)?;
     }
     Ok(())
 }

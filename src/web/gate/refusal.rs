@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::web::head::MalformedHead;
+use crate::http1::{head::MalformedHead, request_head::MalformedRequest};
 
 /// Why a request is not looked at any further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,12 +60,14 @@ impl Refusal {
     }
 }
 
-impl From<MalformedHead> for Refusal {
-    fn from(malformed: MalformedHead) -> Self {
+impl From<MalformedRequest> for Refusal {
+    fn from(malformed: MalformedRequest) -> Self {
         match malformed {
-            MalformedHead::Line => Self::Head,
-            MalformedHead::Field => Self::Field,
-            MalformedHead::TooLarge => Self::TooLarge,
+            MalformedRequest::Line | MalformedRequest::Head(MalformedHead::Line) => Self::Head,
+            MalformedRequest::Head(MalformedHead::Field) => Self::Field,
+            MalformedRequest::Head(MalformedHead::TooLarge) => Self::TooLarge,
+            MalformedRequest::Target => Self::Target,
+            MalformedRequest::Framing(_) => Self::Framing,
         }
     }
 }

@@ -6,7 +6,10 @@ use http::{
 };
 
 use super::{check_target, refusal::Refusal};
-use crate::web::{fields, incoming::Incoming, path, rare::Rare, switched::Switching};
+use crate::{
+    http1::fields,
+    web::{incoming::Incoming, path, rare::Rare, switched::Switching},
+};
 
 /// A request that has one meaning. Only the [`RequestGate`](super::RequestGate) makes one.
 #[derive(Debug)]

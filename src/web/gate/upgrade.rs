@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
 use super::refusal::Refusal;
-use crate::web::fields;
+use crate::http1::fields;
 
 /// The one protocol offered by an upgrade (RFC 9110 §7.8). HTTP/1.0 cannot upgrade: there it is ignored.
 pub(super) fn upgrade<B>(request: &Request<B>, body_follows: bool) -> Result<Option<HeaderValue>, Refusal> {

@@ -9,17 +9,31 @@ use memchr::memchr;
 use super::{
     chunked::Chunked,
     fields::{self, ConnectionOptions},
-    framing::Framing,
-    gate::{MOST_HEAD_BYTES, Refusal},
-    head::{Fields, Lines, MOST_FIELDS},
-    incoming::Incoming,
+    framing::{Ambiguous, BodyLength, Framing},
+    head::{Fields, Lines, MOST_FIELDS, MalformedHead},
 };
 
-/// A head, and what it says of the connection.
+/// Most bytes of one head, unless the configuration has another number.
+pub const MOST_HEAD_BYTES: usize = 16 * 1024;
+
+/// Why a head is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MalformedRequest {
+    #[error("malformed request line")]
+    Line,
+    #[error("malformed request target")]
+    Target,
+    #[error(transparent)]
+    Head(#[from] MalformedHead),
+    #[error(transparent)]
+    Framing(#[from] Ambiguous),
+}
+
+/// A head, and what it says of the connection. `B` is what the caller makes of its bytes.
 #[derive(Debug)]
-pub struct RequestHead {
-    /// Boxed: it is handed on through every stage. Its body is for the reader of the head to put in.
-    pub request: Box<Request<Incoming>>,
+pub struct RequestHead<B> {
+    /// Boxed: it is handed on through every stage.
+    pub request: Box<Request<B>>,
     /// Absent when no body follows.
     pub announced: Option<Announced>,
     /// Another request may follow on the connection.
@@ -38,12 +52,16 @@ pub struct Announced {
 }
 
 /// Takes one head of a usual length off the front of `read`; `None` while it is not complete.
-pub fn parse(read: &mut BytesMut) -> Result<Option<RequestHead>, Refusal> {
-    parse_within(read, MOST_HEAD_BYTES)
+pub fn parse(read: &mut BytesMut) -> Result<Option<RequestHead<Bytes>>, MalformedRequest> {
+    parse_within(read, MOST_HEAD_BYTES, |head| head)
 }
 
-/// The same for one of at most so many bytes.
-pub fn parse_within(read: &mut BytesMut, most: usize) -> Result<Option<RequestHead>, Refusal> {
+/// The same for one of at most so many bytes, of which the request's body is made by `body`.
+pub fn parse_within<B>(
+    read: &mut BytesMut,
+    most: usize,
+    body: impl FnOnce(Bytes) -> B,
+) -> Result<Option<RequestHead<B>>, MalformedRequest> {
     // One empty line before a request is tolerated, more are not.
     let before = if read.starts_with(b"\r\n") { 2 } else { 0 };
     let mut lines = Lines::of(read, before, false);
@@ -52,10 +70,10 @@ pub fn parse_within(read: &mut BytesMut, most: usize) -> Result<Option<RequestHe
     let is_whole = line.is_some() && lines.find(&mut fields, MOST_FIELDS)?;
     let length = if is_whole { lines.at() } else { read.len() };
     if length > most {
-        return Err(Refusal::TooLarge);
+        return Err(MalformedHead::TooLarge.into());
     }
     let Some(line) = line.filter(|_| is_whole) else { return Ok(None) };
-    build(&read.split_to(length).freeze(), line, &fields).map(Some)
+    build(read.split_to(length).freeze(), line, &fields, body).map(Some)
 }
 
 /// The first line, taken apart.
@@ -68,8 +86,8 @@ struct RequestLine {
 
 impl RequestLine {
     /// `before` bytes of the head come before the line.
-    fn parse(line: &[u8], before: usize) -> Result<Self, Refusal> {
-        let end_of_method = memchr(b' ', line).ok_or(Refusal::Head)?;
+    fn parse(line: &[u8], before: usize) -> Result<Self, MalformedRequest> {
+        let end_of_method = memchr(b' ', line).ok_or(MalformedRequest::Line)?;
         let (method, rest) = line.split_at(end_of_method);
         let (target, version) = match rest {
             [b' ', target @ .., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'] => {
@@ -78,92 +96,77 @@ impl RequestLine {
             [b' ', target @ .., b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'] => {
                 (target, Version::HTTP_10)
             }
-            _ => return Err(Refusal::Head),
+            _ => return Err(MalformedRequest::Line),
         };
         if target.iter().any(|&byte| byte <= b' ' || byte == b'#' || byte == 0x7f) {
-            return Err(Refusal::Head);
+            return Err(MalformedRequest::Line);
         }
-        let method = Method::from_bytes(method).map_err(|_| Refusal::Head)?;
+        let method = Method::from_bytes(method).map_err(|_| MalformedRequest::Line)?;
         let start = before + end_of_method + 1;
         Ok(Self { method, target: (start, start + target.len()), version })
     }
 }
 
-fn build(text: &Bytes, line: RequestLine, fields: &Fields) -> Result<RequestHead, Refusal> {
-    let mut said = Said { version: line.version, ..Said::default() };
-    let headers = fields.read(text, |name, value| said.note(name, value))?;
-    if said.options.is_endless() {
-        return Err(Refusal::TooLarge);
+fn build<B>(
+    text: Bytes,
+    line: RequestLine,
+    fields: &Fields,
+    body: impl FnOnce(Bytes) -> B,
+) -> Result<RequestHead<B>, MalformedRequest> {
+    let mut info = MessageInfo { version: line.version, ..MessageInfo::default() };
+    let headers = fields.read(&text, |name, value| info.note(name, value))?;
+    if info.options.is_endless() {
+        return Err(MalformedHead::TooLarge.into());
     }
-    let mut request = Box::new(Request::new(Incoming::of_head(text.clone())));
     let target = text.slice(line.target.0..line.target.1);
-    *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| Refusal::Target)?;
+    let mut request = Box::new(Request::new(body(text)));
+    *request.uri_mut() = Uri::from_maybe_shared(target).map_err(|_| MalformedRequest::Target)?;
     *request.method_mut() = line.method;
     *request.version_mut() = line.version;
     *request.headers_mut() = headers;
-    let options = &said.options;
-    let expects_continue = said.expects_continue && line.version == Version::HTTP_11;
-    let framing = said.framing.filter(|framing| !framing.is_end());
+    let expects_continue = info.expects_continue && line.version == Version::HTTP_11;
+    let framing = match info.length.length() {
+        _ if info.length.is_chunked() => Some(Framing::Chunked(Chunked::of_request())),
+        None | Some(0) => None,
+        Some(length) => Some(Framing::Length(length)),
+    };
+    let options = &info.options;
     Ok(RequestHead {
         request,
         announced: framing.map(|framing| Announced { framing, expects_continue }),
         // After the offer of another protocol nobody knows for sure whose bytes follow.
-        keep_alive: !said.offers_upgrade
+        keep_alive: !info.offers_upgrade
             && !options.close
             && (line.version == Version::HTTP_11 || options.keep_alive),
-        offers_upgrade: said.offers_upgrade,
-        takes_trailers: said.takes_trailers,
+        offers_upgrade: info.offers_upgrade,
+        takes_trailers: info.takes_trailers,
     })
 }
 
 /// What the fields say of this hop and of the body.
 #[derive(Default)]
-struct Said {
+struct MessageInfo {
     version: Version,
-    framing: Option<Framing>,
+    length: BodyLength,
     options: ConnectionOptions,
     offers_upgrade: bool,
     expects_continue: bool,
     takes_trailers: bool,
 }
 
-impl Said {
+impl MessageInfo {
     /// Notes one field, refusing all that can be read in two ways.
-    fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), Refusal> {
+    fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), MalformedRequest> {
         match *name {
-            header::CONTENT_LENGTH => {
-                let length = fields::content_length(value).ok_or(Refusal::Framing)?;
-                self.announce(Framing::Length(length))
-            }
-            // HTTP/1.0 has no chunks.
-            header::TRANSFER_ENCODING if self.version == Version::HTTP_10 => Err(Refusal::Framing),
-            header::TRANSFER_ENCODING if value.eq_ignore_ascii_case(b"chunked") => {
-                self.announce(Framing::Chunked(Chunked::of_request()))
-            }
-            header::TRANSFER_ENCODING => Err(Refusal::Framing),
-            header::CONNECTION => {
-                self.options.note(value);
-                Ok(())
-            }
-            header::UPGRADE => {
-                self.offers_upgrade = true;
-                Ok(())
-            }
-            header::EXPECT => {
-                self.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
-                Ok(())
-            }
-            header::TE => {
-                self.takes_trailers |= fields::has_token(value, b"trailers");
-                Ok(())
-            }
-            _ => Ok(()),
+            header::CONTENT_LENGTH => self.length.content_length(value)?,
+            header::TRANSFER_ENCODING => self.length.transfer_encoding(value, self.version)?,
+            header::CONNECTION => self.options.note(value),
+            header::UPGRADE => self.offers_upgrade = true,
+            header::EXPECT => self.expects_continue = value.eq_ignore_ascii_case(b"100-continue"),
+            header::TE => self.takes_trailers |= fields::has_token(value, b"trailers"),
+            _ => {}
         }
-    }
-
-    /// One word about the length is all there may be.
-    fn announce(&mut self, framing: Framing) -> Result<(), Refusal> {
-        if self.framing.replace(framing).is_some() { Err(Refusal::Framing) } else { Ok(()) }
+        Ok(())
     }
 }
 
@@ -171,8 +174,13 @@ impl Said {
 mod tests {
     use super::*;
 
+    const LINE: MalformedRequest = MalformedRequest::Line;
+    const FIELD_LINE: MalformedRequest = MalformedRequest::Head(MalformedHead::Line);
+    const FIELD: MalformedRequest = MalformedRequest::Head(MalformedHead::Field);
+    const FRAMING: MalformedRequest = MalformedRequest::Framing(Ambiguous);
+
     /// The same answer whether the bytes come at once or one by one: the head, and what is left behind it.
-    fn head(input: &str) -> Result<(RequestHead, String), Refusal> {
+    fn head(input: &str) -> Result<(RequestHead<Bytes>, String), MalformedRequest> {
         let mut read = BytesMut::from(input);
         let at_once = parse(&mut read);
         let mut slowly = BytesMut::new();
@@ -230,49 +238,46 @@ mod tests {
     #[test]
     fn what_can_be_read_in_two_ways_is_refused() {
         let cases = [
-            ("GET / HTTP/1.1\nHost: a\r\n\r\n", Refusal::Head),
-            ("GET / HTTP/1.1\r\nHost: a\n\r\n", Refusal::Head),
-            ("GET / HTTP/1.1\r\nHost: a\r\n\n", Refusal::Head),
-            ("GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", Refusal::Field),
-            ("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", Refusal::Head),
-            ("GET / HTTP/1.1\r\nHost: a\r\n b: c\r\n\r\n", Refusal::Field),
-            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", Refusal::Field),
-            ("GET / HTTP/1.1\r\n: a\r\n\r\n", Refusal::Field),
-            ("GET / HTTP/1.1\r\nX: a\0b\r\n\r\n", Refusal::Field),
-            ("GET / HTTP/1.1\r\nX: \x0c1\r\n\r\n", Refusal::Field),
-            ("GET / HTTP/1.1\r\nno colon\r\n\r\n", Refusal::Head),
-            ("GET /#x HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Head),
-            ("GET  / HTTP/1.1\r\n\r\n", Refusal::Head),
-            ("GET /  HTTP/1.1\r\n\r\n", Refusal::Head),
-            ("GET /a b HTTP/1.1\r\n\r\n", Refusal::Head),
-            ("GET /\tHTTP/1.1\r\n\r\n", Refusal::Head),
-            ("GET /\r HTTP/1.1\r\n\r\n", Refusal::Head),
-            ("GET / HTTP/1.1 \r\n\r\n", Refusal::Head),
-            ("GET / HTTP/1.2\r\n\r\n", Refusal::Head),
-            ("GET / http/1.1\r\n\r\n", Refusal::Head),
-            ("GET / HTTP/2.0\r\n\r\n", Refusal::Head),
-            ("GET /\r\n\r\n", Refusal::Head),
-            ("GET  HTTP/1.1\r\n\r\n", Refusal::Target),
-            ("G(T / HTTP/1.1\r\n\r\n", Refusal::Head),
-            (" GET / HTTP/1.1\r\n\r\n", Refusal::Head),
-            ("\nGET / HTTP/1.1\r\n\r\n", Refusal::Head),
-            ("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Head),
-            ("POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", Refusal::Framing),
-            ("POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n", Refusal::Framing),
-            ("POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n", Refusal::Framing),
-            ("POST / HTTP/1.1\r\nContent-Length: \r\n\r\n", Refusal::Framing),
-            ("POST / HTTP/1.1\r\nContent-Length: 18446744073709551616\r\n\r\n", Refusal::Framing),
-            ("POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", Refusal::Framing),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n", Refusal::Framing),
-            (
-                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
-                Refusal::Framing,
-            ),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Refusal::Framing),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n", Refusal::Framing),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: \"chunked\"\r\n\r\n", Refusal::Framing),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: \r\n\r\n", Refusal::Framing),
-            ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Refusal::Framing),
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n", FIELD_LINE),
+            ("GET / HTTP/1.1\r\nHost: a\n\r\n", FIELD_LINE),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\n", FIELD_LINE),
+            ("GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n", FIELD),
+            ("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", FIELD_LINE),
+            ("GET / HTTP/1.1\r\nHost: a\r\n b: c\r\n\r\n", FIELD),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", FIELD),
+            ("GET / HTTP/1.1\r\n: a\r\n\r\n", FIELD),
+            ("GET / HTTP/1.1\r\nX: a\0b\r\n\r\n", FIELD),
+            ("GET / HTTP/1.1\r\nX: \x0c1\r\n\r\n", FIELD),
+            ("GET / HTTP/1.1\r\nno colon\r\n\r\n", FIELD_LINE),
+            ("GET /#x HTTP/1.1\r\nHost: a\r\n\r\n", LINE),
+            ("GET  / HTTP/1.1\r\n\r\n", LINE),
+            ("GET /  HTTP/1.1\r\n\r\n", LINE),
+            ("GET /a b HTTP/1.1\r\n\r\n", LINE),
+            ("GET /\tHTTP/1.1\r\n\r\n", LINE),
+            ("GET /\r HTTP/1.1\r\n\r\n", LINE),
+            ("GET / HTTP/1.1 \r\n\r\n", LINE),
+            ("GET / HTTP/1.2\r\n\r\n", LINE),
+            ("GET / http/1.1\r\n\r\n", LINE),
+            ("GET / HTTP/2.0\r\n\r\n", LINE),
+            ("GET /\r\n\r\n", LINE),
+            ("GET  HTTP/1.1\r\n\r\n", MalformedRequest::Target),
+            ("G(T / HTTP/1.1\r\n\r\n", LINE),
+            (" GET / HTTP/1.1\r\n\r\n", LINE),
+            ("\nGET / HTTP/1.1\r\n\r\n", FIELD_LINE),
+            ("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", LINE),
+            ("POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", FRAMING),
+            ("POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n", FRAMING),
+            ("POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n", FRAMING),
+            ("POST / HTTP/1.1\r\nContent-Length: \r\n\r\n", FRAMING),
+            ("POST / HTTP/1.1\r\nContent-Length: 18446744073709551616\r\n\r\n", FRAMING),
+            ("POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", FRAMING),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n", FRAMING),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", FRAMING),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", FRAMING),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n", FRAMING),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: \"chunked\"\r\n\r\n", FRAMING),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: \r\n\r\n", FRAMING),
+            ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", FRAMING),
         ];
         for (input, refusal) in cases {
             assert_eq!(head(input).unwrap_err(), refusal, "{input:?}");
@@ -282,17 +287,23 @@ mod tests {
     #[test]
     fn a_head_that_is_too_large_is_refused_before_it_ends() {
         let long = format!("GET / HTTP/1.1\r\nX: {}", "y".repeat(MOST_HEAD_BYTES));
-        assert_eq!(parse(&mut BytesMut::from(&*long)).unwrap_err(), Refusal::TooLarge);
-        assert_eq!(parse(&mut BytesMut::from(&*(long + "\r\n\r\n"))).unwrap_err(), Refusal::TooLarge);
+        assert_eq!(parse(&mut BytesMut::from(&*long)).unwrap_err(), MalformedHead::TooLarge.into());
+        assert_eq!(
+            parse(&mut BytesMut::from(&*(long + "\r\n\r\n"))).unwrap_err(),
+            MalformedHead::TooLarge.into()
+        );
         let many = format!("GET / HTTP/1.1\r\n{}", "X: y\r\n".repeat(MOST_FIELDS));
         assert!(parse(&mut BytesMut::from(&*many)).unwrap().is_none());
         assert!(parse(&mut BytesMut::from(&*(many.clone() + "\r\n"))).unwrap().is_some());
-        assert_eq!(parse(&mut BytesMut::from(&*(many + "X: y\r\n"))).unwrap_err(), Refusal::TooLarge);
+        assert_eq!(
+            parse(&mut BytesMut::from(&*(many + "X: y\r\n"))).unwrap_err(),
+            MalformedHead::TooLarge.into()
+        );
         let lists = |fields: usize| {
             let list = "x,".repeat(fields);
             parse(&mut BytesMut::from(&*format!("GET / HTTP/1.1\r\nConnection: {list}\r\n\r\n")))
         };
         assert!(lists(MOST_FIELDS).unwrap().is_some());
-        assert_eq!(lists(MOST_FIELDS + 1).unwrap_err(), Refusal::TooLarge);
+        assert_eq!(lists(MOST_FIELDS + 1).unwrap_err(), MalformedHead::TooLarge.into());
     }
 }

@@ -1,11 +1,10 @@
 //! The chunked coding of a body (RFC 9112 §7.1), read strictly: what two readers could understand differently is an error.
 
-use bytes::{Buf as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use bytes::{Buf as _, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     body_part::{MalformedBody, Part, take},
-    fields,
     head::MOST_FIELDS,
 };
 
@@ -15,7 +14,7 @@ const MOST_TRAILERS: usize = 16 * 1024;
 /// A body in the coding.
 #[derive(Debug)]
 pub struct Chunked {
-    place: Place,
+    state: State,
     rules: Rules,
 }
 
@@ -30,7 +29,7 @@ struct Rules {
 
 /// Where in the coding the next byte belongs.
 #[derive(Debug)]
-enum Place {
+enum State {
     Size,
     Data(u64),
     DataEnd,
@@ -41,34 +40,34 @@ enum Place {
 impl Chunked {
     /// That of a request: behind a size, nothing but a short extension is read over.
     pub fn of_request() -> Self {
-        Self { place: Place::Size, rules: Rules { longest: 256, pads: false } }
+        Self { state: State::Size, rules: Rules { longest: 256, pads: false } }
     }
 
     /// That of an answer: old servers pad a size with spaces.
     pub fn of_answer() -> Self {
-        Self { place: Place::Size, rules: Rules { longest: 4 * 1024, pads: true } }
+        Self { state: State::Size, rules: Rules { longest: 4 * 1024, pads: true } }
     }
 
     /// Takes the next part off the front of `read`; `None` when more has to come first.
     pub fn next(&mut self, read: &mut BytesMut) -> Result<Option<Part>, MalformedBody> {
         loop {
-            match self.place {
-                Place::Size => match line(read, self.rules)? {
+            match self.state {
+                State::Size => match line(read, self.rules)? {
                     None => return Ok(None),
-                    Some(0) => self.place = Place::Trailers,
-                    Some(size) => self.place = Place::Data(size),
+                    Some(0) => self.state = State::Trailers,
+                    Some(size) => self.state = State::Data(size),
                 },
-                Place::Data(left) => {
+                State::Data(left) => {
                     if read.is_empty() {
                         return Ok(None);
                     }
                     let data = take(read, left);
                     let left = left.saturating_sub(u64::try_from(data.len()).unwrap_or(u64::MAX));
-                    self.place = if left == 0 { Place::DataEnd } else { Place::Data(left) };
+                    self.state = if left == 0 { State::DataEnd } else { State::Data(left) };
                     self.end_at_once(read);
                     return Ok(Some(Part::Data(data)));
                 }
-                Place::DataEnd => {
+                State::DataEnd => {
                     if read.len() < 2 {
                         return Ok(None);
                     }
@@ -76,30 +75,30 @@ impl Chunked {
                         return Err(MalformedBody::Chunk);
                     }
                     read.advance(2);
-                    self.place = Place::Size;
+                    self.state = State::Size;
                 }
-                Place::Trailers => match trailers(read)? {
+                State::Trailers => match trailers(read)? {
                     None => return Ok(None),
                     Some(fields) => {
-                        self.place = Place::Done;
+                        self.state = State::Done;
                         return Ok(Some(if fields.is_empty() { Part::End } else { Part::Trailers(fields) }));
                     }
                 },
-                Place::Done => return Ok(Some(Part::End)),
+                State::Done => return Ok(Some(Part::End)),
             }
         }
     }
 
     pub fn is_done(&self) -> bool {
-        matches!(self.place, Place::Done)
+        matches!(self.state, State::Done)
     }
 
     /// An end that has come together with the last data is seen together with it: nobody has to ask once more.
     fn end_at_once(&mut self, read: &mut BytesMut) {
         const END: &[u8] = b"\r\n0\r\n\r\n";
-        if matches!(self.place, Place::DataEnd) && read.starts_with(END) {
+        if matches!(self.state, State::DataEnd) && read.starts_with(END) {
             read.advance(END.len());
-            self.place = Place::Done;
+            self.state = State::Done;
         }
     }
 }
@@ -148,24 +147,6 @@ fn trailers(read: &mut BytesMut) -> Result<Option<HeaderMap>, MalformedBody> {
     }
     read.advance(length);
     Ok(Some(map))
-}
-
-/// The end of a body, with those trailers that were announced.
-pub fn last_chunk(trailers: Option<&HeaderMap>, announced: Option<&HeaderValue>) -> Bytes {
-    let mut wire = b"0\r\n".to_vec();
-    for (name, value) in trailers.into_iter().flatten().filter(|(name, _)| is_announced(name, announced)) {
-        fields::write(&mut wire, name, value.as_bytes());
-    }
-    wire.extend_from_slice(b"\r\n");
-    wire.into()
-}
-
-fn is_announced(name: &HeaderName, announced: Option<&HeaderValue>) -> bool {
-    announced.is_some_and(|announced| {
-        let mut headers = HeaderMap::with_capacity(1);
-        headers.insert(header::TRAILER, announced.clone());
-        fields::lists(&headers, &header::TRAILER, name.as_str().as_bytes())
-    })
 }
 
 #[cfg(test)]
