@@ -1,7 +1,7 @@
 //! After the cut no reader of cookies finds one of ours, and every other is where it was; the portal sets none of ours.
 
 use http::{HeaderMap, HeaderValue, header};
-use portcullis::web::cookies::{self, Cookies, Jar, Names};
+use portcullis::web::cookies::{self, CookieNames, Cookies, Jar};
 use url::Url;
 
 pub(crate) fn holds(data: &[u8]) {
@@ -14,7 +14,7 @@ pub(crate) fn holds(data: &[u8]) {
 fn cut(lines: &[HeaderValue]) {
     let headers: HeaderMap = lines.iter().map(|line| (header::COOKIE, line.clone())).collect();
     let kept: Vec<Vec<u8>> = pairs(&headers).into_iter().filter(|pair| !is_ours(pair)).collect();
-    let names = Names::new(&Url::parse("https://iot.example.com").expect("a URL"));
+    let names = CookieNames::new(&Url::parse("https://iot.example.com").expect("a URL"));
     let read = Cookies::of(&headers, &names);
     let spelt = pairs(&headers).iter().filter(|pair| pair.starts_with(b"__Host-portcullis=")).count();
     assert!(read.session.is_none() || spelt <= 1, "{lines:?}");

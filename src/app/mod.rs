@@ -31,7 +31,7 @@ use crate::{
     server::Bound,
     telemetry::{access_log::AccessLog, metrics::Metrics, writer::LogWriter},
     tls,
-    upstream::{self, Connector, Limits, Peer, PerUser, Pool, Sharing, http2::Http2},
+    upstream::{self, Connector, Peer, PerUser, Pool, PoolLimits, Sharing, http2::Http2},
     web::{
         cookies,
         gate::RequestGate,
@@ -58,7 +58,7 @@ pub struct App {
     certificate: tls::Reload,
     peers: Vec<Peer>,
     connector: Connector,
-    limits: Limits,
+    limits: PoolLimits,
     per_user: PerUser,
     workers: usize,
     sharing: Sharing,
@@ -248,7 +248,7 @@ fn patience(config: &Config) -> Patience {
 async fn site(config: &Config, stores: &Stores, environment: &Environment) -> anyhow::Result<SharedSite> {
     let public = &config.web.public_url;
     let address = SiteAddress::new(public);
-    let names = cookies::Names::new(public);
+    let names = cookies::CookieNames::new(public);
     let challenger = Challenger::new(address.origin(), Returns::new(public, config.logout_paths.clone()));
     // Before the pages are made, which are large and would be held while this waits.
     let assertions = assertions(config, stores, environment).await?;

@@ -156,7 +156,7 @@ impl Section {
                 ca: self.ca.map(|Text(ca)| layers.resolve("portal.ca", &ca)),
                 connect_timeout: self.connect_timeout.0,
                 response_timeout: self.response_timeout.0,
-                limits: upstream::Limits {
+                limits: upstream::PoolLimits {
                     connections: max_connections,
                     waiting: self.max_waiting,
                     streams: self.max_streams,

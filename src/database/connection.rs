@@ -20,7 +20,7 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::{Database, DatabaseError, pool::Lease, postgres::ends_the_connection};
+use super::{Database, DatabaseError, pool::ConnectionLease, postgres::ends_the_connection};
 
 /// What a statement gives, bit by bit: how many rows it changed, or a row.
 type Step = sqlx::Either<AnyQueryResult, AnyRow>;
@@ -29,7 +29,7 @@ type Step = sqlx::Either<AnyQueryResult, AnyRow>;
 #[derive(Debug)]
 pub struct Connection {
     /// Absent once it has been given up.
-    live: Option<Lease>,
+    live: Option<ConnectionLease>,
     /// The longest that the server may be silent.
     patience: Duration,
     /// A statement is under way, or was when its future was dropped.
@@ -38,7 +38,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) const fn new(live: Lease, patience: Duration) -> Self {
+    pub(super) const fn new(live: ConnectionLease, patience: Duration) -> Self {
         Self { live: Some(live), patience, busy: false, failed: false }
     }
 

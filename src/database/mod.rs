@@ -38,7 +38,7 @@ use tokio::sync::Notify;
 
 use self::{
     named::named,
-    pool::{Pool, Purpose, Source},
+    pool::{ConnectionPool, Purpose, Source},
     postgres::Servers,
     tables::TABLES,
 };
@@ -144,7 +144,7 @@ enum Dialect {
 /// A handle on the durable store; clones share one pool. Runs single statements by itself (`&database`).
 #[derive(Clone, Debug)]
 pub struct Database {
-    pool: Arc<Pool>,
+    pool: Arc<ConnectionPool>,
     /// What single statements and connections are for. Changes of several rows are for anything.
     purpose: Purpose,
     dialect: Dialect,
@@ -221,7 +221,11 @@ impl Database {
                         source,
                     })?;
                 let patience = postgres::PATIENCE;
-                let pool = Pool::new(Source::Postgres(Arc::clone(&servers)), servers.connections(), patience);
+                let pool = ConnectionPool::new(
+                    Source::Postgres(Arc::clone(&servers)),
+                    servers.connections(),
+                    patience,
+                );
                 pool.adopt(first);
                 Ok(Self {
                     pool,
@@ -237,7 +241,7 @@ impl Database {
 
     async fn connect_sqlite(url: &str) -> Result<Self, sqlx::Error> {
         let source = Source::Sqlite(sqlite::existing(url));
-        let pool = Pool::new(source, EMBEDDED_CONNECTIONS, EMBEDDED_QUEUE);
+        let pool = ConnectionPool::new(source, EMBEDDED_CONNECTIONS, EMBEDDED_QUEUE);
         drop(pool.take(Purpose::Sessions).await?);
         Ok(Self {
             pool,

@@ -44,7 +44,7 @@ pub(super) enum Source {
 
 /// The connections of one process.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct ConnectionPool {
     source: Source,
     size: u32,
     /// One for each connection.
@@ -111,17 +111,17 @@ impl Places {
 
 /// A connection of one's own. Dropped, it goes back; see [`Lease::abandon`] for one that must not.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(super) struct ConnectionLease {
     /// Absent only while it is dropped.
     live: Option<Live>,
     place: Option<Place>,
-    pool: Arc<Pool>,
+    pool: Arc<ConnectionPool>,
 }
 
 /// A place, and one of those that are for everybody if it is one.
 type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
-impl Pool {
+impl ConnectionPool {
     pub(super) fn new(source: Source, size: u32, patience: Duration) -> Arc<Self> {
         Arc::new(Self {
             source,
@@ -141,7 +141,7 @@ impl Pool {
         self.idle().push(Idle { live: Live { connection, opened: now }, since: now });
     }
 
-    pub(super) async fn take(self: &Arc<Self>, purpose: Purpose) -> Result<Lease, Error> {
+    pub(super) async fn take(self: &Arc<Self>, purpose: Purpose) -> Result<ConnectionLease, Error> {
         let place = self.place(purpose).await.map_err(|error| self.named(error))?;
         let live = match self.good_one().await {
             Some(live) => live,
@@ -150,7 +150,7 @@ impl Pool {
                 connected => Live { connection: connected?, opened: Instant::now() },
             },
         };
-        Ok(Lease { live: Some(live), place: Some(place), pool: Arc::clone(self) })
+        Ok(ConnectionLease { live: Some(live), place: Some(place), pool: Arc::clone(self) })
     }
 
     async fn place(&self, purpose: Purpose) -> Result<Place, Error> {
@@ -256,7 +256,7 @@ impl Source {
     }
 }
 
-impl Lease {
+impl ConnectionLease {
     pub(super) fn live(&mut self) -> Result<&mut AnyConnection, Error> {
         self.live.as_mut().map(|live| &mut live.connection).ok_or(Error::PoolClosed)
     }
@@ -295,7 +295,7 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for ConnectionLease {
     fn drop(&mut self) {
         // Also into a pool that is about to close, which closes what is in it.
         if let Some(live) = self.live.take() {

@@ -3,8 +3,8 @@
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use crate::web::{
-    answer::{self, Answer, Problem},
-    client::{self, Place},
+    answer::{self, Answer, ProblemDetails},
+    client::{self, Destination},
     grpc,
     return_to::{KEPT_FORM, ReturnTo, Returns},
     service_worker,
@@ -90,7 +90,7 @@ impl Challenger {
     }
 
     fn send_to(&self, page: &str, detail: &str, visitor: Visitor<'_>) -> Answer {
-        if client::place(visitor.method, visitor.headers) == Place::Window {
+        if client::destination(visitor.method, visitor.headers) == Destination::Window {
             // A form that was posted cannot be asked for again with GET: the way back leads to the start.
             return if matches!(*visitor.method, Method::GET | Method::HEAD) {
                 answer::redirect(StatusCode::FOUND, &self.returns.to(visitor.target).append_to(page))
@@ -110,7 +110,7 @@ impl Challenger {
 
     /// For a script: what is missing, and at which path of ours to get it.
     fn unauthorized(&self, detail: &str, path: &str, request_id: Option<&str>) -> Answer {
-        let mut answer = answer::problem(&Problem {
+        let mut answer = answer::problem(&ProblemDetails {
             kind: "about:blank",
             title: "Unauthorized",
             status: StatusCode::UNAUTHORIZED.as_u16(),

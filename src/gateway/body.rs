@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Gateway, Shared, Site, limits::Counts, presence::Held, sign_off};
+use super::{Gateway, Shared, Site, context::Held, limits::Counts, sign_off};
 use crate::{
     clock::Moment,
     errors::Chain,

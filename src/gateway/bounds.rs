@@ -7,15 +7,15 @@ use tokio::time::timeout;
 use super::{
     Gateway,
     body::Note,
+    context::ConnectionContext,
     failure::Failure,
     limits::Limit,
-    presence::Presence,
     turns::{Turn, Way},
 };
-use crate::{gate::Identity, proxy::ForwardError, server::Connection, sessions::Ongoing};
+use crate::{gate::Identity, proxy::ForwardError, server::ConnectionHandle, sessions::Ongoing};
 
 /// The connection that a request came on.
-type On<'a> = (&'a Connection, &'a Presence);
+type On<'a> = (&'a ConnectionHandle, &'a ConnectionContext);
 
 impl Gateway {
     /// What whoever asks has in progress. Those who are not known count as one user.
@@ -71,10 +71,10 @@ impl Gateway {
     pub(super) fn opens_stream(
         &self,
         identity: &Identity,
-        (connection, presence): On<'_>,
+        (connection, context): On<'_>,
         note: &mut Note,
     ) -> Result<(), Failure> {
-        note.stream = presence.stream(connection.most_lasting());
+        note.stream = context.stream(connection.most_lasting());
         if note.stream.is_none() {
             return Err(Failure::TooMuch(Limit::Connection));
         }

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::task::JoinError;
 
 use super::{
-    Gateway, Passed, Presence, Site,
+    ConnectionContext, Gateway, Passed, Site,
     body::{Note, Source, own},
     challenge,
     failure::Failure,
@@ -24,13 +24,13 @@ use crate::{
     pages::{NotKept, PageError},
     proxy::ForwardError,
     secret::TokenHash,
-    server::Connection,
+    server::ConnectionHandle,
     telemetry::Outcome,
     throttle::Networks,
     web::{
         answer::{self, Answer},
         body::Stream,
-        client::{self, Place},
+        client::{self, Destination},
         cookies,
         form::{self, MARK},
         gate::CanonicalRequest,
@@ -108,17 +108,17 @@ impl Gateway {
         if !self.enters(Way::Connection, identity, note) {
             self.wait_turn(Way::Connection, identity, note).await?;
         }
-        let Posted { site, request, cookies, connection, presence, whole, .. } = posted;
+        let Posted { site, request, cookies, connection, context, whole, .. } = posted;
         let passed = Passed { site, identity, cookies, now: self.shared.clock.now(), whole };
-        self.forward(request, passed, connection, presence, note)?.await
+        self.forward(request, passed, connection, context, note)?.await
     }
 
     /// Keeps a form whose user's session has run out, and shows the way in.
     async fn keep(&self, posted: Posted<'_>, bind: bool, note: &mut Note) -> Result<Answer, Failure> {
-        let Posted { site, mut request, session: claimed, presence, whole, .. } = posted;
+        let Posted { site, mut request, session: claimed, context, whole, .. } = posted;
         let forms = &self.shared.kept_forms;
         if claimed.is_none() && comes_from_elsewhere(site, &request) {
-            return self.ask_once_more(site, request, presence, note).await;
+            return self.ask_once_more(site, request, context, note).await;
         }
         let keepable = claimed.zip(self.keepable(site, &request));
         let Some((session, content_type)) = keepable else {
@@ -133,7 +133,7 @@ impl Gateway {
             }
         };
         let Some(owner) = owner else { return Ok(challenge(site, &request, true, bind, note)) };
-        let _form = presence.form_in_time().await.ok_or(Failure::Crowd)?;
+        let _form = context.form_in_time().await.ok_or(Failure::Crowd)?;
         let Some(_room) = forms.room_for_user(&owner).await else {
             return Ok(not_kept(NotKept::TooMany(Full::Everybody), note));
         };
@@ -170,7 +170,7 @@ impl Gateway {
     fn keepable(&self, site: &Site, request: &CanonicalRequest<Incoming>) -> Option<String> {
         let headers = request.headers();
         let kept = self.shared.kept_forms.max() > 0
-            && client::place(request.method(), headers) == Place::Window
+            && client::destination(request.method(), headers) == Destination::Window
             && !headers.contains_key(header::CONTENT_ENCODING)
             // What another site sends would be carried out in the user's name after a login that has nothing to do with it.
             && provenance(headers, site.origin()) == Provenance::Here
@@ -190,11 +190,11 @@ impl Gateway {
         &self,
         site: &Site,
         mut request: CanonicalRequest<Incoming>,
-        presence: &Presence,
+        context: &ConnectionContext,
         note: &mut Note,
     ) -> Result<Answer, Failure> {
         note.outcome = Outcome::Challenge;
-        let _form = presence.form_in_time().await.ok_or(Failure::Crowd)?;
+        let _form = context.form_in_time().await.ok_or(Failure::Crowd)?;
         let forms = &self.shared.kept_forms;
         let Some(_room) = forms.room_for_stranger(Networks::of(note.client_ip)).await else {
             return Ok(not_kept(NotKept::TooMany(Full::Everybody), note));
@@ -297,8 +297,8 @@ pub(super) struct Posted<'a> {
     pub(super) session: Option<TokenHash>,
     /// The cookies that are the portal's.
     pub(super) cookies: Option<&'a HeaderValue>,
-    pub(super) connection: &'a Connection,
-    pub(super) presence: &'a Presence,
+    pub(super) connection: &'a ConnectionHandle,
+    pub(super) context: &'a ConnectionContext,
     /// The body, once it has been read.
     pub(super) whole: Option<Bytes>,
 }
@@ -312,10 +312,10 @@ struct Asked {
 /// Whether this is what our page sends: a token, and nothing else. Anything else at an address with a mark comes from the
 /// page with which the portal has answered a form that was sent there. It is the portal's, without the mark.
 async fn asked(posted: &mut Posted<'_>, id: FormId) -> Result<Option<Asked>, Failure> {
-    let Posted { request, presence, whole, .. } = posted;
+    let Posted { request, context, whole, .. } = posted;
     let small = length(request.headers()).is_some_and(|length| length <= u64::from(LONGEST_WISH));
     if small && form::is_urlencoded(request.headers()) && request.upgrade().is_none() {
-        let _form = presence.form_in_time().await.ok_or(Failure::Crowd)?;
+        let _form = context.form_in_time().await.ok_or(Failure::Crowd)?;
         let body = read(request, usize::from(LONGEST_WISH)).await.map_err(PageError::FormBody)?;
         let csrf = std::str::from_utf8(&body).ok().and_then(|body| body.strip_prefix("csrf="));
         if let Some(csrf) = csrf.filter(|csrf| !csrf.contains('&')) {
@@ -334,7 +334,7 @@ async fn asked(posted: &mut Posted<'_>, id: FormId) -> Result<Option<Asked>, Fai
 fn comes_from_elsewhere(site: &Site, request: &CanonicalRequest<Incoming>) -> bool {
     let headers = request.headers();
     provenance(headers, site.origin()) == Provenance::Elsewhere
-        && client::place(request.method(), headers) == Place::Window
+        && client::destination(request.method(), headers) == Destination::Window
         && !headers.contains_key(header::CONTENT_ENCODING)
         && form::is_urlencoded(headers)
         && ReturnTo::parse(request.target()).as_str() == request.target()

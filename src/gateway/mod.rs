@@ -2,11 +2,11 @@
 
 mod body;
 mod bounds;
+mod context;
 mod failure;
 mod kept;
 mod leaving;
 mod limits;
-mod presence;
 mod rescue;
 mod sign_off;
 mod site;
@@ -33,8 +33,8 @@ use self::{
     turns::Way,
 };
 pub use self::{
+    context::ConnectionContext,
     limits::Bounds,
-    presence::Presence,
     site::{SharedSite, Site, SiteAddress},
 };
 use crate::{
@@ -45,19 +45,19 @@ use crate::{
     proxy::{Additions, Client, Forwarded, Origin},
     random::Random,
     secret::TokenHash,
-    server::{Connection, Load, Refused, Service},
+    server::{ConnectionHandle, Load, Refused, Service},
     sessions::{Activity, Live, Ongoing, Sessions, Use},
     telemetry::{Outcome, access_log::AccessLog, metrics::Metrics},
     web::{
         answer::{self, Answer},
-        client::{self, AddressField, Place},
+        client::{self, AddressField, Destination},
         cookies, form,
         gate::{CanonicalRequest, Refusal, RequestGate},
         grpc,
         incoming::Incoming,
         loop_mark::LoopMark,
         origin::{self, Provenance},
-        portal_answers::About,
+        portal_answers::RequestInfo,
         reply::{Head, Reply},
         return_to::ReturnTo,
     },
@@ -108,17 +108,18 @@ impl Gateway {
     async fn handle(
         &self,
         mut request: Box<Request<Incoming>>,
-        connection: &Connection,
-        presence: &Presence,
+        connection: &ConnectionHandle,
+        context: &ConnectionContext,
         note: &mut Note,
     ) -> Result<Reply<Source>, Failure> {
-        if self.shared.believes_forwarded_host && presence.is_of_trusted_proxy() {
+        if self.shared.believes_forwarded_host && context.is_of_trusted_proxy() {
             self.request_gate.adopt_host(&mut request);
         }
         let body_follows = !request.body().is_end_stream();
         let (mut request, site) = self.request_gate.admit(request, body_follows)?;
         note.site = Rc::clone(site);
-        if request.rare().may_have(&header::FORWARDED) && self.shared.loop_mark.is_in(request.headers()) {
+        if request.field_set().may_have(&header::FORWARDED) && self.shared.loop_mark.is_in(request.headers())
+        {
             return Err(Failure::Loop);
         }
         note.upgrade = request.upgrade().cloned();
@@ -127,7 +128,7 @@ impl Gateway {
             note.outcome = Outcome::Own;
             return Ok(own(health(connection)));
         }
-        let cookies = presence.cookies.borrow_mut().open(request.headers(), &site.shared.cookies);
+        let cookies = context.cookies.borrow_mut().open(request.headers(), &site.shared.cookies);
         let counts = self.counts(site, &request);
         let mut at = note.began;
         if self.shared.load.is_strained() {
@@ -140,7 +141,7 @@ impl Gateway {
         if request.is_ours() {
             note.outcome = Outcome::Own;
             // Boxed like every way that is not the usual one: what the usual one moves about stays small.
-            return Ok(own(Box::pin(self.own(site, request, cookies.session, presence, note)).await?));
+            return Ok(own(Box::pin(self.own(site, request, cookies.session, context, note)).await?));
         }
         let session = match self.known_session(cookies.session, counts, &at) {
             Known::Session(live) => Some(live),
@@ -156,7 +157,7 @@ impl Gateway {
         let is_in = matches!(decision, Decision::Allow(_));
         if *request.method() == Method::POST && (!is_in || kept::named(&request).is_some()) {
             let (session, cookies) = (cookies.session, cookies.others.as_ref());
-            let posted = kept::Posted { site, request, session, cookies, connection, presence, whole: None };
+            let posted = kept::Posted { site, request, session, cookies, connection, context, whole: None };
             return Box::pin(self.posted(posted, decision, note)).await;
         }
         match decision {
@@ -174,14 +175,14 @@ impl Gateway {
                 }
                 let passed =
                     Passed { site, identity: &identity, cookies: cookies.others.as_ref(), now, whole: None };
-                self.forward(request, passed, connection, presence, note)?.await
+                self.forward(request, passed, connection, context, note)?.await
             }
             Decision::LogIn => Ok(own(challenge(site, &request, cookies.session.is_some(), false, note))),
             Decision::BindDevice => Ok(own(challenge(site, &request, true, true, note))),
         }
     }
 
-    fn client_ip(&self, connection: &Connection, headers: &HeaderMap) -> IpAddr {
+    fn client_ip(&self, connection: &ConnectionHandle, headers: &HeaderMap) -> IpAddr {
         let Shared { trusted_proxies, client_address, .. } = &*self.shared;
         client::address(connection.peer().ip(), headers, trusted_proxies, *client_address)
     }
@@ -247,15 +248,15 @@ impl Gateway {
         site: &Site,
         request: CanonicalRequest<Incoming>,
         claimed: Option<TokenHash>,
-        presence: &Presence,
+        context: &ConnectionContext,
         note: &mut Note,
     ) -> Result<Answer, Failure> {
         // Before there is a page, or many would be made for somebody who takes none of them.
         if request.version() == Version::HTTP_2 {
-            note.unread = Some(presence.unread_in_time().await.ok_or(Failure::Crowd)?);
+            note.unread = Some(context.unread_in_time().await.ok_or(Failure::Crowd)?);
         }
         let _form = match *request.method() {
-            Method::POST => Some(presence.form().ok_or(Failure::Crowd)?),
+            Method::POST => Some(context.form().ok_or(Failure::Crowd)?),
             _ => None,
         };
         let wants_session = Route::parse(request.path()).is_some_and(Route::wants_session);
@@ -296,8 +297,8 @@ impl Gateway {
         &'a self,
         mut request: CanonicalRequest<Incoming>,
         passed: Passed<'a>,
-        connection: &'a Connection,
-        presence: &'a Presence,
+        connection: &'a ConnectionHandle,
+        context: &'a ConnectionContext,
         note: &'a mut Note,
     ) -> Result<impl Future<Output = Result<Reply<Source>, Failure>> + use<'a>, Failure> {
         let site = passed.site;
@@ -306,11 +307,11 @@ impl Gateway {
             return Err(Failure::ForeignOrigin);
         }
         if request.upgrade().is_some() {
-            self.opens_stream(passed.identity, (connection, presence), note)?;
+            self.opens_stream(passed.identity, (connection, context), note)?;
         }
         let guards = workers::admit(&mut request, &site.answers)?;
         let Passed { identity, cookies, now, whole, .. } = passed;
-        let from = self.origin(site, note.client_ip, presence);
+        let from = self.origin(site, note.client_ip, context);
         let assertions = site.shared.assertions.as_ref();
         let additions = Additions {
             origin: &from,
@@ -334,15 +335,15 @@ impl Gateway {
         let from_our_form = is_from_our_form(site, &request, identity, now, whole.is_some());
         let counts = if request.upgrade().is_some() { self.counts(site, &request) } else { Use::Counts };
         let asked = self.shared.access_log.is_enabled().then(Instant::now);
-        let client = Client { connection, tie: &presence.tie };
+        let client = Client { connection, tie: &context.tie };
         let forwarded = site.proxy.forward(request, whole, identity, &additions, client, counts);
         Ok(async move {
             let forwarded = forwarded.await;
             note.portal_took = asked.map(|asked| asked.elapsed());
             let Forwarded { status, mut fields, mut followed, is_stream } = forwarded?;
-            self.became(is_stream, identity, (connection, presence), note)?;
+            self.became(is_stream, identity, (connection, context), note)?;
             let signs_off = logs_out.is_some_and(|attempt| attempt.worked(status, &fields));
-            let about = About {
+            let about = RequestInfo {
                 path: note.uri.path(),
                 cookies,
                 is_personal: identity.session().is_some(),
@@ -364,8 +365,8 @@ impl Gateway {
     }
 
     /// Where requests of this client come from, in header form.
-    fn origin(&self, site: &Rc<Site>, client: IpAddr, presence: &Presence) -> Rc<Origin> {
-        let mut last = presence.origin.borrow_mut();
+    fn origin(&self, site: &Rc<Site>, client: IpAddr, context: &ConnectionContext) -> Rc<Origin> {
+        let mut last = context.origin.borrow_mut();
         match &*last {
             Some((known, of, origin)) if *known == client && Rc::ptr_eq(of, site) => Rc::clone(origin),
             _ => {
@@ -401,7 +402,7 @@ fn challenge(
     let (method, headers, challenger) = (request.method(), request.headers(), &site.shared.challenger);
     let has_been_in = has_cookie || origin::provenance(headers, site.origin()) == Provenance::Here;
     let visitor = Visitor { method, headers, target: request.target(), has_been_in };
-    if client::place(method, headers) == Place::Frame {
+    if client::destination(method, headers) == Destination::Frame {
         let was_sent = *method == Method::POST;
         site.shared.pages.in_frame(&challenger.from_page(visitor, bind), bind, was_sent, note.request_id())
     } else if bind {
@@ -445,25 +446,25 @@ enum Known {
 
 impl Service for Gateway {
     type Body = ClientBody;
-    type Presence = Presence;
+    type Context = ConnectionContext;
 
     async fn call(
         self: Rc<Self>,
         request: Box<Request<Incoming>>,
-        connection: Rc<Connection>,
-        presence: Rc<Presence>,
+        connection: Rc<ConnectionHandle>,
+        context: Rc<ConnectionContext>,
     ) -> Reply<ClientBody> {
         let began = self.shared.clock.moment();
         let mut note =
             Box::new(Note::new(Rc::clone(&self), &request, self.request_id(), connection.peer().ip(), began));
-        let told = match client::place(request.method(), request.headers()) {
-            Place::Window => Told::Person,
-            Place::Frame => Told::Frame,
-            Place::Elsewhere if grpc::is_call(request.method(), request.headers()) => Told::Call,
-            Place::Elsewhere => Told::Script,
+        let told = match client::destination(request.method(), request.headers()) {
+            Destination::Window => Told::Person,
+            Destination::Frame => Told::Frame,
+            Destination::Elsewhere if grpc::is_call(request.method(), request.headers()) => Told::Call,
+            Destination::Elsewhere => Told::Script,
         };
         let about = (request.version(), request.method() == Method::HEAD);
-        let answer = match self.handle(request, &connection, &presence, &mut note).await {
+        let answer = match self.handle(request, &connection, &context, &mut note).await {
             Ok(answer) => answer,
             Err(failure) => own(self.rescue(&failure, told, &mut note)),
         };
@@ -471,7 +472,7 @@ impl Service for Gateway {
         if note.closes && about.0 != Version::HTTP_2 {
             connection.finish();
         }
-        give(answer, about, note, Some(&presence))
+        give(answer, about, note, Some(&context))
     }
 
     fn refuse(self: Rc<Self>, refusal: Refusal, read: &[u8], peer: SocketAddr) -> Reply<ClientBody> {
@@ -487,8 +488,8 @@ impl Service for Gateway {
         give(answer, (unread.version(), false), note, None)
     }
 
-    fn connected(&self, trusted: bool) -> Presence {
-        Presence::new(self.shared.metrics.connection(), trusted)
+    fn connected(&self, trusted: bool) -> ConnectionContext {
+        ConnectionContext::new(self.shared.metrics.connection(), trusted)
     }
 
     fn handshake_failed(&self) {
@@ -504,7 +505,7 @@ impl Service for Gateway {
 }
 
 /// What a balancer is told on the portal's port. Stores are not its matter: all gateways share them.
-fn health(connection: &Connection) -> Answer {
+fn health(connection: &ConnectionHandle) -> Answer {
     let (status, word) = if connection.drain().is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     } else {
@@ -518,7 +519,7 @@ fn give(
     Reply { mut status, mut head, body }: Reply<Source>,
     (version, is_head): (Version, bool),
     mut note: Box<Note>,
-    presence: Option<&Presence>,
+    context: Option<&ConnectionContext>,
 ) -> Reply<ClientBody> {
     if let Head::Own(headers) = &mut head
         && let Some(hsts) = note.own_hsts()
@@ -532,7 +533,7 @@ fn give(
         }
         // Nobody has read those before it: this one is told by its status alone.
         Source::Own(Some(bytes)) if version == Version::HTTP_2 && !bytes.is_empty() => {
-            note.unread = note.unread.take().or_else(|| presence?.unread());
+            note.unread = note.unread.take().or_else(|| context?.unread());
             if note.unread.is_none() {
                 status = StatusCode::SERVICE_UNAVAILABLE;
             }

@@ -14,7 +14,7 @@ use crate::{
     login::LoginError,
     pages::PageError,
     web::{
-        answer::{self, Answer, Problem},
+        answer::{self, Answer, ProblemDetails},
         gate::{ALLOWED, Refusal},
         grpc,
     },
@@ -91,7 +91,7 @@ impl Gateway {
             page
         } else {
             let detail = detail(failure, profile.blame, &site);
-            answer::problem(&Problem {
+            answer::problem(&ProblemDetails {
                 kind: "about:blank",
                 title: status.canonical_reason().unwrap_or("Error"),
                 status: status.as_u16(),

@@ -21,7 +21,7 @@ pub struct SharedSite {
     pub address: SiteAddress,
     /// What it asks of whoever wants something of it.
     pub level: AccessLevel,
-    pub cookies: cookies::Names,
+    pub cookies: cookies::CookieNames,
     pub challenger: Challenger,
     pub pages: Arc<Pages>,
     pub identity: IdentityHeaders,

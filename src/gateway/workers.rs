@@ -21,7 +21,7 @@ pub(super) fn admit(
     answers: &PortalAnswers,
 ) -> Result<bool, Failure> {
     let (method, headers) = (request.method(), request.headers());
-    let asks = request.rare().may_have(&service_worker::ASKS) && service_worker::asks(method, headers);
+    let asks = request.field_set().may_have(&service_worker::ASKS) && service_worker::asks(method, headers);
     if asks && answers.refuses_worker(request.path()) {
         return Err(Failure::ServiceWorker);
     }

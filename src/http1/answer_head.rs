@@ -8,7 +8,7 @@ use super::{
     chunked::Chunked,
     fields::{self, ConnectionOptions},
     framing::{Ambiguous, BodyLength, Framing},
-    head::{Fields, Lines, MalformedHead, is_text},
+    head::{FieldSpans, Lines, MalformedHead, is_text},
 };
 
 /// Most bytes of one head.
@@ -43,7 +43,7 @@ pub struct AnswerHead {
     pub version: Version,
     pub status: StatusCode,
     pub text: Bytes,
-    pub fields: Fields,
+    pub fields: FieldSpans,
 }
 
 /// Takes one head off the front of `read`; `None` while it is not complete.
@@ -55,7 +55,7 @@ pub fn take(read: &mut BytesMut) -> Result<Option<AnswerHead>, MalformedAnswer> 
         return Err(MalformedAnswer::StatusLine);
     }
     let mut lines = Lines::of(read, before, true);
-    let mut fields = Fields::default();
+    let mut fields = FieldSpans::default();
     let line = lines.line()?.map(|line| status_line(line.of(read))).transpose()?;
     let found = if line.is_some() { lines.find(&mut fields, MOST_FIELDS) } else { Ok(false) };
     let is_whole = found.map_err(|error| match error {

@@ -22,13 +22,13 @@ pub enum MalformedHead {
 
 /// Where a line is in the head, and its colon if it is a field.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Place {
+pub struct Span {
     start: u32,
     colon: u32,
     end: u32,
 }
 
-impl Place {
+impl Span {
     /// What stands there.
     pub fn of(self, head: &[u8]) -> &[u8] {
         head.get(self.start as usize..self.end as usize).unwrap_or_default()
@@ -56,7 +56,7 @@ impl<'a> Lines<'a> {
     }
 
     /// The next line, if it has ended.
-    pub fn line(&mut self) -> Result<Option<Place>, MalformedHead> {
+    pub fn line(&mut self) -> Result<Option<Span>, MalformedHead> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let Some(length) = memchr(b'\n', rest) else { return Ok(None) };
         let line = rest.get(..length).unwrap_or_default();
@@ -67,14 +67,14 @@ impl<'a> Lines<'a> {
         };
         let number = |at| u32::try_from(at).map_err(|_| MalformedHead::TooLarge);
         let start = number(self.at)?;
-        let place = Place { start, colon: start, end: number(self.at + line.len())? };
+        let span = Span { start, colon: start, end: number(self.at + line.len())? };
         self.at += length + 1;
-        Ok(Some(place))
+        Ok(Some(span))
     }
 
     /// Finds all fields, no more than `most`; false while the head is not complete. A line that continues the one before it is
     /// none.
-    pub fn find(&mut self, fields: &mut Fields, most: usize) -> Result<bool, MalformedHead> {
+    pub fn find(&mut self, fields: &mut FieldSpans, most: usize) -> Result<bool, MalformedHead> {
         while let Some(line) = self.line()? {
             let text = line.of(self.bytes);
             if text.is_empty() {
@@ -85,7 +85,7 @@ impl<'a> Lines<'a> {
             if fields.0.len() == most {
                 return Err(MalformedHead::TooLarge);
             }
-            fields.0.push(Place { colon, ..line });
+            fields.0.push(Span { colon, ..line });
         }
         Ok(false)
     }
@@ -93,7 +93,7 @@ impl<'a> Lines<'a> {
 
 /// Where the fields of a head are; those of a usual one are found without allocation.
 #[derive(Debug, Default)]
-pub struct Fields(SmallVec<[Place; 24]>);
+pub struct FieldSpans(SmallVec<[Span; 24]>);
 
 /// One field, and where it is in its head.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl Field {
     }
 }
 
-impl Fields {
+impl FieldSpans {
     pub fn count(&self) -> usize {
         self.0.len()
     }
@@ -131,7 +131,7 @@ impl Fields {
         head: &[u8],
         mut take: impl FnMut(Field) -> Result<(), E>,
     ) -> Result<(), E> {
-        for &Place { start: line, colon, end } in &self.0 {
+        for &Span { start: line, colon, end } in &self.0 {
             let name = head.get(line as usize..colon as usize).unwrap_or_default();
             let name = HeaderName::from_bytes(name).map_err(|_| MalformedHead::Field)?;
             let (value, end) = trimmed(head, colon + 1, end);

@@ -10,7 +10,7 @@ use super::{
     chunked::Chunked,
     fields::{self, ConnectionOptions},
     framing::{Ambiguous, BodyLength, Framing},
-    head::{Fields, Lines, MOST_FIELDS, MalformedHead},
+    head::{FieldSpans, Lines, MOST_FIELDS, MalformedHead},
 };
 
 /// Most bytes of one head, unless the configuration has another number.
@@ -65,7 +65,7 @@ pub fn parse_within<B>(
     // One empty line before a request is tolerated, more are not.
     let before = if read.starts_with(b"\r\n") { 2 } else { 0 };
     let mut lines = Lines::of(read, before, false);
-    let mut fields = Fields::default();
+    let mut fields = FieldSpans::default();
     let line = lines.line()?.map(|line| RequestLine::parse(line.of(read), before)).transpose()?;
     let is_whole = line.is_some() && lines.find(&mut fields, MOST_FIELDS)?;
     let length = if is_whole { lines.at() } else { read.len() };
@@ -110,7 +110,7 @@ impl RequestLine {
 fn build<B>(
     text: Bytes,
     line: RequestLine,
-    fields: &Fields,
+    fields: &FieldSpans,
     body: impl FnOnce(Bytes) -> B,
 ) -> Result<RequestHead<B>, MalformedRequest> {
     let mut info = MessageInfo { version: line.version, ..MessageInfo::default() };

@@ -28,7 +28,7 @@ use crate::{
     secret::TokenHash,
     sessions::Newcomer,
     web::{
-        answer::{self, Answer, Problem},
+        answer::{self, Answer, ProblemDetails},
         cookies,
         form::Form,
     },
@@ -55,7 +55,7 @@ pub struct Pages {
     pub(super) kept_forms: KeptForms,
     pub(super) clear_on_sign_out: Option<HeaderValue>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) cookies: cookies::Names,
+    pub(super) cookies: cookies::CookieNames,
     newcomers: Cache<TokenHash, Arc<Newcomer>>,
     /// Absent: nothing is signed.
     signing_keys: Option<Arc<SigningKeys>>,
@@ -73,7 +73,7 @@ pub struct Parts {
     /// What browsers forget when a session is signed out of; absent: nothing.
     pub clear_on_sign_out: Option<HeaderValue>,
     pub clock: Arc<dyn Clock>,
-    pub cookies: cookies::Names,
+    pub cookies: cookies::CookieNames,
     /// Whose public parts are published.
     pub signing_keys: Option<Arc<SigningKeys>>,
     /// What authenticator apps show above a code.
@@ -134,7 +134,7 @@ impl Pages {
         }
         // A script of the portal's has our origin: whatever it may fetch it may read, and so may whoever has got a script in.
         if !visit.may_see(route) {
-            return Ok(answer::problem(&Problem {
+            return Ok(answer::problem(&ProblemDetails {
                 kind: "about:blank",
                 title: "Forbidden",
                 status: StatusCode::FORBIDDEN.as_u16(),

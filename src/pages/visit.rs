@@ -12,7 +12,7 @@ use crate::{
     sessions::{Level, Live},
     web::{
         body::Stream,
-        client::{self, Place},
+        client::{self, Destination},
         form::{self, Form},
         incoming::Incoming,
         origin::{self, Provenance},
@@ -101,7 +101,7 @@ impl Visit {
         let says = self.headers.contains_key("sec-fetch-mode");
         !route.is_page()
             || !(says || route.shows_secrets())
-            || client::place(&self.method, &self.headers) == Place::Window
+            || client::destination(&self.method, &self.headers) == Destination::Window
     }
 
     /// Reads the posted form.

@@ -31,11 +31,11 @@ use self::{
 use crate::{
     gate::Identity,
     random::Random,
-    server::{Connection, Interim},
+    server::{ConnectionHandle, Interim},
     sessions::{Sessions, Use},
     upstream::{
-        Ask, ConnectError, Lease, Owner, Pool, Sharing, Tie,
-        http1::{AnswerError, Exchange, Upload},
+        Ask, ConnectError, ConnectionOwner, Lease, Pool, Sharing, Tie,
+        http1::{AnswerError, Exchange, RequestWriter},
         http2::Http2,
     },
     web::{
@@ -44,7 +44,7 @@ use crate::{
         grpc,
         incoming::Incoming,
         portal_fields::{PortalFields, Topics},
-        switched::Switching,
+        upgraded::OnUpgrade,
     },
 };
 
@@ -109,7 +109,7 @@ pub struct Proxy {
 /// Where a request comes from.
 #[derive(Clone, Copy)]
 pub struct Client<'a> {
-    pub connection: &'a Connection,
+    pub connection: &'a ConnectionHandle,
     /// What this connection has at the portal for itself.
     pub tie: &'a Rc<Tie>,
 }
@@ -202,7 +202,7 @@ impl Proxy {
                     session: identity.session().cloned(),
                     counts,
                     drain: client.connection.drain().clone(),
-                    passage: client.connection.passage(),
+                    guard: client.connection.tunnel_guard(),
                     is_websocket: offer.protocol.as_bytes().eq_ignore_ascii_case(b"websocket"),
                     tally: Rc::clone(&tally),
                 };
@@ -277,10 +277,12 @@ impl Proxy {
         let is_head = *request.method() == Method::HEAD;
         let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         let (body, progress) = self.body(request, whole, identity);
-        let upload = Upload::new(head, body);
+        let upload = RequestWriter::new(head, body);
         let repeatable = is_safe && progress.is_none();
-        let owner =
-            Owner { tie: Rc::clone(client.tie), session: identity.session().map(|live| live.session.id) };
+        let owner = ConnectionOwner {
+            tie: Rc::clone(client.tie),
+            session: identity.session().map(|live| live.session.id),
+        };
         let message = match owner.lease().or_else(|| self.pool.idle(ask(identity, repeatable))) {
             Some(lease) => Message::Leased(Box::new(Exchange::new(lease, upload, owner, is_head))),
             None => Message::Waiting(Box::new(upload), owner),
@@ -403,13 +405,13 @@ enum Message {
     /// Over a connection that was idle.
     Leased(Box<Exchange<RequestBody>>),
     /// There was none.
-    Waiting(Box<Upload<RequestBody>>, Owner),
+    Waiting(Box<RequestWriter<RequestBody>>, ConnectionOwner),
 }
 
 /// The protocol that the client would switch to.
 struct Offer {
     protocol: HeaderValue,
-    client: Switching,
+    client: OnUpgrade,
     handshake: Option<Handshake>,
 }
 

@@ -11,7 +11,7 @@ use crate::{
         spelling,
     },
     identity::IdentityHeaders,
-    upstream::http1::{Names, Outgoing},
+    upstream::http1::{Outgoing, PortalSpans},
     web::{
         bound,
         gate::CanonicalRequest,
@@ -77,7 +77,7 @@ pub(super) fn takes_body(method: &Method) -> bool {
 
 /// Whether the request signs its connection in.
 pub(super) fn binds_connection(request: &CanonicalRequest<Incoming>) -> bool {
-    request.rare().may_have(&header::AUTHORIZATION)
+    request.field_set().may_have(&header::AUTHORIZATION)
         && request
             .headers()
             .get_all(header::AUTHORIZATION)
@@ -94,7 +94,7 @@ pub(super) fn write(
     once: bool,
 ) -> Outgoing {
     let out = Vec::with_capacity(USUAL_HEAD);
-    let mut wire = Wire { out, head: request.sent_head(), names: Names::default() };
+    let mut wire = Wire { out, head: request.sent_head(), names: PortalSpans::default() };
     wire.out.extend_from_slice(request.method().as_str().as_bytes());
     wire.out.push(b' ');
     wire.out.extend_from_slice(request.target().as_bytes());
@@ -127,7 +127,7 @@ pub(super) fn write(
         // Switched or not: after the offer nobody knows for sure whose bytes follow.
         last = true;
     } else {
-        let takes_trailers = request.rare().may_have(&header::TE)
+        let takes_trailers = request.field_set().may_have(&header::TE)
             && fields::lists(request.headers(), &header::TE, b"trailers");
         let options: &[u8] = match (last, takes_trailers) {
             (true, true) => b"close, TE",
@@ -168,7 +168,7 @@ struct Wire<'a> {
     out: Vec<u8>,
     /// Where the client's spelling is looked up.
     head: &'a [u8],
-    names: Names,
+    names: PortalSpans,
 }
 
 impl Wire<'_> {
@@ -252,7 +252,7 @@ pub(super) fn rebuild(
 ) {
     let headers = request.headers();
     let mut connection = ConnectionOptions::default();
-    if request.rare().may_have(&header::CONNECTION) {
+    if request.field_set().may_have(&header::CONNECTION) {
         headers.get_all(header::CONNECTION).iter().for_each(|line| connection.note(line.as_bytes()));
     }
     out.add_host(additions.authority);

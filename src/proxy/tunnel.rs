@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::Frames;
 use crate::{
-    server::Passage,
+    server::TunnelGuard,
     sessions::{Live, Sessions, Use},
     upstream::http1,
-    web::switched::{Switched, Switching},
+    web::upgraded::{OnUpgrade, Upgraded},
 };
 
 /// What is held of each direction.
@@ -82,8 +82,8 @@ impl Drop for Running {
 
 /// The two halves of a tunnel before the client has seen the portal's 101.
 pub(super) struct Tunnel {
-    pub(super) client: Switching,
-    pub(super) portal: http1::Upgraded,
+    pub(super) client: OnUpgrade,
+    pub(super) portal: http1::PortalStream,
     pub(super) sessions: Arc<Sessions>,
     /// Absent: it is anonymous.
     pub(super) session: Option<Arc<Live>>,
@@ -91,7 +91,7 @@ pub(super) struct Tunnel {
     pub(super) counts: Use,
     /// Cancelled when the gateway stops.
     pub(super) drain: CancellationToken,
-    pub(super) passage: Passage,
+    pub(super) guard: TunnelGuard,
     pub(super) is_websocket: bool,
     pub(super) tally: Rc<Tally>,
 }
@@ -99,14 +99,14 @@ pub(super) struct Tunnel {
 impl Tunnel {
     /// Runs beside the connection that it came from.
     pub(super) fn start(self) {
-        let passage = self.passage.clone();
+        let guard = self.guard.clone();
         let tally = Running(Rc::clone(&self.tally));
         let running = tokio::task::spawn_local(async move {
             if let Err(error) = self.run(tally).await {
                 tracing::debug!(%error, "a tunnel broke");
             }
         });
-        passage.runs_in(running.abort_handle());
+        guard.runs_in(running.abort_handle());
     }
 
     /// Copies until it is over. Both sides are closed on return.
@@ -119,7 +119,7 @@ impl Tunnel {
             sessions: self.sessions,
             session: self.session,
             counts: self.counts,
-            passage: self.passage,
+            guard: self.guard,
             tally,
             messages: self.is_websocket.then(Frames::default),
             frames: self.is_websocket.then(Frames::default),
@@ -152,11 +152,11 @@ async fn over(ended: Option<CancellationToken>) {
 /// The client's side. What comes from there is a use of the session, unless nothing there is; what the portal sends unasked is
 /// none, and neither are the pongs with which a browser answers the portal's pings, desk left or not.
 struct Client {
-    io: Switched,
+    io: Upgraded,
     sessions: Arc<Sessions>,
     session: Option<Arc<Live>>,
     counts: Use,
-    passage: Passage,
+    guard: TunnelGuard,
     tally: Running,
     /// What the client has sent of a WebSocket.
     messages: Option<Frames>,
@@ -184,16 +184,16 @@ impl Client {
     /// Once one side has finished, the client is expected to go on until it has as well.
     fn half_close(&mut self) {
         if !std::mem::replace(&mut self.half_closed, true) {
-            self.passage.expects();
+            self.guard.expects();
         }
     }
 
     /// Notes whether the client took what it was given.
     fn note<T>(&self, taken: &Poll<T>) {
         match taken {
-            Poll::Pending => self.passage.waits(),
-            Poll::Ready(_) if self.half_closed => self.passage.expects(),
-            Poll::Ready(_) => self.passage.rests(),
+            Poll::Pending => self.guard.waits(),
+            Poll::Ready(_) if self.half_closed => self.guard.expects(),
+            Poll::Ready(_) => self.guard.rests(),
         }
     }
 }
@@ -217,11 +217,11 @@ impl AsyncRead for Client {
                 self.sessions.touch(session);
             }
             if self.half_closed {
-                self.passage.expects();
+                self.guard.expects();
             }
             return Poll::Ready(Ok(()));
         }
-        if self.passage.is_gone() {
+        if self.guard.is_gone() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         if !std::mem::replace(&mut self.ends, true) {

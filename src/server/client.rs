@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     monitor::ConnectionMonitor,
-    passage::{Passage, Tunnels},
+    tunnel_guard::{TunnelGuard, Tunnels},
 };
 
 /// One in so many streams is for what is answered soon.
@@ -15,7 +15,7 @@ const SHORT_STREAMS: u32 = 8;
 
 /// What a service may know of the connection a request came on.
 #[derive(Debug)]
-pub struct Connection {
+pub struct ConnectionHandle {
     peer: SocketAddr,
     /// Streams at once; absent on HTTP/1.
     streams: Option<u32>,
@@ -26,7 +26,7 @@ pub struct Connection {
     interim: Rc<RefCell<Vec<u8>>>,
 }
 
-impl Connection {
+impl ConnectionHandle {
     pub(super) fn new(
         peer: SocketAddr,
         streams: Option<u32>,
@@ -53,7 +53,7 @@ impl Connection {
     }
 
     /// What a tunnel holds of this connection, or of its stream of it.
-    pub fn passage(&self) -> Passage {
+    pub fn tunnel_guard(&self) -> TunnelGuard {
         self.tunnels.begin(self.monitor.begin())
     }
 

@@ -20,14 +20,14 @@ const MOST: usize = 16 * 1024;
 
 /// What the writer and the connection's task tell each other.
 #[derive(Debug, Default)]
-pub(super) struct Turn {
+pub(super) struct FlushControl {
     /// Something has been written and not been sent.
     holds: Cell<bool>,
     /// The turn is over: what has been written is to be sent now.
     ends: Cell<bool>,
 }
 
-impl Turn {
+impl FlushControl {
     /// Whether something waits for the turn to end.
     pub(super) fn holds(&self) -> bool {
         self.holds.get()
@@ -46,15 +46,15 @@ impl Turn {
 #[derive(Debug)]
 pub(super) struct CoalescingWriter<T> {
     inner: T,
-    turn: Rc<Turn>,
+    flush: Rc<FlushControl>,
     held: Vec<u8>,
     /// What is held has begun to be sent.
     sending: bool,
 }
 
 impl<T: Write + Unpin> CoalescingWriter<T> {
-    pub(super) fn new(inner: T, turn: Rc<Turn>) -> Self {
-        Self { inner, turn, held: Vec::new(), sending: false }
+    pub(super) fn new(inner: T, flush: Rc<FlushControl>) -> Self {
+        Self { inner, flush, held: Vec::new(), sending: false }
     }
 
     /// Writes what is held.
@@ -74,7 +74,7 @@ impl<T: Write + Unpin> CoalescingWriter<T> {
         if written == self.held.len() {
             // An idle connection holds nothing.
             self.held = Vec::new();
-            self.turn.holds.set(false);
+            self.flush.holds.set(false);
         } else {
             self.held.drain(..written);
         }
@@ -90,7 +90,7 @@ impl<T: Read + Write + Unpin> Read for CoalescingWriter<T> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // Not every state of the protocol flushes once more, but all read: `h2::proto::Connection::poll` does, whatever it does then.
-        if this.turn.ends.get() && Pin::new(&mut *this).poll_flush(cx)?.is_pending() {
+        if this.flush.ends.get() && Pin::new(&mut *this).poll_flush(cx)?.is_pending() {
             this.sending = true;
         }
         Pin::new(&mut this.inner).poll_read(cx, cursor)
@@ -121,7 +121,7 @@ impl<T: Write + Unpin> Write for CoalescingWriter<T> {
         for piece in slices.iter().flat_map(|slice| slice.chunks(PIECE)) {
             this.held.extend_from_slice(piece);
         }
-        this.turn.holds.set(true);
+        this.flush.holds.set(true);
         Poll::Ready(Ok(length))
     }
 
@@ -132,7 +132,7 @@ impl<T: Write + Unpin> Write for CoalescingWriter<T> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.held.is_empty() {
-            if !this.sending && !this.turn.ends.get() {
+            if !this.sending && !this.flush.ends.get() {
                 return Poll::Ready(Ok(()));
             }
             this.sending = true;

@@ -9,12 +9,12 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use super::{
     Service,
-    client::Connection,
+    client::ConnectionHandle,
     flow::Newest,
     http1::Http1,
     http2,
-    passage::Tunnels,
-    state::{Place, Worker},
+    state::{ConnectionPermit, Worker},
+    tunnel_guard::Tunnels,
 };
 use crate::web::socket::Socket;
 
@@ -26,9 +26,9 @@ pub(super) async fn serve<S: Service>(
     worker: Rc<Worker<S>>,
     socket: TcpStream,
     peer: SocketAddr,
-    place: Place,
+    permit: ConnectionPermit,
 ) {
-    let presence = Rc::new(worker.service.connected(place.is_trusted()));
+    let context = Rc::new(worker.service.connected(permit.is_trusted()));
     // Fails only for a socket that is gone already.
     let Ok(socket) = Socket::new(socket) else { return };
     let accept = Box::pin(accept(&worker, socket));
@@ -37,14 +37,14 @@ pub(super) async fn serve<S: Service>(
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let newest = is_http2.then(Newest::default);
-    let tunnels = Tunnels::new(&worker, newest.clone(), place);
+    let tunnels = Tunnels::new(&worker, newest.clone(), permit);
     let streams = is_http2.then(|| http2::streams(&worker.load));
     let (monitor, drain) = (worker.register(), worker.drain.clone());
-    let connection = Rc::new(Connection::new(peer, streams, monitor, drain, tunnels));
+    let connection = Rc::new(ConnectionHandle::new(peer, streams, monitor, drain, tunnels));
     if let Some(newest) = newest {
-        return http2::serve(&worker, stream, connection, presence, newest).await;
+        return http2::serve(&worker, stream, connection, context, newest).await;
     }
-    Box::pin(Http1::new(worker, connection, presence, Box::new(stream))).await;
+    Box::pin(Http1::new(worker, connection, context, Box::new(stream))).await;
 }
 
 /// Accepts TLS. Somebody who speaks plain HTTP instead is told so: their first byte is a letter, that of TLS is not.

@@ -18,7 +18,7 @@ const HUNG: u32 = 20;
 
 /// One thread's sign of life.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(super) struct Heartbeat {
     name: String,
     turns: AtomicU32,
     turns_seen: AtomicU32,
@@ -39,7 +39,7 @@ impl fmt::Display for Hung {
     }
 }
 
-impl Pulse {
+impl Heartbeat {
     fn new(name: String) -> Arc<Self> {
         Arc::new(Self {
             name,
@@ -97,36 +97,38 @@ impl Pulse {
 /// The signs of life of one gateway.
 #[derive(Debug)]
 pub struct Health {
-    workers: Vec<Arc<Pulse>>,
-    control: Arc<Pulse>,
+    workers: Vec<Arc<Heartbeat>>,
+    control: Arc<Heartbeat>,
 }
 
 impl Health {
     pub(super) fn new(workers: usize) -> Self {
         Self {
-            workers: (0..workers).map(|number| Pulse::new(format!("worker-{number}"))).collect(),
-            control: Pulse::new("control".to_owned()),
+            workers: (0..workers).map(|number| Heartbeat::new(format!("worker-{number}"))).collect(),
+            control: Heartbeat::new("control".to_owned()),
         }
     }
 
-    pub(super) fn workers(&self) -> &[Arc<Pulse>] {
+    pub(super) fn workers(&self) -> &[Arc<Heartbeat>] {
         &self.workers
     }
 
     /// The runtime of our own pages and the stores.
-    pub(super) fn control(&self) -> &Arc<Pulse> {
+    pub(super) fn control(&self) -> &Arc<Heartbeat> {
         &self.control
     }
 
     /// Looks at every thread once; to be called every [`LOOK`].
     pub(super) fn look(&self) {
-        self.workers.iter().chain([&self.control]).for_each(|pulse| pulse.look());
+        self.workers.iter().chain([&self.control]).for_each(|heartbeat| heartbeat.look());
     }
 
     /// Threads that have not turned for five seconds or more.
     pub fn hung(&self) -> Vec<Hung> {
-        let pulses = self.workers.iter().chain([&self.control]).filter(|pulse| pulse.is_hung());
-        pulses.map(|pulse| Hung { name: pulse.name.clone(), silence: pulse.silence() }).collect()
+        let heartbeats = self.workers.iter().chain([&self.control]).filter(|heartbeat| heartbeat.is_hung());
+        heartbeats
+            .map(|heartbeat| Hung { name: heartbeat.name.clone(), silence: heartbeat.silence() })
+            .collect()
     }
 }
 

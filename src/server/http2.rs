@@ -19,14 +19,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     Service,
-    client::Connection,
-    coalescing::{CoalescingWriter, Turn},
-    counted::Counted,
+    client::ConnectionHandle,
+    coalescing::{CoalescingWriter, FlushControl},
     flow::Newest,
     io::MonitoredIo,
     load::Load,
     monitor::ConnectionMonitor,
     state::Worker,
+    tracked_body::TrackedBody,
 };
 use crate::web::incoming::Incoming;
 
@@ -53,12 +53,12 @@ pub(super) fn streams(load: &Load) -> u32 {
 pub(super) fn serve<S: Service, T: AsyncRead + AsyncWrite + Unpin + 'static>(
     worker: &Rc<Worker<S>>,
     stream: T,
-    connection: Rc<Connection>,
-    presence: Rc<S::Presence>,
+    connection: Rc<ConnectionHandle>,
+    context: Rc<S::Context>,
     newest: Newest,
 ) -> impl Future<Output = ()> + use<S, T> {
-    let (monitor, turn) = (Rc::clone(connection.monitor()), Rc::<Turn>::default());
-    let io = CoalescingWriter::new(MonitoredIo::new(stream, Rc::clone(&monitor)), Rc::clone(&turn));
+    let (monitor, flush) = (Rc::clone(connection.monitor()), Rc::<FlushControl>::default());
+    let io = CoalescingWriter::new(MonitoredIo::new(stream, Rc::clone(&monitor)), Rc::clone(&flush));
     let mut builder = http2::Builder::new(LocalTasks { newest: newest.clone() });
     builder
         .timer(TokioTimer::new())
@@ -71,22 +71,22 @@ pub(super) fn serve<S: Service, T: AsyncRead + AsyncWrite + Unpin + 'static>(
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     drive(
-        Box::pin(builder.serve_connection(io, service(worker, connection, presence, newest))),
+        Box::pin(builder.serve_connection(io, service(worker, connection, context, newest))),
         monitor,
-        turn,
+        flush,
     )
 }
 
 fn service<S: Service>(
     worker: &Rc<Worker<S>>,
-    connection: Rc<Connection>,
-    presence: Rc<S::Presence>,
+    connection: Rc<ConnectionHandle>,
+    context: Rc<S::Context>,
     newest: Newest,
 ) -> impl hyper::service::Service<
     Request<hyper::body::Incoming>,
-    Response = Response<Counted<S::Body>>,
+    Response = Response<TrackedBody<S::Body>>,
     Error = Infallible,
-    Future = impl Future<Output = Result<Response<Counted<S::Body>>, Infallible>> + use<S>,
+    Future = impl Future<Output = Result<Response<TrackedBody<S::Body>>, Infallible>> + use<S>,
 > + use<S> {
     let worker = Rc::clone(worker);
     service_fn(move |request: Request<hyper::body::Incoming>| {
@@ -97,8 +97,8 @@ fn service<S: Service>(
         // Boxed, since a protocol moves it about. An async block would hold it twice over: as what it captures, and as what
         // it awaits.
         let answer =
-            Box::pin(Rc::clone(&worker.service).call(request, Rc::clone(&connection), Rc::clone(&presence)));
-        answer.map(|reply| Ok(reply.map(|body| Counted::new(body, active, flow)).into()))
+            Box::pin(Rc::clone(&worker.service).call(request, Rc::clone(&connection), Rc::clone(&context)));
+        answer.map(|reply| Ok(reply.map(|body| TrackedBody::new(body, active, flow)).into()))
     })
 }
 
@@ -124,7 +124,7 @@ where
     }
 }
 
-async fn drive(mut served: Served, monitor: Rc<ConnectionMonitor>, turn: Rc<Turn>) {
+async fn drive(mut served: Served, monitor: Rc<ConnectionMonitor>, flush: Rc<FlushControl>) {
     let mut told = false;
     poll_fn(|cx| {
         monitor.wakes(cx.waker());
@@ -133,9 +133,9 @@ async fn drive(mut served: Served, monitor: Rc<ConnectionMonitor>, turn: Rc<Turn
             served.as_mut().drain();
         }
         let mut over = served.as_mut().poll(cx).is_ready();
-        if turn.holds() && !over {
+        if flush.holds() && !over {
             // Every stream that had something to say has said it; now it goes out, all at once.
-            over = turn.end(|| served.as_mut().poll(cx)).is_ready();
+            over = flush.end(|| served.as_mut().poll(cx)).is_ready();
         }
         // How a client's connection ends is the client's affair: the access log has told what it got.
         if over || monitor.is_expired() { Poll::Ready(()) } else { Poll::Pending }
@@ -183,11 +183,11 @@ mod tests {
         server::{
             Refused,
             load::Load,
-            networks::Networks,
-            passage::Tunnels,
-            state::Place,
+            networks::NetworkLimits,
+            state::ConnectionPermit,
             tests::{PATIENCE, config, tls},
             timeouts::Timeouts,
+            tunnel_guard::Tunnels,
         },
         web::{gate::Refusal, reply::Reply},
     };
@@ -216,12 +216,12 @@ mod tests {
 
     impl Service for Paced {
         type Body = Parts;
-        type Presence = ();
+        type Context = ();
 
         async fn call(
             self: Rc<Self>,
             request: Box<Request<Incoming>>,
-            _: Rc<Connection>,
+            _: Rc<ConnectionHandle>,
             _: Rc<()>,
         ) -> Reply<Parts> {
             let which: usize = request.uri().path().trim_start_matches('/').parse().unwrap();
@@ -245,7 +245,7 @@ mod tests {
         let config = Arc::new(config(1));
         let load = Arc::new(Load::new(&config));
         let tls = Arc::new(arc_swap::ArcSwap::from_pointee(tls().0));
-        Worker::new(config, service, CancellationToken::new(), load, Networks::new(1, Vec::new()), tls)
+        Worker::new(config, service, CancellationToken::new(), load, NetworkLimits::new(1, Vec::new()), tls)
     }
 
     /// hyper tells no executor which stream a task is for: `Newest` pairs them by the order of its calls.
@@ -268,12 +268,13 @@ mod tests {
             bodies: std::array::from_fn(|_| bodies.next().unwrap()),
         };
         let worker = worker(service);
-        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let place = Place::new(place, None, worker.load.open());
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let permit = ConnectionPermit::new(permit, None, worker.load.open());
         let newest = Newest::default();
-        let tunnels = Tunnels::new(&worker, Some(newest.clone()), place);
+        let tunnels = Tunnels::new(&worker, Some(newest.clone()), permit);
         let (peer, drain) = (([127, 0, 0, 1], 1).into(), CancellationToken::new());
-        let connection = Rc::new(Connection::new(peer, Some(STREAMS), worker.register(), drain, tunnels));
+        let connection =
+            Rc::new(ConnectionHandle::new(peer, Some(STREAMS), worker.register(), drain, tunnels));
         let (here, there) = tokio::io::duplex(1 << 20);
         tokio::task::spawn_local(serve(&worker, there, connection, Rc::new(()), newest));
 

@@ -23,7 +23,7 @@ const LATE: Duration = Duration::from_secs(2);
 /// How the gateway is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Level {
+pub enum LoadLevel {
     Normal = 0,
     /// Whoever has no session is turned away, and idle connections are closed.
     Strained = 1,
@@ -31,7 +31,7 @@ pub enum Level {
     Full = 2,
 }
 
-impl fmt::Display for Level {
+impl fmt::Display for LoadLevel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Normal => "normal",
@@ -64,7 +64,7 @@ impl Drop for Open {
 impl Load {
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            level: AtomicU8::new(Level::Normal as u8),
+            level: AtomicU8::new(LoadLevel::Normal as u8),
             memory: AtomicU64::new(0),
             max_memory: config.max_memory.unwrap_or_else(memory::budget),
             connections: AtomicUsize::new(0),
@@ -72,17 +72,17 @@ impl Load {
         }
     }
 
-    pub fn level(&self) -> Level {
+    pub fn level(&self) -> LoadLevel {
         match self.level.load(Relaxed) {
-            0 => Level::Normal,
-            1 => Level::Strained,
-            _ => Level::Full,
+            0 => LoadLevel::Normal,
+            1 => LoadLevel::Strained,
+            _ => LoadLevel::Full,
         }
     }
 
     /// Whether those without a session are to be turned away.
     pub fn is_strained(&self) -> bool {
-        self.level.load(Relaxed) >= Level::Strained as u8
+        self.level.load(Relaxed) >= LoadLevel::Strained as u8
     }
 
     /// Resident bytes at the last look.
@@ -112,14 +112,15 @@ impl Load {
         let before = self.level();
         let of_memory = percent(memory, self.max_memory);
         let of_connections = percent(count(connections), count(self.max_connections));
-        let held = |level: Level, threshold| if before >= level { threshold - RELIEF } else { threshold };
-        let level = if of_memory >= held(Level::Full, FULL) {
-            Level::Full
-        } else if of_memory.max(of_connections) >= held(Level::Strained, STRAINED) || control_silence >= LATE
+        let held = |level: LoadLevel, threshold| if before >= level { threshold - RELIEF } else { threshold };
+        let level = if of_memory >= held(LoadLevel::Full, FULL) {
+            LoadLevel::Full
+        } else if of_memory.max(of_connections) >= held(LoadLevel::Strained, STRAINED)
+            || control_silence >= LATE
         {
-            Level::Strained
+            LoadLevel::Strained
         } else {
-            Level::Normal
+            LoadLevel::Normal
         };
         if level == before {
             return;
@@ -127,14 +128,14 @@ impl Load {
         self.level.store(level as u8, Relaxed);
         let (memory_percent, connections_percent) = (of_memory, of_connections);
         match level {
-            Level::Normal => tracing::info!(memory_percent, connections_percent, "the strain is over"),
-            Level::Strained => tracing::warn!(
+            LoadLevel::Normal => tracing::info!(memory_percent, connections_percent, "the strain is over"),
+            LoadLevel::Strained => tracing::warn!(
                 memory_percent,
                 connections_percent,
                 late_ms = control_silence.as_millis(),
                 "under strain: requests without a session are turned away, idle connections closed"
             ),
-            Level::Full => tracing::error!(
+            LoadLevel::Full => tracing::error!(
                 memory_percent,
                 connections_percent,
                 "full: new connections are closed until memory is free again (server.max_memory)"
@@ -174,11 +175,17 @@ mod tests {
             load.judge(memory, 0, NONE);
             load.level()
         };
-        assert_eq!([799, 800, 949].map(&mut level), [Level::Normal, Level::Strained, Level::Strained]);
-        assert_eq!([950, 900, 899].map(&mut level), [Level::Full, Level::Full, Level::Strained]);
-        assert_eq!([750, 749, 799].map(&mut level), [Level::Strained, Level::Normal, Level::Normal]);
-        assert_eq!(level(5000), Level::Full);
-        assert_eq!(level(10), Level::Normal);
+        assert_eq!(
+            [799, 800, 949].map(&mut level),
+            [LoadLevel::Normal, LoadLevel::Strained, LoadLevel::Strained]
+        );
+        assert_eq!([950, 900, 899].map(&mut level), [LoadLevel::Full, LoadLevel::Full, LoadLevel::Strained]);
+        assert_eq!(
+            [750, 749, 799].map(&mut level),
+            [LoadLevel::Strained, LoadLevel::Normal, LoadLevel::Normal]
+        );
+        assert_eq!(level(5000), LoadLevel::Full);
+        assert_eq!(level(10), LoadLevel::Normal);
     }
 
     #[test]
@@ -187,9 +194,9 @@ mod tests {
         load.judge(0, 79, NONE);
         assert!(!load.is_strained());
         load.judge(0, 100, NONE);
-        assert_eq!(load.level(), Level::Strained);
+        assert_eq!(load.level(), LoadLevel::Strained);
         load.judge(0, 74, NONE);
-        assert_eq!(load.level(), Level::Normal);
+        assert_eq!(load.level(), LoadLevel::Normal);
         load.judge(0, 0, LATE);
         assert!(load.is_strained());
     }

@@ -3,7 +3,6 @@
 mod client;
 mod coalescing;
 mod connection;
-mod counted;
 mod deadlines;
 mod flow;
 mod frame_budget;
@@ -16,12 +15,13 @@ mod load;
 mod memory;
 mod monitor;
 mod networks;
-mod passage;
 mod slow_reader;
 mod state;
 #[cfg(test)]
 mod tests;
 mod timeouts;
+mod tracked_body;
+mod tunnel_guard;
 mod watchdog;
 mod worker;
 
@@ -43,12 +43,12 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    client::{Connection, Interim},
+    client::{ConnectionHandle, Interim},
     health::{Health, Hung},
-    load::{Level, Load},
-    passage::Passage,
+    load::{Load, LoadLevel},
+    tunnel_guard::TunnelGuard,
 };
-use self::{health::Pulse, networks::Networks, watchdog::Watchdog};
+use self::{health::Heartbeat, networks::NetworkLimits, watchdog::Watchdog};
 use crate::web::{gate::Refusal, incoming::Incoming, reply::Reply};
 
 /// How much longer than their drain the workers may take to end.
@@ -145,18 +145,18 @@ pub trait Service: 'static {
     fn call(
         self: Rc<Self>,
         request: Box<Request<Incoming>>,
-        connection: Rc<Connection>,
-        presence: Rc<Self::Presence>,
+        connection: Rc<ConnectionHandle>,
+        context: Rc<Self::Context>,
     ) -> impl Future<Output = Reply<Self::Body>> + 'static;
 
     /// What the service keeps of a connection as long as it lasts.
-    type Presence: 'static;
+    type Context: 'static;
 
     /// Answers what is no request, as far as it has been `read`: the connection ends with it.
     fn refuse(self: Rc<Self>, refusal: Refusal, read: &[u8], peer: SocketAddr) -> Reply<Self::Body>;
 
     /// A client has connected, or a trusted proxy, which stands for many.
-    fn connected(&self, trusted: bool) -> Self::Presence;
+    fn connected(&self, trusted: bool) -> Self::Context;
 
     /// A client did not finish the TLS handshake.
     fn handshake_failed(&self);
@@ -232,24 +232,24 @@ impl Bound {
     ) -> Result<(), ServerError> {
         memory::forgo_huge_pages();
         let trusted = self.config.trusted_proxies.clone();
-        let networks = Networks::new(self.config.max_connections_per_network, trusted);
+        let networks = NetworkLimits::new(self.config.max_connections_per_network, trusted);
         let _watchdog =
             Watchdog::start(Arc::clone(&self.health), Arc::clone(&self.load)).map_err(ServerError::Thread)?;
         let (ended, mut ends) = mpsc::unbounded_channel();
-        for (listeners, pulse) in self.listeners.into_iter().zip(self.health.workers()) {
+        for (listeners, heartbeat) in self.listeners.into_iter().zip(self.health.workers()) {
             let start = worker::Start {
                 config: Arc::clone(&self.config),
                 listeners,
                 tls: tls.clone(),
                 drain: drain.clone(),
-                pulse: Arc::clone(pulse),
+                heartbeat: Arc::clone(heartbeat),
                 networks: Arc::clone(&networks),
                 load: Arc::clone(&self.load),
             };
             let service = service.clone();
-            let ended = Ended { pulse: Arc::clone(pulse), told: ended.clone() };
+            let ended = Ended { heartbeat: Arc::clone(heartbeat), told: ended.clone() };
             thread::Builder::new()
-                .name(pulse.name().to_owned())
+                .name(heartbeat.name().to_owned())
                 .spawn(move || {
                     let _ended = ended;
                     if let Err(error) = worker::run(start, service) {
@@ -279,13 +279,13 @@ impl Bound {
 
 /// Tells that a worker's thread has ended, by a panic too.
 struct Ended {
-    pulse: Arc<Pulse>,
+    heartbeat: Arc<Heartbeat>,
     told: mpsc::UnboundedSender<()>,
 }
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.pulse.end();
+        self.heartbeat.end();
         let _ = self.told.send(());
     }
 }

@@ -18,7 +18,7 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// The counts of all networks that have connections.
 #[derive(Debug)]
-pub(super) struct Networks {
+pub(super) struct NetworkLimits {
     limit: usize,
     /// What stands for many clients.
     trusted: Vec<IpNet>,
@@ -34,16 +34,16 @@ struct Count {
 
 /// One connection of a network, counted until it is dropped.
 #[derive(Debug)]
-pub(super) struct NetworkPlace {
+pub(super) struct NetworkPermit {
     network: IpAddr,
-    networks: Arc<Networks>,
+    networks: Arc<NetworkLimits>,
 }
 
 /// A network has as many connections as it may.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooMany;
 
-impl Networks {
+impl NetworkLimits {
     pub(super) fn new(limit: usize, trusted: Vec<IpNet>) -> Arc<Self> {
         Arc::new(Self { limit, trusted, counts: Mutex::new(HashMap::new()) })
     }
@@ -53,7 +53,7 @@ impl Networks {
         self: &Arc<Self>,
         peer: IpAddr,
         now: Instant,
-    ) -> Result<Option<NetworkPlace>, TooMany> {
+    ) -> Result<Option<NetworkPermit>, TooMany> {
         let peer = peer.to_canonical();
         if self.trusted.iter().any(|network| network.contains(&peer)) {
             return Ok(None);
@@ -63,7 +63,7 @@ impl Networks {
         let count = counts.entry(network).or_default();
         if count.open < self.limit {
             count.open += 1;
-            return Ok(Some(NetworkPlace { network, networks: Arc::clone(self) }));
+            return Ok(Some(NetworkPermit { network, networks: Arc::clone(self) }));
         }
         count.refused += 1;
         if count.logged_at.is_none_or(|at| now.duration_since(at) >= QUIET) {
@@ -87,7 +87,7 @@ impl Networks {
     }
 }
 
-impl Drop for NetworkPlace {
+impl Drop for NetworkPermit {
     fn drop(&mut self) {
         if let Entry::Occupied(mut count) = self.networks.counts().entry(self.network) {
             count.get_mut().open -= 1;
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn each_network_has_its_own_count_and_gets_places_back() {
-        let networks = Networks::new(2, vec!["10.0.0.0/8".parse().unwrap()]);
+        let networks = NetworkLimits::new(2, vec!["10.0.0.0/8".parse().unwrap()]);
         let admit = |text| networks.admit(address(text), Instant::now());
         let held = [admit("192.0.2.1").unwrap(), admit("::ffff:192.0.2.1").unwrap()];
         assert_eq!(admit("192.0.2.1").unwrap_err(), TooMany);
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_network_is_logged_about_once_a_second() {
-        let networks = Networks::new(1, Vec::new());
+        let networks = NetworkLimits::new(1, Vec::new());
         let start = Instant::now();
         let _held = networks.admit(address("192.0.2.1"), start).unwrap();
         let refuse = |millis| {

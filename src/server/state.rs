@@ -18,7 +18,7 @@ use super::{
     flow::Flows,
     load::{Load, Open},
     monitor::ConnectionMonitor,
-    networks::{NetworkPlace, Networks},
+    networks::{NetworkLimits, NetworkPermit},
     timeouts::Ticks,
 };
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -29,7 +29,7 @@ pub(super) struct Worker<S> {
     pub(super) service: Rc<S>,
     pub(super) drain: CancellationToken,
     pub(super) load: Arc<Load>,
-    pub(super) networks: Arc<Networks>,
+    pub(super) networks: Arc<NetworkLimits>,
     tls: Arc<ArcSwap<ServerConfig>>,
     pub(super) ticks: Rc<Ticks>,
     /// The tick of the last look at the clock, and what it said.
@@ -44,14 +44,14 @@ pub(super) struct Worker<S> {
 
 /// A connection's places in all that is counted, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ConnectionPermit {
     _worker: OwnedSemaphorePermit,
-    network: Option<NetworkPlace>,
+    network: Option<NetworkPermit>,
     _load: Open,
 }
 
-impl Place {
-    pub(super) fn new(worker: OwnedSemaphorePermit, network: Option<NetworkPlace>, load: Open) -> Self {
+impl ConnectionPermit {
+    pub(super) fn new(worker: OwnedSemaphorePermit, network: Option<NetworkPermit>, load: Open) -> Self {
         Self { _worker: worker, network, _load: load }
     }
 
@@ -67,7 +67,7 @@ impl<S> Worker<S> {
         service: S,
         drain: CancellationToken,
         load: Arc<Load>,
-        networks: Arc<Networks>,
+        networks: Arc<NetworkLimits>,
         tls: Arc<ArcSwap<ServerConfig>>,
     ) -> Rc<Self> {
         let ticks = Rc::new(Ticks::new());

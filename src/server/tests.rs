@@ -39,12 +39,12 @@ struct Misbehaving {
 
 impl Service for Misbehaving {
     type Body = Full<Bytes>;
-    type Presence = ();
+    type Context = ();
 
     async fn call(
         self: Rc<Self>,
         request: Box<Request<Incoming>>,
-        _: Rc<Connection>,
+        _: Rc<ConnectionHandle>,
         _: Rc<()>,
     ) -> Reply<Full<Bytes>> {
         match request.uri().path() {

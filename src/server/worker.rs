@@ -22,11 +22,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Config, Refused, Service,
     connection::serve,
-    health::Pulse,
-    load::{Level, Load},
+    health::Heartbeat,
+    load::{Load, LoadLevel},
     monitor::ConnectionMonitor,
-    networks::Networks,
-    state::{Place, Worker},
+    networks::NetworkLimits,
+    state::{ConnectionPermit, Worker},
     timeouts::Timeouts,
 };
 
@@ -41,8 +41,8 @@ pub(super) struct Start {
     pub(super) listeners: Vec<StdListener>,
     pub(super) tls: Arc<ArcSwap<ServerConfig>>,
     pub(super) drain: CancellationToken,
-    pub(super) pulse: Arc<Pulse>,
-    pub(super) networks: Arc<Networks>,
+    pub(super) heartbeat: Arc<Heartbeat>,
+    pub(super) networks: Arc<NetworkLimits>,
     pub(super) load: Arc<Load>,
 }
 
@@ -50,14 +50,14 @@ pub(super) struct Start {
 pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::Result<()> {
     let runtime = LocalRuntime::new()?;
     runtime.block_on(async {
-        let Start { config, listeners, tls, drain, pulse, networks, load } = start;
+        let Start { config, listeners, tls, drain, heartbeat, networks, load } = start;
         let worker = Worker::new(config, service(), drain, load, networks, tls);
-        let mut sweep = tokio::task::spawn_local(sweep(Rc::clone(&worker), pulse));
+        let mut sweep = tokio::task::spawn_local(sweep(Rc::clone(&worker), heartbeat));
         let mut accepting = JoinSet::new();
-        let places = Arc::new(Semaphore::new(worker.config.connections_per_worker()));
+        let permits = Arc::new(Semaphore::new(worker.config.connections_per_worker()));
         for listener in listeners {
             let listener = TcpListener::from_std(listener)?;
-            accepting.spawn_local(accept(Rc::clone(&worker), listener, Arc::clone(&places)));
+            accepting.spawn_local(accept(Rc::clone(&worker), listener, Arc::clone(&permits)));
         }
         tokio::select! {
             biased;
@@ -76,20 +76,20 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
     })
 }
 
-async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places: Arc<Semaphore>) {
+async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, permits: Arc<Semaphore>) {
     loop {
         // The place is taken before the socket: at the limit, clients wait in the kernel's queue.
         let accepted = tokio::select! {
             biased;
             () = worker.drain.cancelled() => return,
             accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (place, listener.accept().await)
+                let permit = Arc::clone(&permits).acquire_owned().await;
+                (permit, listener.accept().await)
             } => accepted,
         };
         match accepted {
-            (Ok(place), Ok((socket, peer))) => {
-                if worker.load.level() == Level::Full {
+            (Ok(permit), Ok((socket, peer))) => {
+                if worker.load.level() == LoadLevel::Full {
                     worker.service.refused(Refused::Overload);
                     continue;
                 }
@@ -97,8 +97,8 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places
                     worker.service.refused(Refused::Network);
                     continue;
                 };
-                let place = Place::new(place, network, worker.load.open());
-                worker.tasks.spawn_local(serve(Rc::clone(&worker), socket, peer, place));
+                let permit = ConnectionPermit::new(permit, network, worker.load.open());
+                worker.tasks.spawn_local(serve(Rc::clone(&worker), socket, peer, permit));
             }
             // Out of descriptors, or a client gone before it was accepted: neither ends the worker.
             (Ok(_), Err(error)) => {
@@ -111,14 +111,14 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, places
     }
 }
 
-async fn sweep<S: Service>(worker: Rc<Worker<S>>, pulse: Arc<Pulse>) {
+async fn sweep<S: Service>(worker: Rc<Worker<S>>, heartbeat: Arc<Heartbeat>) {
     let timeouts = Timeouts::new(&worker.config);
     let start = Instant::now();
     let mut interval = tokio::time::interval(SWEEP);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        pulse.beat();
+        heartbeat.beat();
         worker.ticks.advance_to(u32::try_from(start.elapsed().as_millis()).unwrap_or(u32::MAX));
         worker.monitors.borrow_mut().retain(|monitor| {
             monitor.upgrade().is_some_and(|monitor| {

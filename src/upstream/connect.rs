@@ -7,7 +7,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     Config, Peer, dial,
-    http1::{Connection, Transport},
+    http1::{PortalConnection, Transport},
     pinned::Pinned,
 };
 use crate::{
@@ -115,8 +115,8 @@ impl Connector {
     }
 
     /// Opens one connection to `peer`.
-    pub(super) async fn open(&self, peer: &Peer) -> Result<Connection, ConnectError> {
-        self.transport(peer, &self.tls).await.map(Connection::new)
+    pub(super) async fn open(&self, peer: &Peer) -> Result<PortalConnection, ConnectError> {
+        self.transport(peer, &self.tls).await.map(PortalConnection::new)
     }
 
     /// Opens one for HTTP/2: agreed on over TLS, known beforehand without (RFC 9113 §3.3).

@@ -14,7 +14,7 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{ConnectError, Connector, Peer, turns::Turns};
+use super::{ConnectError, Connector, Peer, round_robin::RoundRobin};
 
 /// How long a connection without a request is kept.
 const IDLE_LIMIT: Duration = Duration::from_mins(1);
@@ -35,7 +35,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub struct Http2<B> {
     servers: Vec<Server<B>>,
-    turns: Turns,
+    turns: RoundRobin,
     connector: Connector,
     max_age: Duration,
 }
@@ -72,7 +72,7 @@ where
     B: Body<Data = Bytes, Error: Into<Error>> + Unpin + 'static,
 {
     pub fn new(peers: Vec<Peer>, connector: Connector, max_age: Duration) -> Self {
-        let turns = Turns::new(peers.len());
+        let turns = RoundRobin::new(peers.len());
         let servers = peers.into_iter().map(|peer| Server {
             label: Rc::from(peer.label.as_str()),
             peer,

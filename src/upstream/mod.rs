@@ -5,11 +5,11 @@ mod dial;
 pub mod http1;
 pub mod http2;
 mod peer;
+mod permits;
 mod pinned;
-mod places;
 mod pool;
+mod round_robin;
 mod trust;
-mod turns;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -19,8 +19,8 @@ use url::Url;
 
 pub use connect::{ConnectError, Connector};
 pub use peer::Peer;
-pub use places::Limits;
-pub use pool::{Ask, Lease, Owner, Pool, Tie};
+pub use permits::PoolLimits;
+pub use pool::{Ask, ConnectionOwner, Lease, Pool, Tie};
 
 /// Who may use a connection again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub struct Config {
     /// From the end of the request to the head of the answer.
     pub response_timeout: Duration,
     /// Of all workers together.
-    pub limits: Limits,
+    pub limits: PoolLimits,
     pub per_user: PerUser,
     /// Who may use a connection again.
     pub sharing: Sharing,

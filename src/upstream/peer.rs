@@ -55,7 +55,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{
-        super::{Limits, PerUser, Sharing},
+        super::{PerUser, PoolLimits, Sharing},
         *,
     };
 
@@ -69,7 +69,7 @@ mod tests {
                 ca: None,
                 connect_timeout: Duration::from_secs(1),
                 response_timeout: Duration::from_secs(1),
-                limits: Limits { connections: 1, waiting: 1, streams: 1 },
+                limits: PoolLimits { connections: 1, waiting: 1, streams: 1 },
                 per_user: PerUser { connections: 1, leaves_room: true, streams: 1 },
                 sharing: Sharing::Shared,
                 max_age: Duration::from_secs(1),

@@ -95,7 +95,7 @@ pub fn redirect(status: StatusCode, path: &str) -> Answer {
 
 /// An error for a script (RFC 9457).
 #[derive(Debug, Serialize)]
-pub struct Problem<'a> {
+pub struct ProblemDetails<'a> {
     #[serde(rename = "type")]
     pub kind: &'static str,
     pub title: &'a str,
@@ -108,7 +108,7 @@ pub struct Problem<'a> {
     pub request_id: Option<&'a str>,
 }
 
-pub fn problem(problem: &Problem<'_>) -> Answer {
+pub fn problem(problem: &ProblemDetails<'_>) -> Answer {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = serde_json::to_vec(problem).unwrap_or_default();
     with_type(status, "application/problem+json", body)

@@ -105,7 +105,7 @@ fn forwarded_node(element: &str) -> Option<IpAddr> {
 
 /// What becomes of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Destination {
     /// A person sees it, in a window of its own.
     Window,
     /// A person sees it as a part of another page.
@@ -115,30 +115,30 @@ pub enum Place {
 }
 
 /// Told by `Sec-Fetch-Mode` and `Sec-Fetch-Dest`, or else by the best of `Accept`; never by the name of the browser.
-pub fn place(method: &Method, headers: &HeaderMap) -> Place {
+pub fn destination(method: &Method, headers: &HeaderMap) -> Destination {
     if headers.contains_key(header::UPGRADE) {
-        return Place::Elsewhere;
+        return Destination::Elsewhere;
     }
     match headers.get(&SEC_FETCH_MODE) {
-        Some(mode) if mode.as_bytes() != b"navigate" => Place::Elsewhere,
+        Some(mode) if mode.as_bytes() != b"navigate" => Destination::Elsewhere,
         Some(_) => match headers.get(&SEC_FETCH_DEST).map(HeaderValue::as_bytes) {
-            Some(b"document") | None => Place::Window,
+            Some(b"document") | None => Destination::Window,
             // A download: what comes is saved under the name of what was asked for.
-            Some(b"empty") => Place::Elsewhere,
-            Some(_) => Place::Frame,
+            Some(b"empty") => Destination::Elsewhere,
+            Some(_) => Destination::Frame,
         },
         None => {
             let is_page = matches!(*method, Method::GET | Method::HEAD | Method::POST)
                 && prefers_html(headers)
                 && !is_scripted(headers);
-            if is_page { Place::Window } else { Place::Elsewhere }
+            if is_page { Destination::Window } else { Destination::Elsewhere }
         }
     }
 }
 
 /// Whether a person is looking at a page, or at a frame of one.
 pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
-    place(method, headers) != Place::Elsewhere
+    destination(method, headers) != Destination::Elsewhere
 }
 
 /// Whether a person is waiting for a page, by the start of a head that is too large to be read whole. Browsers send their
@@ -170,13 +170,13 @@ pub fn is_prefetch(headers: &HeaderMap) -> bool {
 /// for. What a script merely reads may be a clock's doing.
 pub fn is_by_person(method: &Method, headers: &HeaderMap) -> bool {
     let mode = headers.get(&SEC_FETCH_MODE).map(HeaderValue::as_bytes);
-    match place(method, headers) {
-        Place::Window | Place::Frame => {
+    match destination(method, headers) {
+        Destination::Window | Destination::Frame => {
             !is_prefetch(headers)
                 && (mode.is_none() || headers.get("sec-fetch-user").is_some_and(|user| user == "?1"))
         }
         // Beacons are sent without anybody's doing, and have this mode.
-        Place::Elsewhere => {
+        Destination::Elsewhere => {
             matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE)
                 && mode != Some(b"no-cors")
         }
@@ -370,16 +370,16 @@ mod tests {
     fn a_window_a_frame_and_a_download_are_told_apart() {
         let navigates = ("sec-fetch-mode", "navigate");
         for (dest, where_to) in [
-            ("document", Place::Window),
-            ("iframe", Place::Frame),
-            ("frame", Place::Frame),
-            ("embed", Place::Frame),
-            ("object", Place::Frame),
-            ("empty", Place::Elsewhere),
+            ("document", Destination::Window),
+            ("iframe", Destination::Frame),
+            ("frame", Destination::Frame),
+            ("embed", Destination::Frame),
+            ("object", Destination::Frame),
+            ("empty", Destination::Elsewhere),
         ] {
             let fields = headers(&[navigates, ("sec-fetch-dest", dest), ("accept", "text/html")]);
-            assert_eq!(place(&Method::GET, &fields), where_to, "{dest}");
+            assert_eq!(destination(&Method::GET, &fields), where_to, "{dest}");
         }
-        assert_eq!(place(&Method::GET, &headers(&[navigates])), Place::Window);
+        assert_eq!(destination(&Method::GET, &headers(&[navigates])), Destination::Window);
     }
 }

@@ -14,7 +14,7 @@ const PREFIX: &str = "__Host-portcullis";
 /// What our cookies are called. Cookies know no port: where `public_url` has one it is part of the name, or two gateways on
 /// one host would overwrite each other's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Names {
+pub struct CookieNames {
     /// Holds the session.
     pub session: String,
     /// Holds a login that is not finished, and before that the browser's half of the form token.
@@ -25,7 +25,7 @@ pub struct Names {
     pub known: String,
 }
 
-impl Names {
+impl CookieNames {
     pub fn new(public_url: &Url) -> Self {
         let port = public_url.port().map(|port| format!("-{port}")).unwrap_or_default();
         let named = |what: &str| format!("{PREFIX}{what}{port}");
@@ -137,7 +137,7 @@ pub struct Cookies {
 }
 
 impl Cookies {
-    pub fn of(headers: &HeaderMap, names: &Names) -> Self {
+    pub fn of(headers: &HeaderMap, names: &CookieNames) -> Self {
         let session = token(headers, &names.session).map(|token| token.hash());
         Self { session, others: without_ours(headers) }
     }
@@ -156,7 +156,7 @@ impl Jar {
     /// Longer cookies are read anew each time, so that idle connections stay small.
     const MOST_BYTES: usize = 2048;
 
-    pub fn open(&mut self, headers: &HeaderMap, names: &Names) -> Cookies {
+    pub fn open(&mut self, headers: &HeaderMap, names: &CookieNames) -> Cookies {
         let lines = headers.get_all(header::COOKIE);
         if lines.iter().eq(&self.lines) {
             return self.cookies.clone();
@@ -208,8 +208,8 @@ mod tests {
 
     const SESSION: &str = PREFIX;
 
-    fn names(public_url: &str) -> Names {
-        Names::new(&Url::parse(public_url).unwrap())
+    fn names(public_url: &str) -> CookieNames {
+        CookieNames::new(&Url::parse(public_url).unwrap())
     }
 
     fn cookies(lines: &[&str]) -> HeaderMap {

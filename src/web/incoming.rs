@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::switched::Switching;
+use super::upgraded::OnUpgrade;
 use crate::http1::body_part::MalformedBody;
 
 /// What a request brings besides its fields.
@@ -29,8 +29,8 @@ enum Content {
     #[default]
     Nothing,
     /// Nothing, unless the protocol is switched.
-    Switching(Option<Switching>),
-    Http1(Arriving),
+    Upgrade(Option<OnUpgrade>),
+    Http1(BodyReceiver),
     Http2(hyper::body::Incoming),
     /// A body whose first part has been taken from it ahead of time.
     Begun(Box<Begun>),
@@ -53,19 +53,19 @@ impl Incoming {
     }
 
     /// A body of HTTP/1 follows.
-    pub fn follows(&mut self, body: Arriving) {
+    pub fn follows(&mut self, body: BodyReceiver) {
         self.content = Content::Http1(body);
     }
 
     /// Nothing follows, unless the protocol is switched.
-    pub fn may_switch(&mut self, switching: Switching) {
-        self.content = Content::Switching(Some(switching));
+    pub fn may_switch(&mut self, switching: OnUpgrade) {
+        self.content = Content::Upgrade(Some(switching));
     }
 
     /// The way to what follows a switch of HTTP/1.
-    pub fn switching(&mut self) -> Option<Switching> {
+    pub fn switching(&mut self) -> Option<OnUpgrade> {
         match &mut self.content {
-            Content::Switching(switching) => switching.take(),
+            Content::Upgrade(switching) => switching.take(),
             _ => None,
         }
     }
@@ -108,7 +108,7 @@ impl Body for Incoming {
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Nothing | Content::Switching(_) => SizeHint::with_exact(0),
+            Content::Nothing | Content::Upgrade(_) => SizeHint::with_exact(0),
             Content::Http1(_) | Content::Begun(_) => SizeHint::default(),
             Content::Http2(body) => body.size_hint(),
         }
@@ -121,7 +121,7 @@ impl Content {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Box<dyn Error + Send + Sync>>>> {
         match self {
-            Self::Nothing | Self::Switching(_) => Poll::Ready(None),
+            Self::Nothing | Self::Upgrade(_) => Poll::Ready(None),
             Self::Http1(body) => body.poll_part(cx).map(|part| part.map(|part| part.map_err(Into::into))),
             Self::Http2(body) => {
                 Pin::new(body).poll_frame(cx).map(|part| part.map(|part| part.map_err(Into::into)))
@@ -135,7 +135,7 @@ impl Content {
 
     fn is_end(&self) -> bool {
         match self {
-            Self::Nothing | Self::Switching(_) => true,
+            Self::Nothing | Self::Upgrade(_) => true,
             Self::Http1(body) => body.is_end(),
             Self::Http2(body) => body.is_end_stream(),
             Self::Begun(begun) => begun.first.is_none() && begun.rest.is_end(),
@@ -153,9 +153,9 @@ pub enum Broken {
 }
 
 /// Both ends of one body.
-pub fn arriving() -> (Feed, Arriving) {
+pub fn channel() -> (BodySender, BodyReceiver) {
     let slot = Arc::new(Mutex::new(Slot::default()));
-    (Feed(Arc::clone(&slot)), Arriving(slot))
+    (BodySender(Arc::clone(&slot)), BodyReceiver(slot))
 }
 
 /// Where one part changes hands.
@@ -184,9 +184,9 @@ pub enum Reader {
 
 /// The connection's end of a body.
 #[derive(Debug)]
-pub struct Feed(Arc<Mutex<Slot>>);
+pub struct BodySender(Arc<Mutex<Slot>>);
 
-impl Feed {
+impl BodySender {
     /// Ready when the next part is wanted, or none ever will be.
     pub fn poll_reader(&self, cx: &mut Context<'_>) -> Poll<Reader> {
         let mut slot = lock(&self.0);
@@ -216,7 +216,7 @@ impl Feed {
     }
 }
 
-impl Drop for Feed {
+impl Drop for BodySender {
     fn drop(&mut self) {
         let mut slot = lock(&self.0);
         if !slot.ended {
@@ -231,9 +231,9 @@ impl Drop for Feed {
 
 /// The reader's end of a body.
 #[derive(Debug)]
-pub struct Arriving(Arc<Mutex<Slot>>);
+pub struct BodyReceiver(Arc<Mutex<Slot>>);
 
-impl Arriving {
+impl BodyReceiver {
     fn poll_part(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let mut slot = lock(&self.0);
         if let Some(part) = slot.part.take() {
@@ -256,7 +256,7 @@ impl Arriving {
     }
 }
 
-impl Drop for Arriving {
+impl Drop for BodyReceiver {
     fn drop(&mut self) {
         let mut slot = lock(&self.0);
         slot.given_up = true;
@@ -306,21 +306,21 @@ mod tests {
         let (there, reader) = count();
         let (mut on_connection, mut on_reader) =
             (Context::from_waker(&connection), Context::from_waker(&reader));
-        let (feed, body) = arriving();
-        assert!(feed.poll_reader(&mut on_connection).is_pending());
+        let (sender, body) = channel();
+        assert!(sender.poll_reader(&mut on_connection).is_pending());
         assert!(body.poll_part(&mut on_reader).is_pending());
         assert_eq!(woken(&here), 1);
-        assert_eq!(feed.poll_reader(&mut on_connection), Poll::Ready(Reader::Wants));
-        feed.give(Some(Ok(Frame::data(Bytes::from_static(b"a")))), false, &on_connection);
+        assert_eq!(sender.poll_reader(&mut on_connection), Poll::Ready(Reader::Wants));
+        sender.give(Some(Ok(Frame::data(Bytes::from_static(b"a")))), false, &on_connection);
         assert_eq!(woken(&there), 1);
-        assert!(feed.poll_reader(&mut on_connection).is_pending());
+        assert!(sender.poll_reader(&mut on_connection).is_pending());
         assert!(matches!(body.poll_part(&mut on_reader), Poll::Ready(Some(Ok(_)))));
         assert!(body.poll_part(&mut on_reader).is_pending());
-        feed.give(Some(Ok(Frame::data(Bytes::from_static(b"b")))), true, &on_connection);
+        sender.give(Some(Ok(Frame::data(Bytes::from_static(b"b")))), true, &on_connection);
         assert!(!body.is_end());
         assert!(matches!(body.poll_part(&mut on_reader), Poll::Ready(Some(Ok(_)))));
         assert!(body.is_end() && matches!(body.poll_part(&mut on_reader), Poll::Ready(None)));
-        drop(feed);
+        drop(sender);
         assert!(matches!(body.poll_part(&mut on_reader), Poll::Ready(None)), "it has ended well");
     }
 
@@ -328,21 +328,21 @@ mod tests {
     fn a_connection_that_goes_breaks_the_body_and_a_reader_that_goes_is_noticed() {
         let (there, reader) = count();
         let mut cx = Context::from_waker(&reader);
-        let (feed, body) = arriving();
+        let (sender, body) = channel();
         assert!(body.poll_part(&mut cx).is_pending());
-        drop(feed);
+        drop(sender);
         assert_eq!(woken(&there), 1);
         assert!(matches!(body.poll_part(&mut cx), Poll::Ready(Some(Err(Broken::Ended(_))))));
 
         for wanted in [false, true] {
             let (here, connection) = count();
             let mut on_connection = Context::from_waker(&connection);
-            let (feed, body) = arriving();
+            let (sender, body) = channel();
             assert!(!wanted || body.poll_part(&mut cx).is_pending());
-            assert_eq!(feed.poll_reader(&mut on_connection).is_ready(), wanted);
+            assert_eq!(sender.poll_reader(&mut on_connection).is_ready(), wanted);
             drop(body);
             assert_eq!(woken(&here), 1, "{wanted}");
-            assert_eq!(feed.poll_reader(&mut on_connection), Poll::Ready(Reader::HasGivenUp));
+            assert_eq!(sender.poll_reader(&mut on_connection), Poll::Ready(Reader::HasGivenUp));
         }
     }
 }

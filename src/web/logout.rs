@@ -23,7 +23,7 @@ pub struct LogoutPaths(Arc<[LogoutPath]>);
 
 /// When a request is an attempt to log out, what the portal's answer must look like for it to have worked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attempt {
+pub enum LogoutAttempt {
     /// Success or a redirect.
     Plain,
     /// Success with a page is not enough: it may be one that asks "Log out?".
@@ -43,7 +43,7 @@ impl LogoutPaths {
         headers: &HeaderMap,
         path: &str,
         query: Option<&str>,
-    ) -> Option<Attempt> {
+    ) -> Option<LogoutAttempt> {
         if self.0.is_empty() {
             return None;
         }
@@ -55,7 +55,7 @@ impl LogoutPaths {
         if !(named || unnamed) || client::is_prefetch(headers) || client::is_part_of_a_page(method, headers) {
             return None;
         }
-        Some(if named || *method != Method::GET { Attempt::Plain } else { Attempt::MayBeAsked })
+        Some(if named || *method != Method::GET { LogoutAttempt::Plain } else { LogoutAttempt::MayBeAsked })
     }
 
     /// Whether whoever is sent here is sent out, by whatever method.
@@ -78,7 +78,7 @@ impl LogoutPath {
     }
 }
 
-impl Attempt {
+impl LogoutAttempt {
     /// Whether the portal has logged out, by the head of its answer.
     pub fn worked(self, status: StatusCode, fields: &PortalFields) -> bool {
         let shows_page = status.is_success()
@@ -159,27 +159,27 @@ mod tests {
             paths().attempt(&Method::from_bytes(method.as_bytes()).unwrap(), &headers(fields), path, query)
         };
         for (method, target, expected) in [
-            ("GET", "/logout", Some(Attempt::MayBeAsked)),
-            ("POST", "/logout", Some(Attempt::Plain)),
-            ("DELETE", "/logout", Some(Attempt::Plain)),
+            ("GET", "/logout", Some(LogoutAttempt::MayBeAsked)),
+            ("POST", "/logout", Some(LogoutAttempt::Plain)),
+            ("DELETE", "/logout", Some(LogoutAttempt::Plain)),
             ("HEAD", "/logout", None),
             ("OPTIONS", "/logout", None),
-            ("GET", "/%6cogout", Some(Attempt::MayBeAsked)),
-            ("GET", "/%6C%6fgout", Some(Attempt::MayBeAsked)),
-            ("GET", "//logout", Some(Attempt::MayBeAsked)),
-            ("GET", "/logout;jsessionid=x", Some(Attempt::MayBeAsked)),
-            ("GET", "/logout?next=/", Some(Attempt::MayBeAsked)),
+            ("GET", "/%6cogout", Some(LogoutAttempt::MayBeAsked)),
+            ("GET", "/%6C%6fgout", Some(LogoutAttempt::MayBeAsked)),
+            ("GET", "//logout", Some(LogoutAttempt::MayBeAsked)),
+            ("GET", "/logout;jsessionid=x", Some(LogoutAttempt::MayBeAsked)),
+            ("GET", "/logout?next=/", Some(LogoutAttempt::MayBeAsked)),
             ("GET", "/logout/", None),
             ("GET", "/Logout", None),
             ("GET", "/%256cogout", None),
             ("GET", "/x?y=/logout", None),
             ("GET", "/wp-login.php", None),
             ("GET", "/wp-login.php?action=lostpassword", None),
-            ("GET", "/wp-login.php?action=logout&_wpnonce=1", Some(Attempt::Plain)),
-            ("GET", "/wp-login.php?a=b&act%69on=log%6fut", Some(Attempt::Plain)),
+            ("GET", "/wp-login.php?action=logout&_wpnonce=1", Some(LogoutAttempt::Plain)),
+            ("GET", "/wp-login.php?a=b&act%69on=log%6fut", Some(LogoutAttempt::Plain)),
             ("POST", "/wp-login.php?action=logout", None),
             ("HEAD", "/wp-login.php?action=logout", None),
-            ("DELETE", "/api/session", Some(Attempt::Plain)),
+            ("DELETE", "/api/session", Some(LogoutAttempt::Plain)),
             ("GET", "/api/session", None),
         ] {
             assert_eq!(attempt(method, target, &[]), expected, "{method} {target}");
@@ -219,12 +219,12 @@ mod tests {
             (403, &[html], false, false),
             (500, &[], false, false),
         ] {
-            let worked = |attempt: Attempt| {
+            let worked = |attempt: LogoutAttempt| {
                 let fields = PortalFields::of_map(headers(fields), Version::HTTP_11);
                 attempt.worked(StatusCode::from_u16(status).unwrap(), &fields)
             };
-            assert_eq!(worked(Attempt::Plain), plain, "{status} {fields:?}");
-            assert_eq!(worked(Attempt::MayBeAsked), asked, "{status} {fields:?}");
+            assert_eq!(worked(LogoutAttempt::Plain), plain, "{status} {fields:?}");
+            assert_eq!(worked(LogoutAttempt::MayBeAsked), asked, "{status} {fields:?}");
         }
     }
 

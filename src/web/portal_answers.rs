@@ -52,7 +52,7 @@ pub struct Parts {
 
 /// What an answer is to.
 #[derive(Clone, Copy, Debug)]
-pub struct About<'a> {
+pub struct RequestInfo<'a> {
     pub path: &'a str,
     /// The portal's cookies that came with the request.
     pub cookies: Option<&'a HeaderValue>,
@@ -124,10 +124,10 @@ impl PortalAnswers {
     }
 
     /// Makes of the portal's fields what the client gets.
-    pub fn apply(&self, fields: &mut PortalFields, status: StatusCode, about: &About<'_>) {
+    pub fn apply(&self, fields: &mut PortalFields, status: StatusCode, request: &RequestInfo<'_>) {
         let topics = fields.topics();
         let is_personal =
-            about.is_personal && !self.cacheable_paths.iter().any(|known| known.matches(about.path));
+            request.is_personal && !self.cacheable_paths.iter().any(|known| known.matches(request.path));
         let caching = if is_personal { for_one_user(fields, status) } else { None };
         fields.add_ours(Ours { fields: Rc::clone(&self.ours), caching });
         if topics.has(Topics::COOKIES)
@@ -139,13 +139,13 @@ impl PortalAnswers {
             );
         }
         if topics.is_unusual() {
-            self.apply_rare(fields, is_personal, about);
+            self.apply_rare(fields, is_personal, request);
         }
     }
 
     /// What few answers have.
     #[cold]
-    fn apply_rare(&self, fields: &mut PortalFields, is_personal: bool, about: &About<'_>) {
+    fn apply_rare(&self, fields: &mut PortalFields, is_personal: bool, request: &RequestInfo<'_>) {
         let topics = fields.topics();
         if topics.has(Topics::HSTS) && self.hsts != Hsts::Portal {
             fields.drop_all(&header::STRICT_TRANSPORT_SECURITY);
@@ -166,26 +166,26 @@ impl PortalAnswers {
             });
         }
         if topics.has(Topics::WORKERS) && self.service_worker == Policy::Refuse {
-            let widens = |value: &[u8]| service_worker::widens_to_ours(about.path, value);
+            let widens = |value: &[u8]| service_worker::widens_to_ours(request.path, value);
             fields.change(
                 |name| *name == service_worker::ALLOWED,
                 |_, value| if widens(value) { Fate::Goes } else { Fate::Stays },
             );
         }
-        if topics.has(Topics::CLEARING) && !about.signs_off {
-            self.narrow_clearing(fields, about);
+        if topics.has(Topics::CLEARING) && !request.signs_off {
+            self.narrow_clearing(fields, request);
         }
     }
 
-    fn narrow_clearing(&self, fields: &mut PortalFields, about: &About<'_>) {
+    fn narrow_clearing(&self, fields: &mut PortalFields, request: &RequestInfo<'_>) {
         let name = &clear_site_data::NAME;
         let Some(Narrowed(left)) = clear_site_data::narrow(fields.values(name)) else { return };
         fields.drop_all(name);
         if let Some(left) = left {
             fields.append(name.clone(), left);
         }
-        if let Some(cookies) = about.cookies {
-            for farewell in clear_site_data::farewells(cookies, about.path, &self.host) {
+        if let Some(cookies) = request.cookies {
+            for farewell in clear_site_data::farewells(cookies, request.path, &self.host) {
                 fields.append(header::SET_COOKIE, farewell);
             }
         }

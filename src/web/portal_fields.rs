@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use super::{caching, clear_site_data, cookies, service_worker};
 use crate::http1::{
     fields::{self, Block},
-    head::{Field, Fields, MalformedHead, is_text},
+    head::{Field, FieldSpans, MalformedHead, is_text},
 };
 
 /// Fields that may come behind the portal's; room for them is made at once.
@@ -106,7 +106,7 @@ impl PortalFields {
     /// Reads them from `head`, all of which is well-formed then. `note` says which are kept.
     pub fn read<E: From<MalformedHead>>(
         head: Bytes,
-        fields: &Fields,
+        fields: &FieldSpans,
         version: Version,
         mut note: impl FnMut(&HeaderName, &[u8]) -> Result<bool, E>,
     ) -> Result<Self, E> {
@@ -279,7 +279,7 @@ pub(crate) mod tests {
     /// The fields of a head without its first line.
     pub(crate) fn read(text: &str) -> Result<PortalFields, MalformedHead> {
         let head = Bytes::from(format!("{text}\r\n"));
-        let mut fields = Fields::default();
+        let mut fields = FieldSpans::default();
         assert!(Lines::of(&head, 0, true).find(&mut fields, 100)?);
         PortalFields::read(head, &fields, Version::HTTP_10, |name, _| Ok::<_, MalformedHead>(name != "x-hop"))
     }

@@ -17,7 +17,7 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use portcullis::{
-    server::{Bound, Config, Connection, Refused, Service},
+    server::{Bound, Config, ConnectionHandle, Refused, Service},
     web::{gate::Refusal, incoming::Incoming, reply::Reply},
 };
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
@@ -205,12 +205,12 @@ struct Scripted {
 
 impl Service for Scripted {
     type Body = Answer;
-    type Presence = ();
+    type Context = ();
 
     async fn call(
         self: Rc<Self>,
         request: Box<Request<Incoming>>,
-        connection: Rc<Connection>,
+        connection: Rc<ConnectionHandle>,
         _: Rc<()>,
     ) -> Reply<Answer> {
         let run = lock(&self.runs).get(&connection.peer().port()).cloned();

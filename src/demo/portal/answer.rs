@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 use serde::Serialize;
 
 /// An answer whose body cannot fail: everything it streams is made here.
-pub(super) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+pub(super) type DemoResponse = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// Why a request gets no answer of its own; the text is shown to the user.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ impl Error {
 pub(super) fn with_body(
     content_type: &'static str,
     body: impl Body<Data = Bytes, Error = Infallible> + Send + 'static,
-) -> Answer {
+) -> DemoResponse {
     let mut answer = Response::new(body.boxed_unsync());
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -57,20 +57,20 @@ pub(super) fn with_body(
     answer
 }
 
-pub(super) fn text(content_type: &'static str, text: impl Into<Bytes>) -> Answer {
+pub(super) fn text(content_type: &'static str, text: impl Into<Bytes>) -> DemoResponse {
     with_body(content_type, Full::new(text.into()))
 }
 
-pub(super) fn html(page: String) -> Answer {
+pub(super) fn html(page: String) -> DemoResponse {
     text("text/html; charset=utf-8", page)
 }
 
-pub(super) fn json(value: &impl Serialize) -> Result<Answer, Error> {
+pub(super) fn json(value: &impl Serialize) -> Result<DemoResponse, Error> {
     Ok(text("application/json", serde_json::to_vec(value)?))
 }
 
 /// After a form: 303, so that reloading the page does not post again. The path is one of our own, never a user's.
-pub(super) fn see_other(path: &str) -> Answer {
+pub(super) fn see_other(path: &str) -> DemoResponse {
     let mut answer = Response::new(Empty::new().boxed_unsync());
     *answer.status_mut() = StatusCode::SEE_OTHER;
     if let Ok(location) = HeaderValue::from_str(path) {

@@ -2,10 +2,10 @@
 
 use http::{HeaderValue, header};
 
-use super::answer::{self, Answer, Error};
+use super::answer::{self, DemoResponse, Error};
 
 /// Answers `/assets/…`.
-pub(super) fn answer(name: &str) -> Result<Answer, Error> {
+pub(super) fn answer(name: &str) -> Result<DemoResponse, Error> {
     let (content_type, content) = match name {
         "style.css" => ("text/css; charset=utf-8", include_str!("static/style.css")),
         "live.js" => ("text/javascript; charset=utf-8", include_str!("static/live.js")),

@@ -12,7 +12,7 @@ use http::{HeaderValue, header};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    answer::{self, Answer, Error},
+    answer::{self, DemoResponse, Error},
     sims,
 };
 
@@ -26,7 +26,7 @@ pub(super) const MOST: u64 = 16 << 30;
 const RECORDS: u64 = 1400;
 
 /// Answers `/download?bytes=`.
-pub(super) fn answer(bytes: Option<&str>, block: &Bytes) -> Result<Answer, Error> {
+pub(super) fn answer(bytes: Option<&str>, block: &Bytes) -> Result<DemoResponse, Error> {
     let bytes = match bytes {
         None => DEFAULT,
         Some(text) => text

@@ -5,7 +5,7 @@
 use http::Request;
 use serde::Serialize;
 
-use super::answer::{self, Answer, Error};
+use super::answer::{self, DemoResponse, Error};
 
 #[derive(Serialize)]
 struct Head {
@@ -17,7 +17,7 @@ struct Head {
 }
 
 /// As JSON to programs, as plain text to browsers.
-pub(super) fn answer<B>(request: &Request<B>) -> Result<Answer, Error> {
+pub(super) fn answer<B>(request: &Request<B>) -> Result<DemoResponse, Error> {
     let head = Head {
         method: request.method().to_string(),
         target: request.uri().to_string(),

@@ -27,7 +27,7 @@ use tokio_tungstenite::{
 
 use super::{
     Portal,
-    answer::{self, Answer, Error},
+    answer::{self, DemoResponse, Error},
     sims::{Fleet, Plan, Status, mix},
 };
 use crate::errors::Chain;
@@ -85,7 +85,7 @@ fn ticks() -> Interval {
 }
 
 /// Answers `/sse/usage`: an endless stream of `usage` events.
-pub(super) fn events(portal: Arc<Portal>) -> Answer {
+pub(super) fn events(portal: Arc<Portal>) -> DemoResponse {
     let stream = stream::unfold((portal, ticks(), 0_u64), |(portal, mut ticks, tick)| async move {
         tokio::select! {
             () = portal.shutdown.cancelled() => return None,
@@ -100,7 +100,10 @@ pub(super) fn events(portal: Arc<Portal>) -> Answer {
 }
 
 /// Answers `/ws/usage`: switches protocols, then sends samples; a text message from the browser is the new filter.
-pub(super) fn web_socket(portal: Arc<Portal>, request: &mut Request<Incoming>) -> Result<Answer, Error> {
+pub(super) fn web_socket(
+    portal: Arc<Portal>,
+    request: &mut Request<Incoming>,
+) -> Result<DemoResponse, Error> {
     let accept = accept_key(request.headers())?;
     let upgrade = hyper::upgrade::on(request);
     let tasks = portal.tasks.clone();

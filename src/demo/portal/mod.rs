@@ -31,7 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::form_urlencoded;
 
 use self::{
-    answer::{Answer, Error},
+    answer::{DemoResponse, Error},
     page::Pages,
     sims::{Change, Fleet},
     visitor::{Theme, Visitor},
@@ -142,7 +142,7 @@ struct Portal {
 
 impl Portal {
     /// Answers every request, an error with its page.
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> DemoResponse {
         let mut visitor = Visitor::of(request.headers());
         let wants_page = answer::wants_page(request.headers());
         let mut answer = match self.route(request, &mut visitor).await {
@@ -159,7 +159,7 @@ impl Portal {
         self: &Arc<Self>,
         mut request: Request<Incoming>,
         visitor: &mut Visitor,
-    ) -> Result<Answer, Error> {
+    ) -> Result<DemoResponse, Error> {
         let path = request.uri().path().to_owned();
         let query = request.uri().query().map(str::to_owned);
         let wish = |name| field(query.as_deref().unwrap_or_default().as_bytes(), name);
@@ -211,14 +211,14 @@ impl Portal {
         sleep(GRACE).await;
     }
 
-    fn overview(&self, visitor: &Visitor) -> Result<Answer, Error> {
+    fn overview(&self, visitor: &Visitor) -> Result<DemoResponse, Error> {
         let mut sims = self.fleet.search("");
         sims.sort_by_key(|sim| Reverse(sim.used));
         sims.truncate(BUSIEST);
         Ok(answer::html(self.pages.overview(visitor, &self.fleet.summary(), &sims)?))
     }
 
-    fn search(&self, visitor: &mut Visitor, query: Option<String>) -> Result<Answer, Error> {
+    fn search(&self, visitor: &mut Visitor, query: Option<String>) -> Result<DemoResponse, Error> {
         if let Some(query) = query.as_deref().filter(|query| !query.trim().is_empty()) {
             visitor.preferences.remember_search(query);
         }
@@ -226,7 +226,7 @@ impl Portal {
         Ok(answer::html(self.pages.sims(visitor, &query, &self.fleet.search(&query))?))
     }
 
-    async fn change(&self, iccid: &str, request: Request<Incoming>) -> Result<Answer, Error> {
+    async fn change(&self, iccid: &str, request: Request<Incoming>) -> Result<DemoResponse, Error> {
         let form = read_form(request).await?;
         let action = field(&form, "action").unwrap_or_default();
         let name = field(&form, "name").unwrap_or_default();
@@ -234,7 +234,7 @@ impl Portal {
         Ok(answer::see_other(&format!("/sims/{iccid}")))
     }
 
-    async fn upload(&self, visitor: &Visitor, request: Request<Incoming>) -> Result<Answer, Error> {
+    async fn upload(&self, visitor: &Visitor, request: Request<Incoming>) -> Result<DemoResponse, Error> {
         let (head, body) = request.into_parts();
         let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let receipt = upload::receive(content_type, body).await?;
@@ -245,7 +245,7 @@ impl Portal {
         }
     }
 
-    async fn slow(&self, millis: Option<&str>) -> Result<Answer, Error> {
+    async fn slow(&self, millis: Option<&str>) -> Result<DemoResponse, Error> {
         let millis: u64 =
             millis.unwrap_or("1000").parse().map_err(|_| Error::Malformed("ms is a number."))?;
         let millis = millis.min(SLOWEST_MILLIS);
@@ -256,7 +256,7 @@ impl Portal {
         answer::json(&serde_json::json!({ "waited_ms": millis }))
     }
 
-    fn refuse(&self, error: &Error, visitor: &Visitor, wants_page: bool) -> Answer {
+    fn refuse(&self, error: &Error, visitor: &Visitor, wants_page: bool) -> DemoResponse {
         if error.status().is_server_error() {
             tracing::error!(error = %Chain(error), "the sample portal failed");
         }

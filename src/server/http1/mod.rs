@@ -4,7 +4,7 @@
 //! asks for it. What a head may be is for `http1::request_head` to say.
 
 mod answer_head;
-mod upload;
+mod body_reader;
 mod wire;
 mod work;
 
@@ -18,10 +18,10 @@ use std::{
 use tokio_rustls::server::TlsStream;
 
 use self::{wire::Wire, work::Work};
-use super::{Service, client::Connection, monitor::ConnectionMonitor, state::Worker};
+use super::{Service, client::ConnectionHandle, monitor::ConnectionMonitor, state::Worker};
 use crate::{
     http1::request_head::{self, RequestHead},
-    web::{gate::Refusal, incoming::Incoming, socket::Socket, switched::Switched},
+    web::{gate::Refusal, incoming::Incoming, socket::Socket, upgraded::Upgraded},
 };
 
 /// Most stages that a connection goes through before others have their turn; a request goes through two.
@@ -30,8 +30,8 @@ const MOST_A_TURN: usize = 32;
 /// One connection. Done when it has ended, or when another protocol has it.
 pub(super) struct Http1<S: Service> {
     worker: Rc<Worker<S>>,
-    connection: Rc<Connection>,
-    presence: Rc<S::Presence>,
+    connection: Rc<ConnectionHandle>,
+    context: Rc<S::Context>,
     monitor: Rc<ConnectionMonitor>,
     /// Absent once another protocol has it.
     wire: Option<Wire>,
@@ -50,13 +50,13 @@ enum Stage<B> {
 impl<S: Service> Http1<S> {
     pub(super) fn new(
         worker: Rc<Worker<S>>,
-        connection: Rc<Connection>,
-        presence: Rc<S::Presence>,
+        connection: Rc<ConnectionHandle>,
+        context: Rc<S::Context>,
         stream: Box<TlsStream<Socket>>,
     ) -> Self {
         let monitor = Rc::clone(connection.monitor());
         let wire = Some(Wire::new(stream, Rc::clone(&monitor)));
-        Self { worker, connection, presence, monitor, wire, stage: Stage::Head }
+        Self { worker, connection, context, monitor, wire, stage: Stage::Head }
     }
 
     fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -67,11 +67,11 @@ impl<S: Service> Http1<S> {
                     match ready!(poll_head(wire, self.worker.config.max_header_size, &self.monitor, cx))? {
                         Some(Ok(head)) => {
                             let read = &mut wire.read;
-                            let (connection, presence) =
-                                (Rc::clone(&self.connection), Rc::clone(&self.presence));
+                            let (connection, context) =
+                                (Rc::clone(&self.connection), Rc::clone(&self.context));
                             let service = Rc::clone(&self.worker.service);
                             Stage::Work(Work::ask(head, read, self.monitor.begin(), |request| {
-                                Box::pin(service.call(request, connection, presence))
+                                Box::pin(service.call(request, connection, context))
                             }))
                         }
                         Some(Err(refusal)) => {
@@ -106,7 +106,7 @@ impl<S: Service> Http1<S> {
             if let Some(wire) = self.wire.take() {
                 let (stream, ahead) = wire.into_parts();
                 // Whoever asked for it may be gone by now, and the connection with them.
-                let _ = switch.send(Switched::Http1 { stream, ahead });
+                let _ = switch.send(Upgraded::Http1 { stream, ahead });
             }
             return Stage::Head;
         }

@@ -12,33 +12,33 @@ use http_body::{Body, Frame};
 use tokio::sync::oneshot;
 
 use super::{
-    answer_head::{self, About},
-    upload::{Given, Upload},
+    answer_head::{self, ResponseContext},
+    body_reader::{BodyReader, Given},
     wire::Wire,
 };
 use crate::{
     http1::{encode::Coding, request_head::RequestHead},
-    server::{client::Connection, monitor::ActiveRequest},
+    server::{client::ConnectionHandle, monitor::ActiveRequest},
     web::{
         incoming::Incoming,
         reply::Reply,
-        switched::{Switched, Switching},
+        upgraded::{OnUpgrade, Upgraded},
     },
 };
 
 /// One request at work. `B` is the body of its answer.
 pub(super) struct Work<B> {
     _active: ActiveRequest,
-    about: About,
+    context: ResponseContext,
     /// Absent once the body has ended, or when there is none.
-    upload: Option<Upload>,
+    upload: Option<BodyReader>,
     /// What is left of the body is nothing that anybody can read.
     broken: bool,
     /// The client has offered another protocol. It does not know that the connection ends if nobody takes the offer, and may be
     /// sending on.
     offers_upgrade: bool,
     /// Who gets the connection if the protocol is switched.
-    switch: Option<oneshot::Sender<Switched>>,
+    switch: Option<oneshot::Sender<Upgraded>>,
     answer: Answer<B>,
 }
 
@@ -54,7 +54,7 @@ enum Answer<B> {
 
 /// How the connection goes on.
 pub(super) struct End {
-    pub(super) switch: Option<oneshot::Sender<Switched>>,
+    pub(super) switch: Option<oneshot::Sender<Upgraded>>,
     pub(super) last: bool,
     /// The client may still be sending.
     pub(super) hears_out: bool,
@@ -71,7 +71,7 @@ where
         active: ActiveRequest,
         service: impl FnOnce(Box<Request<Incoming>>) -> Pin<Box<dyn Future<Output = Reply<B>>>>,
     ) -> Self {
-        let about = About {
+        let context = ResponseContext {
             version: head.request.version(),
             is_head: *head.request.method() == Method::HEAD,
             takes_trailers: head.takes_trailers,
@@ -81,22 +81,22 @@ where
         let offers_upgrade = head.offers_upgrade;
         let (mut upload, mut broken, mut switch) = (None, false, None);
         if let Some(announced) = head.announced {
-            let (reading, given, body) = Upload::begin(announced, read);
+            let (reading, given, body) = BodyReader::begin(announced, read);
             broken = given == Some(Given::Broken);
             upload = Some(reading).filter(|_| matches!(given, None | Some(Given::Part)));
             head.request.body_mut().follows(body);
         } else if offers_upgrade {
-            let (sender, switching) = Switching::of_http1();
+            let (sender, switching) = OnUpgrade::of_http1();
             switch = Some(sender);
             head.request.body_mut().may_switch(switching);
         }
         let answer = Answer::Awaited(service(head.request));
-        Self { _active: active, about, upload, broken, offers_upgrade, switch, answer }
+        Self { _active: active, context, upload, broken, offers_upgrade, switch, answer }
     }
 
     /// Begins with the answer to what is no request.
     pub(super) fn refuse(answer: Reply<B>, active: ActiveRequest) -> Self {
-        let about = About {
+        let context = ResponseContext {
             version: Version::HTTP_11,
             is_head: false,
             takes_trailers: false,
@@ -106,7 +106,7 @@ where
         let answer = Answer::Awaited(Box::pin(std::future::ready(answer)));
         Self {
             _active: active,
-            about,
+            context,
             upload: None,
             broken: true,
             offers_upgrade: false,
@@ -119,7 +119,7 @@ where
     pub(super) fn poll(
         &mut self,
         wire: &mut Wire,
-        connection: &Connection,
+        connection: &ConnectionHandle,
         date: impl Fn() -> HeaderValue,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
@@ -176,19 +176,19 @@ where
         &mut self,
         answer: Reply<B>,
         wire: &mut Wire,
-        connection: &Connection,
+        connection: &ConnectionHandle,
         date: impl Fn() -> HeaderValue,
     ) {
         let Reply { status, head, body } = answer;
         if self.upload.as_mut().is_some_and(|upload| upload.is_given_up() && upload.skip(&mut wire.read)) {
             self.upload = None;
         }
-        self.about.size = body.size_hint().exact();
-        self.about.last |= self.broken
+        self.context.size = body.size_hint().exact();
+        self.context.last |= self.broken
             || connection.monitor().is_draining()
-            || self.upload.as_ref().is_some_and(Upload::is_given_up);
+            || self.upload.as_ref().is_some_and(BodyReader::is_given_up);
         write_interim(connection, wire);
-        let coding = answer_head::write(wire.front(), status, &head, self.about, date);
+        let coding = answer_head::write(wire.front(), status, &head, self.context, date);
         let follows = coding != Coding::Nothing;
         self.answer = Answer::Sent { status, body: follows.then_some(body), coding };
     }
@@ -200,14 +200,14 @@ where
         let until_close = matches!(self.answer, Answer::Sent { coding: Coding::UntilClose, .. });
         End {
             switch: self.switch.take().filter(|_| switches),
-            last: self.about.last || unread || until_close || switches,
+            last: self.context.last || unread || until_close || switches,
             hears_out: unread || !read.is_empty() || self.offers_upgrade,
         }
     }
 }
 
 /// Writes the interim answers that have been left for the client.
-fn write_interim(connection: &Connection, wire: &mut Wire) {
+fn write_interim(connection: &ConnectionHandle, wire: &mut Wire) {
     let interim = connection.take_interim();
     if !interim.is_empty() {
         wire.front().extend_from_slice(&interim);

@@ -13,7 +13,7 @@ use crate::{
 
 /// A parsed head.
 #[derive(Debug)]
-pub struct Head {
+pub struct PortalHead {
     pub status: StatusCode,
     pub fields: PortalFields,
     pub framing: Framing,
@@ -25,7 +25,7 @@ pub struct Head {
 
 /// Takes one head off the front of `read`; `None` while it is not complete. `bodiless` says that the request was one whose
 /// answer never has a body (HEAD).
-pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, MalformedAnswer> {
+pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<PortalHead>, MalformedAnswer> {
     let Some(head) = answer_head::take(read)? else { return Ok(None) };
     let (mut hop, mut binds) = (Hop::new(head.version, head.status), false);
     let note = |name: &HeaderName, value: &[u8]| {
@@ -40,7 +40,7 @@ pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, Malfor
     }
     let framing = hop.framing(bodiless);
     let keep_alive = hop.keeps_alive(&framing);
-    Ok(Some(Head { status: head.status, fields, framing, keep_alive, binds }))
+    Ok(Some(PortalHead { status: head.status, fields, framing, keep_alive, binds }))
 }
 
 #[cfg(test)]
@@ -53,7 +53,7 @@ mod tests {
         head::MalformedHead,
     };
 
-    fn head(text: &str) -> Result<Option<Head>, MalformedAnswer> {
+    fn head(text: &str) -> Result<Option<PortalHead>, MalformedAnswer> {
         parse(&mut BytesMut::from(text), false)
     }
 

@@ -20,12 +20,12 @@ use tokio::{
 use super::{
     answer,
     io::Transport,
-    upload::{Upload, UploadError},
+    request_writer::{RequestWriter, WriteError},
 };
 use crate::{
     http1::{answer_head::MalformedAnswer, body_part::Part, framing::Framing},
-    upstream::{Lease, Owner},
-    web::{portal_fields::PortalFields, switched::give_ahead},
+    upstream::{ConnectionOwner, Lease},
+    web::{portal_fields::PortalFields, upgraded::give_ahead},
 };
 
 /// Most interim answers ahead of one answer.
@@ -62,14 +62,14 @@ pub struct Exchange<B: Body<Data = Bytes> + Unpin + 'static> {
     /// Absent once the answer has ended.
     lease: Option<Lease>,
     server: Rc<str>,
-    upload: Upload<B>,
+    writer: RequestWriter<B>,
     /// The server takes no more of the request.
     refuses: Option<io::Error>,
     bodiless: bool,
     framing: Framing,
     keep_alive: bool,
     /// Whose the connection is if somebody signs in on it.
-    owner: Owner,
+    owner: ConnectionOwner,
     /// Something of an answer has come.
     has_begun: bool,
     interim: u32,
@@ -80,18 +80,23 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
 {
     /// `bodiless` says that the answer will have no body whatever it announces (HEAD).
-    pub fn new(mut lease: Lease, mut upload: Upload<B>, owner: Owner, bodiless: bool) -> Self {
-        if upload.binds() {
+    pub fn new(
+        mut lease: Lease,
+        mut writer: RequestWriter<B>,
+        owner: ConnectionOwner,
+        bodiless: bool,
+    ) -> Self {
+        if writer.binds() {
             lease.tie();
         }
         if let Some((scheme, named)) = lease.named() {
-            upload.address_to(scheme, named.as_str());
+            writer.address_to(scheme, named.as_str());
         }
         Self {
             owner,
             server: lease.label(),
             lease: Some(lease),
-            upload,
+            writer,
             refuses: None,
             bodiless,
             framing: Framing::Length(0),
@@ -103,7 +108,7 @@ where
 
     /// The timer that goes with the connection; `None` when the answer has ended.
     pub fn timer(&mut self) -> Option<&mut Pin<Box<Sleep>>> {
-        self.lease.as_mut().map(|lease| &mut lease.kept.timer)
+        self.lease.as_mut().map(|lease| &mut lease.pooled.timer)
     }
 
     /// Which server answers, for logs.
@@ -122,12 +127,12 @@ where
     }
 
     /// The request, to be sent over another connection, if the server cannot have seen it, or if it may be repeated.
-    pub fn again(mut self, repeatable: bool) -> Option<(Upload<B>, Owner)> {
-        if self.has_begun || !(self.upload.is_unsent() || repeatable) {
+    pub fn again(mut self, repeatable: bool) -> Option<(RequestWriter<B>, ConnectionOwner)> {
+        if self.has_begun || !(self.writer.is_unsent() || repeatable) {
             return None;
         }
-        self.upload.rewind();
-        Some((self.upload, self.owner))
+        self.writer.rewind();
+        Some((self.writer, self.owner))
     }
 
     /// Sends the request and reads the head of its answer. `interim` hears of the answers ahead of it (1xx).
@@ -153,7 +158,7 @@ where
                 }
                 self.framing = head.framing;
                 // A server that answers before it has been sent everything may never read the rest.
-                self.keep_alive = head.keep_alive && self.upload.is_done() && !self.upload.is_last();
+                self.keep_alive = head.keep_alive && self.writer.is_done() && !self.writer.is_last();
                 // After a switch of protocols the connection goes on as something else.
                 if self.framing.is_end() && !switches {
                     self.finish();
@@ -170,26 +175,26 @@ where
     }
 
     /// The connection as bytes, after the protocol has been switched (101). What came behind the head is still to be read.
-    pub fn into_upgraded(mut self) -> Option<Upgraded> {
-        self.lease.take().map(Upgraded)
+    pub fn into_upgraded(mut self) -> Option<PortalStream> {
+        self.lease.take().map(PortalStream)
     }
 
-    fn parse_head(&mut self) -> Result<Option<answer::Head>, MalformedAnswer> {
+    fn parse_head(&mut self) -> Result<Option<answer::PortalHead>, MalformedAnswer> {
         let Some(lease) = &mut self.lease else { return Ok(None) };
-        let read = &mut lease.kept.connection.read;
+        let read = &mut lease.pooled.connection.read;
         if read.is_empty() { Ok(None) } else { answer::parse(read, self.bodiless) }
     }
 
     /// Sends what can be sent. A server that takes no more may have answered: that is for the reader to find out.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), AnswerError<B::Error>> {
-        if self.upload.is_done() || self.refuses.is_some() {
+        if self.writer.is_done() || self.refuses.is_some() {
             return Ok(());
         }
         let Some(lease) = &mut self.lease else { return Ok(()) };
-        match self.upload.poll_send(&mut lease.kept.connection.transport, cx) {
-            Poll::Ready(Err(UploadError::Body(error))) => Err(AnswerError::RequestBody(error)),
-            Poll::Ready(Err(UploadError::Length)) => Err(AnswerError::RequestLength),
-            Poll::Ready(Err(UploadError::Write(error))) => {
+        match self.writer.poll_send(&mut lease.pooled.connection.transport, cx) {
+            Poll::Ready(Err(WriteError::Body(error))) => Err(AnswerError::RequestBody(error)),
+            Poll::Ready(Err(WriteError::Length)) => Err(AnswerError::RequestLength),
+            Poll::Ready(Err(WriteError::Write(error))) => {
                 self.refuses = Some(error);
                 Ok(())
             }
@@ -202,7 +207,7 @@ where
         let Some(lease) = &mut self.lease else {
             return Poll::Ready(Err(AnswerError::Cut(io::ErrorKind::NotConnected.into())));
         };
-        let error = match ready!(lease.kept.connection.poll_more(cx)) {
+        let error = match ready!(lease.pooled.connection.poll_more(cx)) {
             Ok(0) => io::ErrorKind::UnexpectedEof.into(),
             Ok(_) => {
                 self.has_begun = true;
@@ -218,16 +223,16 @@ where
     /// next would wait for a stranger's upload.
     fn finish(&mut self) {
         let Some(mut lease) = self.lease.take() else { return };
-        if !self.upload.is_done() {
+        if !self.writer.is_done() {
             if self.refuses.is_none() {
-                tokio::task::spawn_local(finish_alone(lease, self.upload.take()));
+                tokio::task::spawn_local(finish_alone(lease, self.writer.take()));
             }
-        } else if !lease.kept.connection.read.is_empty() {
-            if lease.kept.connection.has_spoken() {
+        } else if !lease.pooled.connection.read.is_empty() {
+            if lease.pooled.connection.has_spoken() {
                 lease.spoke();
             }
         } else if self.keep_alive {
-            lease.kept.connection.rest();
+            lease.pooled.connection.rest();
             if lease.is_tied() { lease.give_to(self.owner.clone()) } else { lease.give_back() }
         }
     }
@@ -236,12 +241,12 @@ where
         self.poll_upload(cx)?;
         loop {
             let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(None)) };
-            let read = &mut lease.kept.connection.read;
+            let read = &mut lease.pooled.connection.read;
             if let Some(part) = self.framing.next(read).map_err(MalformedAnswer::from)? {
                 return Poll::Ready(Ok(Some(part)));
             }
             let ends = matches!(self.framing, Framing::UntilClose);
-            let more = ready!(lease.kept.connection.poll_more(cx)).map_err(|error| match error.kind() {
+            let more = ready!(lease.pooled.connection.poll_more(cx)).map_err(|error| match error.kind() {
                 // TLS has this word for an end that nobody has vouched for.
                 io::ErrorKind::UnexpectedEof if ends => AnswerError::NoCloseNotify,
                 _ => AnswerError::Cut(error),
@@ -297,14 +302,14 @@ where
 }
 
 /// Sends the rest of a request that has its answer, as long as the server takes any of it, and closes the connection.
-async fn finish_alone<B>(mut lease: Lease, mut upload: Upload<B>)
+async fn finish_alone<B>(mut lease: Lease, mut writer: RequestWriter<B>)
 where
     B: Body<Data = Bytes> + Unpin,
 {
     loop {
-        let before = upload.sent();
-        let sending = poll_fn(|cx| upload.poll_send(&mut lease.kept.connection.transport, cx).map(drop));
-        if timeout(FINISH, sending).await.is_ok() || upload.sent() == before {
+        let before = writer.sent();
+        let sending = poll_fn(|cx| writer.poll_send(&mut lease.pooled.connection.transport, cx).map(drop));
+        if timeout(FINISH, sending).await.is_ok() || writer.sent() == before {
             return;
         }
     }
@@ -312,28 +317,28 @@ where
 
 /// A connection that speaks another protocol now. Dropped, it is closed.
 #[derive(Debug)]
-pub struct Upgraded(Lease);
+pub struct PortalStream(Lease);
 
-impl Upgraded {
+impl PortalStream {
     fn transport(self: Pin<&mut Self>) -> Pin<&mut Transport> {
-        Pin::new(&mut self.get_mut().0.kept.connection.transport)
+        Pin::new(&mut self.get_mut().0.pooled.connection.transport)
     }
 }
 
-impl AsyncRead for Upgraded {
+impl AsyncRead for PortalStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if give_ahead(&mut self.0.kept.connection.read, buffer) {
+        if give_ahead(&mut self.0.pooled.connection.read, buffer) {
             return Poll::Ready(Ok(()));
         }
         self.transport().poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Upgraded {
+impl AsyncWrite for PortalStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.transport().poll_write(cx, bytes)
     }

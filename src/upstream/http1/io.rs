@@ -23,7 +23,7 @@ const GOODBYE: usize = 12;
 
 /// A connection to a server of the portal.
 #[derive(Debug)]
-pub struct Connection {
+pub struct PortalConnection {
     pub(super) transport: Transport,
     /// What has come and has not been used yet.
     pub(super) read: BytesMut,
@@ -54,7 +54,7 @@ pub enum Transport {
     Tls(Box<TlsStream<Socket>>),
 }
 
-impl Connection {
+impl PortalConnection {
     pub fn new(transport: Transport) -> Self {
         Self { transport, read: BytesMut::new(), ask_for: READ }
     }

@@ -6,9 +6,9 @@
 mod answer;
 mod exchange;
 mod io;
-mod upload;
+mod request_writer;
 
-pub use answer::{Head, parse};
-pub use exchange::{AnswerError, Exchange, Upgraded};
-pub use io::{Connection, Idle, Transport};
-pub use upload::{Names, Outgoing, Upload};
+pub use answer::{PortalHead, parse};
+pub use exchange::{AnswerError, Exchange, PortalStream};
+pub use io::{Idle, PortalConnection, Transport};
+pub use request_writer::{Outgoing, PortalSpans, RequestWriter};

@@ -13,13 +13,13 @@ use http::uri::Authority;
 use tokio::time::{Instant, Sleep};
 
 use self::tie::Ties;
-pub use self::tie::{Owner, Tie};
+pub use self::tie::{ConnectionOwner, Tie};
 use super::{
-    ConnectError, Connector, Limits, Peer, Sharing,
-    http1::{Connection, Idle},
-    places::Places,
+    ConnectError, Connector, Peer, PoolLimits, Sharing,
+    http1::{Idle, PortalConnection},
+    permits::ConnectionPermits,
+    round_robin::RoundRobin,
     trust::Trust,
-    turns::Turns,
 };
 
 /// Looks at an idle connection, one a second, until it is closed: shorter than the keep-alive of the common servers
@@ -34,8 +34,8 @@ const MOST_IDLE: usize = 256;
 #[derive(Debug)]
 pub struct Pool {
     servers: Vec<Server>,
-    turns: Turns,
-    places: Places<Turn>,
+    turns: RoundRobin,
+    permits: ConnectionPermits<Turn>,
     connector: Connector,
     sharing: Sharing,
     ties: Ties,
@@ -51,14 +51,14 @@ struct Server {
     peer: Peer,
     label: Rc<str>,
     #[expect(clippy::vec_box, reason = "a connection keeps its box from one request to the next")]
-    idle: RefCell<Vec<Box<Kept>>>,
+    idle: RefCell<Vec<Box<PooledConnection>>>,
     trust: Trust,
 }
 
 /// A connection, and what stays with it from one request to the next.
 #[derive(Debug)]
-pub struct Kept {
-    pub connection: Connection,
+pub struct PooledConnection {
+    pub connection: PortalConnection,
     /// For the wait for an answer. It is moved only when it fires: to set a timer anew for each request would cost more
     /// than to let an old one fire once in a while.
     pub timer: Pin<Box<Sleep>>,
@@ -84,12 +84,12 @@ pub struct Ask<'a> {
 #[derive(Debug)]
 enum Turn {
     Connection(Lease),
-    Place(Place),
+    Permit(Permit),
 }
 
 /// A connection that counts, until this is dropped.
 #[derive(Debug)]
-struct Place {
+struct Permit {
     pool: Rc<Pool>,
     server: usize,
     counts_as: Count,
@@ -107,9 +107,9 @@ enum Count {
 /// is closed.
 #[derive(Debug)]
 pub struct Lease {
-    place: Place,
+    permit: Permit,
     /// Boxed: it is handed on from hand to hand.
-    pub kept: Box<Kept>,
+    pub pooled: Box<PooledConnection>,
     /// It has carried a request before: the portal may have closed it just now.
     pub reused: bool,
 }
@@ -119,11 +119,11 @@ impl Pool {
     pub fn new(
         peers: Vec<Peer>,
         connector: Connector,
-        limits: Limits,
+        limits: PoolLimits,
         sharing: Sharing,
         max_age: Duration,
     ) -> Rc<Self> {
-        let (turns, places) = (Turns::new(peers.len()), Places::new(peers.len(), limits));
+        let (turns, permits) = (RoundRobin::new(peers.len()), ConnectionPermits::new(peers.len(), limits));
         let servers = peers
             .into_iter()
             .map(|peer| Server {
@@ -136,7 +136,7 @@ impl Pool {
         Rc::new(Self {
             servers,
             turns,
-            places,
+            permits,
             connector,
             sharing,
             ties: Ties::default(),
@@ -170,12 +170,12 @@ impl Pool {
                 return Ok(idle);
             }
             let has_place =
-                self.places.take(index) || (self.close_an_idle_one(index) && self.places.take(index));
+                self.permits.take(index) || (self.close_an_idle_one(index) && self.permits.take(index));
             if !has_place {
                 is_full = true;
                 continue;
             }
-            match self.open(self.place(index, Count::Connection), ask).await {
+            match self.open(self.permit(index, Count::Connection), ask).await {
                 Ok(lease) => return Ok(lease),
                 Err(error) => refused = Some(error),
             }
@@ -188,43 +188,43 @@ impl Pool {
 
     /// Requests that can be answered at once.
     pub fn room(&self) -> usize {
-        self.places.most().saturating_mul(self.turns.in_use())
+        self.permits.most().saturating_mul(self.turns.in_use())
     }
 
     /// Whether another connection may become a WebSocket or a stream of events.
     pub fn has_room_for_a_stream(&self) -> bool {
-        self.places.has_room_for_a_stream()
+        self.permits.has_room_for_a_stream()
     }
 
     /// Waits in the queue, no longer than opening a connection may take.
     async fn wait_for_one(self: &Rc<Self>, fresh: bool, ask: Ask<'_>) -> Result<Lease, ConnectError> {
-        let turn = self.places.wait().ok_or(ConnectError::Full)?;
+        let turn = self.permits.wait().ok_or(ConnectError::Full)?;
         let limit = self.connector.limit();
-        let place = match tokio::time::timeout(limit, turn).await {
-            Ok(Ok(Turn::Place(place))) => place,
+        let permit = match tokio::time::timeout(limit, turn).await {
+            Ok(Ok(Turn::Permit(permit))) => permit,
             Ok(Ok(Turn::Connection(mut lease))) => {
                 if !fresh && lease.is_usable() {
                     return Ok(lease);
                 }
-                lease.place
+                lease.permit
             }
             // The queue lasts as long as the pool.
             Ok(Err(_)) => return Err(ConnectError::Full),
             Err(_) => return Err(ConnectError::Late(limit)),
         };
-        self.open(place, ask).await
+        self.open(permit, ask).await
     }
 
     /// Opens a connection at a place that has been taken for it.
-    async fn open(&self, place: Place, ask: Ask<'_>) -> Result<Lease, ConnectError> {
-        let index = place.server;
+    async fn open(&self, permit: Permit, ask: Ask<'_>) -> Result<Lease, ConnectError> {
+        let index = permit.server;
         let server = self.servers.get(index).ok_or_else(ConnectError::no_server)?;
         match self.connector.open(&server.peer).await {
             Ok(connection) => {
                 self.turns.accepted(index);
                 let timer = Box::pin(tokio::time::sleep_until(Instant::now()));
                 let user = (self.sharing == Sharing::User).then(|| ask.user.into());
-                let kept = Box::new(Kept {
+                let pooled = Box::new(PooledConnection {
                     connection,
                     timer,
                     idle_since: 0,
@@ -232,7 +232,7 @@ impl Pool {
                     user,
                     is_tied: false,
                 });
-                Ok(Lease { place, kept, reused: false })
+                Ok(Lease { permit, pooled, reused: false })
             }
             Err(error) => {
                 self.turns.refused(index, Instant::now());
@@ -258,15 +258,15 @@ impl Pool {
         let mut idle = server.idle.borrow_mut();
         loop {
             let at = match self.sharing {
-                Sharing::User => idle.iter().rposition(|kept| kept.user.as_deref() == Some(ask.user))?,
+                Sharing::User => idle.iter().rposition(|pooled| pooled.user.as_deref() == Some(ask.user))?,
                 Sharing::Shared | Sharing::Once => idle.len().checked_sub(1)?,
             };
-            let mut kept = idle.remove(at);
-            let look = kept.connection.look();
+            let mut pooled = idle.remove(at);
+            let look = pooled.connection.look();
             if look == Idle::Usable {
-                return Some(Lease { place: self.place(index, Count::Connection), kept, reused: true });
+                return Some(Lease { permit: self.permit(index, Count::Connection), pooled, reused: true });
             }
-            self.places.free(index);
+            self.permits.free(index);
             if look == Idle::Spoke {
                 self.spoke(index);
                 return None;
@@ -284,15 +284,15 @@ impl Pool {
         let mut idle = server.idle.borrow_mut();
         if !idle.is_empty() {
             idle.remove(0);
-            self.places.free(index);
+            self.permits.free(index);
             return true;
         }
         drop(idle);
-        self.ties.close_one(|lease| lease.place.server == index)
+        self.ties.close_one(|lease| lease.permit.server == index)
     }
 
-    fn place(self: &Rc<Self>, server: usize, counts_as: Count) -> Place {
-        Place { pool: Rc::clone(self), server, counts_as }
+    fn permit(self: &Rc<Self>, server: usize, counts_as: Count) -> Permit {
+        Permit { pool: Rc::clone(self), server, counts_as }
     }
 
     /// Closes connections that have been idle too long, or are too old; called by the worker every second.
@@ -301,14 +301,14 @@ impl Pool {
         self.looks.set(looks);
         for (index, server) in self.servers.iter().enumerate() {
             let mut spoke = false;
-            server.idle.borrow_mut().retain_mut(|kept| {
-                let look = kept.connection.look();
+            server.idle.borrow_mut().retain_mut(|pooled| {
+                let look = pooled.connection.look();
                 spoke |= look == Idle::Spoke;
                 let stays =
-                    look == Idle::Usable && looks < kept.old_at && looks - kept.idle_since < IDLE_LOOKS;
+                    look == Idle::Usable && looks < pooled.old_at && looks - pooled.idle_since < IDLE_LOOKS;
                 if !stays {
                     // Nobody waits while a connection is idle.
-                    self.places.free(index);
+                    self.permits.free(index);
                 }
                 stays
             });
@@ -316,7 +316,7 @@ impl Pool {
                 self.spoke(index);
             }
         }
-        self.ties.tidy(|lease| looks - lease.kept.idle_since >= TIED_LOOKS || !lease.is_usable());
+        self.ties.tidy(|lease| looks - lease.pooled.idle_since >= TIED_LOOKS || !lease.is_usable());
     }
 
     /// A server has sent what nobody asked for.
@@ -348,13 +348,13 @@ impl Pool {
 impl Lease {
     /// Which server it leads to, for logs.
     pub fn label(&self) -> Rc<str> {
-        let server = self.place.pool.servers.get(self.place.server);
+        let server = self.permit.pool.servers.get(self.permit.server);
         server.map_or_else(|| Rc::from(""), |server| Rc::clone(&server.label))
     }
 
     /// How the server is asked, and what `Host` says to it, where that is not the host that users know.
     pub fn named(&self) -> Option<(&'static str, &Authority)> {
-        let peer = &self.place.pool.servers.get(self.place.server)?.peer;
+        let peer = &self.permit.pool.servers.get(self.permit.server)?.peer;
         let scheme = if peer.tls.is_some() { "https" } else { "http" };
         peer.named.as_ref().map(|named| (scheme, named))
     }
@@ -362,49 +362,49 @@ impl Lease {
     /// Says that the connection is a WebSocket or a stream of events from now on, which is nobody's place in the queue.
     /// False when there are too many.
     pub fn becomes_stream(&mut self) -> bool {
-        let has_room = self.place.pool.places.begin_stream();
+        let has_room = self.permit.pool.permits.begin_stream();
         if has_room {
-            self.place.leave();
-            self.place.counts_as = Count::Stream;
+            self.permit.leave();
+            self.permit.counts_as = Count::Stream;
         }
         has_room
     }
 
     /// Keeps the connection for another request.
     pub fn give_back(self) {
-        let Self { mut place, mut kept, reused } = self;
-        let pool = Rc::clone(&place.pool);
-        let Some(server) = pool.servers.get(place.server) else { return };
+        let Self { mut permit, mut pooled, reused } = self;
+        let pool = Rc::clone(&permit.pool);
+        let Some(server) = pool.servers.get(permit.server) else { return };
         let looks = pool.looks.get();
         if reused {
             server.trust.confirm(looks);
         }
-        if place.counts_as != Count::Connection || looks >= kept.old_at || !server.trust.keeps(looks) {
+        if permit.counts_as != Count::Connection || looks >= pooled.old_at || !server.trust.keeps(looks) {
             return;
         }
-        if kept.user.is_some() {
+        if pooled.user.is_some() {
             // Whoever waits may be somebody else: what they get is the place.
-            if pool.places.is_waited_for() {
+            if pool.permits.is_waited_for() {
                 return;
             }
-        } else if let Some(first) = pool.places.next() {
+        } else if let Some(first) = pool.permits.next() {
             // Should they be gone after all, their place goes with them.
-            let _ = first.send(Turn::Connection(Self { place, kept, reused: true }));
+            let _ = first.send(Turn::Connection(Self { permit, pooled, reused: true }));
             return;
         }
         let mut idle = server.idle.borrow_mut();
         if idle.len() < MOST_IDLE {
-            kept.idle_since = looks;
-            idle.push(kept);
-            place.counts_as = Count::Nothing;
+            pooled.idle_since = looks;
+            idle.push(pooled);
+            permit.counts_as = Count::Nothing;
         }
     }
 
     /// Keeps the connection for one owner alone.
-    pub(super) fn give_to(mut self, owner: Owner) {
-        let pool = Rc::clone(&self.place.pool);
-        if self.place.counts_as == Count::Connection && !pool.places.is_waited_for() {
-            self.kept.idle_since = pool.looks.get();
+    pub(super) fn give_to(mut self, owner: ConnectionOwner) {
+        let pool = Rc::clone(&self.permit.pool);
+        if self.permit.counts_as == Count::Connection && !pool.permits.is_waited_for() {
+            self.pooled.idle_since = pool.looks.get();
             self.reused = true;
             owner.keep(self);
         }
@@ -412,27 +412,27 @@ impl Lease {
 
     /// Says that the connection is one client's from now on: somebody signs in on it.
     pub(super) fn tie(&mut self) {
-        self.kept.is_tied = true;
+        self.pooled.is_tied = true;
     }
 
     /// Whether the connection is one client's.
     pub(super) fn is_tied(&self) -> bool {
-        self.kept.is_tied
+        self.pooled.is_tied
     }
 
     /// Reports that more came over the connection than was asked for.
     pub(super) fn spoke(&self) {
-        self.place.pool.spoke(self.place.server);
+        self.permit.pool.spoke(self.permit.server);
     }
 
     /// Reports that the server closed the connection although it had kept it open.
     pub(super) fn lost(&self) {
-        self.place.pool.lost(self.place.server);
+        self.permit.pool.lost(self.permit.server);
     }
 
     /// Has the pool know who holds tied connections.
     pub(super) fn know(&self, tie: Weak<Tie>) {
-        self.place.pool.ties.add(tie);
+        self.permit.pool.ties.add(tie);
     }
 
     /// Gives it out if it can carry another request.
@@ -441,7 +441,7 @@ impl Lease {
     }
 
     fn is_usable(&mut self) -> bool {
-        let look = self.kept.connection.look();
+        let look = self.pooled.connection.look();
         if look == Idle::Spoke {
             self.spoke();
         }
@@ -449,26 +449,26 @@ impl Lease {
     }
 }
 
-impl Place {
+impl Permit {
     /// Stops counting, and lets the first in the queue count instead.
     fn leave(&mut self) {
-        let places = &self.pool.places;
+        let permits = &self.pool.permits;
         match std::mem::replace(&mut self.counts_as, Count::Nothing) {
             Count::Connection => {
-                places.free(self.server);
-                if let Some(first) = places.next()
-                    && places.take(self.server)
+                permits.free(self.server);
+                if let Some(first) = permits.next()
+                    && permits.take(self.server)
                 {
-                    let _ = first.send(Turn::Place(self.pool.place(self.server, Count::Connection)));
+                    let _ = first.send(Turn::Permit(self.pool.permit(self.server, Count::Connection)));
                 }
             }
-            Count::Stream => places.end_stream(),
+            Count::Stream => permits.end_stream(),
             Count::Nothing => {}
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.leave();
     }

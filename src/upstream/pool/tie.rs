@@ -25,13 +25,13 @@ struct Held {
 
 /// For whom a request is sent: what comes of its connection if that gets tied.
 #[derive(Clone, Debug)]
-pub struct Owner {
+pub struct ConnectionOwner {
     pub tie: Rc<Tie>,
     /// Absent: nobody knows whose it is, so it is nobody's again.
     pub session: Option<TokenHash>,
 }
 
-impl Owner {
+impl ConnectionOwner {
     /// The connection that is this owner's and nobody else's, if it is still good. Somebody else's is closed.
     pub fn lease(&self) -> Option<Lease> {
         let Held { lease, session } = self.tie.held.borrow_mut().take()?;

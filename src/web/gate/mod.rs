@@ -11,10 +11,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, he
 use self::upgrade::{extended_connect, upgrade};
 pub use self::{
     max_forwards::ALLOWED,
-    refusal::{Asked, Refusal},
+    refusal::{Refusal, RequestedHost},
     request::CanonicalRequest,
 };
-use super::{path, rare::Rare};
+use super::{field_set::FieldSet, path};
 use crate::http1::{framing::BodyLength, head::MOST_FIELDS, request_head::MOST_HEAD_BYTES};
 
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -87,10 +87,10 @@ impl<S: Named> RequestGate<S> {
             Err(Refusal::Host) if health && !request.headers().contains_key(header::HOST) => &self.first,
             Err(refusal) => return Err(refusal),
         };
-        let rare = check_fields(request.headers(), request.version(), self.max_head)?;
+        let field_set = check_fields(request.headers(), request.version(), self.max_head)?;
         max_forwards::check(request.method(), request.headers())?;
         let upgrade = match connects {
-            None if rare.may_have(&header::UPGRADE) => upgrade(&request, body_follows)?,
+            None if field_set.may_have(&header::UPGRADE) => upgrade(&request, body_follows)?,
             connects => connects,
         };
         if request.uri().authority().is_some() {
@@ -103,7 +103,7 @@ impl<S: Named> RequestGate<S> {
             path::Territory::Ours => true,
             path::Territory::Portal => false,
         };
-        Ok((CanonicalRequest::new(request, upgrade, ours, health, rare), site))
+        Ok((CanonicalRequest::new(request, upgrade, ours, health, field_set), site))
     }
 
     /// RFC 9112 §3.2 and RFC 9113 §8.3.1: one authority, ours, wherever it is written.
@@ -146,7 +146,7 @@ impl<S: Named> RequestGate<S> {
             return Err(Refusal::Host);
         }
         named.strip_suffix(":443").and_then(|host| self.of(host)).ok_or_else(|| {
-            Refusal::Misdirected(Box::new(Asked {
+            Refusal::Misdirected(Box::new(RequestedHost {
                 host: named.to_owned(),
                 forwarded: forwarded_host(headers).map(str::to_owned),
             }))
@@ -199,14 +199,14 @@ fn is_probe<B>(request: &Request<B>, path: &str) -> bool {
     request.uri().path() == path && matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
-fn check_fields(headers: &HeaderMap, version: Version, max_head: usize) -> Result<Rare, Refusal> {
+fn check_fields(headers: &HeaderMap, version: Version, max_head: usize) -> Result<FieldSet, Refusal> {
     if headers.len() > MOST_FIELDS {
         return Err(Refusal::TooLarge);
     }
     let mut bytes = 0;
-    let mut rare = Rare::default();
+    let mut field_set = FieldSet::default();
     for (name, value) in headers {
-        rare.note(name);
+        field_set.note(name);
         // What a portal's CGI-style environment would read as another field's name; and what is no token although the parser of
         // HTTP/2 takes it for one (RFC 9110 §5.6.2).
         if memchr::memchr2(b'_', b'"', name.as_str().as_bytes()).is_some() {
@@ -222,17 +222,17 @@ fn check_fields(headers: &HeaderMap, version: Version, max_head: usize) -> Resul
     if bytes > max_head {
         return Err(Refusal::TooLarge);
     }
-    if rare.may_have(&header::EXPECT) {
+    if field_set.may_have(&header::EXPECT) {
         let mut expectations = headers.get_all(header::EXPECT).iter();
         let first = expectations.next().map(HeaderValue::as_bytes).unwrap_or_default();
         if expectations.next().is_some() || !first.eq_ignore_ascii_case(b"100-continue") {
             return Err(Refusal::Expectation);
         }
     }
-    if rare.may_have(&header::CONTENT_LENGTH) || rare.may_have(&header::TRANSFER_ENCODING) {
+    if field_set.may_have(&header::CONTENT_LENGTH) || field_set.may_have(&header::TRANSFER_ENCODING) {
         check_framing(headers, version)?;
     }
-    Ok(rare)
+    Ok(field_set)
 }
 
 fn check_framing(headers: &HeaderMap, version: Version) -> Result<(), Refusal> {

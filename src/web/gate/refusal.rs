@@ -12,7 +12,7 @@ pub enum Refusal {
     #[error("the request needs exactly one valid Host")]
     Host,
     #[error("the request is for another host")]
-    Misdirected(Box<Asked>),
+    Misdirected(Box<RequestedHost>),
     #[error("the form of the request target is not allowed here")]
     Target,
     #[error("the path is not in canonical form")]
@@ -35,7 +35,7 @@ pub enum Refusal {
 
 /// Which host a request was for that is not ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct RequestedHost {
     pub host: String,
     /// The last of `X-Forwarded-Host`.
     pub forwarded: Option<String>,

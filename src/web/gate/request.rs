@@ -8,7 +8,7 @@ use http::{
 use super::{check_target, refusal::Refusal};
 use crate::{
     http1::fields,
-    web::{incoming::Incoming, path, rare::Rare, switched::Switching},
+    web::{field_set::FieldSet, incoming::Incoming, path, upgraded::OnUpgrade},
 };
 
 /// A request that has one meaning. Only the [`RequestGate`](super::RequestGate) makes one.
@@ -19,7 +19,7 @@ pub struct CanonicalRequest<B> {
     upgrade: Option<HeaderValue>,
     ours: bool,
     health: bool,
-    rare: Rare,
+    field_set: FieldSet,
 }
 
 impl<B> CanonicalRequest<B> {
@@ -29,9 +29,9 @@ impl<B> CanonicalRequest<B> {
         upgrade: Option<HeaderValue>,
         ours: bool,
         health: bool,
-        rare: Rare,
+        field_set: FieldSet,
     ) -> Self {
-        Self { request, upgrade, ours, health, rare }
+        Self { request, upgrade, ours, health, field_set }
     }
 
     pub fn method(&self) -> &Method {
@@ -42,8 +42,8 @@ impl<B> CanonicalRequest<B> {
         self.request.headers()
     }
 
-    pub fn rare(&self) -> Rare {
-        self.rare
+    pub fn field_set(&self) -> FieldSet {
+        self.field_set
     }
 
     /// The path as the client sent it, byte for byte.
@@ -134,7 +134,7 @@ impl<B> CanonicalRequest<B> {
             headers.remove(replaced);
         }
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        self.rare.note(&header::CONTENT_LENGTH);
+        self.field_set.note(&header::CONTENT_LENGTH);
         headers.insert(header::CONTENT_TYPE, content_type);
         if let Some(referer) = referer {
             headers.insert(header::REFERER, referer);
@@ -145,7 +145,7 @@ impl<B> CanonicalRequest<B> {
     /// What `Content-Length` says, if it is there.
     pub fn length(&self) -> Option<u64> {
         let length = self
-            .rare
+            .field_set
             .may_have(&header::CONTENT_LENGTH)
             .then(|| self.headers().get(header::CONTENT_LENGTH))??;
         fields::content_length(length.as_bytes())
@@ -177,10 +177,10 @@ impl CanonicalRequest<Incoming> {
     }
 
     /// The client's side of the connection, once both sides have switched protocols.
-    pub fn on_upgrade(&mut self) -> Switching {
+    pub fn on_upgrade(&mut self) -> OnUpgrade {
         match self.request.body_mut().switching() {
             Some(switching) => switching,
-            None => Switching::of_http2(hyper::upgrade::on(&mut *self.request)),
+            None => OnUpgrade::of_http2(hyper::upgrade::on(&mut *self.request)),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 
 /// Another host than ours.
 fn misdirected(host: &str) -> Refusal {
-    Refusal::Misdirected(Box::new(Asked { host: host.to_owned(), forwarded: None }))
+    Refusal::Misdirected(Box::new(RequestedHost { host: host.to_owned(), forwarded: None }))
 }
 
 impl Named for &str {

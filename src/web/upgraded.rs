@@ -18,17 +18,17 @@ use super::socket::{Socket, write_pieces};
 
 /// The way to what follows the switch, which happens when its answer has been sent.
 #[derive(Debug)]
-pub struct Switching(Protocol);
+pub struct OnUpgrade(Protocol);
 
 #[derive(Debug)]
 enum Protocol {
-    Http1(oneshot::Receiver<Switched>),
+    Http1(oneshot::Receiver<Upgraded>),
     Http2(hyper::upgrade::OnUpgrade),
 }
 
-impl Switching {
+impl OnUpgrade {
     /// Whoever has the other end gives the connection.
-    pub fn of_http1() -> (oneshot::Sender<Switched>, Self) {
+    pub fn of_http1() -> (oneshot::Sender<Upgraded>, Self) {
         let (sender, receiver) = oneshot::channel();
         (sender, Self(Protocol::Http1(receiver)))
     }
@@ -38,11 +38,11 @@ impl Switching {
     }
 
     /// Waits for the switch. An error says that it did not happen.
-    pub async fn done(self) -> io::Result<Switched> {
+    pub async fn done(self) -> io::Result<Upgraded> {
         match self.0 {
             Protocol::Http1(receiver) => receiver.await.map_err(io::Error::other),
             Protocol::Http2(upgrade) => {
-                upgrade.await.map(TokioIo::new).map(Switched::Http2).map_err(io::Error::other)
+                upgrade.await.map(TokioIo::new).map(Upgraded::Http2).map_err(io::Error::other)
             }
         }
     }
@@ -62,7 +62,7 @@ pub fn give_ahead(ahead: &mut BytesMut, buffer: &mut ReadBuf<'_>) -> bool {
 
 /// What has switched.
 #[derive(Debug)]
-pub enum Switched {
+pub enum Upgraded {
     Http1 {
         stream: Box<TlsStream<Socket>>,
         /// What came right behind the request.
@@ -71,7 +71,7 @@ pub enum Switched {
     Http2(TokioIo<hyper::upgrade::Upgraded>),
 }
 
-impl AsyncRead for Switched {
+impl AsyncRead for Upgraded {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -89,7 +89,7 @@ impl AsyncRead for Switched {
     }
 }
 
-impl AsyncWrite for Switched {
+impl AsyncWrite for Upgraded {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Http1 { stream, .. } => write_pieces(&mut **stream, cx, [bytes]),

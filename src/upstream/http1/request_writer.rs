@@ -23,7 +23,7 @@ const PIECES: usize = 8;
 pub struct Outgoing {
     /// With the empty line at its end.
     pub head: Vec<u8>,
-    pub names: Names,
+    pub names: PortalSpans,
     /// As the head says.
     pub coding: Coding,
     /// No other request may follow on the connection.
@@ -34,7 +34,7 @@ pub struct Outgoing {
 
 /// Where a head names the portal, front to back.
 #[derive(Clone, Debug, Default)]
-pub struct Names {
+pub struct PortalSpans {
     /// The value of `Host`, ahead of the others.
     pub host: Range<usize>,
     /// The portal's origin, scheme and all.
@@ -43,7 +43,7 @@ pub struct Names {
 
 /// Why a request could not be sent to its end.
 #[derive(Debug)]
-pub(super) enum UploadError<E> {
+pub(super) enum WriteError<E> {
     /// The server takes no more; it may have answered all the same.
     Write(io::Error),
     /// The body broke off.
@@ -54,9 +54,9 @@ pub(super) enum UploadError<E> {
 
 /// A request on its way. `B` is its body.
 #[derive(Debug)]
-pub struct Upload<B> {
+pub struct RequestWriter<B> {
     head: Vec<u8>,
-    names: Names,
+    names: PortalSpans,
     /// Bytes that have gone out.
     sent: u64,
     /// Those of the head among them.
@@ -71,13 +71,13 @@ pub struct Upload<B> {
     binds: bool,
 }
 
-impl<E> From<TooLong> for UploadError<E> {
+impl<E> From<TooLong> for WriteError<E> {
     fn from(_: TooLong) -> Self {
         Self::Length
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
+impl<B: Body<Data = Bytes> + Unpin> RequestWriter<B> {
     pub fn new(Outgoing { head, names, coding, last, binds }: Outgoing, body: B) -> Self {
         let body = (!body.is_end_stream()).then_some(body);
         Self {
@@ -109,14 +109,14 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         let origin = format!("{scheme}://{host}");
         let old = mem::take(&mut self.head);
         let mut done = 0;
-        let Names { host: place, origins } = &mut self.names;
-        let places = iter::once((place, host)).chain(origins.iter_mut().map(|place| (place, &*origin)));
-        for (place, name) in places {
-            self.head.extend_from_slice(old.get(done..place.start).unwrap_or_default());
-            done = place.end;
-            place.start = self.head.len();
+        let PortalSpans { host: span, origins } = &mut self.names;
+        let spans = iter::once((span, host)).chain(origins.iter_mut().map(|span| (span, &*origin)));
+        for (span, name) in spans {
+            self.head.extend_from_slice(old.get(done..span.start).unwrap_or_default());
+            done = span.end;
+            span.start = self.head.len();
             self.head.extend_from_slice(name.as_bytes());
-            place.end = self.head.len();
+            span.end = self.head.len();
         }
         self.head.extend_from_slice(old.get(done..).unwrap_or_default());
     }
@@ -126,7 +126,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         let coding = Coding::Nothing;
         let done = Self {
             head: Vec::new(),
-            names: Names::default(),
+            names: PortalSpans::default(),
             sent: 0,
             head_sent: 0,
             body: None,
@@ -166,7 +166,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         &mut self,
         io: &mut (impl AsyncWrite + Unpin),
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), UploadError<B::Error>>> {
+    ) -> Poll<Result<(), WriteError<B::Error>>> {
         if self.flushed {
             return Poll::Ready(Ok(()));
         }
@@ -182,12 +182,12 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
                 waits_for_body = false;
                 continue;
             }
-            ready!(Pin::new(&mut *io).poll_flush(cx)).map_err(UploadError::Write)?;
+            ready!(Pin::new(&mut *io).poll_flush(cx)).map_err(WriteError::Write)?;
             if self.body.is_some() {
                 return Poll::Pending;
             }
             if self.coding.is_short() {
-                return Poll::Ready(Err(UploadError::Length));
+                return Poll::Ready(Err(WriteError::Length));
             }
             self.flushed = true;
             return Poll::Ready(Ok(()));
@@ -195,9 +195,9 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
     }
 
     /// Takes the next part of the body.
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadError<B::Error>>> {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError<B::Error>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
-        let frame = ready!(Pin::new(body).poll_frame(cx)).transpose().map_err(UploadError::Body)?;
+        let frame = ready!(Pin::new(body).poll_frame(cx)).transpose().map_err(WriteError::Body)?;
         let ends = frame.is_none() || self.body.as_ref().is_some_and(Body::is_end_stream);
         let mut trailers = None;
         match frame.map(Frame::into_data) {
@@ -212,7 +212,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         Poll::Ready(Ok(()))
     }
 
-    fn enqueue(&mut self, data: Bytes) -> Result<(), UploadError<B::Error>> {
+    fn enqueue(&mut self, data: Bytes) -> Result<(), WriteError<B::Error>> {
         if data.is_empty() {
             // As a chunk it would be the last one.
             return Ok(());
@@ -230,7 +230,7 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
         &mut self,
         io: &mut (impl AsyncWrite + Unpin),
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), UploadError<B::Error>>> {
+    ) -> Poll<Result<(), WriteError<B::Error>>> {
         let head = self.head.get(self.head_sent..).unwrap_or_default();
         let written = if self.queue.is_empty() {
             Pin::new(io).poll_write(cx, head)
@@ -246,9 +246,9 @@ impl<B: Body<Data = Bytes> + Unpin> Upload<B> {
             }
             Pin::new(io).poll_write_vectored(cx, pieces.get(..count).unwrap_or_default())
         };
-        let mut written = ready!(written).map_err(UploadError::Write)?;
+        let mut written = ready!(written).map_err(WriteError::Write)?;
         if written == 0 {
-            return Poll::Ready(Err(UploadError::Write(io::ErrorKind::WriteZero.into())));
+            return Poll::Ready(Err(WriteError::Write(io::ErrorKind::WriteZero.into())));
         }
         self.sent += u64::try_from(written).unwrap_or(0);
         let of_head = written.min(head.len());

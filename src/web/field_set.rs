@@ -4,17 +4,17 @@ use http::{HeaderName, header};
 
 use super::service_worker;
 
-/// The rare fields of one request.
+/// The unusual fields of one request.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Rare(u16);
+pub struct FieldSet(u16);
 
-impl Rare {
+impl FieldSet {
     /// Notes that there is a field of this name.
     pub fn note(&mut self, name: &HeaderName) {
         self.0 |= bit(name);
     }
 
-    /// Whether there is one; of a name that is not rare, whether there may be one.
+    /// Whether there is one; of a name that is not looked for, whether there may be one.
     pub fn may_have(self, name: &HeaderName) -> bool {
         let bit = bit(name);
         bit == 0 || self.0 & bit != 0
@@ -42,10 +42,10 @@ mod tests {
 
     #[test]
     fn what_was_not_noted_is_not_there_unless_nobody_notes_it() {
-        let mut rare = Rare::default();
-        assert!(!rare.may_have(&header::TE) && rare.may_have(&header::COOKIE));
-        rare.note(&header::TE);
-        rare.note(&header::COOKIE);
-        assert!(rare.may_have(&header::TE) && !rare.may_have(&header::FORWARDED));
+        let mut field_set = FieldSet::default();
+        assert!(!field_set.may_have(&header::TE) && field_set.may_have(&header::COOKIE));
+        field_set.note(&header::TE);
+        field_set.note(&header::COOKIE);
+        assert!(field_set.may_have(&header::TE) && !field_set.may_have(&header::FORWARDED));
     }
 }

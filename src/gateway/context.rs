@@ -23,7 +23,7 @@ const MOST_UNREAD: u32 = 16;
 const TAKES: Duration = Duration::from_secs(5);
 
 /// One connection.
-pub struct Presence {
+pub struct ConnectionContext {
     _open: OpenConnection,
     pub(super) cookies: RefCell<Jar>,
     /// The last client at the last site: always the same, unless a trusted proxy sends requests of many.
@@ -47,7 +47,7 @@ struct Count {
 /// One of the things that are counted, until it is dropped.
 pub(super) struct Held(Rc<Count>);
 
-impl Presence {
+impl ConnectionContext {
     pub(super) fn new(open: OpenConnection, shared: bool) -> Self {
         Self {
             _open: open,

@@ -9,7 +9,7 @@ use tokio::sync::oneshot::{self, Receiver, Sender};
 
 /// One worker's share of the limits.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct PoolLimits {
     /// Connections to one server.
     pub connections: usize,
     /// Requests that wait for a connection.
@@ -18,7 +18,7 @@ pub struct Limits {
     pub streams: usize,
 }
 
-impl Limits {
+impl PoolLimits {
     /// Splits what holds for all of them among workers. Everybody gets a share, and together they have no more connections.
     #[must_use]
     pub fn share(self, workers: usize) -> Self {
@@ -33,16 +33,16 @@ impl Limits {
 
 /// The places of one worker. `T` is what a freed place comes with.
 #[derive(Debug)]
-pub(super) struct Places<T> {
-    limits: Limits,
+pub(super) struct ConnectionPermits<T> {
+    limits: PoolLimits,
     /// By server: every connection that is open or being opened, in use or idle.
     taken: Vec<Cell<usize>>,
     streams: Cell<usize>,
     waiting: RefCell<VecDeque<Sender<T>>>,
 }
 
-impl<T> Places<T> {
-    pub(super) fn new(servers: usize, limits: Limits) -> Self {
+impl<T> ConnectionPermits<T> {
+    pub(super) fn new(servers: usize, limits: PoolLimits) -> Self {
         let taken = (0..servers).map(|_| Cell::new(0)).collect();
         Self { limits, taken, streams: Cell::new(0), waiting: RefCell::new(VecDeque::new()) }
     }
@@ -115,37 +115,37 @@ impl<T> Places<T> {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { connections: 2, waiting: 2, streams: 1 };
+    const LIMITS: PoolLimits = PoolLimits { connections: 2, waiting: 2, streams: 1 };
 
     #[test]
     fn each_server_has_so_many_places_and_no_more() {
-        let places = Places::<()>::new(2, LIMITS);
-        assert!(places.take(0) && places.take(0) && !places.take(0));
-        assert!(places.take(1));
-        places.free(0);
-        assert!(places.take(0) && !places.take(0));
-        assert!(!places.take(2), "there is no third server");
-        assert!(places.begin_stream() && !places.begin_stream());
-        places.end_stream();
-        assert!(places.has_room_for_a_stream());
+        let permits = ConnectionPermits::<()>::new(2, LIMITS);
+        assert!(permits.take(0) && permits.take(0) && !permits.take(0));
+        assert!(permits.take(1));
+        permits.free(0);
+        assert!(permits.take(0) && !permits.take(0));
+        assert!(!permits.take(2), "there is no third server");
+        assert!(permits.begin_stream() && !permits.begin_stream());
+        permits.end_stream();
+        assert!(permits.has_room_for_a_stream());
     }
 
     #[test]
     fn who_leaves_the_queue_frees_the_place_in_it() {
-        let places = Places::new(1, LIMITS);
-        let (first, mut second) = (places.wait().unwrap(), places.wait().unwrap());
-        assert!(places.wait().is_none());
+        let permits = ConnectionPermits::new(1, LIMITS);
+        let (first, mut second) = (permits.wait().unwrap(), permits.wait().unwrap());
+        assert!(permits.wait().is_none());
         drop(first);
-        let mut third = places.wait().expect("the first has left");
-        places.next().unwrap().send(2).unwrap();
-        places.next().unwrap().send(3).unwrap();
+        let mut third = permits.wait().expect("the first has left");
+        permits.next().unwrap().send(2).unwrap();
+        permits.next().unwrap().send(3).unwrap();
         assert_eq!((second.try_recv(), third.try_recv()), (Ok(2), Ok(3)));
-        assert!(places.next().is_none());
+        assert!(permits.next().is_none());
     }
 
     #[test]
     fn workers_share_the_limits_and_none_goes_without() {
-        let limits = Limits { connections: 263, waiting: 0, streams: 3 }.share(8);
+        let limits = PoolLimits { connections: 263, waiting: 0, streams: 3 }.share(8);
         assert_eq!((limits.connections, limits.waiting, limits.streams), (32, 0, 1));
     }
 }

@@ -9,32 +9,32 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use super::{
     flow::{Flow, Flows, Newest},
     monitor::ActiveRequest,
-    state::{Place, Worker},
+    state::{ConnectionPermit, Worker},
 };
 
-/// Makes the passages of one connection.
+/// Makes the guards of the tunnels of one connection.
 #[derive(Debug)]
 pub(super) struct Tunnels {
     flows: Rc<Flows>,
     tasks: TaskTracker,
-    place: Rc<Place>,
+    permit: Rc<ConnectionPermit>,
     /// Present on HTTP/2.
     newest: Option<Newest>,
 }
 
 impl Tunnels {
-    pub(super) fn new<S>(worker: &Worker<S>, newest: Option<Newest>, place: Place) -> Self {
+    pub(super) fn new<S>(worker: &Worker<S>, newest: Option<Newest>, permit: ConnectionPermit) -> Self {
         let (flows, tasks) = (Rc::clone(&worker.flows), worker.tasks.clone());
-        Self { flows, tasks, place: Rc::new(place), newest }
+        Self { flows, tasks, permit: Rc::new(permit), newest }
     }
 
-    pub(super) fn begin(&self, request: ActiveRequest) -> Passage {
+    pub(super) fn begin(&self, request: ActiveRequest) -> TunnelGuard {
         let flow = self.flows.begin();
         if let Some(newest) = &self.newest {
             newest.tunnel(Rc::clone(&flow));
         }
-        let place = Rc::clone(&self.place);
-        Passage(Rc::new(Held { flow, _request: request, _task: self.tasks.token(), _place: place }))
+        let permit = Rc::clone(&self.permit);
+        TunnelGuard(Rc::new(Permits { flow, _request: request, _task: self.tasks.token(), _permit: permit }))
     }
 }
 
@@ -43,17 +43,17 @@ impl Tunnels {
 ///
 /// On HTTP/2 it is to be made right before the answer is given that makes a tunnel of the stream.
 #[derive(Clone, Debug)]
-pub struct Passage(Rc<Held>);
+pub struct TunnelGuard(Rc<Permits>);
 
 #[derive(Debug)]
-struct Held {
+struct Permits {
     flow: Rc<Flow>,
     _request: ActiveRequest,
     _task: TaskTrackerToken,
-    _place: Rc<Place>,
+    _permit: Rc<ConnectionPermit>,
 }
 
-impl Passage {
+impl TunnelGuard {
     /// The task to end when the client takes nothing. On HTTP/2 it is the protocol's own, as soon as there is one.
     pub fn runs_in(&self, task: AbortHandle) {
         self.0.flow.runs_in(task);
@@ -80,7 +80,7 @@ impl Passage {
     }
 }
 
-impl Drop for Held {
+impl Drop for Permits {
     fn drop(&mut self) {
         self.flow.cut();
     }

@@ -13,7 +13,7 @@ use super::{flow::Flow, monitor::ActiveRequest};
 
 /// An answer's body, and the mark that the request is in progress.
 #[derive(Debug)]
-pub(super) struct Counted<B> {
+pub(super) struct TrackedBody<B> {
     inner: B,
     request: ActiveRequest,
     flow: Rc<Flow>,
@@ -21,13 +21,13 @@ pub(super) struct Counted<B> {
     last: u32,
 }
 
-impl<B> Counted<B> {
+impl<B> TrackedBody<B> {
     pub(super) fn new(inner: B, request: ActiveRequest, flow: Rc<Flow>) -> Self {
         Self { inner, request, flow, last: 0 }
     }
 }
 
-impl<B: Body + Unpin> Body for Counted<B> {
+impl<B: Body + Unpin> Body for TrackedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

@@ -15,14 +15,14 @@ use crate::{
         framing::Framing,
         request_head::Announced,
     },
-    web::incoming::{self, Arriving, Feed, Reader},
+    web::incoming::{self, BodyReceiver, BodySender, Reader},
 };
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What is left of a body.
-pub(super) struct Upload {
-    feed: Feed,
+pub(super) struct BodyReader {
+    sender: BodySender,
     framing: Framing,
     /// The client waits for a word before it sends the body.
     expects_continue: bool,
@@ -40,13 +40,13 @@ pub(super) enum Given {
     Unwanted,
 }
 
-impl Upload {
+impl BodyReader {
     /// A body, and what has been given of it: the first part, if it has come together with the head. So a short body can go
     /// on with the head, and one that is malformed from its start keeps the head from going on.
-    pub(super) fn begin(announced: Announced, read: &mut BytesMut) -> (Self, Option<Given>, Arriving) {
+    pub(super) fn begin(announced: Announced, read: &mut BytesMut) -> (Self, Option<Given>, BodyReceiver) {
         let Announced { framing, expects_continue } = announced;
-        let (feed, body) = incoming::arriving();
-        let mut upload = Self { feed, framing, expects_continue };
+        let (sender, body) = incoming::channel();
+        let mut upload = Self { sender, framing, expects_continue };
         // Nobody waits for it yet. That it is empty is told when it is asked for: until then it is a body that was announced.
         let cx = Context::from_waker(Waker::noop());
         let given = match upload.framing.next(read) {
@@ -66,7 +66,7 @@ impl Upload {
         answers: bool,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Given>> {
-        if ready!(self.feed.poll_reader(cx)) == Reader::HasGivenUp {
+        if ready!(self.sender.poll_reader(cx)) == Reader::HasGivenUp {
             return Poll::Ready(Ok(Given::Unwanted));
         }
         loop {
@@ -93,7 +93,7 @@ impl Upload {
     }
 
     fn give_up(&self, malformed: MalformedBody, cx: &Context<'_>) -> Given {
-        self.feed.give(Some(Err(malformed.into())), true, cx);
+        self.sender.give(Some(Err(malformed.into())), true, cx);
         Given::Broken
     }
 
@@ -104,13 +104,13 @@ impl Upload {
             Part::Trailers(fields) => Some(Ok(Frame::trailers(fields))),
             Part::End => None,
         };
-        self.feed.give(frame, ends, cx);
+        self.sender.give(frame, ends, cx);
         if ends { Given::End } else { Given::Part }
     }
 
     /// Whether nobody will read what is left.
     pub(super) fn is_given_up(&self) -> bool {
-        self.feed.is_given_up()
+        self.sender.is_given_up()
     }
 
     /// Reads over what is left, if it has come to its end.

@@ -9,12 +9,12 @@ const LEFT_ALONE: Duration = Duration::from_secs(3);
 
 /// The turns of one worker.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct RoundRobin {
     next: Cell<usize>,
     refused_at: Vec<Cell<Option<Instant>>>,
 }
 
-impl Turns {
+impl RoundRobin {
     pub(super) fn new(servers: usize) -> Self {
         Self { next: Cell::new(0), refused_at: (0..servers).map(|_| Cell::new(None)).collect() }
     }
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_server_that_refused_is_asked_last_for_a_while() {
-        let turns = Turns::new(3);
+        let turns = RoundRobin::new(3);
         let now = Instant::now();
         assert_eq!(turns.order(now), [0, 1, 2]);
         assert_eq!(turns.order(now), [1, 2, 0]);
