@@ -23,7 +23,7 @@
 //! main > cli/serve > app > server: listener > worker > connection (TLS, HTTP/1 or HTTP/2 by ALPN) > gateway::handle:
 //!    http1::request_head (HTTP/1)    reads a head that has one reading; hyper reads HTTP/2, with fragments marked ([`web::raw_paths`])
 //!  1 web::gate::RequestGate::admit   refuses what two readers could understand differently; the host leads to a gateway::Site
-//!  2 web::client::address            the client's address; the note for the access log is open from here
+//!  2 web::client::address            the client's address; the request's record is open from here
 //!  3 a path of ours?                 > pages, on the control runtime; it never goes to the portal
 //!  4 sessions.cached, else .load     a store that is down is an error, never "no session"
 //!  5 gate.decide                     pure: what is asked, what is shown > Allow(Identity) | LogIn | BindDevice

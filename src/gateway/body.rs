@@ -1,4 +1,4 @@
-//! The body that the client gets, and the note of its request, written down when the last byte has gone.
+//! The body that the client gets, and the record of its request, written down when the last byte has gone.
 
 use std::{
     net::IpAddr,
@@ -49,8 +49,8 @@ pub(super) fn own(answer: Answer) -> Reply<Source> {
     Reply::from(answer).map(|bytes| Source::Own(Some(bytes)))
 }
 
-/// What is known of one request. Dropped with the body, it becomes a line of the access log.
-pub(super) struct Note {
+/// What is known of one request. Dropped with the body, it becomes a line in the access log.
+pub(super) struct RequestRecord {
     gateway: Rc<Gateway>,
     /// The site that the request is for, or the first where nothing says so.
     pub(super) site: Rc<Site>,
@@ -85,7 +85,7 @@ pub(super) struct Note {
     pub(super) stream: Option<Held>,
 }
 
-impl Note {
+impl RequestRecord {
     pub(super) fn new<B>(
         gateway: Rc<Gateway>,
         request: &Request<B>,
@@ -162,7 +162,7 @@ impl Note {
     }
 }
 
-impl Drop for Note {
+impl Drop for RequestRecord {
     fn drop(&mut self) {
         self.leaves_portal();
         self.closes_stream();
@@ -223,16 +223,16 @@ impl Drop for Note {
 pub struct ClientBody(pub(super) Sent);
 
 pub(super) enum Sent {
-    /// Its source is with the note, in one box that is handed from hand to hand.
-    Noted(Box<Note>),
-    /// A tunnel has the note.
+    /// The record holds its source, in one box that is handed on.
+    Recorded(Box<RequestRecord>),
+    /// A tunnel holds the record.
     Tunnel,
 }
 
 impl ClientBody {
     fn source(&self) -> Option<&Source> {
         match &self.0 {
-            Sent::Noted(note) => Some(&note.source),
+            Sent::Recorded(record) => Some(&record.source),
             Sent::Tunnel => None,
         }
     }
@@ -246,8 +246,8 @@ impl Body for ClientBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Sent::Noted(note) = &mut self.get_mut().0 else { return Poll::Ready(None) };
-        let frame = match &mut note.source {
+        let Sent::Recorded(record) = &mut self.get_mut().0 else { return Poll::Ready(None) };
+        let frame = match &mut record.source {
             Source::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
             Source::Portal(body) => ready!(Pin::new(body).poll_frame(cx)),
             Source::Tunnel { .. } => None,
@@ -255,9 +255,9 @@ impl Body for ClientBody {
         match &frame {
             Some(Ok(frame)) => {
                 let data = frame.data_ref().map_or(0, Bytes::len);
-                note.sent += u64::try_from(data).unwrap_or(0);
+                record.sent += u64::try_from(data).unwrap_or(0);
             }
-            Some(Err(error)) => note.broke_off(error),
+            Some(Err(error)) => record.broke_off(error),
             None => {}
         }
         Poll::Ready(frame)

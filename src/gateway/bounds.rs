@@ -6,8 +6,7 @@ use tokio::time::timeout;
 
 use super::{
     Gateway,
-    body::Note,
-    context::ConnectionContext,
+    body::RequestRecord,
     failure::Failure,
     limits::Limit,
     turns::{Turn, Way},
@@ -24,9 +23,9 @@ impl Gateway {
     }
 
     /// Counts a request that goes to the portal, unless its user has too many there: then it is to [wait](Self::wait_turn).
-    pub(super) fn enters(&self, way: Way, identity: &Identity, note: &mut Note) -> bool {
-        let enters = note.site.bounds.turns.enter(self.ongoing(identity), way);
-        note.counts.at_portal = enters.then_some(way);
+    pub(super) fn enters(&self, way: Way, identity: &Identity, record: &mut RequestRecord) -> bool {
+        let enters = record.site.bounds.turns.enter(self.ongoing(identity), way);
+        record.counts.at_portal = enters.then_some(way);
         enters
     }
 
@@ -35,30 +34,30 @@ impl Gateway {
         &self,
         way: Way,
         identity: &Identity,
-        note: &mut Note,
+        record: &mut RequestRecord,
     ) -> Result<(), Failure> {
-        let (too_much, patience) = (Failure::TooMuch(Limit::Requests), note.site.proxy.patience());
-        let Some(turn) = note.site.bounds.turns.wait(self.ongoing(identity), way) else {
+        let (too_much, patience) = (Failure::TooMuch(Limit::Requests), record.site.proxy.patience());
+        let Some(turn) = record.site.bounds.turns.wait(self.ongoing(identity), way) else {
             return Err(too_much);
         };
         tokio::select! {
             biased;
             () = identity.end() => Err(ForwardError::SessionEnded.into()),
             turn = timeout(patience, turn) => {
-                note.counts.at_portal = turn.ok().and_then(Result::ok).and_then(Turn::take);
-                if note.counts.at_portal.is_some() { Ok(()) } else { Err(too_much) }
+                record.counts.at_portal = turn.ok().and_then(Result::ok).and_then(Turn::take);
+                if record.counts.at_portal.is_some() { Ok(()) } else { Err(too_much) }
             }
         }
     }
 
     /// Says that a user has come up against a limit: each time to the metrics, now and then to the log.
-    pub(super) fn held_back(&self, limit: Limit, note: &Note) {
+    pub(super) fn held_back(&self, limit: Limit, record: &RequestRecord) {
         self.shared.metrics.user_limited(limit.word());
-        let Some(live) = note.session.as_ref() else { return };
+        let Some(live) = record.session.as_ref() else { return };
         if live.ongoing.tells(self.shared.clock.elapsed()) {
             tracing::warn!(
-                request.id = note.request_id(),
-                client.ip = %note.client_ip,
+                request.id = record.request_id(),
+                client.ip = %record.client_ip,
                 user = live.session.name,
                 limit = limit.word(),
                 key = limit.key(),
@@ -72,14 +71,14 @@ impl Gateway {
         &self,
         identity: &Identity,
         (connection, context): On<'_>,
-        note: &mut Note,
+        record: &mut RequestRecord,
     ) -> Result<(), Failure> {
-        note.stream = context.stream(connection.most_lasting());
-        if note.stream.is_none() {
+        record.stream = context.stream(connection.most_lasting());
+        if record.stream.is_none() {
             return Err(Failure::TooMuch(Limit::Connection));
         }
-        note.counts.is_stream = self.ongoing(identity).open_stream(note.site.bounds.streams);
-        if note.counts.is_stream { Ok(()) } else { Err(Failure::TooMuch(Limit::Streams)) }
+        record.counts.is_stream = self.ongoing(identity).open_stream(record.site.bounds.streams);
+        if record.counts.is_stream { Ok(()) } else { Err(Failure::TooMuch(Limit::Streams)) }
     }
 
     /// Counts what has become a WebSocket or a stream of events as such, and as nothing else.
@@ -88,23 +87,23 @@ impl Gateway {
         stream: bool,
         identity: &Identity,
         on: On<'_>,
-        note: &mut Note,
+        record: &mut RequestRecord,
     ) -> Result<(), Failure> {
-        if stream != note.counts.is_stream {
+        if stream != record.counts.is_stream {
             if stream {
-                self.opens_stream(identity, on, note)?;
+                self.opens_stream(identity, on, record)?;
             } else {
-                note.closes_stream();
+                record.closes_stream();
             }
         }
         if stream {
-            note.leaves_portal();
+            record.leaves_portal();
         }
         Ok(())
     }
 }
 
-impl Note {
+impl RequestRecord {
     /// The request waits for nothing of the portal any more, or what it waits for keeps nobody waiting.
     pub(super) fn leaves_portal(&mut self) {
         if let Some(way) = self.counts.at_portal.take() {

@@ -12,7 +12,7 @@ use tokio::task::JoinError;
 
 use super::{
     ConnectionContext, Gateway, Passed, Site,
-    body::{Note, Source, own},
+    body::{RequestRecord, Source, own},
     challenge,
     failure::Failure,
     turns::Way,
@@ -72,24 +72,26 @@ impl Gateway {
         &self,
         mut posted: Posted<'_>,
         decision: Decision,
-        note: &mut Note,
+        record: &mut RequestRecord,
     ) -> Result<Reply<Source>, Failure> {
         let asked = match named(&posted.request) {
             Some(id) => asked(&mut posted, id).await?,
             None => None,
         };
         match (decision, asked) {
-            (Decision::Allow(identity), Some(asked)) => self.send_kept(posted, asked, &identity, note).await,
-            (Decision::Allow(identity), None) => self.send(posted, &identity, note).await,
+            (Decision::Allow(identity), Some(asked)) => {
+                self.send_kept(posted, asked, &identity, record).await
+            }
+            (Decision::Allow(identity), None) => self.send(posted, &identity, record).await,
             (decision, asked) => {
-                note.outcome = Outcome::Challenge;
+                record.outcome = Outcome::Challenge;
                 let bind = matches!(decision, Decision::BindDevice);
                 let (method, headers) = (posted.request.method(), posted.request.headers());
                 // The session that was to send it is over as well: the form is still there.
                 if let Some(Asked { id, .. }) = asked.filter(|_| client::is_navigation(method, headers)) {
                     return Ok(own(posted.site.shared.challenger.keep(id.as_str(), bind)));
                 }
-                Ok(own(self.keep(posted, bind, note).await?))
+                Ok(own(self.keep(posted, bind, record).await?))
             }
         }
     }
@@ -98,33 +100,38 @@ impl Gateway {
         &self,
         posted: Posted<'_>,
         identity: &Identity,
-        note: &mut Note,
+        record: &mut RequestRecord,
     ) -> Result<Reply<Source>, Failure> {
         // It was let pass before its body was read, or the form looked up.
         if identity.has_ended() {
             return Err(ForwardError::SessionEnded.into());
         }
-        note.outcome = Outcome::Allow;
-        if !self.enters(Way::Connection, identity, note) {
-            self.wait_turn(Way::Connection, identity, note).await?;
+        record.outcome = Outcome::Allow;
+        if !self.enters(Way::Connection, identity, record) {
+            self.wait_turn(Way::Connection, identity, record).await?;
         }
         let Posted { site, request, cookies, connection, context, whole, .. } = posted;
         let passed = Passed { site, identity, cookies, now: self.shared.clock.now(), whole };
-        self.forward(request, passed, connection, context, note)?.await
+        self.forward(request, passed, connection, context, record)?.await
     }
 
     /// Keeps a form whose user's session has run out, and shows the way in.
-    async fn keep(&self, posted: Posted<'_>, bind: bool, note: &mut Note) -> Result<Answer, Failure> {
+    async fn keep(
+        &self,
+        posted: Posted<'_>,
+        bind: bool,
+        record: &mut RequestRecord,
+    ) -> Result<Answer, Failure> {
         let Posted { site, mut request, session: claimed, context, whole, .. } = posted;
         let forms = &self.shared.kept_forms;
         if claimed.is_none() && comes_from_elsewhere(site, &request) {
-            return self.ask_once_more(site, request, context, note).await;
+            return self.ask_once_more(site, request, context, record).await;
         }
         let keepable = claimed.zip(self.keepable(site, &request));
         let Some((session, content_type)) = keepable else {
-            return Ok(challenge(site, &request, claimed.is_some(), bind, note));
+            return Ok(challenge(site, &request, claimed.is_some(), bind, record));
         };
-        let owner = match &note.session {
+        let owner = match &record.session {
             Some(live) => Some(live.session.user.clone()),
             None => {
                 let sessions = self.shared.sessions.clone();
@@ -132,21 +139,21 @@ impl Gateway {
                 asked.await.map_err(Failure::Lost)??
             }
         };
-        let Some(owner) = owner else { return Ok(challenge(site, &request, true, bind, note)) };
+        let Some(owner) = owner else { return Ok(challenge(site, &request, true, bind, record)) };
         let _form = context.form_in_time().await.ok_or(Failure::Crowd)?;
         let Some(_room) = forms.room_for_user(&owner).await else {
-            return Ok(not_kept(NotKept::TooMany(Full::Everybody), note));
+            return Ok(not_kept(NotKept::TooMany(Full::Everybody), record));
         };
         let max = forms.max();
         if length(request.headers()).is_some_and(|length| length > u64::try_from(max).unwrap_or(u64::MAX)) {
-            return Ok(not_kept(NotKept::TooLarge(max), note));
+            return Ok(not_kept(NotKept::TooLarge(max), record));
         }
         let body = match whole {
             Some(body) => body,
             None => match read(&mut request, max).await {
                 Ok(body) => body,
                 Err(error) if error.is::<LengthLimitError>() => {
-                    return Ok(not_kept(NotKept::TooLarge(max), note));
+                    return Ok(not_kept(NotKept::TooLarge(max), record));
                 }
                 Err(error) => return Err(PageError::FormBody(error).into()),
             },
@@ -159,7 +166,7 @@ impl Gateway {
         let kept = self.on_control(async move { kept.keep(&owner, &holder, &Form { head, body }).await });
         let id = match kept.await?? {
             Ok(id) => id,
-            Err(full) => return Ok(not_kept(NotKept::TooMany(full), note)),
+            Err(full) => return Ok(not_kept(NotKept::TooMany(full), record)),
         };
         let mut answer = site.shared.challenger.keep(id.as_str(), bind);
         cookies::set(&mut answer, &site.shared.cookies.forms, &browser);
@@ -191,27 +198,27 @@ impl Gateway {
         site: &Site,
         mut request: CanonicalRequest<Incoming>,
         context: &ConnectionContext,
-        note: &mut Note,
+        record: &mut RequestRecord,
     ) -> Result<Answer, Failure> {
-        note.outcome = Outcome::Challenge;
+        record.outcome = Outcome::Challenge;
         let _form = context.form_in_time().await.ok_or(Failure::Crowd)?;
         let forms = &self.shared.kept_forms;
-        let Some(_room) = forms.room_for_stranger(Networks::of(note.client_ip)).await else {
-            return Ok(not_kept(NotKept::TooMany(Full::Everybody), note));
+        let Some(_room) = forms.room_for_stranger(Networks::of(record.client_ip)).await else {
+            return Ok(not_kept(NotKept::TooMany(Full::Everybody), record));
         };
         let most = forms.max();
         let body = match read(&mut request, most).await {
             Ok(body) => body,
             Err(error) if error.is::<LengthLimitError>() => {
-                note.closes = true;
-                return Ok(challenge(site, &request, false, false, note));
+                record.closes = true;
+                return Ok(challenge(site, &request, false, false, record));
             }
             Err(error) => return Err(PageError::FormBody(error).into()),
         };
         let fields: Vec<(String, String)> =
             url::form_urlencoded::parse(&body).into_owned().take(MOST_FIELDS + 1).collect();
         if fields.len() > MOST_FIELDS {
-            return Ok(challenge(site, &request, false, false, note));
+            return Ok(challenge(site, &request, false, false, record));
         }
         let origin = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
         let from = origin
@@ -226,14 +233,14 @@ impl Gateway {
         mut posted: Posted<'_>,
         Asked { id, csrf }: Asked,
         identity: &Identity,
-        note: &mut Note,
+        record: &mut RequestRecord,
     ) -> Result<Reply<Source>, Failure> {
         let (site, request) = (&posted.site.shared, &mut posted.request);
         let pages = &site.pages;
-        note.outcome = Outcome::Own;
+        record.outcome = Outcome::Own;
         let session = identity.session().map(|live| &live.session);
         let Some(session) = session.filter(|session| pages.is_session_form(&session.id, &csrf)) else {
-            return Ok(own(pages.not_sent(&id, note.request_id())));
+            return Ok(own(pages.not_sent(&id, record.request_id())));
         };
         let target = unmarked(request.target()).unwrap_or_default().to_owned();
         let (forms, name, user) = (self.shared.kept_forms.clone(), id.clone(), session.user.clone());
@@ -249,26 +256,26 @@ impl Gateway {
             Ok(form) => form,
             Err(Found::Nothing) => return Ok(own(answer::see_other("/"))),
             Err(Found::OtherUser) => return Ok(own(pages.form_of_another_user())),
-            Err(_) => return Ok(own(pages.form_is_gone(note.request_id()))),
+            Err(_) => return Ok(own(pages.form_is_gone(record.request_id()))),
         };
         let value = |text: &str| HeaderValue::from_str(text).ok();
         let Some((target, content_type)) =
             PathAndQuery::try_from(head.target).ok().zip(value(&head.content_type))
         else {
-            return Ok(own(pages.form_is_gone(note.request_id())));
+            return Ok(own(pages.form_is_gone(record.request_id())));
         };
         let referer = head.referer.as_deref().and_then(value);
         if request.announce(target, content_type, referer, body.len()).is_err() {
-            return Ok(own(pages.form_is_gone(note.request_id())));
+            return Ok(own(pages.form_is_gone(record.request_id())));
         }
         posted.whole = Some(body);
         let (forms, name) = (self.shared.kept_forms.clone(), id.clone());
         if identity.has_ended() {
             self.on_control(async move { forms.put_back(&name).await }).await??;
-            note.outcome = Outcome::Challenge;
+            record.outcome = Outcome::Challenge;
             return Ok(own(site.challenger.keep(id.as_str(), false)));
         }
-        match self.send(posted, identity, note).await {
+        match self.send(posted, identity, record).await {
             // Nothing of it has gone out, so it can be sent another time.
             Err(Failure::Forward(ForwardError::Connect(error))) => {
                 self.on_control(async move { forms.put_back(&name).await }).await??;
@@ -340,10 +347,10 @@ fn comes_from_elsewhere(site: &Site, request: &CanonicalRequest<Incoming>) -> bo
         && ReturnTo::parse(request.target()).as_str() == request.target()
 }
 
-fn not_kept(why: NotKept, note: &mut Note) -> Answer {
+fn not_kept(why: NotKept, record: &mut RequestRecord) -> Answer {
     // What has not been read of it is never read.
-    note.closes = true;
-    note.site.shared.pages.not_kept(why, note.request_id())
+    record.closes = true;
+    record.site.shared.pages.not_kept(why, record.request_id())
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {

@@ -27,7 +27,7 @@ use ipnet::IpNet;
 use tokio::{runtime::Handle, time::Instant};
 
 use self::{
-    body::{ClientBody, Note, Sent, Source, own},
+    body::{ClientBody, RequestRecord, Sent, Source, own},
     failure::Failure,
     rescue::Told,
     turns::Way,
@@ -104,33 +104,33 @@ impl Gateway {
         Self { shared, request_gate, turned_away, id_prefix, id_next: Cell::new(id_first) }
     }
 
-    /// The straight line. What is noted on the way goes into the access log.
+    /// The straight line. The record collects what the access log and the metrics need.
     async fn handle(
         &self,
         mut request: Box<Request<Incoming>>,
         connection: &ConnectionHandle,
         context: &ConnectionContext,
-        note: &mut Note,
+        record: &mut RequestRecord,
     ) -> Result<Reply<Source>, Failure> {
         if self.shared.believes_forwarded_host && context.is_of_trusted_proxy() {
             self.request_gate.adopt_host(&mut request);
         }
         let body_follows = !request.body().is_end_stream();
         let (mut request, site) = self.request_gate.admit(request, body_follows)?;
-        note.site = Rc::clone(site);
+        record.site = Rc::clone(site);
         if request.field_set().may_have(&header::FORWARDED) && self.shared.loop_mark.is_in(request.headers())
         {
             return Err(Failure::Loop);
         }
-        note.upgrade = request.upgrade().cloned();
-        note.client_ip = self.client_ip(connection, request.headers());
+        record.upgrade = request.upgrade().cloned();
+        record.client_ip = self.client_ip(connection, request.headers());
         if request.is_health() {
-            note.outcome = Outcome::Own;
+            record.outcome = Outcome::Own;
             return Ok(own(health(connection)));
         }
         let cookies = context.cookies.borrow_mut().open(request.headers(), &site.shared.cookies);
         let counts = self.counts(site, &request);
-        let mut at = note.began;
+        let mut at = record.began;
         if self.shared.load.is_strained() {
             if !Box::pin(self.has_session(cookies.session, counts, &at)).await? {
                 connection.finish();
@@ -139,9 +139,9 @@ impl Gateway {
             at = self.shared.clock.moment();
         }
         if request.is_ours() {
-            note.outcome = Outcome::Own;
+            record.outcome = Outcome::Own;
             // Boxed like every way that is not the usual one: what the usual one moves about stays small.
-            return Ok(own(Box::pin(self.own(site, request, cookies.session, context, note)).await?));
+            return Ok(own(Box::pin(self.own(site, request, cookies.session, context, record)).await?));
         }
         let session = match self.known_session(cookies.session, counts, &at) {
             Known::Session(live) => Some(live),
@@ -153,16 +153,16 @@ impl Gateway {
             }
         };
         let now = at.wall;
-        let decision = self.judge(site, session, &at, note);
+        let decision = self.judge(site, session, &at, record);
         let is_in = matches!(decision, Decision::Allow(_));
         if *request.method() == Method::POST && (!is_in || kept::named(&request).is_some()) {
             let (session, cookies) = (cookies.session, cookies.others.as_ref());
             let posted = kept::Posted { site, request, session, cookies, connection, context, whole: None };
-            return Box::pin(self.posted(posted, decision, note)).await;
+            return Box::pin(self.posted(posted, decision, record)).await;
         }
         match decision {
             Decision::Allow(identity) => {
-                note.outcome = Outcome::Allow;
+                record.outcome = Outcome::Allow;
                 if let Some(answer) = request.spend_hop() {
                     return Ok(own(answer));
                 }
@@ -170,15 +170,15 @@ impl Gateway {
                     Box::pin(site.proxy.await_body(&mut request, &identity)).await?;
                 }
                 let way = Way::of(request.method(), request.headers());
-                if !self.enters(way, &identity, note) {
-                    Box::pin(self.wait_turn(way, &identity, note)).await?;
+                if !self.enters(way, &identity, record) {
+                    Box::pin(self.wait_turn(way, &identity, record)).await?;
                 }
                 let passed =
                     Passed { site, identity: &identity, cookies: cookies.others.as_ref(), now, whole: None };
-                self.forward(request, passed, connection, context, note)?.await
+                self.forward(request, passed, connection, context, record)?.await
             }
-            Decision::LogIn => Ok(own(challenge(site, &request, cookies.session.is_some(), false, note))),
-            Decision::BindDevice => Ok(own(challenge(site, &request, true, true, note))),
+            Decision::LogIn => Ok(own(challenge(site, &request, cookies.session.is_some(), false, record))),
+            Decision::BindDevice => Ok(own(challenge(site, &request, true, true, record))),
         }
     }
 
@@ -187,15 +187,21 @@ impl Gateway {
         client::address(connection.peer().ip(), headers, trusted_proxies, *client_address)
     }
 
-    /// Has the gate decide, and notes whom the request is from.
-    fn judge(&self, site: &Site, session: Option<Arc<Live>>, at: &Moment, note: &mut Note) -> Decision {
-        note.session.clone_from(&session);
+    /// Has the gate decide, and records whose request it is.
+    fn judge(
+        &self,
+        site: &Site,
+        session: Option<Arc<Live>>,
+        at: &Moment,
+        record: &mut RequestRecord,
+    ) -> Decision {
+        record.session.clone_from(&session);
         let credential = session.map_or(Credential::Nothing, Credential::Session);
         let now = self.shared.sessions.time_at(at);
         let decision = self.shared.gate.decide(site.shared.level, credential, now);
         if matches!(&decision, Decision::Allow(identity) if identity.session().is_none()) {
             // Who is nobody to the portal is nobody to the log and the limits.
-            note.session = None;
+            record.session = None;
         }
         decision
     }
@@ -249,11 +255,11 @@ impl Gateway {
         request: CanonicalRequest<Incoming>,
         claimed: Option<TokenHash>,
         context: &ConnectionContext,
-        note: &mut Note,
+        record: &mut RequestRecord,
     ) -> Result<Answer, Failure> {
         // Before there is a page, or many would be made for somebody who takes none of them.
         if request.version() == Version::HTTP_2 {
-            note.unread = Some(context.unread_in_time().await.ok_or(Failure::Crowd)?);
+            record.unread = Some(context.unread_in_time().await.ok_or(Failure::Crowd)?);
         }
         let _form = match *request.method() {
             Method::POST => Some(context.form().ok_or(Failure::Crowd)?),
@@ -266,7 +272,7 @@ impl Gateway {
             Known::Ask(id) if wants_session => self.load_session(id, counts).await?,
             Known::Ask(_) | Known::Nobody => None,
         };
-        note.session.clone_from(&session);
+        record.session.clone_from(&session);
         let (path, query) = (request.path().to_owned(), request.query().map(str::to_owned));
         let (parts, body) = request.into_request().into_parts();
         let held = |name: &str| cookies::token(&parts.headers, name);
@@ -283,8 +289,8 @@ impl Gateway {
             query,
             headers: parts.headers,
             body: Some(body),
-            client_ip: note.client_ip,
-            request_id: note.request_id().to_owned(),
+            client_ip: record.client_ip,
+            request_id: record.request_id().to_owned(),
             session,
         };
         let pages = Arc::clone(&site.shared.pages);
@@ -299,7 +305,7 @@ impl Gateway {
         passed: Passed<'a>,
         connection: &'a ConnectionHandle,
         context: &'a ConnectionContext,
-        note: &'a mut Note,
+        record: &'a mut RequestRecord,
     ) -> Result<impl Future<Output = Result<Reply<Source>, Failure>> + use<'a>, Failure> {
         let site = passed.site;
         // A page of another site could otherwise open a socket with the user's cookie.
@@ -307,17 +313,17 @@ impl Gateway {
             return Err(Failure::ForeignOrigin);
         }
         if request.upgrade().is_some() {
-            self.opens_stream(passed.identity, (connection, context), note)?;
+            self.opens_stream(passed.identity, (connection, context), record)?;
         }
         let guards = workers::admit(&mut request, &site.answers)?;
         let Passed { identity, cookies, now, whole, .. } = passed;
-        let from = self.origin(site, note.client_ip, context);
+        let from = self.origin(site, record.client_ip, context);
         let assertions = site.shared.assertions.as_ref();
         let additions = Additions {
             origin: &from,
             authority: site.host(),
             inner_origin: site.answers.inner_origin(),
-            request_id: note.request_id(),
+            request_id: record.request_id(),
             cookies,
             identity: identity.headers(&site.shared.identity)?,
             assertion: assertions
@@ -339,12 +345,12 @@ impl Gateway {
         let forwarded = site.proxy.forward(request, whole, identity, &additions, client, counts);
         Ok(async move {
             let forwarded = forwarded.await;
-            note.portal_took = asked.map(|asked| asked.elapsed());
+            record.portal_took = asked.map(|asked| asked.elapsed());
             let Forwarded { status, mut fields, mut followed, is_stream } = forwarded?;
-            self.became(is_stream, identity, (connection, context), note)?;
+            self.became(is_stream, identity, (connection, context), record)?;
             let signs_off = logs_out.is_some_and(|attempt| attempt.worked(status, &fields));
             let about = RequestInfo {
-                path: note.uri.path(),
+                path: record.uri.path(),
                 cookies,
                 is_personal: identity.session().is_some(),
                 signs_off,
@@ -352,7 +358,7 @@ impl Gateway {
             site.answers.apply(&mut fields, status, &about);
             if signs_off {
                 sign_off::follow(&mut fields, site, &self.shared);
-                note.signs_off = true;
+                record.signs_off = true;
             }
             if from_our_form && let Some(page) = leaving::instead(status, &fields, site) {
                 return Ok(page);
@@ -396,15 +402,15 @@ fn challenge(
     request: &CanonicalRequest<Incoming>,
     has_cookie: bool,
     bind: bool,
-    note: &mut Note,
+    record: &mut RequestRecord,
 ) -> Answer {
-    note.outcome = Outcome::Challenge;
+    record.outcome = Outcome::Challenge;
     let (method, headers, challenger) = (request.method(), request.headers(), &site.shared.challenger);
     let has_been_in = has_cookie || origin::provenance(headers, site.origin()) == Provenance::Here;
     let visitor = Visitor { method, headers, target: request.target(), has_been_in };
     if client::destination(method, headers) == Destination::Frame {
         let was_sent = *method == Method::POST;
-        site.shared.pages.in_frame(&challenger.from_page(visitor, bind), bind, was_sent, note.request_id())
+        site.shared.pages.in_frame(&challenger.from_page(visitor, bind), bind, was_sent, record.request_id())
     } else if bind {
         challenger.bind_device(visitor)
     } else {
@@ -455,8 +461,13 @@ impl Service for Gateway {
         context: Rc<ConnectionContext>,
     ) -> Reply<ClientBody> {
         let began = self.shared.clock.moment();
-        let mut note =
-            Box::new(Note::new(Rc::clone(&self), &request, self.request_id(), connection.peer().ip(), began));
+        let mut record = Box::new(RequestRecord::new(
+            Rc::clone(&self),
+            &request,
+            self.request_id(),
+            connection.peer().ip(),
+            began,
+        ));
         let told = match client::destination(request.method(), request.headers()) {
             Destination::Window => Told::Person,
             Destination::Frame => Told::Frame,
@@ -464,15 +475,15 @@ impl Service for Gateway {
             Destination::Elsewhere => Told::Script,
         };
         let about = (request.version(), request.method() == Method::HEAD);
-        let answer = match self.handle(request, &connection, &context, &mut note).await {
+        let answer = match self.handle(request, &connection, &context, &mut record).await {
             Ok(answer) => answer,
-            Err(failure) => own(self.rescue(&failure, told, &mut note)),
+            Err(failure) => own(self.rescue(&failure, told, &mut record)),
         };
         // After a request whose bytes could be misread nothing more is read.
-        if note.closes && about.0 != Version::HTTP_2 {
+        if record.closes && about.0 != Version::HTTP_2 {
             connection.finish();
         }
-        give(answer, about, note, Some(&context))
+        give(answer, about, record, Some(&context))
     }
 
     fn refuse(self: Rc<Self>, refusal: Refusal, read: &[u8], peer: SocketAddr) -> Reply<ClientBody> {
@@ -480,12 +491,13 @@ impl Service for Gateway {
         let mut unread = Request::new(());
         *unread.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
         let began = self.shared.clock.moment();
-        let mut note = Box::new(Note::new(Rc::clone(&self), &unread, self.request_id(), peer.ip(), began));
+        let mut record =
+            Box::new(RequestRecord::new(Rc::clone(&self), &unread, self.request_id(), peer.ip(), began));
         // Too many cookies are a person's trouble, and theirs to mend.
         let is_page = refusal == Refusal::TooLarge && client::reads_like_navigation(read);
         let told = if is_page { Told::Person } else { Told::Script };
-        let answer = own(self.rescue(&refusal.into(), told, &mut note));
-        give(answer, (unread.version(), false), note, None)
+        let answer = own(self.rescue(&refusal.into(), told, &mut record));
+        give(answer, (unread.version(), false), record, None)
     }
 
     fn connected(&self, trusted: bool) -> ConnectionContext {
@@ -518,37 +530,37 @@ fn health(connection: &ConnectionHandle) -> Answer {
 fn give(
     Reply { mut status, mut head, body }: Reply<Source>,
     (version, is_head): (Version, bool),
-    mut note: Box<Note>,
+    mut record: Box<RequestRecord>,
     context: Option<&ConnectionContext>,
 ) -> Reply<ClientBody> {
     if let Head::Own(headers) = &mut head
-        && let Some(hsts) = note.own_hsts()
+        && let Some(hsts) = record.own_hsts()
     {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
-    note.source = match body {
+    record.source = match body {
         Source::Own(Some(bytes)) if is_head => {
             head.set(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
             Source::Own(None)
         }
         // Nobody has read those before it: this one is told by its status alone.
         Source::Own(Some(bytes)) if version == Version::HTTP_2 && !bytes.is_empty() => {
-            note.unread = note.unread.take().or_else(|| context?.unread());
-            if note.unread.is_none() {
+            record.unread = record.unread.take().or_else(|| context?.unread());
+            if record.unread.is_none() {
                 status = StatusCode::SERVICE_UNAVAILABLE;
             }
-            Source::Own(note.unread.is_some().then_some(bytes))
+            Source::Own(record.unread.is_some().then_some(bytes))
         }
         source => source,
     };
-    note.status = status;
-    let tally = match &note.source {
+    record.status = status;
+    let tally = match &record.source {
         Source::Tunnel { tally, .. } => Rc::clone(tally),
         Source::Own(_) | Source::Portal(_) => {
-            return Reply { status, head, body: ClientBody(Sent::Noted(note)) };
+            return Reply { status, head, body: ClientBody(Sent::Recorded(record)) };
         }
     };
-    note.count(note.began.instant.elapsed());
-    tally.keep(note);
+    record.count(record.began.instant.elapsed());
+    tally.keep(record);
     Reply { status, head, body: ClientBody(Sent::Tunnel) }
 }

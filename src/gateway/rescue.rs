@@ -6,7 +6,7 @@ use http::{StatusCode, header};
 
 use super::{
     Gateway, Site,
-    body::Note,
+    body::RequestRecord,
     failure::{Blame, Failure, Profile},
 };
 use crate::{
@@ -57,16 +57,16 @@ pub(super) enum Told {
 
 impl Gateway {
     /// The answer to a request that failed: a page for a person, a problem for a script.
-    pub(super) fn rescue(&self, failure: &Failure, told: Told, note: &mut Note) -> Answer {
+    pub(super) fn rescue(&self, failure: &Failure, told: Told, record: &mut RequestRecord) -> Answer {
         let profile = failure.profile();
-        let site = Rc::clone(&note.site);
+        let site = Rc::clone(&record.site);
         let status = profile.status;
-        note.closes = profile.closes;
-        note.outcome = profile.outcome;
+        record.closes = profile.closes;
+        record.outcome = profile.outcome;
         if let Failure::Refused(Refusal::Misdirected(asked)) = failure {
-            note.asked_host = Some(shown(&asked.host).into());
+            record.asked_host = Some(shown(&asked.host).into());
         }
-        self.report(failure, profile.blame, note);
+        self.report(failure, profile.blame, record);
         if matches!(failure, Failure::Crowd) {
             // A page is what such a client would have us hold.
             let mut answer = answer::empty(status);
@@ -79,10 +79,10 @@ impl Gateway {
         }
         let mut answer = if matches!(told, Told::Person | Told::Frame) {
             let mut page = match failure {
-                Failure::Unsent(id, _) => site.shared.pages.form_waits(id, status, note.request_id()),
+                Failure::Unsent(id, _) => site.shared.pages.form_waits(id, status, record.request_id()),
                 _ => match profile.trouble {
-                    Some(trouble) => site.shared.pages.trouble_page(trouble, status, note.request_id()),
-                    None => site.shared.pages.message_page(status, note.request_id()),
+                    Some(trouble) => site.shared.pages.trouble_page(trouble, status, record.request_id()),
+                    None => site.shared.pages.message_page(status, record.request_id()),
                 },
             };
             if told == Told::Frame {
@@ -97,7 +97,7 @@ impl Gateway {
                 status: status.as_u16(),
                 detail: detail.as_deref(),
                 login_url: None,
-                request_id: Some(note.request_id()),
+                request_id: Some(record.request_id()),
             })
         };
         if let Some(wait) = profile.retry_after {
@@ -113,11 +113,11 @@ impl Gateway {
     }
 
     /// One line in the log, by whose fault it is: the operator's things are loud, a client's quiet.
-    fn report(&self, failure: &Failure, blame: Blame, note: &Note) {
-        let request_id = note.request_id();
+    fn report(&self, failure: &Failure, blame: Blame, record: &RequestRecord) {
+        let request_id = record.request_id();
         match blame {
-            Blame::Client => report_refusal(failure, note),
-            Blame::User(limit) => self.held_back(limit, note),
+            Blame::Client => report_refusal(failure, record),
+            Blame::User(limit) => self.held_back(limit, record),
             Blame::Load if matches!(failure, Failure::Page(PageError::Login(LoginError::Busy))) => {
                 if let Some(turned_away) = self.turned_away.tells(self.shared.clock.elapsed()) {
                     tracing::warn!(
@@ -145,15 +145,15 @@ impl Gateway {
 }
 
 /// What the operator may have to do with is told; the rest is of use to who looks for it.
-fn report_refusal(failure: &Failure, note: &Note) {
-    let request_id = note.request_id();
+fn report_refusal(failure: &Failure, record: &RequestRecord) {
+    let request_id = record.request_id();
     match failure {
         Failure::Refused(Refusal::Misdirected(asked)) => tracing::info!(
             request.id = request_id,
-            client.ip = %note.client_ip,
+            client.ip = %record.client_ip,
             asked = shown(&asked.host),
             x_forwarded_host = asked.forwarded.as_deref().map(shown),
-            ours = note.site.authority(),
+            ours = record.site.authority(),
             "refused a request for another host than server.public_url; if it came through a load balancer, have it \
              pass on the Host of the client, or list it in server.trusted_proxies and set server.client_host to \
              x-forwarded-host"
