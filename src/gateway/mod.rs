@@ -29,7 +29,7 @@ use tokio::{runtime::Handle, time::Instant};
 use self::{
     body::{ClientBody, RequestRecord, Sent, Source, own},
     failure::Failure,
-    rescue::Told,
+    rescue::Audience,
     turns::Way,
 };
 pub use self::{
@@ -144,9 +144,9 @@ impl Gateway {
             return Ok(own(Box::pin(self.own(site, request, cookies.session, context, record)).await?));
         }
         let session = match self.known_session(cookies.session, counts, &at) {
-            Known::Session(live) => Some(live),
-            Known::Nobody => None,
-            Known::Ask(id) => {
+            Lookup::Session(live) => Some(live),
+            Lookup::Nobody => None,
+            Lookup::Ask(id) => {
                 let loaded = Box::pin(self.load_session(id, counts)).await?;
                 at = self.shared.clock.moment();
                 loaded
@@ -215,14 +215,14 @@ impl Gateway {
     }
 
     /// What this gateway knows of the browser's session without asking anybody.
-    fn known_session(&self, claimed: Option<TokenHash>, counts: Use, at: &Moment) -> Known {
-        let Some(id) = claimed else { return Known::Nobody };
+    fn known_session(&self, claimed: Option<TokenHash>, counts: Use, at: &Moment) -> Lookup {
+        let Some(id) = claimed else { return Lookup::Nobody };
         match self.shared.sessions.cached(&id, counts, at) {
             Some(live) => {
                 self.shared.metrics.session_cache_hit();
-                Known::Session(live)
+                Lookup::Session(live)
             }
-            None => Known::Ask(id),
+            None => Lookup::Ask(id),
         }
     }
 
@@ -234,9 +234,9 @@ impl Gateway {
         at: &Moment,
     ) -> Result<bool, Failure> {
         Ok(match self.known_session(claimed, counts, at) {
-            Known::Session(_) => true,
-            Known::Nobody => false,
-            Known::Ask(id) => self.load_session(id, counts).await?.is_some(),
+            Lookup::Session(_) => true,
+            Lookup::Nobody => false,
+            Lookup::Ask(id) => self.load_session(id, counts).await?.is_some(),
         })
     }
 
@@ -268,9 +268,9 @@ impl Gateway {
         let wants_session = Route::parse(request.path()).is_some_and(Route::wants_session);
         let counts = self.counts(site, &request);
         let session = match self.known_session(claimed, counts, &self.shared.clock.moment()) {
-            Known::Session(live) => Some(live),
-            Known::Ask(id) if wants_session => self.load_session(id, counts).await?,
-            Known::Ask(_) | Known::Nobody => None,
+            Lookup::Session(live) => Some(live),
+            Lookup::Ask(id) if wants_session => self.load_session(id, counts).await?,
+            Lookup::Ask(_) | Lookup::Nobody => None,
         };
         record.session.clone_from(&session);
         let (path, query) = (request.path().to_owned(), request.query().map(str::to_owned));
@@ -443,8 +443,8 @@ struct Passed<'a> {
     whole: Option<Bytes>,
 }
 
-/// What a worker can say of a session at once.
-enum Known {
+/// What a worker knows of a session without asking a store.
+enum Lookup {
     Session(Arc<Live>),
     Nobody,
     Ask(TokenHash),
@@ -468,16 +468,16 @@ impl Service for Gateway {
             connection.peer().ip(),
             began,
         ));
-        let told = match client::destination(request.method(), request.headers()) {
-            Destination::Window => Told::Person,
-            Destination::Frame => Told::Frame,
-            Destination::Elsewhere if grpc::is_call(request.method(), request.headers()) => Told::Call,
-            Destination::Elsewhere => Told::Script,
+        let audience = match client::destination(request.method(), request.headers()) {
+            Destination::Window => Audience::Person,
+            Destination::Frame => Audience::Frame,
+            Destination::Elsewhere if grpc::is_call(request.method(), request.headers()) => Audience::Call,
+            Destination::Elsewhere => Audience::Script,
         };
         let about = (request.version(), request.method() == Method::HEAD);
         let answer = match self.handle(request, &connection, &context, &mut record).await {
             Ok(answer) => answer,
-            Err(failure) => own(self.rescue(&failure, told, &mut record)),
+            Err(failure) => own(self.rescue(&failure, audience, &mut record)),
         };
         // After a request whose bytes could be misread nothing more is read.
         if record.closes && about.0 != Version::HTTP_2 {
@@ -495,8 +495,8 @@ impl Service for Gateway {
             Box::new(RequestRecord::new(Rc::clone(&self), &unread, self.request_id(), peer.ip(), began));
         // Too many cookies are a person's trouble, and theirs to mend.
         let is_page = refusal == Refusal::TooLarge && client::reads_like_navigation(read);
-        let told = if is_page { Told::Person } else { Told::Script };
-        let answer = own(self.rescue(&refusal.into(), told, &mut record));
+        let audience = if is_page { Audience::Person } else { Audience::Script };
+        let answer = own(self.rescue(&refusal.into(), audience, &mut record));
         give(answer, (unread.version(), false), record, None)
     }
 
@@ -516,7 +516,7 @@ impl Service for Gateway {
     }
 }
 
-/// What a balancer is told on the portal's port. Stores are not its matter: all gateways share them.
+/// The health check on the portal's port, for balancers. It leaves the stores out: all gateways share them.
 fn health(connection: &ConnectionHandle) -> Answer {
     let (status, word) = if connection.drain().is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
@@ -543,7 +543,7 @@ fn give(
             head.set(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
             Source::Own(None)
         }
-        // Nobody has read those before it: this one is told by its status alone.
+        // The client has not read the earlier ones: this one is a status without a page.
         Source::Own(Some(bytes)) if version == Version::HTTP_2 && !bytes.is_empty() => {
             record.unread = record.unread.take().or_else(|| context?.unread());
             if record.unread.is_none() {

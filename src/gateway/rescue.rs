@@ -44,9 +44,9 @@ impl TurnedAway {
     }
 }
 
-/// Who is to be told.
+/// Who reads the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Audience {
     Person,
     /// A person who sees it as a part of a page of the portal.
     Frame,
@@ -57,7 +57,7 @@ pub(super) enum Told {
 
 impl Gateway {
     /// The answer to a request that failed: a page for a person, a problem for a script.
-    pub(super) fn rescue(&self, failure: &Failure, told: Told, record: &mut RequestRecord) -> Answer {
+    pub(super) fn rescue(&self, failure: &Failure, audience: Audience, record: &mut RequestRecord) -> Answer {
         let profile = failure.profile();
         let site = Rc::clone(&record.site);
         let status = profile.status;
@@ -73,11 +73,11 @@ impl Gateway {
             profile.retry_after.into_iter().for_each(|wait| answer::retry_after(&mut answer, wait));
             return answer;
         }
-        // What is wrong with HTTP itself is told in its own words.
-        if told == Told::Call && !matches!(failure, Failure::Refused(_)) {
+        // A fault in HTTP itself is answered in HTTP.
+        if audience == Audience::Call && !matches!(failure, Failure::Refused(_)) {
             return grpc::refusal(grpc::status_like(status), word(profile));
         }
-        let mut answer = if matches!(told, Told::Person | Told::Frame) {
+        let mut answer = if matches!(audience, Audience::Person | Audience::Frame) {
             let mut page = match failure {
                 Failure::Unsent(id, _) => site.shared.pages.form_waits(id, status, record.request_id()),
                 _ => match profile.trouble {
@@ -85,7 +85,7 @@ impl Gateway {
                     None => site.shared.pages.message_page(status, record.request_id()),
                 },
             };
-            if told == Told::Frame {
+            if audience == Audience::Frame {
                 answer::allow_framing(&mut page);
             }
             page
@@ -144,7 +144,7 @@ impl Gateway {
     }
 }
 
-/// What the operator may have to do with is told; the rest is of use to who looks for it.
+/// What an operator may have to act on is logged at `info`, the rest at `debug`.
 fn report_refusal(failure: &Failure, record: &RequestRecord) {
     let request_id = record.request_id();
     match failure {
@@ -168,7 +168,7 @@ fn report_refusal(failure: &Failure, record: &RequestRecord) {
     }
 }
 
-/// What a script is told besides the status.
+/// The detail that a script gets beside the status.
 fn detail(failure: &Failure, blame: Blame, site: &Site) -> Option<String> {
     Some(match (blame, failure) {
         (Blame::User(limit), _) => limit.detail().to_owned(),
@@ -181,7 +181,7 @@ fn detail(failure: &Failure, blame: Blame, site: &Site) -> Option<String> {
     })
 }
 
-/// What a client of gRPC is told besides the status.
+/// The message that a gRPC client gets beside the status.
 fn word(profile: Profile) -> &'static str {
     match (profile.status, profile.blame) {
         (StatusCode::UNAUTHORIZED, _) => "the session has ended",
