@@ -37,8 +37,8 @@ pub(super) enum Failure {
     ServiceWorker,
     #[error("overloaded: serving signed-in users only")]
     Overload,
-    #[error("the connection asks for too many of our pages at once")]
-    Crowd,
+    #[error("too many pages requested at once on one connection")]
+    TooManyPages,
     #[error("the user has too much under way: {0:?}")]
     TooMuch(Limit),
     #[error("cannot check the session")]
@@ -199,7 +199,9 @@ impl Failure {
                 let shed = Profile::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Shed, Blame::Load);
                 shed.closing().told(Trouble::Overload)
             }
-            Self::Crowd => Profile::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Refuse, Blame::Client),
+            Self::TooManyPages => {
+                Profile::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Refuse, Blame::Client)
+            }
             Self::TooMuch(limit) => Profile::too_much(*limit, SOON),
             Self::Session(_) | Self::KeptForm(_) => Profile::of_store(),
             Self::Forward(error) => Profile::of_forward(error),
@@ -243,7 +245,7 @@ mod tests {
             (Failure::ForeignOrigin, 403, Deny, Client, false, None),
             (Failure::ServiceWorker, 403, Deny, Client, false, None),
             (Failure::Overload, 503, Shed, Load, true, Some(5)),
-            (Failure::Crowd, 503, Refuse, Client, false, Some(5)),
+            (Failure::TooManyPages, 503, Refuse, Client, false, Some(5)),
             (Failure::TooMuch(Limit::Requests), 429, Refuse, User(Limit::Requests), false, Some(5)),
             (Failure::KeptForm(store()), 503, Error, Store, false, Some(5)),
             (ForwardError::Connect(full()).into(), 503, Error, Portal("busy"), false, Some(5)),

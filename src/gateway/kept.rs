@@ -140,7 +140,7 @@ impl Gateway {
             }
         };
         let Some(owner) = owner else { return Ok(challenge(site, &request, true, bind, record)) };
-        let _form = context.form_in_time().await.ok_or(Failure::Crowd)?;
+        let _form = context.form_in_time().await.ok_or(Failure::TooManyPages)?;
         let Some(_room) = forms.room_for_user(&owner).await else {
             return Ok(not_kept(NotKept::TooMany(Full::Everybody), record));
         };
@@ -201,7 +201,7 @@ impl Gateway {
         record: &mut RequestRecord,
     ) -> Result<Answer, Failure> {
         record.outcome = Outcome::Challenge;
-        let _form = context.form_in_time().await.ok_or(Failure::Crowd)?;
+        let _form = context.form_in_time().await.ok_or(Failure::TooManyPages)?;
         let forms = &self.shared.kept_forms;
         let Some(_room) = forms.room_for_stranger(Networks::of(record.client_ip)).await else {
             return Ok(not_kept(NotKept::TooMany(Full::Everybody), record));
@@ -322,7 +322,7 @@ async fn asked(posted: &mut Posted<'_>, id: FormId) -> Result<Option<Asked>, Fai
     let Posted { request, context, whole, .. } = posted;
     let small = length(request.headers()).is_some_and(|length| length <= u64::from(LONGEST_WISH));
     if small && form::is_urlencoded(request.headers()) && request.upgrade().is_none() {
-        let _form = context.form_in_time().await.ok_or(Failure::Crowd)?;
+        let _form = context.form_in_time().await.ok_or(Failure::TooManyPages)?;
         let body = read(request, usize::from(LONGEST_WISH)).await.map_err(PageError::FormBody)?;
         let csrf = std::str::from_utf8(&body).ok().and_then(|body| body.strip_prefix("csrf="));
         if let Some(csrf) = csrf.filter(|csrf| !csrf.contains('&')) {

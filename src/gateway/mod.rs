@@ -259,10 +259,10 @@ impl Gateway {
     ) -> Result<Answer, Failure> {
         // Before there is a page, or many would be made for somebody who takes none of them.
         if request.version() == Version::HTTP_2 {
-            record.unread = Some(context.unread_in_time().await.ok_or(Failure::Crowd)?);
+            record.unread = Some(context.unread_in_time().await.ok_or(Failure::TooManyPages)?);
         }
         let _form = match *request.method() {
-            Method::POST => Some(context.form().ok_or(Failure::Crowd)?),
+            Method::POST => Some(context.form().ok_or(Failure::TooManyPages)?),
             _ => None,
         };
         let wants_session = Route::parse(request.path()).is_some_and(Route::wants_session);

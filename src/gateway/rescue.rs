@@ -67,7 +67,7 @@ impl Gateway {
             record.asked_host = Some(shown(&asked.host).into());
         }
         self.report(failure, profile.blame, record);
-        if matches!(failure, Failure::Crowd) {
+        if matches!(failure, Failure::TooManyPages) {
             // A page is what such a client would have us hold.
             let mut answer = answer::empty(status);
             profile.retry_after.into_iter().for_each(|wait| answer::retry_after(&mut answer, wait));
