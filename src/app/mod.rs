@@ -23,7 +23,7 @@ use crate::{
     background::Background,
     config::Config,
     gate::{AccessLevel, Challenger, Gate},
-    gateway::{Bounds, Gateway, Shared, SharedSite, Site, SiteAddress},
+    gateway::{Bounds, Gateway, SharedGateway, SharedSite, Site, SiteAddress},
     identity::{Assertions, IdentityHeaders},
     monitoring::{self, Logins, Monitoring},
     pages::{self, Pages},
@@ -49,7 +49,7 @@ const LAST_WRITES: Duration = Duration::from_secs(5);
 /// A gateway that is ready to serve.
 pub struct App {
     stores: Stores,
-    shared: Arc<Shared>,
+    shared: Arc<SharedGateway>,
     site: Arc<SharedSite>,
     health_path: Option<String>,
     max_head: usize,
@@ -91,7 +91,7 @@ impl App {
         let site = site(&config, &stores, &environment).await?;
         let loop_mark = LoopMark::new(&stores.sealer.derive("via"));
         let bound = Bound::new(&config.server)?;
-        let shared = Shared {
+        let shared = SharedGateway {
             loop_mark,
             gate: Gate::new(config.rollout.clone()),
             sessions: Arc::clone(&stores.administration.sessions),

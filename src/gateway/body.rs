@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Gateway, Shared, Site, context::Held, limits::Counts, sign_off};
+use super::{Gateway, SharedGateway, Site, context::Held, limits::Counts, sign_off};
 use crate::{
     clock::Moment,
     errors::Chain,
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Where an answer's body comes from.
-pub(super) enum Source {
+pub(super) enum BodySource {
     Own(Option<Bytes>),
     Portal(PortalBody),
     /// Bytes both ways, which are not the body's.
@@ -35,7 +35,7 @@ pub(super) enum Source {
     },
 }
 
-impl From<Followed> for Source {
+impl From<Followed> for BodySource {
     fn from(followed: Followed) -> Self {
         match followed {
             Followed::Body(body) => Self::Portal(body),
@@ -45,8 +45,8 @@ impl From<Followed> for Source {
 }
 
 /// An answer that is not the portal's.
-pub(super) fn own(answer: Answer) -> Reply<Source> {
-    Reply::from(answer).map(|bytes| Source::Own(Some(bytes)))
+pub(super) fn own(answer: Answer) -> Reply<BodySource> {
+    Reply::from(answer).map(|bytes| BodySource::Own(Some(bytes)))
 }
 
 /// What is known of one request. Dropped with the body, it becomes a line in the access log.
@@ -54,7 +54,7 @@ pub(super) struct RequestRecord {
     gateway: Rc<Gateway>,
     /// The site that the request is for, or the first where nothing says so.
     pub(super) site: Rc<Site>,
-    pub(super) source: Source,
+    pub(super) source: BodySource,
     method: Method,
     pub(super) uri: Uri,
     version: Version,
@@ -97,7 +97,7 @@ impl RequestRecord {
         Self {
             gateway,
             site,
-            source: Source::Own(None),
+            source: BodySource::Own(None),
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
@@ -121,7 +121,7 @@ impl RequestRecord {
         }
     }
 
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &SharedGateway {
         &self.gateway.shared
     }
 
@@ -176,14 +176,14 @@ impl Drop for RequestRecord {
             (self.outcome, self.status) = (Outcome::Error, StatusCode::INTERNAL_SERVER_ERROR);
         }
         match &self.source {
-            Source::Own(_) => self.count(took),
-            Source::Portal(body) => {
+            BodySource::Own(_) => self.count(took),
+            BodySource::Portal(body) => {
                 self.count(took);
                 self.received = body.sent();
                 self.server = Some(body.server());
             }
             // It has been counted when it was opened: how long it lasts says nothing about the portal.
-            Source::Tunnel { server, tally } => {
+            BodySource::Tunnel { server, tally } => {
                 (self.received, self.sent) = (tally.from_client(), tally.to_client());
                 self.server = Some(Rc::clone(server));
             }
@@ -230,7 +230,7 @@ pub(super) enum Sent {
 }
 
 impl ClientBody {
-    fn source(&self) -> Option<&Source> {
+    fn source(&self) -> Option<&BodySource> {
         match &self.0 {
             Sent::Recorded(record) => Some(&record.source),
             Sent::Tunnel => None,
@@ -248,9 +248,9 @@ impl Body for ClientBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Sent::Recorded(record) = &mut self.get_mut().0 else { return Poll::Ready(None) };
         let frame = match &mut record.source {
-            Source::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
-            Source::Portal(body) => ready!(Pin::new(body).poll_frame(cx)),
-            Source::Tunnel { .. } => None,
+            BodySource::Own(bytes) => bytes.take().map(|bytes| Ok(Frame::data(bytes))),
+            BodySource::Portal(body) => ready!(Pin::new(body).poll_frame(cx)),
+            BodySource::Tunnel { .. } => None,
         };
         match &frame {
             Some(Ok(frame)) => {
@@ -265,19 +265,19 @@ impl Body for ClientBody {
 
     fn is_end_stream(&self) -> bool {
         match self.source() {
-            Some(Source::Own(bytes)) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Some(Source::Portal(body)) => body.is_end_stream(),
-            Some(Source::Tunnel { .. }) | None => true,
+            Some(BodySource::Own(bytes)) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Some(BodySource::Portal(body)) => body.is_end_stream(),
+            Some(BodySource::Tunnel { .. }) | None => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self.source() {
-            Some(Source::Own(bytes)) => SizeHint::with_exact(
+            Some(BodySource::Own(bytes)) => SizeHint::with_exact(
                 bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(0)),
             ),
-            Some(Source::Portal(body)) => body.size_hint(),
-            Some(Source::Tunnel { .. }) | None => SizeHint::with_exact(0),
+            Some(BodySource::Portal(body)) => body.size_hint(),
+            Some(BodySource::Tunnel { .. }) | None => SizeHint::with_exact(0),
         }
     }
 }

@@ -75,7 +75,7 @@ pub(super) enum Blame {
 
 /// What follows from a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Profile {
+pub(super) struct FailureProfile {
     pub(super) status: StatusCode,
     pub(super) outcome: Outcome,
     pub(super) blame: Blame,
@@ -86,7 +86,7 @@ pub(super) struct Profile {
     pub(super) trouble: Option<Trouble>,
 }
 
-impl Profile {
+impl FailureProfile {
     fn new(status: StatusCode, outcome: Outcome, blame: Blame) -> Self {
         let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(SOON);
         Self { status, outcome, blame, closes: false, retry_after, trouble: None }
@@ -187,29 +187,29 @@ impl Profile {
 
 impl Failure {
     /// All that follows from it. A new failure has its place here, and nowhere else.
-    pub(super) fn profile(&self) -> Profile {
+    pub(super) fn profile(&self) -> FailureProfile {
         match self {
             Self::Refused(refusal) => {
-                Profile::new(refusal.status(), Outcome::Refuse, Blame::Client).closing()
+                FailureProfile::new(refusal.status(), Outcome::Refuse, Blame::Client).closing()
             }
             Self::ForeignOrigin | Self::ServiceWorker => {
-                Profile::new(StatusCode::FORBIDDEN, Outcome::Deny, Blame::Client)
+                FailureProfile::new(StatusCode::FORBIDDEN, Outcome::Deny, Blame::Client)
             }
             Self::Overload => {
-                let shed = Profile::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Shed, Blame::Load);
+                let shed = FailureProfile::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Shed, Blame::Load);
                 shed.closing().told(Trouble::Overload)
             }
             Self::TooManyPages => {
-                Profile::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Refuse, Blame::Client)
+                FailureProfile::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Refuse, Blame::Client)
             }
-            Self::TooMuch(limit) => Profile::too_much(*limit, SOON),
-            Self::Session(_) | Self::KeptForm(_) => Profile::of_store(),
-            Self::Forward(error) => Profile::of_forward(error),
-            Self::Unsent(_, error) => Profile::unreached(error),
-            Self::Page(error) => Profile::of_page(error),
-            Self::Loop => Profile::of_gateway(StatusCode::LOOP_DETECTED),
+            Self::TooMuch(limit) => FailureProfile::too_much(*limit, SOON),
+            Self::Session(_) | Self::KeptForm(_) => FailureProfile::of_store(),
+            Self::Forward(error) => FailureProfile::of_forward(error),
+            Self::Unsent(_, error) => FailureProfile::unreached(error),
+            Self::Page(error) => FailureProfile::of_page(error),
+            Self::Loop => FailureProfile::of_gateway(StatusCode::LOOP_DETECTED),
             Self::Identity(_) | Self::Assertion(_) | Self::Lost(_) => {
-                Profile::of_gateway(StatusCode::INTERNAL_SERVER_ERROR)
+                FailureProfile::of_gateway(StatusCode::INTERNAL_SERVER_ERROR)
             }
         }
     }

@@ -12,7 +12,7 @@ use tokio::task::JoinError;
 
 use super::{
     ConnectionContext, Gateway, Passed, Site,
-    body::{RequestRecord, Source, own},
+    body::{BodySource, RequestRecord, own},
     challenge,
     failure::Failure,
     turns::Way,
@@ -73,7 +73,7 @@ impl Gateway {
         mut posted: Posted<'_>,
         decision: Decision,
         record: &mut RequestRecord,
-    ) -> Result<Reply<Source>, Failure> {
+    ) -> Result<Reply<BodySource>, Failure> {
         let asked = match named(&posted.request) {
             Some(id) => asked(&mut posted, id).await?,
             None => None,
@@ -101,7 +101,7 @@ impl Gateway {
         posted: Posted<'_>,
         identity: &Identity,
         record: &mut RequestRecord,
-    ) -> Result<Reply<Source>, Failure> {
+    ) -> Result<Reply<BodySource>, Failure> {
         // It was let pass before its body was read, or the form looked up.
         if identity.has_ended() {
             return Err(ForwardError::SessionEnded.into());
@@ -234,7 +234,7 @@ impl Gateway {
         Asked { id, csrf }: Asked,
         identity: &Identity,
         record: &mut RequestRecord,
-    ) -> Result<Reply<Source>, Failure> {
+    ) -> Result<Reply<BodySource>, Failure> {
         let (site, request) = (&posted.site.shared, &mut posted.request);
         let pages = &site.pages;
         record.outcome = Outcome::Own;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use url::Url;
 
-use super::{Site, Source, body::own};
+use super::{BodySource, Site, body::own};
 use crate::web::{portal_fields::PortalFields, reply::Reply};
 
 /// How long after a login a redirect of the portal may still be a part of it.
@@ -21,7 +21,7 @@ pub(super) fn is_from_our_page(headers: &HeaderMap, origin: &str) -> bool {
 }
 
 /// The page in place of a redirect to another site.
-pub(super) fn instead(status: StatusCode, fields: &PortalFields, site: &Site) -> Option<Reply<Source>> {
+pub(super) fn instead(status: StatusCode, fields: &PortalFields, site: &Site) -> Option<Reply<BodySource>> {
     // The others repeat the form itself, which no page can do.
     if ![StatusCode::MOVED_PERMANENTLY, StatusCode::FOUND, StatusCode::SEE_OTHER].contains(&status) {
         return None;

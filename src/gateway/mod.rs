@@ -27,7 +27,7 @@ use ipnet::IpNet;
 use tokio::{runtime::Handle, time::Instant};
 
 use self::{
-    body::{ClientBody, RequestRecord, Sent, Source, own},
+    body::{BodySource, ClientBody, RequestRecord, Sent, own},
     failure::Failure,
     rescue::Audience,
     turns::Way,
@@ -64,7 +64,7 @@ use crate::{
 };
 
 /// What all workers and all sites share.
-pub struct Shared {
+pub struct SharedGateway {
     pub loop_mark: LoopMark,
     pub gate: Gate,
     pub sessions: Arc<Sessions>,
@@ -89,7 +89,7 @@ pub struct Shared {
 
 /// One worker's gateway.
 pub struct Gateway {
-    shared: Arc<Shared>,
+    shared: Arc<SharedGateway>,
     request_gate: RequestGate<Rc<Site>>,
     turned_away: rescue::TurnedAway,
     /// Sets this worker's request ids apart from all others.
@@ -98,7 +98,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    pub fn new(shared: Arc<Shared>, request_gate: RequestGate<Rc<Site>>, random: &dyn Random) -> Self {
+    pub fn new(shared: Arc<SharedGateway>, request_gate: RequestGate<Rc<Site>>, random: &dyn Random) -> Self {
         let [id_prefix, id_first] = [random.bytes::<4>(), random.bytes::<4>()].map(u32::from_be_bytes);
         let turned_away = rescue::TurnedAway::default();
         Self { shared, request_gate, turned_away, id_prefix, id_next: Cell::new(id_first) }
@@ -111,7 +111,7 @@ impl Gateway {
         connection: &ConnectionHandle,
         context: &ConnectionContext,
         record: &mut RequestRecord,
-    ) -> Result<Reply<Source>, Failure> {
+    ) -> Result<Reply<BodySource>, Failure> {
         if self.shared.believes_forwarded_host && context.is_of_trusted_proxy() {
             self.request_gate.adopt_host(&mut request);
         }
@@ -183,7 +183,7 @@ impl Gateway {
     }
 
     fn client_ip(&self, connection: &ConnectionHandle, headers: &HeaderMap) -> IpAddr {
-        let Shared { trusted_proxies, client_address, .. } = &*self.shared;
+        let SharedGateway { trusted_proxies, client_address, .. } = &*self.shared;
         client::address(connection.peer().ip(), headers, trusted_proxies, *client_address)
     }
 
@@ -306,7 +306,7 @@ impl Gateway {
         connection: &'a ConnectionHandle,
         context: &'a ConnectionContext,
         record: &'a mut RequestRecord,
-    ) -> Result<impl Future<Output = Result<Reply<Source>, Failure>> + use<'a>, Failure> {
+    ) -> Result<impl Future<Output = Result<Reply<BodySource>, Failure>> + use<'a>, Failure> {
         let site = passed.site;
         // A page of another site could otherwise open a socket with the user's cookie.
         if request.upgrade().is_some() && !origin::names(request.headers(), site.origin()) {
@@ -366,7 +366,7 @@ impl Gateway {
             if guards {
                 workers::guard(status, &mut fields, &mut followed)?;
             }
-            Ok(Reply { status, head: Head::Portal(fields), body: Source::from(followed) })
+            Ok(Reply { status, head: Head::Portal(fields), body: BodySource::from(followed) })
         })
     }
 
@@ -528,7 +528,7 @@ fn health(connection: &ConnectionHandle) -> Answer {
 
 /// Makes an answer what the server can send: for a request of this version, which may have been a HEAD.
 fn give(
-    Reply { mut status, mut head, body }: Reply<Source>,
+    Reply { mut status, mut head, body }: Reply<BodySource>,
     (version, is_head): (Version, bool),
     mut record: Box<RequestRecord>,
     context: Option<&ConnectionContext>,
@@ -539,24 +539,24 @@ fn give(
         headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
     record.source = match body {
-        Source::Own(Some(bytes)) if is_head => {
+        BodySource::Own(Some(bytes)) if is_head => {
             head.set(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-            Source::Own(None)
+            BodySource::Own(None)
         }
         // The client has not read the earlier ones: this one is a status without a page.
-        Source::Own(Some(bytes)) if version == Version::HTTP_2 && !bytes.is_empty() => {
+        BodySource::Own(Some(bytes)) if version == Version::HTTP_2 && !bytes.is_empty() => {
             record.unread = record.unread.take().or_else(|| context?.unread());
             if record.unread.is_none() {
                 status = StatusCode::SERVICE_UNAVAILABLE;
             }
-            Source::Own(record.unread.is_some().then_some(bytes))
+            BodySource::Own(record.unread.is_some().then_some(bytes))
         }
         source => source,
     };
     record.status = status;
     let tally = match &record.source {
-        Source::Tunnel { tally, .. } => Rc::clone(tally),
-        Source::Own(_) | Source::Portal(_) => {
+        BodySource::Tunnel { tally, .. } => Rc::clone(tally),
+        BodySource::Own(_) | BodySource::Portal(_) => {
             return Reply { status, head, body: ClientBody(Sent::Recorded(record)) };
         }
     };

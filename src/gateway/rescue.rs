@@ -7,7 +7,7 @@ use http::{StatusCode, header};
 use super::{
     Gateway, Site,
     body::RequestRecord,
-    failure::{Blame, Failure, Profile},
+    failure::{Blame, Failure, FailureProfile},
 };
 use crate::{
     errors::Chain,
@@ -182,7 +182,7 @@ fn detail(failure: &Failure, blame: Blame, site: &Site) -> Option<String> {
 }
 
 /// The message that a gRPC client gets beside the status.
-fn word(profile: Profile) -> &'static str {
+fn word(profile: FailureProfile) -> &'static str {
     match (profile.status, profile.blame) {
         (StatusCode::UNAUTHORIZED, _) => "the session has ended",
         (StatusCode::GATEWAY_TIMEOUT, _) => "the portal did not answer in time",

@@ -7,7 +7,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use http::header;
 
-use super::{Shared, Site};
+use super::{SharedGateway, Site};
 use crate::{
     login,
     sessions::Live,
@@ -16,7 +16,7 @@ use crate::{
 
 /// Takes our cookies away when the portal has logged out. The session ends when its answer is over: not before, since the
 /// answer would be cut.
-pub(super) fn follow(fields: &mut PortalFields, site: &Site, shared: &Shared) {
+pub(super) fn follow(fields: &mut PortalFields, site: &Site, shared: &SharedGateway) {
     let names = &site.shared.cookies;
     for name in [&names.session, &names.forms] {
         if let Some(cookie) = cookies::cleared(name) {
@@ -29,7 +29,7 @@ pub(super) fn follow(fields: &mut PortalFields, site: &Site, shared: &Shared) {
 }
 
 /// Ends the session of a request that has logged out at the portal.
-pub(super) fn end(live: Arc<Live>, site: &Site, shared: &Shared, client_ip: IpAddr, request_id: &str) {
+pub(super) fn end(live: Arc<Live>, site: &Site, shared: &SharedGateway, client_ip: IpAddr, request_id: &str) {
     let (pages, source) = (
         Arc::clone(&site.shared.pages),
         login::Source {
