@@ -7,9 +7,10 @@ use tokio::time::timeout;
 use super::{
     Gateway,
     body::RequestRecord,
+    context::ConnectionContext,
     failure::Failure,
+    fair_queue::{Admitted, Way},
     limits::Limit,
-    turns::{Turn, Way},
 };
 use crate::{gate::Identity, proxy::ForwardError, server::ConnectionHandle, sessions::Ongoing};
 
@@ -24,7 +25,7 @@ impl Gateway {
 
     /// Counts a request that goes to the portal, unless its user has too many there: then it is to [wait](Self::wait_turn).
     pub(super) fn enters(&self, way: Way, identity: &Identity, record: &mut RequestRecord) -> bool {
-        let enters = record.site.bounds.turns.enter(self.ongoing(identity), way);
+        let enters = record.site.bounds.queue.enter(self.ongoing(identity), way);
         record.counts.at_portal = enters.then_some(way);
         enters
     }
@@ -37,14 +38,14 @@ impl Gateway {
         record: &mut RequestRecord,
     ) -> Result<(), Failure> {
         let (too_much, patience) = (Failure::TooMuch(Limit::Requests), record.site.proxy.patience());
-        let Some(turn) = record.site.bounds.turns.wait(self.ongoing(identity), way) else {
+        let Some(turn) = record.site.bounds.queue.wait(self.ongoing(identity), way) else {
             return Err(too_much);
         };
         tokio::select! {
             biased;
             () = identity.end() => Err(ForwardError::SessionEnded.into()),
             turn = timeout(patience, turn) => {
-                record.counts.at_portal = turn.ok().and_then(Result::ok).and_then(Turn::take);
+                record.counts.at_portal = turn.ok().and_then(Result::ok).and_then(Admitted::take);
                 if record.counts.at_portal.is_some() { Ok(()) } else { Err(too_much) }
             }
         }
@@ -107,7 +108,7 @@ impl RequestRecord {
     /// The request waits for nothing of the portal any more, or what it waits for keeps nobody waiting.
     pub(super) fn leaves_portal(&mut self) {
         if let Some(way) = self.counts.at_portal.take() {
-            self.site.bounds.turns.leave(self.ongoing(), way);
+            self.site.bounds.queue.leave(self.ongoing(), way);
         }
     }
 

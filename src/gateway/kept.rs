@@ -15,7 +15,7 @@ use super::{
     body::{BodySource, RequestRecord, own},
     challenge,
     failure::Failure,
-    turns::Way,
+    fair_queue::Way,
 };
 use crate::{
     gate::{Decision, Identity},

@@ -2,20 +2,20 @@
 
 use std::rc::Rc;
 
-use super::turns::{Turns, Way};
+use super::fair_queue::{FairQueue, Way};
 use crate::upstream::{PerUser, Pool};
 
 /// A worker's limits for each user.
 #[derive(Debug)]
 pub struct Bounds {
-    pub(super) turns: Rc<Turns>,
+    pub(super) queue: Rc<FairQueue>,
     pub(super) streams: u32,
 }
 
 impl Bounds {
     /// Those of one of so many workers, whose requests go through `pool`.
     pub fn new(worker: usize, workers: usize, limits: PerUser, pool: Rc<Pool>) -> Self {
-        Self { turns: Rc::new(Turns::new(worker, workers, limits, pool)), streams: limits.streams }
+        Self { queue: Rc::new(FairQueue::new(worker, workers, limits, pool)), streams: limits.streams }
     }
 }
 

@@ -4,13 +4,13 @@ mod body;
 mod bounds;
 mod context;
 mod failure;
+mod fair_queue;
 mod kept;
 mod leaving;
 mod limits;
 mod rescue;
 mod sign_off;
 mod site;
-mod turns;
 mod workers;
 
 use std::{
@@ -29,8 +29,8 @@ use tokio::{runtime::Handle, time::Instant};
 use self::{
     body::{BodySource, ClientBody, RequestRecord, Sent, own},
     failure::Failure,
+    fair_queue::Way,
     rescue::Audience,
-    turns::Way,
 };
 pub use self::{
     context::ConnectionContext,

@@ -1,4 +1,4 @@
-//! Whose requests a worker sends to the portal, and who waits.
+//! The fair queue of requests for the portal: whose are sent now, and whose wait.
 //!
 //! A user may have one request more as long as they have fewer than there are connections free. So one who wants everything
 //! has half, each of two a third, and as much again stays free for whoever comes. Of those who wait, the one who has least
@@ -41,9 +41,9 @@ impl Way {
     }
 }
 
-/// One worker's.
+/// The queue of one worker.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct FairQueue {
     worker: usize,
     workers: usize,
     limits: PerUser,
@@ -58,25 +58,25 @@ pub(super) struct Turns {
 struct Waiting {
     ongoing: Arc<Ongoing>,
     way: Way,
-    turns: VecDeque<Sender<Turn>>,
+    turns: VecDeque<Sender<Admitted>>,
 }
 
-/// It is a request's turn, and it counts. It counts no longer when this is dropped.
+/// A request that is let through and counts until this is dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
-    all: Rc<Turns>,
+pub(super) struct Admitted {
+    all: Rc<FairQueue>,
     ongoing: Arc<Ongoing>,
     way: Option<Way>,
 }
 
-impl Turn {
-    /// Leaves it to the caller to say when the request [leaves](Turns::leave).
+impl Admitted {
+    /// Leaves it to the caller to say when the request [leaves](FairQueue::leave).
     pub(super) fn take(mut self) -> Option<Way> {
         self.way.take()
     }
 }
 
-impl Drop for Turn {
+impl Drop for Admitted {
     fn drop(&mut self) {
         if let Some(way) = self.way.take() {
             self.all.leave(&self.ongoing, way);
@@ -94,7 +94,7 @@ fn most(limits: PerUser, way: Way, free: usize, room: usize) -> usize {
     of_room.min(usize::try_from(limits.connections).unwrap_or(usize::MAX)).max(1)
 }
 
-impl Turns {
+impl FairQueue {
     pub(super) fn new(worker: usize, workers: usize, limits: PerUser, pool: Rc<Pool>) -> Self {
         Self { worker, workers, limits, pool, under_way: Cell::new(0), waiting: RefCell::default() }
     }
@@ -138,7 +138,7 @@ impl Turns {
     }
 
     /// Joins the queue; `None` when there are too many of the same user. Whoever drops the receiver has left it.
-    pub(super) fn wait(&self, ongoing: &Arc<Ongoing>, way: Way) -> Option<Receiver<Turn>> {
+    pub(super) fn wait(&self, ongoing: &Arc<Ongoing>, way: Way) -> Option<Receiver<Admitted>> {
         let (turn, comes) = oneshot::channel();
         let mut waiting = self.waiting.borrow_mut();
         let found = waiting.iter_mut().find(|one| one.way == way && Arc::ptr_eq(&one.ongoing, ongoing));
@@ -167,12 +167,12 @@ impl Turns {
         while let Some((ongoing, way, turn)) = self.next() {
             self.begin(&ongoing, way);
             // Should they be gone after all, it counts no longer.
-            let _ = turn.send(Turn { all: Rc::clone(self), ongoing, way: Some(way) });
+            let _ = turn.send(Admitted { all: Rc::clone(self), ongoing, way: Some(way) });
         }
     }
 
     /// Whoever still waits, may enter, and has least under way.
-    fn next(&self) -> Option<(Arc<Ongoing>, Way, Sender<Turn>)> {
+    fn next(&self) -> Option<(Arc<Ongoing>, Way, Sender<Admitted>)> {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.is_empty() {
             return None;
