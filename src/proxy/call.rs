@@ -10,7 +10,7 @@ use super::{
     call_body::{CallAnswer, CallBody},
     request::{self, CallFields},
     request_body::{Progress, RequestBody},
-    tethered::Tethered,
+    session_bound_body::SessionBoundBody,
 };
 use crate::{
     gate::Identity,
@@ -49,7 +49,7 @@ impl Proxy {
         let progress = Progress::begin();
         let body = RequestBody::Stream {
             // Each side may be silent for as long as the call lasts.
-            body: Tethered::new(
+            body: SessionBoundBody::new(
                 Stream::new(request.into_request().into_body().without_head(), FOR_EVER),
                 identity.clone(),
             ),
@@ -68,7 +68,7 @@ impl Proxy {
                 parts.headers.remove(header::CONTENT_LENGTH);
             }
             let fields = PortalFields::of_map(parts.headers, parts.version);
-            let body = Tethered::new(Stream::new(incoming, FOR_EVER), identity.clone());
+            let body = SessionBoundBody::new(Stream::new(incoming, FOR_EVER), identity.clone());
             let body = PortalBody::of_call(CallAnswer::new(body), server, progress);
             Ok(Forwarded { status: parts.status, fields, followed: Followed::Body(body), is_stream: false })
         }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 
-use super::{request_body::RequestBody, tethered::Tethered};
+use super::{request_body::RequestBody, session_bound_body::SessionBoundBody};
 use crate::web::{body::BodyError, grpc};
 
 /// What is kept of one call for a second try.
@@ -144,12 +144,12 @@ impl Body for CallBody {
 /// What the portal answers to a call.
 #[derive(Debug)]
 pub(super) struct CallAnswer {
-    body: Tethered<hyper::body::Incoming>,
+    body: SessionBoundBody<hyper::body::Incoming>,
     is_over: bool,
 }
 
 impl CallAnswer {
-    pub(super) fn new(body: Tethered<hyper::body::Incoming>) -> Self {
+    pub(super) fn new(body: SessionBoundBody<hyper::body::Incoming>) -> Self {
         Self { body, is_over: false }
     }
 }

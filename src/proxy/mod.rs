@@ -6,7 +6,7 @@ mod frames;
 mod request;
 mod request_body;
 mod response_body;
-mod tethered;
+mod session_bound_body;
 mod trailers;
 mod tunnel;
 mod websocket;
@@ -26,7 +26,8 @@ use http_body::{Body as _, Frame};
 use tokio::time::Instant;
 
 use self::{
-    request::Reserved, request_body::Progress, tethered::Tethered, tunnel::Tunnel, websocket::Handshake,
+    request::Reserved, request_body::Progress, session_bound_body::SessionBoundBody, tunnel::Tunnel,
+    websocket::Handshake,
 };
 use crate::{
     gate::Identity,
@@ -309,7 +310,7 @@ impl Proxy {
             patience = FOR_EVER;
         }
         let server = exchange.server();
-        let body = Tethered::new(Stream::new(exchange, patience), identity.clone());
+        let body = SessionBoundBody::new(Stream::new(exchange, patience), identity.clone());
         let followed = Followed::Body(PortalBody::new(body, server, progress));
         Ok(Forwarded { status, fields, followed, is_stream })
     }
@@ -330,7 +331,7 @@ impl Proxy {
                 let incoming = request.into_request().into_body().without_head();
                 let stream = Stream::new(incoming, self.patience.stall).at_rate(self.patience.min_rate);
                 RequestBody::Stream {
-                    body: Tethered::new(stream, identity.clone()),
+                    body: SessionBoundBody::new(stream, identity.clone()),
                     reserved: Rc::clone(&self.reserved),
                     progress: shared,
                 }

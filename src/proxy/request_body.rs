@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::{tethered::Tethered, trailers::without_forged_trailers};
+use super::{session_bound_body::SessionBoundBody, trailers::without_forged_trailers};
 use crate::{
     identity::IdentityHeaders,
     web::{body::BodyError, incoming::Incoming},
@@ -54,7 +54,7 @@ pub enum RequestBody {
         progress: Rc<Progress>,
     },
     Stream {
-        body: Tethered<Incoming>,
+        body: SessionBoundBody<Incoming>,
         reserved: Rc<IdentityHeaders>,
         progress: Rc<Progress>,
     },

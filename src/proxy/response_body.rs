@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::{
     call_body::CallAnswer,
     request_body::{Progress, RequestBody},
-    tethered::Tethered,
+    session_bound_body::SessionBoundBody,
     trailers::without_forged_trailers,
 };
 use crate::{upstream::http1::Exchange, web::body::BodyError};
@@ -20,7 +20,7 @@ use crate::{upstream::http1::Exchange, web::body::BodyError};
 /// How it comes back.
 #[derive(Debug)]
 enum Answer {
-    Http1(Tethered<Box<Exchange<RequestBody>>>),
+    Http1(SessionBoundBody<Box<Exchange<RequestBody>>>),
     Http2(Box<CallAnswer>),
 }
 
@@ -39,7 +39,7 @@ pub struct PortalBody {
 
 impl PortalBody {
     pub(super) fn new(
-        body: Tethered<Box<Exchange<RequestBody>>>,
+        body: SessionBoundBody<Box<Exchange<RequestBody>>>,
         server: Rc<str>,
         upload: Option<Rc<Progress>>,
     ) -> Self {

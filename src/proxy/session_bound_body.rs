@@ -19,14 +19,14 @@ use crate::{
 /// A short body costs nothing: its first part follows the gate's decision at once, and only a long wait listens for the
 /// end of the session.
 #[derive(Debug)]
-pub struct Tethered<B> {
+pub struct SessionBoundBody<B> {
     stream: Stream<B>,
     identity: Identity,
     has_begun: bool,
     ended: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
-impl<B> Tethered<B>
+impl<B> SessionBoundBody<B>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin,
 {
