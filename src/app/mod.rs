@@ -27,7 +27,7 @@ use crate::{
     identity::{Assertions, IdentityHeaders},
     monitoring::{self, Logins, Monitoring},
     pages::{self, Pages},
-    proxy::{CallBody, Patience, Proxy},
+    proxy::{CallBody, ForwardTimeouts, Proxy},
     server::Bound,
     telemetry::{access_log::AccessLog, metrics::Metrics, writer::LogWriter},
     tls,
@@ -63,7 +63,7 @@ pub struct App {
     workers: usize,
     sharing: Sharing,
     max_age: Duration,
-    patience: Patience,
+    timeouts: ForwardTimeouts,
     answers: Box<portal_answers::Parts>,
     /// For how long one key signs; absent: nothing is signed.
     rotation: Option<Duration>,
@@ -125,7 +125,7 @@ impl App {
             workers: config.server.workers,
             sharing: config.upstream.sharing,
             max_age: config.upstream.max_age,
-            patience: patience(&config),
+            timeouts: timeouts(&config),
             answers: Box::new(portal_answers::Parts {
                 config: config.portal_answers,
                 public_url: config.web.public_url,
@@ -198,7 +198,7 @@ impl App {
         let (shared, site) = (self.shared, self.site);
         let (health_path, max_head, random) =
             (self.health_path, self.max_head, Arc::clone(&self.environment.random));
-        let (peers, connector, patience) = (self.peers, self.connector, self.patience);
+        let (peers, connector, timeouts) = (self.peers, self.connector, self.timeouts);
         let (limits, sharing, max_age) = (self.limits, self.sharing, self.max_age);
         let (answers, workers, per_user) = (self.answers, self.workers, self.per_user);
         let begun = Arc::new(AtomicUsize::new(0));
@@ -210,7 +210,7 @@ impl App {
             let sessions = Arc::clone(&shared.sessions);
             let worker = begun.fetch_add(1, Ordering::Relaxed) % workers.max(1);
             let bounds = Bounds::new(worker, workers, per_user, Rc::clone(&pool));
-            let proxy = Proxy::new(pool, http2, reserved, sessions, Arc::clone(&random), patience);
+            let proxy = Proxy::new(pool, http2, reserved, sessions, Arc::clone(&random), timeouts);
             let site = Site::new(Arc::clone(&site), proxy, PortalAnswers::new(&answers), bounds);
             let gate =
                 RequestGate::new(site, vec![]).with_health(health_path.clone()).with_max_head(max_head);
@@ -236,8 +236,8 @@ fn peers(config: &upstream::Config) -> Vec<Peer> {
     config.upstreams.iter().filter_map(|url| Peer::configured(url, config)).collect()
 }
 
-fn patience(config: &Config) -> Patience {
-    Patience {
+fn timeouts(config: &Config) -> ForwardTimeouts {
+    ForwardTimeouts {
         response: config.upstream.response_timeout,
         stall: config.server.stall_timeout,
         min_rate: config.server.min_rate,

@@ -37,14 +37,14 @@ impl Gateway {
         identity: &Identity,
         record: &mut RequestRecord,
     ) -> Result<(), Failure> {
-        let (too_much, patience) = (Failure::TooMuch(Limit::Requests), record.site.proxy.patience());
+        let (too_much, longest) = (Failure::TooMuch(Limit::Requests), record.site.proxy.response_timeout());
         let Some(turn) = record.site.bounds.queue.wait(self.ongoing(identity), way) else {
             return Err(too_much);
         };
         tokio::select! {
             biased;
             () = identity.end() => Err(ForwardError::SessionEnded.into()),
-            turn = timeout(patience, turn) => {
+            turn = timeout(longest, turn) => {
                 record.counts.at_portal = turn.ok().and_then(Result::ok).and_then(Admitted::take);
                 if record.counts.at_portal.is_some() { Ok(()) } else { Err(too_much) }
             }

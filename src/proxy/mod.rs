@@ -86,9 +86,9 @@ pub enum ForwardError {
 /// Longer than any session.
 const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 
-/// How patient to be while forwarding.
+/// How long forwarding waits.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct ForwardTimeouts {
     /// From the end of the request to the head of the answer.
     pub response: Duration,
     /// Without progress of a body.
@@ -104,7 +104,7 @@ pub struct Proxy {
     reserved: Reserved,
     sessions: Arc<Sessions>,
     random: Arc<dyn Random>,
-    patience: Patience,
+    timeouts: ForwardTimeouts,
 }
 
 /// Where a request comes from.
@@ -148,9 +148,9 @@ impl Proxy {
         reserved: Reserved,
         sessions: Arc<Sessions>,
         random: Arc<dyn Random>,
-        patience: Patience,
+        timeouts: ForwardTimeouts,
     ) -> Self {
-        Self { pool, http2, reserved, sessions, random, patience }
+        Self { pool, http2, reserved, sessions, random, timeouts }
     }
 
     /// Sends one request to the portal, at most once: a second try happens only when the first cannot have been seen,
@@ -183,7 +183,7 @@ impl Proxy {
                 is_head: outgoing.is_head,
                 repeatable: outgoing.repeatable,
                 interim: outgoing.interim.as_ref(),
-                patience: self.patience.response,
+                timeout: self.timeouts.response,
                 identity,
                 progress: outgoing.progress.as_deref(),
             };
@@ -219,9 +219,9 @@ impl Proxy {
         }
     }
 
-    /// The longest that an answer is waited for.
-    pub fn patience(&self) -> Duration {
-        self.patience.response
+    /// How long the portal may take to answer.
+    pub fn response_timeout(&self) -> Duration {
+        self.timeouts.response
     }
 
     /// Waits for the first part of a body where none is usual: one that turns out to be empty is none, and its request an
@@ -235,7 +235,7 @@ impl Proxy {
             return Ok(());
         }
         let body = request.body_mut();
-        let mut stream = Stream::new(&mut *body, self.patience.stall).at_rate(self.patience.min_rate);
+        let mut stream = Stream::new(&mut *body, self.timeouts.stall).at_rate(self.timeouts.min_rate);
         let first = async {
             loop {
                 let first = poll_fn(|cx| Pin::new(&mut stream).poll_frame(cx)).await.transpose()?;
@@ -300,17 +300,17 @@ impl Proxy {
         identity: &Identity,
         progress: Option<Rc<Progress>>,
     ) -> Result<Forwarded, ForwardError> {
-        let mut patience = self.patience.stall.max(self.patience.response);
+        let mut timeout = self.timeouts.stall.max(self.timeouts.response);
         let is_stream = is_events(&fields);
         if is_stream {
             if !exchange.becomes_stream() {
                 return Err(ForwardError::Streams);
             }
             // It says nothing while there is nothing to say.
-            patience = FOR_EVER;
+            timeout = FOR_EVER;
         }
         let server = exchange.server();
-        let body = SessionBoundBody::new(Stream::new(exchange, patience), identity.clone());
+        let body = SessionBoundBody::new(Stream::new(exchange, timeout), identity.clone());
         let followed = Followed::Body(PortalBody::new(body, server, progress));
         Ok(Forwarded { status, fields, followed, is_stream })
     }
@@ -329,7 +329,7 @@ impl Proxy {
             Some(bytes) => RequestBody::Whole { bytes: Some(bytes), progress: shared },
             None => {
                 let incoming = request.into_request().into_body().without_head();
-                let stream = Stream::new(incoming, self.patience.stall).at_rate(self.patience.min_rate);
+                let stream = Stream::new(incoming, self.timeouts.stall).at_rate(self.timeouts.min_rate);
                 RequestBody::Stream {
                     body: SessionBoundBody::new(stream, identity.clone()),
                     reserved: Rc::clone(&self.reserved),
@@ -443,7 +443,7 @@ struct Sending<'a> {
     repeatable: bool,
     interim: Option<&'a Interim>,
     /// Counts from the last part of the request that went out.
-    patience: Duration,
+    timeout: Duration,
     identity: &'a Identity,
     /// Absent when nothing follows the request's head.
     progress: Option<&'a Progress>,
@@ -473,10 +473,10 @@ impl Sending<'_> {
                 if self.identity.has_ended() {
                     return Poll::Ready(Err(ForwardError::SessionEnded));
                 }
-                if now >= sent + self.patience {
-                    return Poll::Ready(Err(ForwardError::Timeout(self.patience)));
+                if now >= sent + self.timeout {
+                    return Poll::Ready(Err(ForwardError::Timeout(self.timeout)));
                 }
-                timer.as_mut().reset((sent + self.patience).min(now + LOOK));
+                timer.as_mut().reset((sent + self.timeout).min(now + LOOK));
             }
         })
         .await
