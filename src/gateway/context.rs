@@ -11,7 +11,7 @@ use std::{
 use tokio::{sync::Notify, time::timeout};
 
 use super::Site;
-use crate::{proxy::Origin, telemetry::metrics::OpenConnection, upstream::Tie, web::cookies::Jar};
+use crate::{proxy::ForwardedFields, telemetry::metrics::OpenConnection, upstream::Tie, web::cookies::Jar};
 
 /// Forms under way at once on one connection. A head of 16 KiB each is what an attacker has us hold meanwhile.
 const MOST_FORMS: u32 = 8;
@@ -26,8 +26,8 @@ const TAKES: Duration = Duration::from_secs(5);
 pub struct ConnectionContext {
     _open: OpenConnection,
     pub(super) cookies: RefCell<Jar>,
-    /// The last client at the last site: always the same, unless a trusted proxy sends requests of many.
-    pub(super) origin: RefCell<Option<(IpAddr, Rc<Site>, Rc<Origin>)>>,
+    /// The last client at the last site: always the same, except behind a trusted proxy, which sends requests of many.
+    pub(super) forwarded: RefCell<Option<(IpAddr, Rc<Site>, Rc<ForwardedFields>)>>,
     /// What it has at the portal for itself.
     pub(super) tie: Rc<Tie>,
     forms: Rc<Count>,
@@ -52,7 +52,7 @@ impl ConnectionContext {
         Self {
             _open: open,
             cookies: RefCell::default(),
-            origin: RefCell::default(),
+            forwarded: RefCell::default(),
             tie: Rc::default(),
             forms: Rc::default(),
             waiting: Rc::default(),

@@ -42,7 +42,7 @@ use crate::{
     gate::{Credential, Decision, Gate, Identity, Visitor},
     kept_forms::KeptForms,
     pages::{Route, Visit},
-    proxy::{Additions, Client, Forwarded, Origin},
+    proxy::{Additions, Client, Forwarded, ForwardedFields},
     random::Random,
     secret::TokenHash,
     server::{ConnectionHandle, Load, Refused, Service},
@@ -317,10 +317,10 @@ impl Gateway {
         }
         let guards = workers::admit(&mut request, &site.answers)?;
         let Passed { identity, cookies, now, whole, .. } = passed;
-        let from = self.origin(site, record.client_ip, context);
+        let forwarded = self.forwarded_fields(site, record.client_ip, context);
         let assertions = site.shared.assertions.as_ref();
         let additions = Additions {
-            origin: &from,
+            forwarded: &forwarded,
             authority: site.host(),
             inner_origin: site.answers.inner_origin(),
             request_id: record.request_id(),
@@ -371,13 +371,18 @@ impl Gateway {
     }
 
     /// Where requests of this client come from, in header form.
-    fn origin(&self, site: &Rc<Site>, client: IpAddr, context: &ConnectionContext) -> Rc<Origin> {
-        let mut last = context.origin.borrow_mut();
+    fn forwarded_fields(
+        &self,
+        site: &Rc<Site>,
+        client: IpAddr,
+        context: &ConnectionContext,
+    ) -> Rc<ForwardedFields> {
+        let mut last = context.forwarded.borrow_mut();
         match &*last {
-            Some((known, of, origin)) if *known == client && Rc::ptr_eq(of, site) => Rc::clone(origin),
+            Some((known, of, fields)) if *known == client && Rc::ptr_eq(of, site) => Rc::clone(fields),
             _ => {
-                let origin = Rc::new(Origin::new(client, site.authority(), &self.shared.loop_mark));
-                Rc::clone(&last.insert((client, Rc::clone(site), origin)).2)
+                let fields = Rc::new(ForwardedFields::new(client, site.authority(), &self.shared.loop_mark));
+                Rc::clone(&last.insert((client, Rc::clone(site), fields)).2)
             }
         }
     }

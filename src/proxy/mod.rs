@@ -26,11 +26,11 @@ use http_body::{Body as _, Frame};
 use tokio::time::Instant;
 
 use self::{
-    request::Reserved, request_body::Progress, session_bound_body::SessionBoundBody, tunnel::Tunnel,
-    websocket::Handshake,
+    request_body::Progress, session_bound_body::SessionBoundBody, tunnel::Tunnel, websocket::Handshake,
 };
 use crate::{
     gate::Identity,
+    identity::IdentityHeaders,
     random::Random,
     server::{ConnectionHandle, Interim},
     sessions::{Sessions, Use},
@@ -50,7 +50,7 @@ use crate::{
 };
 
 pub use call_body::CallBody;
-pub use request::{Additions, Origin};
+pub use request::{Additions, ForwardedFields};
 pub use request_body::RequestBody;
 pub use response_body::PortalBody;
 pub use tunnel::Tally;
@@ -101,7 +101,7 @@ pub struct ForwardTimeouts {
 pub struct Proxy {
     pool: Rc<Pool>,
     http2: Rc<Http2<CallBody>>,
-    reserved: Reserved,
+    reserved: Rc<IdentityHeaders>,
     sessions: Arc<Sessions>,
     random: Arc<dyn Random>,
     timeouts: ForwardTimeouts,
@@ -145,7 +145,7 @@ impl Proxy {
     pub fn new(
         pool: Rc<Pool>,
         http2: Rc<Http2<CallBody>>,
-        reserved: Reserved,
+        reserved: Rc<IdentityHeaders>,
         sessions: Arc<Sessions>,
         random: Arc<dyn Random>,
         timeouts: ForwardTimeouts,

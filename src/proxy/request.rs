@@ -1,6 +1,6 @@
 //! The head of the request that the portal gets: the client's, less what is not its to say, plus what is ours.
 
-use std::{fmt::Write as _, net::IpAddr, ops::Range, rc::Rc};
+use std::{fmt::Write as _, net::IpAddr, ops::Range};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
@@ -30,11 +30,11 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Room for the head of a usual request, so that it need not grow step by step.
 const USUAL_HEAD: usize = 2048;
 
-/// What the portal is told about where the request came from; made once a connection.
+/// The `Forwarded` and `X-Forwarded-*` fields: where a request comes from. Made once per connection.
 #[derive(Clone, Debug)]
-pub struct Origin(Block);
+pub struct ForwardedFields(Block);
 
-impl Origin {
+impl ForwardedFields {
     /// `authority` is the host that the client asked for, always ours.
     pub fn new(client: IpAddr, authority: &str, loop_mark: &LoopMark) -> Self {
         let mut forwarded = String::new();
@@ -57,7 +57,7 @@ impl Origin {
 /// Everything that the gateway adds to one request.
 #[derive(Debug)]
 pub struct Additions<'a> {
-    pub origin: &'a Origin,
+    pub forwarded: &'a ForwardedFields,
     pub authority: &'a HeaderValue,
     /// Absent: the portal takes our origin for its own.
     pub inner_origin: Option<&'a InnerOrigin>,
@@ -146,8 +146,8 @@ pub(super) fn write(
     Outgoing { head, names, coding, last, binds: binds_connection(request) }
 }
 
-/// Where the fields of a rebuilt head go.
-pub(super) trait Fields {
+/// Takes the fields of a rebuilt head.
+pub(super) trait HeadWriter {
     /// One of ours, and how it is spelled.
     fn add(&mut self, name: &HeaderName, spelled: &str, value: &[u8]);
 
@@ -179,7 +179,7 @@ impl Wire<'_> {
     }
 }
 
-impl Fields for Wire<'_> {
+impl HeadWriter for Wire<'_> {
     fn add(&mut self, _: &HeaderName, spelled: &str, value: &[u8]) {
         fields::write_spelled(&mut self.out, spelled.as_bytes(), value);
     }
@@ -217,7 +217,7 @@ pub(super) struct CallFields {
     pub(super) at_portal: Vec<(HeaderName, Vec<u8>)>,
 }
 
-impl Fields for CallFields {
+impl HeadWriter for CallFields {
     fn add(&mut self, name: &HeaderName, _: &str, value: &[u8]) {
         if let Ok(value) = HeaderValue::from_bytes(value) {
             self.map.append(name.clone(), value);
@@ -248,7 +248,7 @@ pub(super) fn rebuild(
     request: &CanonicalRequest<Incoming>,
     reserved: &IdentityHeaders,
     additions: &Additions<'_>,
-    out: &mut impl Fields,
+    out: &mut impl HeadWriter,
 ) {
     let headers = request.headers();
     let mut connection = ConnectionOptions::default();
@@ -276,7 +276,7 @@ pub(super) fn rebuild(
     if let Some(cookies) = additions.cookies {
         out.add(&header::COOKIE, "Cookie", cookies.as_bytes());
     }
-    out.add_block(&additions.origin.0);
+    out.add_block(&additions.forwarded.0);
     out.add(&X_REQUEST_ID, "X-Request-Id", additions.request_id.as_bytes());
     if let Some(identity) = additions.identity {
         out.add_block(identity);
@@ -286,17 +286,15 @@ pub(super) fn rebuild(
     }
 }
 
-/// The identity's names, shared with the bodies that check trailers.
-pub(super) type Reserved = Rc<IdentityHeaders>;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_origin_is_written_as_the_standards_say() {
+    fn where_a_request_comes_from_is_written_as_the_standards_say() {
         let wire = |client: &str, authority| {
-            let Origin(block) = Origin::new(client.parse().unwrap(), authority, &LoopMark::new(&[1; 32]));
+            let ForwardedFields(block) =
+                ForwardedFields::new(client.parse().unwrap(), authority, &LoopMark::new(&[1; 32]));
             String::from_utf8(block.wire().to_vec()).unwrap()
         };
         assert_eq!(
