@@ -149,7 +149,7 @@ mod tests {
     use super::*;
     use crate::{
         database::test_database::On,
-        identity::tests::{Fixture, ROTATION, START},
+        identity::tests::{KeyFixture, ROTATION, START},
         random::OsRandom,
         secret::TokenHash,
         sessions::{Method, Origin},
@@ -185,7 +185,7 @@ mod tests {
     }
 
     struct Scene {
-        fixture: Fixture,
+        fixture: KeyFixture,
         keys: Arc<SigningKeys>,
         assertions: Assertions,
         session: Session,
@@ -198,7 +198,7 @@ mod tests {
         }
 
         async fn with(config: &AssertionConfig) -> Self {
-            let fixture = Fixture::new(On::Sqlite).await;
+            let fixture = KeyFixture::new(On::Sqlite).await;
             let keys = Arc::new(fixture.keys());
             keys.keep(START, ROTATION).await.unwrap();
             let random = Arc::new(OsRandom);
@@ -357,7 +357,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_key_nothing_is_vouched_for() {
-        let fixture = Fixture::new(On::Sqlite).await;
+        let fixture = KeyFixture::new(On::Sqlite).await;
         let assertions = Assertions::new(
             &config(),
             GroupChoice::default(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use quick_cache::sync::Cache;
 
-use super::{Config, Encoding, GroupChoice, reserved::Reserved};
+use super::{Config, Encoding, GroupChoice, reserved::ReservedNames};
 use crate::{
     http1::{fields::Block, spelling::Spelled},
     sessions::{Live, Session},
@@ -35,7 +35,7 @@ pub struct IdentityHeaders {
     choice: GroupChoice,
     /// Whether an assertion says it all once more.
     signs: bool,
-    reserved: Reserved,
+    reserved: ReservedNames,
     /// Of whom somebody was told, and of how many bytes: a session may be loaded for each request while a store is down.
     told: Arc<Cache<(String, usize), ()>>,
 }
@@ -45,7 +45,7 @@ impl IdentityHeaders {
         let names = &config.headers;
         let ours = names.all().into_iter().flatten();
         Self {
-            reserved: Reserved::new(ours.map(HeaderName::as_str), &config.pass_headers),
+            reserved: ReservedNames::new(ours.map(HeaderName::as_str), &config.pass_headers),
             user: names.user.clone(),
             email: names.email.clone(),
             name: names.name.clone(),

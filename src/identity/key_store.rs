@@ -43,7 +43,7 @@ impl KeyStore {
     }
 
     /// Begins a change that no other change of keys overlaps.
-    pub(super) async fn begin(&self) -> Result<Change<'_>, DatabaseError> {
+    pub(super) async fn begin(&self) -> Result<KeyChange<'_>, DatabaseError> {
         let mut transaction = self.database.write().await?;
         sqlx::query(
             "INSERT INTO facts (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = facts.value",
@@ -52,7 +52,7 @@ impl KeyStore {
         .bind(Vec::new())
         .execute(&mut *transaction)
         .await?;
-        Ok(Change { store: self, transaction })
+        Ok(KeyChange { store: self, transaction })
     }
 
     /// Waits until keys have changed somewhere.
@@ -89,12 +89,12 @@ impl KeyStore {
 }
 
 /// A change of keys; nothing has happened before [`Self::commit`].
-pub(super) struct Change<'a> {
+pub(super) struct KeyChange<'a> {
     store: &'a KeyStore,
     transaction: Transaction,
 }
 
-impl Change<'_> {
+impl KeyChange<'_> {
     /// The terms of the keys that open.
     pub(super) async fn terms(&mut self) -> Result<Vec<Term>, DatabaseError> {
         let keys = self.store.open_all(&mut self.transaction).await?;

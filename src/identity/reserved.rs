@@ -259,7 +259,7 @@ const LONGEST: usize = 63;
 
 /// Which names are taken out. A name that is none of them is told by two looks at small tables.
 #[derive(Clone, Debug)]
-pub(super) struct Reserved {
+pub(super) struct ReservedNames {
     /// Whole names in their normal form, by length.
     names: Vec<Vec<Box<[u8]>>>,
     /// By length: with what these names end, a bit each.
@@ -270,7 +270,7 @@ pub(super) struct Reserved {
     passed: Vec<HeaderName>,
 }
 
-impl Reserved {
+impl ReservedNames {
     /// `ours` are names that we set ourselves besides.
     pub(super) fn new<'a>(ours: impl IntoIterator<Item = &'a str>, passed: &[HeaderName]) -> Self {
         let mut reserved = Self {
@@ -343,13 +343,13 @@ const fn normal(byte: u8) -> u8 {
 mod tests {
     use super::*;
 
-    fn is_reserved(reserved: &Reserved, name: &str) -> bool {
+    fn is_reserved(reserved: &ReservedNames, name: &str) -> bool {
         reserved.has(&HeaderName::try_from(name).unwrap())
     }
 
     #[test]
     fn a_reserved_name_is_known_in_every_spelling() {
-        let reserved = Reserved::new(["X-Portal-Login"], &[]);
+        let reserved = ReservedNames::new(["X-Portal-Login"], &[]);
         for name in NAMES.iter().copied().chain(["x-portal-login"]) {
             let name = name.replace('*', "-anything-that-follows");
             // Each separator in turn as every other character that a header name may hold.
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn what_browsers_and_clients_say_for_themselves_is_not_reserved() {
-        let reserved = Reserved::new([], &[]);
+        let reserved = ReservedNames::new([], &[]);
         for name in [
             "accept",
             "accept-language",
@@ -436,7 +436,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_let_through_is_so_in_its_own_spelling_alone() {
-        let reserved = Reserved::new([], &[HeaderName::from_static("x-http-method-override")]);
+        let reserved = ReservedNames::new([], &[HeaderName::from_static("x-http-method-override")]);
         assert!(!is_reserved(&reserved, "X-HTTP-Method-Override"));
         for other in ["X.HTTP.Method.Override", "X-HTTP-Method", "X-HTTP-Method-Overrides"] {
             assert!(is_reserved(&reserved, other), "{other}");

@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::{
-    key_store::{Change, InsertError, KeyStore},
+    key_store::{InsertError, KeyChange, KeyStore},
     rotation::{HANDOVER, NOTICE, Schedule, State, Term},
     signing_key::{PublicKey, SigningKey, Unusable},
 };
@@ -235,7 +235,7 @@ impl SigningKeys {
 
 /// Puts a new key away.
 async fn insert(
-    change: &mut Change<'_>,
+    change: &mut KeyChange<'_>,
     now: Timestamp,
     signs_from: Timestamp,
 ) -> Result<Term, SigningKeysError> {

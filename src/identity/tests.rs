@@ -20,13 +20,13 @@ pub(super) const ROTATION: Duration = Duration::from_hours(30 * 24);
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_hours(24);
 
-pub(super) struct Fixture {
+pub(super) struct KeyFixture {
     pub(super) sealer: Arc<Sealer>,
     database: Database,
     _store: TestDatabase,
 }
 
-impl Fixture {
+impl KeyFixture {
     pub(super) async fn new(on: On) -> Self {
         let (store, database) = TestDatabase::new(on).await;
         Self { sealer: Arc::new(Sealer::from_key(&[7; 32])), database, _store: store }
@@ -71,7 +71,7 @@ fn published(keys: &SigningKeys, now: Timestamp) -> Vec<String> {
 }
 
 async fn the_first_key_signs_at_once_and_outlives_a_restart(on: On) {
-    let fixture = Fixture::new(on).await;
+    let fixture = KeyFixture::new(on).await;
     let keys = fixture.keys();
     keys.keep(START, ROTATION).await.unwrap();
     let first = signer(&keys, START);
@@ -84,7 +84,7 @@ async fn the_first_key_signs_at_once_and_outlives_a_restart(on: On) {
 }
 
 async fn gateways_that_make_a_key_at_the_same_time_make_one(on: On) {
-    let fixture = Fixture::new(on).await;
+    let fixture = KeyFixture::new(on).await;
     let change = START.plus(ROTATION);
     let gateways: Vec<_> = std::iter::repeat_with(|| Arc::new(fixture.keys())).take(8).collect();
     for (now, expected) in [(START, 1), (change.minus(NOTICE), 2)] {
@@ -107,7 +107,7 @@ async fn gateways_that_make_a_key_at_the_same_time_make_one(on: On) {
 }
 
 async fn no_key_signs_before_every_gateway_has_published_it_for_an_hour(on: On) {
-    let fixture = Fixture::new(on).await;
+    let fixture = KeyFixture::new(on).await;
     let (one, other) = (fixture.keys(), fixture.keys());
     for keys in [&one, &other] {
         keys.keep(START, ROTATION).await.unwrap();
@@ -126,7 +126,7 @@ async fn no_key_signs_before_every_gateway_has_published_it_for_an_hour(on: On) 
 }
 
 async fn a_key_is_erased_when_nobody_needs_it_any_more(on: On) {
-    let fixture = Fixture::new(on).await;
+    let fixture = KeyFixture::new(on).await;
     let keys = fixture.keys();
     keys.keep(START, ROTATION).await.unwrap();
     let old = signer(&keys, START);
@@ -142,7 +142,7 @@ async fn a_key_is_erased_when_nobody_needs_it_any_more(on: On) {
 }
 
 async fn compromised_keys_are_gone_everywhere_after_the_handover(on: On) {
-    let fixture = Fixture::new(on).await;
+    let fixture = KeyFixture::new(on).await;
     let (one, other) = (fixture.keys(), fixture.keys());
     one.keep(START, ROTATION).await.unwrap();
     one.rotate(START).await.unwrap();
@@ -170,7 +170,7 @@ async fn compromised_keys_are_gone_everywhere_after_the_handover(on: On) {
 }
 
 async fn a_store_that_fails_leaves_the_keys_in_memory(on: On) {
-    let fixture = Fixture::new(on).await;
+    let fixture = KeyFixture::new(on).await;
     let keys = fixture.keys();
     keys.keep(START, ROTATION).await.unwrap();
     keys.rotate(START).await.unwrap();
@@ -187,11 +187,11 @@ async fn a_store_that_fails_leaves_the_keys_in_memory(on: On) {
 }
 
 async fn a_key_that_somebody_put_into_the_store_is_neither_used_nor_published(on: On) {
-    let fixture = Fixture::new(on).await;
+    let fixture = KeyFixture::new(on).await;
     let keys = fixture.keys();
     keys.keep(START, ROTATION).await.unwrap();
     let good = signer(&keys, START);
-    let strangers = Fixture { sealer: Arc::new(Sealer::from_key(&[8; 32])), ..Fixture::new(on).await };
+    let strangers = KeyFixture { sealer: Arc::new(Sealer::from_key(&[8; 32])), ..KeyFixture::new(on).await };
     strangers.keys().keep(START, ROTATION).await.unwrap();
     let row = sqlx::query("SELECT kid, secret FROM signing_keys").fetch_one(&strangers.database);
     let row = row.await.unwrap();
@@ -226,7 +226,7 @@ async fn a_key_that_somebody_put_into_the_store_is_neither_used_nor_published(on
 }
 
 async fn private_keys_are_sealed_in_the_store(on: On) {
-    let fixture = Fixture::new(on).await;
+    let fixture = KeyFixture::new(on).await;
     let keys = fixture.keys();
     keys.keep(START, ROTATION).await.unwrap();
     let key = keys.signer(START).unwrap().key;
