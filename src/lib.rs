@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | base | [`background`] [`clock`] [`agreement`] [`errors`] [`permission`] [`random`] [`secret`] [`sealing`] | supervised work beside the requests, injected time, one time for all gateways, chains of errors, why a file may not be opened, randomness, tokens and their hashes, secrets at rest |
 //! | plumbing | [`telemetry`] [`http1`] [`web`] [`database`] [`redis_pool`] | logs and metrics; HTTP/1.1, read and written; the strict request gate, bodies, cookies, forms; the two kinds of store |
-//! | facts | [`users`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`kept_forms`] [`audit`] | who there is, what they have proved, how often somebody failed |
+//! | facts | [`users`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`saved_forms`] [`audit`] | who there is, what they have proved, how often somebody failed |
 //! | judgement | [`identity`] [`gate`] [`login`] [`account`] [`administration`] | who a request is from, whether it passes, how a login goes on; what users do with their accounts, and operators with everybody's |
 //! | surface | [`pages`] [`tls`] [`server`] [`upstream`] [`proxy`] | our own URLs; sockets, workers and protocols; the way to the portal |
 //! | whole | [`gateway`] [`config`] [`monitoring`] [`app`] [`demo`] [`cli`] | the straight line; everything put together |
@@ -30,7 +30,7 @@
 //!  6 Allow > proxy.forward           the head rebuilt, the signed assertion in it, the body streamed, or a tunnel
 //!          > web::portal_answers     what the answer may say to a browser
 //!    else  > gate::Challenger        302 or 303 for a page, 401 for a script
-//!    a form whose session ran out  > kept_forms, and sent from its own address when its user says so
+//!    a form whose session ran out  > saved_forms, and sent from its own address when its user says so
 //!  7 any error > gateway::rescue     the only place where an error becomes an answer
 //!  8 the body's end                  one access-log line, metrics
 //! POST login: pages/sign_in > login (place in the queue > throttle > password > pending login) > code or enrolment > sessions.create > cookie > 303
@@ -92,8 +92,8 @@ pub mod web;
 
 pub mod audit;
 pub mod credentials;
-pub mod kept_forms;
 pub mod rollout;
+pub mod saved_forms;
 pub mod sessions;
 pub mod throttle;
 pub mod users;

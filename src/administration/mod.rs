@@ -13,8 +13,8 @@ use crate::{
         password_policy::{self, Weakness},
     },
     database::{Database, DatabaseError},
-    kept_forms::KeptForms,
     login::PendingLogins,
+    saved_forms::SavedForms,
     secret::TokenHash,
     sessions::{SessionError, SessionSummary, Sessions},
     users::{CanonicalName, NewUser, User, Users, UsersError},
@@ -60,7 +60,7 @@ pub struct Administration {
     pub recovery_codes: RecoveryCodes,
     pub sessions: Arc<Sessions>,
     pub pending: PendingLogins,
-    pub kept_forms: KeptForms,
+    pub saved_forms: SavedForms,
     pub audit: Arc<Audit>,
     pub policy: credentials::Config,
     /// Words that no password may be made of: the portal's name and host.
@@ -245,12 +245,12 @@ impl Administration {
         Ok(ended)
     }
 
-    /// Ends every session, every login in progress and every kept form there is, in one step that no store of sessions and
+    /// Ends every session, every login in progress and every saved form there is, in one step that no store of sessions and
     /// no clock has a part in. Says how many sessions there were, unless their store is silent.
     pub async fn revoke_all(&self) -> Result<Option<usize>, AdministrationError> {
         let mut transaction = self.database.write().await?;
         self.pending.remove_all(&mut transaction).await?;
-        self.kept_forms.remove_all(&mut transaction).await?;
+        self.saved_forms.remove_all(&mut transaction).await?;
         self.sessions.end_all(&mut transaction).await?;
         transaction.commit().await?;
         self.audit.record(AuditEvent::SessionRevoked, &Context::default());
@@ -271,7 +271,7 @@ impl Administration {
 
     async fn end_everything(&self, user: &User) -> Result<usize, AdministrationError> {
         self.pending.remove_user(&user.id).await?;
-        self.kept_forms.remove_user(user.id.as_str()).await?;
+        self.saved_forms.remove_user(user.id.as_str()).await?;
         Ok(self.sessions.revoke_user(user.id.as_str()).await?)
     }
 

@@ -96,7 +96,7 @@ impl App {
             gate: Gate::new(config.rollout.clone()),
             sessions: Arc::clone(&stores.administration.sessions),
             strangers: Arc::default(),
-            kept_forms: stores.administration.kept_forms.clone(),
+            saved_forms: stores.administration.saved_forms.clone(),
             clear_on_sign_out: config.clear_on_sign_out.clone(),
             activity: config.activity,
             trusted_proxies: config.web.trusted_proxies.clone(),
@@ -173,7 +173,7 @@ impl App {
             background.run("rotating the signing keys", keys.maintain(clock, rotation));
         }
         background.run("comparing clocks", Arc::clone(&self.stores.agreement).keep());
-        background.run("purging old forms", self.stores.administration.kept_forms.clone().maintain());
+        background.run("purging old forms", self.stores.administration.saved_forms.clone().maintain());
         let sealer = Arc::clone(&self.stores.sealer);
         background.run_until("watching the sealing key", |stop| async move { sealer.watch(stop).await });
         let (tls, certificate) = (self.certificate.current(), self.certificate.certificate());
@@ -257,7 +257,7 @@ async fn site(config: &Config, stores: &Stores, environment: &Environment) -> an
         accounts: Accounts::from(&login),
         login,
         challenger: challenger.clone(),
-        kept_forms: stores.administration.kept_forms.clone(),
+        saved_forms: stores.administration.saved_forms.clone(),
         clear_on_sign_out: config.clear_on_sign_out.clone(),
         clock: Arc::clone(&environment.clock),
         cookies: names.clone(),

@@ -16,10 +16,10 @@ use crate::{
     database::Database,
     errors::Chain,
     identity::SigningKeys,
-    kept_forms::KeptForms,
     login::{KnownBrowsers, Login, PendingLogins},
     random::{OsRandom, Random},
     redis_pool::RedisPool,
+    saved_forms::SavedForms,
     sealing::Sealer,
     sessions::{
         self, AccountStatus, Dependencies, Profile, RedisSessions, RevocationLog, SessionStore, Sessions,
@@ -136,8 +136,8 @@ impl Stores {
             recovery_codes: RecoveryCodes::new(d.clone(), Arc::clone(&s), Arc::clone(&c), Arc::clone(&r)),
             sessions,
             pending: PendingLogins::new(d.clone(), Arc::clone(&s), Arc::clone(&c), Arc::clone(&r)),
-            kept_forms: KeptForms::new(
-                config.kept_forms,
+            saved_forms: SavedForms::new(
+                config.saved_forms,
                 d.clone(),
                 Arc::clone(&s),
                 Arc::clone(&c),
@@ -278,7 +278,7 @@ async fn open_key(database: &Database, config: &Config, random: &dyn Random) -> 
 /// How long Redis keeps a session that nobody uses. It takes one to know whose form it is that comes too late.
 fn worth_keeping(config: &Config) -> Duration {
     let sessions = &config.sessions;
-    longest(if config.kept_forms.max == 0 { sessions.inactivity } else { sessions.expiration }, config)
+    longest(if config.saved_forms.max == 0 { sessions.inactivity } else { sessions.expiration }, config)
 }
 
 /// The longer of a limit of sessions and what takes its place when they are remembered. A store cannot tell them apart.

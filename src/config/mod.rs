@@ -51,7 +51,7 @@ pub struct Config {
     /// The key that seals secrets at rest.
     pub key: crate::sealing::KeySource,
     pub sessions: crate::sessions::Config,
-    pub kept_forms: crate::kept_forms::Config,
+    pub saved_forms: crate::saved_forms::Config,
     pub credentials: crate::credentials::Config,
     pub throttle: crate::throttle::Config,
     pub rollout: crate::rollout::Config,
@@ -154,7 +154,7 @@ impl Config {
             database: storage.database,
             key: storage.key,
             sessions: sessions.sessions,
-            kept_forms: sessions.kept_forms,
+            saved_forms: sessions.saved_forms,
             credentials: crate::credentials::Config {
                 password_min_length: login.password_min_length,
                 password_max_length: login.password_max_length,

@@ -11,7 +11,7 @@ use super::{
     written::{List, Secret, Size, Text, Written},
 };
 use crate::{
-    kept_forms, redis_pool,
+    redis_pool, saved_forms,
     sessions::{self, Activity, WhenFull},
     web::path::PathPattern,
 };
@@ -27,7 +27,7 @@ const LARGEST_FORM: u64 = 1 << 20;
 /// What `[sessions]` becomes.
 pub(super) struct Settled {
     pub(super) sessions: sessions::Config,
-    pub(super) kept_forms: kept_forms::Config,
+    pub(super) saved_forms: saved_forms::Config,
     pub(super) passive_paths: Vec<PathPattern>,
     pub(super) activity: Activity,
     pub(super) clear_on_sign_out: Option<HeaderValue>,
@@ -190,7 +190,7 @@ impl Section {
                 when_full: self.when_full.0,
                 outage_grace,
             },
-            kept_forms: kept_forms::Config { max: self.kept_form_max.0.0 },
+            saved_forms: saved_forms::Config { max: self.kept_form_max.0.0 },
             passive_paths: self.passive_paths.0,
             activity: self.activity.0,
             clear_on_sign_out: clearing(&self.clear_on_sign_out.0),

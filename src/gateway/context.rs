@@ -15,7 +15,7 @@ use crate::{proxy::ForwardedFields, telemetry::metrics::OpenConnection, upstream
 
 /// Forms under way at once on one connection. A head of 16 KiB each is what an attacker has us hold meanwhile.
 const MOST_FORMS: u32 = 8;
-/// Forms to be kept that wait for those: with them, those of ten tabs.
+/// Forms to be saved that wait for those: with them, those of ten tabs.
 const MOST_WAITING: u32 = 4;
 /// Pages of ours at once that one client of HTTP/2 has asked for and not taken yet: one is some kilobytes.
 const MOST_UNREAD: u32 = 16;

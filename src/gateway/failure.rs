@@ -9,10 +9,10 @@ use super::limits::Limit;
 use crate::{
     database::DatabaseError,
     identity::{Unrepresentable, Unsigned},
-    kept_forms::FormId,
     login::LoginError,
     pages::{PageError, Trouble},
     proxy::ForwardError,
+    saved_forms::FormId,
     sessions::SessionError,
     telemetry::Outcome,
     upstream::ConnectError,
@@ -52,8 +52,8 @@ pub(super) enum Failure {
     #[error("cannot sign the assertion")]
     Assertion(#[from] Unsigned),
     #[error("cannot save or load a form")]
-    KeptForm(#[from] DatabaseError),
-    #[error("cannot send the saved form, which is kept")]
+    SavedForm(#[from] DatabaseError),
+    #[error("cannot send the saved form; it stays saved")]
     Unsent(FormId, #[source] ConnectError),
     #[error("the work on the request broke off")]
     Lost(#[source] tokio::task::JoinError),
@@ -178,7 +178,7 @@ impl FailureProfile {
                 | LoginError::Password(_),
             )
             | PageError::Account(_) => Self::of_store().told(Trouble::NoSignIns),
-            PageError::KeptForm(_) => Self::of_store(),
+            PageError::SavedForm(_) => Self::of_store(),
             PageError::TooOften(wait) => Self::too_much(Limit::Pages, *wait),
             PageError::Qr(_) => Self::of_gateway(StatusCode::INTERNAL_SERVER_ERROR),
         }
@@ -203,7 +203,7 @@ impl Failure {
                 FailureProfile::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Refuse, Blame::Client)
             }
             Self::TooMuch(limit) => FailureProfile::too_much(*limit, SOON),
-            Self::Session(_) | Self::KeptForm(_) => FailureProfile::of_store(),
+            Self::Session(_) | Self::SavedForm(_) => FailureProfile::of_store(),
             Self::Forward(error) => FailureProfile::of_forward(error),
             Self::Unsent(_, error) => FailureProfile::unreached(error),
             Self::Page(error) => FailureProfile::of_page(error),
@@ -247,7 +247,7 @@ mod tests {
             (Failure::Overload, 503, Shed, Load, true, Some(5)),
             (Failure::TooManyPages, 503, Refuse, Client, false, Some(5)),
             (Failure::TooMuch(Limit::Requests), 429, Refuse, User(Limit::Requests), false, Some(5)),
-            (Failure::KeptForm(store()), 503, Error, Store, false, Some(5)),
+            (Failure::SavedForm(store()), 503, Error, Store, false, Some(5)),
             (ForwardError::Connect(full()).into(), 503, Error, Portal("busy"), false, Some(5)),
             (ForwardError::Streams.into(), 503, Error, Portal("busy"), false, Some(5)),
             (ForwardError::Timeout(wait).into(), 504, Error, Portal("timeout"), false, None),
@@ -258,7 +258,7 @@ mod tests {
             (page(PageError::FormBody("cut".into())), 400, Own, Client, true, None),
             (page(LoginError::Busy.into()), 503, Error, Load, false, Some(2)),
             (page(AccountError::Session.into()), 503, Error, Store, false, Some(5)),
-            (page(PageError::KeptForm(store())), 503, Error, Store, false, Some(5)),
+            (page(PageError::SavedForm(store())), 503, Error, Store, false, Some(5)),
             (page(PageError::TooOften(wait)), 429, Refuse, User(Limit::Pages), false, Some(7)),
         ]
     }

@@ -5,10 +5,10 @@ mod bounds;
 mod context;
 mod failure;
 mod fair_queue;
-mod kept;
 mod leaving;
 mod limits;
 mod rescue;
+mod saved_form;
 mod sign_off;
 mod site;
 mod workers;
@@ -40,10 +40,10 @@ pub use self::{
 use crate::{
     clock::{Clock, Moment, Timestamp},
     gate::{Credential, Decision, Gate, Identity, Visitor},
-    kept_forms::KeptForms,
     pages::{Route, Visit},
     proxy::{Additions, Client, Forwarded, ForwardedFields},
     random::Random,
+    saved_forms::SavedForms,
     secret::TokenHash,
     server::{ConnectionHandle, Load, Refused, Service},
     sessions::{Activity, Live, Ongoing, Sessions, Use},
@@ -70,7 +70,7 @@ pub struct SharedGateway {
     pub sessions: Arc<Sessions>,
     /// What those have in progress whom nobody knows.
     pub strangers: Arc<Ongoing>,
-    pub kept_forms: KeptForms,
+    pub saved_forms: SavedForms,
     /// What browsers forget when a session is signed out of; absent: nothing.
     pub clear_on_sign_out: Option<HeaderValue>,
     pub activity: Activity,
@@ -155,9 +155,10 @@ impl Gateway {
         let now = at.wall;
         let decision = self.judge(site, session, &at, record);
         let is_in = matches!(decision, Decision::Allow(_));
-        if *request.method() == Method::POST && (!is_in || kept::named(&request).is_some()) {
+        if *request.method() == Method::POST && (!is_in || saved_form::named(&request).is_some()) {
             let (session, cookies) = (cookies.session, cookies.others.as_ref());
-            let posted = kept::Posted { site, request, session, cookies, connection, context, whole: None };
+            let posted =
+                saved_form::Posted { site, request, session, cookies, connection, context, whole: None };
             return Box::pin(self.posted(posted, decision, record)).await;
         }
         match decision {

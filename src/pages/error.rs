@@ -19,7 +19,7 @@ pub enum PageError {
     #[error(transparent)]
     Account(#[from] AccountError),
     #[error("cannot look up the saved form")]
-    KeptForm(#[from] DatabaseError),
+    SavedForm(#[from] DatabaseError),
     #[error("the user asks for too many of our pages")]
     TooOften(Duration),
     #[error("cannot draw the QR code")]

@@ -7,10 +7,10 @@ mod enrolment;
 mod error;
 mod guessing;
 mod handle;
-mod kept;
 pub mod qr;
 mod recovery_codes;
 mod route;
+mod saved_form;
 mod sign_in;
 pub mod templates;
 pub mod texts;
@@ -23,7 +23,7 @@ mod tests;
 pub use error::PageError;
 pub use handle::{Pages, Parts};
 pub use route::Route;
-pub use texts::{NotKept, Trouble};
+pub use texts::{NotSaved, Trouble};
 pub use visit::Visit;
 
 /// What our pages say about the portal.

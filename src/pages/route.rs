@@ -17,8 +17,8 @@ pub enum Route<'a> {
     RecoveryCodes,
     Account,
     Logout,
-    /// A kept form, by its name.
-    Kept(&'a str),
+    /// A saved form, by its name.
+    SavedForm(&'a str),
     WhoAmI,
     Jwks,
     Asset(&'a str),
@@ -38,7 +38,7 @@ impl<'a> Route<'a> {
             return Some(Self::Asset(file));
         }
         if let Some(name) = path.strip_prefix(KEPT_FORM) {
-            return Some(Self::Kept(name));
+            return Some(Self::SavedForm(name));
         }
         if path == "/.well-known/portcullis/jwks.json" {
             return Some(Self::Jwks);
@@ -70,7 +70,7 @@ impl<'a> Route<'a> {
             | Self::RecoveryCodes
             | Self::Account
             | Self::Logout
-            | Self::Kept(_) => "GET, HEAD, POST",
+            | Self::SavedForm(_) => "GET, HEAD, POST",
             Self::WhoAmI | Self::Jwks | Self::Asset(_) => "GET, HEAD",
         }
     }

@@ -5,7 +5,7 @@
 use std::{fs, path::Path};
 
 use super::{
-    Config, NotKept,
+    Config, NotSaved,
     assets::Assets,
     qr::QrSvg,
     templates::{SOURCES, Templates, TemplatesError},
@@ -361,7 +361,7 @@ fn every_post_carries_the_form_token() {
         let html = templates("Portal", None).render(&view);
         for form in html.split("<form").skip(1) {
             let form = form.split("</form>").next().unwrap();
-            // A kept form goes to the portal's address that it was meant for.
+            // A saved form goes to the portal's address that it was meant for.
             let is_kept = matches!(view, View::Kept(_)) && form.contains(r#"method="post" action="&#x2f;""#);
             let is_ours = form.contains(r#"method="post" action="/.portcullis/"#);
             assert!(is_ours || is_kept, "{}", view.template());
@@ -440,7 +440,7 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
                 csrf,
             }),
         ),
-        ("form-too-large", View::Message(Message::not_kept(NotKept::TooLarge(65536), "4f1c"))),
+        ("form-too-large", View::Message(Message::not_saved(NotSaved::TooLarge(65536), "4f1c"))),
         ("form-gone", View::Message(Message::form_is_gone("4f1c"))),
         ("code-first", View::FirstCode(FirstCode { email, error: None, csrf, rd })),
         ("wrong-tries", wrong_tries(&filling.wrong_tries, true)),

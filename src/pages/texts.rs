@@ -8,15 +8,15 @@ use super::{
     route::paths,
     views::{Action, Message},
 };
-use crate::{clock::Timestamp, kept_forms::Full};
+use crate::{clock::Timestamp, saved_forms::NoRoom};
 
-/// Why a form is not kept.
+/// Why a form is not saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotKept {
+pub enum NotSaved {
     /// Larger than so many bytes.
     TooLarge(usize),
     /// Of one user, or of all together.
-    TooMany(Full),
+    TooMany(NoRoom),
 }
 
 pub const WRONG_CREDENTIALS: &str = "That e-mail and password do not match. Please check both and try again.";
@@ -55,7 +55,7 @@ pub const LOGIN_TIMED_OUT: &str =
 /// On the login page, when the browser's session is over.
 pub const SESSION_ENDED: &str = "Your session has ended. Sign in to continue.";
 
-/// On the login page, when a form came after its session's end and was kept.
+/// On the login page, when a form came after its session's end and was saved.
 pub const FORM_IS_SAFE: &str =
     "Your session ended, but what you sent is safe. Sign in, and you can submit it.";
 
@@ -259,18 +259,18 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A form that came without a session and is not kept.
-    pub(super) fn not_kept(why: NotKept, request_id: &'a str) -> Self {
+    /// A form that came without a session and is not saved.
+    pub(super) fn not_saved(why: NotSaved, request_id: &'a str) -> Self {
         let (status, reason) = match why {
-            NotKept::TooLarge(max) => {
+            NotSaved::TooLarge(max) => {
                 (413, format!("it is larger than the {} that we can keep", size_in_words(max)))
             }
-            NotKept::TooMany(Full::User) => (
+            NotSaved::TooMany(NoRoom::User) => (
                 429,
                 "as many of your forms as we can keep are waiting for you already. Sign in, and send or discard one of them"
                     .to_owned(),
             ),
-            NotKept::TooMany(Full::Everybody) => {
+            NotSaved::TooMany(NoRoom::Everybody) => {
                 (503, "too many forms are waiting to be sent already".to_owned())
             }
         };
@@ -287,7 +287,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A kept form that is asked for by a page that is out of date.
+    /// A saved form that is asked for by a page that is out of date.
     pub(super) fn not_sent(page: &'a str, request_id: &'a str) -> Self {
         Self {
             title: "Your form is still here",
@@ -300,7 +300,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A kept form that the portal did not take.
+    /// A saved form that the portal did not take.
     pub(super) fn form_waits(page: &'a str, status: u16, request_id: &'a str) -> Self {
         Self {
             title: "Your form is still here",
@@ -313,7 +313,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A kept form that has been sent or dropped, or is too old.
+    /// A saved form that has been sent or dropped, or is too old.
     pub(super) fn form_is_gone(request_id: &'a str) -> Self {
         Self {
             title: "This form is no longer kept",

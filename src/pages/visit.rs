@@ -36,7 +36,7 @@ pub struct Visit {
     pub request_id: String,
     /// The token of a login in progress, or of the form that was shown before one.
     pub login: Option<Token>,
-    /// What proves that this is the browser in which a form was kept.
+    /// What proves that this is the browser in which a form was saved.
     pub forms: Option<TokenHash>,
     /// The cookie that says to whom the browser is known.
     pub known: Option<String>,

@@ -12,7 +12,7 @@ pub const LARGEST: usize = 8 * 1024;
 pub const STALL: Duration = Duration::from_secs(10);
 /// Least bytes a second of a form: the small ones have to be there within [`STALL`].
 pub const RATE: u32 = 100;
-/// The last parameter of a query that asks for a kept form to be sent there: the form's name follows.
+/// The last parameter of a query that asks for a saved form to be sent there: the form's name follows.
 pub const MARK: &str = ".portcullis-form=";
 
 /// Whether these are the fields of a form as pages of ours send it.

@@ -119,7 +119,7 @@ impl Returns {
     }
 }
 
-/// The page on which a kept form is sent: its name follows.
+/// The page on which a saved form is sent: its name follows.
 pub const KEPT_FORM: &str = "/.portcullis/kept/";
 
 fn is_kept_form(text: &str) -> bool {

@@ -1,4 +1,4 @@
-//! Everybody out: one command ends every session, every login in progress and every kept form, on every gateway, whatever
+//! Everybody out: one command ends every session, every login in progress and every saved form, on every gateway, whatever
 //! has become of Redis and whatever the command's clock shows.
 
 use std::{sync::Arc, time::Duration};

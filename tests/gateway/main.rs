@@ -41,8 +41,6 @@ mod grpc;
 #[cfg(test)]
 mod intermediary;
 #[cfg(test)]
-mod kept_forms;
-#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod levels;
@@ -88,6 +86,8 @@ mod request_gate;
 mod request_gate_http2;
 #[cfg(test)]
 mod rollout;
+#[cfg(test)]
+mod saved_forms;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]

@@ -160,7 +160,7 @@ test('a form that is too large is not lost either: its page says how to send it 
   expect(sent.get('notes')).toBe(notes.replaceAll('\n', '\r\n'));
 });
 
-test('every page about a kept form reads well', async ({ visitor, portal }) => {
+test('every page about a saved form reads well', async ({ visitor, portal }) => {
   const { page } = visitor;
   await comesTooLate(visitor);
   const kept = page.url();

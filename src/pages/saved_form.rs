@@ -6,12 +6,12 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::{
     PageError, Pages,
-    texts::{self, NotKept},
+    texts::{self, NotSaved},
     views::{Kept, Message, OnceMore, View},
     visit::Visit,
 };
 use crate::{
-    kept_forms::{Claim, FormId, Found, Head},
+    saved_forms::{FormClaim, FormId, Found, SavedHead},
     secret::TokenHash,
     sessions::Session,
     web::{
@@ -29,7 +29,7 @@ const FORMS_LEAD_ANYWHERE: HeaderValue = HeaderValue::from_static(
 );
 
 impl Pages {
-    pub(super) async fn show_kept(&self, name: &str, visit: &Visit) -> Result<Answer, PageError> {
+    pub(super) async fn show_saved(&self, name: &str, visit: &Visit) -> Result<Answer, PageError> {
         let Some(live) = &visit.session else {
             return Ok(answer::redirect(
                 StatusCode::FOUND,
@@ -38,7 +38,7 @@ impl Pages {
         };
         let Some(id) = FormId::parse(name) else { return Ok(answer::see_other("/")) };
         let browser = visit.forms;
-        match self.kept_forms.find(claim(&id, &live.session, browser.as_ref())).await? {
+        match self.saved_forms.find(claim(&id, &live.session, browser.as_ref())).await? {
             Found::Waiting { head, kept_at } => {
                 let minutes = self.clock.now().since(kept_at).as_secs() / 60;
                 let view = View::Kept(Kept {
@@ -59,7 +59,7 @@ impl Pages {
     }
 
     /// Drops the form, and leads back to the page that it was on.
-    pub(super) async fn discard_kept(
+    pub(super) async fn discard_saved(
         &self,
         name: &str,
         visit: &Visit,
@@ -73,8 +73,8 @@ impl Pages {
         }
         let browser = visit.forms;
         let claim = claim(&id, &live.session, browser.as_ref());
-        let found = self.kept_forms.find(claim).await?;
-        self.kept_forms.discard(claim).await?;
+        let found = self.saved_forms.find(claim).await?;
+        self.saved_forms.discard(claim).await?;
         let referer = match &found {
             Found::Waiting { head, .. } => head.referer.as_deref(),
             Found::OtherUser => return Ok(self.form_of_another_user()),
@@ -102,16 +102,16 @@ impl Pages {
         answer
     }
 
-    /// Why a form is not kept, and what to do.
-    pub fn not_kept(&self, why: NotKept, request_id: &str) -> Answer {
-        let mut answer = self.message(Message::not_kept(why, request_id));
-        if matches!(why, NotKept::TooMany(_)) {
+    /// Why a form is not saved, and what to do.
+    pub fn not_saved(&self, why: NotSaved, request_id: &str) -> Answer {
+        let mut answer = self.message(Message::not_saved(why, request_id));
+        if matches!(why, NotSaved::TooMany(_)) {
             answer::retry_after(&mut answer, Duration::from_mins(1));
         }
         answer
     }
 
-    /// That a kept form was not asked for by its page.
+    /// That a saved form was not asked for by its page.
     pub fn not_sent(&self, id: &FormId, request_id: &str) -> Answer {
         self.message(Message::not_sent(&page_of(id), request_id))
     }
@@ -127,8 +127,8 @@ impl Pages {
     }
 }
 
-fn claim<'a>(id: &'a FormId, session: &'a Session, browser: Option<&'a TokenHash>) -> Claim<'a> {
-    Claim { id, user: &session.user, browser }
+fn claim<'a>(id: &'a FormId, session: &'a Session, browser: Option<&'a TokenHash>) -> FormClaim<'a> {
+    FormClaim { id, user: &session.user, browser }
 }
 
 fn page_of(id: &FormId) -> String {
@@ -136,7 +136,7 @@ fn page_of(id: &FormId) -> String {
 }
 
 /// The form's own address, with the mark that tells the gateway what to send there.
-fn marked(head: &Head, id: &FormId) -> String {
+fn marked(head: &SavedHead, id: &FormId) -> String {
     let join = if head.target.contains('?') { '&' } else { '?' };
     format!("{}{join}{MARK}{}", head.target, id.as_str())
 }

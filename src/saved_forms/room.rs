@@ -15,8 +15,8 @@ use tokio::{
 /// How long a form waits for room.
 const WAITS: Duration = Duration::from_secs(5);
 
-/// Places that are shared out among owners.
-pub(super) struct Places<K> {
+/// FairSemaphore that are shared out among owners.
+pub(super) struct FairSemaphore<K> {
     all: Arc<Semaphore>,
     shares: Arc<Shares<K>>,
 }
@@ -42,7 +42,7 @@ struct Counted<K: Eq + Hash> {
     shares: Arc<Shares<K>>,
 }
 
-impl<K: Clone + Eq + Hash + Send + Sync + 'static> Places<K> {
+impl<K: Clone + Eq + Hash + Send + Sync + 'static> FairSemaphore<K> {
     pub(super) fn new(places: usize) -> Self {
         Self { all: Arc::new(Semaphore::new(places)), shares: Arc::default() }
     }
@@ -98,13 +98,13 @@ mod tests {
     use super::*;
 
     /// The room that there is without waiting.
-    fn at_once(places: &Places<&'static str>, owners: &[(&'static str, usize)]) -> Option<Room> {
+    fn at_once(places: &FairSemaphore<&'static str>, owners: &[(&'static str, usize)]) -> Option<Room> {
         places.room(owners.iter().copied()).now_or_never().flatten()
     }
 
     #[tokio::test]
     async fn each_owner_has_a_share_and_all_have_so_much() {
-        let places = Places::new(5);
+        let places = FairSemaphore::new(5);
         let held: Vec<_> = (0..9).map_while(|_| at_once(&places, &[("a", 2)])).collect();
         assert_eq!(held.len(), 2);
         let more: Vec<_> = (0..9).map_while(|_| at_once(&places, &[("b", 2), ("house", 3)])).collect();
@@ -118,7 +118,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_gets_the_next_place_and_whoever_gives_up_leaves_nothing() {
-        let places = Places::new(1);
+        let places = FairSemaphore::new(1);
         let held = at_once(&places, &[("a", 1)]);
         let mut own = Box::pin(places.room([("a", 1)]));
         let mut other = Box::pin(places.room([("b", 1)]));

@@ -1,4 +1,4 @@
-//! Forms that came just after their user's session had run out: kept sealed until that user is back in that browser,
+//! Forms that arrived just after their user's session had expired: saved, sealed, until that user is back in that browser,
 //! and given out once.
 //!
 //! Knows nothing of requests. Whose session it was, and whether the form was sent from a page of this site, is for the
@@ -15,9 +15,9 @@ use aws_lc_rs::hmac;
 use sqlx::{Any, AssertSqlSafe, Executor, Row as _, any::AnyRow};
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::room::Places;
+use self::room::FairSemaphore;
 pub use self::{
-    form::{Form, FormId, Head},
+    form::{FormId, SavedForm, SavedHead},
     room::Room,
 };
 use crate::{
@@ -50,40 +50,40 @@ const MOST_AT_ONCE_OF_A_USER: usize = 8;
 const MOST_AT_ONCE_OF_A_NETWORK: usize = 4;
 const TIDY: Duration = Duration::from_mins(10);
 
-/// What is kept.
+/// What is saved.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// The largest body, in bytes. Zero: none is kept.
+    /// The largest body, in bytes. Zero: no form is saved.
     pub max: usize,
 }
 
 /// The forms that wait for their users.
 #[derive(Clone)]
-pub struct KeptForms {
+pub struct SavedForms {
     database: Database,
     sealer: Arc<Sealer>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     /// Shared, like all of this, since the whole is handed about.
     browsers: Arc<hmac::Key>,
-    of_users: Arc<Places<String>>,
-    of_strangers: Arc<Places<(Kind, Key)>>,
+    of_users: Arc<FairSemaphore<String>>,
+    of_strangers: Arc<FairSemaphore<(Kind, Key)>>,
     max: usize,
 }
 
 /// Who asks for a form.
 #[derive(Clone, Copy, Debug)]
-pub struct Claim<'a> {
+pub struct FormClaim<'a> {
     pub id: &'a FormId,
     /// The user's id.
     pub user: &'a str,
-    /// The hash of what [`KeptForms::browser`] gave this browser.
+    /// The hash of what [`SavedForms::browser`] gave this browser.
     pub browser: Option<&'a TokenHash>,
 }
 
-/// Why a form is not kept. Those that are kept already stay.
+/// Why a form is not saved. Those already saved stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub enum NoRoom {
     /// Its user has as many as one may have, or as much.
     User,
     /// All users together have.
@@ -94,19 +94,19 @@ pub enum Full {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     Waiting {
-        head: Head,
+        head: SavedHead,
         kept_at: Timestamp,
     },
     /// It has been sent or dropped, or is too old.
     Gone,
-    /// It was kept in this browser, for another user: to be told as [`Found::Nothing`] is, and the browser is to forget what
+    /// It was saved in this browser, for another user: to be told as [`Found::Nothing`] is, and the browser is to forget what
     /// it proves itself with.
     OtherUser,
     /// There is none, or it is another browser's: nobody learns which.
     Nothing,
 }
 
-impl KeptForms {
+impl SavedForms {
     pub fn new(
         config: Config,
         database: Database,
@@ -116,12 +116,12 @@ impl KeptForms {
     ) -> Self {
         let browsers = sealer.derive("browsers of forms");
         let browsers = Arc::new(hmac::Key::new(hmac::HMAC_SHA256, browsers.as_slice()));
-        let of_users = Arc::new(Places::new(MOST_AT_ONCE));
-        let of_strangers = Arc::new(Places::new(MOST_AT_ONCE));
+        let of_users = Arc::new(FairSemaphore::new(MOST_AT_ONCE));
+        let of_strangers = Arc::new(FairSemaphore::new(MOST_AT_ONCE));
         Self { database, sealer, clock, random, browsers, of_users, of_strangers, max: config.max }
     }
 
-    /// The largest body that is kept; zero when none is.
+    /// The largest body that is saved; zero: none is.
     pub fn max(&self) -> usize {
         self.max
     }
@@ -147,13 +147,13 @@ impl KeptForms {
         Token::from_bytes(bytes)
     }
 
-    /// Keeps a form, unless there are too many.
-    pub async fn keep(
+    /// Saves a form, unless there are too many.
+    pub async fn save(
         &self,
         user: &str,
         browser: &TokenHash,
-        form: &Form,
-    ) -> Result<Result<FormId, Full>, DatabaseError> {
+        form: &SavedForm,
+    ) -> Result<Result<FormId, NoRoom>, DatabaseError> {
         let id = FormId::generate(&*self.random);
         let record = self.sealer.seal(&place(&id, user), &form.encode());
         let size = i64::try_from(record.len()).unwrap_or(i64::MAX);
@@ -197,14 +197,14 @@ impl KeptForms {
         Ok(Ok(id))
     }
 
-    /// Whether so many bytes more can be kept for a user.
+    /// Whether so many bytes more can be saved for a user.
     async fn room_for<'c>(
         &self,
         size: i64,
         user: &str,
         now: Timestamp,
         connection: impl Executor<'c, Database = Any>,
-    ) -> Result<Result<(), Full>, DatabaseError> {
+    ) -> Result<Result<(), NoRoom>, DatabaseError> {
         let live = sqlx::query(
             "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) AS bytes, \
              CAST(COALESCE(SUM(CASE WHEN user_id = $1 THEN size ELSE 0 END), 0) AS BIGINT) AS own_bytes, \
@@ -218,16 +218,16 @@ impl KeptForms {
         let (bytes, own_bytes): (i64, i64) = (live.try_get("bytes")?, live.try_get("own_bytes")?);
         let own: i64 = live.try_get("own")?;
         Ok(if own >= MOST_OF_A_USER || own_bytes.saturating_add(size) > MOST_BYTES_OF_A_USER {
-            Err(Full::User)
+            Err(NoRoom::User)
         } else if bytes.saturating_add(size) > MOST_BYTES {
-            Err(Full::Everybody)
+            Err(NoRoom::Everybody)
         } else {
             Ok(())
         })
     }
 
     /// What there is to say about a form. Writes nothing: it is asked for pages that are only looked at.
-    pub async fn find(&self, claim: Claim<'_>) -> Result<Found, DatabaseError> {
+    pub async fn find(&self, claim: FormClaim<'_>) -> Result<Found, DatabaseError> {
         let Some(row) = self.row(claim).await? else { return Ok(Found::Nothing) };
         if row.user != claim.user {
             return Ok(Found::OtherUser);
@@ -239,7 +239,7 @@ impl KeptForms {
     }
 
     /// Gives a form out, once, if it was sent to `target`.
-    pub async fn take(&self, claim: Claim<'_>, target: &str) -> Result<Option<Form>, DatabaseError> {
+    pub async fn take(&self, claim: FormClaim<'_>, target: &str) -> Result<Option<SavedForm>, DatabaseError> {
         let Some(row) = self.row(claim).await?.filter(|row| row.user == claim.user) else { return Ok(None) };
         let Some(form) = self.open(claim, &row).filter(|form| form.head.target == target) else {
             return Ok(None);
@@ -267,7 +267,7 @@ impl KeptForms {
     }
 
     /// Forgets what is in a form that its user has no more use for.
-    pub async fn discard(&self, claim: Claim<'_>) -> Result<(), DatabaseError> {
+    pub async fn discard(&self, claim: FormClaim<'_>) -> Result<(), DatabaseError> {
         let row = self.row(claim).await?;
         if row.is_some_and(|row| row.user == claim.user && !row.record.is_empty()) {
             self.empty(claim.id).await?;
@@ -316,7 +316,7 @@ impl KeptForms {
         Ok(())
     }
 
-    async fn row(&self, claim: Claim<'_>) -> Result<Option<Stored>, DatabaseError> {
+    async fn row(&self, claim: FormClaim<'_>) -> Result<Option<Stored>, DatabaseError> {
         let Some(browser) = claim.browser else { return Ok(None) };
         let row = sqlx::query(
             "SELECT user_id, record, kept_at, taken_at FROM kept_forms WHERE id = $1 AND browser = $2",
@@ -329,14 +329,14 @@ impl KeptForms {
     }
 
     /// The form, while it can be sent.
-    fn open(&self, claim: Claim<'_>, row: &Stored) -> Option<Form> {
+    fn open(&self, claim: FormClaim<'_>, row: &Stored) -> Option<SavedForm> {
         let now = self.clock.now();
         // From the future: the clock was set back, and nobody knows how old it is.
         if row.taken || row.kept_at > now || now.since(row.kept_at) >= LIFETIME {
             return None;
         }
         let plain = self.sealer.open(&place(claim.id, claim.user), &row.record).ok()?;
-        Form::decode(&plain)
+        SavedForm::decode(&plain)
     }
 
     async fn empty(&self, id: &FormId) -> Result<(), DatabaseError> {

@@ -1,4 +1,4 @@
-//! One form that is kept: its name, and how it is written under the seal.
+//! One saved form: its id, and how it is encoded before it is sealed.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
 
-/// Names a kept form in an address. Opens nothing by itself.
+/// Names a saved form in an address. Opens nothing by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormId(String);
 
@@ -31,21 +31,21 @@ impl FormId {
 
 /// What has to be the same when the form is sent after all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Form {
-    pub head: Head,
+pub struct SavedForm {
+    pub head: SavedHead,
     pub body: Bytes,
 }
 
 /// All but the body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
+pub struct SavedHead {
     /// Path and query, as the browser wrote them.
     pub target: String,
     pub content_type: String,
     pub referer: Option<String>,
 }
 
-impl Form {
+impl SavedForm {
     /// The head's length, the head as JSON, the body.
     pub(super) fn encode(&self) -> Vec<u8> {
         // Three texts have a JSON form.
@@ -68,16 +68,16 @@ mod tests {
     #[test]
     fn a_form_comes_back_byte_for_byte() {
         for body in [&b""[..], b"a=1&b=%F0", b"\0\xff{}\r\n"] {
-            let head = Head {
+            let head = SavedHead {
                 target: "/sims?q=\u{fc}".into(),
                 content_type: "multipart/form-data; boundary=x".into(),
                 referer: None,
             };
-            let form = Form { head, body: Bytes::copy_from_slice(body) };
-            assert_eq!(Form::decode(&form.encode()), Some(form.clone()));
-            assert_eq!(Form::decode(&form.encode()[..6]), None);
+            let form = SavedForm { head, body: Bytes::copy_from_slice(body) };
+            assert_eq!(SavedForm::decode(&form.encode()), Some(form.clone()));
+            assert_eq!(SavedForm::decode(&form.encode()[..6]), None);
         }
-        assert_eq!(Form::decode(b""), None);
+        assert_eq!(SavedForm::decode(b""), None);
     }
 
     #[test]

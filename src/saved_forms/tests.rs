@@ -1,4 +1,4 @@
-//! Forms kept and given out, with a clock turned by hand.
+//! Forms saved and given out, with a clock turned by hand.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -6,7 +6,9 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, future::join_all};
 use tokio::task::unconstrained;
 
-use super::{Claim, Config, Form, FormId, Found, Full, Head, KeptForms, LIFETIME, MEMORY, Room};
+use super::{
+    Config, FormClaim, FormId, Found, LIFETIME, MEMORY, NoRoom, Room, SavedForm, SavedForms, SavedHead,
+};
 use crate::{
     clock::{ManualClock, Timestamp},
     database::{
@@ -23,7 +25,7 @@ const BROWSER: TokenHash = TokenHash::from_bytes([1; 32]);
 const OTHER: TokenHash = TokenHash::from_bytes([2; 32]);
 
 struct Fixture {
-    forms: KeptForms,
+    forms: SavedForms,
     clock: Arc<ManualClock>,
     database: Database,
     _store: TestDatabase,
@@ -34,28 +36,28 @@ async fn fixture(on: On) -> Fixture {
     let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_800_000_000)));
     let sealer = Arc::new(Sealer::from_key(&[7; 32]));
     let forms =
-        KeptForms::new(Config { max: 1000 }, database.clone(), sealer, clock.clone(), Arc::new(OsRandom));
+        SavedForms::new(Config { max: 1000 }, database.clone(), sealer, clock.clone(), Arc::new(OsRandom));
     Fixture { forms, clock, database, _store: store }
 }
 
-fn form(body: &'static [u8]) -> Form {
-    let head = Head {
+fn form(body: &'static [u8]) -> SavedForm {
+    let head = SavedHead {
         target: "/sims".into(),
         content_type: "application/x-www-form-urlencoded".into(),
         referer: None,
     };
-    Form { head, body: Bytes::from_static(body) }
+    SavedForm { head, body: Bytes::from_static(body) }
 }
 
-fn claim<'a>(id: &'a FormId, user: &'a str, browser: &'a TokenHash) -> Claim<'a> {
-    Claim { id, user, browser: Some(browser) }
+fn claim<'a>(id: &'a FormId, user: &'a str, browser: &'a TokenHash) -> FormClaim<'a> {
+    FormClaim { id, user, browser: Some(browser) }
 }
 
 async fn a_form_is_given_to_its_user_in_its_browser_once(on: On) {
     let Fixture { forms, _store, .. } = fixture(on).await;
-    let id = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+    let id = forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
     let theirs = claim(&id, "ada", &BROWSER);
-    assert_eq!(forms.find(Claim { browser: None, ..theirs }).await.unwrap(), Found::Nothing);
+    assert_eq!(forms.find(FormClaim { browser: None, ..theirs }).await.unwrap(), Found::Nothing);
     assert_eq!(forms.find(claim(&id, "ada", &OTHER)).await.unwrap(), Found::Nothing);
     assert_eq!(forms.take(claim(&id, "ada", &OTHER), "/sims").await.unwrap(), None);
     assert_eq!(forms.take(theirs, "/elsewhere").await.unwrap(), None);
@@ -75,7 +77,7 @@ async fn a_form_is_given_to_its_user_in_its_browser_once(on: On) {
 
 async fn somebody_else_in_the_same_browser_gets_nothing_of_a_form_and_changes_nothing(on: On) {
     let Fixture { forms, _store, .. } = fixture(on).await;
-    let id = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+    let id = forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
     let bobs = claim(&id, "bob", &BROWSER);
     assert_eq!(forms.find(bobs).await.unwrap(), Found::OtherUser);
     assert_eq!(forms.take(bobs, "/sims").await.unwrap(), None);
@@ -86,7 +88,7 @@ async fn somebody_else_in_the_same_browser_gets_nothing_of_a_form_and_changes_no
 
 async fn a_form_lasts_for_half_an_hour_and_is_known_for_a_day_more(on: On) {
     let Fixture { forms, clock, database, _store } = fixture(on).await;
-    let id = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+    let id = forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
     let theirs = claim(&id, "ada", &BROWSER);
     clock.advance(LIFETIME.checked_sub(Duration::from_millis(1)).unwrap());
     forms.purge().await.unwrap();
@@ -104,15 +106,15 @@ async fn a_form_lasts_for_half_an_hour_and_is_known_for_a_day_more(on: On) {
 
 async fn a_clock_that_is_set_back_prolongs_no_form(on: On) {
     let Fixture { forms, clock, _store, .. } = fixture(on).await;
-    let id = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+    let id = forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
     clock.set(Timestamp::from_unix_seconds(1_799_990_000));
     assert_eq!(forms.find(claim(&id, "ada", &BROWSER)).await.unwrap(), Found::Gone);
 }
 
 async fn a_record_that_was_tampered_with_is_gone(on: On) {
     let Fixture { forms, database, _store, .. } = fixture(on).await;
-    let id = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
-    let second = forms.keep("ada", &BROWSER, &form(b"a=2")).await.unwrap().unwrap();
+    let id = forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+    let second = forms.save("ada", &BROWSER, &form(b"a=2")).await.unwrap().unwrap();
     sqlx::query("UPDATE kept_forms SET record = (SELECT record FROM kept_forms WHERE id = $1)")
         .bind(second.as_str().to_owned())
         .execute(&database)
@@ -124,8 +126,8 @@ async fn a_record_that_was_tampered_with_is_gone(on: On) {
     assert_eq!(forms.take(claim(&second, "bob", &BROWSER), "/sims").await.unwrap(), None);
 }
 
-fn sized(bytes: usize) -> Form {
-    Form { body: vec![0; bytes].into(), ..form(b"") }
+fn sized(bytes: usize) -> SavedForm {
+    SavedForm { body: vec![0; bytes].into(), ..form(b"") }
 }
 
 async fn whoever_keeps_and_discards_all_day_leaves_no_more_than_anybody(on: On) {
@@ -134,11 +136,11 @@ async fn whoever_keeps_and_discards_all_day_leaves_no_more_than_anybody(on: On) 
         let row = sqlx::query("SELECT COUNT(*) AS rows FROM kept_forms WHERE user_id = 'ada'");
         sqlx::Row::try_get::<i64, _>(&row.fetch_one(&database).await.unwrap(), "rows").unwrap()
     };
-    let waiting = forms.keep("ada", &BROWSER, &form(b"first")).await.unwrap().unwrap();
-    let bobs = forms.keep("bob", &OTHER, &form(b"bob's")).await.unwrap().unwrap();
+    let waiting = forms.save("ada", &BROWSER, &form(b"first")).await.unwrap().unwrap();
+    let bobs = forms.save("bob", &OTHER, &form(b"bob's")).await.unwrap().unwrap();
     for _ in 0..300 {
         clock.advance(Duration::from_secs(1));
-        let id = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+        let id = forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
         forms.discard(claim(&id, "ada", &BROWSER)).await.unwrap();
     }
     assert_eq!(rows().await, 100);
@@ -151,30 +153,30 @@ async fn whoever_keeps_and_discards_all_day_leaves_no_more_than_anybody(on: On) 
 async fn a_flood_stays_within_the_bounds_and_pushes_nothing_out(on: On) {
     let Fixture { forms, clock, _store, .. } = fixture(on).await;
     let small = form(b"a=1");
-    let mut kept = Vec::new();
+    let mut saved = Vec::new();
     for _ in 0..30 {
-        kept.extend(forms.keep("ada", &BROWSER, &small).await.unwrap());
+        saved.extend(forms.save("ada", &BROWSER, &small).await.unwrap());
     }
-    assert_eq!(kept.len(), 20);
-    assert_eq!(kept.iter().map(FormId::as_str).collect::<BTreeSet<_>>().len(), 20);
-    assert!(forms.keep("bob", &OTHER, &form(b"a=1")).await.unwrap().is_ok(), "another user has room");
-    assert!(matches!(forms.find(claim(&kept[0], "ada", &BROWSER)).await.unwrap(), Found::Waiting { .. }));
+    assert_eq!(saved.len(), 20);
+    assert_eq!(saved.iter().map(FormId::as_str).collect::<BTreeSet<_>>().len(), 20);
+    assert!(forms.save("bob", &OTHER, &form(b"a=1")).await.unwrap().is_ok(), "another user has room");
+    assert!(matches!(forms.find(claim(&saved[0], "ada", &BROWSER)).await.unwrap(), Found::Waiting { .. }));
     // What is sent or over makes room.
-    forms.take(claim(&kept[0], "ada", &BROWSER), "/sims").await.unwrap().unwrap();
-    assert!(forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().is_ok());
-    assert!(forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().is_err());
+    forms.take(claim(&saved[0], "ada", &BROWSER), "/sims").await.unwrap().unwrap();
+    assert!(forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().is_ok());
+    assert!(forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().is_err());
     clock.advance(LIFETIME);
-    assert!(forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().is_ok());
+    assert!(forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().is_ok());
 
-    assert_eq!(forms.keep("ada", &BROWSER, &sized(4 << 20)).await.unwrap(), Err(Full::User));
+    assert_eq!(forms.save("ada", &BROWSER, &sized(4 << 20)).await.unwrap(), Err(NoRoom::User));
     let large = sized((4 << 20) - 1000);
     let mut users = 0;
-    while forms.keep(&format!("user {users}"), &OTHER, &large).await.unwrap().is_ok() {
+    while forms.save(&format!("user {users}"), &OTHER, &large).await.unwrap().is_ok() {
         users += 1;
     }
     assert_eq!(users, 16, "64 MiB in all");
-    assert_eq!(forms.keep("carol", &OTHER, &large).await.unwrap(), Err(Full::Everybody));
-    assert_eq!(forms.keep("user 0", &OTHER, &sized(2000)).await.unwrap(), Err(Full::User));
+    assert_eq!(forms.save("carol", &OTHER, &large).await.unwrap(), Err(NoRoom::Everybody));
+    assert_eq!(forms.save("user 0", &OTHER, &sized(2000)).await.unwrap(), Err(NoRoom::User));
 }
 
 async fn forms_on_their_way_have_places_by_user_and_by_network(on: On) {
@@ -220,8 +222,8 @@ async fn all_tabs_of_a_browser_are_one_browser_and_another_session_is_none_of_it
 
 async fn a_user_who_is_put_out_leaves_no_form(on: On) {
     let Fixture { forms, _store, .. } = fixture(on).await;
-    let id = forms.keep("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
-    let other = forms.keep("bob", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+    let id = forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+    let other = forms.save("bob", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
     forms.remove_user("ada").await.unwrap();
     assert_eq!(forms.find(claim(&id, "ada", &BROWSER)).await.unwrap(), Found::Nothing);
     assert!(matches!(forms.find(claim(&other, "bob", &BROWSER)).await.unwrap(), Found::Waiting { .. }));

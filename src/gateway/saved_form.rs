@@ -1,4 +1,4 @@
-//! Forms that come when there is no session any more: kept for after the login, and sent then if their user says so.
+//! Forms that arrive after their session has ended: saved until the user has signed in, then sent if they say so.
 //!
 //! Sending goes to the form's own address, with a mark at the end of the query: so the browser adds the cookies that
 //! belong there, and understands the portal's answer as one from there.
@@ -20,9 +20,9 @@ use super::{
 use crate::{
     gate::{Decision, Identity},
     http1::fields,
-    kept_forms::{Claim, Form, FormId, Found, Full, Head},
-    pages::{NotKept, PageError},
+    pages::{NotSaved, PageError},
     proxy::ForwardError,
+    saved_forms::{FormClaim, FormId, Found, NoRoom, SavedForm, SavedHead},
     secret::TokenHash,
     server::ConnectionHandle,
     telemetry::Outcome,
@@ -67,7 +67,7 @@ fn unmarked(target: &str) -> Option<&str> {
 }
 
 impl Gateway {
-    /// A POST of somebody whom the gate does not let pass, or one that may ask for a kept form to be sent.
+    /// A POST of somebody whom the gate does not let pass, or one that may ask for a saved form to be sent.
     pub(super) async fn posted(
         &self,
         mut posted: Posted<'_>,
@@ -80,7 +80,7 @@ impl Gateway {
         };
         match (decision, asked) {
             (Decision::Allow(identity), Some(asked)) => {
-                self.send_kept(posted, asked, &identity, record).await
+                self.send_saved(posted, asked, &identity, record).await
             }
             (Decision::Allow(identity), None) => self.send(posted, &identity, record).await,
             (decision, asked) => {
@@ -91,7 +91,7 @@ impl Gateway {
                 if let Some(Asked { id, .. }) = asked.filter(|_| client::is_navigation(method, headers)) {
                     return Ok(own(posted.site.shared.challenger.keep(id.as_str(), bind)));
                 }
-                Ok(own(self.keep(posted, bind, record).await?))
+                Ok(own(self.save(posted, bind, record).await?))
             }
         }
     }
@@ -115,20 +115,20 @@ impl Gateway {
         self.forward(request, passed, connection, context, record)?.await
     }
 
-    /// Keeps a form whose user's session has run out, and shows the way in.
-    async fn keep(
+    /// Saves a form whose session has expired, and leads to the login.
+    async fn save(
         &self,
         posted: Posted<'_>,
         bind: bool,
         record: &mut RequestRecord,
     ) -> Result<Answer, Failure> {
         let Posted { site, mut request, session: claimed, context, whole, .. } = posted;
-        let forms = &self.shared.kept_forms;
+        let forms = &self.shared.saved_forms;
         if claimed.is_none() && comes_from_elsewhere(site, &request) {
             return self.ask_once_more(site, request, context, record).await;
         }
-        let keepable = claimed.zip(self.keepable(site, &request));
-        let Some((session, content_type)) = keepable else {
+        let savable = claimed.zip(self.savable(site, &request));
+        let Some((session, content_type)) = savable else {
             return Ok(challenge(site, &request, claimed.is_some(), bind, record));
         };
         let owner = match &record.session {
@@ -142,31 +142,35 @@ impl Gateway {
         let Some(owner) = owner else { return Ok(challenge(site, &request, true, bind, record)) };
         let _form = context.form_in_time().await.ok_or(Failure::TooManyPages)?;
         let Some(_room) = forms.room_for_user(&owner).await else {
-            return Ok(not_kept(NotKept::TooMany(Full::Everybody), record));
+            return Ok(not_saved(NotSaved::TooMany(NoRoom::Everybody), record));
         };
         let max = forms.max();
         if length(request.headers()).is_some_and(|length| length > u64::try_from(max).unwrap_or(u64::MAX)) {
-            return Ok(not_kept(NotKept::TooLarge(max), record));
+            return Ok(not_saved(NotSaved::TooLarge(max), record));
         }
         let body = match whole {
             Some(body) => body,
             None => match read(&mut request, max).await {
                 Ok(body) => body,
                 Err(error) if error.is::<LengthLimitError>() => {
-                    return Ok(not_kept(NotKept::TooLarge(max), record));
+                    return Ok(not_saved(NotSaved::TooLarge(max), record));
                 }
                 Err(error) => return Err(PageError::FormBody(error).into()),
             },
         };
         let referer = request.headers().get(header::REFERER).and_then(|value| value.to_str().ok());
-        let head =
-            Head { target: request.target().to_owned(), content_type, referer: referer.map(str::to_owned) };
+        let head = SavedHead {
+            target: request.target().to_owned(),
+            content_type,
+            referer: referer.map(str::to_owned),
+        };
         let browser = forms.browser(&session);
-        let (kept, holder) = (forms.clone(), browser.hash());
-        let kept = self.on_control(async move { kept.keep(&owner, &holder, &Form { head, body }).await });
-        let id = match kept.await?? {
+        let (saved, holder) = (forms.clone(), browser.hash());
+        let saved =
+            self.on_control(async move { saved.save(&owner, &holder, &SavedForm { head, body }).await });
+        let id = match saved.await?? {
             Ok(id) => id,
-            Err(full) => return Ok(not_kept(NotKept::TooMany(full), record)),
+            Err(full) => return Ok(not_saved(NotSaved::TooMany(full), record)),
         };
         let mut answer = site.shared.challenger.keep(id.as_str(), bind);
         cookies::set(&mut answer, &site.shared.cookies.forms, &browser);
@@ -174,16 +178,16 @@ impl Gateway {
     }
 
     /// The content type of a form that a page of this site sent, when it is one of the three that pages send.
-    fn keepable(&self, site: &Site, request: &CanonicalRequest<Incoming>) -> Option<String> {
+    fn savable(&self, site: &Site, request: &CanonicalRequest<Incoming>) -> Option<String> {
         let headers = request.headers();
-        let kept = self.shared.kept_forms.max() > 0
+        let may_save = self.shared.saved_forms.max() > 0
             && client::destination(request.method(), headers) == Destination::Window
             && !headers.contains_key(header::CONTENT_ENCODING)
             // What another site sends would be carried out in the user's name after a login that has nothing to do with it.
             && provenance(headers, site.origin()) == Provenance::Here
             // What a page of ours can lead to without leading to another site, or out.
             && site.shared.challenger.returns().to(request.target()).as_str() == request.target();
-        let content_type = headers.get(header::CONTENT_TYPE).filter(|_| kept)?.to_str().ok()?;
+        let content_type = headers.get(header::CONTENT_TYPE).filter(|_| may_save)?.to_str().ok()?;
         let kind = content_type.split(';').next().unwrap_or_default().trim();
         ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"]
             .iter()
@@ -202,9 +206,9 @@ impl Gateway {
     ) -> Result<Answer, Failure> {
         record.outcome = Outcome::Challenge;
         let _form = context.form_in_time().await.ok_or(Failure::TooManyPages)?;
-        let forms = &self.shared.kept_forms;
+        let forms = &self.shared.saved_forms;
         let Some(_room) = forms.room_for_stranger(Networks::of(record.client_ip)).await else {
-            return Ok(not_kept(NotKept::TooMany(Full::Everybody), record));
+            return Ok(not_saved(NotSaved::TooMany(NoRoom::Everybody), record));
         };
         let most = forms.max();
         let body = match read(&mut request, most).await {
@@ -227,8 +231,8 @@ impl Gateway {
         Ok(site.shared.pages.once_more(request.target(), from.as_deref(), &fields))
     }
 
-    /// Sends a kept form to the portal in place of the request that asks for it.
-    async fn send_kept(
+    /// Sends a saved form to the portal in place of the request that asks for it.
+    async fn send_saved(
         &self,
         mut posted: Posted<'_>,
         Asked { id, csrf }: Asked,
@@ -243,16 +247,16 @@ impl Gateway {
             return Ok(own(pages.not_sent(&id, record.request_id())));
         };
         let target = unmarked(request.target()).unwrap_or_default().to_owned();
-        let (forms, name, user) = (self.shared.kept_forms.clone(), id.clone(), session.user.clone());
+        let (forms, name, user) = (self.shared.saved_forms.clone(), id.clone(), session.user.clone());
         let browser = cookies::token(request.headers(), &site.cookies.forms).map(|token| token.hash());
         let taken = self.on_control(async move {
-            let claim = Claim { id: &name, user: &user, browser: browser.as_ref() };
+            let claim = FormClaim { id: &name, user: &user, browser: browser.as_ref() };
             match forms.take(claim, &target).await? {
                 Some(form) => Ok(Ok(form)),
                 None => forms.find(claim).await.map(Err),
             }
         });
-        let Form { head, body } = match taken.await?? {
+        let SavedForm { head, body } = match taken.await?? {
             Ok(form) => form,
             Err(Found::Nothing) => return Ok(own(answer::see_other("/"))),
             Err(Found::OtherUser) => return Ok(own(pages.form_of_another_user())),
@@ -269,7 +273,7 @@ impl Gateway {
             return Ok(own(pages.form_is_gone(record.request_id())));
         }
         posted.whole = Some(body);
-        let (forms, name) = (self.shared.kept_forms.clone(), id.clone());
+        let (forms, name) = (self.shared.saved_forms.clone(), id.clone());
         if identity.has_ended() {
             self.on_control(async move { forms.put_back(&name).await }).await??;
             record.outcome = Outcome::Challenge;
@@ -296,7 +300,7 @@ impl Gateway {
     }
 }
 
-/// A request that may be about a kept form.
+/// A request that may be about a saved form.
 pub(super) struct Posted<'a> {
     pub(super) site: &'a Rc<Site>,
     pub(super) request: CanonicalRequest<Incoming>,
@@ -347,10 +351,10 @@ fn comes_from_elsewhere(site: &Site, request: &CanonicalRequest<Incoming>) -> bo
         && ReturnTo::parse(request.target()).as_str() == request.target()
 }
 
-fn not_kept(why: NotKept, record: &mut RequestRecord) -> Answer {
+fn not_saved(why: NotSaved, record: &mut RequestRecord) -> Answer {
     // What has not been read of it is never read.
     record.closes = true;
-    record.site.shared.pages.not_kept(why, record.request_id())
+    record.site.shared.pages.not_saved(why, record.request_id())
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {
