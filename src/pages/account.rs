@@ -8,7 +8,7 @@ use super::{
     csrf::Verdict,
     enrolment::date,
     route::paths,
-    views::{Account, DeviceRow, Message, SessionRow, View},
+    views::{AccountPage, DeviceRow, Message, SessionRow, View},
     visit::Visit,
 };
 use crate::{
@@ -64,7 +64,7 @@ impl Pages {
                 kept_until: other.remembered.then(|| date(other.expires_at)),
             })
             .collect();
-        let view = View::Account(Account {
+        let view = View::Account(AccountPage {
             email: &session.email,
             signed_in_since: &date(session.created_at),
             devices: &devices,

@@ -12,7 +12,7 @@ use super::{
     route::paths,
     sign_in::{minutes, page_of, prove_again, start_over},
     texts,
-    views::{DEVICE_NAME_LIMIT, Enrol, EnrolErrors, Invite, View},
+    views::{DEVICE_NAME_LIMIT, EnrolErrors, EnrolPage, Invite, View},
     visit::Visit,
 };
 use crate::{
@@ -217,7 +217,7 @@ impl Pages {
         let qr_svg = QrSvg::draw(uri, &label).map_err(PageError::Qr)?;
         let grouped = enrolment.secret.grouped();
         let key_groups: Vec<String> = grouped.expose_secret().split(' ').map(str::to_owned).collect();
-        let view = View::Enrol(Enrol {
+        let view = View::Enrol(EnrolPage {
             account,
             issuer: &self.issuer,
             qr_svg: &qr_svg,

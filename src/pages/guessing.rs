@@ -8,7 +8,7 @@ use super::{
     route::paths,
     sign_in::{minutes, start_over, with_flag},
     texts,
-    views::{FirstCode, View, WrongTries, WrongTriesRow},
+    views::{FirstCodePage, View, WrongTriesPage, WrongTriesRow},
     visit::Visit,
 };
 use crate::{
@@ -74,7 +74,7 @@ impl Pages {
     ) -> Answer {
         let (browser, fresh) = self.browser_of(visit);
         let csrf = self.csrf.token(&browser.hash());
-        let view = View::FirstCode(FirstCode { email, error, csrf: &csrf, rd: return_to.unless_start() });
+        let view = View::FirstCode(FirstCodePage { email, error, csrf: &csrf, rd: return_to.unless_start() });
         let mut answer = answer::html(status, self.templates.render(&view));
         if fresh {
             cookies::set(&mut answer, &self.cookies.login, &browser);
@@ -116,7 +116,7 @@ impl Pages {
             return Ok(answer::see_other(return_to.as_str()));
         };
         let rows: Vec<_> = tries.iter().map(row).collect();
-        let view = View::WrongTries(WrongTries {
+        let view = View::WrongTries(WrongTriesPage {
             email: &session.email,
             rows: &rows,
             codes: tries.iter().any(|from| from.codes > 0),

@@ -14,7 +14,7 @@ use super::{
     route::{Factor, Route},
     templates::{Templates, TemplatesError},
     texts::Trouble,
-    views::{Leaving, Message, View},
+    views::{LeavingPage, Message, View},
     visit::Visit,
 };
 use crate::{
@@ -243,7 +243,10 @@ impl Pages {
     /// A page that leads on to another site.
     pub fn leaving(&self, to: &Url) -> Answer {
         let host = to.host_str().unwrap_or_default();
-        answer::html(StatusCode::OK, self.templates.render(&View::Leaving(Leaving { host, to: to.as_str() })))
+        answer::html(
+            StatusCode::OK,
+            self.templates.render(&View::Leaving(LeavingPage { host, to: to.as_str() })),
+        )
     }
 
     /// A page that needs nothing but itself: where it is shown, what it would load may be refused as well.

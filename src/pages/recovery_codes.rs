@@ -8,7 +8,7 @@ use super::{
     route::paths,
     sign_in::{prove_again, start_over},
     texts,
-    views::{NewRecoveryCodes, Recovered, RecoveryCodes, View},
+    views::{NewRecoveryCodesPage, RecoveredPage, RecoveryCodesPage, View},
     visit::Visit,
 };
 use crate::{
@@ -53,7 +53,7 @@ impl Pages {
         };
         let codes: Vec<String> = codes.iter().map(|code| code.expose_secret().to_owned()).collect();
         let csrf = self.csrf.token(&session.id);
-        let view = View::RecoveryCodes(RecoveryCodes {
+        let view = View::RecoveryCodes(RecoveryCodesPage {
             codes: &codes,
             error,
             csrf: &csrf,
@@ -65,7 +65,7 @@ impl Pages {
     /// Asks before codes are replaced that may be on paper.
     async fn new_codes_page(&self, session: &Session) -> Result<Answer, PageError> {
         let left = self.accounts.recovery_codes_left(session).await?;
-        let view = View::NewRecoveryCodes(NewRecoveryCodes { left, csrf: &self.csrf.token(&session.id) });
+        let view = View::NewRecoveryCodes(NewRecoveryCodesPage { left, csrf: &self.csrf.token(&session.id) });
         Ok(answer::html(StatusCode::OK, self.templates.render(&view)))
     }
 
@@ -95,7 +95,7 @@ impl Pages {
         return_to: &ReturnTo,
     ) -> Result<Answer, PageError> {
         let left = self.accounts.recovery_codes_left(&live.session).await?;
-        let view = View::Recovered(Recovered { left, path: return_to.as_str() });
+        let view = View::Recovered(RecoveredPage { left, path: return_to.as_str() });
         Ok(answer::html(StatusCode::OK, self.templates.render(&view)))
     }
 

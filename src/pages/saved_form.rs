@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode, header};
 use super::{
     PageError, Pages,
     texts::{self, NotSaved},
-    views::{Kept, Message, OnceMore, View},
+    views::{Message, OnceMorePage, SavedFormPage, View},
     visit::Visit,
 };
 use crate::{
@@ -41,7 +41,7 @@ impl Pages {
         match self.saved_forms.find(claim(&id, &live.session, browser.as_ref())).await? {
             Found::Waiting { head, kept_at } => {
                 let minutes = self.clock.now().since(kept_at).as_secs() / 60;
-                let view = View::Kept(Kept {
+                let view = View::SavedForm(SavedFormPage {
                     path: head.target.split('?').next().unwrap_or_default(),
                     when: &texts::sent_ago(minutes),
                     action: &marked(&head, &id),
@@ -95,7 +95,7 @@ impl Pages {
     /// page of its own has sent it (`Origin`), nor which (`Referer`).
     pub fn once_more(&self, target: &str, from: Option<&str>, fields: &[(String, String)]) -> Answer {
         let path = target.split('?').next().unwrap_or_default();
-        let view = View::OnceMore(OnceMore { from, path, action: target, fields });
+        let view = View::OnceMore(OnceMorePage { from, path, action: target, fields });
         let mut answer = answer::html(StatusCode::OK, self.templates.render(&view));
         answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, FORMS_LEAD_ANYWHERE);
         answer.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

@@ -8,7 +8,7 @@ use super::{
     csrf::{StepVerdict, Verdict},
     route::{Factor, paths},
     texts,
-    views::{Code, Login, Message, Recovery, Remember, View},
+    views::{CodePage, LoginPage, Message, RecoveryPage, Remember, View},
     visit::Visit,
 };
 use crate::{
@@ -206,7 +206,7 @@ impl Pages {
     fn login_page(&self, visit: &Visit, return_to: &ReturnTo, page: LoginPage<'_>) -> Answer {
         let (browser, is_new) = self.browser_of(visit);
         let csrf = self.csrf.token(&browser.hash());
-        let view = View::Login(Login {
+        let view = View::Login(LoginPage {
             email: page.email,
             error: page.error,
             notice: page.notice,
@@ -289,8 +289,8 @@ impl Pages {
         let rd = return_to.unless_start();
         let FactorPage { factor, status, email, error } = page;
         let view = match factor {
-            Factor::Code => View::Code(Code { email, error, csrf: &csrf, rd }),
-            Factor::Recovery => View::Recovery(Recovery { email, error, csrf: &csrf, rd }),
+            Factor::Code => View::Code(CodePage { email, error, csrf: &csrf, rd }),
+            Factor::Recovery => View::Recovery(RecoveryPage { email, error, csrf: &csrf, rd }),
         };
         let mut answer = answer::html(status, self.templates.render(&view));
         if status == StatusCode::UNAUTHORIZED {

@@ -126,7 +126,7 @@ fn rd_query(rd: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pages::views::Login;
+    use crate::pages::views::LoginPage;
 
     #[test]
     fn a_template_that_fails_shows_a_plain_page_and_keeps_the_values_to_itself() {
@@ -135,7 +135,7 @@ mod tests {
         templates.environment.add_template("login.html", "{{ page.email }}{{ page.absent }}").unwrap();
         let email = "ada@example.com";
         let (error, notice, remember, rd) = (None, None, None, None);
-        let view = View::Login(Login {
+        let view = View::Login(LoginPage {
             email,
             error,
             notice,

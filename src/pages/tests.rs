@@ -11,9 +11,9 @@ use super::{
     templates::{SOURCES, Templates, TemplatesError},
     texts,
     views::{
-        Account, Action, Code, DeviceRow, Enrol, EnrolErrors, FirstCode, Invite, Kept, Leaving, Login,
-        Message, NewRecoveryCodes, OnceMore, Recovered, Recovery, RecoveryCodes, Remember, SessionRow, View,
-        WrongTries, WrongTriesRow,
+        AccountPage, Action, CodePage, DeviceRow, EnrolErrors, EnrolPage, FirstCodePage, Invite, LeavingPage,
+        LoginPage, Message, NewRecoveryCodesPage, OnceMorePage, RecoveredPage, RecoveryCodesPage,
+        RecoveryPage, Remember, SavedFormPage, SessionRow, View, WrongTriesPage, WrongTriesRow,
     },
 };
 
@@ -62,7 +62,7 @@ impl Filling {
         let text = self.text.as_str();
         let some = Some(text);
         vec![
-            View::Login(Login {
+            View::Login(LoginPage {
                 email: text,
                 error: some,
                 notice: some,
@@ -72,9 +72,9 @@ impl Filling {
                 remember: Some(Remember { lasts: text.into(), chosen: true }),
                 rd: some,
             }),
-            View::Code(Code { email: text, error: some, csrf: text, rd: some }),
-            View::Recovery(Recovery { email: text, error: some, csrf: text, rd: some }),
-            View::Enrol(Enrol {
+            View::Code(CodePage { email: text, error: some, csrf: text, rd: some }),
+            View::Recovery(RecoveryPage { email: text, error: some, csrf: text, rd: some }),
+            View::Enrol(EnrolPage {
                 account: text,
                 issuer: text,
                 qr_svg: &self.qr,
@@ -92,10 +92,10 @@ impl Filling {
                 invite: Some(Invite { date: text.into(), days_left: 3 }),
                 signing_in: true,
             }),
-            View::RecoveryCodes(RecoveryCodes { codes: &self.list, error: some, csrf: text, rd: some }),
-            View::NewRecoveryCodes(NewRecoveryCodes { left: 2, csrf: text }),
-            View::Recovered(Recovered { left: 2, path: text }),
-            View::Account(Account {
+            View::RecoveryCodes(RecoveryCodesPage { codes: &self.list, error: some, csrf: text, rd: some }),
+            View::NewRecoveryCodes(NewRecoveryCodesPage { left: 2, csrf: text }),
+            View::Recovered(RecoveredPage { left: 2, path: text }),
+            View::Account(AccountPage {
                 email: text,
                 signed_in_since: text,
                 devices: &self.devices,
@@ -105,11 +105,17 @@ impl Filling {
                 full: true,
                 csrf: text,
             }),
-            View::Kept(Kept { path: text, when: text, action: text, discard: text, csrf: text }),
-            View::OnceMore(OnceMore { from: some, path: text, action: text, fields: &self.fields }),
-            View::Leaving(Leaving { host: text, to: text }),
-            View::FirstCode(FirstCode { email: text, error: some, csrf: text, rd: some }),
-            View::WrongTries(WrongTries {
+            View::SavedForm(SavedFormPage {
+                path: text,
+                when: text,
+                action: text,
+                discard: text,
+                csrf: text,
+            }),
+            View::OnceMore(OnceMorePage { from: some, path: text, action: text, fields: &self.fields }),
+            View::Leaving(LeavingPage { host: text, to: text }),
+            View::FirstCode(FirstCodePage { email: text, error: some, csrf: text, rd: some }),
+            View::WrongTries(WrongTriesPage {
                 email: text,
                 rows: &self.wrong_tries,
                 codes: true,
@@ -131,8 +137,8 @@ impl Filling {
     }
 }
 
-fn enrol<'a>(qr: &'a QrSvg, groups: &'a [String]) -> Enrol<'a> {
-    Enrol {
+fn enrol<'a>(qr: &'a QrSvg, groups: &'a [String]) -> EnrolPage<'a> {
+    EnrolPage {
         account: "ada.lovelace@example.com",
         issuer: "IoT Connectivity",
         qr_svg: qr,
@@ -177,7 +183,7 @@ fn no_value_of_a_view_goes_missing() {
         marked.views().iter().map(|view| templates.render(view).matches("marker").count()).collect();
     for (view, count) in marked.views().iter().zip(counts) {
         let fewest = match view {
-            View::Code(_) | View::Recovery(_) | View::FirstCode(_) | View::Kept(_) => 4,
+            View::Code(_) | View::Recovery(_) | View::FirstCode(_) | View::SavedForm(_) => 4,
             View::Enrol(_) => 14,
             View::Account(_) => 12,
             View::SignedOut | View::Recovered(_) => 0,
@@ -202,7 +208,7 @@ fn only_an_otpauth_uri_becomes_the_link_for_the_same_phone() {
         lines(&good, "Open the authenticator app")
     );
     for bad in ["javascript:alert(1)", "https://evil.example/", " otpauth://totp/x", "otpauth:x", ""] {
-        let html = templates.render(&View::Enrol(Enrol { otpauth_uri: bad, ..enrol(&qr, &groups) }));
+        let html = templates.render(&View::Enrol(EnrolPage { otpauth_uri: bad, ..enrol(&qr, &groups) }));
         assert!(!html.contains("Open the authenticator app"), "{bad}");
     }
 }
@@ -256,7 +262,7 @@ fn a_message_leads_nowhere_but_this_site() {
 
 #[test]
 fn the_page_asked_for_is_carried_along_encoded() {
-    let code = |rd| View::Code(Code { email: "a@example.com", error: None, csrf: "c", rd });
+    let code = |rd| View::Code(CodePage { email: "a@example.com", error: None, csrf: "c", rd });
     let html = templates("Portal", None).render(&code(Some("/sims?page=2&x=\"é")));
     let query = "?rd=%2Fsims%3Fpage%3D2%26x%3D%22%C3%A9\"";
     for path in ["code", "recovery", "login"] {
@@ -271,7 +277,7 @@ fn the_title_says_when_something_is_wrong() {
     let templates = templates("Portal", None);
     let login = |error| {
         let (notice, remember, rd) = (None, None, None);
-        View::Login(Login {
+        View::Login(LoginPage {
             email: "",
             error,
             notice,
@@ -293,7 +299,7 @@ fn the_title_says_when_something_is_wrong() {
 fn enrolment_puts_each_error_at_its_field_and_keeps_the_name() {
     let (qr, groups) = (QrSvg::draw(URI, "QR code").unwrap(), key_groups());
     let errors = EnrolErrors { code: Some(texts::WRONG_CODE_AT_ENROLMENT.into()), ..EnrolErrors::default() };
-    let html = templates("Portal", None).render(&View::Enrol(Enrol {
+    let html = templates("Portal", None).render(&View::Enrol(EnrolPage {
         errors,
         device_name: "Work phone",
         ..enrol(&qr, &groups)
@@ -308,7 +314,7 @@ fn not_now_is_offered_only_with_an_invitation() {
     let (qr, groups) = (QrSvg::draw(URI, "QR code").unwrap(), key_groups());
     let page = |days_left: Option<u32>| {
         let invite = days_left.map(|days_left| Invite { date: "2 March 2026".into(), days_left });
-        templates("Portal", None).render(&View::Enrol(Enrol { invite, ..enrol(&qr, &groups) }))
+        templates("Portal", None).render(&View::Enrol(EnrolPage { invite, ..enrol(&qr, &groups) }))
     };
     assert!(!page(None).contains(r#"name="skip""#) && !page(None).contains("Not now"));
     for (days, words) in [(12, "You have 12 days left."), (1, "You have 1 day left."), (0, "That is today.")]
@@ -362,7 +368,8 @@ fn every_post_carries_the_form_token() {
         for form in html.split("<form").skip(1) {
             let form = form.split("</form>").next().unwrap();
             // A saved form goes to the portal's address that it was meant for.
-            let is_kept = matches!(view, View::Kept(_)) && form.contains(r#"method="post" action="&#x2f;""#);
+            let is_kept =
+                matches!(view, View::SavedForm(_)) && form.contains(r#"method="post" action="&#x2f;""#);
             let is_ours = form.contains(r#"method="post" action="/.portcullis/"#);
             assert!(is_ours || is_kept, "{}", view.template());
             assert!(form.contains(r#"<input type="hidden" name="csrf" value="x">"#), "{}", view.template());
@@ -377,7 +384,7 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
     let csrf = "csrf";
     let login = |email, error: Option<_>, notice| {
         let remember = Some(Remember { lasts: "30 days".into(), chosen: error.is_some() });
-        View::Login(Login {
+        View::Login(LoginPage {
             email,
             error,
             notice,
@@ -388,11 +395,11 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
             rd,
         })
     };
-    let code = |error| View::Code(Code { email, error, csrf, rd });
-    let recovery = |error| View::Recovery(Recovery { email, error, csrf, rd });
+    let code = |error| View::Code(CodePage { email, error, csrf, rd });
+    let recovery = |error| View::Recovery(RecoveryPage { email, error, csrf, rd });
     let invite = || Some(Invite { date: "2 March 2026".into(), days_left: 12 });
     let account = |devices, sessions: &'a [SessionRow], recovery_left| {
-        View::Account(Account {
+        View::Account(AccountPage {
             email,
             signed_in_since: "09:12 today",
             devices,
@@ -403,8 +410,9 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
             csrf,
         })
     };
-    let wrong_tries =
-        |rows, codes| View::WrongTries(WrongTries { email, rows, codes, until: 0, error: None, csrf, rd });
+    let wrong_tries = |rows, codes| {
+        View::WrongTries(WrongTriesPage { email, rows, codes, until: 0, error: None, csrf, rd })
+    };
     let message = |status| View::Message(Message::for_status(status, Some("01J9Z6T4QK8F")));
     let wrong = EnrolErrors { code: Some(texts::WRONG_CODE_AT_ENROLMENT.into()), ..EnrolErrors::default() };
     let unnamed =
@@ -414,25 +422,25 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
         ("login", login("", None, None)),
         ("login-error", login(email, Some(texts::WRONG_CREDENTIALS), None)),
         ("login-notice", login(email, None, Some(texts::LOGIN_TIMED_OUT))),
-        ("new-codes", View::NewRecoveryCodes(NewRecoveryCodes { left: 7, csrf })),
-        ("recovered", View::Recovered(Recovered { left: 9, path: "/sims" })),
+        ("new-codes", View::NewRecoveryCodes(NewRecoveryCodesPage { left: 7, csrf })),
+        ("recovered", View::Recovered(RecoveredPage { left: 9, path: "/sims" })),
         ("login-again", login("", None, Some(texts::SIGN_IN_AGAIN))),
         ("code", code(None)),
         ("code-error", code(Some(texts::CODE_ALREADY_USED))),
         ("recovery", recovery(None)),
         ("recovery-error", recovery(Some(texts::WRONG_RECOVERY_CODE))),
         ("enrol", View::Enrol(page())),
-        ("enrol-error", View::Enrol(Enrol { errors: wrong, device_name: "Work phone", ..page() })),
-        ("enrol-name-error", View::Enrol(Enrol { errors: unnamed, device_name: "Work phone", ..page() })),
-        ("enrol-invite", View::Enrol(Enrol { invite: invite(), ..page() })),
+        ("enrol-error", View::Enrol(EnrolPage { errors: wrong, device_name: "Work phone", ..page() })),
+        ("enrol-name-error", View::Enrol(EnrolPage { errors: unnamed, device_name: "Work phone", ..page() })),
+        ("enrol-invite", View::Enrol(EnrolPage { invite: invite(), ..page() })),
         (
             "recovery-codes",
-            View::RecoveryCodes(RecoveryCodes { codes: &filling.codes, error: None, csrf, rd }),
+            View::RecoveryCodes(RecoveryCodesPage { codes: &filling.codes, error: None, csrf, rd }),
         ),
         ("account", account(&filling.devices, &filling.sessions, 8)),
         (
             "kept",
-            View::Kept(Kept {
+            View::SavedForm(SavedFormPage {
                 path: "/sims/new",
                 when: "a moment ago",
                 action: "/sims/new",
@@ -442,7 +450,7 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
         ),
         ("form-too-large", View::Message(Message::not_saved(NotSaved::TooLarge(65536), "4f1c"))),
         ("form-gone", View::Message(Message::form_is_gone("4f1c"))),
-        ("code-first", View::FirstCode(FirstCode { email, error: None, csrf, rd })),
+        ("code-first", View::FirstCode(FirstCodePage { email, error: None, csrf, rd })),
         ("wrong-tries", wrong_tries(&filling.wrong_tries, true)),
         ("account-bare", account(&[], &filling.sessions[..1], 2)),
         ("signed-out", View::SignedOut),

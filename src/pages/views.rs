@@ -16,26 +16,26 @@ pub const DEVICE_NAME_LIMIT: usize = 64;
 #[derive(Serialize)]
 #[serde(untagged)]
 pub enum View<'a> {
-    Login(Login<'a>),
-    Code(Code<'a>),
-    Recovery(Recovery<'a>),
-    Enrol(Enrol<'a>),
-    RecoveryCodes(RecoveryCodes<'a>),
-    NewRecoveryCodes(NewRecoveryCodes<'a>),
-    Recovered(Recovered<'a>),
-    Account(Account<'a>),
-    Kept(Kept<'a>),
-    OnceMore(OnceMore<'a>),
-    Leaving(Leaving<'a>),
-    FirstCode(FirstCode<'a>),
-    WrongTries(WrongTries<'a>),
+    Login(LoginPage<'a>),
+    Code(CodePage<'a>),
+    Recovery(RecoveryPage<'a>),
+    Enrol(EnrolPage<'a>),
+    RecoveryCodes(RecoveryCodesPage<'a>),
+    NewRecoveryCodes(NewRecoveryCodesPage<'a>),
+    Recovered(RecoveredPage<'a>),
+    Account(AccountPage<'a>),
+    SavedForm(SavedFormPage<'a>),
+    OnceMore(OnceMorePage<'a>),
+    Leaving(LeavingPage<'a>),
+    FirstCode(FirstCodePage<'a>),
+    WrongTries(WrongTriesPage<'a>),
     SignedOut,
     Message(Message<'a>),
 }
 
 /// E-mail and password.
 #[derive(Serialize)]
-pub struct Login<'a> {
+pub struct LoginPage<'a> {
     /// What was typed before, or empty.
     pub email: &'a str,
     pub error: Option<&'a str>,
@@ -62,7 +62,7 @@ pub struct Remember {
 
 /// The code of an authenticator app.
 #[derive(Serialize)]
-pub struct Code<'a> {
+pub struct CodePage<'a> {
     pub email: &'a str,
     pub error: Option<&'a str>,
     pub csrf: &'a str,
@@ -71,7 +71,7 @@ pub struct Code<'a> {
 
 /// A recovery code instead of a device.
 #[derive(Serialize)]
-pub struct Recovery<'a> {
+pub struct RecoveryPage<'a> {
     pub email: &'a str,
     pub error: Option<&'a str>,
     pub csrf: &'a str,
@@ -80,7 +80,7 @@ pub struct Recovery<'a> {
 
 /// Binding an authenticator app: scan, code, name, Save.
 #[derive(Serialize)]
-pub struct Enrol<'a> {
+pub struct EnrolPage<'a> {
     pub account: &'a str,
     pub issuer: &'a str,
     pub qr_svg: &'a QrSvg,
@@ -122,7 +122,7 @@ pub struct Invite {
 
 /// The codes, shown this once.
 #[derive(Serialize)]
-pub struct RecoveryCodes<'a> {
+pub struct RecoveryCodesPage<'a> {
     pub codes: &'a [String],
     pub error: Option<&'a str>,
     pub csrf: &'a str,
@@ -131,14 +131,14 @@ pub struct RecoveryCodes<'a> {
 
 /// The question whether recovery codes are to be replaced.
 #[derive(Serialize)]
-pub struct NewRecoveryCodes<'a> {
+pub struct NewRecoveryCodesPage<'a> {
     pub left: u32,
     pub csrf: &'a str,
 }
 
 /// After a login with a recovery code.
 #[derive(Serialize)]
-pub struct Recovered<'a> {
+pub struct RecoveredPage<'a> {
     pub left: u32,
     /// The page first asked for.
     #[serde(serialize_with = "own_path_or_start")]
@@ -147,7 +147,7 @@ pub struct Recovered<'a> {
 
 /// A user's own devices, recovery codes and sessions. Times are in words.
 #[derive(Serialize)]
-pub struct Account<'a> {
+pub struct AccountPage<'a> {
     pub email: &'a str,
     pub signed_in_since: &'a str,
     pub devices: &'a [DeviceRow],
@@ -188,7 +188,7 @@ pub struct SessionRow {
 
 /// A form that came when there was no session any more.
 #[derive(Serialize)]
-pub struct Kept<'a> {
+pub struct SavedFormPage<'a> {
     /// Where it was sent to, for the user to recognise it by.
     pub path: &'a str,
     /// How long ago, in words.
@@ -204,7 +204,7 @@ pub struct Kept<'a> {
 
 /// A form that another site has sent, to be sent from here.
 #[derive(Serialize)]
-pub struct OnceMore<'a> {
+pub struct OnceMorePage<'a> {
     /// The host of the site, if its browser tells.
     pub from: Option<&'a str>,
     pub path: &'a str,
@@ -215,7 +215,7 @@ pub struct OnceMore<'a> {
 
 /// The way on to another site, where the portal leads.
 #[derive(Serialize)]
-pub struct Leaving<'a> {
+pub struct LeavingPage<'a> {
     pub host: &'a str,
     /// An `http` or `https` URL.
     pub to: &'a str,
@@ -223,7 +223,7 @@ pub struct Leaving<'a> {
 
 /// A code before the password.
 #[derive(Serialize)]
-pub struct FirstCode<'a> {
+pub struct FirstCodePage<'a> {
     /// What was typed before, or empty.
     pub email: &'a str,
     pub error: Option<&'a str>,
@@ -233,7 +233,7 @@ pub struct FirstCode<'a> {
 
 /// Wrong passwords and codes since the last login.
 #[derive(Serialize)]
-pub struct WrongTries<'a> {
+pub struct WrongTriesPage<'a> {
     pub email: &'a str,
     pub rows: &'a [WrongTriesRow],
     /// Whether there were wrong codes, for which somebody had the password.
@@ -289,7 +289,7 @@ impl View<'_> {
             Self::NewRecoveryCodes(_) => "new_recovery_codes.html",
             Self::Recovered(_) => "recovered.html",
             Self::Account(_) => "account.html",
-            Self::Kept(_) => "kept.html",
+            Self::SavedForm(_) => "kept.html",
             Self::OnceMore(_) => "once_more.html",
             Self::Leaving(_) => "leaving.html",
             Self::FirstCode(_) => "first_code.html",
@@ -315,7 +315,7 @@ impl View<'_> {
             Self::NewRecoveryCodes(_)
             | Self::Recovered(_)
             | Self::Account(_)
-            | Self::Kept(_)
+            | Self::SavedForm(_)
             | Self::OnceMore(_)
             | Self::Leaving(_)
             | Self::SignedOut => false,
@@ -336,7 +336,7 @@ impl View<'_> {
             Self::NewRecoveryCodes(_)
             | Self::Recovered(_)
             | Self::Account(_)
-            | Self::Kept(_)
+            | Self::SavedForm(_)
             | Self::OnceMore(_)
             | Self::Leaving(_)
             | Self::SignedOut
