@@ -48,7 +48,7 @@ impl Pages {
             && let Some((pending, user)) = self.login.progress(&token.hash()).await?
         {
             let way = Way::Login { id: token.hash(), pending: Box::new(pending), user: Box::new(user) };
-            return self.enrol_page(&way, visit, EnrolPage::default()).await;
+            return self.enrol_page(&way, visit, EnrolForm::default()).await;
         }
         let Some(live) = &visit.session else { return Ok(start_over(visit)) };
         // A login that was finished in another tab: on to its page. Whoever wants another device asks for no page.
@@ -58,7 +58,7 @@ impl Pages {
         if !self.login.is_fresh(&live.session) {
             return Ok(enrol_after_proof(&live.session, &return_to));
         }
-        self.enrol_page(&Way::Session(Arc::clone(live)), visit, EnrolPage::default()).await
+        self.enrol_page(&Way::Session(Arc::clone(live)), visit, EnrolForm::default()).await
     }
 
     pub(super) async fn post_enrol(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
@@ -71,7 +71,7 @@ impl Pages {
             return self.cancel(&way).await;
         }
         if let Some(errors) = name_fault(name).filter(|_| !skip) {
-            let page = EnrolPage { status: StatusCode::UNPROCESSABLE_ENTITY, errors, device_name: name };
+            let page = EnrolForm { status: StatusCode::UNPROCESSABLE_ENTITY, errors, device_name: name };
             return self.enrol_page(&way, &visit, page).await;
         }
         let (source, device) = (visit.source(), NewDevice { code: form.value("code"), name });
@@ -109,7 +109,7 @@ impl Pages {
         }
         let errors = EnrolErrors { form: Some(texts::FORM_OUT_OF_DATE.into()), ..EnrolErrors::default() };
         let page =
-            EnrolPage { status: StatusCode::FORBIDDEN, errors, device_name: form.value("device_name") };
+            EnrolForm { status: StatusCode::FORBIDDEN, errors, device_name: form.value("device_name") };
         self.enrol_page(&way, visit, page).await.map(Err)
     }
 
@@ -165,7 +165,7 @@ impl Pages {
             }
             BindOutcome::Refused(refusal) => (unprocessable, refused(refusal), None),
         };
-        let mut answer = self.enrol_page(way, visit, EnrolPage { status, errors, device_name }).await?;
+        let mut answer = self.enrol_page(way, visit, EnrolForm { status, errors, device_name }).await?;
         if let Some(wait) = wait {
             answer::retry_after(&mut answer, wait);
         }
@@ -182,7 +182,7 @@ impl Pages {
     }
 
     /// The page with its QR code, the same on every look, and what is wrong; or on to the page for a code.
-    async fn enrol_page(&self, way: &Way, visit: &Visit, page: EnrolPage<'_>) -> Result<Answer, PageError> {
+    async fn enrol_page(&self, way: &Way, visit: &Visit, page: EnrolForm<'_>) -> Result<Answer, PageError> {
         let (return_to, source) = (visit.return_to(), visit.source());
         let (enrolment, csrf) = match way {
             Way::Login { pending, user, .. } => {
@@ -208,7 +208,7 @@ impl Pages {
         way: &Way,
         return_to: &ReturnTo,
         csrf: &str,
-        page: EnrolPage<'_>,
+        page: EnrolForm<'_>,
     ) -> Result<Answer, PageError> {
         let account = &enrolment.user.email;
         let uri = enrolment.secret.otpauth_uri(&self.issuer, account);
@@ -268,13 +268,13 @@ fn refused(refusal: EnrolRefusal) -> EnrolErrors<'static> {
     }
 }
 
-struct EnrolPage<'a> {
+struct EnrolForm<'a> {
     status: StatusCode,
     errors: EnrolErrors<'a>,
     device_name: &'a str,
 }
 
-impl Default for EnrolPage<'_> {
+impl Default for EnrolForm<'_> {
     fn default() -> Self {
         Self { status: StatusCode::OK, errors: EnrolErrors::default(), device_name: "" }
     }

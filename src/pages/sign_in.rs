@@ -48,7 +48,7 @@ impl Pages {
         self.login_page(
             visit,
             &return_to,
-            LoginPage { email, error, notice, remember, ..LoginPage::default() },
+            LoginForm { email, error, notice, remember, ..LoginForm::default() },
         )
     }
 
@@ -56,7 +56,7 @@ impl Pages {
         let return_to = self.challenger.returns().to(form.value("rd"));
         let email = form.value("email");
         let remember = form.value("remember") == "1";
-        let page = |status, error| LoginPage {
+        let page = |status, error| LoginForm {
             status,
             email,
             error: Some(error),
@@ -91,7 +91,7 @@ impl Pages {
             }
             PasswordOutcome::Throttled { retry_after } => {
                 let text = texts::throttled(minutes(retry_after));
-                let page = LoginPage { error: Some(&text), ..page(StatusCode::TOO_MANY_REQUESTS, "") };
+                let page = LoginForm { error: Some(&text), ..page(StatusCode::TOO_MANY_REQUESTS, "") };
                 let mut answer = self.login_page(&visit, &return_to, page);
                 answer::retry_after(&mut answer, retry_after);
                 Ok(answer)
@@ -203,7 +203,7 @@ impl Pages {
         }
     }
 
-    fn login_page(&self, visit: &Visit, return_to: &ReturnTo, page: LoginPage<'_>) -> Answer {
+    fn login_page(&self, visit: &Visit, return_to: &ReturnTo, page: LoginForm<'_>) -> Answer {
         let (browser, is_new) = self.browser_of(visit);
         let csrf = self.csrf.token(&browser.hash());
         let view = View::Login(LoginPage {
@@ -343,7 +343,7 @@ pub(super) fn minutes(wait: std::time::Duration) -> u32 {
 }
 
 #[derive(Clone, Copy)]
-struct LoginPage<'a> {
+struct LoginForm<'a> {
     status: StatusCode,
     email: &'a str,
     error: Option<&'a str>,
@@ -353,7 +353,7 @@ struct LoginPage<'a> {
     code_first: bool,
 }
 
-impl Default for LoginPage<'_> {
+impl Default for LoginForm<'_> {
     fn default() -> Self {
         Self {
             status: StatusCode::OK,
