@@ -418,6 +418,7 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
     let unnamed =
         EnrolErrors { device_name: Some(texts::DEVICE_NAME_TAKEN.into()), ..EnrolErrors::default() };
     let page = || enrol(qr, &filling.groups);
+    let codes = RecoveryCodesPage { codes: &filling.codes, error: None, csrf, rd };
     vec![
         ("login", login("", None, None)),
         ("login-error", login(email, Some(texts::WRONG_CREDENTIALS), None)),
@@ -433,10 +434,7 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
         ("enrol-error", View::Enrol(EnrolPage { errors: wrong, device_name: "Work phone", ..page() })),
         ("enrol-name-error", View::Enrol(EnrolPage { errors: unnamed, device_name: "Work phone", ..page() })),
         ("enrol-invite", View::Enrol(EnrolPage { invite: invite(), ..page() })),
-        (
-            "recovery-codes",
-            View::RecoveryCodes(RecoveryCodesPage { codes: &filling.codes, error: None, csrf, rd }),
-        ),
+        ("recovery-codes", View::RecoveryCodes(codes)),
         ("account", account(&filling.devices, &filling.sessions, 8)),
         (
             "kept",
