@@ -11,7 +11,7 @@ use super::{output::Output, password};
 use crate::{credentials::Hashing, random::OsRandom};
 
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct HashArgs {
     /// Read the password from standard input instead of asking
     #[arg(long)]
     password_stdin: bool,
@@ -22,7 +22,7 @@ struct Hashed {
     hash: String,
 }
 
-pub(super) async fn run(arguments: &Arguments, output: Output) -> anyhow::Result<()> {
+pub(super) async fn run(arguments: &HashArgs, output: Output) -> anyhow::Result<()> {
     let password = password::read(arguments.password_stdin, "Password")?;
     let hashing = Hashing::start(std::num::NonZeroUsize::MIN, Arc::new(OsRandom))?;
     let hash = hashing.hash(Zeroizing::new(password.expose_secret().to_owned())).await?;

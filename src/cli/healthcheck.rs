@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MOST: u64 = 16 * 1024;
 
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct HealthcheckArgs {
     /// Ask whether its stores answer too (/ready), not only whether it runs (/live). Restarting it would not mend a store
     #[arg(long)]
     ready: bool,
@@ -36,7 +36,7 @@ struct Health {
     answer: String,
 }
 
-pub(super) async fn run(arguments: &Arguments, config: &Config, output: Output) -> anyhow::Result<()> {
+pub(super) async fn run(arguments: &HealthcheckArgs, config: &Config, output: Output) -> anyhow::Result<()> {
     let Some(address) = config.admin_listen else {
         bail!(
             "there is nothing to ask: `server.admin_listen` is off. Set it to `127.0.0.1:9180`, for example"

@@ -53,7 +53,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Try Portcullis locally: a sample portal, a test user, nothing to configure
-    Demo(demo::Arguments),
+    Demo(demo::DemoArgs),
     /// Run the gateway
     Serve,
     /// Check the configuration, the certificate and the keys
@@ -77,9 +77,9 @@ enum Command {
     #[command(subcommand)]
     SealingKey(sealing_key::Command),
     /// Ask the running gateway whether it is healthy: exit 0 if it is, 1 if not; for containers
-    Healthcheck(healthcheck::Arguments),
+    Healthcheck(healthcheck::HealthcheckArgs),
     /// Hash a password the way it is stored
-    Hash(hash::Arguments),
+    Hash(hash::HashArgs),
 }
 
 /// Runs the command that was typed.

@@ -22,7 +22,7 @@ pub(super) enum Command {
     /// List the keys, and how many records each has sealed
     List,
     /// Make a new key and seal with it from now on; running gateways notice within a second
-    Rotate(Rotate),
+    Rotate(RotateSealingKey),
     /// Re-seal every record that was sealed with an older key
     Reseal,
     /// Remove a key that no longer seals anything; asks first, and prints it to be kept with older copies
@@ -30,7 +30,7 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Rotate {
+pub(super) struct RotateSealingKey {
     /// Make the key, for opening only: copy the file to every gateway before the next step
     #[arg(long, conflicts_with = "activate")]
     prepare: bool,
@@ -122,7 +122,7 @@ pub(super) async fn run(
             let facts: Vec<KeyFact> = ids.iter().enumerate().map(fact).collect();
             output.print(&facts, |facts| list(facts));
         }
-        Command::Rotate(Rotate { prepare, activate, changed }) => {
+        Command::Rotate(RotateSealingKey { prepare, activate, changed }) => {
             let mut keys = keys(source)?;
             let added = if activate { None } else { Some(keys.prepare(&OsRandom)) };
             let active = if prepare { None } else { keys.activate() };

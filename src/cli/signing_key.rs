@@ -15,11 +15,11 @@ pub(super) enum Command {
     /// List the keys: which one signs, and until when each is published
     List,
     /// Make the next key now; it is published for an hour before it signs
-    Rotate(Rotate),
+    Rotate(RotateSigningKey),
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Rotate {
+pub(super) struct RotateSigningKey {
     /// Somebody may have the keys: give all of them up, and sign with a new one in ten seconds
     #[arg(long)]
     compromised: bool,
@@ -68,7 +68,7 @@ pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> an
             let facts: Vec<KeyFact> = listed.iter().map(KeyFact::of).collect();
             output.print(&facts, |facts| list(facts));
         }
-        Command::Rotate(Rotate { compromised: true }) => {
+        Command::Rotate(RotateSigningKey { compromised: true }) => {
             let rotated = Rotated::of(keys.replace_all(now).await?, true);
             output.print(&rotated, |Rotated { kid, signs_from, .. }| {
                 format!(
@@ -78,7 +78,7 @@ pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> an
                 )
             });
         }
-        Command::Rotate(Rotate { compromised: false }) => {
+        Command::Rotate(RotateSigningKey { compromised: false }) => {
             let rotated = match keys.rotate(now).await? {
                 Rotation::Made(term) => Rotated::of(term, true),
                 Rotation::Waiting(term) => Rotated::of(term, false),

@@ -31,14 +31,14 @@ const LAST_LINES: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What the demonstration can be told.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct DemoArgs {
     /// The port that the wall listens on
     #[arg(long, default_value_t = 8443)]
     port: u16,
 }
 
 /// Runs the demonstration until `drain` is cancelled.
-pub async fn run(arguments: &Arguments, drain: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(arguments: &DemoArgs, drain: CancellationToken) -> anyhow::Result<()> {
     let folder = Folder::create(&OsRandom).context("cannot make a temporary folder")?;
     let portal =
         TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("cannot start the sample portal")?;

@@ -32,9 +32,9 @@ use url::form_urlencoded;
 
 use self::{
     answer::{DemoResponse, Error},
-    page::Pages,
-    sims::{Change, Fleet},
-    visitor::{Theme, Visitor},
+    page::DemoPages,
+    sims::{Fleet, SimChange},
+    visitor::{DemoVisitor, Theme},
 };
 use crate::errors::Chain;
 
@@ -73,7 +73,7 @@ const BUSIEST: usize = 5;
 /// | `/echo`, `/slow?ms=` | the request's head as received; an answer that takes its time |
 pub async fn serve(listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
     let portal = Arc::new(Portal {
-        pages: Pages::parse().map_err(io::Error::other)?,
+        pages: DemoPages::parse().map_err(io::Error::other)?,
         fleet: Fleet::sample(),
         records: download::block(),
         tasks: TaskTracker::new(),
@@ -131,7 +131,7 @@ async fn serve_connection(portal: Arc<Portal>, stream: TcpStream) {
 /// The running portal.
 #[derive(Debug)]
 struct Portal {
-    pages: Pages,
+    pages: DemoPages,
     fleet: Fleet,
     /// What downloads are made of.
     records: Bytes,
@@ -143,7 +143,7 @@ struct Portal {
 impl Portal {
     /// Answers every request, an error with its page.
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> DemoResponse {
-        let mut visitor = Visitor::of(request.headers());
+        let mut visitor = DemoVisitor::of(request.headers());
         let wants_page = answer::wants_page(request.headers());
         let mut answer = match self.route(request, &mut visitor).await {
             Ok(answer) => answer,
@@ -158,7 +158,7 @@ impl Portal {
     async fn route(
         self: &Arc<Self>,
         mut request: Request<Incoming>,
-        visitor: &mut Visitor,
+        visitor: &mut DemoVisitor,
     ) -> Result<DemoResponse, Error> {
         let path = request.uri().path().to_owned();
         let query = request.uri().query().map(str::to_owned);
@@ -211,14 +211,14 @@ impl Portal {
         sleep(GRACE).await;
     }
 
-    fn overview(&self, visitor: &Visitor) -> Result<DemoResponse, Error> {
+    fn overview(&self, visitor: &DemoVisitor) -> Result<DemoResponse, Error> {
         let mut sims = self.fleet.search("");
         sims.sort_by_key(|sim| Reverse(sim.used));
         sims.truncate(BUSIEST);
         Ok(answer::html(self.pages.overview(visitor, &self.fleet.summary(), &sims)?))
     }
 
-    fn search(&self, visitor: &mut Visitor, query: Option<String>) -> Result<DemoResponse, Error> {
+    fn search(&self, visitor: &mut DemoVisitor, query: Option<String>) -> Result<DemoResponse, Error> {
         if let Some(query) = query.as_deref().filter(|query| !query.trim().is_empty()) {
             visitor.preferences.remember_search(query);
         }
@@ -230,11 +230,11 @@ impl Portal {
         let form = read_form(request).await?;
         let action = field(&form, "action").unwrap_or_default();
         let name = field(&form, "name").unwrap_or_default();
-        self.fleet.change(iccid, Change::from_form(&action, &name)?)?;
+        self.fleet.change(iccid, SimChange::from_form(&action, &name)?)?;
         Ok(answer::see_other(&format!("/sims/{iccid}")))
     }
 
-    async fn upload(&self, visitor: &Visitor, request: Request<Incoming>) -> Result<DemoResponse, Error> {
+    async fn upload(&self, visitor: &DemoVisitor, request: Request<Incoming>) -> Result<DemoResponse, Error> {
         let (head, body) = request.into_parts();
         let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let receipt = upload::receive(content_type, body).await?;
@@ -256,7 +256,7 @@ impl Portal {
         answer::json(&serde_json::json!({ "waited_ms": millis }))
     }
 
-    fn refuse(&self, error: &Error, visitor: &Visitor, wants_page: bool) -> DemoResponse {
+    fn refuse(&self, error: &Error, visitor: &DemoVisitor, wants_page: bool) -> DemoResponse {
         if error.status().is_server_error() {
             tracing::error!(error = %Chain(error), "the sample portal failed");
         }

@@ -8,14 +8,14 @@ use super::{
     download,
     sims::{Sim, Summary},
     upload::Receipt,
-    visitor::Visitor,
+    visitor::DemoVisitor,
 };
 
 /// The parsed templates.
 #[derive(Debug)]
-pub(super) struct Pages(Environment<'static>);
+pub(super) struct DemoPages(Environment<'static>);
 
-impl Pages {
+impl DemoPages {
     pub(super) fn parse() -> Result<Self, Error> {
         let mut environment = Environment::new();
         // The ending `.html` is what switches escaping on.
@@ -39,7 +39,7 @@ impl Pages {
 
     pub(super) fn overview(
         &self,
-        visitor: &Visitor,
+        visitor: &DemoVisitor,
         summary: &Summary,
         busiest: &[Sim],
     ) -> Result<String, Error> {
@@ -50,25 +50,25 @@ impl Pages {
         )
     }
 
-    pub(super) fn sims(&self, visitor: &Visitor, query: &str, sims: &[Sim]) -> Result<String, Error> {
+    pub(super) fn sims(&self, visitor: &DemoVisitor, query: &str, sims: &[Sim]) -> Result<String, Error> {
         let last_search = visitor.preferences.last_search.as_str();
         self.render("sims.html", visitor, context! { query, sims => Serde(sims), last_search })
     }
 
-    pub(super) fn sim(&self, visitor: &Visitor, sim: &Sim) -> Result<String, Error> {
+    pub(super) fn sim(&self, visitor: &DemoVisitor, sim: &Sim) -> Result<String, Error> {
         self.render("sim.html", visitor, context! { sim => Serde(sim) })
     }
 
-    pub(super) fn live(&self, visitor: &Visitor) -> Result<String, Error> {
+    pub(super) fn live(&self, visitor: &DemoVisitor) -> Result<String, Error> {
         self.render("live.html", visitor, context! {})
     }
 
-    pub(super) fn events(&self, visitor: &Visitor) -> Result<String, Error> {
+    pub(super) fn events(&self, visitor: &DemoVisitor) -> Result<String, Error> {
         self.render("events.html", visitor, context! {})
     }
 
     /// With the receipt of the upload just made, if this page answers one.
-    pub(super) fn files(&self, visitor: &Visitor, receipt: Option<&Receipt>) -> Result<String, Error> {
+    pub(super) fn files(&self, visitor: &DemoVisitor, receipt: Option<&Receipt>) -> Result<String, Error> {
         let content = context! {
             receipt => receipt.map(Serde),
             default_bytes => download::DEFAULT,
@@ -77,11 +77,11 @@ impl Pages {
         self.render("files.html", visitor, content)
     }
 
-    pub(super) fn preferences(&self, visitor: &Visitor) -> Result<String, Error> {
+    pub(super) fn preferences(&self, visitor: &DemoVisitor) -> Result<String, Error> {
         self.render("preferences.html", visitor, context! { preferences => Serde(&visitor.preferences) })
     }
 
-    pub(super) fn error(&self, visitor: &Visitor, error: &Error) -> Result<String, Error> {
+    pub(super) fn error(&self, visitor: &DemoVisitor, error: &Error) -> Result<String, Error> {
         let status = error.status();
         let content = context! {
             code => status.as_u16(),
@@ -92,7 +92,7 @@ impl Pages {
     }
 
     /// Adds what the layout shows on every page.
-    fn render(&self, template: &str, visitor: &Visitor, content: Value) -> Result<String, Error> {
+    fn render(&self, template: &str, visitor: &DemoVisitor, content: Value) -> Result<String, Error> {
         let identity = &visitor.identity;
         let everywhere = context! {
             theme => visitor.preferences.theme.word(),

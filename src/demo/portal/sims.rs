@@ -125,13 +125,13 @@ impl Sim {
 
 /// What a user can do to a SIM.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum SimChange {
     Rename(String),
     Activate,
     Suspend,
 }
 
-impl Change {
+impl SimChange {
     /// Reads the form of the SIM's page.
     pub(super) fn from_form(action: &str, name: &str) -> Result<Self, Error> {
         match action {
@@ -180,16 +180,16 @@ impl Fleet {
     }
 
     /// Refuses to suspend a SIM that was never active; everything else may be repeated without harm.
-    pub(super) fn change(&self, iccid: &str, change: Change) -> Result<(), Error> {
+    pub(super) fn change(&self, iccid: &str, change: SimChange) -> Result<(), Error> {
         let mut sims = self.lock();
         let sim = sims.iter_mut().find(|sim| sim.iccid == iccid).ok_or(Error::NotFound)?;
         match change {
-            Change::Rename(name) => sim.name = name,
-            Change::Activate => sim.status = Status::Active,
-            Change::Suspend if sim.status == Status::Ready => {
+            SimChange::Rename(name) => sim.name = name,
+            SimChange::Activate => sim.status = Status::Active,
+            SimChange::Suspend if sim.status == Status::Ready => {
                 return Err(Error::Conflict("Only a SIM that has been activated can be suspended."));
             }
-            Change::Suspend => sim.status = Status::Suspended,
+            SimChange::Suspend => sim.status = Status::Suspended,
         }
         Ok(())
     }
@@ -276,9 +276,9 @@ mod tests {
     fn a_sim_that_was_never_active_cannot_be_suspended() {
         let fleet = Fleet::sample();
         let iccid = fleet.search("ready")[0].iccid.clone();
-        assert!(matches!(fleet.change(&iccid, Change::Suspend), Err(Error::Conflict(_))));
-        fleet.change(&iccid, Change::Activate).unwrap();
-        fleet.change(&iccid, Change::Suspend).unwrap();
+        assert!(matches!(fleet.change(&iccid, SimChange::Suspend), Err(Error::Conflict(_))));
+        fleet.change(&iccid, SimChange::Activate).unwrap();
+        fleet.change(&iccid, SimChange::Suspend).unwrap();
         assert_eq!(fleet.find(&iccid).unwrap().status, Status::Suspended);
     }
 
@@ -292,10 +292,13 @@ mod tests {
 
     #[test]
     fn a_name_is_neither_blank_nor_endless() {
-        assert_eq!(Change::from_form("rename", " Pump 1 ").unwrap(), Change::Rename("Pump 1".to_owned()));
-        assert!(Change::from_form("rename", "   ").is_err());
-        assert!(Change::from_form("rename", &"é".repeat(80)).is_ok());
-        assert!(Change::from_form("rename", &"é".repeat(81)).is_err());
-        assert!(Change::from_form("delete", "").is_err());
+        assert_eq!(
+            SimChange::from_form("rename", " Pump 1 ").unwrap(),
+            SimChange::Rename("Pump 1".to_owned())
+        );
+        assert!(SimChange::from_form("rename", "   ").is_err());
+        assert!(SimChange::from_form("rename", &"é".repeat(80)).is_ok());
+        assert!(SimChange::from_form("rename", &"é".repeat(81)).is_err());
+        assert!(SimChange::from_form("delete", "").is_err());
     }
 }

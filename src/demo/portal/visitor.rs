@@ -14,14 +14,14 @@ const LONGEST_SEARCH: usize = 60;
 
 /// The user as the proxy in front describes them; all absent when there is none.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Identity {
+pub(super) struct DemoIdentity {
     pub(super) user: Option<String>,
     pub(super) email: Option<String>,
     pub(super) name: Option<String>,
     pub(super) groups: Vec<String>,
 }
 
-impl Identity {
+impl DemoIdentity {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let groups = text(headers, "remote-groups").unwrap_or_default();
         Self {
@@ -113,17 +113,21 @@ impl Preferences {
 
 /// One visitor, as one request shows them.
 #[derive(Debug)]
-pub(super) struct Visitor {
-    pub(super) identity: Identity,
+pub(super) struct DemoVisitor {
+    pub(super) identity: DemoIdentity,
     pub(super) preferences: Preferences,
     /// What the cookie said; the answer sets it anew when the preferences have changed since.
     received: Option<Preferences>,
 }
 
-impl Visitor {
+impl DemoVisitor {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let received = Preferences::of(headers);
-        Self { identity: Identity::of(headers), preferences: received.clone().unwrap_or_default(), received }
+        Self {
+            identity: DemoIdentity::of(headers),
+            preferences: received.clone().unwrap_or_default(),
+            received,
+        }
     }
 
     /// The cookie to set with the answer, if it has to be.
@@ -157,11 +161,11 @@ mod tests {
     #[test]
     fn identity_is_read_from_the_headers_and_absent_without_them() {
         let mut headers = HeaderMap::new();
-        assert_eq!(Identity::of(&headers), Identity::default());
+        assert_eq!(DemoIdentity::of(&headers), DemoIdentity::default());
         headers.insert("remote-user", HeaderValue::from_static("ada"));
         headers.insert("remote-name", HeaderValue::from_bytes("Ada Łovelace".as_bytes()).unwrap());
         headers.insert("remote-groups", HeaderValue::from_static("ops, billing"));
-        let identity = Identity::of(&headers);
+        let identity = DemoIdentity::of(&headers);
         assert_eq!(identity.user.as_deref(), Some("ada"));
         assert_eq!(identity.name.as_deref(), Some("Ada Łovelace"));
         assert_eq!(identity.groups, ["ops", "billing"]);
