@@ -253,7 +253,7 @@ async fn site(config: &Config, stores: &Stores, environment: &Environment) -> an
     // Before the pages are made, which are large and would be held while this waits.
     let assertions = assertions(config, stores, environment).await?;
     let login = stores.login(config, environment);
-    let parts = pages::Parts {
+    let dependencies = pages::PageDependencies {
         accounts: Accounts::from(&login),
         login,
         challenger: challenger.clone(),
@@ -270,7 +270,7 @@ async fn site(config: &Config, stores: &Stores, environment: &Environment) -> an
         level: AccessLevel::TwoFactor,
         cookies: names,
         challenger,
-        pages: Arc::new(Pages::new(&config.pages, parts, &stores.sealer)?),
+        pages: Arc::new(Pages::new(&config.pages, dependencies, &stores.sealer)?),
         identity: IdentityHeaders::new(&config.identity),
         assertions,
         logout_paths: config.logout_paths.clone(),

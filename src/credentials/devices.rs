@@ -35,9 +35,9 @@ pub struct Device {
     pub last_used_at: Option<Timestamp>,
 }
 
-/// What an enrolment may do for a user who has a device already.
+/// Whether an enrolment may add to the devices that a user has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Enrolment {
+pub enum EnrolmentScope {
     /// Nothing: whoever enrols has proved no second factor yet.
     FirstDevice,
     /// Add another one.
@@ -124,7 +124,7 @@ impl Devices {
         secret: &TotpSecret,
         code: &str,
         name: &str,
-        enrolment: Enrolment,
+        enrolment: EnrolmentScope,
     ) -> Result<Result<VerifiedCode, EnrolRefusal>, CredentialsError> {
         let name = match checked_name(name) {
             Ok(name) => name,
@@ -138,7 +138,7 @@ impl Devices {
         let mut transaction = self.database.write().await?;
         make_and_lock(&mut transaction, user).await?;
         let devices = count(&mut transaction, user).await?;
-        if devices > 0 && enrolment == Enrolment::FirstDevice {
+        if devices > 0 && enrolment == EnrolmentScope::FirstDevice {
             transaction.rollback().await?;
             return Ok(Err(EnrolRefusal::AlreadyEnrolled));
         }
@@ -325,14 +325,15 @@ mod tests {
         let late = secret.code_at(fixture.clock.now().minus(2 * STEP));
         let early = secret.code_at(fixture.clock.now().plus(2 * STEP));
         for wrong in ["", "12345", "abcdef", late.as_str(), early.as_str()] {
-            let refused = devices.enrol(&fixture.ada, &secret, wrong, "Phone", Enrolment::FirstDevice).await;
+            let refused =
+                devices.enrol(&fixture.ada, &secret, wrong, "Phone", EnrolmentScope::FirstDevice).await;
             assert_eq!(refused.unwrap(), Err(EnrolRefusal::WrongCode), "{wrong}");
             assert_eq!(devices.count(&fixture.ada).await.unwrap(), 0);
             assert_eq!(fixture.number("SELECT COUNT(*) FROM second_factors").await, 0);
         }
         let code = secret.code_at(fixture.clock.now());
         let enrolled =
-            devices.enrol(&fixture.ada, &secret, &code, " My\n phone ", Enrolment::FirstDevice).await;
+            devices.enrol(&fixture.ada, &secret, &code, " My\n phone ", EnrolmentScope::FirstDevice).await;
         assert_eq!(enrolled.unwrap().unwrap().kind(), CodeKind::Totp);
         let listed = devices.list(&fixture.ada).await.unwrap();
         assert_eq!(listed.len(), 1);
@@ -346,7 +347,7 @@ mod tests {
         let fixture = Fixture::new(on).await;
         let (devices, secret) = (fixture.devices(), TotpSecret::generate(&OsRandom));
         let code = secret.code_at(fixture.clock.now());
-        let enrol = |user, name| devices.enrol(user, &secret, &code, name, Enrolment::AnyDevice);
+        let enrol = |user, name| devices.enrol(user, &secret, &code, name, EnrolmentScope::AnyDevice);
         let ada = &fixture.ada;
         let at_once = [enrol(ada, "A"), enrol(ada, "B"), enrol(ada, "C"), enrol(ada, "D")];
         let enrolled = futures_util::future::join_all(at_once).await.into_iter().map(Result::unwrap);
@@ -362,7 +363,7 @@ mod tests {
         let enrol = async |name: String| {
             let secret = TotpSecret::generate(&OsRandom);
             let code = secret.code_at(fixture.clock.now());
-            devices.enrol(&fixture.ada, &secret, &code, &name, Enrolment::AnyDevice).await.unwrap().err()
+            devices.enrol(&fixture.ada, &secret, &code, &name, EnrolmentScope::AnyDevice).await.unwrap().err()
         };
         for number in 0..MOST {
             if number > 0 && number % MOST_IN_AN_HOUR == 0 {
@@ -387,9 +388,10 @@ mod tests {
         let secret = TotpSecret::generate(&OsRandom);
         let code = secret.code_at(fixture.clock.now());
         let devices = fixture.devices();
-        for (enrolment, refusal) in
-            [(Enrolment::FirstDevice, Some(EnrolRefusal::AlreadyEnrolled)), (Enrolment::AnyDevice, None)]
-        {
+        for (enrolment, refusal) in [
+            (EnrolmentScope::FirstDevice, Some(EnrolRefusal::AlreadyEnrolled)),
+            (EnrolmentScope::AnyDevice, None),
+        ] {
             let verdict = devices.enrol(&fixture.ada, &secret, &code, "Tablet", enrolment).await.unwrap();
             assert_eq!(verdict.err(), refusal);
         }
@@ -405,7 +407,7 @@ mod tests {
             enrolments.spawn(async move {
                 let secret = TotpSecret::generate(&OsRandom);
                 let (code, name) = (secret.code_at(now), format!("Phone {number}"));
-                devices.enrol(&user, &secret, &code, &name, Enrolment::FirstDevice).await.unwrap()
+                devices.enrol(&user, &secret, &code, &name, EnrolmentScope::FirstDevice).await.unwrap()
             });
         }
         let verdicts = enrolments.join_all().await;
@@ -426,7 +428,7 @@ mod tests {
             (" Phone ", EnrolRefusal::NameTaken),
         ] {
             let verdict =
-                fixture.devices().enrol(&fixture.ada, &secret, &code, name, Enrolment::AnyDevice).await;
+                fixture.devices().enrol(&fixture.ada, &secret, &code, name, EnrolmentScope::AnyDevice).await;
             assert_eq!(verdict.unwrap().unwrap_err(), refusal, "{name:?}");
         }
         assert_eq!(names(&fixture, &fixture.ada).await, ["Phone"]);
@@ -473,7 +475,8 @@ mod tests {
         let secret = TotpSecret::generate(&OsRandom);
         let code = secret.code_at(fixture.clock.now());
         let devices = fixture.devices();
-        let enrolled = devices.enrol(&fixture.ada, &secret, &code, "Phone", Enrolment::FirstDevice).await;
+        let enrolled =
+            devices.enrol(&fixture.ada, &secret, &code, "Phone", EnrolmentScope::FirstDevice).await;
         assert!(enrolled.is_err());
     }
 
@@ -491,7 +494,7 @@ mod tests {
                     let secret = TotpSecret::generate(&OsRandom);
                     let (code, name) = (secret.code_at(now), format!("Phone {number}"));
                     // Refused by the database when the user is gone.
-                    drop(devices.enrol(&user, &secret, &code, &name, Enrolment::AnyDevice).await);
+                    drop(devices.enrol(&user, &secret, &code, &name, EnrolmentScope::AnyDevice).await);
                 });
             }
             tokio::task::yield_now().await;
@@ -508,13 +511,14 @@ mod tests {
         let secret = TotpSecret::generate(&OsRandom);
         let code = secret.code_at(fixture.clock.now());
         let devices = fixture.devices();
-        let broken = devices.enrol(&fixture.ada, &secret, &code, "Phone", Enrolment::FirstDevice).await;
+        let broken = devices.enrol(&fixture.ada, &secret, &code, "Phone", EnrolmentScope::FirstDevice).await;
         assert!(broken.is_err());
         assert_eq!(devices.count(&fixture.ada).await.unwrap(), 0);
         assert_eq!(fixture.number("SELECT COUNT(*) FROM second_factors").await, 0);
         assert_eq!(fixture.recovery_codes().remaining(&fixture.ada).await.unwrap(), 0);
         fixture.mend().await;
-        let enrolled = devices.enrol(&fixture.ada, &secret, &code, "Phone", Enrolment::FirstDevice).await;
+        let enrolled =
+            devices.enrol(&fixture.ada, &secret, &code, "Phone", EnrolmentScope::FirstDevice).await;
         assert!(enrolled.unwrap().is_ok());
     }
 }

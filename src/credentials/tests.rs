@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::{
     clock::{Clock as _, ManualClock, Timestamp, Watermark},
-    credentials::{Config, Devices, Enrolment, RecoveryCodes, SecondFactor, TotpSecret},
+    credentials::{Config, Devices, EnrolmentScope, RecoveryCodes, SecondFactor, TotpSecret},
     database::{
         Database,
         test_database::{On, TestDatabase},
@@ -80,7 +80,7 @@ impl Fixture {
     pub(super) async fn enrol(&self, user: &UserId, name: &str) -> TotpSecret {
         let secret = TotpSecret::generate(&OsRandom);
         let code = secret.code_at(self.clock.now());
-        let enrolled = self.devices().enrol(user, &secret, &code, name, Enrolment::AnyDevice).await;
+        let enrolled = self.devices().enrol(user, &secret, &code, name, EnrolmentScope::AnyDevice).await;
         enrolled.unwrap().unwrap();
         self.clock.advance(2 * STEP);
         secret

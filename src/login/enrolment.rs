@@ -91,7 +91,7 @@ impl Login {
         let Some(secret) = pending.secret().filter(|_| pending.step == Step::Enrol) else {
             return Ok(BindOutcome::Over);
         };
-        let first = credentials::Enrolment::FirstDevice;
+        let first = credentials::EnrolmentScope::FirstDevice;
         let verified = match self.enrol(&user, &secret, device, first, source).await? {
             Ok(verified) => verified,
             Err(outcome) => return Ok(outcome),
@@ -119,8 +119,8 @@ impl Login {
         };
         let enrolment = match session.level() {
             // A second device must not be had for a password alone.
-            Level::One => credentials::Enrolment::FirstDevice,
-            Level::Two => credentials::Enrolment::AnyDevice,
+            Level::One => credentials::EnrolmentScope::FirstDevice,
+            Level::Two => credentials::EnrolmentScope::AnyDevice,
         };
         let verified = match self.enrol(&user, &secret, device, enrolment, source).await? {
             Ok(verified) => verified,
@@ -141,7 +141,7 @@ impl Login {
         user: &User,
         secret: &TotpSecret,
         NewDevice { code, name }: NewDevice<'_>,
-        enrolment: credentials::Enrolment,
+        enrolment: credentials::EnrolmentScope,
         source: &Source,
     ) -> Result<Result<VerifiedCode, BindOutcome>, LoginError> {
         let context = source.context(user.name.as_str());

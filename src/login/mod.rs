@@ -17,9 +17,7 @@ use secrecy::SecretString;
 pub use cookie::LoginCookies;
 pub use enrolment::{BindOutcome, Enrolment, FRESH, NewDevice};
 pub use known::{KNOWN_FOR, KnownBrowsers};
-pub use outcome::{
-    CodeOutcome, Finish, FirstCodeOutcome, LoginError, Next, PasswordOutcome, Session as NewLogin,
-};
+pub use outcome::{CodeOutcome, Finish, FirstCodeOutcome, LoginError, NewLogin, Next, PasswordOutcome};
 use pending::Arrival;
 pub use pending::{Pending, PendingLogins, ShownBefore, Step};
 

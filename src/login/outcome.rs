@@ -90,7 +90,7 @@ pub enum CodeOutcome {
 /// How a login ends that has proved everything.
 #[derive(Debug)]
 pub enum Finish {
-    In(Session),
+    In(NewLogin),
     /// Its user has as many sessions as there may be, and is in none by this login.
     Full {
         others: usize,
@@ -109,9 +109,9 @@ pub enum Next {
     WrongTries,
 }
 
-/// What a login leaves that got in.
+/// A login that has succeeded.
 #[derive(Debug)]
-pub struct Session {
+pub struct NewLogin {
     pub token: Token,
     pub next: Next,
     /// For how long the browser is to keep it; absent: until it is closed.

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     PageError, Pages,
-    csrf::Verdict,
+    csrf::CsrfVerdict,
     enrolment::date,
     route::paths,
     views::{AccountPage, DeviceRow, Message, SessionRow, View},
@@ -145,7 +145,7 @@ impl Pages {
 
     /// Whether a form was shown to this very session.
     pub fn is_session_form(&self, session: &TokenHash, token: &str) -> bool {
-        self.csrf.check(token, Some(session)) == Verdict::Bound
+        self.csrf.check(token, Some(session)) == CsrfVerdict::Bound
     }
 }
 

@@ -23,7 +23,7 @@ const MAC: usize = 32;
 
 /// What a token proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum CsrfVerdict {
     /// It was made for this browser state.
     Bound,
     /// It is ours and recent, and was made for another browser state: another tab went on meanwhile.
@@ -75,11 +75,11 @@ impl Csrf {
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    pub(super) fn check(&self, token: &str, holder: Option<&TokenHash>) -> Verdict {
+    pub(super) fn check(&self, token: &str, holder: Option<&TokenHash>) -> CsrfVerdict {
         match (self.read(token), holder) {
-            (None, _) => Verdict::Invalid,
-            (Some((binding, _)), Some(holder)) if binding == self.binding(holder) => Verdict::Bound,
-            (Some(_), _) => Verdict::Elsewhere,
+            (None, _) => CsrfVerdict::Invalid,
+            (Some((binding, _)), Some(holder)) if binding == self.binding(holder) => CsrfVerdict::Bound,
+            (Some(_), _) => CsrfVerdict::Elsewhere,
         }
     }
 
@@ -146,9 +146,9 @@ mod tests {
         let csrf = Csrf::new(&Sealer::from_key(&[1; 32]), clock.clone());
         let (mine, other) = (TokenHash::from_bytes([1; 32]), TokenHash::from_bytes([2; 32]));
         let token = csrf.token(&mine);
-        assert_eq!(csrf.check(&token, Some(&mine)), Verdict::Bound);
-        assert_eq!(csrf.check(&token, Some(&other)), Verdict::Elsewhere);
-        assert_eq!(csrf.check(&token, None), Verdict::Elsewhere);
+        assert_eq!(csrf.check(&token, Some(&mine)), CsrfVerdict::Bound);
+        assert_eq!(csrf.check(&token, Some(&other)), CsrfVerdict::Elsewhere);
+        assert_eq!(csrf.check(&token, None), CsrfVerdict::Elsewhere);
 
         let step = csrf.token_for(csrf.step("ada", &mine));
         for (user, browser, verdict) in [
@@ -161,18 +161,18 @@ mod tests {
             assert_eq!(csrf.check_step(&step, user, browser), verdict, "{user} {browser:?}");
         }
         assert_eq!(csrf.check_step(&token, "ada", Some(&mine)), StepVerdict::OtherUser, "of no step");
-        assert_eq!(csrf.check(&step, Some(&mine)), Verdict::Elsewhere);
+        assert_eq!(csrf.check(&step, Some(&mine)), CsrfVerdict::Elsewhere);
         assert_eq!(csrf.made(&step), Some(clock.now()));
 
         let foreign = Csrf::new(&Sealer::from_key(&[2; 32]), clock.clone()).token(&mine);
         let mut damaged = token.clone();
         damaged.replace_range(..1, if token.starts_with('A') { "B" } else { "A" });
         for bad in ["", "x", &token[1..], &format!("{token}AAAA"), &damaged, &foreign] {
-            assert_eq!(csrf.check(bad, Some(&mine)), Verdict::Invalid, "{bad}");
+            assert_eq!(csrf.check(bad, Some(&mine)), CsrfVerdict::Invalid, "{bad}");
             assert_eq!(csrf.check_step(bad, "ada", Some(&mine)), StepVerdict::Invalid, "{bad}");
         }
         clock.advance(LIFETIME);
-        assert_eq!(csrf.check(&token, Some(&mine)), Verdict::Invalid);
+        assert_eq!(csrf.check(&token, Some(&mine)), CsrfVerdict::Invalid);
         assert_eq!(csrf.check_step(&step, "ada", Some(&mine)), StepVerdict::Invalid);
         assert_eq!(csrf.made(&step), None);
     }

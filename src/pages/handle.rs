@@ -64,8 +64,8 @@ pub struct Pages {
     pub(super) origin: String,
 }
 
-/// What the pages take over from the rest of the gateway.
-pub struct Parts {
+/// What the pages need of the rest of the gateway.
+pub struct PageDependencies {
     pub login: Login,
     pub accounts: Accounts,
     pub challenger: Challenger,
@@ -82,7 +82,11 @@ pub struct Parts {
 }
 
 impl Pages {
-    pub fn new(config: &Config, parts: Parts, sealer: &Sealer) -> Result<Self, TemplatesError> {
+    pub fn new(
+        config: &Config,
+        dependencies: PageDependencies,
+        sealer: &Sealer,
+    ) -> Result<Self, TemplatesError> {
         let assets = Assets::embedded();
         let style = format!("style-src '{}'", assets.style_digest());
         let policy = answer::POLICY.replace("style-src 'self'", &style);
@@ -95,18 +99,18 @@ impl Pages {
             message_policy: HeaderValue::from_str(&policy)
                 .unwrap_or(HeaderValue::from_static("default-src 'none'")),
             assets,
-            csrf: Csrf::new(sealer, Arc::clone(&parts.clock)),
-            login: parts.login,
-            accounts: parts.accounts,
-            challenger: parts.challenger,
-            saved_forms: parts.saved_forms,
-            clear_on_sign_out: parts.clear_on_sign_out,
-            clock: parts.clock,
-            cookies: parts.cookies,
+            csrf: Csrf::new(sealer, Arc::clone(&dependencies.clock)),
+            login: dependencies.login,
+            accounts: dependencies.accounts,
+            challenger: dependencies.challenger,
+            saved_forms: dependencies.saved_forms,
+            clear_on_sign_out: dependencies.clear_on_sign_out,
+            clock: dependencies.clock,
+            cookies: dependencies.cookies,
             newcomers: Cache::new(NEWCOMERS),
-            signing_keys: parts.signing_keys,
-            issuer: parts.issuer,
-            origin: parts.origin,
+            signing_keys: dependencies.signing_keys,
+            issuer: dependencies.issuer,
+            origin: dependencies.origin,
         })
     }
 

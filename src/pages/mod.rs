@@ -21,7 +21,7 @@ mod visit;
 mod tests;
 
 pub use error::PageError;
-pub use handle::{Pages, Parts};
+pub use handle::{PageDependencies, Pages};
 pub use route::Route;
 pub use texts::{NotSaved, Trouble};
 pub use visit::Visit;

@@ -5,7 +5,7 @@ use secrecy::SecretString;
 
 use super::{
     PageError, Pages,
-    csrf::{StepVerdict, Verdict},
+    csrf::{CsrfVerdict, StepVerdict},
     route::{Factor, paths},
     texts,
     views::{CodePage, LoginPage, Message, RecoveryPage, Remember, View},
@@ -189,9 +189,9 @@ impl Pages {
     pub(super) fn is_own_form(&self, visit: &Visit, token: &str) -> bool {
         let holder = visit.login_token().map(|token| token.hash());
         match self.csrf.check(token, holder.as_ref()) {
-            Verdict::Bound => true,
-            Verdict::Elsewhere => visit.is_from(&self.origin),
-            Verdict::Invalid => false,
+            CsrfVerdict::Bound => true,
+            CsrfVerdict::Elsewhere => visit.is_from(&self.origin),
+            CsrfVerdict::Invalid => false,
         }
     }
 

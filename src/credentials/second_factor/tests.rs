@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     clock::Timestamp,
     credentials::{
-        Enrolment,
+        EnrolmentScope,
         tests::{Fixture, STEP},
     },
     database::test_database::{On, on_each_database},
@@ -101,7 +101,7 @@ async fn no_code_counts_while_times_are_shown_that_have_been_before(on: On) {
     let secret = TotpSecret::generate(&OsRandom);
     let code = secret.code_at(fixture.clock.now());
     let devices = fixture.devices();
-    let refused = devices.enrol(&fixture.bob, &secret, &code, "Phone", Enrolment::FirstDevice).await;
+    let refused = devices.enrol(&fixture.bob, &secret, &code, "Phone", EnrolmentScope::FirstDevice).await;
     assert!(matches!(refused, Err(CredentialsError::SetBack(_))), "{refused:?}");
     assert_eq!(fixture.number("SELECT MAX(failures) FROM second_factors").await, 1, "it is not their fault");
     // What has no time in it counts all the same.
@@ -120,7 +120,7 @@ async fn the_code_of_the_enrolment_is_spent(on: On) {
     let secret = TotpSecret::generate(&OsRandom);
     let code = secret.code_at(fixture.clock.now());
     let devices = fixture.devices();
-    let enrolled = devices.enrol(&fixture.ada, &secret, &code, "Phone", Enrolment::FirstDevice).await;
+    let enrolled = devices.enrol(&fixture.ada, &secret, &code, "Phone", EnrolmentScope::FirstDevice).await;
     assert_eq!(enrolled.unwrap().unwrap(), VerifiedCode::new(fixture.ada.clone(), CodeKind::Totp));
     let again = fixture.second_factor().verify_code(&fixture.ada, &code).await.unwrap();
     assert_eq!(again, CodeCheck::Used);
@@ -144,7 +144,7 @@ async fn a_device_known_to_be_ahead_may_be_a_step_ahead(on: On) {
     let ahead = TotpSecret::generate(&OsRandom);
     let code = ahead.code_at(fixture.clock.now().plus(STEP));
     let devices = fixture.devices();
-    let enrolled = devices.enrol(&fixture.ada, &ahead, &code, "Fast", Enrolment::FirstDevice).await;
+    let enrolled = devices.enrol(&fixture.ada, &ahead, &code, "Fast", EnrolmentScope::FirstDevice).await;
     enrolled.unwrap().unwrap();
     let second_factor = fixture.second_factor();
     for (steps, right) in [(1, true), (2, false), (0, true)] {
