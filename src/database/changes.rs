@@ -1,6 +1,6 @@
 //! The change feed: what one process changed, so that every other drops what it remembers of it.
 //!
-//! How others hear of an announcement is in `news`.
+//! How others hear of an announcement is in `change_feed`.
 
 use sqlx::AssertSqlSafe;
 

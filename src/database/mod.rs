@@ -3,13 +3,13 @@
 //! Knows no table but its own; each module that keeps facts here writes its own SQL, in text that SQLite and
 //! PostgreSQL both run.
 
+mod change_feed;
 mod changes;
 mod connection;
 mod copy;
 mod facts;
 mod migrate;
 mod named;
-mod news;
 mod pool;
 pub mod postgres;
 mod sealed;
@@ -29,16 +29,16 @@ use std::{
     time::Duration,
 };
 
+pub use change_feed::ChangeFeed;
 pub use changes::Change;
 pub use connection::{Connection, Transaction};
 pub use copy::{CopyError, TableRows};
-pub use news::News;
 use sqlx::Row as _;
 use tokio::sync::Notify;
 
 use self::{
     named::named,
-    pool::{ConnectionPool, Purpose, Source},
+    pool::{ConnectionPool, ConnectionSource, Purpose},
     postgres::Servers,
     tables::TABLES,
 };
@@ -222,7 +222,7 @@ impl Database {
                     })?;
                 let patience = postgres::PATIENCE;
                 let pool = ConnectionPool::new(
-                    Source::Postgres(Arc::clone(&servers)),
+                    ConnectionSource::Postgres(Arc::clone(&servers)),
                     servers.connections(),
                     patience,
                 );
@@ -240,7 +240,7 @@ impl Database {
     }
 
     async fn connect_sqlite(url: &str) -> Result<Self, sqlx::Error> {
-        let source = Source::Sqlite(sqlite::existing(url));
+        let source = ConnectionSource::Sqlite(sqlite::existing(url));
         let pool = ConnectionPool::new(source, EMBEDDED_CONNECTIONS, EMBEDDED_QUEUE);
         drop(pool.take(Purpose::Sessions).await?);
         Ok(Self {
@@ -312,8 +312,8 @@ impl Database {
     }
 
     /// A reader of the change feed, from now on.
-    pub fn news(&self) -> News {
-        News::of(self)
+    pub fn change_feed(&self) -> ChangeFeed {
+        ChangeFeed::of(self)
     }
 
     fn is_closed(&self) -> bool {

@@ -36,7 +36,7 @@ const NOTICED: Duration = Duration::from_millis(600);
 
 /// Where connections come from.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum ConnectionSource {
     /// With this URL.
     Sqlite(String),
     Postgres(Arc<Servers>),
@@ -45,7 +45,7 @@ pub(super) enum Source {
 /// The connections of one process.
 #[derive(Debug)]
 pub(super) struct ConnectionPool {
-    source: Source,
+    source: ConnectionSource,
     size: u32,
     /// One for each connection.
     places: Places,
@@ -122,7 +122,7 @@ pub(super) struct ConnectionLease {
 type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
 impl ConnectionPool {
-    pub(super) fn new(source: Source, size: u32, patience: Duration) -> Arc<Self> {
+    pub(super) fn new(source: ConnectionSource, size: u32, patience: Duration) -> Arc<Self> {
         Arc::new(Self {
             source,
             size,
@@ -170,7 +170,7 @@ impl ConnectionPool {
             if idle.live.opened.elapsed() < LIFETIME && self.source.is_good(&mut idle).await {
                 return Some(idle.live);
             }
-            if let Source::Sqlite(_) = self.source {
+            if let ConnectionSource::Sqlite(_) = self.source {
                 let _ = idle.live.connection.close().await;
             }
         }
@@ -197,8 +197,8 @@ impl ConnectionPool {
     /// Which store it is, for whoever reads of it.
     pub(super) fn store(&self) -> String {
         match &self.source {
-            Source::Sqlite(url) => sqlite::path(url).display().to_string(),
-            Source::Postgres(servers) => servers.to_string(),
+            ConnectionSource::Sqlite(url) => sqlite::path(url).display().to_string(),
+            ConnectionSource::Postgres(servers) => servers.to_string(),
         }
     }
 
@@ -233,7 +233,7 @@ impl ConnectionPool {
     }
 }
 
-impl Source {
+impl ConnectionSource {
     async fn connect(&self) -> Result<AnyConnection, Error> {
         match self {
             Self::Sqlite(url) => {
@@ -263,7 +263,7 @@ impl ConnectionLease {
 
     /// Notes what an error on this connection says of the others, and says at which store it was.
     pub(super) fn heard(&self, error: Error) -> Error {
-        if let Source::Postgres(servers) = &self.pool.source {
+        if let ConnectionSource::Postgres(servers) = &self.pool.source {
             servers.heard(&error);
         }
         self.pool.named(error)
@@ -276,7 +276,7 @@ impl ConnectionLease {
         // When the process ends, closing is all there is to do.
         let (Some(mut live), Ok(runtime)) = (self.live.take(), Handle::try_current()) else { return };
         runtime.spawn(async move {
-            if let Source::Sqlite(_) = self.pool.source {
+            if let ConnectionSource::Sqlite(_) = self.pool.source {
                 let _ = live.connection.close().await;
                 return;
             }

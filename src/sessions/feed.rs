@@ -25,7 +25,7 @@ const BUSY_BEAT: Duration = Duration::from_millis(150);
 
 /// What a source of changes has to tell, in the order in which it happened.
 #[derive(Debug)]
-pub enum News {
+pub enum FeedEvent {
     /// Any number of changes may have been missed before this.
     Gap,
     Changed(Vec<Change>),
@@ -34,10 +34,10 @@ pub enum News {
 }
 
 /// Whom a source tells.
-pub type Hear<'a> = dyn Fn(News) + Send + Sync + 'a;
+pub type Hear<'a> = dyn Fn(FeedEvent) + Send + Sync + 'a;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Source {
+pub(super) enum FeedSource {
     /// The database's change feed.
     Database,
     /// The session store's own.
@@ -97,25 +97,25 @@ impl Freshness {
     }
 
     /// Whether a source has spoken within the last second.
-    pub(super) fn hears(&self, source: Source) -> bool {
+    pub(super) fn hears(&self, source: FeedSource) -> bool {
         self.millis(Instant::now()) < self.of(source).load(Ordering::Acquire)
     }
 
     /// All that happened before `asked` has been told.
-    pub(super) fn extend(&self, source: Source, asked: Instant) {
+    pub(super) fn extend(&self, source: FeedSource, asked: Instant) {
         self.of(source).store(self.millis(asked + FRESH), Ordering::Release);
     }
 
-    pub(super) fn end(&self, source: Source) {
+    pub(super) fn end(&self, source: FeedSource) {
         self.of(source).store(0, Ordering::Release);
     }
 
     /// There is no such source, so that it misses nothing.
-    pub(super) fn waive(&self, source: Source) {
+    pub(super) fn waive(&self, source: FeedSource) {
         self.of(source).store(i64::MAX, Ordering::Release);
     }
 
-    pub(super) fn is_waived(&self, source: Source) -> bool {
+    pub(super) fn is_waived(&self, source: FeedSource) -> bool {
         self.of(source).load(Ordering::Acquire) == i64::MAX
     }
 
@@ -124,10 +124,10 @@ impl Freshness {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     }
 
-    fn of(&self, source: Source) -> &AtomicI64 {
+    fn of(&self, source: FeedSource) -> &AtomicI64 {
         match source {
-            Source::Database => &self.database,
-            Source::Store => &self.store,
+            FeedSource::Database => &self.database,
+            FeedSource::Store => &self.store,
         }
     }
 }
@@ -152,22 +152,22 @@ pub(super) fn apply(changes: Vec<Change>, cache: &Cache) {
 
 /// Tells `hear` what the database's change feed tells, for ever.
 pub(super) async fn follow_database(database: &Database, freshness: &Freshness, hear: &Hear<'_>) {
-    let mut news = database.news();
+    let mut feed = database.change_feed();
     let mut last: Option<Instant> = None;
     let mut complained = false;
     loop {
         let asked = Instant::now();
-        let answer = timeout(FRESH, news.read()).await;
+        let answer = timeout(FRESH, feed.read()).await;
         match answer.map_or(Err(SessionError::Slow), |read| read.map_err(SessionError::from)) {
             Ok(changes) => {
                 // Whoever was cut off starts anew: the feed keeps what was missed, but not for ever.
                 if last.is_none_or(|last| asked.duration_since(last) >= FRESH) {
-                    hear(News::Gap);
+                    hear(FeedEvent::Gap);
                 }
                 if !changes.is_empty() {
-                    hear(News::Changed(changes));
+                    hear(FeedEvent::Changed(changes));
                 }
-                hear(News::Current(asked));
+                hear(FeedEvent::Current(asked));
                 (last, complained) = (Some(asked), false);
             }
             Err(error) => {
@@ -178,6 +178,6 @@ pub(super) async fn follow_database(database: &Database, freshness: &Freshness, 
             }
         }
         // A busy machine must not make a gateway that is in use doubt what it knows.
-        news.wait(if freshness.was_used() { BUSY_BEAT } else { BEAT }).await;
+        feed.wait(if freshness.was_used() { BUSY_BEAT } else { BEAT }).await;
     }
 }

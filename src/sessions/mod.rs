@@ -32,13 +32,13 @@ use tokio::time::timeout;
 pub(crate) use self::live::having_proved;
 use self::{
     cache::{Cache, Facts},
-    feed::{Freshness, Source},
+    feed::{FeedSource, Freshness},
     live::{Limits, Pulse},
     monotonic::MonotonicWallClock,
     new_session::Beginning,
 };
 pub use self::{
-    feed::{Hear, News},
+    feed::{FeedEvent, Hear},
     limit::WhenFull,
     live::{Activity, Live, Perishable, Use},
     new_session::{NewSession, OtherUser},
@@ -381,12 +381,12 @@ impl Sessions {
 
     /// Whether the store lies beside the users and has told within the last second what has changed.
     pub fn store_tells(&self) -> bool {
-        self.freshness.is_waived(Source::Store) && self.hear_of_changes()
+        self.freshness.is_waived(FeedSource::Store) && self.hear_of_changes()
     }
 
     /// Whether the database has told within the last second what has changed.
     pub fn hear_of_changes(&self) -> bool {
-        self.freshness.hears(Source::Database)
+        self.freshness.hears(FeedSource::Database)
     }
 
     /// Whether the store takes new sessions.

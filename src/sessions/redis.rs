@@ -17,7 +17,7 @@ use futures_util::{
 
 use super::{
     SessionError, SessionStore, StoredSession,
-    feed::{Hear, News},
+    feed::{FeedEvent, Hear},
     revocation_log::RevocationLog,
 };
 use crate::{
@@ -270,11 +270,11 @@ impl RedisSessions {
             let now = *pulse.borrow_and_update();
             if circuits != Some(now.circuits) {
                 // This server may know less than the one before.
-                hear(News::Gap);
+                hear(FeedEvent::Gap);
                 circuits = Some(now.circuits);
             }
             if let Some(instant) = now.asked.filter(|_| now.asked != asked) {
-                hear(News::Current(instant));
+                hear(FeedEvent::Current(instant));
                 asked = now.asked;
             }
             tokio::select! {

@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::{
     Sessions,
-    feed::{FRESH, News, Source, apply, follow_database},
+    feed::{FRESH, FeedEvent, FeedSource, apply, follow_database},
 };
 use crate::{background::Background, errors::Chain};
 
@@ -56,27 +56,28 @@ impl Sessions {
     }
 
     async fn follow_database(&self) {
-        follow_database(&self.database, &self.freshness, &|news| self.hear(Source::Database, news)).await;
+        follow_database(&self.database, &self.freshness, &|event| self.hear(FeedSource::Database, event))
+            .await;
     }
 
     async fn follow_store(&self) {
-        match self.store.follow(&|news| self.hear(Source::Store, news)) {
+        match self.store.follow(&|event| self.hear(FeedSource::Store, event)) {
             Some(following) => following.await,
             None => {
-                self.freshness.waive(Source::Store);
+                self.freshness.waive(FeedSource::Store);
                 pending::<()>().await;
             }
         }
     }
 
-    fn hear(&self, source: Source, news: News) {
-        match news {
-            News::Gap => {
+    fn hear(&self, source: FeedSource, event: FeedEvent) {
+        match event {
+            FeedEvent::Gap => {
                 self.freshness.end(source);
                 self.cache.doubt_all();
             }
-            News::Changed(changes) => apply(changes, &self.cache),
-            News::Current(asked) => self.freshness.extend(source, asked),
+            FeedEvent::Changed(changes) => apply(changes, &self.cache),
+            FeedEvent::Current(asked) => self.freshness.extend(source, asked),
         }
     }
 

@@ -27,7 +27,7 @@ const PACE: Duration = Duration::from_millis(5);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A reader of the change feed.
-pub struct News {
+pub struct ChangeFeed {
     database: Database,
     /// What has been read, up to here.
     position: Option<i64>,
@@ -43,11 +43,11 @@ enum Ear {
     Open(PgListener),
 }
 
-impl News {
+impl ChangeFeed {
     pub fn of(database: &Database) -> Self {
-        let mut news = Self { database: database.clone(), position: None, ear: Ear::Closed };
-        news.open(Duration::ZERO);
-        news
+        let mut feed = Self { database: database.clone(), position: None, ear: Ear::Closed };
+        feed.open(Duration::ZERO);
+        feed
     }
 
     /// What has been announced since the last reading. The first one tells of nothing: whoever starts to follow now
@@ -190,26 +190,26 @@ mod tests {
         transaction.commit().await.unwrap();
     }
 
-    async fn hears(news: &mut News, user: &str) {
+    async fn hears(feed: &mut ChangeFeed, user: &str) {
         let heard = async {
-            while news.read().await.unwrap_or_default() != [Change::User(user.into())] {
-                news.wait(BEAT).await;
+            while feed.read().await.unwrap_or_default() != [Change::User(user.into())] {
+                feed.wait(BEAT).await;
             }
         };
         timeout(PATIENCE, heard).await.unwrap();
     }
 
-    async fn listening(database: &Database) -> News {
-        let mut news = database.news();
-        news.read().await.unwrap();
+    async fn listening(database: &Database) -> ChangeFeed {
+        let mut feed = database.change_feed();
+        feed.read().await.unwrap();
         let open = async {
-            while !matches!(news.ear, Ear::Open(_)) {
-                news.wait(BEAT).await;
+            while !matches!(feed.ear, Ear::Open(_)) {
+                feed.wait(BEAT).await;
             }
         };
         timeout(PATIENCE, open).await.unwrap();
-        assert_eq!(news.read().await.unwrap(), []);
-        news
+        assert_eq!(feed.read().await.unwrap(), []);
+        feed
     }
 
     on_each_database![news_is_read_once_and_from_the_beginning_on];
@@ -217,24 +217,24 @@ mod tests {
     async fn news_is_read_once_and_from_the_beginning_on(on: On) {
         let (store, database) = TestDatabase::new(on).await;
         announce(&database, "before").await;
-        let mut news = database.news();
-        assert_eq!(news.read().await.unwrap(), []);
+        let mut feed = database.change_feed();
+        assert_eq!(feed.read().await.unwrap(), []);
         announce(&store.open().await, "ada").await;
-        hears(&mut news, "ada").await;
-        assert_eq!(news.read().await.unwrap(), []);
+        hears(&mut feed, "ada").await;
+        assert_eq!(feed.read().await.unwrap(), []);
         database.close().await;
-        assert!(news.read().await.is_err());
+        assert!(feed.read().await.is_err());
     }
 
     #[tokio::test]
     async fn postgres_tells_at_the_commit() {
         let (store, database) = TestDatabase::new(On::Postgres).await;
-        let mut news = listening(&database).await;
+        let mut feed = listening(&database).await;
         announce(&store.open().await, "ada").await;
-        let Ear::Open(listener) = &mut news.ear else { panic!("it listens") };
+        let Ear::Open(listener) = &mut feed.ear else { panic!("it listens") };
         let told = timeout(PATIENCE, listener.try_recv()).await.unwrap().unwrap();
         assert_eq!(told.unwrap().channel(), CHANNEL);
-        assert_eq!(news.read().await.unwrap(), [Change::User("ada".into())]);
+        assert_eq!(feed.read().await.unwrap(), [Change::User("ada".into())]);
     }
 
     #[tokio::test]
@@ -242,7 +242,7 @@ mod tests {
         let server = PostgresServer::start(&[]);
         let name = server.create_database();
         let database = open(&server, &name).await;
-        let mut news = listening(&database).await;
+        let mut feed = listening(&database).await;
         let cut = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'SELECT%changes%' \
                    AND pid <> pg_backend_pid() AND datname = current_database()";
         // The pool's connection stays, and no other is let in.
@@ -253,14 +253,14 @@ mod tests {
         let said = sqlx::query("INSERT INTO changes (subject, at) VALUES ('user:ada', 0)");
         said.execute(&mut own).await.unwrap();
         drop(own);
-        hears(&mut news, "ada").await;
-        assert!(!matches!(news.ear, Ear::Open(_)));
+        hears(&mut feed, "ada").await;
+        assert!(!matches!(feed.ear, Ear::Open(_)));
         server.sql("postgres", &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"));
         announce(&database, "bob").await;
-        hears(&mut news, "bob").await;
+        hears(&mut feed, "bob").await;
         let open = async {
-            while !matches!(news.ear, Ear::Open(_)) {
-                news.wait(BEAT).await;
+            while !matches!(feed.ear, Ear::Open(_)) {
+                feed.wait(BEAT).await;
             }
         };
         timeout(PATIENCE, open).await.unwrap();
@@ -270,15 +270,15 @@ mod tests {
     async fn an_idle_listener_asks_one_question_a_beat() {
         let server = PostgresServer::start(&["log_statement=all"]);
         let name = server.create_database();
-        let mut news = listening(&open(&server, &name).await).await;
+        let mut feed = listening(&open(&server, &name).await).await;
         let statements = || {
             let log = std::fs::read_to_string(server.folder().join("log")).unwrap();
             log.lines().filter(|line| line.contains("LOG:") && line.contains("SELECT")).count()
         };
         let before = statements();
         for _ in 0..3 {
-            news.wait(BEAT).await;
-            assert_eq!(news.read().await.unwrap(), []);
+            feed.wait(BEAT).await;
+            assert_eq!(feed.read().await.unwrap(), []);
         }
         assert_eq!(statements() - before, 3);
     }
