@@ -245,7 +245,7 @@ impl Written for Store {
         if text == "database" {
             return Ok(Self::Database);
         }
-        redis_pool::Place::parse(text).map_err(|reason| reason.to_string())?;
+        redis_pool::RedisUrl::parse(text).map_err(|reason| reason.to_string())?;
         Ok(Self::Redis(SecretString::from(text)))
     }
 }

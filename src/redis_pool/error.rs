@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io, path::PathBuf, sync::Arc};
 
-use super::PlaceError;
+use super::RedisUrlError;
 
 /// Why Redis did not do what it was asked, and which Redis. Displayed without a user or a password.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Error for RedisError {
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {
     #[error("the URL of Redis {0}")]
-    Url(PlaceError),
+    Url(RedisUrlError),
     #[error("cannot read {}, which the connection to Redis needs", path.display())]
     File {
         path: PathBuf,
@@ -126,7 +126,7 @@ impl Reason {
     }
 
     /// Whether a server that says so is of no use until it has been looked at anew.
-    pub(super) fn ends_the_circuit(&self) -> bool {
+    pub(super) fn ends_the_connection(&self) -> bool {
         match self {
             Self::Replica | Self::Isolated | Self::Loading | Self::Slow | Self::Unreachable(_) => true,
             Self::Refused(source) => source.code() != Some("NOPERM"),

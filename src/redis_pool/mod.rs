@@ -4,9 +4,8 @@
 //! deadline. A replica is no server of ours, since it may lag behind. Knows the prefix of our keys, but not what is
 //! kept there.
 
-mod circuit;
+mod connection;
 mod error;
-mod place;
 mod routes;
 mod script;
 mod supervisor;
@@ -15,6 +14,7 @@ mod survey;
 pub(crate) mod test_fleet;
 #[cfg(test)]
 pub(crate) mod test_server;
+mod url;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -27,16 +27,16 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
-    circuit::{Account, Circuit, Dialer},
-    place::Address,
+    connection::{RedisConnection, RedisConnector, RedisCredentials},
     supervisor::{Shared, Supervisor},
     survey::Survey,
+    url::Address,
 };
 pub use self::{
     error::{Reason, RedisError},
-    place::{Place, PlaceError},
     script::{Call, Script},
-    supervisor::Pulse,
+    supervisor::RoundReport,
+    url::{RedisUrl, RedisUrlError},
 };
 use crate::{clock::Timestamp, random::Random};
 
@@ -50,7 +50,7 @@ const HALF_WAY: Duration = Duration::from_millis(5);
 /// Sentinel's no more than `-@all +@connection +sentinel|get-master-addr-by-name`.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// As [`Place::parse`] reads it.
+    /// As [`RedisUrl::parse`] reads it.
     pub url: SecretString,
     /// Overrides the password of the URL.
     pub password: Option<SecretString>,
@@ -87,25 +87,25 @@ impl RedisPool {
     /// A Redis that cannot be reached is no error here: every command fails until it can be. One that refuses us is.
     pub async fn open(config: &Config, random: Arc<dyn Random>) -> Result<Self, RedisError> {
         use secrecy::ExposeSecret as _;
-        let place = Place::parse(config.url.expose_secret())
+        let url = RedisUrl::parse(config.url.expose_secret())
             .map_err(|reason| RedisError { reason: Reason::Url(reason), store: None })?;
-        let store = Arc::from(place.to_string());
-        Self::connect(config, &place, &store, random).await.map_err(|reason| reason.at(&store))
+        let store = Arc::from(url.to_string());
+        Self::connect(config, &url, &store, random).await.map_err(|reason| reason.at(&store))
     }
 
     async fn connect(
         config: &Config,
-        place: &Place,
+        url: &RedisUrl,
         store: &Arc<str>,
         random: Arc<dyn Random>,
     ) -> Result<Self, Reason> {
-        let account = Account {
-            user: config.user.as_deref().or(place.user.as_deref()),
-            password: config.password.as_ref().or(place.password.as_ref()),
-            database: place.database,
+        let credentials = RedisCredentials {
+            user: config.user.as_deref().or(url.user.as_deref()),
+            password: config.password.as_ref().or(url.password.as_ref()),
+            database: url.database,
         };
-        let dialer = Dialer::new(config, place.encrypted, &account)?;
-        let mut supervisor = Supervisor::new(Survey::new(config, place)?, dialer, random, Arc::clone(store));
+        let connector = RedisConnector::new(config, url.encrypted, &credentials)?;
+        let mut supervisor = Supervisor::new(Survey::new(config, url)?, connector, random, Arc::clone(store));
         match supervisor.round().await {
             Err(RedisError { reason: refused @ Reason::Refused(_), .. }) => return Err(refused),
             Err(error) => supervisor.complain(&error),
@@ -135,8 +135,8 @@ impl RedisPool {
     }
 
     /// What the servers are known to be from now on.
-    pub fn pulse(&self) -> watch::Receiver<Pulse> {
-        self.shared.pulse.subscribe()
+    pub fn report(&self) -> watch::Receiver<RoundReport> {
+        self.shared.report.subscribe()
     }
 
     /// Returns once nobody reconnects any more, which is a fault of ours.
@@ -168,11 +168,12 @@ impl RedisPool {
         for server in &routes.servers {
             let mut cursor = 0_u64;
             loop {
-                let circuit = server.circuit().ok_or(Reason::Down)?;
+                let connection = server.connection().ok_or(Reason::Down)?;
                 let mut command = redis::cmd("SCAN");
                 command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(500);
-                let answer = timeout_at(Instant::now() + self.timeout, circuit.send(&command, false)).await;
-                let (next, mut keys): (u64, Vec<String>) = read(&circuit, answer)?;
+                let answer =
+                    timeout_at(Instant::now() + self.timeout, connection.send(&command, false)).await;
+                let (next, mut keys): (u64, Vec<String>) = read(&connection, answer)?;
                 found.append(&mut keys);
                 if next == 0 {
                     break;
@@ -195,9 +196,9 @@ impl RedisPool {
         }
         let deadline = Instant::now() + self.timeout;
         for server in &routes.servers {
-            let circuit = server.circuit().ok_or(Reason::Down)?;
-            let role = timeout_at(deadline, circuit.check_role()).await;
-            role.unwrap_or(Err(Reason::Slow)).inspect_err(|error| cut_if_useless(&circuit, error))?;
+            let connection = server.connection().ok_or(Reason::Down)?;
+            let role = timeout_at(deadline, connection.check_role()).await;
+            role.unwrap_or(Err(Reason::Slow)).inspect_err(|error| cut_if_useless(&connection, error))?;
         }
         Ok(())
     }
@@ -209,10 +210,10 @@ impl RedisPool {
 
     async fn clock(&self) -> Result<Timestamp, Reason> {
         let routes = self.shared.routes.load_full();
-        let circuit = routes.servers.first().and_then(|server| server.circuit()).ok_or(Reason::Down)?;
+        let connection = routes.servers.first().and_then(|server| server.connection()).ok_or(Reason::Down)?;
         let command = redis::cmd("TIME");
-        let answer = timeout_at(Instant::now() + self.timeout, circuit.send(&command, false)).await;
-        let (seconds, micros): (i64, i64) = read(&circuit, answer)?;
+        let answer = timeout_at(Instant::now() + self.timeout, connection.send(&command, false)).await;
+        let (seconds, micros): (i64, i64) = read(&connection, answer)?;
         Ok(Timestamp::from_unix_millis(seconds * 1000 + micros / 1000))
     }
 
@@ -230,9 +231,9 @@ impl RedisPool {
                 Some(server) => (server, true),
                 None => (Arc::clone(routes.server_of(key).ok_or(Reason::Down)?), false),
             };
-            let circuit = server.circuit().ok_or(Reason::Down)?;
-            let answer = timeout_at(deadline, order.send(&circuit, asking, unknown)).await;
-            let Ok(Err(error)) = &answer else { return read(&circuit, answer) };
+            let connection = server.connection().ok_or(Reason::Down)?;
+            let answer = timeout_at(deadline, order.send(&connection, asking, unknown)).await;
+            let Ok(Err(error)) = &answer else { return read(&connection, answer) };
             match error.code() {
                 Some("NOSCRIPT") if !unknown => {
                     unknown = true;
@@ -245,7 +246,7 @@ impl RedisPool {
                 }
                 Some("MOVED") => self.next_round(deadline).await,
                 Some("TRYAGAIN") => sleep(HALF_WAY).await,
-                _ => return read(&circuit, answer),
+                _ => return read(&connection, answer),
             }
         }
         Err(Reason::Slow)
@@ -253,11 +254,11 @@ impl RedisPool {
 
     /// Waits until the masters have been looked for once more.
     async fn next_round(&self, deadline: Instant) {
-        let mut pulse = self.shared.pulse.subscribe();
-        pulse.mark_unchanged();
+        let mut report = self.shared.report.subscribe();
+        report.mark_unchanged();
         self.shared.wake.notify_one();
         // The loop around this knows the deadline as well.
-        let _ = timeout_at(deadline, pulse.changed()).await;
+        let _ = timeout_at(deadline, report.changed()).await;
     }
 }
 
@@ -270,18 +271,23 @@ enum Order<'a> {
 
 impl Order<'_> {
     /// `asking`: the key's slot is only on its way to this server. `unknown`: it does not know the script.
-    async fn send(self, circuit: &Circuit, asking: bool, unknown: bool) -> redis::RedisResult<redis::Value> {
+    async fn send(
+        self,
+        connection: &RedisConnection,
+        asking: bool,
+        unknown: bool,
+    ) -> redis::RedisResult<redis::Value> {
         match self {
-            Self::Command(command) => circuit.send(command, asking).await,
-            Self::Call(call) if unknown => circuit.send(&call.by_text(), asking).await,
-            Self::Call(call) => circuit.send(&call.by_hash(), asking).await,
+            Self::Command(command) => connection.send(command, asking).await,
+            Self::Call(call) if unknown => connection.send(&call.by_text(), asking).await,
+            Self::Call(call) => connection.send(&call.by_hash(), asking).await,
         }
     }
 }
 
 /// An answer, or what its absence means: whoever comes next is not to wait for a server that is of no use.
 fn read<T: FromRedisValue>(
-    circuit: &Circuit,
+    connection: &RedisConnection,
     answer: Result<redis::RedisResult<redis::Value>, tokio::time::error::Elapsed>,
 ) -> Result<T, Reason> {
     let error = match answer {
@@ -291,13 +297,13 @@ fn read<T: FromRedisValue>(
         Ok(Err(source)) => Reason::answered(source),
         Err(_elapsed) => Reason::Slow,
     };
-    cut_if_useless(circuit, &error);
+    cut_if_useless(connection, &error);
     Err(error)
 }
 
-fn cut_if_useless(circuit: &Circuit, error: &Reason) {
-    if error.ends_the_circuit() {
-        circuit.cut();
+fn cut_if_useless(connection: &RedisConnection, error: &Reason) {
+    if error.ends_the_connection() {
+        connection.cut();
     }
 }
 

@@ -7,38 +7,38 @@ use std::sync::{
 
 use arc_swap::ArcSwapOption;
 
-use super::{circuit::Circuit, place::Address};
+use super::{connection::RedisConnection, url::Address};
 
 const SLOTS: u16 = 16_384;
 
-/// A master, and the circuit to it of the moment.
+/// A master, and the connection to it of the moment.
 #[derive(Debug)]
 pub(super) struct Server {
     /// How we reach it.
     pub(super) address: Address,
     /// As the others call it.
     pub(super) names: Vec<Address>,
-    circuit: ArcSwapOption<Circuit>,
+    connection: ArcSwapOption<RedisConnection>,
     had_replicas: AtomicBool,
 }
 
 impl Server {
     pub(super) fn new(address: Address, names: Vec<Address>) -> Self {
-        Self { address, names, circuit: ArcSwapOption::empty(), had_replicas: AtomicBool::new(false) }
+        Self { address, names, connection: ArcSwapOption::empty(), had_replicas: AtomicBool::new(false) }
     }
 
-    pub(super) fn circuit(&self) -> Option<Arc<Circuit>> {
-        self.circuit.load_full().filter(|circuit| !circuit.is_cut())
+    pub(super) fn connection(&self) -> Option<Arc<RedisConnection>> {
+        self.connection.load_full().filter(|connection| !connection.is_cut())
     }
 
-    pub(super) fn switch_on(&self, circuit: Arc<Circuit>) {
-        self.circuit.store(Some(circuit));
+    pub(super) fn switch_on(&self, connection: Arc<RedisConnection>) {
+        self.connection.store(Some(connection));
     }
 
     /// Takes the server out of use, whoever holds on to it.
     pub(super) fn switch_off(&self) {
-        if let Some(circuit) = self.circuit.swap(None) {
-            circuit.cut();
+        if let Some(connection) = self.connection.swap(None) {
+            connection.cut();
         }
     }
 

@@ -14,11 +14,11 @@ use tokio::{
 
 use super::{
     RedisError,
-    circuit::Dialer,
+    connection::RedisConnector,
     error::Reason,
-    place::Address,
     routes::{Routes, Server},
     survey::{Master, Survey},
+    url::Address,
 };
 use crate::{errors::Chain, random::Random};
 
@@ -32,11 +32,11 @@ const LAST_PAUSE: Duration = Duration::from_millis(250);
 
 /// What is known of the servers after a round.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Pulse {
+pub struct RoundReport {
     /// Rounds so far.
     pub(super) rounds: u64,
     /// Connections made so far: what a server knew before is not what it need know after.
-    pub circuits: u64,
+    pub connections: u64,
     /// All servers have answered a question that was asked then.
     pub asked: Option<Instant>,
 }
@@ -47,7 +47,7 @@ pub(super) struct Shared {
     /// As an operator reads it.
     pub(super) store: Arc<str>,
     pub(super) routes: ArcSwap<Routes>,
-    pub(super) pulse: watch::Sender<Pulse>,
+    pub(super) report: watch::Sender<RoundReport>,
     /// Somebody has learnt that the rounds' last result is no longer true.
     pub(super) wake: Arc<Notify>,
 }
@@ -55,7 +55,7 @@ pub(super) struct Shared {
 pub(super) struct Supervisor {
     shared: Arc<Shared>,
     survey: Survey,
-    dialer: Dialer,
+    connector: RedisConnector,
     random: Arc<dyn Random>,
     /// Rounds until the next look at where the masters are.
     until_survey: u32,
@@ -64,14 +64,19 @@ pub(super) struct Supervisor {
 }
 
 impl Supervisor {
-    pub(super) fn new(survey: Survey, dialer: Dialer, random: Arc<dyn Random>, store: Arc<str>) -> Self {
+    pub(super) fn new(
+        survey: Survey,
+        connector: RedisConnector,
+        random: Arc<dyn Random>,
+        store: Arc<str>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             store,
             routes: ArcSwap::default(),
-            pulse: watch::Sender::default(),
-            wake: Arc::clone(&dialer.lost),
+            report: watch::Sender::default(),
+            wake: Arc::clone(&connector.lost),
         });
-        Self { shared, survey, dialer, random, until_survey: 0, complaints: HashSet::new() }
+        Self { shared, survey, connector, random, until_survey: 0, complaints: HashSet::new() }
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
@@ -139,15 +144,15 @@ impl Supervisor {
         if outcome.is_ok() && !routes.complete() {
             outcome = Err(Reason::ClusterDown.at(&self.shared.store));
         }
-        let well = routes.complete() && routes.servers.iter().all(|server| server.circuit().is_some());
+        let well = routes.complete() && routes.servers.iter().all(|server| server.connection().is_some());
         if !well {
             self.until_survey = 0;
         }
-        self.shared.pulse.send_modify(|pulse| {
-            pulse.rounds += 1;
-            pulse.circuits += made;
+        self.shared.report.send_modify(|report| {
+            report.rounds += 1;
+            report.connections += made;
             if well {
-                pulse.asked = Some(asked);
+                report.asked = Some(asked);
             }
         });
         outcome
@@ -180,14 +185,14 @@ impl Supervisor {
 
     /// Asks a server for its role, or connects to it. Says whether there is a new connection.
     async fn tend(&self, server: &Server, confirmed: bool) -> Result<bool, Reason> {
-        let known = server.circuit();
+        let known = server.connection();
         let new = known.is_none();
-        let circuit = match known {
-            Some(circuit) => circuit,
-            None if confirmed => self.dialer.dial(&server.address).await?,
+        let connection = match known {
+            Some(connection) => connection,
+            None if confirmed => self.connector.dial(&server.address).await?,
             None => return Err(Reason::Down),
         };
-        let role = timeout(self.dialer.deadline, circuit.check_role()).await;
+        let role = timeout(self.connector.deadline, connection.check_role()).await;
         let stranded = match role.unwrap_or(Err(Reason::Slow)) {
             Ok(replicas) => server.notes_replicas(replicas) && !confirmed,
             Err(error) => {
@@ -200,7 +205,7 @@ impl Supervisor {
             return Err(Reason::Isolated);
         }
         if new {
-            server.switch_on(circuit);
+            server.switch_on(connection);
         }
         Ok(new)
     }

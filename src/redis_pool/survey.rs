@@ -9,9 +9,9 @@ use tokio::time::timeout;
 
 use super::{
     Config,
-    circuit::{Account, Circuit, Dialer},
+    connection::{RedisConnection, RedisConnector, RedisCredentials},
     error::Reason,
-    place::{Address, Place, Shape},
+    url::{Address, RedisUrl, Shape},
 };
 
 /// Nodes asked where the others are.
@@ -37,35 +37,35 @@ impl Master {
 /// Somebody to ask.
 struct Informant {
     address: Address,
-    circuit: ArcSwapOption<Circuit>,
+    connection: ArcSwapOption<RedisConnection>,
 }
 
 /// Finds out where the masters are.
 pub(super) struct Survey {
     shape: Shape,
     encrypted: bool,
-    dialer: Dialer,
+    connector: RedisConnector,
     informants: Vec<Informant>,
 }
 
 impl Survey {
-    pub(super) fn new(config: &Config, place: &Place) -> Result<Self, Reason> {
+    pub(super) fn new(config: &Config, url: &RedisUrl) -> Result<Self, Reason> {
         // The sentinels have users of their own, and know nothing of numbered databases.
-        let (user, password, asked): (_, _, &[Address]) = match &place.shape {
+        let (user, password, asked): (_, _, &[Address]) = match &url.shape {
             Shape::Single(_) => (None, None, &[]),
             Shape::Sentinel(sentinels, _) => {
                 (config.sentinel_user.as_deref(), config.sentinel_password.as_ref(), sentinels)
             }
             Shape::Cluster(seeds) => (
-                config.user.as_deref().or(place.user.as_deref()),
-                config.password.as_ref().or(place.password.as_ref()),
+                config.user.as_deref().or(url.user.as_deref()),
+                config.password.as_ref().or(url.password.as_ref()),
                 seeds,
             ),
         };
-        let account = Account { user, password, database: 0 };
-        let dialer = Dialer::new(config, place.encrypted, &account)?;
+        let credentials = RedisCredentials { user, password, database: 0 };
+        let connector = RedisConnector::new(config, url.encrypted, &credentials)?;
         let informants = asked.iter().cloned().map(Informant::new).collect();
-        Ok(Self { shape: place.shape.clone(), encrypted: place.encrypted, dialer, informants })
+        Ok(Self { shape: url.shape.clone(), encrypted: url.encrypted, connector, informants })
     }
 
     /// Whether what it finds may change without any server having failed.
@@ -166,7 +166,7 @@ impl Survey {
         self.informants
             .iter()
             .map(|informant| async move {
-                let answer = timeout(self.dialer.deadline, informant.ask(&self.dialer, question)).await;
+                let answer = timeout(self.connector.deadline, informant.ask(&self.connector, question)).await;
                 (&informant.address, answer.unwrap_or(Err(Reason::Slow)))
             })
             .collect()
@@ -175,18 +175,18 @@ impl Survey {
 
 impl Informant {
     fn new(address: Address) -> Self {
-        Self { address, circuit: ArcSwapOption::empty() }
+        Self { address, connection: ArcSwapOption::empty() }
     }
 
-    async fn ask<T: FromRedisValue>(&self, dialer: &Dialer, question: &Cmd) -> Result<T, Reason> {
-        let known = self.circuit.swap(None).filter(|circuit| !circuit.is_cut());
-        let circuit = match known {
-            Some(circuit) => circuit,
-            None => dialer.dial(&self.address).await?,
+    async fn ask<T: FromRedisValue>(&self, connector: &RedisConnector, question: &Cmd) -> Result<T, Reason> {
+        let known = self.connection.swap(None).filter(|connection| !connection.is_cut());
+        let connection = match known {
+            Some(connection) => connection,
+            None => connector.dial(&self.address).await?,
         };
-        let answer = circuit.send(question, false).await.map_err(Reason::connecting)?;
+        let answer = connection.send(question, false).await.map_err(Reason::connecting)?;
         // One that gave no answer in time is not asked again on the same connection.
-        self.circuit.store(Some(Arc::clone(&circuit)));
+        self.connection.store(Some(Arc::clone(&connection)));
         redis::from_redis_value(answer).map_err(|error| Reason::Failed(error.into()))
     }
 }

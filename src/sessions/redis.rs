@@ -264,21 +264,21 @@ impl RedisSessions {
 
     /// Tells whether Redis is there. What ends is told by the database's change feed, as the revocation log announces it.
     async fn tell(&self, hear: &Hear<'_>) {
-        let mut pulse = self.pool.pulse();
-        let (mut circuits, mut asked) = (None, None);
+        let mut report = self.pool.report();
+        let (mut connections, mut asked) = (None, None);
         loop {
-            let now = *pulse.borrow_and_update();
-            if circuits != Some(now.circuits) {
+            let now = *report.borrow_and_update();
+            if connections != Some(now.connections) {
                 // This server may know less than the one before.
                 hear(FeedEvent::Gap);
-                circuits = Some(now.circuits);
+                connections = Some(now.connections);
             }
             if let Some(instant) = now.asked.filter(|_| now.asked != asked) {
                 hear(FeedEvent::Current(instant));
                 asked = now.asked;
             }
             tokio::select! {
-                _ = pulse.changed() => {}
+                _ = report.changed() => {}
                 // What nobody tends any more cannot be followed.
                 () = self.pool.abandoned() => return,
             }

@@ -67,9 +67,9 @@ async fn without_a_majority_of_the_sentinels_no_master_is_taken_and_a_lonely_one
     let config = watched.config();
     let pool = open(&config).await.unwrap();
     let beats = async |count: u64| {
-        let mut pulse = pool.pulse();
-        let start = pulse.borrow().rounds;
-        timeout(PATIENCE, pulse.wait_for(|pulse| pulse.rounds >= start + count)).await.unwrap().unwrap();
+        let mut report = pool.report();
+        let start = report.borrow().rounds;
+        timeout(PATIENCE, report.wait_for(|report| report.rounds >= start + count)).await.unwrap().unwrap();
     };
     beats(2).await;
     watched.leave(1);
@@ -89,8 +89,8 @@ async fn a_name_that_the_sentinels_do_not_know_is_no_master() {
     let watched = Watched::start().await;
     let url = secrecy::ExposeSecret::expose_secret(&watched.config().url).replace("/main", "/other");
     let config = Config { url: url.into(), ..watched.config() };
-    let place = Place::parse(secrecy::ExposeSecret::expose_secret(&config.url)).unwrap();
-    let mut survey = Survey::new(&config, &place).unwrap();
+    let url = RedisUrl::parse(secrecy::ExposeSecret::expose_secret(&config.url)).unwrap();
+    let mut survey = Survey::new(&config, &url).unwrap();
     assert!(matches!(survey.find().await, Err(Reason::UnknownMaster)));
     let pool = open(&config).await.unwrap();
     assert!(matches!(pool.ping().await, Err(RedisError { reason: Reason::Down, .. })));

@@ -105,7 +105,7 @@ async fn tls_needs_the_right_authority() {
     let insecure = Config { url: "rediss://localhost:1/#insecure".into(), ..server.config() };
     assert!(matches!(
         open(&insecure).await,
-        Err(RedisError { reason: Reason::Url(PlaceError::Options), .. })
+        Err(RedisError { reason: Reason::Url(RedisUrlError::Options), .. })
     ));
 }
 
@@ -173,7 +173,7 @@ async fn a_frozen_server_is_noticed_without_a_caller() {
     let pool = open(&server.config()).await.unwrap();
     server.freeze();
     timeout(Duration::from_secs(1), async {
-        while pool.shared.routes.load().servers[0].circuit().is_some() {
+        while pool.shared.routes.load().servers[0].connection().is_some() {
             sleep(Duration::from_millis(5)).await;
         }
     })
@@ -223,11 +223,11 @@ async fn what_redis_refuses_has_its_reason() {
     assert!(matches!(told(&pool).await.reason, Reason::Unsaved));
     // None of that is a reason to connect anew.
     pool.ping().await.unwrap();
-    assert_eq!(pool.pulse().borrow().circuits, 1);
+    assert_eq!(pool.report().borrow().connections, 1);
 }
 
 #[tokio::test]
-async fn a_command_that_finds_a_replica_ends_the_circuit_at_once() {
+async fn a_command_that_finds_a_replica_ends_the_connection_at_once() {
     let server = RedisServer::start().await;
     let pool = open(&server.config()).await.unwrap();
     server.command::<()>(&["REPLICAOF", "127.0.0.1", "1"]).await;
@@ -291,17 +291,17 @@ async fn a_server_that_is_not_there_yet_is_waited_for() {
 async fn a_new_connection_is_told_together_with_what_it_vouches_for() {
     let mut server = RedisServer::start().await;
     let pool = open(&server.config()).await.unwrap();
-    let mut pulse = pool.pulse();
-    let before = *pulse.borrow_and_update();
+    let mut report = pool.report();
+    let before = *report.borrow_and_update();
     assert!(before.asked.is_some());
     server.kill();
     let killed = Instant::now();
     server.restart().await;
     loop {
-        timeout(PATIENCE, pulse.changed()).await.expect("a beat").unwrap();
-        let now = *pulse.borrow_and_update();
+        timeout(PATIENCE, report.changed()).await.expect("a beat").unwrap();
+        let now = *report.borrow_and_update();
         let vouched = now.asked.is_some_and(|asked| asked > killed);
-        assert_eq!(vouched, now.circuits > before.circuits);
+        assert_eq!(vouched, now.connections > before.connections);
         if vouched {
             break;
         }

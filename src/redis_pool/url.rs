@@ -36,17 +36,17 @@ impl Address {
         Some(Self { host: host.to_owned(), port: port.parse().ok()? })
     }
 
-    fn read(text: &str, default_port: u16) -> Result<Self, PlaceError> {
+    fn read(text: &str, default_port: u16) -> Result<Self, RedisUrlError> {
         let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((host, "")) => (host, None),
-            Some((host, rest)) => (host, Some(rest.strip_prefix(':').ok_or(PlaceError::Host)?)),
+            Some((host, rest)) => (host, Some(rest.strip_prefix(':').ok_or(RedisUrlError::Host)?)),
             None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
         };
         let fit = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:%".contains(&byte);
         if host.is_empty() || !host.bytes().all(fit) {
-            return Err(PlaceError::Host);
+            return Err(RedisUrlError::Host);
         }
-        let port = port.map_or(Ok(default_port), |port| port.parse().map_err(|_| PlaceError::Port))?;
+        let port = port.map_or(Ok(default_port), |port| port.parse().map_err(|_| RedisUrlError::Port))?;
         Ok(Self { host: host.to_owned(), port })
     }
 }
@@ -63,7 +63,7 @@ pub(super) enum Shape {
 
 /// Where Redis is.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct RedisUrl {
     pub(super) shape: Shape,
     pub(super) encrypted: bool,
     pub(super) user: Option<String>,
@@ -72,7 +72,7 @@ pub struct Place {
 }
 
 /// Without user and password.
-impl fmt::Display for Place {
+impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let family = if self.encrypted { "rediss" } else { "redis" };
         let listed = |hosts: &[Address]| hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
@@ -87,9 +87,9 @@ impl fmt::Display for Place {
     }
 }
 
-/// Why a URL names no place.
+/// Why a URL cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlaceError {
+pub enum RedisUrlError {
     #[error(
         "is no URL of Redis; expected `redis://host:port/number`, `redis+sentinel://host,host/NAME` or \
          `redis+cluster://host,host` (with TLS: `rediss://…`, `rediss+sentinel://…`, `rediss+cluster://…`)"
@@ -115,46 +115,46 @@ pub enum PlaceError {
     Encoding,
 }
 
-impl Place {
-    pub fn parse(text: &str) -> Result<Self, PlaceError> {
-        let (scheme, rest) = text.split_once("://").ok_or(PlaceError::Scheme)?;
+impl RedisUrl {
+    pub fn parse(text: &str) -> Result<Self, RedisUrlError> {
+        let (scheme, rest) = text.split_once("://").ok_or(RedisUrlError::Scheme)?;
         if text.contains(['?', '#']) {
-            return Err(PlaceError::Options);
+            return Err(RedisUrlError::Options);
         }
         let (family, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
         let encrypted = match family {
             "redis" => false,
             "rediss" => true,
-            _ => return Err(PlaceError::Scheme),
+            _ => return Err(RedisUrlError::Scheme),
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (account, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (user, password) = account.split_once(':').unwrap_or((account, ""));
         let decode = |text: &str| {
-            let decoded = percent_decode_str(text).decode_utf8().map_err(|_| PlaceError::Encoding)?;
-            Ok::<_, PlaceError>(Some(decoded.into_owned()).filter(|text| !text.is_empty()))
+            let decoded = percent_decode_str(text).decode_utf8().map_err(|_| RedisUrlError::Encoding)?;
+            Ok::<_, RedisUrlError>(Some(decoded.into_owned()).filter(|text| !text.is_empty()))
         };
-        let addresses = |default_port| -> Result<Vec<Address>, PlaceError> {
+        let addresses = |default_port| -> Result<Vec<Address>, RedisUrlError> {
             hosts.split(',').take(MANY).map(|host| Address::read(host.trim(), default_port)).collect()
         };
         let number = |text: &str| match text {
             "" => Ok(0),
-            text => text.parse().map_err(|_| PlaceError::Database),
+            text => text.parse().map_err(|_| RedisUrlError::Database),
         };
         let (shape, database) = match kind {
-            "" if scheme.ends_with('+') => return Err(PlaceError::Scheme),
+            "" if scheme.ends_with('+') => return Err(RedisUrlError::Scheme),
             "" => match <[Address; 1]>::try_from(addresses(PORT)?) {
                 Ok([address]) => (Shape::Single(address), number(path)?),
-                Err(_) => return Err(PlaceError::Several),
+                Err(_) => return Err(RedisUrlError::Several),
             },
             "sentinel" => {
                 let (name, database) = path.split_once('/').unwrap_or((path, ""));
-                let name = decode(name)?.ok_or(PlaceError::Master)?;
+                let name = decode(name)?.ok_or(RedisUrlError::Master)?;
                 (Shape::Sentinel(addresses(SENTINEL_PORT)?, name), number(database)?)
             }
             "cluster" if path.is_empty() => (Shape::Cluster(addresses(PORT)?), 0),
-            "cluster" => return Err(PlaceError::Path),
-            _ => return Err(PlaceError::Scheme),
+            "cluster" => return Err(RedisUrlError::Path),
+            _ => return Err(RedisUrlError::Scheme),
         };
         Ok(Self {
             shape,
@@ -197,16 +197,20 @@ mod tests {
             ("redis+cluster://a:7000,b:7001", Shape::Cluster(vec![at("a", 7000), at("b", 7001)]), false, 0),
             ("rediss+cluster://a/", Shape::Cluster(vec![at("a", 6379)]), true, 0),
         ] {
-            let place = Place::parse(url).unwrap();
-            assert_eq!((place.shape, place.encrypted, place.database), (shape, encrypted, database), "{url}");
+            let parsed = RedisUrl::parse(url).unwrap();
+            assert_eq!(
+                (parsed.shape, parsed.encrypted, parsed.database),
+                (shape, encrypted, database),
+                "{url}"
+            );
         }
     }
 
     #[test]
     fn a_user_and_a_password_are_decoded() {
         let account = |url| {
-            let place = Place::parse(url).unwrap();
-            (place.user, place.password.map(|password| password.expose_secret().to_owned()))
+            let url = RedisUrl::parse(url).unwrap();
+            (url.user, url.password.map(|password| password.expose_secret().to_owned()))
         };
         assert_eq!(account("redis://h"), (None, None));
         assert_eq!(account("redis://:p@h"), (None, Some("p".into())));
@@ -215,42 +219,42 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_told_without_its_user_and_password() {
+    fn a_url_is_shown_without_its_user_and_password() {
         for (url, told) in [
             ("redis://hunter2@h", "redis://h:6379/0"),
             ("rediss://u:hunter2@[2001:db8::1]:7/3", "rediss://[2001:db8::1]:7/3"),
             ("redis+sentinel://:hunter2@a,b:1/main", "redis+sentinel://a:26379,b:1/main/0"),
             ("rediss+cluster://u:hunter2@a:7000,b", "rediss+cluster://a:7000,b:6379"),
         ] {
-            assert_eq!(Place::parse(url).unwrap().to_string(), told);
+            assert_eq!(RedisUrl::parse(url).unwrap().to_string(), told);
         }
     }
 
     #[test]
-    fn what_is_no_place_is_refused_with_its_reason() {
+    fn what_is_no_url_is_refused_with_its_reason() {
         for (url, reason) in [
-            ("", PlaceError::Scheme),
-            ("database", PlaceError::Scheme),
-            ("http://h", PlaceError::Scheme),
-            ("redis+://h", PlaceError::Scheme),
-            ("redis+ring://h", PlaceError::Scheme),
-            ("redis://", PlaceError::Host),
-            ("redis://:p@", PlaceError::Host),
-            ("redis://a b", PlaceError::Host),
-            ("redis://[::1]7", PlaceError::Host),
-            ("redis+cluster://a,,b", PlaceError::Host),
-            ("redis://h:70000", PlaceError::Port),
-            ("redis://h/a", PlaceError::Database),
-            ("redis+sentinel://h/m/a", PlaceError::Database),
-            ("redis://a,b", PlaceError::Several),
-            ("redis+sentinel://h", PlaceError::Master),
-            ("redis+sentinel://h//1", PlaceError::Master),
-            ("redis+cluster://h/1", PlaceError::Path),
-            ("rediss://h/#insecure", PlaceError::Options),
-            ("redis://h?protocol=resp2", PlaceError::Options),
-            ("redis://u:%ff@h", PlaceError::Encoding),
+            ("", RedisUrlError::Scheme),
+            ("database", RedisUrlError::Scheme),
+            ("http://h", RedisUrlError::Scheme),
+            ("redis+://h", RedisUrlError::Scheme),
+            ("redis+ring://h", RedisUrlError::Scheme),
+            ("redis://", RedisUrlError::Host),
+            ("redis://:p@", RedisUrlError::Host),
+            ("redis://a b", RedisUrlError::Host),
+            ("redis://[::1]7", RedisUrlError::Host),
+            ("redis+cluster://a,,b", RedisUrlError::Host),
+            ("redis://h:70000", RedisUrlError::Port),
+            ("redis://h/a", RedisUrlError::Database),
+            ("redis+sentinel://h/m/a", RedisUrlError::Database),
+            ("redis://a,b", RedisUrlError::Several),
+            ("redis+sentinel://h", RedisUrlError::Master),
+            ("redis+sentinel://h//1", RedisUrlError::Master),
+            ("redis+cluster://h/1", RedisUrlError::Path),
+            ("rediss://h/#insecure", RedisUrlError::Options),
+            ("redis://h?protocol=resp2", RedisUrlError::Options),
+            ("redis://u:%ff@h", RedisUrlError::Encoding),
         ] {
-            assert_eq!(Place::parse(url).unwrap_err(), reason, "{url}");
+            assert_eq!(RedisUrl::parse(url).unwrap_err(), reason, "{url}");
         }
     }
 

@@ -12,25 +12,25 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, error::Reason, place::Address};
+use super::{Config, error::Reason, url::Address};
 
 /// Commands on their way at once before callers wait for room.
 const IN_FLIGHT: usize = 4096;
 
 /// One connection, until it fails.
 #[derive(Debug)]
-pub(super) struct Circuit {
+pub(super) struct RedisConnection {
     connection: MultiplexedConnection,
     cut: CancellationToken,
     lost: Arc<Notify>,
 }
 
-impl Circuit {
+impl RedisConnection {
     pub(super) fn is_cut(&self) -> bool {
         self.cut.is_cancelled()
     }
 
-    /// Takes the circuit out of use.
+    /// Takes the connection out of use.
     pub(super) fn cut(&self) {
         self.cut.cancel();
         self.lost.notify_one();
@@ -61,33 +61,37 @@ impl Circuit {
     }
 }
 
-/// With whom a server takes us for.
-pub(super) struct Account<'a> {
+/// The user we log in as, and the database we use.
+pub(super) struct RedisCredentials<'a> {
     pub(super) user: Option<&'a str>,
     pub(super) password: Option<&'a SecretString>,
     pub(super) database: u32,
 }
 
-/// Knows how to make a circuit.
-pub(super) struct Dialer {
+/// Makes connections.
+pub(super) struct RedisConnector {
     settings: RedisConnectionInfo,
     encrypted: bool,
     certificates: TlsCertificates,
     pub(super) deadline: Duration,
-    /// Told when a circuit of this dialer's is lost.
+    /// Notified when one of these connections is lost.
     pub(super) lost: Arc<Notify>,
 }
 
-impl Dialer {
-    pub(super) fn new(config: &Config, encrypted: bool, account: &Account<'_>) -> Result<Self, Reason> {
+impl RedisConnector {
+    pub(super) fn new(
+        config: &Config,
+        encrypted: bool,
+        credentials: &RedisCredentials<'_>,
+    ) -> Result<Self, Reason> {
         // With RESP3 the driver tells of a lost connection at once.
         let mut settings = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
-            .set_db(account.database.into());
-        if let Some(user) = account.user {
+            .set_db(credentials.database.into());
+        if let Some(user) = credentials.user {
             settings = settings.set_username(user);
         }
-        if let Some(password) = account.password {
+        if let Some(password) = credentials.password {
             settings = settings.set_password(password.expose_secret());
         }
         if encrypted {
@@ -103,12 +107,12 @@ impl Dialer {
     }
 
     /// Connects and logs in.
-    pub(super) async fn dial(&self, address: &Address) -> Result<Arc<Circuit>, Reason> {
+    pub(super) async fn dial(&self, address: &Address) -> Result<Arc<RedisConnection>, Reason> {
         // A handshake takes several round trips where a command takes one.
         timeout(self.deadline * 2, self.connect(address)).await.unwrap_or(Err(Reason::Slow))
     }
 
-    async fn connect(&self, address: &Address) -> Result<Arc<Circuit>, Reason> {
+    async fn connect(&self, address: &Address) -> Result<Arc<RedisConnection>, Reason> {
         let (cut, lost) = (CancellationToken::new(), Arc::clone(&self.lost));
         let (heard_cut, heard_lost) = (cut.clone(), Arc::clone(&lost));
         let options = AsyncConnectionConfig::new()
@@ -127,7 +131,7 @@ impl Dialer {
             .get_multiplexed_async_connection_with_config(&options)
             .await
             .map_err(Reason::connecting)?;
-        Ok(Arc::new(Circuit { connection, cut, lost }))
+        Ok(Arc::new(RedisConnection { connection, cut, lost }))
     }
 
     fn client(&self, address: &Address) -> redis::RedisResult<Client> {
