@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::{
     Level,
-    live::{Live, Pulse, idle},
+    live::{Live, SessionState, idle},
     ongoing::Ongoing,
 };
 use crate::{clock::Timestamp, secret::TokenHash};
@@ -54,7 +54,7 @@ impl Vacancy<'_> {
 
 #[derive(Debug)]
 struct Known {
-    pulse: Arc<Pulse>,
+    state: Arc<SessionState>,
     /// Absent until the store has told them.
     facts: Option<Facts>,
 }
@@ -74,7 +74,7 @@ pub(super) struct Facts {
 impl Known {
     /// Whether a request, a tunnel, the cache or somebody who is just asking the store holds on to it.
     fn in_use(&self) -> bool {
-        Arc::strong_count(&self.pulse) > 1
+        Arc::strong_count(&self.state) > 1
     }
 }
 
@@ -124,10 +124,10 @@ impl Cache {
     }
 
     /// Makes the session known. Must come before asking the store for it, so that what is announced meanwhile finds it.
-    pub(super) fn enrol(&self, id: &TokenHash) -> Arc<Pulse> {
+    pub(super) fn enrol(&self, id: &TokenHash) -> Arc<SessionState> {
         let mut register = self.register();
-        let fresh = || Known { pulse: Arc::new(Pulse::new()), facts: None };
-        Arc::clone(&register.known.entry(*id).or_insert_with(fresh).pulse)
+        let fresh = || Known { state: Arc::new(SessionState::new()), facts: None };
+        Arc::clone(&register.known.entry(*id).or_insert_with(fresh).state)
     }
 
     /// What a user has under way: the same for all their sessions.
@@ -155,7 +155,7 @@ impl Cache {
     /// Forgets what [`Self::enrol`] made known, unless something is left to do with it.
     pub(super) fn release(&self, id: &TokenHash) {
         let mut register = self.register();
-        if register.known.get(id).is_some_and(|known| !known.in_use() && known.pulse.unstored().is_none()) {
+        if register.known.get(id).is_some_and(|known| !known.in_use() && known.state.unstored().is_none()) {
             register.known.remove(id);
         }
     }
@@ -167,7 +167,7 @@ impl Cache {
             self.entries.remove(id);
             register.doubted.remove(id);
             if let Some(known) = register.known.get(id) {
-                known.pulse.ended.cancel();
+                known.state.ended.cancel();
             }
         }
     }
@@ -232,16 +232,16 @@ impl Cache {
             let Some(facts) = &known.facts else { return known.in_use() };
             if now >= facts.expires_at {
                 self.entries.remove(id);
-                known.pulse.ended.cancel();
+                known.state.ended.cancel();
                 return known.in_use();
             }
-            if idle(known.pulse.last_seen(), facts.inactivity, now) {
+            if idle(known.state.last_seen(), facts.inactivity, now) {
                 self.entries.remove(id);
-                if known.in_use() && !known.pulse.ended.is_cancelled() {
+                if known.in_use() && !known.state.ended.is_cancelled() {
                     doubts |= doubted.insert(*id);
                 }
             }
-            known.in_use() || (known.pulse.unstored().is_some() && !known.pulse.ended.is_cancelled())
+            known.in_use() || (known.state.unstored().is_some() && !known.state.ended.is_cancelled())
         });
         drop(register);
         if doubts {
@@ -254,7 +254,7 @@ impl Cache {
         let register = self.register();
         for known in register.known.values() {
             if known.facts.as_ref().is_some_and(|facts| facts.level == Level::One) {
-                known.pulse.passing.cancel();
+                known.state.passing.cancel();
             }
         }
     }
@@ -263,8 +263,8 @@ impl Cache {
     pub(super) fn unstored(&self) -> Vec<(TokenHash, Timestamp)> {
         let register = self.register();
         let unstored = register.known.iter().filter_map(|(id, known)| {
-            let at = known.pulse.unstored()?;
-            (!known.pulse.ended.is_cancelled()).then_some((*id, at))
+            let at = known.state.unstored()?;
+            (!known.state.ended.is_cancelled()).then_some((*id, at))
         });
         unstored.collect()
     }
@@ -273,7 +273,7 @@ impl Cache {
         let register = self.register();
         for (id, at) in seen {
             if let Some(known) = register.known.get(id) {
-                known.pulse.store_has(*at);
+                known.state.store_has(*at);
             }
         }
     }
@@ -303,9 +303,9 @@ mod tests {
             expires_at: Timestamp::from_unix_seconds(100),
             ..crate::sessions::session::nobody()
         };
-        let pulse = cache.enrol(&session.id);
+        let state = cache.enrol(&session.id);
         let ongoing = cache.ongoing(&session.user);
-        Arc::new(Live::new(session, pulse, ongoing))
+        Arc::new(Live::new(session, state, ongoing))
     }
 
     #[tokio::test]

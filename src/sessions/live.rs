@@ -38,7 +38,7 @@ pub struct Live {
     pub ended: CancellationToken,
     /// What its user has under way, in other sessions as well.
     pub ongoing: Arc<Ongoing>,
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) state: Arc<SessionState>,
     weight: usize,
 }
 
@@ -60,7 +60,7 @@ impl Perishable {
 }
 
 impl Live {
-    pub(super) fn new(session: Session, pulse: Arc<Pulse>, ongoing: Arc<Ongoing>) -> Self {
+    pub(super) fn new(session: Session, state: Arc<SessionState>, ongoing: Arc<Ongoing>) -> Self {
         let Session { user, name, email, display_name, groups, origin, .. } = &session;
         let texts = [user, name, email, display_name, &origin.user_agent];
         let weight =
@@ -69,21 +69,21 @@ impl Live {
             session,
             prepared: OnceLock::new(),
             assertion: ArcSwapOption::empty(),
-            ended: pulse.passing.clone(),
+            ended: state.passing.clone(),
             ongoing,
-            pulse,
+            state,
             weight,
         }
     }
 
     /// The last use on this gateway, or the last that it has heard of; to the second.
     pub fn last_seen(&self) -> Timestamp {
-        self.pulse.last_seen()
+        self.state.last_seen()
     }
 
     /// Waits for the turn of a page of ours, at `elapsed` of the process's count; as long as the result lives it is being made.
     pub async fn page(&self, elapsed: Duration) -> Result<SemaphorePermit<'_>, TooOften> {
-        self.pulse.pages.turn(&self.ongoing, elapsed).await
+        self.state.pages.turn(&self.ongoing, elapsed).await
     }
 
     /// Bytes of memory, by estimate. Never changes, as the cache counts on.
@@ -94,7 +94,7 @@ impl Live {
 
 /// What outlives a [`Live`]: several of one session share it, when the user's rights change in between.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(super) struct SessionState {
     last_seen: AtomicI64,
     /// The `last_seen` that the store has.
     stored: AtomicI64,
@@ -104,7 +104,7 @@ pub(super) struct Pulse {
     pages: PagesAsked,
 }
 
-impl Pulse {
+impl SessionState {
     pub(super) fn new() -> Self {
         let ended = CancellationToken::new();
         Self {
@@ -139,12 +139,12 @@ impl Pulse {
 #[cfg(test)]
 pub(crate) fn having_proved(amr: &[super::Method]) -> Arc<Live> {
     let session = Session { amr: amr.to_vec(), ..super::session::nobody() };
-    Arc::new(Live::new(session, Arc::new(Pulse::new()), Arc::default()))
+    Arc::new(Live::new(session, Arc::new(SessionState::new()), Arc::default()))
 }
 
 /// When a session is over although nobody ended it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct Lifetimes {
     pub(super) inactivity: Duration,
     pub(super) expiration: Duration,
     /// Both limits of sessions whose users asked to be kept signed in; absent: those are like any other.
@@ -174,7 +174,7 @@ pub(super) fn idle(last_seen: Timestamp, inactivity: Duration, now: Timestamp) -
     now.since(last_seen) >= inactivity
 }
 
-impl Limits {
+impl Lifetimes {
     /// How long a session may lie unused.
     pub(super) fn inactivity(self, remembered: bool) -> Duration {
         self.remember_me.filter(|_| remembered).unwrap_or(self.inactivity)
@@ -191,12 +191,12 @@ impl Limits {
 
     /// Whether `live` may be used at `now`, which is then noted if it counts.
     pub(super) fn use_at(self, live: &Live, now: Timestamp, counts: Use) -> bool {
-        let last_seen = live.pulse.last_seen();
+        let last_seen = live.state.last_seen();
         if self.over(&live.session, last_seen, now) {
             return false;
         }
         if counts == Use::Counts && now.unix_millis() - last_seen.unix_millis() >= GRAIN {
-            live.pulse.saw(now);
+            live.state.saw(now);
         }
         true
     }
@@ -209,9 +209,9 @@ mod tests {
     #[test]
     fn a_session_is_over_at_the_very_instant_of_a_limit() {
         let (minute, week) = (Duration::from_mins(1), Duration::from_hours(7 * 24));
-        let limits = |remember_me| Limits { inactivity: minute, expiration: minute * 2, remember_me };
+        let limits = |remember_me| Lifetimes { inactivity: minute, expiration: minute * 2, remember_me };
         let at = Timestamp::from_unix_millis;
-        let over = |limits: Limits, remembered, last_seen, now| {
+        let over = |limits: Lifetimes, remembered, last_seen, now| {
             let session =
                 Session { remembered, expires_at: at(100_000), ..crate::sessions::session::nobody() };
             limits.over(&session, at(last_seen), at(now))
@@ -228,16 +228,16 @@ mod tests {
     }
 
     #[test]
-    fn a_pulse_never_goes_back() {
-        let pulse = Pulse::new();
-        assert_eq!(pulse.unstored(), None);
+    fn a_last_use_never_goes_back() {
+        let state = SessionState::new();
+        assert_eq!(state.unstored(), None);
         let at = Timestamp::from_unix_seconds;
-        pulse.saw(at(10));
-        pulse.saw(at(5));
-        assert_eq!(pulse.unstored(), Some(at(10)));
-        pulse.store_has(at(9));
-        assert_eq!(pulse.unstored(), Some(at(10)));
-        pulse.store_has(at(10));
-        assert_eq!(pulse.unstored(), None);
+        state.saw(at(10));
+        state.saw(at(5));
+        assert_eq!(state.unstored(), Some(at(10)));
+        state.store_has(at(9));
+        assert_eq!(state.unstored(), Some(at(10)));
+        state.store_has(at(10));
+        assert_eq!(state.unstored(), None);
     }
 }

@@ -33,7 +33,7 @@ pub(crate) use self::live::having_proved;
 use self::{
     cache::{Cache, Facts},
     feed::{FeedSource, Freshness},
-    live::{Limits, Pulse},
+    live::{Lifetimes, SessionState},
     monotonic::MonotonicWallClock,
     new_session::Beginning,
 };
@@ -143,7 +143,7 @@ pub struct Sessions {
     elsewhere: bool,
     revocations: RevocationLog,
     random: Arc<dyn Random>,
-    limits: Limits,
+    limits: Lifetimes,
     max_per_user: Option<usize>,
     when_full: WhenFull,
     clock: MonotonicWallClock,
@@ -167,7 +167,7 @@ impl Sessions {
             elsewhere: !matches!(config.store, Store::Database),
             revocations,
             random,
-            limits: Limits {
+            limits: Lifetimes {
                 inactivity: config.inactivity,
                 expiration: config.expiration,
                 remember_me: config.remember_me,
@@ -399,7 +399,7 @@ impl Sessions {
             let now = self.clock.now();
             let saw = |live: &Arc<Live>| {
                 if counts == Use::Counts {
-                    live.pulse.saw(now);
+                    live.state.saw(now);
                 }
             };
             if !self.freshness.holds() {
@@ -407,7 +407,7 @@ impl Sessions {
             }
             match self.cache.get_or_vacancy(id).await {
                 // Whom we waited for may have been told meanwhile that it is over.
-                Ok(live) if !live.pulse.ended.is_cancelled() && self.limits.use_at(&live, now, counts) => {
+                Ok(live) if !live.state.ended.is_cancelled() && self.limits.use_at(&live, now, counts) => {
                     return Ok(Some(live));
                 }
                 // It looks idle from here, but may be in use at another gateway.
@@ -446,19 +446,23 @@ impl Sessions {
 
     /// Asks the store, and then whether the user may still be in. Without a session, ends what is left of it here.
     async fn ask(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
-        let pulse = self.cache.enrol(id);
-        let answer = self.judge(id, &pulse).await;
+        let state = self.cache.enrol(id);
+        let answer = self.judge(id, &state).await;
         if matches!(answer, Ok(None)) {
             self.cache.end(&[*id]);
         }
-        drop(pulse);
+        drop(state);
         if !matches!(answer, Ok(Some(_))) {
             self.cache.release(id);
         }
         answer
     }
 
-    async fn judge(&self, id: &TokenHash, pulse: &Arc<Pulse>) -> Result<Option<Arc<Live>>, SessionError> {
+    async fn judge(
+        &self,
+        id: &TokenHash,
+        state: &Arc<SessionState>,
+    ) -> Result<Option<Arc<Live>>, SessionError> {
         let Some(stored) = self.store.load(id).await? else { return Ok(None) };
         let Some(mut session) = self.open(&stored) else {
             tracing::warn!(session.id = id.short(), "a stored session does not open with our key");
@@ -472,8 +476,8 @@ impl Sessions {
             );
             return Ok(None);
         }
-        pulse.store_has(stored.last_seen);
-        pulse.saw(stored.last_seen.min(now));
+        state.store_has(stored.last_seen);
+        state.saw(stored.last_seen.min(now));
         let facts = Facts {
             user: session.user.clone(),
             expires_at: session.expires_at,
@@ -487,12 +491,12 @@ impl Sessions {
             return Ok(None);
         };
         let now = self.clock.now();
-        if pulse.ended.is_cancelled() || self.limits.over(&session, pulse.last_seen(), now) {
+        if state.ended.is_cancelled() || self.limits.over(&session, state.last_seen(), now) {
             return Ok(None);
         }
         session.adopt(profile);
         let ongoing = self.cache.ongoing(&session.user);
-        Ok(Some(Arc::new(Live::new(session, Arc::clone(pulse), ongoing))))
+        Ok(Some(Arc::new(Live::new(session, Arc::clone(state), ongoing))))
     }
 }
 

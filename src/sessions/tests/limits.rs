@@ -32,7 +32,7 @@ async fn what_is_open_ends_with_the_limits_though_nobody_asks() {
             let id = gateway.log_in("ada").await;
             let open = gateway.live(&id).await;
             world.clock.advance(limit);
-            // Limits are looked after once a second.
+            // Lifetimes are looked after once a second.
             assert!(ended(&open).await < 2 * BOUND);
         }
     }

@@ -89,13 +89,13 @@ async fn a_session_revoked_while_it_is_looked_up_is_not_cached() {
             let id = gateway.log_in("ada").await;
             let looking = look_up(&gateway, id);
             slow.holds_back(1).await;
-            let pulse = gateway.sessions.cache.enrol(&id);
+            let state = gateway.sessions.cache.enrol(&id);
             match revoked {
                 "here" => gateway.sessions.revoke(&id).await.unwrap(),
                 "elsewhere" => other.sessions.revoke(&id).await.unwrap(),
                 _ => assert_eq!(other.sessions.revoke_user("ada").await.unwrap(), 1),
             }
-            timeout(PATIENCE, pulse.ended.cancelled()).await.expect("the gateway hears of it");
+            timeout(PATIENCE, state.ended.cancelled()).await.expect("the gateway hears of it");
             slow.answers.add_permits(100);
             assert!(timeout(PATIENCE, looking).await.unwrap().unwrap().is_none());
             assert!(gateway.cached(&id, Use::Counts).is_none());
@@ -141,7 +141,7 @@ async fn a_vacancy_is_lost_when_its_session_is_forgotten() {
     ] {
         cache.forget(&id);
         let Err(vacancy) = cache.get_or_vacancy(&id).await else { panic!("it was forgotten") };
-        let _pulse = cache.enrol(&id);
+        let _state = cache.enrol(&id);
         if let Some(forget) = forget {
             forget(&cache);
         }
