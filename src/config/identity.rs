@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{
     layers::Layers,
-    written::{List, Text, Written},
+    values::{ConfigValue, List, Parsed},
 };
 use crate::{
     http1::{fields::is_hop_by_hop, spelling::Spelled},
@@ -85,11 +85,11 @@ struct Assertion {
     /// Whether a signed assertion goes with each request.
     enabled: bool,
     /// Whom it is for. Absent: `server.public_url`.
-    audience: Option<Text<Audience>>,
+    audience: Option<Parsed<Audience>>,
     /// From its making to its end.
-    lifetime: Text<Duration>,
+    lifetime: Parsed<Duration>,
     /// For how long one key signs.
-    rotation: Text<Duration>,
+    rotation: Parsed<Duration>,
 }
 
 impl Default for Assertion {
@@ -97,8 +97,8 @@ impl Default for Assertion {
         Self {
             enabled: true,
             audience: None,
-            lifetime: Text(LONGEST_LIFETIME),
-            rotation: Text(Duration::from_hours(30 * 24)),
+            lifetime: Parsed(LONGEST_LIFETIME),
+            rotation: Parsed(Duration::from_hours(30 * 24)),
         }
     }
 }
@@ -108,13 +108,13 @@ impl Default for Assertion {
 #[serde(default, deny_unknown_fields)]
 struct Headers {
     /// The canonical name.
-    user: Option<Text<Name>>,
+    user: Option<Parsed<Name>>,
     /// The e-mail address.
-    email: Option<Text<Name>>,
+    email: Option<Parsed<Name>>,
     /// The name for people.
-    name: Option<Text<Name>>,
+    name: Option<Parsed<Name>>,
     /// The groups, separated by commas.
-    groups: Option<Text<Name>>,
+    groups: Option<Parsed<Name>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -132,16 +132,16 @@ enum Preset {
 impl Section {
     /// `origin` is absent when the public URL is missing, which is a fault already. `inactivity` is that of sessions,
     /// `passed` is `portal.pass_headers`.
-    pub(super) fn settle(
+    pub(super) fn validate(
         self,
         origin: Option<&str>,
         inactivity: Duration,
         passed: Vec<HeaderName>,
         layers: &mut Layers,
     ) -> Config {
-        let assertion = self.assertion.settle(origin, inactivity, layers);
+        let assertion = self.assertion.validate(origin, inactivity, layers);
         let preset = self.preset.names();
-        let chosen = |own: Option<Text<Name>>, preset| own.map_or(preset, |Text(Name(name))| name);
+        let chosen = |own: Option<Parsed<Name>>, preset| own.map_or(preset, |Parsed(Name(name))| name);
         let headers = HeaderNames {
             user: chosen(self.headers.user, preset.user),
             email: chosen(self.headers.email, preset.email),
@@ -200,7 +200,7 @@ fn check_passed(passed: &[HeaderName], config: &Config, layers: &mut Layers) {
 }
 
 impl Assertion {
-    fn settle(
+    fn validate(
         self,
         origin: Option<&str>,
         inactivity: Duration,
@@ -227,7 +227,7 @@ impl Assertion {
         }
         let issuer = origin.unwrap_or_default().to_owned();
         Some(AssertionConfig {
-            audience: self.audience.map_or_else(|| issuer.clone(), |Text(Audience(audience))| audience),
+            audience: self.audience.map_or_else(|| issuer.clone(), |Parsed(Audience(audience))| audience),
             issuer,
             // So that none outlives an idle session.
             lifetime: lifetime.min(inactivity),
@@ -261,7 +261,7 @@ impl Preset {
 /// The name of a header that is free to carry an identity, or `off`.
 struct Name(Option<Spelled>);
 
-impl Written for Name {
+impl ConfigValue for Name {
     const EXPECTED: &'static str = "the name of a header, such as `Remote-User`, or `off`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -279,7 +279,7 @@ impl Written for Name {
     }
 }
 
-impl Written for HeaderName {
+impl ConfigValue for HeaderName {
     const EXPECTED: &'static str = "the name of a header, such as `Remote-User`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -294,7 +294,7 @@ impl Written for HeaderName {
     }
 }
 
-impl Written for GroupPattern {
+impl ConfigValue for GroupPattern {
     const EXPECTED: &'static str = "a group such as `ops`, or `iot-*` for all that begin so";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -309,7 +309,7 @@ impl Written for GroupPattern {
 /// What the portal knows itself by.
 struct Audience(String);
 
-impl Written for Audience {
+impl ConfigValue for Audience {
     const EXPECTED: &'static str = "a name or URL in quotes";
 
     fn read(text: &str) -> Result<Self, String> {

@@ -23,10 +23,10 @@ use super::{
     Flag,
     known::{PREFIX, instead_of, suggestion},
     masking::mask,
-    problems::{Place, Position, Problem, Problems, Severity},
+    problems::{Location, Position, Problem, Problems, Severity},
     slips,
     source::{SourceFile, parse_value},
-    written::{Secret, Text},
+    values::{Parsed, Secret},
 };
 use crate::permission::{Need, explained};
 
@@ -96,7 +96,7 @@ impl Layers {
             match value.into_string() {
                 Ok(value) => layers.add_setting(&name, &key, value),
                 Err(_) => {
-                    layers.note(Severity::Fault, key, Place::Setting(name), "is not valid UTF-8".into());
+                    layers.note(Severity::Fault, key, Location::Setting(name), "is not valid UTF-8".into());
                 }
             }
         }
@@ -113,7 +113,7 @@ impl Layers {
             Ok(file) => file,
             Err(reason) => {
                 let reason = explained(path, Need::Read, reason);
-                let place = Place::File { path: path.into(), position: None };
+                let place = Location::File { path: path.into(), position: None };
                 self.illegible = true;
                 return self.note(
                     Severity::Fault,
@@ -127,7 +127,7 @@ impl Layers {
         for fault in faults {
             let at = fault.span().map_or(0, |span| span.start);
             let position = fault.span().map(|span| Position::new(file.text(), span));
-            let place = Place::File { path: path.into(), position };
+            let place = Location::File { path: path.into(), position };
             // What follows in the same line follows from what is wrong in it.
             if !self.problems.iter().any(|earlier| same_line(&earlier.place, &place)) {
                 let message = slips::explained(file.text(), at, fault.message());
@@ -191,8 +191,8 @@ impl Layers {
             Kind::Message(message) => message.clone(),
             Kind::UnknownField(name, known) => {
                 let variable = match &place {
-                    Place::Setting(name) => Some(name.as_str()),
-                    Place::File { .. } | Place::Nowhere => None,
+                    Location::Setting(name) => Some(name.as_str()),
+                    Location::File { .. } | Location::Nowhere => None,
                 };
                 format!("unknown key; {}", instead_of::<T>(name, known, variable))
             }
@@ -207,7 +207,7 @@ impl Layers {
         self.note(Severity::Fault, shown(&error.path), place, message);
     }
 
-    fn note(&mut self, severity: Severity, key: String, place: Place, message: String) {
+    fn note(&mut self, severity: Severity, key: String, place: Location, message: String) {
         // What is odd about a value in a line that is no TOML follows from just that.
         let no_toml = |earlier: &Problem| earlier.key.is_empty() && same_line(&earlier.place, &place);
         if !key.is_empty() && self.problems.iter().any(no_toml) {
@@ -294,8 +294,8 @@ impl Layers {
     pub(super) fn secret(
         &mut self,
         key: &str,
-        inline: Option<Text<Secret>>,
-        file: Option<Text<PathBuf>>,
+        inline: Option<Parsed<Secret>>,
+        file: Option<Parsed<PathBuf>>,
     ) -> Option<SecretString> {
         let twin = format!("{key}_file");
         match (inline, file) {
@@ -303,8 +303,8 @@ impl Layers {
                 self.fault(&twin, format!("`{key}` is set as well; keep one of the two"));
                 None
             }
-            (Some(Text(Secret(secret))), None) => Some(secret),
-            (None, Some(Text(path))) => {
+            (Some(Parsed(Secret(secret))), None) => Some(secret),
+            (None, Some(Parsed(path))) => {
                 let path = self.resolve(&twin, &path);
                 match std::fs::read_to_string(&path).map(Zeroizing::new) {
                     Ok(text) => self.secret_in_file(&twin, &path, &text),
@@ -364,22 +364,22 @@ impl Layers {
     }
 
     /// Where a key is written or, when it is missing, where its table is.
-    fn place(&self, path: &[String], at_key: bool) -> Place {
+    fn place(&self, path: &[String], at_key: bool) -> Location {
         let (value, depth) = find(&self.values, path);
         // A table may come from several layers; a value comes from one, also when the path would go on within it.
         let written = !matches!(value, Value::Dict(..)) || depth == path.len();
         let source = self.source_of(value).filter(|_| written);
         if let Some(Source::Custom(name)) = source {
-            return Place::Setting(name.clone());
+            return Location::Setting(name.clone());
         }
         let only = source.and_then(Source::file_path);
         let files = self.files.iter().filter(|file| only.is_none_or(|path| path == file.path));
         let spots = files.map(|file| (file, file.locate(path)));
         let deepest = spots.max_by_key(|(_, spot)| spot.as_ref().map_or(0, |spot| spot.depth));
-        let Some((file, spot)) = deepest else { return Place::Nowhere };
+        let Some((file, spot)) = deepest else { return Location::Nowhere };
         let span = spot.map(|spot| if at_key || spot.depth < path.len() { spot.key } else { spot.value });
         let position = span.map(|span| Position::new(file.text(), span));
-        Place::File { path: file.path.clone(), position }
+        Location::File { path: file.path.clone(), position }
     }
 }
 
@@ -414,9 +414,9 @@ fn is_of_kubernetes(name: &str) -> bool {
     })
 }
 
-fn same_line(a: &Place, b: &Place) -> bool {
+fn same_line(a: &Location, b: &Location) -> bool {
     match (a, b) {
-        (Place::File { path: a, position: Some(at) }, Place::File { path: b, position: Some(bt) }) => {
+        (Location::File { path: a, position: Some(at) }, Location::File { path: b, position: Some(bt) }) => {
             a == b && at.line == bt.line
         }
         _ => false,

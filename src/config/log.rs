@@ -3,11 +3,11 @@
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
-use super::written::{Text, Written};
+use super::values::{ConfigValue, Parsed};
 use crate::telemetry::log;
 
-/// What `[log]` becomes.
-pub(super) struct Settled {
+/// What `[log]` says, validated.
+pub(super) struct LogSettings {
     pub(super) log: log::Config,
     pub(super) access_log: bool,
 }
@@ -16,7 +16,7 @@ pub(super) struct Settled {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Section {
     /// `error`, `warn`, `info`, `debug` or `trace`; or a filter by module, such as `info,portcullis::sessions=debug`.
-    level: Text<Filter>,
+    level: Parsed<Filter>,
     /// `text` for people, `json` for machines; access log included.
     format: Format,
     /// Whether each request leaves a line.
@@ -32,24 +32,24 @@ enum Format {
 
 impl Default for Section {
     fn default() -> Self {
-        Self { level: Text(Filter("info".into())), format: Format::Text, access: true }
+        Self { level: Parsed(Filter("info".into())), format: Format::Text, access: true }
     }
 }
 
 impl Section {
-    pub(super) fn settle(self) -> Settled {
+    pub(super) fn validate(self) -> LogSettings {
         let format = match self.format {
             Format::Text => log::Format::Text,
             Format::Json => log::Format::Json,
         };
-        Settled { log: log::Config { level: self.level.0.0, format }, access_log: self.access }
+        LogSettings { log: log::Config { level: self.level.0.0, format }, access_log: self.access }
     }
 }
 
 /// A filter that `tracing` understands.
 struct Filter(String);
 
-impl Written for Filter {
+impl ConfigValue for Filter {
     const EXPECTED: &'static str =
         "a level such as `info`, or a filter such as `info,portcullis::sessions=debug`";
 

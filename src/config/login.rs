@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     layers::Layers,
-    written::{Text, Written},
+    values::{ConfigValue, Parsed},
 };
 use crate::throttle;
 
@@ -16,8 +16,8 @@ const LONGEST_REQUIRED: usize = 64;
 /// Above this, hashing a password costs more than a login should.
 const LONGEST_ALLOWED: usize = 4096;
 
-/// What `[login]` becomes.
-pub(super) struct Settled {
+/// What `[login]` says, validated.
+pub(super) struct LoginSettings {
     pub(super) throttle: throttle::Config,
     pub(super) password_min_length: usize,
     pub(super) password_max_length: usize,
@@ -27,7 +27,7 @@ pub(super) struct Settled {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Section {
     /// Who checks passwords: `local`, the gateway's own store.
-    source: Text<PasswordSource>,
+    source: Parsed<PasswordSource>,
     /// Fewest characters of a new password, at least 8.
     password_min_length: usize,
     /// Most characters of a new password, at least 64.
@@ -44,15 +44,15 @@ struct Throttle {
     /// times of a /48.
     network_max_retries: u32,
     /// For how long a failure counts.
-    find_time: Text<Duration>,
+    find_time: Parsed<Duration>,
     /// How long the wait is.
-    ban_time: Text<Duration>,
+    ban_time: Parsed<Duration>,
 }
 
 impl Default for Section {
     fn default() -> Self {
         Self {
-            source: Text(PasswordSource::Local),
+            source: Parsed(PasswordSource::Local),
             password_min_length: 15,
             password_max_length: 256,
             throttle: Throttle::default(),
@@ -65,16 +65,16 @@ impl Default for Throttle {
         Self {
             max_retries: 5,
             network_max_retries: 50,
-            find_time: Text(Duration::from_mins(2)),
-            ban_time: Text(Duration::from_mins(5)),
+            find_time: Parsed(Duration::from_mins(2)),
+            ban_time: Parsed(Duration::from_mins(5)),
         }
     }
 }
 
 impl Section {
-    pub(super) fn settle(self, layers: &mut Layers) -> Settled {
+    pub(super) fn validate(self, layers: &mut Layers) -> LoginSettings {
         // There is only one source yet, so that nothing has to be told which.
-        let Text(PasswordSource::Local) = self.source;
+        let Parsed(PasswordSource::Local) = self.source;
         self.check_lengths(layers);
         let throttle = self.throttle;
         if throttle.max_retries == 0 {
@@ -95,7 +95,7 @@ impl Section {
                 ),
             );
         }
-        Settled {
+        LoginSettings {
             throttle: throttle::Config {
                 max_retries: throttle.max_retries,
                 network_max_retries: throttle.network_max_retries,
@@ -130,7 +130,7 @@ enum PasswordSource {
     Local,
 }
 
-impl Written for PasswordSource {
+impl ConfigValue for PasswordSource {
     const EXPECTED: &'static str = "`local`";
 
     fn read(text: &str) -> Result<Self, String> {

@@ -20,14 +20,14 @@ mod storage;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod written;
+mod values;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 
 use self::layers::Layers;
-pub use self::problems::{Place, Position, Problem, Problems, Severity};
+pub use self::problems::{Location, Position, Problem, Problems, Severity};
 use crate::web::{logout::LogoutPaths, path::PathPattern};
 
 /// All that a gateway can be told: one field per module.
@@ -121,20 +121,20 @@ impl Config {
         let mut layers = Layers::gather(files, environment, flags);
         let document: Document = layers.read();
 
-        let server = document.server.settle(&mut layers);
+        let server = document.server.validate(&mut layers);
         let host = server.web.as_ref().and_then(|web| web.public_url.host_str());
-        let tls = document.tls.settle(host, &mut layers);
-        let portal = document.portal.settle(server.server.workers, &mut layers);
-        let storage = document.storage.settle(&mut layers);
-        let sessions = document.sessions.settle(&mut layers);
-        let login = document.login.settle(&mut layers);
+        let tls = document.tls.validate(host, &mut layers);
+        let portal = document.portal.validate(server.server.workers, &mut layers);
+        let storage = document.storage.validate(&mut layers);
+        let sessions = document.sessions.validate(&mut layers);
+        let login = document.login.validate(&mut layers);
         let portal_name = portal.pages.as_ref().map(|pages| pages.portal_name.as_str());
-        let second_factor = document.second_factor.settle(portal_name, &mut layers);
+        let second_factor = document.second_factor.validate(portal_name, &mut layers);
         let origin = server.web.as_ref().map(|web| web.public_url.origin().ascii_serialization());
         let inactivity = sessions.sessions.inactivity;
         let identity =
-            document.identity.settle(origin.as_deref(), inactivity, portal.pass_headers, &mut layers);
-        let log = document.log.settle();
+            document.identity.validate(origin.as_deref(), inactivity, portal.pass_headers, &mut layers);
+        let log = document.log.validate();
 
         let (faults, warnings) = layers.finish();
         let (Some(web), Some(pages), true) = (server.web, portal.pages, faults.is_empty()) else {

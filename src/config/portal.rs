@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{
     layers::Layers,
-    written::{List, Text, Written, origin},
+    values::{ConfigValue, List, Parsed, origin},
 };
 use crate::{
     pages,
@@ -22,8 +22,8 @@ use crate::{
     },
 };
 
-/// What `[portal]` becomes; what lacks a required key is absent, and that is a fault.
-pub(super) struct Settled {
+/// What `[portal]` says, validated. What lacks a required key is absent, and that is a fault.
+pub(super) struct PortalSettings {
     pub(super) upstream: upstream::Config,
     pub(super) pages: Option<pages::Config>,
     pub(super) logout_paths: LogoutPaths,
@@ -42,15 +42,15 @@ const LEAST_CONNECTIONS: usize = 256;
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Section {
     /// The portal's name, in headings and, unless `second_factor.issuer` says otherwise, in authenticator apps. Required.
-    name: Option<Text<Name>>,
+    name: Option<Parsed<Name>>,
     /// The portal's servers: `http` or `https` URLs without a path. Required.
     upstreams: List<UpstreamUrl>,
     /// What `Host` says to them: `public` for the host of `server.public_url`, `upstream` for that of each URL, or a name.
-    host: Text<HostName>,
+    host: Parsed<HostName>,
     /// The name that the certificates of `https` servers bear, and that they are told ahead (SNI). Absent: that of the URL.
-    tls_name: Option<Text<ServerName<'static>>>,
+    tls_name: Option<Parsed<ServerName<'static>>>,
     /// Where users find help: a `mailto:`, `tel:` or `https:` URL, shown on every page. Absent: none is shown.
-    support: Option<Text<Support>>,
+    support: Option<Parsed<Support>>,
     /// Where the portal logs out, exactly or, with `/*` at its end, everything below; with a method in front and a query
     /// behind it where the path alone does not say. The session ends with it.
     logout_paths: List<LogoutPath>,
@@ -59,29 +59,29 @@ pub(super) struct Section {
     /// Whether addresses of the portal's inside in its answers become addresses of `public_url`.
     rewrite_redirects: bool,
     /// How requests name our origin to the portal: as the `client` does, or as the `upstream` knows itself.
-    origin: Text<OriginAs>,
+    origin: Parsed<OriginAs>,
     /// What browsers are told about plain HTTP: a value, `portal` for what the portal says, or `off`.
-    hsts: Text<Hsts>,
+    hsts: Parsed<Hsts>,
     /// Whether browsers load by `https` what the portal's pages name by `http`.
     upgrade_insecure_requests: bool,
     /// What becomes of service workers that could answer in place of our pages: `refuse` or `allow`.
-    service_worker: Text<Policy>,
+    service_worker: Parsed<Policy>,
     /// Paths whose answers are the same for all users, so that shared caches may keep them.
     cacheable_paths: List<PathPattern>,
     /// PEM file with the authority that signed the portal's certificate. Absent: the system's authorities.
-    ca: Option<Text<PathBuf>>,
+    ca: Option<Parsed<PathBuf>>,
     /// To establish a connection to the portal, TLS included.
-    connect_timeout: Text<Duration>,
+    connect_timeout: Parsed<Duration>,
     /// From the end of a request to the head of the portal's answer.
-    response_timeout: Text<Duration>,
+    response_timeout: Parsed<Duration>,
     /// Connections to each server, shared out evenly among the workers. Absent: 128 a worker, and at least 256.
     max_connections: Option<usize>,
     /// Requests that wait for a connection, at most `connect_timeout`; shared out likewise.
     max_waiting: usize,
     /// Who may use a connection to the portal again: `shared`, `user` or `once`.
-    connections: Text<Sharing>,
+    connections: Parsed<Sharing>,
     /// How old a connection to the portal gets; names are looked up for each new one.
-    max_connection_age: Text<Duration>,
+    max_connection_age: Parsed<Duration>,
     /// Requests of one user that a worker has answered at once; further ones wait. Absent: as many as there are connections free.
     max_connections_per_user: Option<u32>,
     /// WebSockets and streams of events at once, which do not count as connections; shared out likewise.
@@ -95,24 +95,24 @@ impl Default for Section {
         Self {
             name: None,
             upstreams: List::default(),
-            host: Text(HostName::Public),
+            host: Parsed(HostName::Public),
             tls_name: None,
             support: None,
             logout_paths: List::default(),
             pass_headers: List::default(),
             rewrite_redirects: true,
-            origin: Text(OriginAs::Client),
-            hsts: Text(Hsts::Says(HeaderValue::from_static("max-age=31536000"))),
+            origin: Parsed(OriginAs::Client),
+            hsts: Parsed(Hsts::Says(HeaderValue::from_static("max-age=31536000"))),
             upgrade_insecure_requests: false,
-            service_worker: Text(Policy::Refuse),
+            service_worker: Parsed(Policy::Refuse),
             cacheable_paths: List::default(),
             ca: None,
-            connect_timeout: Text(Duration::from_secs(2)),
-            response_timeout: Text(Duration::from_mins(1)),
+            connect_timeout: Parsed(Duration::from_secs(2)),
+            response_timeout: Parsed(Duration::from_mins(1)),
             max_connections: None,
             max_waiting: 1024,
-            connections: Text(Sharing::Shared),
-            max_connection_age: Text(Duration::from_mins(1)),
+            connections: Parsed(Sharing::Shared),
+            max_connection_age: Parsed(Duration::from_mins(1)),
             max_connections_per_user: None,
             max_streams: 10_000,
             max_streams_per_user: 200,
@@ -121,7 +121,7 @@ impl Default for Section {
 }
 
 impl Section {
-    pub(super) fn settle(self, workers: usize, layers: &mut Layers) -> Settled {
+    pub(super) fn validate(self, workers: usize, layers: &mut Layers) -> PortalSettings {
         if self.name.is_none() {
             layers.missing("portal.name", "set it to the name that users know the portal by");
         }
@@ -148,12 +148,12 @@ impl Section {
             }
         }
         check_origin(self.origin.0, &self.host.0, &upstreams, layers);
-        Settled {
+        PortalSettings {
             upstream: upstream::Config {
                 upstreams,
                 host: self.host.0,
-                tls_name: self.tls_name.map(|Text(name)| name),
-                ca: self.ca.map(|Text(ca)| layers.resolve("portal.ca", &ca)),
+                tls_name: self.tls_name.map(|Parsed(name)| name),
+                ca: self.ca.map(|Parsed(ca)| layers.resolve("portal.ca", &ca)),
                 connect_timeout: self.connect_timeout.0,
                 response_timeout: self.response_timeout.0,
                 limits: upstream::PoolLimits {
@@ -181,9 +181,9 @@ impl Section {
             },
             logout_paths: LogoutPaths::new(self.logout_paths.0),
             pass_headers: self.pass_headers.0,
-            pages: self.name.map(|Text(Name(portal_name))| pages::Config {
+            pages: self.name.map(|Parsed(Name(portal_name))| pages::Config {
                 portal_name,
-                support: self.support.map(|Text(Support(url))| url),
+                support: self.support.map(|Parsed(Support(url))| url),
             }),
         }
     }
@@ -244,7 +244,7 @@ fn check_origin(origin: OriginAs, host: &HostName, upstreams: &[Url], layers: &m
 /// A name that fits into a heading.
 struct Name(String);
 
-impl Written for Name {
+impl ConfigValue for Name {
     const EXPECTED: &'static str = "a name in quotes";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -259,7 +259,7 @@ impl Written for Name {
     }
 }
 
-impl Written for Sharing {
+impl ConfigValue for Sharing {
     const EXPECTED: &'static str = "`shared`, `user` or `once`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -279,7 +279,7 @@ enum OriginAs {
     Upstream,
 }
 
-impl Written for OriginAs {
+impl ConfigValue for OriginAs {
     const EXPECTED: &'static str = "`client` or `upstream`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -291,7 +291,7 @@ impl Written for OriginAs {
     }
 }
 
-impl Written for Policy {
+impl ConfigValue for Policy {
     const EXPECTED: &'static str = "`refuse` or `allow`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -303,7 +303,7 @@ impl Written for Policy {
     }
 }
 
-impl Written for Hsts {
+impl ConfigValue for Hsts {
     const EXPECTED: &'static str = "`portal`, `off` or a value such as `max-age=31536000; includeSubDomains`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -333,7 +333,7 @@ impl Written for Hsts {
 #[derive(PartialEq)]
 struct UpstreamUrl(Url);
 
-impl Written for UpstreamUrl {
+impl ConfigValue for UpstreamUrl {
     const EXPECTED: &'static str = "a URL such as `http://127.0.0.1:3000`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -341,7 +341,7 @@ impl Written for UpstreamUrl {
     }
 }
 
-impl Written for HostName {
+impl ConfigValue for HostName {
     const EXPECTED: &'static str = "`public`, `upstream`, or a host such as `portal.internal`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -361,7 +361,7 @@ impl Written for HostName {
     }
 }
 
-impl Written for ServerName<'static> {
+impl ConfigValue for ServerName<'static> {
     const EXPECTED: &'static str = "the name in a certificate, such as `portal.internal`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -373,7 +373,7 @@ impl Written for ServerName<'static> {
 /// A link that helps.
 struct Support(String);
 
-impl Written for Support {
+impl ConfigValue for Support {
     const EXPECTED: &'static str = "a link such as `mailto:support@example.com`";
 
     fn read(text: &str) -> Result<Self, String> {

@@ -20,7 +20,7 @@ pub enum Severity {
 /// Where the value in question was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Place {
+pub enum Location {
     /// A file; without a position when the problem is about the file as a whole.
     File { path: PathBuf, position: Option<Position> },
     /// An environment variable or a command-line flag, by name.
@@ -59,7 +59,7 @@ pub struct Problem {
     pub severity: Severity,
     /// The key's path, such as `server.listen[0]`; empty when the problem is no key's.
     pub key: String,
-    pub place: Place,
+    pub place: Location,
     /// What is wrong and what would be right.
     pub message: String,
 }
@@ -81,11 +81,11 @@ impl Problems {
     /// `sources` are the files in the order they were read, their secrets masked.
     pub(super) fn new(mut list: Vec<Problem>, sources: Vec<(PathBuf, String)>) -> Self {
         list.sort_by_key(|problem| match &problem.place {
-            Place::File { path, position } => {
+            Location::File { path, position } => {
                 let file = sources.iter().position(|(source, _)| source == path).unwrap_or(sources.len());
                 (file, position.as_ref().map_or(0, |position| position.span.start))
             }
-            Place::Setting(_) | Place::Nowhere => (usize::MAX, 0),
+            Location::Setting(_) | Location::Nowhere => (usize::MAX, 0),
         });
         Self { list, sources }
     }
@@ -113,7 +113,7 @@ impl Problems {
         };
         let title = level.primary_title(problem.title());
         match &problem.place {
-            Place::File { path, position } => {
+            Location::File { path, position } => {
                 let source = self.sources.iter().find(|(source, _)| source == path);
                 let shown = path.display().to_string();
                 match (source, position) {
@@ -125,11 +125,11 @@ impl Problems {
                     _ => title.element(Origin::path(shown)),
                 }
             }
-            Place::Setting(name) => {
+            Location::Setting(name) => {
                 let note = format!("set by {}", normalize_untrusted_str(name));
                 title.element(Level::NOTE.message(note))
             }
-            Place::Nowhere => title.elements(std::iter::empty::<Element<'_>>()),
+            Location::Nowhere => title.elements(std::iter::empty::<Element<'_>>()),
         }
     }
 }

@@ -4,12 +4,12 @@ use serde::Deserialize;
 
 use super::{
     layers::Layers,
-    written::{Instant, Text, Written},
+    values::{ConfigValue, Instant, Parsed},
 };
 use crate::rollout;
 
-/// What `[second_factor]` becomes.
-pub(super) struct Settled {
+/// What `[second_factor]` says, validated.
+pub(super) struct SecondFactorSettings {
     pub(super) issuer: String,
     pub(super) rollout: rollout::Config,
 }
@@ -18,15 +18,15 @@ pub(super) struct Settled {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Section {
     /// The name that authenticator apps show above the code. No colon. Absent: `portal.name`.
-    issuer: Option<Text<Issuer>>,
+    issuer: Option<Parsed<Issuer>>,
     /// From this instant on nobody gets in without a device. With its offset. Absent: that holds now.
-    mandatory_from: Option<Text<Instant>>,
+    mandatory_from: Option<Parsed<Instant>>,
 }
 
 impl Section {
     /// `portal_name` is absent when it is missing, which is a fault already.
-    pub(super) fn settle(self, portal_name: Option<&str>, layers: &mut Layers) -> Settled {
-        let issuer = self.issuer.map(|Text(Issuer(issuer))| issuer).or_else(|| {
+    pub(super) fn validate(self, portal_name: Option<&str>, layers: &mut Layers) -> SecondFactorSettings {
+        let issuer = self.issuer.map(|Parsed(Issuer(issuer))| issuer).or_else(|| {
             let name = portal_name?;
             if name.contains(':') && layers.sound(&["second_factor.issuer"]) {
                 layers.fault(
@@ -36,10 +36,10 @@ impl Section {
             }
             Some(name.to_owned())
         });
-        Settled {
+        SecondFactorSettings {
             issuer: issuer.unwrap_or_default(),
             rollout: match self.mandatory_from {
-                Some(Text(Instant { instant, offset })) => {
+                Some(Parsed(Instant { instant, offset })) => {
                     rollout::Config { mandatory_from: Some(instant), offset }
                 }
                 None => rollout::Config::default(),
@@ -51,7 +51,7 @@ impl Section {
 /// A name that survives in an `otpauth` URI.
 struct Issuer(String);
 
-impl Written for Issuer {
+impl ConfigValue for Issuer {
     const EXPECTED: &'static str = "a name in quotes";
 
     fn read(text: &str) -> Result<Self, String> {

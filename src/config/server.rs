@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{
     layers::Layers,
-    written::{List, Size, Text, Written, origin},
+    values::{ConfigValue, List, Parsed, Size, origin},
 };
 use crate::{
     http1::request_head::MOST_HEAD_BYTES,
@@ -16,8 +16,8 @@ use crate::{
     web::{self, client::AddressField},
 };
 
-/// What `[server]` becomes.
-pub(super) struct Settled {
+/// What `[server]` says, validated.
+pub(super) struct ServerSettings {
     pub(super) server: server::Config,
     /// Absent when `public_url` is, which is a fault.
     pub(super) web: Option<web::Config>,
@@ -30,9 +30,9 @@ pub(super) struct Section {
     /// The addresses and ports to serve HTTPS on. `[::]` takes IPv4 as well.
     listen: List<SocketAddr>,
     /// The `https` URL that users type, without a path. Redirects and cookies are made for it. Required.
-    public_url: Option<Text<PublicUrl>>,
+    public_url: Option<Parsed<PublicUrl>>,
     /// Where `/live`, `/ready` and `/metrics` are served, without TLS or login; `off` for nowhere.
-    admin_listen: Text<AdminListen>,
+    admin_listen: Parsed<AdminListen>,
     /// Load balancers whose `X-Forwarded-For` or `Forwarded` names the client: networks or single addresses.
     trusted_proxies: List<IpNet>,
     /// Where trusted proxies say who the client is: `x-forwarded-for` or `forwarded`; `peer` believes neither.
@@ -40,7 +40,7 @@ pub(super) struct Section {
     /// Where trusted proxies say which host was asked for: `host`, or `x-forwarded-host`.
     client_host: ClientHost,
     /// The path of a page for balancers that says whether this gateway serves, whatever the host. Absent: none.
-    health_path: Option<Text<HealthPath>>,
+    health_path: Option<Parsed<HealthPath>>,
     /// Threads that serve connections. Absent: one a core.
     workers: Option<usize>,
     /// Connections at once; further ones wait until one closes.
@@ -49,9 +49,9 @@ pub(super) struct Section {
     max_connections_per_network: usize,
     /// Memory of the whole process near which those without a session are turned away. Absent: three quarters of the
     /// control group's limit, or else a quarter of the machine's.
-    max_memory: Option<Text<Size>>,
+    max_memory: Option<Parsed<Size>>,
     /// The largest head of a request, cookies included: between 8 and 64 KiB.
-    max_header_size: Text<HeaderSize>,
+    max_header_size: Parsed<HeaderSize>,
     /// Bytes a second that a client has to send of a request's body, and to take of an answer, while it is waited for;
     /// judged over `timeouts.stall`. Zero: any progress is enough.
     min_rate: u32,
@@ -62,17 +62,17 @@ pub(super) struct Section {
 #[serde(default, deny_unknown_fields)]
 struct Timeouts {
     /// From the accepted connection to the finished TLS handshake.
-    handshake: Text<Duration>,
+    handshake: Parsed<Duration>,
     /// From the handshake to the first byte of the first request.
-    first_byte: Text<Duration>,
+    first_byte: Parsed<Duration>,
     /// From the first byte of a request to the end of its head.
-    head: Text<Duration>,
+    head: Parsed<Duration>,
     /// Without any progress of a body, in either direction.
-    stall: Text<Duration>,
+    stall: Parsed<Duration>,
     /// Between two requests of one connection.
-    idle: Text<Duration>,
+    idle: Parsed<Duration>,
     /// From the signal to stop until the connections still open are cut.
-    drain: Text<Duration>,
+    drain: Parsed<Duration>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Default for Section {
         Self {
             listen: List(vec![SocketAddr::from(([0; 16], 8443))]),
             public_url: None,
-            admin_listen: Text(AdminListen(Some(SocketAddr::from(([127, 0, 0, 1], 9180))))),
+            admin_listen: Parsed(AdminListen(Some(SocketAddr::from(([127, 0, 0, 1], 9180))))),
             trusted_proxies: List::default(),
             client_address: ClientAddress::default(),
             client_host: ClientHost::default(),
@@ -106,7 +106,7 @@ impl Default for Section {
             max_connections: 10_000,
             max_connections_per_network: 1000,
             max_memory: None,
-            max_header_size: Text(HeaderSize(MOST_HEAD_BYTES)),
+            max_header_size: Parsed(HeaderSize(MOST_HEAD_BYTES)),
             min_rate: 100,
             timeouts: Timeouts::default(),
         }
@@ -115,7 +115,7 @@ impl Default for Section {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        let seconds = |seconds| Text(Duration::from_secs(seconds));
+        let seconds = |seconds| Parsed(Duration::from_secs(seconds));
         Self {
             handshake: seconds(5),
             first_byte: seconds(5),
@@ -128,7 +128,7 @@ impl Default for Timeouts {
 }
 
 impl Section {
-    pub(super) fn settle(self, layers: &mut Layers) -> Settled {
+    pub(super) fn validate(self, layers: &mut Layers) -> ServerSettings {
         self.check(layers);
         if self.public_url.is_none() {
             layers.missing(
@@ -137,8 +137,8 @@ impl Section {
             );
         }
         let timeouts = self.timeouts;
-        let Text(AdminListen(admin_listen)) = self.admin_listen;
-        Settled {
+        let Parsed(AdminListen(admin_listen)) = self.admin_listen;
+        ServerSettings {
             server: server::Config {
                 listen: self.listen.0,
                 workers: self
@@ -155,9 +155,9 @@ impl Section {
                 trusted_proxies: self.trusted_proxies.0.clone(),
                 min_rate: self.min_rate,
                 max_header_size: self.max_header_size.0.0,
-                max_memory: self.max_memory.map(|Text(Size(bytes))| bytes),
+                max_memory: self.max_memory.map(|Parsed(Size(bytes))| bytes),
             },
-            web: self.public_url.map(|Text(PublicUrl(public_url))| web::Config {
+            web: self.public_url.map(|Parsed(PublicUrl(public_url))| web::Config {
                 public_url,
                 trusted_proxies: self.trusted_proxies.0,
                 client_address: match self.client_address {
@@ -166,7 +166,7 @@ impl Section {
                     ClientAddress::Peer => AddressField::Peer,
                 },
                 believes_forwarded_host: self.client_host == ClientHost::XForwardedHost,
-                health_path: self.health_path.map(|Text(HealthPath(path))| path),
+                health_path: self.health_path.map(|Parsed(HealthPath(path))| path),
             }),
             admin_listen,
         }
@@ -184,7 +184,7 @@ impl Section {
                 layers.fault("server.listen", format!("lists `{address}` twice"));
             }
         }
-        if let Text(AdminListen(Some(admin))) = self.admin_listen {
+        if let Parsed(AdminListen(Some(admin))) = self.admin_listen {
             if listen.contains(&admin) && admin.port() != 0 {
                 layers.fault("server.admin_listen", "is also in `server.listen`; choose another port");
             }
@@ -227,7 +227,7 @@ impl Section {
 /// An `https` URL without a path.
 struct PublicUrl(Url);
 
-impl Written for PublicUrl {
+impl ConfigValue for PublicUrl {
     const EXPECTED: &'static str = "a URL such as `https://iot.example.com`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -238,7 +238,7 @@ impl Written for PublicUrl {
 /// A path of this gateway's own on the portal's port.
 struct HealthPath(String);
 
-impl Written for HealthPath {
+impl ConfigValue for HealthPath {
     const EXPECTED: &'static str = "a path such as `/healthz`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -259,7 +259,7 @@ impl Written for HealthPath {
 /// Bytes of a head. Of 64 streams of a connection each may have as much.
 struct HeaderSize(usize);
 
-impl Written for HeaderSize {
+impl ConfigValue for HeaderSize {
     const EXPECTED: &'static str = "a size between `8KiB` and `64KiB`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -275,7 +275,7 @@ impl Written for HeaderSize {
 /// An address and port, or `off`.
 struct AdminListen(Option<SocketAddr>);
 
-impl Written for AdminListen {
+impl ConfigValue for AdminListen {
     const EXPECTED: &'static str = "an address and port such as `127.0.0.1:9180`, or `off`";
 
     fn read(text: &str) -> Result<Self, String> {

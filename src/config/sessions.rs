@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{
     layers::Layers,
-    written::{List, Secret, Size, Text, Written},
+    values::{ConfigValue, List, Parsed, Secret, Size},
 };
 use crate::{
     redis_pool, saved_forms,
@@ -24,8 +24,8 @@ const LONGEST_GRACE: Duration = Duration::from_mins(1);
 /// The largest form that may be kept: it is held in memory on its way.
 const LARGEST_FORM: u64 = 1 << 20;
 
-/// What `[sessions]` becomes.
-pub(super) struct Settled {
+/// What `[sessions]` says, validated.
+pub(super) struct SessionSettings {
     pub(super) sessions: sessions::Config,
     pub(super) saved_forms: saved_forms::Config,
     pub(super) passive_paths: Vec<PathPattern>,
@@ -37,27 +37,27 @@ pub(super) struct Settled {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Section {
     /// `database`, or for many gateways the URL of a Redis: `redis://`, `redis+sentinel://`, `redis+cluster://`.
-    store: Text<Store>,
+    store: Parsed<Store>,
     /// A session that is not used for this long is over.
-    inactivity: Text<Duration>,
+    inactivity: Parsed<Duration>,
     /// A session this old is over, however busy.
-    expiration: Text<Duration>,
+    expiration: Parsed<Duration>,
     /// How long a session lasts, used or not, when its user asks to be kept signed in. Absent: nobody can ask.
-    remember_me: Option<Text<Duration>>,
+    remember_me: Option<Parsed<Duration>>,
     /// Requests to these paths, or with `/*` at its end to everything below, do not count as use of a session.
     passive_paths: List<PathPattern>,
     /// What counts as use besides that: `requests`, or `people` for what a browser says that a person has caused.
-    activity: Text<Activity>,
+    activity: Parsed<Activity>,
     /// The most sessions of one user at once. Absent: any number.
     max_per_user: Option<usize>,
     /// What becomes of a login beyond `max_per_user`: `end_oldest` lets it in, `refuse` does not.
-    when_full: Text<WhenFull>,
+    when_full: Parsed<WhenFull>,
     /// The largest form that is kept when it comes after the session has run out; `0`: none is.
-    kept_form_max: Text<FormSize>,
+    kept_form_max: Parsed<FormSize>,
     /// What browsers forget of the portal when a session is signed out of: its `cache`, its `storage`.
     clear_on_sign_out: List<Cleared>,
     /// For how long those whose sessions are known go on when Redis has gone.
-    outage_grace: Text<Grace>,
+    outage_grace: Parsed<Grace>,
     redis: Redis,
 }
 
@@ -65,40 +65,40 @@ pub(super) struct Section {
 #[serde(default, deny_unknown_fields)]
 struct Redis {
     /// The ACL user. Absent: the one in the URL, or Redis's default user.
-    user: Option<Text<Printable>>,
+    user: Option<Parsed<Printable>>,
     /// The password, in place of one in the URL.
-    password: Option<Text<Secret>>,
+    password: Option<Parsed<Secret>>,
     /// A file that holds the password; a newline at its end is cut off.
-    password_file: Option<Text<PathBuf>>,
+    password_file: Option<Parsed<PathBuf>>,
     /// The user and the password of the sentinels, which do not know those of Redis.
-    sentinel_user: Option<Text<Printable>>,
-    sentinel_password: Option<Text<Secret>>,
-    sentinel_password_file: Option<Text<PathBuf>>,
+    sentinel_user: Option<Parsed<Printable>>,
+    sentinel_password: Option<Parsed<Secret>>,
+    sentinel_password_file: Option<Parsed<PathBuf>>,
     /// PEM file with the authority that signed the server's certificate. Absent: the system's authorities.
-    ca: Option<Text<PathBuf>>,
+    ca: Option<Parsed<PathBuf>>,
     /// PEM files with a certificate of the gateway's own and its key, for servers that ask for one.
-    certificate: Option<Text<PathBuf>>,
-    key: Option<Text<PathBuf>>,
+    certificate: Option<Parsed<PathBuf>>,
+    key: Option<Parsed<PathBuf>>,
     /// What every key of ours begins with.
-    key_prefix: Text<Printable>,
+    key_prefix: Parsed<Printable>,
     /// The longest that one command may take.
-    timeout: Text<Duration>,
+    timeout: Parsed<Duration>,
 }
 
 impl Default for Section {
     fn default() -> Self {
         Self {
-            store: Text(Store::Database),
-            inactivity: Text(Duration::from_hours(1)),
-            expiration: Text(Duration::from_hours(12)),
+            store: Parsed(Store::Database),
+            inactivity: Parsed(Duration::from_hours(1)),
+            expiration: Parsed(Duration::from_hours(12)),
             remember_me: None,
             passive_paths: List::default(),
-            activity: Text(Activity::Requests),
+            activity: Parsed(Activity::Requests),
             max_per_user: None,
-            when_full: Text(WhenFull::EndOldest),
-            kept_form_max: Text(FormSize(64 << 10)),
+            when_full: Parsed(WhenFull::EndOldest),
+            kept_form_max: Parsed(FormSize(64 << 10)),
             clear_on_sign_out: List(vec![Cleared::Cache]),
-            outage_grace: Text(Grace(Duration::ZERO)),
+            outage_grace: Parsed(Grace(Duration::ZERO)),
             redis: Redis::default(),
         }
     }
@@ -116,14 +116,14 @@ impl Default for Redis {
             ca: None,
             certificate: None,
             key: None,
-            key_prefix: Text(Printable("portcullis:".into())),
-            timeout: Text(Duration::from_millis(250)),
+            key_prefix: Parsed(Printable("portcullis:".into())),
+            timeout: Parsed(Duration::from_millis(250)),
         }
     }
 }
 
 impl Section {
-    pub(super) fn settle(self, layers: &mut Layers) -> Settled {
+    pub(super) fn validate(self, layers: &mut Layers) -> SessionSettings {
         let (inactivity, expiration) = (self.inactivity.0, self.expiration.0);
         if inactivity > expiration && layers.sound(&["sessions.inactivity", "sessions.expiration"]) {
             // Point at what was written: the other one may be the default.
@@ -143,7 +143,7 @@ impl Section {
                 "is above 24h, the most that NIST SP 800-63B-4 allows with two factors",
             );
         }
-        let remember_me = self.remember_me.map(|Text(remember_me)| remember_me);
+        let remember_me = self.remember_me.map(|Parsed(remember_me)| remember_me);
         if remember_me.is_some_and(|lasts| lasts < expiration)
             && layers.sound(&["sessions.remember_me", "sessions.expiration"])
         {
@@ -178,9 +178,9 @@ impl Section {
                 }
                 sessions::Store::Database
             }
-            Store::Redis(url) => sessions::Store::Redis(Box::new(self.redis.settle(url, layers))),
+            Store::Redis(url) => sessions::Store::Redis(Box::new(self.redis.validate(url, layers))),
         };
-        Settled {
+        SessionSettings {
             sessions: sessions::Config {
                 store,
                 inactivity,
@@ -199,7 +199,7 @@ impl Section {
 }
 
 impl Redis {
-    fn settle(self, url: SecretString, layers: &mut Layers) -> redis_pool::Config {
+    fn validate(self, url: SecretString, layers: &mut Layers) -> redis_pool::Config {
         for (one, other, there) in [
             ("certificate", "key", self.certificate.is_some() && self.key.is_none()),
             ("key", "certificate", self.key.is_some() && self.certificate.is_none()),
@@ -208,16 +208,16 @@ impl Redis {
                 layers.fault(&format!("sessions.redis.{one}"), format!("needs `{other}` beside it"));
             }
         }
-        let mut path = |key: &str, path: Option<Text<PathBuf>>| {
-            path.map(|Text(path)| layers.resolve(&format!("sessions.redis.{key}"), &path))
+        let mut path = |key: &str, path: Option<Parsed<PathBuf>>| {
+            path.map(|Parsed(path)| layers.resolve(&format!("sessions.redis.{key}"), &path))
         };
         let (ca, certificate) = (path("ca", self.ca), path("certificate", self.certificate));
         let key = path("key", self.key);
         redis_pool::Config {
             url,
             password: layers.secret("sessions.redis.password", self.password, self.password_file),
-            user: self.user.map(|Text(Printable(user))| user),
-            sentinel_user: self.sentinel_user.map(|Text(Printable(user))| user),
+            user: self.user.map(|Parsed(Printable(user))| user),
+            sentinel_user: self.sentinel_user.map(|Parsed(Printable(user))| user),
             sentinel_password: layers.secret(
                 "sessions.redis.sentinel_password",
                 self.sentinel_password,
@@ -238,7 +238,7 @@ enum Store {
     Redis(SecretString),
 }
 
-impl Written for Store {
+impl ConfigValue for Store {
     const EXPECTED: &'static str = "`database` or a URL such as `redis://127.0.0.1:6379/0`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -250,7 +250,7 @@ impl Written for Store {
     }
 }
 
-impl Written for Activity {
+impl ConfigValue for Activity {
     const EXPECTED: &'static str = "`requests` or `people`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -262,7 +262,7 @@ impl Written for Activity {
     }
 }
 
-impl Written for WhenFull {
+impl ConfigValue for WhenFull {
     const EXPECTED: &'static str = "`end_oldest` or `refuse`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -282,7 +282,7 @@ enum Cleared {
     Storage,
 }
 
-impl Written for Cleared {
+impl ConfigValue for Cleared {
     const EXPECTED: &'static str = "`cache` or `storage`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -308,7 +308,7 @@ fn clearing(parts: &[Cleared]) -> Option<HeaderValue> {
 /// A number of bytes, or `0` for nothing at all.
 struct FormSize(usize);
 
-impl Written for FormSize {
+impl ConfigValue for FormSize {
     const EXPECTED: &'static str = "a size such as `64KiB`, at most `1MiB`, or `0`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -326,7 +326,7 @@ impl Written for FormSize {
 #[derive(Clone, Copy)]
 struct Grace(Duration);
 
-impl Written for Grace {
+impl ConfigValue for Grace {
     const EXPECTED: &'static str = "a duration of at most `60s`, or `0s`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -342,7 +342,7 @@ impl Written for Grace {
 #[derive(Clone)]
 struct Printable(String);
 
-impl Written for Printable {
+impl ConfigValue for Printable {
     const EXPECTED: &'static str = "a word in quotes";
 
     fn read(text: &str) -> Result<Self, String> {

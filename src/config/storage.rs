@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{
     layers::{Layers, is_credential, is_public},
-    written::{Secret, Text, Written},
+    values::{ConfigValue, Parsed, Secret},
 };
 use crate::{
     database::{
@@ -23,8 +23,8 @@ const POSTGRES_PORT: u16 = 5432;
 /// Connections that one gateway may have open at once, unless it is told otherwise.
 const CONNECTIONS: u32 = 8;
 
-/// What `[storage]` becomes.
-pub(super) struct Settled {
+/// What `[storage]` says, validated.
+pub(super) struct StorageSettings {
     pub(super) database: database::Config,
     pub(super) key: KeySource,
 }
@@ -34,25 +34,25 @@ pub(super) struct Settled {
 pub(super) struct Section {
     /// The durable store: `sqlite:PATH`, made on first start with its folder, or for many gateways
     /// `postgres://user@host/database`.
-    database: Text<Store>,
+    database: Parsed<Store>,
     /// The password for PostgreSQL, in place of one in the URL.
-    password: Option<Text<Secret>>,
+    password: Option<Parsed<Secret>>,
     /// A file that holds the password; a newline at its end is cut off.
-    password_file: Option<Text<PathBuf>>,
+    password_file: Option<Parsed<PathBuf>>,
     /// PEM file with the authority that signed PostgreSQL's certificate. Absent: the public authorities.
-    ca: Option<Text<PathBuf>>,
+    ca: Option<Parsed<PathBuf>>,
     /// The most connections that this gateway opens to PostgreSQL.
     max_connections: Option<u32>,
     /// The key that seals secrets at rest; without it nobody's second factor works any more. Meant for the environment.
-    key: Option<Text<Keys>>,
+    key: Option<Parsed<Keys>>,
     /// A file that holds it. Made on first start, when neither is said.
-    key_file: Option<Text<PathBuf>>,
+    key_file: Option<Parsed<PathBuf>>,
 }
 
 impl Default for Section {
     fn default() -> Self {
         Self {
-            database: Text(Store::Sqlite { path: "data/portcullis.db".into(), parameters: String::new() }),
+            database: Parsed(Store::Sqlite { path: "data/portcullis.db".into(), parameters: String::new() }),
             password: None,
             password_file: None,
             ca: None,
@@ -64,7 +64,7 @@ impl Default for Section {
 }
 
 impl Section {
-    pub(super) fn settle(self, layers: &mut Layers) -> Settled {
+    pub(super) fn validate(self, layers: &mut Layers) -> StorageSettings {
         let key = sealing_key(self.key, self.key_file, layers);
         let database = match self.database.0 {
             Store::Sqlite { path, parameters } => {
@@ -98,16 +98,16 @@ impl Section {
                     user: written.user,
                     password: password.or(written.password),
                     name: written.name,
-                    ca: self.ca.map(|Text(ca)| layers.resolve("storage.ca", &ca)),
+                    ca: self.ca.map(|Parsed(ca)| layers.resolve("storage.ca", &ca)),
                     max_connections: self.max_connections.unwrap_or(CONNECTIONS),
                 })
             }
         };
-        Settled { database, key }
+        StorageSettings { database, key }
     }
 }
 
-fn sealing_key(given: Option<Text<Keys>>, file: Option<Text<PathBuf>>, layers: &mut Layers) -> KeySource {
+fn sealing_key(given: Option<Parsed<Keys>>, file: Option<Parsed<PathBuf>>, layers: &mut Layers) -> KeySource {
     if given.is_some() && file.is_some() {
         layers.fault("storage.key_file", "`storage.key` is set as well; keep one of the two");
     }
@@ -115,10 +115,10 @@ fn sealing_key(given: Option<Text<Keys>>, file: Option<Text<PathBuf>>, layers: &
         let remedy = format!("run `chmod o-r {}`, or set PORTCULLIS_STORAGE__KEY instead", path.display());
         layers.fault("storage.key", format!("everyone on this machine can read this file; {remedy}"));
     }
-    if let Some(Text(keys)) = given {
+    if let Some(Parsed(keys)) = given {
         return KeySource::Given(keys);
     }
-    let Text(written) = file.unwrap_or_else(|| Text("data/portcullis.key".into()));
+    let Parsed(written) = file.unwrap_or_else(|| Parsed("data/portcullis.key".into()));
     let path = layers.resolve("storage.key_file", &written);
     if is_credential(&written) { KeySource::Credential(path) } else { KeySource::file(path) }
 }
@@ -172,7 +172,7 @@ enum Store {
     Postgres(Postgres),
 }
 
-impl Written for Keys {
+impl ConfigValue for Keys {
     const EXPECTED: &'static str = "64 hexadecimal digits, or what `portcullis sealing-key` has printed";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -189,7 +189,7 @@ struct Postgres {
     client_certificate: Option<(PathBuf, PathBuf)>,
 }
 
-impl Written for Store {
+impl ConfigValue for Store {
     const EXPECTED: &'static str =
         "a URL such as `sqlite:data/portcullis.db` or `postgres://user@host/database`";
 

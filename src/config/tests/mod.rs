@@ -19,7 +19,7 @@ use http::HeaderName;
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 
-use super::{Config, Flag, Place, Problem, Problems};
+use super::{Config, Flag, Location, Problem, Problems};
 use crate::{clock::Timestamp, sessions::Store, telemetry::log::Format};
 
 /// A file with nothing but the keys that have no default; what a test adds begins in line 7.
@@ -66,8 +66,8 @@ fn environment(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
 
 fn line(problem: &Problem) -> Option<usize> {
     match &problem.place {
-        Place::File { position, .. } => position.as_ref().map(|position| position.line),
-        Place::Setting(_) | Place::Nowhere => None,
+        Location::File { position, .. } => position.as_ref().map(|position| position.line),
+        Location::Setting(_) | Location::Nowhere => None,
     }
 }
 
@@ -307,7 +307,7 @@ fn what_is_missing_is_reported_at_its_table() {
     );
     let problems = Config::load(&[], environment(&[]), &[]).unwrap_err();
     assert_eq!(problems.iter().count(), 3, "{problems}");
-    assert!(problems.iter().all(|problem| problem.place == Place::Nowhere));
+    assert!(problems.iter().all(|problem| problem.place == Location::Nowhere));
 }
 
 #[test]
@@ -336,7 +336,7 @@ fn a_file_that_cannot_be_read_is_named() {
     let problems = Config::load(std::slice::from_ref(&absent), environment(&[]), &[]).unwrap_err();
     assert_eq!(problems.iter().count(), 1, "{problems}");
     let first = problems.iter().next().unwrap();
-    assert_eq!(first.place, Place::File { path: absent.clone(), position: None });
+    assert_eq!(first.place, Location::File { path: absent.clone(), position: None });
     assert!(problems.to_string().contains(absent.to_str().unwrap()), "{problems}");
     assert!(first.message.contains("No such file"), "{problems}");
 }
@@ -405,7 +405,7 @@ fn a_fault_in_a_variable_or_flag_names_it() {
     let problems = Config::load(&[file], variables, &[flag]).unwrap_err();
     let found: Vec<_> =
         problems.iter().map(|problem| (problem.key.as_str(), problem.place.clone())).collect();
-    let named = |name: &str| Place::Setting(name.into());
+    let named = |name: &str| Location::Setting(name.into());
     for expected in [
         ("server.workers", named("PORTCULLIS_SERVER__WORKERS")),
         ("log.levle", named("PORTCULLIS_LOG__LEVLE")),

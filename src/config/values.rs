@@ -1,4 +1,4 @@
-//! How values are written in the configuration: durations, addresses, URLs, names, lists, secrets.
+//! The values of the configuration: durations, addresses, URLs, names, lists, secrets.
 //!
 //! A type here refuses what can never be right and says what would be. Rules between keys are the sections' own.
 
@@ -32,8 +32,8 @@ use crate::{
 /// The longest duration taken: what is longer is a slip, and would overflow deadlines.
 const LONGEST: Duration = Duration::from_hours(365 * 24);
 
-/// Something written as text between quotes.
-pub(super) trait Written: Sized {
+/// A value that is text in the configuration.
+pub(super) trait ConfigValue: Sized {
     /// What a right value looks like; completes "expected …".
     const EXPECTED: &'static str;
 
@@ -41,23 +41,23 @@ pub(super) trait Written: Sized {
     fn read(text: &str) -> Result<Self, String>;
 }
 
-/// Gives any [`Written`] type its place in a section.
+/// A [`ConfigValue`] as a field of a section.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Text<T>(pub(super) T);
+pub(super) struct Parsed<T>(pub(super) T);
 
-impl<'de, T: Written> Deserialize<'de> for Text<T> {
+impl<'de, T: ConfigValue> Deserialize<'de> for Parsed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reads<T>(PhantomData<T>);
 
-        impl<T: Written> Visitor<'_> for Reads<T> {
-            type Value = Text<T>;
+        impl<T: ConfigValue> Visitor<'_> for Reads<T> {
+            type Value = Parsed<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(T::EXPECTED)
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                T::read(text).map(Text).map_err(E::custom)
+                T::read(text).map(Parsed).map_err(E::custom)
             }
         }
 
@@ -65,7 +65,7 @@ impl<'de, T: Written> Deserialize<'de> for Text<T> {
     }
 }
 
-impl Written for PathPattern {
+impl ConfigValue for PathPattern {
     const EXPECTED: &'static str = "a path such as `/logout` or `/auth/*`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -79,7 +79,7 @@ impl Written for PathPattern {
     }
 }
 
-impl Written for LogoutPath {
+impl ConfigValue for LogoutPath {
     const EXPECTED: &'static str =
         "a path such as `/logout` or `/auth/*`, or `GET /wp-login.php?action=logout`";
 
@@ -101,7 +101,7 @@ impl Written for LogoutPath {
     }
 }
 
-/// Several [`Written`] values. A lone text counts as a list, separated by commas, so that an environment variable
+/// Several [`ConfigValue`] values. A lone text counts as a list, separated by commas, so that an environment variable
 /// needs no brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct List<T>(pub(super) Vec<T>);
@@ -112,11 +112,11 @@ impl<T> Default for List<T> {
     }
 }
 
-impl<'de, T: Written> Deserialize<'de> for List<T> {
+impl<'de, T: ConfigValue> Deserialize<'de> for List<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reads<T>(PhantomData<T>);
 
-        impl<'de, T: Written> Visitor<'de> for Reads<T> {
+        impl<'de, T: ConfigValue> Visitor<'de> for Reads<T> {
             type Value = List<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -130,8 +130,8 @@ impl<'de, T: Written> Deserialize<'de> for List<T> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Self::Value, A::Error> {
                 // An element already reported as faulty arrives as nothing, so that the others keep their index.
-                let elements = Vec::<Option<Text<T>>>::deserialize(SeqAccessDeserializer::new(elements))?;
-                Ok(List(elements.into_iter().flatten().map(|Text(element)| element).collect()))
+                let elements = Vec::<Option<Parsed<T>>>::deserialize(SeqAccessDeserializer::new(elements))?;
+                Ok(List(elements.into_iter().flatten().map(|Parsed(element)| element).collect()))
             }
         }
 
@@ -143,7 +143,7 @@ impl<'de, T: Written> Deserialize<'de> for List<T> {
 #[derive(Clone, Debug)]
 pub(super) struct Secret(pub(super) SecretString);
 
-impl Written for Secret {
+impl ConfigValue for Secret {
     const EXPECTED: &'static str = "a secret in quotes";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -154,7 +154,7 @@ impl Written for Secret {
     }
 }
 
-impl Written for PathBuf {
+impl ConfigValue for PathBuf {
     const EXPECTED: &'static str = "the path of a file";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -165,7 +165,7 @@ impl Written for PathBuf {
     }
 }
 
-impl Written for Duration {
+impl ConfigValue for Duration {
     const EXPECTED: &'static str = "a duration such as `250ms`, `30s`, `5m` or `1h 30m`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -182,7 +182,7 @@ impl Written for Duration {
     }
 }
 
-impl Written for SocketAddr {
+impl ConfigValue for SocketAddr {
     const EXPECTED: &'static str = "an address and port such as `[::]:8443` or `127.0.0.1:9180`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -190,7 +190,7 @@ impl Written for SocketAddr {
     }
 }
 
-impl Written for IpNet {
+impl ConfigValue for IpNet {
     const EXPECTED: &'static str = "a network such as `10.0.0.0/8`, or one address";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -209,7 +209,7 @@ impl Written for IpNet {
 /// A number of bytes.
 pub(super) struct Size(pub(super) u64);
 
-impl Written for Size {
+impl ConfigValue for Size {
     const EXPECTED: &'static str = "a size such as `512MiB` or `2GiB`";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -231,7 +231,7 @@ pub(super) struct Instant {
     pub(super) offset: Offset,
 }
 
-impl Written for Instant {
+impl ConfigValue for Instant {
     const EXPECTED: &'static str = "a date and time with its offset, such as `2026-03-02T00:00:00Z`";
 
     fn read(text: &str) -> Result<Self, String> {
