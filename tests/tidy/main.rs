@@ -3,6 +3,7 @@
 //! Reads the source as text and knows just enough of Rust for that. Each rule says every breach at once.
 
 mod circles;
+mod names;
 mod promises;
 
 use std::{
