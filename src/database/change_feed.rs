@@ -1,8 +1,9 @@
-//! Hearing of changes: PostgreSQL tells at once, on a connection of its own that no crowd of requests can take away.
+//! Hearing of changes: PostgreSQL tells at once, on a connection of its own that no crowd of requests can take away, and
+//! the file of the embedded store is watched.
 //!
 //! Whoever follows the feed reads it whenever it is told to, and every now and then all the same: that shows that the
-//! store is there, and what was told on a connection that had been cut is read all the same. The embedded store, and
-//! PostgreSQL while nobody can listen there, is asked more often.
+//! store is there, and what was told on a connection that had been cut is read all the same. A store of which nobody
+//! tells is asked more often.
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::{
     Change, Database, DatabaseError,
     changes::{CHANNEL, LATEST, SINCE, after},
     postgres::{CONNECT, LISTENING, Servers},
+    watched::Watched,
 };
 use crate::errors::Chain;
 
@@ -23,6 +25,8 @@ const POLL: Duration = Duration::from_millis(50);
 const DISTANT_POLL: Duration = Duration::from_millis(200);
 /// The feed is read no more often than this, however much is announced.
 const PACE: Duration = Duration::from_millis(5);
+/// The same for the embedded store, whose file changes for much besides.
+const FILE_PACE: Duration = POLL;
 /// After how long listening is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -41,6 +45,7 @@ enum Ear {
     /// By looking, until this is there.
     Opening(BoxFuture<'static, Result<PgListener, sqlx::Error>>),
     Open(PgListener),
+    File(Box<Watched>),
 }
 
 impl ChangeFeed {
@@ -111,6 +116,13 @@ impl ChangeFeed {
                     }
                 }
             }
+            Ear::File(watched) => {
+                if let Ok(Err(error)) = timeout(longest, watched.written()).await {
+                    tracing::debug!(%error, "cannot watch the database's file, and look at it");
+                    self.ear = Ear::Closed;
+                }
+                sleep((began + FILE_PACE).saturating_duration_since(Instant::now())).await;
+            }
             Ear::Closed => {
                 self.open(Duration::ZERO);
                 sleep(POLL).await;
@@ -129,7 +141,10 @@ impl ChangeFeed {
                 };
                 Ear::Opening(opening.boxed())
             }
-            _ => Ear::Closed,
+            Some(_) => Ear::Closed,
+            None => self.database.pool.file().map_or(Ear::Closed, |file| {
+                Watched::log_of(file).map_or(Ear::Closed, |watched| Ear::File(Box::new(watched)))
+            }),
         };
     }
 }
@@ -203,7 +218,7 @@ mod tests {
         let mut feed = database.change_feed();
         feed.read().await.unwrap();
         let open = async {
-            while !matches!(feed.ear, Ear::Open(_)) {
+            while !matches!(feed.ear, Ear::Open(_) | Ear::File(_)) {
                 feed.wait(BEAT).await;
             }
         };
@@ -224,6 +239,19 @@ mod tests {
         assert_eq!(feed.read().await.unwrap(), []);
         database.close().await;
         assert!(feed.read().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_embedded_store_tells_at_the_commit() {
+        let (store, database) = TestDatabase::new(On::Sqlite).await;
+        let mut feed = listening(&database).await;
+        let writer = store.open().await;
+        for user in ["ada", "bob"] {
+            announce(&writer, user).await;
+            let Ear::File(watched) = &mut feed.ear else { panic!("it watches") };
+            timeout(PATIENCE, watched.written()).await.unwrap().unwrap();
+            assert_eq!(feed.read().await.unwrap(), [Change::User(user.into())]);
+        }
     }
 
     #[tokio::test]

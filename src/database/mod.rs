@@ -21,6 +21,7 @@ pub(crate) mod test_database;
 mod test_server;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::{
     fmt, io,

@@ -7,6 +7,7 @@
 
 use std::{
     io,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -199,6 +200,14 @@ impl ConnectionPool {
         match &self.source {
             ConnectionSource::Sqlite(url) => sqlite::path(url).display().to_string(),
             ConnectionSource::Postgres(servers) => servers.to_string(),
+        }
+    }
+
+    /// The file of an embedded store.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match &self.source {
+            ConnectionSource::Sqlite(url) => Some(sqlite::path(url)),
+            ConnectionSource::Postgres(_) => None,
         }
     }
 

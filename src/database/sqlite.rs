@@ -62,16 +62,22 @@ fn is_busy(error: &sqlx::Error) -> bool {
     code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 5)
 }
 
+/// Where changes are written first.
+pub(super) fn log(path: &Path) -> PathBuf {
+    beside(path, "-wal")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
 /// What an operator does about files that this user may not write, if there are any.
 pub(super) fn advice(path: &Path) -> Option<String> {
-    let beside = |ending: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let files = [path.to_owned(), beside("-wal"), beside("-shm"), folder.to_owned()];
+    let files = [path.to_owned(), log(path), beside(path, "-shm"), folder.to_owned()];
     let unwritable = files.iter().find(|file| file.exists() && access(*file, Access::WRITE_OK).is_err())?;
     permission::advice(unwritable, Need::Write)
 }

@@ -200,6 +200,11 @@ impl Cache {
         self.doubts.notified().await;
     }
 
+    /// Whether any doubt is left that could not be resolved.
+    pub(super) fn has_doubts(&self) -> bool {
+        !self.register().doubted.is_empty()
+    }
+
     pub(super) fn take_doubted(&self) -> HashSet<TokenHash> {
         std::mem::take(&mut self.register().doubted)
     }

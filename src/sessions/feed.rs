@@ -19,7 +19,7 @@ pub(super) const FRESH: Duration = Duration::from_secs(1);
 
 /// How often the database's feed is read of which somebody would tell: as a sign of life, twice a second at most by whoever
 /// has nothing to do.
-pub(crate) const BEAT: Duration = Duration::from_millis(550);
+pub(crate) const BEAT: Duration = Duration::from_millis(600);
 /// The same in use.
 const BUSY_BEAT: Duration = Duration::from_millis(150);
 

@@ -86,7 +86,7 @@ impl Sessions {
         loop {
             tokio::select! {
                 () = self.cache.doubted() => {}
-                () = sleep(RETRY) => {}
+                () = sleep(RETRY), if self.cache.has_doubts() => {}
             }
             let mut doubted = self.cache.take_doubted();
             // What the database knows by itself comes first: there may be many, and their store may be silent.
