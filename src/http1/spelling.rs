@@ -74,6 +74,20 @@ pub fn write_usual(wire: &mut Vec<u8>, name: &HeaderName) {
     }
 }
 
+/// The line of this field in the `head` of a client of HTTP/1, where it stands there as we would write it, its end included.
+pub fn line_as_sent<'a>(head: &'a [u8], name: &HeaderName, value: &HeaderValue) -> Option<&'a [u8]> {
+    let name = name.as_str().as_bytes();
+    let at = value.as_bytes().as_ptr().addr().checked_sub(head.as_ptr().addr())?;
+    let before = at.checked_sub("\n".len() + name.len() + ": ".len())?;
+    let (&end_of_another, line) = head.get(before..at + value.len() + "\r\n".len())?.split_first()?;
+    let (spelled, rest) = line.split_at_checked(name.len())?;
+    let is_it = end_of_another == b'\n'
+        && rest.starts_with(b": ")
+        && rest.ends_with(b"\r\n")
+        && spelled.eq_ignore_ascii_case(name);
+    is_it.then_some(line)
+}
+
 /// How a client of HTTP/1 spelled the name of a field in its `head`; `None` when the field did not come in this head.
 pub fn as_sent<'a>(head: &'a [u8], name: &HeaderName, value: &HeaderValue) -> Option<&'a [u8]> {
     if head.is_empty() {
@@ -158,5 +172,13 @@ mod tests {
         assert_eq!(sent("x-other", &HeaderValue::from_static("ours")), None);
         assert_eq!(sent("x-other", &at("hOST: a")), None, "another name's value is no witness");
         assert_eq!(as_sent(b"", &HeaderName::from_static("host"), &at("hOST: a")), None);
+
+        let line = |name, value: &HeaderValue| line_as_sent(&head, &HeaderName::from_static(name), value);
+        assert_eq!(line("host", &at("hOST: a")), Some(&b"hOST: a\r\n"[..]));
+        assert_eq!(line("ost", &at("hOST: a")), None, "a part of a name is another name");
+        assert_eq!(line("x-custom", &at("X-cUstom:\t 1")), None);
+        assert_eq!(line("x-custom", &at("x-CUSTOM:2")), None);
+        assert_eq!(line("host", &HeaderValue::from_static("a")), None);
+        assert_eq!(line_as_sent(b"", &HeaderName::from_static("host"), &at("hOST: a")), None);
     }
 }

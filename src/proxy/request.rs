@@ -185,6 +185,9 @@ impl HeadWriter for Wire<'_> {
     }
 
     fn pass_on(&mut self, name: &HeaderName, value: &HeaderValue) {
+        if let Some(line) = spelling::line_as_sent(self.head, name, value) {
+            return self.out.extend_from_slice(line);
+        }
         match spelling::as_sent(self.head, name, value) {
             Some(spelled) => fields::write_spelled(&mut self.out, spelled, value.as_bytes()),
             None => fields::write_usual(&mut self.out, name, value.as_bytes()),
