@@ -54,8 +54,8 @@
 //! - A head is read once, by the parser that refuses what others would read differently ([`http1::request_head`]), and the head
 //!   for the portal is written to the wire straight from its fields. The fields of its answer go to HTTP/1 line by line,
 //!   as they came ([`web::portal_fields`]).
-//! - HTTP/1 has no task and no channel on either side: the connection's task polls the service (`server::http1`), and whoever
-//!   waits for the portal's answer reads it from the socket ([`upstream::http1`]).
+//! - HTTP/1 needs no task per request: the connection's task polls the service (`server::http1`), and the task that waits for the
+//!   portal's response reads it from the socket ([`upstream::http1`]).
 //! - Identity headers and the signed assertion are made once a session, the cookies of a connection are read once.
 //! - A connection of HTTP/1 that is idle keeps its socket and TLS and no buffer; the answers that one
 //!   turn has for a connection of HTTP/2 go out together (`server::coalescing`).

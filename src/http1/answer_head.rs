@@ -1,4 +1,4 @@
-//! The head of an answer (RFC 9112 §4, §6.3), and what it says of the connection and of the body.
+//! Response heads (RFC 9112 §4, §6.3), and what they say about the connection and the body.
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, StatusCode, Version, header};
@@ -11,53 +11,52 @@ use super::{
     head::{FieldSpans, Lines, MalformedHead, is_text},
 };
 
-/// Most bytes of one head.
+/// Largest head, in bytes.
 pub const MOST_BYTES: usize = 128 * 1024;
-/// Most fields of one head: more than a client may send, since portals set many cookies at once.
+/// Most fields in one head: more than a client may send, since portals set many cookies at once.
 pub const MOST_FIELDS: usize = 1000;
-/// Most bytes of a field's name that are told.
+/// Most bytes of a field name in an error message.
 const MOST_TOLD: usize = 64;
 
-/// Why an answer cannot be understood.
+/// Why a response head cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum MalformedAnswer {
     #[error("not an HTTP/1.x status line")]
     StatusLine,
-    #[error("its head cannot be read")]
+    #[error("malformed response head")]
     Head(#[from] MalformedHead),
-    #[error("its head has more than {MOST_FIELDS} fields: `{field}` is the first beyond")]
+    #[error("the response head has more than {MOST_FIELDS} fields: `{field}` is one too many")]
     Fields { field: String },
-    #[error("its head is longer than {MOST_BYTES} bytes: `{field}` goes beyond")]
+    #[error("the response head is longer than {MOST_BYTES} bytes: `{field}` exceeds the limit")]
     Size { field: String },
     #[error(transparent)]
     Framing(#[from] Ambiguous),
-    #[error("its body cannot be read")]
+    #[error("malformed response body")]
     Body(#[from] MalformedBody),
-    #[error("more than {0} interim answers came before it")]
+    #[error("more than {0} interim responses (1xx)")]
     Interim(u32),
 }
 
-/// A whole head, its fields not read yet.
+/// A complete head whose fields have not been read yet.
 #[derive(Debug)]
 pub struct AnswerHead {
     pub version: Version,
     pub status: StatusCode,
     pub text: Bytes,
-    pub fields: FieldSpans,
 }
 
-/// Takes one head off the front of `read`; `None` while it is not complete.
-pub fn take(read: &mut BytesMut) -> Result<Option<AnswerHead>, MalformedAnswer> {
-    // Old servers send an empty line behind a body.
+/// Takes one head from the front of `read`; `None` while it is incomplete. `fields` gets where its fields are: returned, they
+/// would be copied.
+pub fn take(read: &mut BytesMut, fields: &mut FieldSpans) -> Result<Option<AnswerHead>, MalformedAnswer> {
+    // Old servers send an empty line after a body.
     let before = if read.starts_with(b"\r\n") { 2 } else { 0 };
     let start = read.get(before..).unwrap_or_default();
     if start != b"\r" && !start.iter().zip(b"HTTP/1.").all(|(byte, expected)| byte == expected) {
         return Err(MalformedAnswer::StatusLine);
     }
     let mut lines = Lines::of(read, before, true);
-    let mut fields = FieldSpans::default();
     let line = lines.line()?.map(|line| status_line(line.of(read))).transpose()?;
-    let found = if line.is_some() { lines.find(&mut fields, MOST_FIELDS) } else { Ok(false) };
+    let found = if line.is_some() { lines.find(fields, MOST_FIELDS) } else { Ok(false) };
     let is_whole = found.map_err(|error| match error {
         MalformedHead::TooLarge => {
             MalformedAnswer::Fields { field: field_at(read, lines.at().saturating_sub(1)) }
@@ -69,10 +68,10 @@ pub fn take(read: &mut BytesMut) -> Result<Option<AnswerHead>, MalformedAnswer> 
         return Err(MalformedAnswer::Size { field: field_at(read, MOST_BYTES) });
     }
     let Some((version, status)) = line.filter(|_| is_whole) else { return Ok(None) };
-    Ok(Some(AnswerHead { version, status, text: read.split_to(length).freeze(), fields }))
+    Ok(Some(AnswerHead { version, status, text: read.split_to(length).freeze() }))
 }
 
-/// The name of the field in whose line this byte of a head is.
+/// The name of the field whose line contains byte `at`.
 fn field_at(head: &[u8], at: usize) -> String {
     let before = head.get(..at).unwrap_or_default();
     let start = memchr::memrchr(b'\n', before).map_or(0, |end| end + 1);
@@ -80,7 +79,7 @@ fn field_at(head: &[u8], at: usize) -> String {
     name.get(..name.len().min(MOST_TOLD)).unwrap_or_default().escape_ascii().to_string()
 }
 
-/// Version and status; the phrase behind them is for nobody, and may be missing (RFC 9112 §4).
+/// Version and status. The reason phrase is ignored and may be missing (RFC 9112 §4).
 fn status_line(line: &[u8]) -> Result<(Version, StatusCode), MalformedAnswer> {
     let (version, rest) = match line {
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b' ', rest @ ..] => (Version::HTTP_11, rest),
@@ -95,7 +94,7 @@ fn status_line(line: &[u8]) -> Result<(Version, StatusCode), MalformedAnswer> {
     StatusCode::from_bytes(status).map(|status| (version, status)).map_err(|_| MalformedAnswer::StatusLine)
 }
 
-/// What the fields say of this hop and of the body.
+/// What the fields say about this hop and about the body.
 #[derive(Debug)]
 pub struct Hop {
     version: Version,
@@ -109,12 +108,13 @@ impl Hop {
         Self { version, status, length: BodyLength::default(), options: ConnectionOptions::default() }
     }
 
-    /// Notes what a field says of this hop, and whether it goes on beyond it.
+    /// Takes one field into account. Returns whether it is forwarded.
+    #[inline]
     pub fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<bool, MalformedAnswer> {
         match *name {
             header::CONTENT_LENGTH => {
                 self.length.content_length(value)?;
-                // RFC 9110 §8.6: there it says nothing, and clients of HTTP/2 take it for an error.
+                // RFC 9110 §8.6: it means nothing there, and HTTP/2 clients treat it as an error.
                 Ok(!self.status.is_informational() && self.status != StatusCode::NO_CONTENT)
             }
             header::TRANSFER_ENCODING => {
@@ -131,7 +131,7 @@ impl Hop {
         }
     }
 
-    /// The fields that end with this hop because `Connection` lists them. An error when there are too many.
+    /// The fields that `Connection` lists, which are not forwarded. An error when there are too many.
     pub fn listed(&self) -> Result<impl Iterator<Item = &HeaderName>, MalformedHead> {
         if self.options.is_endless() {
             return Err(MalformedHead::TooLarge);
@@ -139,7 +139,7 @@ impl Hop {
         Ok(self.options.listed.iter().filter(|&name| name != header::UPGRADE))
     }
 
-    /// How long the body is. `bodiless` says that the request was one whose answer never has one (HEAD).
+    /// The framing of the body. `bodiless`: the request was a HEAD, whose response never has one.
     pub fn framing(&self, bodiless: bool) -> Framing {
         let has_none = bodiless
             || self.status.is_informational()
@@ -152,7 +152,7 @@ impl Hop {
         }
     }
 
-    /// Whether another request may follow on the connection behind such a body.
+    /// Whether the connection can carry another request after a body of this framing.
     pub fn keeps_alive(&self, framing: &Framing) -> bool {
         !self.options.close
             && (self.version != Version::HTTP_10 || self.options.keep_alive)

@@ -1,13 +1,13 @@
-//! The parts of a body as they are taken off what has been read of HTTP/1.
+//! The parts of an HTTP/1 body, as they are taken from the read buffer.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
 
-/// Parts of a body up to this size are copied out of the buffer, which can then be used again; others only if they are a
-/// small part of it, which they would keep.
+/// Parts up to this size are copied out of the read buffer, so that it can be reused. Larger ones share it, unless they are a
+/// small fraction of the buffer that they would keep alive.
 const SMALL: usize = 4 * 1024;
 
-/// What came next.
+/// One step of a body.
 #[derive(Debug)]
 pub enum Part {
     Data(Bytes),
@@ -15,7 +15,7 @@ pub enum Part {
     End,
 }
 
-/// Why a body is none.
+/// Why a body cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedBody {
     #[error("a chunk of the body is malformed")]
@@ -24,7 +24,7 @@ pub enum MalformedBody {
     Trailers,
 }
 
-/// Takes up to `most` bytes off the front.
+/// Takes up to `most` bytes from the front.
 pub(super) fn take(read: &mut BytesMut, most: u64) -> Bytes {
     let length = read.len().min(usize::try_from(most).unwrap_or(usize::MAX));
     if length <= SMALL.max(read.capacity() / 4) {

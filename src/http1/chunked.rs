@@ -1,4 +1,4 @@
-//! The chunked coding of a body (RFC 9112 §7.1), read strictly: what two readers could understand differently is an error.
+//! A strict decoder for chunked bodies (RFC 9112 §7.1): what has two readings is an error.
 
 use bytes::{Buf as _, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -8,26 +8,26 @@ use super::{
     head::MOST_FIELDS,
 };
 
-/// Most bytes of all trailers.
+/// Largest trailer section, in bytes.
 const MOST_TRAILERS: usize = 16 * 1024;
 
-/// A body in the coding.
+/// The decoder of one body.
 #[derive(Debug)]
 pub struct Chunked {
     state: State,
     rules: Rules,
 }
 
-/// What a line that tells a chunk's size may be.
+/// What a chunk-size line may look like.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
-    /// Most bytes, extensions included.
+    /// Largest line in bytes, extensions included.
     longest: usize,
-    /// Spaces may stand behind the size.
+    /// Spaces are allowed after the size.
     pads: bool,
 }
 
-/// Where in the coding the next byte belongs.
+/// What the next byte belongs to.
 #[derive(Debug)]
 enum State {
     Size,
@@ -38,17 +38,17 @@ enum State {
 }
 
 impl Chunked {
-    /// That of a request: behind a size, nothing but a short extension is read over.
+    /// For a request: after the size, only a short extension is allowed, and ignored.
     pub fn of_request() -> Self {
         Self { state: State::Size, rules: Rules { longest: 256, pads: false } }
     }
 
-    /// That of an answer: old servers pad a size with spaces.
+    /// For a response: old servers pad the size with spaces.
     pub fn of_answer() -> Self {
         Self { state: State::Size, rules: Rules { longest: 4 * 1024, pads: true } }
     }
 
-    /// Takes the next part off the front of `read`; `None` when more has to come first.
+    /// Takes the next part from the front of `read`; `None` when more bytes are needed.
     pub fn next(&mut self, read: &mut BytesMut) -> Result<Option<Part>, MalformedBody> {
         loop {
             match self.state {
@@ -93,7 +93,7 @@ impl Chunked {
         matches!(self.state, State::Done)
     }
 
-    /// An end that has come together with the last data is seen together with it: nobody has to ask once more.
+    /// Notices the last chunk together with the last data, so that nobody has to ask once more.
     fn end_at_once(&mut self, read: &mut BytesMut) {
         const END: &[u8] = b"\r\n0\r\n\r\n";
         if matches!(self.state, State::DataEnd) && read.starts_with(END) {
@@ -103,10 +103,10 @@ impl Chunked {
     }
 }
 
-/// A chunk's size, from a line that ends properly. Extensions are read over: nobody is known to use them.
+/// The chunk size, from a line that ends in CRLF. Extensions are ignored: nobody is known to use them.
 fn line(read: &mut BytesMut, rules: Rules) -> Result<Option<u64>, MalformedBody> {
     let Some(end) = memchr::memchr(b'\n', read) else {
-        // The CR of its end may have come.
+        // Its CR may have come without the LF.
         return if read.len() > rules.longest + 1 { Err(MalformedBody::Chunk) } else { Ok(None) };
     };
     let line = read.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(MalformedBody::Chunk)?;
@@ -133,7 +133,7 @@ fn trailers(read: &mut BytesMut) -> Result<Option<HeaderMap>, MalformedBody> {
         Ok(httparse::Status::Partial) if read.len() <= MOST_TRAILERS => return Ok(None),
         Ok(_) | Err(_) => return Err(MalformedBody::Trailers),
     };
-    // A bare LF ends lines for this parser, and not for every other.
+    // `httparse` accepts a bare LF as the end of a line; other parsers do not.
     let section = read.get(..length).unwrap_or_default();
     if memchr::memchr_iter(b'\n', section).any(|at| !section.get(..at).unwrap_or_default().ends_with(b"\r")) {
         return Err(MalformedBody::Trailers);

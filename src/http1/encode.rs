@@ -1,4 +1,4 @@
-//! How a body is written: what goes ahead of its parts and behind them (RFC 9112 §6, §7.1), towards clients and the portal.
+//! Body encoding, towards clients and the portal: the bytes around each part and at the end (RFC 9112 §6, §7.1).
 
 use std::io::Write as _;
 
@@ -12,7 +12,7 @@ use super::fields;
 pub enum Coding {
     /// There is no body.
     Nothing,
-    /// `Content-Length`, less what has been written.
+    /// `Content-Length`: bytes still to be written.
     Length(u64),
     /// `Transfer-Encoding: chunked`, with the trailers that `Trailer` announces.
     Chunked(Option<HeaderValue>),
@@ -26,15 +26,14 @@ pub enum Coding {
 pub struct TooLong;
 
 impl Coding {
-    /// Begins a part of `length` bytes, which must not be empty: as a chunk it would be the last one. Writes what goes ahead of
-    /// it.
+    /// Begins a part of `length` bytes and writes the bytes in front of it. It must not be empty: an empty chunk ends the body.
     pub fn begin_part(&mut self, length: usize, wire: &mut Vec<u8>) -> Result<(), TooLong> {
         match self {
             Self::Length(left) => {
                 let length = u64::try_from(length).unwrap_or(u64::MAX);
                 *left = left.checked_sub(length).ok_or(TooLong)?;
             }
-            // A vector takes whatever is written to it.
+            // Writing to a vector cannot fail.
             Self::Chunked(_) => _ = write!(wire, "{length:x}\r\n"),
             Self::Nothing => return Err(TooLong),
             Self::UntilClose => {}
@@ -42,7 +41,7 @@ impl Coding {
         Ok(())
     }
 
-    /// What goes behind a part. `ends` says that it is the last and that no trailers follow.
+    /// The bytes after a part. `ends`: it is the last one, and no trailers follow.
     pub fn end_of_part(&self, ends: bool) -> &'static [u8] {
         match self {
             Self::Chunked(_) if ends => b"\r\n0\r\n\r\n",
@@ -51,7 +50,7 @@ impl Coding {
         }
     }
 
-    /// What goes behind the last part, if its end did not say that it was the last.
+    /// The bytes after the last part, unless [`Self::end_of_part`] has written them.
     pub fn end(&self, trailers: Option<&HeaderMap>) -> Option<Bytes> {
         match self {
             Self::Chunked(announced) => Some(last_chunk(trailers, announced.as_ref())),
@@ -59,13 +58,13 @@ impl Coding {
         }
     }
 
-    /// Whether some of the body is missing.
+    /// Whether the body is shorter than announced so far.
     pub fn is_short(&self) -> bool {
         matches!(self, Self::Length(1..))
     }
 }
 
-/// The end of a body, with those trailers that were announced.
+/// The last chunk, with those trailers that `Trailer` announced.
 fn last_chunk(trailers: Option<&HeaderMap>, announced: Option<&HeaderValue>) -> Bytes {
     let mut wire = b"0\r\n".to_vec();
     for (name, value) in trailers.into_iter().flatten().filter(|(name, _)| is_announced(name, announced)) {

@@ -1,4 +1,4 @@
-//! Which header fields belong to one hop, to us, or to the identity, and so never cross the gateway as the client sent them.
+//! Header fields: how they are written, which belong to one hop, and what `Connection` and `Content-Length` say.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -7,7 +7,7 @@ use super::{
     spelling::{self, Spelled},
 };
 
-/// Fields that many requests share, also as they stand on the wire.
+/// Fields shared by many requests, with their wire form ready.
 #[derive(Clone, Debug)]
 pub struct Block {
     fields: Vec<(HeaderName, HeaderValue)>,
@@ -15,7 +15,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// Names go out as they are usually spelled.
+    /// With the usual spelling of names.
     pub fn new(fields: Vec<(HeaderName, HeaderValue)>) -> Self {
         let mut wire = Vec::new();
         for (name, value) in &fields {
@@ -25,7 +25,7 @@ impl Block {
         Self { fields, wire }
     }
 
-    /// Names go out as somebody chose to spell them.
+    /// With the configured spelling of names.
     pub fn spelled<'a>(spelled: impl IntoIterator<Item = (&'a Spelled, HeaderValue)>) -> Self {
         let (mut fields, mut wire) = (Vec::new(), Vec::new());
         for (name, value) in spelled {
@@ -40,24 +40,24 @@ impl Block {
         &self.fields
     }
 
-    /// Every field with the end of its line.
+    /// All field lines, each with its CRLF.
     pub fn wire(&self) -> &[u8] {
         &self.wire
     }
 }
 
-/// Writes one field as it stands on the wire of HTTP/1.
+/// Writes one field line.
 pub fn write(wire: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     write_spelled(wire, name.as_str().as_bytes(), value);
 }
 
-/// The same with the name as it is usually spelled.
+/// The same with the usual spelling of the name.
 pub fn write_usual(wire: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     spelling::write_usual(wire, name);
     write_rest(wire, value);
 }
 
-/// The same with the name as it is given.
+/// The same with the name as given.
 pub fn write_spelled(wire: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     wire.extend_from_slice(name);
     write_rest(wire, value);
@@ -69,7 +69,7 @@ fn write_rest(wire: &mut Vec<u8>, value: &[u8]) {
     wire.extend_from_slice(b"\r\n");
 }
 
-/// Whether `name` speaks of one connection only (RFC 9110 §7.6.1), or of what only means something to a proxy.
+/// Whether the field is hop-by-hop (RFC 9110 §7.6.1), or meant for proxies.
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     match *name {
         header::CONNECTION
@@ -86,7 +86,7 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     }
 }
 
-/// Fields that stay even if `Connection` lists them: nobody must make us drop them (CVE-2022-1388).
+/// Fields that are forwarded even if `Connection` lists them: a client must not make us drop them (CVE-2022-1388).
 fn is_end_to_end(name: &HeaderName) -> bool {
     matches!(
         *name,
@@ -99,22 +99,22 @@ fn is_end_to_end(name: &HeaderName) -> bool {
     )
 }
 
-/// What `Connection` says.
+/// The options in `Connection`.
 #[derive(Debug, Default)]
 pub struct ConnectionOptions {
     pub close: bool,
     pub keep_alive: bool,
-    /// Fields that end with this hop because they are listed.
+    /// Fields that are listed, and so not forwarded.
     pub listed: Vec<HeaderName>,
 }
 
 impl ConnectionOptions {
-    /// Whether more fields are listed than a head can have: to look for each of them would take long.
+    /// Whether more fields are listed than a head can have; looking for each of them would be slow.
     pub fn is_endless(&self) -> bool {
         self.listed.len() > MOST_FIELDS
     }
 
-    /// Reads one line of the field.
+    /// Reads one field line.
     pub fn note(&mut self, line: &[u8]) {
         for token in line.split(|&byte| byte == b',') {
             let token = token.trim_ascii();
@@ -131,29 +131,28 @@ impl ConnectionOptions {
     }
 }
 
-/// The one number that a line of `Content-Length` may be (RFC 9110 §8.6): digits alone, where parsing would take a sign,
-/// and less than 2^63.
+/// Parses a `Content-Length` line (RFC 9110 §8.6): digits only, where `parse` would accept a sign, and less than 2^63.
 pub fn content_length(digits: &[u8]) -> Option<u64> {
     let add = |number: u64, digit: &u8| match digit {
         b'0'..=b'9' => number.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
         _ => None,
     };
     let number = if digits.is_empty() { None } else { digits.iter().try_fold(0, add) };
-    // Beyond, many a reader has a negative number.
+    // Above, many readers overflow to a negative number.
     number.filter(|number| i64::try_from(*number).is_ok())
 }
 
-/// Whether a comma-separated field contains `token`, ignoring case.
+/// Whether a comma-separated field lists `token`, ignoring case.
 pub fn lists(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
     headers.get_all(name).iter().any(|line| has_token(line.as_bytes(), token))
 }
 
-/// The same for one line of such a field.
+/// The same for one field line.
 pub fn has_token(line: &[u8], token: &[u8]) -> bool {
     line.split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
 }
 
-/// How we name ourselves in `Via` (RFC 9110 §7.6.3): by a pseudonym that tells nothing about the host.
+/// Our `Via` (RFC 9110 §7.6.3), with a pseudonym that reveals nothing about the host.
 pub fn via(received: http::Version) -> HeaderValue {
     HeaderValue::from_static(match received {
         http::Version::HTTP_2 => "2.0 portcullis",

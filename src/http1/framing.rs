@@ -1,4 +1,4 @@
-//! How long a body is (RFC 9112 §6): what a head may say of it, and its parts as they are read.
+//! Body framing (RFC 9112 §6): what a head may say about the length, and the parts of the body as they are read.
 
 use bytes::BytesMut;
 use http::Version;
@@ -9,7 +9,7 @@ use super::{
     fields,
 };
 
-/// What the fields of a head say about the length of its body. There is one reading of it, or an error (RFC 9112 §6.3).
+/// What the fields say about the length of the body: one reading, or an error (RFC 9112 §6.3).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BodyLength {
     length: Option<u64>,
@@ -22,13 +22,13 @@ pub struct BodyLength {
 pub struct Ambiguous;
 
 impl BodyLength {
-    /// Notes a line of `Content-Length`.
+    /// Takes a `Content-Length` line into account.
     pub fn content_length(&mut self, value: &[u8]) -> Result<(), Ambiguous> {
         let length = fields::content_length(value).ok_or(Ambiguous)?;
         if self.is_chunked || self.length.replace(length).is_some() { Err(Ambiguous) } else { Ok(()) }
     }
 
-    /// Notes a line of `Transfer-Encoding`. HTTP/1.0 has no chunks, and HTTP/2 frames of its own.
+    /// Takes a `Transfer-Encoding` line into account. HTTP/1.0 has no chunks; HTTP/2 has frames of its own.
     pub fn transfer_encoding(&mut self, value: &[u8], version: Version) -> Result<(), Ambiguous> {
         let is_chunked = version == Version::HTTP_11 && value.eq_ignore_ascii_case(b"chunked");
         let is_alone = self.length.is_none() && !std::mem::replace(&mut self.is_chunked, true);
@@ -44,17 +44,17 @@ impl BodyLength {
     }
 }
 
-/// What is left of a body.
+/// The rest of a body.
 #[derive(Debug)]
 pub enum Framing {
     Length(u64),
     Chunked(Chunked),
-    /// Answers alone can be as long as their connection.
+    /// Until the connection closes; responses only.
     UntilClose,
 }
 
 impl Framing {
-    /// Takes the next part off the front of `read`; `None` when more has to come first.
+    /// Takes the next part from the front of `read`; `None` when more bytes are needed.
     pub fn next(&mut self, read: &mut BytesMut) -> Result<Option<Part>, MalformedBody> {
         match self {
             Self::Length(0) => Ok(Some(Part::End)),
@@ -69,7 +69,7 @@ impl Framing {
         }
     }
 
-    /// Whether nothing of the body is missing.
+    /// Whether the body has been read to its end.
     pub fn is_end(&self) -> bool {
         match self {
             Self::Length(left) => *left == 0,

@@ -1,22 +1,21 @@
-//! The head of a message of HTTP/1: its lines, and its fields (RFC 9112 §2.1, §5). What stands in the first line is not its
-//! matter.
+//! The lines and fields of an HTTP/1 head (RFC 9112 §2.1, §5). Start lines are parsed elsewhere.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
 use smallvec::SmallVec;
 
-/// Most fields of one head of a client's.
+/// Most fields in a client's head.
 pub const MOST_FIELDS: usize = 100;
 
-/// Why a head is none.
+/// Why a head cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedHead {
     #[error("malformed header line")]
     Line,
-    #[error("a field of the head has a name or a value that must not be")]
+    #[error("a header field has an invalid name or value")]
     Field,
-    #[error("the head is too large, or has too many fields")]
+    #[error("the head is too large or has too many fields")]
     TooLarge,
 }
 
@@ -29,13 +28,13 @@ pub struct Span {
 }
 
 impl Span {
-    /// What stands there.
+    /// The bytes of the line.
     pub fn of(self, head: &[u8]) -> &[u8] {
         head.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 }
 
-/// The lines of a head that have ended.
+/// The complete lines of a head.
 #[derive(Debug)]
 pub struct Lines<'a> {
     bytes: &'a [u8],
@@ -45,17 +44,17 @@ pub struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    /// Begins behind the first `at` bytes.
+    /// Starts at byte `at`.
     pub fn of(bytes: &'a [u8], at: usize, takes_bare_lf: bool) -> Self {
         Self { bytes, at, takes_bare_lf }
     }
 
-    /// Where the next line begins.
+    /// Where the next line starts.
     pub fn at(&self) -> usize {
         self.at
     }
 
-    /// The next line, if it has ended.
+    /// The next line, if it is complete.
     pub fn line(&mut self) -> Result<Option<Span>, MalformedHead> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let Some(length) = memchr(b'\n', rest) else { return Ok(None) };
@@ -72,8 +71,7 @@ impl<'a> Lines<'a> {
         Ok(Some(span))
     }
 
-    /// Finds all fields, no more than `most`; false while the head is not complete. A line that continues the one before it is
-    /// none.
+    /// Finds all fields, at most `most`; false while the head is incomplete. Folded lines are refused.
     pub fn find(&mut self, fields: &mut FieldSpans, most: usize) -> Result<bool, MalformedHead> {
         while let Some(line) = self.line()? {
             let text = line.of(self.bytes);
@@ -91,11 +89,11 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Where the fields of a head are; those of a usual one are found without allocation.
+/// Where the fields of a head are. A usual head needs no allocation.
 #[derive(Debug, Default)]
 pub struct FieldSpans(SmallVec<[Span; 24]>);
 
-/// One field, and where it is in its head.
+/// One field, and where it is in the head.
 #[derive(Debug)]
 pub struct Field {
     pub name: HeaderName,
@@ -105,7 +103,7 @@ pub struct Field {
 }
 
 impl Field {
-    /// Name, colon and value; without the end of the line.
+    /// Name, colon and value, without the line ending.
     pub fn line<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         head.get(self.line as usize..self.end as usize).unwrap_or_default()
     }
@@ -114,7 +112,7 @@ impl Field {
         head.get(self.value as usize..self.end as usize).unwrap_or_default()
     }
 
-    /// The value as a part of its head.
+    /// The value as a slice of the head.
     pub fn value_of(&self, head: &Bytes) -> Bytes {
         head.slice(self.value as usize..self.end as usize)
     }
@@ -125,7 +123,7 @@ impl FieldSpans {
         self.0.len()
     }
 
-    /// Goes through them, up to the first whose name is none.
+    /// Passes each field to `take`, up to the first with a malformed name.
     pub fn each<E: From<MalformedHead>>(
         &self,
         head: &[u8],
@@ -140,7 +138,7 @@ impl FieldSpans {
         Ok(())
     }
 
-    /// Reads them from `head`; `note` may refuse them.
+    /// Reads the fields into a map; `note` may refuse them.
     pub fn read<E: From<MalformedHead>>(
         &self,
         head: &Bytes,
@@ -158,14 +156,14 @@ impl FieldSpans {
     }
 }
 
-/// Whether it may be a value, or the phrase of a status (RFC 9110 §5.5, RFC 9112 §4): there are no control characters in it but
-/// tabs. Looks at all of it, which is quicker than to stop early.
+/// Whether these bytes may be a field value or a reason phrase (RFC 9110 §5.5, RFC 9112 §4): no control characters but tabs.
+/// Always reads to the end, which is faster than stopping early.
 pub fn is_text(bytes: &[u8]) -> bool {
     let is_control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
     bytes.iter().fold(0, |found, &byte| found | u8::from(is_control(byte))) == 0
 }
 
-/// Where a value begins and ends: without the spaces and tabs around it, and nothing else that is taken for white space.
+/// Start and end of a value without the spaces and tabs around it; other white space is kept.
 fn trimmed(bytes: &[u8], mut start: u32, mut end: u32) -> (u32, u32) {
     let is_space = |at: u32| matches!(bytes.get(at as usize), Some(b' ' | b'\t'));
     while start < end && is_space(start) {

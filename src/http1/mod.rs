@@ -1,5 +1,5 @@
-//! HTTP/1.1 as it is written down (RFC 9112), for both sides: heads, framing and chunks are read in one way or refused, and
-//! written by one encoder. Knows no socket, no request of ours and no policy.
+//! The HTTP/1.1 message format (RFC 9112), for clients and for the portal: heads, framing and chunks. What has two readings is
+//! refused; bodies are written by one encoder. No sockets, no request of ours, no policy.
 
 pub mod answer_head;
 pub mod body_part;

@@ -1,6 +1,6 @@
-//! The head of a request of HTTP/1.1: read once, and only if there is one way to read it (RFC 9112 §2.2, §3, §5, §6).
+//! HTTP/1.1 request heads: parsed once, and only if they have a single reading (RFC 9112 §2.2, §3, §5, §6).
 //!
-//! What other readers forgive is refused here, as soon as the line that it stands in has come.
+//! What lenient parsers forgive is refused here, as soon as its line is complete.
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, Method, Request, Uri, Version, header};
@@ -13,7 +13,7 @@ use super::{
     head::{FieldSpans, Lines, MOST_FIELDS, MalformedHead},
 };
 
-/// Most bytes of one head, unless the configuration has another number.
+/// Largest head in bytes, unless configured otherwise.
 pub const MOST_HEAD_BYTES: usize = 16 * 1024;
 
 /// Why a head is refused.
@@ -29,40 +29,40 @@ pub enum MalformedRequest {
     Framing(#[from] Ambiguous),
 }
 
-/// A head, and what it says of the connection. `B` is what the caller makes of its bytes.
+/// A head, and what it says about the connection. `B` is what the caller makes of its bytes.
 #[derive(Debug)]
 pub struct RequestHead<B> {
-    /// Boxed: it is handed on through every stage.
+    /// Boxed, since it moves through every stage.
     pub request: Box<Request<B>>,
     /// Absent when no body follows.
     pub announced: Option<Announced>,
-    /// Another request may follow on the connection.
+    /// The connection can carry another request.
     pub keep_alive: bool,
-    /// After an answer that agrees, what follows is of another protocol.
+    /// It has an `Upgrade`: if the response agrees, the bytes that follow are of another protocol.
     pub offers_upgrade: bool,
     pub takes_trailers: bool,
 }
 
-/// A body that is to follow.
+/// The body that the head announces.
 #[derive(Debug)]
 pub struct Announced {
     pub framing: Framing,
-    /// The client waits for a word before it sends it.
+    /// The client waits for a `100 Continue` before it sends it.
     pub expects_continue: bool,
 }
 
-/// Takes one head of a usual length off the front of `read`; `None` while it is not complete.
+/// Takes one head of at most [`MOST_HEAD_BYTES`] from the front of `read`; `None` while it is incomplete.
 pub fn parse(read: &mut BytesMut) -> Result<Option<RequestHead<Bytes>>, MalformedRequest> {
     parse_within(read, MOST_HEAD_BYTES, |head| head)
 }
 
-/// The same for one of at most so many bytes, of which the request's body is made by `body`.
+/// The same with a limit of `most` bytes. `body` makes the request's body from the head's bytes.
 pub fn parse_within<B>(
     read: &mut BytesMut,
     most: usize,
     body: impl FnOnce(Bytes) -> B,
 ) -> Result<Option<RequestHead<B>>, MalformedRequest> {
-    // One empty line before a request is tolerated, more are not.
+    // One empty line before a request is tolerated, a second one is not.
     let before = if read.starts_with(b"\r\n") { 2 } else { 0 };
     let mut lines = Lines::of(read, before, false);
     let mut fields = FieldSpans::default();
@@ -76,16 +76,16 @@ pub fn parse_within<B>(
     build(read.split_to(length).freeze(), line, &fields, body).map(Some)
 }
 
-/// The first line, taken apart.
+/// The parsed request line.
 struct RequestLine {
     method: Method,
-    /// Where the target is in the head.
+    /// Where the target is in the head: start and end.
     target: (usize, usize),
     version: Version,
 }
 
 impl RequestLine {
-    /// `before` bytes of the head come before the line.
+    /// The line starts at byte `before` of the head.
     fn parse(line: &[u8], before: usize) -> Result<Self, MalformedRequest> {
         let end_of_method = memchr(b' ', line).ok_or(MalformedRequest::Line)?;
         let (method, rest) = line.split_at(end_of_method);
@@ -134,7 +134,7 @@ fn build<B>(
     Ok(RequestHead {
         request,
         announced: framing.map(|framing| Announced { framing, expects_continue }),
-        // After the offer of another protocol nobody knows for sure whose bytes follow.
+        // After an `Upgrade` it is uncertain which protocol the next bytes belong to.
         keep_alive: !info.offers_upgrade
             && !options.close
             && (line.version == Version::HTTP_11 || options.keep_alive),
@@ -143,7 +143,7 @@ fn build<B>(
     })
 }
 
-/// What the fields say of this hop and of the body.
+/// What the fields say about this hop and about the body.
 #[derive(Default)]
 struct MessageInfo {
     version: Version,
@@ -155,7 +155,7 @@ struct MessageInfo {
 }
 
 impl MessageInfo {
-    /// Notes one field, refusing all that can be read in two ways.
+    /// Takes one field into account; one with two readings is refused.
     fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), MalformedRequest> {
         match *name {
             header::CONTENT_LENGTH => self.length.content_length(value)?,
@@ -179,7 +179,7 @@ mod tests {
     const FIELD: MalformedRequest = MalformedRequest::Head(MalformedHead::Field);
     const FRAMING: MalformedRequest = MalformedRequest::Framing(Ambiguous);
 
-    /// The same answer whether the bytes come at once or one by one: the head, and what is left behind it.
+    /// The head and the bytes after it; the same whether the bytes come at once or one by one.
     fn head(input: &str) -> Result<(RequestHead<Bytes>, String), MalformedRequest> {
         let mut read = BytesMut::from(input);
         let at_once = parse(&mut read);

@@ -1,9 +1,9 @@
-//! How the names of fields are spelled on the way to the portal. Case means nothing in HTTP, and some portals compare names
-//! byte by byte all the same: they get what they would get from the client itself.
+//! The case of field names towards the portal. HTTP ignores it, but some portals compare names byte by byte, so they get the
+//! spelling that the client sent.
 
 use http::{HeaderName, HeaderValue, header::InvalidHeaderName};
 
-/// A name, and how somebody chose to spell it.
+/// A field name with its configured spelling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spelled {
     pub name: HeaderName,
@@ -11,7 +11,7 @@ pub struct Spelled {
 }
 
 impl Spelled {
-    /// Reads a name as it is written in the configuration.
+    /// Parses a name from the configuration and keeps its spelling.
     pub fn new(text: &str) -> Result<Self, InvalidHeaderName> {
         Ok(Self { name: HeaderName::try_from(text)?, text: text.into() })
     }
@@ -22,7 +22,7 @@ impl Spelled {
 }
 
 impl From<HeaderName> for Spelled {
-    /// As usual.
+    /// With the usual spelling.
     fn from(name: HeaderName) -> Self {
         let mut text = Vec::new();
         write_usual(&mut text, &name);
@@ -30,7 +30,7 @@ impl From<HeaderName> for Spelled {
     }
 }
 
-/// Names that are usually not spelled with a capital after each hyphen and small letters otherwise.
+/// Names whose usual spelling is not one capital per hyphenated word.
 fn unusual(name: &str) -> Option<&'static str> {
     Some(match name {
         "te" => "TE",
@@ -57,7 +57,7 @@ fn unusual(name: &str) -> Option<&'static str> {
     })
 }
 
-/// Writes a name as it is usually spelled.
+/// Writes a name in its usual spelling.
 pub fn write_usual(wire: &mut Vec<u8>, name: &HeaderName) {
     let name = name.as_str();
     if let Some(unusual) = unusual(name) {
@@ -74,7 +74,7 @@ pub fn write_usual(wire: &mut Vec<u8>, name: &HeaderName) {
     }
 }
 
-/// The line of this field in the `head` of a client of HTTP/1, where it stands there as we would write it, its end included.
+/// The whole line of a field in the `head` of an HTTP/1 client, with its CRLF, if it is spaced as we would write it.
 pub fn line_as_sent<'a>(head: &'a [u8], name: &HeaderName, value: &HeaderValue) -> Option<&'a [u8]> {
     let name = name.as_str().as_bytes();
     let at = value.as_bytes().as_ptr().addr().checked_sub(head.as_ptr().addr())?;
@@ -88,7 +88,7 @@ pub fn line_as_sent<'a>(head: &'a [u8], name: &HeaderName, value: &HeaderValue) 
     is_it.then_some(line)
 }
 
-/// How a client of HTTP/1 spelled the name of a field in its `head`; `None` when the field did not come in this head.
+/// The spelling of a field's name in the `head` of an HTTP/1 client; `None` when the field did not come in this head.
 pub fn as_sent<'a>(head: &'a [u8], name: &HeaderName, value: &HeaderValue) -> Option<&'a [u8]> {
     if head.is_empty() {
         return None;
@@ -96,7 +96,7 @@ pub fn as_sent<'a>(head: &'a [u8], name: &HeaderName, value: &HeaderValue) -> Op
     beside(head, name, value.as_bytes()).or_else(|| anywhere(head, name))
 }
 
-/// The name in front of `value`, which is a part of the head itself and no copy of it.
+/// The name in front of `value`, if `value` points into the head.
 fn beside<'a>(head: &'a [u8], name: &HeaderName, value: &[u8]) -> Option<&'a [u8]> {
     let at = value.as_ptr().addr().checked_sub(head.as_ptr().addr())?;
     let line = head.get(..at)?.trim_ascii_end().strip_suffix(b":")?;
@@ -104,7 +104,7 @@ fn beside<'a>(head: &'a [u8], name: &HeaderName, value: &[u8]) -> Option<&'a [u8
     spelled.eq_ignore_ascii_case(name.as_str().as_bytes()).then_some(spelled)
 }
 
-/// The name of the first such field: a value that is empty has no place in the head, and one of ours has another.
+/// The spelling of the first field of this name, for values that do not point into the head: empty ones, and ours.
 fn anywhere<'a>(head: &'a [u8], name: &HeaderName) -> Option<&'a [u8]> {
     let lines = head.split(|&byte| byte == b'\n');
     lines.filter_map(|line| line.split_at_checked(name.as_str().len())).find_map(|(spelled, rest)| {

@@ -1,4 +1,4 @@
-//! What a service may know of the connection that a request came on, and what it may say to it.
+//! The client's connection as a service sees it.
 
 use std::{cell::RefCell, net::SocketAddr, rc::Rc};
 
@@ -10,19 +10,19 @@ use super::{
     tunnel_guard::{TunnelGuard, Tunnels},
 };
 
-/// One in so many streams is for what is answered soon.
+/// One in this many streams is reserved for short requests.
 const SHORT_STREAMS: u32 = 8;
 
-/// What a service may know of the connection a request came on.
+/// The connection that a request came on.
 #[derive(Debug)]
 pub struct ConnectionHandle {
     peer: SocketAddr,
-    /// Streams at once; absent on HTTP/1.
+    /// Concurrent streams; absent on HTTP/1.
     streams: Option<u32>,
     monitor: Rc<ConnectionMonitor>,
     drain: CancellationToken,
     tunnels: Tunnels,
-    /// Interim answers of HTTP/1 that are to be written.
+    /// Interim responses to be written on HTTP/1.
     interim: Rc<RefCell<Vec<u8>>>,
 }
 
@@ -37,22 +37,22 @@ impl ConnectionHandle {
         Self { peer, streams, monitor, drain, tunnels, interim: Rc::default() }
     }
 
-    /// The other end of the socket.
+    /// The peer's address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// Lets what is in progress end, and takes no further request.
+    /// Closes the connection after the requests in progress.
     pub fn finish(&self) {
         self.monitor.drain();
     }
 
-    /// Cancelled when the gateway stops: what is long-lived should end.
+    /// Cancelled when the gateway stops; long-lived responses should end then.
     pub fn drain(&self) -> &CancellationToken {
         &self.drain
     }
 
-    /// What a tunnel holds of this connection, or of its stream of it.
+    /// The guard for a tunnel on this connection, or on one of its streams.
     pub fn tunnel_guard(&self) -> TunnelGuard {
         self.tunnels.begin(self.monitor.begin())
     }
@@ -61,30 +61,30 @@ impl ConnectionHandle {
         &self.monitor
     }
 
-    /// How many of its streams may be WebSockets and streams of events. A client that has none left opens no further one and
-    /// waits without a word (RFC 9113 §5.1.2), its pages included.
+    /// How many streams may be WebSockets and event streams. A client without a free stream waits silently (RFC 9113 §5.1.2),
+    /// even for a page.
     pub fn most_lasting(&self) -> u32 {
         self.streams().map_or(u32::MAX, |streams| streams - streams.div_ceil(SHORT_STREAMS))
     }
 
-    /// Streams at once; none on HTTP/1.
+    /// Concurrent streams; `None` on HTTP/1.
     pub(super) fn streams(&self) -> Option<u32> {
         self.streams
     }
 
-    /// A way to send interim answers ahead of the final one; HTTP/2 has none here.
+    /// A sender for interim responses; `None` on HTTP/2, where we send none.
     pub fn interim(&self) -> Option<Interim> {
         let interim = || Interim { waits: Rc::clone(&self.interim), monitor: Rc::clone(&self.monitor) };
         self.streams.is_none().then(interim)
     }
 
-    /// Takes what [`Interim::send`] left to be written.
+    /// Takes the bytes queued by [`Interim::send`].
     pub(super) fn take_interim(&self) -> Vec<u8> {
         self.interim.take()
     }
 }
 
-/// Sends interim answers (RFC 9110 §15.2) on an HTTP/1.1 connection.
+/// Sends interim responses (RFC 9110 §15.2) on an HTTP/1.1 connection.
 #[derive(Clone, Debug)]
 pub struct Interim {
     waits: Rc<RefCell<Vec<u8>>>,

@@ -1,7 +1,7 @@
-//! Collects the frames that a connection of HTTP/2 writes in one turn, and sends them together.
+//! Coalesces the frames that an HTTP/2 connection writes in one turn of its task into one write.
 //!
-//! The protocol flushes after every frame of data, which would be a TLS record and a system call for each answer, however many
-//! are ready at once. Here a flush counts only when the turn is over.
+//! hyper flushes after every data frame, which would cost a TLS record and a system call per response even if many are ready.
+//! Here a flush is deferred to the end of the turn.
 
 use std::{
     cell::Cell,
@@ -15,25 +15,25 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 
 use crate::web::socket::PIECE;
 
-/// Most bytes that are held back: a record of TLS. What does not fit is written as it comes, without being copied.
+/// Most bytes that are held back: one TLS record. Larger writes go out at once, without being copied.
 const MOST: usize = 16 * 1024;
 
-/// What the writer and the connection's task tell each other.
+/// The flags shared by the writer and the connection's task.
 #[derive(Debug, Default)]
 pub(super) struct FlushControl {
-    /// Something has been written and not been sent.
+    /// Bytes are held back.
     holds: Cell<bool>,
-    /// The turn is over: what has been written is to be sent now.
+    /// The turn is over: a flush sends what is held back.
     ends: Cell<bool>,
 }
 
 impl FlushControl {
-    /// Whether something waits for the turn to end.
+    /// Whether bytes are held back until the turn ends.
     pub(super) fn holds(&self) -> bool {
         self.holds.get()
     }
 
-    /// Runs `poll` with the turn at its end, when a flush sends what has been written.
+    /// Runs `poll` as the end of the turn, when flushes take effect.
     pub(super) fn end<T>(&self, poll: impl FnOnce() -> T) -> T {
         self.ends.set(true);
         let polled = poll();
@@ -48,7 +48,7 @@ pub(super) struct CoalescingWriter<T> {
     inner: T,
     flush: Rc<FlushControl>,
     held: Vec<u8>,
-    /// What is held has begun to be sent.
+    /// A flush of the held bytes has started.
     sending: bool,
 }
 
@@ -57,7 +57,7 @@ impl<T: Write + Unpin> CoalescingWriter<T> {
         Self { inner, flush, held: Vec::new(), sending: false }
     }
 
-    /// Writes what is held.
+    /// Writes the held bytes.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut written = 0;
         let result = loop {
@@ -72,7 +72,7 @@ impl<T: Write + Unpin> CoalescingWriter<T> {
             }
         };
         if written == self.held.len() {
-            // An idle connection holds nothing.
+            // An idle connection keeps no buffer.
             self.held = Vec::new();
             self.flush.holds.set(false);
         } else {
@@ -89,7 +89,7 @@ impl<T: Read + Write + Unpin> Read for CoalescingWriter<T> {
         cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // Not every state of the protocol flushes once more, but all read: `h2::proto::Connection::poll` does, whatever it does then.
+        // h2 does not flush again in every state, but it always reads: see `h2::proto::Connection::poll`.
         if this.flush.ends.get() && Pin::new(&mut *this).poll_flush(cx)?.is_pending() {
             this.sending = true;
         }

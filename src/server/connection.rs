@@ -1,4 +1,4 @@
-//! One connection from its first byte on: the handshake, and which protocol serves it then.
+//! A new connection: the TLS handshake, and the choice between HTTP/1.1 and HTTP/2.
 
 use std::{net::SocketAddr, pin::pin, rc::Rc};
 
@@ -29,7 +29,7 @@ pub(super) async fn serve<S: Service>(
     permit: ConnectionPermit,
 ) {
     let context = Rc::new(worker.service.connected(permit.is_trusted()));
-    // Fails only for a socket that is gone already.
+    // Fails only if the socket is gone already.
     let Ok(socket) = Socket::new(socket) else { return };
     let accept = Box::pin(accept(&worker, socket));
     let Ok(Some(stream)) = tokio::time::timeout(worker.config.handshake_timeout, accept).await else {
@@ -47,16 +47,16 @@ pub(super) async fn serve<S: Service>(
     Box::pin(Http1::new(worker, connection, context, Box::new(stream))).await;
 }
 
-/// Accepts TLS. Somebody who speaks plain HTTP instead is told so: their first byte is a letter, that of TLS is not.
+/// Accepts TLS. Plain HTTP, which starts with a letter as TLS does not, gets a response that says so.
 async fn accept<S>(worker: &Worker<S>, mut socket: Socket) -> Option<TlsStream<Socket>> {
     if socket.first_byte().await.ok()?.is_ascii_uppercase() {
-        // These few bytes fit into the socket's buffer.
+        // This short response fits into the socket's buffer.
         let _ = socket.try_write(PLAIN_HTTP);
         let _ = socket.shutdown().await;
         return None;
     }
     let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await.ok()?;
-    // Here the keys are computed. Whoever comes next waits until what has arrived meanwhile was served.
+    // The key exchange happens here. The next one waits for a turn of the runtime, in which requests are served.
     let turn = worker.handshake.acquire().await.ok()?;
     let mut handshake = pin!(hello.into_stream(worker.tls()));
     if let Some(done) = poll_immediate(handshake.as_mut()).await {

@@ -1,24 +1,24 @@
-//! Where a connection is in its life, since when, and how long it may stay there.
+//! The stages of a connection, and their deadlines.
 
 use std::cell::Cell;
 
 use super::timeouts::{Ticks, Timeouts};
 
-/// How long a connection of HTTP/1 has to be idle to be worth letting go of its buffers, in milliseconds.
+/// Milliseconds after which an idle HTTP/1 connection gives up its buffers.
 const REST: u32 = 1000;
 
 /// The stage a connection is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Nothing has come yet.
+    /// No byte has arrived yet.
     FirstByte,
-    /// Part of a head has come.
+    /// Part of a head has arrived.
     Head,
     /// A request is being answered.
     Busy,
     /// Between requests.
     Idle,
-    /// A request has been answered, and its body still comes.
+    /// A request has been answered while its body is still arriving.
     Behind,
 }
 
@@ -47,7 +47,7 @@ impl Deadlines {
         self.since.set(ticks.now());
     }
 
-    /// Bytes have come. `heads` says whether they start a head, as between requests of HTTP/1 they do.
+    /// Bytes have arrived. `heads`: they start a head, as they do between requests on HTTP/1.
     pub(super) fn received(&self, heads: bool, ticks: &Ticks) {
         match self.stage.get() {
             Stage::Behind => self.enter(Stage::Behind, ticks),
@@ -65,7 +65,7 @@ impl Deadlines {
         self.enter(Stage::Busy, ticks);
     }
 
-    /// The request in progress has been answered, and somebody reads on: from now on nothing but its body is waited for.
+    /// The request in progress has been answered, but its body is still being read.
     pub(super) fn answered(&self, ticks: &Ticks) {
         if self.stage.get() == Stage::Busy {
             self.enter(Stage::Behind, ticks);
@@ -87,24 +87,24 @@ impl Deadlines {
             Stage::Head => timeouts.head,
             Stage::Idle => timeouts.idle,
             Stage::Behind => timeouts.stall,
-            // A request may take its time; its bodies have deadlines of their own.
+            // Requests have no deadline here; their bodies have their own.
             Stage::Busy => u32::MAX,
         };
         ticks.since(self.since.get()) >= limit
     }
 
-    /// Whether the connection has had nothing to do for a while, and had not when this was last asked.
+    /// Whether the connection has become idle for long enough since the last call.
     pub(super) fn comes_to_rest(&self, ticks: &Ticks) -> bool {
         let rests = self.stage.get() == Stage::Idle && ticks.since(self.since.get()) >= REST;
         rests && !self.rests.replace(true)
     }
 
-    /// Whether the connection has nothing to do, and has had for a while.
+    /// Whether the connection has been idle for long enough to give up its buffers.
     pub(super) fn rests(&self) -> bool {
         self.rests.get() && self.stage.get() == Stage::Idle
     }
 
-    /// Since when it has been between two requests, if it is.
+    /// Since when the connection is idle, if it is.
     pub(super) fn idle_since(&self) -> Option<u32> {
         (self.stage.get() == Stage::Idle).then(|| self.since.get())
     }

@@ -1,7 +1,6 @@
-//! What is on its way to a client that may stop taking it while nobody else looks: one answer of HTTP/2 while the rest of
-//! its connection goes on, or a tunnel.
+//! Flows to a client that may stop reading while its connection stays busy: a response on HTTP/2, or a tunnel.
 //!
-//! A flow-control window that stays shut is seen by nobody but the protocol, which simply asks for no more of the answer.
+//! When a flow-control window stays closed, hyper merely stops polling the body, so that is what is watched here.
 
 use std::{
     cell::RefCell,
@@ -15,7 +14,7 @@ use super::{
     timeouts::{Ticks, Timeouts},
 };
 
-/// Notes when the protocol came for more of an answer.
+/// The account of one flow.
 #[derive(Debug)]
 pub(super) struct Flow {
     ticks: Rc<Ticks>,
@@ -28,27 +27,27 @@ impl Flow {
         Rc::new(Self { ticks, slow_reader: SlowReader::default(), task: RefCell::new(None) })
     }
 
-    /// The task that runs the stream; ended, it resets the stream.
+    /// The task of the stream; aborting it resets the stream.
     pub(super) fn runs_in(&self, task: AbortHandle) {
         self.task.replace(Some(task));
     }
 
-    /// The protocol asks for more, having got rid of so many bytes.
+    /// hyper polls for more, having sent `bytes`.
     pub(super) fn asked(&self, bytes: u32) {
         self.slow_reader.take(bytes, &self.ticks);
     }
 
-    /// Nothing is asked of the client, and nothing held against it.
+    /// There is nothing for the client to read; its account starts afresh.
     pub(super) fn rests(&self) {
         self.slow_reader.rest();
     }
 
-    /// The protocol got something, and is expected to ask again once the client has taken it.
+    /// hyper got a part, and will poll again once the client has read it.
     pub(super) fn gave(&self) {
         self.slow_reader.expect(&self.ticks);
     }
 
-    /// The client has to take more, and has had to since it first did not.
+    /// The client is not reading. Its time started at the first such call.
     pub(super) fn waits(&self) {
         self.slow_reader.block(&self.ticks);
     }
@@ -58,14 +57,14 @@ impl Flow {
         self.task.borrow().as_ref().is_some_and(AbortHandle::is_finished)
     }
 
-    /// Ends the task, and with it the stream.
+    /// Aborts the task, which resets the stream.
     pub(super) fn cut(&self) {
         if let Some(task) = self.task.take() {
             task.abort();
         }
     }
 
-    /// Resets the stream when the client has taken too little.
+    /// Resets the stream when the client reads too slowly.
     pub(super) fn check(&self, timeouts: Timeouts) {
         if self.slow_reader.is_too_slow(timeouts, &self.ticks) {
             self.cut();
@@ -73,7 +72,7 @@ impl Flow {
     }
 }
 
-/// All flows of a worker.
+/// The flows of a worker.
 #[derive(Debug)]
 pub(super) struct Flows {
     ticks: Rc<Ticks>,
@@ -85,14 +84,14 @@ impl Flows {
         Rc::new(Self { ticks, flows: RefCell::new(Vec::new()) })
     }
 
-    /// Starts watching one more.
+    /// Starts a flow.
     pub(super) fn begin(&self) -> Rc<Flow> {
         let flow = Flow::new(Rc::clone(&self.ticks));
         self.flows.borrow_mut().push(Rc::downgrade(&flow));
         flow
     }
 
-    /// Resets all whose clients have taken too little.
+    /// Resets all whose clients read too slowly.
     pub(super) fn check(&self, timeouts: Timeouts) {
         self.flows.borrow_mut().retain(|flow| {
             flow.upgrade().is_some_and(|flow| {

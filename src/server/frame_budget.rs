@@ -1,14 +1,14 @@
-//! What a peer may send on HTTP/2 that neither asks for anything nor carries anything, and how long a head of it may take.
+//! Limits floods of HTTP/2 frames that neither ask for anything nor carry anything, and the time that a head may take.
 
 use std::cell::Cell;
 
 use super::timeouts::{Ticks, Timeouts};
 
-/// Most idle frames between two sweeps: far more than any client has use for.
+/// Most idle frames between two sweeps, far more than a client needs.
 pub(super) const MOST_IDLE_FRAMES: u32 = 1000;
-/// A client that takes so many bytes may send one more, such as the window updates of a download.
+/// Bytes written per further idle frame: a download needs window updates.
 const BYTES_PER_IDLE_FRAME: u32 = 256;
-/// And for each part of a body, however small, two: clients of gRPC widen the windows of stream and connection message by message.
+/// Further idle frames per part of a body: gRPC clients update the windows of stream and connection with each message.
 const IDLE_FRAMES_PER_PART: u32 = 2;
 
 /// The counts of one connection since the last sweep.
@@ -17,29 +17,29 @@ pub(super) struct FrameBudget {
     idle_frames: Cell<u32>,
     /// Bytes written.
     written: Cell<u32>,
-    /// Parts of bodies given.
+    /// Body parts sent.
     parts: Cell<u32>,
-    /// When a head began that is not whole yet, during which nothing else can come; zero outside of heads.
+    /// When an incomplete head started; zero outside of heads. No other frame may come in between.
     head_since: Cell<u32>,
 }
 
 impl FrameBudget {
-    /// So many bytes have been written.
+    /// `bytes` have been written.
     pub(super) fn wrote(&self, bytes: u32) {
         add(&self.written, bytes);
     }
 
-    /// A part of an answer's body goes out.
+    /// A part of a response body is sent.
     pub(super) fn gave_part(&self) {
         add(&self.parts, 1);
     }
 
-    /// Frames have come that neither ask for anything nor carry anything.
+    /// Idle frames have arrived: they neither ask for anything nor carry anything.
     pub(super) fn received_idle(&self, frames: u32) {
         add(&self.idle_frames, frames);
     }
 
-    /// Whether what has come ends in the middle of a head.
+    /// Whether the bytes so far end in the middle of a head.
     pub(super) fn received_part_of_head(&self, part: bool, ticks: &Ticks) {
         if !part {
             self.head_since.set(0);
@@ -48,7 +48,7 @@ impl FrameBudget {
         }
     }
 
-    /// Whether more idle frames have come than what the peer took is worth, or a head takes too long. Counts anew from here.
+    /// Whether there were too many idle frames for what the client read, or a head takes too long. Resets the counts.
     pub(super) fn is_exceeded(&self, timeouts: Timeouts, ticks: &Ticks) -> bool {
         let taken = (self.written.take() / BYTES_PER_IDLE_FRAME)
             .saturating_add(self.parts.take().saturating_mul(IDLE_FRAMES_PER_PART));

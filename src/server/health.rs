@@ -1,6 +1,6 @@
-//! Whether the threads that serve still turn. It notes and tells; what follows from it is for others to decide.
+//! Detects threads that hang. Only reports them; others decide what to do about it.
 //!
-//! Silence is counted in looks of the watchdog rather than read off a clock: a process that was paused is not hung.
+//! Silence is counted in looks of the watchdog, not in clock time: a process that was paused is not hung.
 
 use std::{
     fmt,
@@ -13,10 +13,10 @@ use std::{
 
 /// How often the watchdog looks.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
-/// Looks without a turn after which a thread counts as hung: five seconds.
+/// Looks without a heartbeat after which a thread counts as hung: five seconds.
 const HUNG: u32 = 20;
 
-/// One thread's sign of life.
+/// The heartbeat of one thread.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     name: String,
@@ -26,7 +26,7 @@ pub(super) struct Heartbeat {
     has_ended: AtomicBool,
 }
 
-/// A thread that does not turn.
+/// A thread that hangs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hung {
     pub name: String,
@@ -54,12 +54,12 @@ impl Heartbeat {
         &self.name
     }
 
-    /// The thread has turned.
+    /// Called by the thread on each turn of its event loop.
     pub(super) fn beat(&self) {
         self.turns.fetch_add(1, Relaxed);
     }
 
-    /// The thread has ended: whether well or not is told elsewhere.
+    /// The thread has ended. Whether that was intended is reported elsewhere.
     pub(super) fn end(&self) {
         self.has_ended.store(true, Relaxed);
     }
@@ -72,7 +72,7 @@ impl Heartbeat {
         self.silent_looks.load(Relaxed) >= HUNG && !self.has_ended.load(Relaxed)
     }
 
-    /// Says when it has just been found hung, or turning again.
+    /// Logs when the thread starts to hang, and when it recovers.
     fn look(&self) {
         let turns = self.turns.load(Relaxed);
         let was_hung = self.is_hung();
@@ -94,7 +94,7 @@ impl Heartbeat {
     }
 }
 
-/// The signs of life of one gateway.
+/// The heartbeats of all threads of a gateway.
 #[derive(Debug)]
 pub struct Health {
     workers: Vec<Arc<Heartbeat>>,
@@ -118,12 +118,12 @@ impl Health {
         &self.control
     }
 
-    /// Looks at every thread once; to be called every [`LOOK`].
+    /// Looks at every thread once. Call it every [`LOOK`].
     pub(super) fn look(&self) {
         self.workers.iter().chain([&self.control]).for_each(|heartbeat| heartbeat.look());
     }
 
-    /// Threads that have not turned for five seconds or more.
+    /// Threads without a heartbeat for five seconds or more.
     pub fn hung(&self) -> Vec<Hung> {
         let heartbeats = self.workers.iter().chain([&self.control]).filter(|heartbeat| heartbeat.is_hung());
         heartbeats

@@ -1,4 +1,4 @@
-//! HTTP/2 towards clients: hyper reads and writes it, on the worker that accepted the connection.
+//! HTTP/2 towards clients, served by hyper on the worker that accepted the connection.
 
 use std::{
     convert::Infallible,
@@ -30,26 +30,25 @@ use super::{
 };
 use crate::web::incoming::Incoming;
 
-/// How much longer a head of HTTP/2 is read than the gate lets it in, which can say in a page what was too much; hyper refuses
-/// without one.
+/// hyper reads heads of this many times the configured size: the gate refuses them with a page, hyper would without one.
 const READ_AHEAD: usize = 2;
-/// Streams at once on one HTTP/2 connection, and on one that begins under strain.
+/// Concurrent streams of an HTTP/2 connection, and of one that is accepted under strain.
 const STREAMS: u32 = 64;
 const STREAMS_UNDER_STRAIN: u32 = 8;
-/// What a peer may send unasked, a stream and a connection of HTTP/2.
+/// Flow-control windows of a stream and of a connection.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
-/// What is held of one answer that an HTTP/2 peer does not take.
+/// Bytes buffered of a response that the client does not read.
 const SEND_BUFFER: usize = 64 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many streams a connection that begins now gets.
+/// The number of streams for a new connection.
 pub(super) fn streams(load: &Load) -> u32 {
     if load.is_strained() { STREAMS_UNDER_STRAIN } else { STREAMS }
 }
 
-/// Serves one connection until it ends, its deadline passes, or a drain has run its course.
+/// Serves one connection until it closes, a deadline passes, or a drain is complete.
 pub(super) fn serve<S: Service, T: AsyncRead + AsyncWrite + Unpin + 'static>(
     worker: &Rc<Worker<S>>,
     stream: T,
@@ -94,18 +93,17 @@ fn service<S: Service>(
         let flow = worker.flows.begin();
         newest.stream(Rc::clone(&flow));
         let request = Box::new(request.map(Incoming::of_http2));
-        // Boxed, since a protocol moves it about. An async block would hold it twice over: as what it captures, and as what
-        // it awaits.
+        // Boxed, since hyper moves it about. An async block would hold it twice: as a capture and as what it awaits.
         let answer =
             Box::pin(Rc::clone(&worker.service).call(request, Rc::clone(&connection), Rc::clone(&context)));
         answer.map(|reply| Ok(reply.map(|body| TrackedBody::new(body, active, flow)).into()))
     })
 }
 
-/// A connection of HTTP/2. Boxed, and not held by any async function: those would hold it twice.
+/// An HTTP/2 connection. Boxed and not held by an async function, which would hold it twice.
 type Served = Pin<Box<dyn Drain>>;
 
-/// A protocol that can be told to finish.
+/// A connection that can be shut down gracefully.
 trait Drain: Future<Output = hyper::Result<()>> {
     fn drain(self: Pin<&mut Self>);
 }
@@ -134,16 +132,16 @@ async fn drive(mut served: Served, monitor: Rc<ConnectionMonitor>, flush: Rc<Flu
         }
         let mut over = served.as_mut().poll(cx).is_ready();
         if flush.holds() && !over {
-            // Every stream that had something to say has said it; now it goes out, all at once.
+            // All streams have written what was ready; now it is sent together.
             over = flush.end(|| served.as_mut().poll(cx)).is_ready();
         }
-        // How a client's connection ends is the client's affair: the access log has told what it got.
+        // Errors on a client's connection are not logged: the access log has what it received.
         if over || monitor.is_expired() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
 }
 
-/// Runs HTTP/2's own tasks, one a stream, on the worker that accepted the connection.
+/// Runs hyper's tasks, one per stream, on the worker that accepted the connection.
 #[derive(Clone, Debug)]
 struct LocalTasks {
     newest: Newest,
@@ -151,11 +149,11 @@ struct LocalTasks {
 
 impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalTasks {
     fn execute(&self, task: F) {
-        // hyper has called the service for this stream just now, or makes a tunnel of it.
+        // hyper has just called the service for this stream, or is turning it into a tunnel: see `Newest`.
         let flow = self.newest.take();
         debug_assert!(flow.is_some(), "a task that no stream has announced");
-        // What can be answered at once is: a client that sends many heads at a time has them refused one by one, and not
-        // held all together first. Whoever has to wait says so again to the task's own waker.
+        // Polled once right away: of a client that sends many heads at a time, each is refused before the next one is read.
+        // A future that is pending registers the task's own waker when it is polled again.
         let mut task = Box::pin(task);
         if task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             let task = tokio::task::spawn_local(task);

@@ -1,5 +1,5 @@
-//! The bytes of one connection of HTTP/2 on their way between TLS and the protocol. Notes progress for the deadlines, counts idle
-//! frames and has fragments marked.
+//! The byte stream of an HTTP/2 connection between TLS and hyper. Reports progress to the monitor, counts idle frames and marks
+//! fragments in paths.
 
 use std::{
     io,
@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::monitor::ConnectionMonitor;
 use crate::web::{raw_frames::RawFrames, socket::write_pieces};
 
-/// One connection's bytes.
+/// The byte stream of one connection.
 #[derive(Debug)]
 pub(super) struct MonitoredIo<T> {
     inner: T,
@@ -27,7 +27,7 @@ impl<T> MonitoredIo<T> {
         Self { inner, monitor, frames: RawFrames::default() }
     }
 
-    /// Notes whether the socket took everything.
+    /// Reports to the monitor whether the socket took everything.
     fn note_flush(&self, result: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
         if result.is_pending() {
             self.monitor.blocked();
@@ -45,7 +45,7 @@ impl<T: AsyncRead + Unpin> Read for MonitoredIo<T> {
         mut cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // hyper's cursor cannot show what was read into it; reading into a stack buffer keeps this file safe code.
+        // hyper's cursor cannot show the bytes that were read; a buffer on the stack avoids unsafe code.
         let mut space = [const { std::mem::MaybeUninit::uninit() }; 16 * 1024];
         let room = space.len().min(cursor.remaining());
         let mut buffer = ReadBuf::uninit(space.get_mut(..room).unwrap_or_default());

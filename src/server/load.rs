@@ -1,4 +1,4 @@
-//! How much of what it may take the gateway takes, in three levels. It measures and tells; who is turned away is for others.
+//! The load of the gateway, in three levels. Only measures; others decide what to refuse.
 
 use std::{
     fmt,
@@ -11,23 +11,22 @@ use std::{
 
 use super::{Config, memory};
 
-/// Per cent of the memory or of the connections from which on there is strain, and per cent of the memory from which on
-/// the gateway is full.
+/// Percentage of memory or connections from which the gateway is strained, and of memory from which it is full.
 const STRAINED: u64 = 80;
 const FULL: u64 = 95;
-/// How far below its threshold a level ends, so that none comes and goes with every look.
+/// Hysteresis: how far below its threshold a level ends.
 const RELIEF: u64 = 5;
-/// The control runtime is late by so much that it should get no more work from strangers.
+/// Silence of the control runtime above which it gets no more requests without a session.
 const LATE: Duration = Duration::from_secs(2);
 
-/// How the gateway is.
+/// The load level of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum LoadLevel {
     Normal = 0,
-    /// Whoever has no session is turned away, and idle connections are closed.
+    /// Requests without a session are refused, and idle connections are closed.
     Strained = 1,
-    /// No connection is taken.
+    /// New connections are refused.
     Full = 2,
 }
 
@@ -41,7 +40,7 @@ impl fmt::Display for LoadLevel {
     }
 }
 
-/// What one gateway takes.
+/// The load of one gateway.
 #[derive(Debug)]
 pub struct Load {
     level: AtomicU8,
@@ -51,7 +50,7 @@ pub struct Load {
     max_connections: usize,
 }
 
-/// One open connection, counted until it is dropped.
+/// One open connection; counts until it is dropped.
 #[derive(Debug)]
 pub(super) struct Open(Arc<Load>);
 
@@ -80,17 +79,17 @@ impl Load {
         }
     }
 
-    /// Whether those without a session are to be turned away.
+    /// Whether requests without a session are refused.
     pub fn is_strained(&self) -> bool {
         self.level.load(Relaxed) >= LoadLevel::Strained as u8
     }
 
-    /// Resident bytes at the last look.
+    /// Resident bytes at the last measurement.
     pub fn memory(&self) -> u64 {
         self.memory.load(Relaxed)
     }
 
-    /// Bytes that the gateway may take.
+    /// The memory limit, in bytes.
     pub fn max_memory(&self) -> u64 {
         self.max_memory
     }
@@ -101,7 +100,7 @@ impl Load {
         Open(Arc::clone(self))
     }
 
-    /// Takes the measure of everything; to be called a few times a second.
+    /// Measures the load. Call it a few times per second.
     pub(super) fn measure(&self, control_silence: Duration) {
         let memory = memory::resident().unwrap_or(0);
         self.memory.store(memory, Relaxed);

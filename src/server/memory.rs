@@ -1,13 +1,13 @@
-//! What this process takes of the machine's memory, and what it may. Linux tells both in files; nothing is cached here.
+//! The memory that this process uses and may use, as Linux reports it in `/proc` and `/sys`. Nothing is cached.
 
 use std::{fs, path::Path};
 
-/// Without a limit of the control group, what it may take of the machine: a quarter, as it may not be alone.
+/// The share of the machine's memory without a control group limit: a quarter, since other services may run on it.
 const SHARE_OF_MACHINE: u64 = 4;
-/// A machine too small for that share is most likely ours alone.
+/// The minimum: a machine too small for that share most likely runs nothing else.
 const LEAST_SHARE: u64 = 256 << 20;
 
-/// Resident bytes of this process; none where that cannot be read.
+/// Resident bytes of this process; `None` where that cannot be read.
 pub(super) fn resident() -> Option<u64> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
@@ -22,8 +22,8 @@ pub(super) fn forgo_huge_pages() {
     }
 }
 
-/// What the process may take when nobody has said: three quarters of its control group's limit, which is made for it, or
-/// a quarter of the machine.
+/// The default limit: three quarters of the control group's limit, which is meant for this process, or a quarter of the
+/// machine.
 pub(super) fn budget() -> u64 {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text)).unwrap_or(u64::MAX);
     let group = fs::read_to_string("/proc/self/cgroup")
@@ -48,7 +48,7 @@ fn total(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The lowest limit on the way from our control group to the root of all (version 2).
+/// The lowest limit from our control group up to the root (cgroup v2).
 fn group_limit(cgroup: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let group = cgroup.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let root = Path::new("/sys/fs/cgroup");

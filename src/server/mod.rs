@@ -1,4 +1,4 @@
-//! Workers, listeners and connections. Does not know what it serves.
+//! Workers, listeners and client connections. What is served is up to the [`Service`].
 
 mod client;
 mod coalescing;
@@ -51,10 +51,10 @@ pub use self::{
 use self::{health::Heartbeat, networks::NetworkLimits, watchdog::Watchdog};
 use crate::web::{gate::Refusal, incoming::Incoming, reply::Reply};
 
-/// How much longer than their drain the workers may take to end.
+/// How long the workers may take to end after their drain.
 const LAST_TURNS: Duration = Duration::from_secs(5);
 
-/// Where to listen, and how patient to be.
+/// Addresses, limits and timeouts.
 ///
 /// # What a connection can hold at most
 ///
@@ -85,42 +85,42 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Threads that serve connections; one a core by default.
     pub workers: usize,
-    /// From the accepted connection to the finished TLS handshake.
+    /// From accepting a connection to the end of the TLS handshake.
     pub handshake_timeout: Duration,
     /// From the handshake to the first byte of the first request.
     pub first_byte_timeout: Duration,
     /// From the first byte of a request to the end of its head.
     pub head_timeout: Duration,
-    /// Without any progress of a body, in either direction.
+    /// How long a body may make no progress, in either direction.
     pub stall_timeout: Duration,
-    /// Least bytes a second of a body in either direction, of the time that is spent waiting for the client; judged over
+    /// Minimum rate of a body in either direction, in bytes per second of waiting for the client, measured over
     /// `stall_timeout`. Zero: any progress is enough.
     pub min_rate: u32,
-    /// Most bytes of a request's head.
+    /// Largest request head, in bytes.
     pub max_header_size: usize,
     /// Between two requests of one connection.
     pub idle_timeout: Duration,
-    /// From the signal to stop until the connections still open are cut.
+    /// From the stop signal until the remaining connections are cut.
     pub drain_timeout: Duration,
-    /// Connections at once; further ones wait to be accepted.
+    /// Concurrent connections; further ones wait to be accepted.
     pub max_connections: usize,
-    /// Connections at once of one client network; further ones are closed before their handshake.
+    /// Concurrent connections per client network; further ones are closed before their handshake.
     pub max_connections_per_network: usize,
-    /// Who is not limited so: whoever they stand for is many.
+    /// Networks without that limit: a proxy's connections carry many clients.
     pub trusted_proxies: Vec<IpNet>,
-    /// Resident bytes of the whole process near which strangers are turned away, and new connections at last. Absent: a
-    /// share of what the machine or the control group has.
+    /// Resident bytes of the process near which requests without a session, and finally new connections, are refused.
+    /// Absent: a share of the memory of the machine or the control group.
     pub max_memory: Option<u64>,
 }
 
 impl Config {
-    /// The share of the connection limit that one worker enforces.
+    /// One worker's share of the connection limit.
     fn connections_per_worker(&self) -> usize {
         (self.max_connections / self.workers.max(1)).max(1)
     }
 }
 
-/// Why the server does not serve.
+/// Why the server cannot start, or has stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     #[error("cannot listen on {address}")]
@@ -131,17 +131,17 @@ pub enum ServerError {
     },
     #[error("cannot start a worker thread")]
     Thread(#[source] std::io::Error),
-    #[error("a worker stopped although nobody asked it to")]
+    #[error("a worker thread ended unexpectedly")]
     WorkerLost,
-    #[error("a worker did not stop")]
+    #[error("a worker thread did not stop in time")]
     WorkerHung,
 }
 
-/// What answers requests. Each worker has one of its own, which never leaves its thread.
+/// Answers requests. Each worker has its own, which never leaves its thread.
 pub trait Service: 'static {
     type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static;
 
-    /// Answers one request; never fails, since a failure is an answer too.
+    /// Answers one request. It cannot fail: a failure is an answer, too.
     fn call(
         self: Rc<Self>,
         request: Box<Request<Incoming>>,
@@ -149,13 +149,13 @@ pub trait Service: 'static {
         context: Rc<Self::Context>,
     ) -> impl Future<Output = Reply<Self::Body>> + 'static;
 
-    /// What the service keeps of a connection as long as it lasts.
+    /// What the service keeps for each connection.
     type Context: 'static;
 
-    /// Answers what is no request, as far as it has been `read`: the connection ends with it.
+    /// Answers bytes that are not a valid request; `read` is what has come of them. The connection closes afterwards.
     fn refuse(self: Rc<Self>, refusal: Refusal, read: &[u8], peer: SocketAddr) -> Reply<Self::Body>;
 
-    /// A client has connected, or a trusted proxy, which stands for many.
+    /// A client has connected; `trusted`: it is a proxy with many clients.
     fn connected(&self, trusted: bool) -> Self::Context;
 
     /// A client did not finish the TLS handshake.
@@ -170,15 +170,15 @@ pub trait Service: 'static {
 pub enum Refused {
     /// Its network has too many already.
     Network,
-    /// There is no memory left for it.
+    /// The gateway has no memory left for it.
     Overload,
 }
 
-/// Sockets that are bound and not served yet.
+/// Bound sockets that are not served yet.
 #[derive(Debug)]
 pub struct Bound {
     config: Arc<Config>,
-    /// One set of listeners a worker.
+    /// One set of listeners per worker.
     listeners: Vec<Vec<TcpListener>>,
     addresses: Vec<SocketAddr>,
     health: Arc<Health>,
@@ -204,17 +204,17 @@ impl Bound {
         Ok(Self { config, listeners, addresses, health, load })
     }
 
-    /// Where it really listens: port 0 has become a port.
+    /// The bound address, with the port that the kernel chose for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Tells which threads hang, once it serves.
+    /// The health of the threads, once it serves.
     pub fn health(&self) -> Arc<Health> {
         Arc::clone(&self.health)
     }
 
-    /// Tells how much of what it may take the gateway takes, once it serves.
+    /// The load of the gateway, once it serves.
     pub fn load(&self) -> Arc<Load> {
         Arc::clone(&self.load)
     }
@@ -222,8 +222,8 @@ impl Bound {
     /// Serves until `drain` is cancelled and the connections have ended. `service` is called once on each worker. The
     /// calling runtime is the control runtime, which is watched like the workers.
     ///
-    /// A worker that dies ends them all: it would take its listener with it, and the connections that the kernel has
-    /// given to that. A process with a worker less would limp on unseen; the supervisor starts a whole one instead.
+    /// A worker that dies ends all of them: its listener dies with it, and so do the connections in that listener's queue. A
+    /// process that is one worker short would go unnoticed; this way the service manager restarts it.
     pub async fn serve<S: Service>(
         self,
         tls: Arc<ArcSwap<ServerConfig>>,
@@ -277,7 +277,7 @@ impl Bound {
     }
 }
 
-/// Tells that a worker's thread has ended, by a panic too.
+/// Reports the end of a worker's thread, also after a panic.
 struct Ended {
     heartbeat: Arc<Heartbeat>,
     told: mpsc::UnboundedSender<()>,

@@ -1,7 +1,7 @@
-//! Keeps an eye on one connection, and says when it has to be closed.
+//! Monitors one connection and decides when it has to be closed.
 //!
-//! There is no timer per request: a connection notes its progress against a coarse clock, and its worker sweeps its connections
-//! a few times a second. All of it is on the worker's thread.
+//! There is no timer per request: a connection notes its progress against a coarse clock, and its worker sweeps all connections
+//! a few times per second. Everything here stays on the worker's thread.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,13 +16,13 @@ use super::{
     timeouts::{Ticks, Timeouts},
 };
 
-/// The notes of one connection, shared by its IO, its service and the sweep.
+/// The state of one connection, shared by its IO, its service and the sweep.
 #[derive(Debug)]
 pub(super) struct ConnectionMonitor {
     ticks: Rc<Ticks>,
     deadlines: Deadlines,
     slow_reader: SlowReader,
-    /// Of HTTP/2 alone.
+    /// HTTP/2 only.
     frames: FrameBudget,
     expired: Cell<bool>,
     draining: Cell<bool>,
@@ -43,58 +43,58 @@ impl ConnectionMonitor {
         })
     }
 
-    /// Bytes have come. `heads` says whether they start a head, as between requests of HTTP/1 they do.
+    /// Bytes have arrived. `heads`: they start a head, as they do between requests on HTTP/1.
     pub(super) fn received(&self, heads: bool) {
         self.deadlines.received(heads, &self.ticks);
     }
 
-    /// Whether the connection has nothing to do, and has had for a while.
+    /// Whether the connection has been idle for long enough to give up its buffers.
     pub(super) fn rests(&self) -> bool {
         self.deadlines.rests()
     }
 
-    /// A request is being answered until the guard is dropped.
+    /// A request is in progress until the guard is dropped.
     pub(super) fn begin(self: &Rc<Self>) -> ActiveRequest {
         self.deadlines.begin(&self.ticks);
         ActiveRequest(Rc::clone(self))
     }
 
-    /// The request in progress has been answered, and somebody reads on: from now on nothing but its body is waited for.
+    /// The request in progress has been answered, but its body is still being read.
     pub(super) fn answered(&self) {
         self.deadlines.answered(&self.ticks);
     }
 
-    /// The socket did not take our bytes.
+    /// The socket's buffer is full.
     pub(super) fn blocked(&self) {
         self.slow_reader.block(&self.ticks);
     }
 
-    /// The socket took so many of our bytes.
+    /// The socket took `bytes`.
     pub(super) fn took(&self, bytes: usize) {
         self.slow_reader.take(u32::try_from(bytes).unwrap_or(u32::MAX), &self.ticks);
     }
 
-    /// So many bytes have been written on HTTP/2.
+    /// `bytes` have been written on HTTP/2.
     pub(super) fn wrote(&self, bytes: usize) {
         self.frames.wrote(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
-    /// Whether what has come of HTTP/2 ends in the middle of a head.
+    /// Whether the HTTP/2 bytes so far end in the middle of a head.
     pub(super) fn received_part_of_head(&self, part: bool) {
         self.frames.received_part_of_head(part, &self.ticks);
     }
 
-    /// Frames of HTTP/2 have come that neither ask for anything nor carry anything.
+    /// Idle HTTP/2 frames have arrived: they neither ask for anything nor carry anything.
     pub(super) fn received_idle_frames(&self, count: u32) {
         self.frames.received_idle(count);
     }
 
-    /// Marks the connection for closing when a stage has lasted too long, or when it does nothing but keep us busy.
+    /// Closes the connection when a deadline has passed, the client reads too slowly or floods us with frames.
     pub(super) fn check(&self, timeouts: Timeouts) {
         if self.deadlines.comes_to_rest(&self.ticks) {
             self.wake();
         }
-        // Each is to count anew, whatever the others say.
+        // All three are called, since each resets its counts.
         let late = self.deadlines.have_passed(timeouts, &self.ticks);
         let slow = self.slow_reader.is_too_slow(timeouts, &self.ticks);
         let floods = self.frames.is_exceeded(timeouts, &self.ticks);
@@ -109,12 +109,12 @@ impl ConnectionMonitor {
         self.wake();
     }
 
-    /// Since when it has been between two requests; none when it is not, or about to be closed anyway.
+    /// Since when the connection is idle; `None` when it is busy or about to be closed.
     pub(super) fn idle_since(&self) -> Option<u32> {
         self.deadlines.idle_since().filter(|_| !self.is_expired())
     }
 
-    /// Wakes `waker` when there is something to look at besides the protocol.
+    /// Registers the waker of the connection's task.
     pub(super) fn wakes(&self, waker: &Waker) {
         let mut known = self.waker.borrow_mut();
         match &mut *known {
@@ -123,19 +123,19 @@ impl ConnectionMonitor {
         }
     }
 
-    /// Has the connection's task look again.
+    /// Wakes the connection's task.
     pub(super) fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
     }
 
-    /// Whether the connection has overstayed and is to be closed.
+    /// Whether the connection is to be closed.
     pub(super) fn is_expired(&self) -> bool {
         self.expired.get()
     }
 
-    /// Asks the connection to finish what it is doing and end.
+    /// Asks the connection to finish its requests and close.
     pub(super) fn drain(&self) {
         if !self.draining.replace(true) {
             self.wake();
@@ -152,7 +152,7 @@ impl ConnectionMonitor {
 pub(super) struct ActiveRequest(Rc<ConnectionMonitor>);
 
 impl ActiveRequest {
-    /// A part of its answer's body goes out on HTTP/2.
+    /// A part of its response body is sent on HTTP/2.
     pub(super) fn gave_part(&self) {
         self.0.frames.gave_part();
     }

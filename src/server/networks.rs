@@ -1,4 +1,4 @@
-//! How many connections each client network has open, over all workers. Counts only; the worker closes what is refused.
+//! Limits connections per client network, over all workers. Only counts; the worker closes what is refused.
 //!
 //! A network is one IPv4 address or an IPv6 /64, as for nginx's `$binary_remote_addr` and HAProxy's `src` counted as they
 //! are usually set up: behind one address there may be a whole office, but an IPv4 /24 is many customers' and a /64 one.
@@ -13,14 +13,14 @@ use std::{
 use ipnet::IpNet;
 use tokio::time::Instant;
 
-/// How often one network is logged about.
+/// Log at most one line per network in this time.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// The counts of all networks that have connections.
+/// The open connections of each client network.
 #[derive(Debug)]
 pub(super) struct NetworkLimits {
     limit: usize,
-    /// What stands for many clients.
+    /// Proxies, whose connections carry many clients.
     trusted: Vec<IpNet>,
     counts: Mutex<HashMap<IpAddr, Count>>,
 }
@@ -32,14 +32,14 @@ struct Count {
     logged_at: Option<Instant>,
 }
 
-/// One connection of a network, counted until it is dropped.
+/// One connection of a network; counts until it is dropped.
 #[derive(Debug)]
 pub(super) struct NetworkPermit {
     network: IpAddr,
     networks: Arc<NetworkLimits>,
 }
 
-/// A network has as many connections as it may.
+/// The network has reached its limit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooMany;
 
@@ -48,7 +48,7 @@ impl NetworkLimits {
         Arc::new(Self { limit, trusted, counts: Mutex::new(HashMap::new()) })
     }
 
-    /// Counts a connection from `peer`; a trusted proxy's is let in uncounted.
+    /// Counts a connection from `peer`; those of trusted proxies are not counted.
     pub(super) fn admit(
         self: &Arc<Self>,
         peer: IpAddr,
@@ -81,7 +81,7 @@ impl NetworkLimits {
         Err(TooMany)
     }
 
-    /// A count is whole after every step, whoever panicked.
+    /// The counts are consistent after every step, even if a thread panicked.
     fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, Count>> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,7 +98,7 @@ impl Drop for NetworkPermit {
     }
 }
 
-/// What a client's address stands for.
+/// The network of an address.
 fn network(peer: IpAddr) -> IpAddr {
     match peer {
         IpAddr::V4(_) => peer,

@@ -1,33 +1,33 @@
-//! How long a client has had us wait to take what we send, and how much it has taken for that.
+//! Detects clients that read too slowly: how long we waited for one, and how much it took in that time.
 
 use std::cell::Cell;
 
 use super::timeouts::{Ticks, Timeouts};
 
-/// The account of one client, or of one stream of it. Only time that is spent waiting for the client counts.
+/// The account of one connection, or of one stream. Only time spent waiting for the client counts.
 #[derive(Debug, Default)]
 pub(super) struct SlowReader {
-    /// Since when it is waited for; zero while it is not.
+    /// Since when we are waiting; zero while we are not.
     since: Cell<u32>,
-    /// How long it was waited for before, and what it has taken since.
+    /// How long we waited before that, and the bytes taken since.
     waited: Cell<u32>,
     taken: Cell<u32>,
 }
 
 impl SlowReader {
-    /// The client has something to take; its time runs from now.
+    /// The client has data to read; its time starts now.
     pub(super) fn expect(&self, ticks: &Ticks) {
         self.since.set(ticks.now());
     }
 
-    /// The client does not take what there is. Its time runs on from the first such moment.
+    /// The client is not reading. Its time started at the first such call.
     pub(super) fn block(&self, ticks: &Ticks) {
         if self.since.get() == 0 {
             self.expect(ticks);
         }
     }
 
-    /// The client took so many bytes.
+    /// The client has read `bytes`.
     pub(super) fn take(&self, bytes: u32, ticks: &Ticks) {
         let since = self.since.replace(0);
         if since != 0 {
@@ -38,13 +38,13 @@ impl SlowReader {
         }
     }
 
-    /// Nothing is asked of the client, and nothing held against it.
+    /// There is nothing for the client to read; its account starts afresh.
     pub(super) fn rest(&self) {
         self.since.set(0);
         self.waited.set(0);
     }
 
-    /// Whether the client has taken too little. If it has taken enough, it gets the whole time again.
+    /// Whether the client reads too slowly. Once it has read enough, its account starts afresh.
     pub(super) fn is_too_slow(&self, timeouts: Timeouts, ticks: &Ticks) -> bool {
         if self.taken.get() >= timeouts.least {
             self.taken.set(0);

@@ -1,4 +1,4 @@
-//! What the connections of one worker share, and a connection's place in all that is counted.
+//! The state that a worker's connections share, and a connection's permits.
 
 use std::{
     cell::RefCell,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 
-/// What the connections of one worker share.
+/// The state that a worker's connections share.
 pub(super) struct Worker<S> {
     pub(super) config: Arc<Config>,
     pub(super) service: Rc<S>,
@@ -32,17 +32,16 @@ pub(super) struct Worker<S> {
     pub(super) networks: Arc<NetworkLimits>,
     tls: Arc<ArcSwap<ServerConfig>>,
     pub(super) ticks: Rc<Ticks>,
-    /// The tick of the last look at the clock, and what it said.
+    /// The tick of the last update, and the date.
     date: RefCell<(u32, HeaderValue)>,
     pub(super) monitors: RefCell<Vec<Weak<ConnectionMonitor>>>,
     pub(super) flows: Rc<Flows>,
-    /// The permit to compute the keys of a new connection, one a turn of the runtime: many that come at once do not keep
-    /// requests waiting until all are done.
+    /// One permit: one key exchange per turn of the runtime, so that a burst of new connections does not delay requests.
     pub(super) handshake: Semaphore,
     pub(super) tasks: TaskTracker,
 }
 
-/// A connection's places in all that is counted, until it is dropped.
+/// A connection's permits: its worker's, its network's, and its share of the load.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     _worker: OwnedSemaphorePermit,
@@ -55,7 +54,7 @@ impl ConnectionPermit {
         Self { _worker: worker, network, _load: load }
     }
 
-    /// Whether it is that of a trusted proxy: their networks are not counted.
+    /// Whether the peer is a trusted proxy, whose connections are not counted per network.
     pub(super) fn is_trusted(&self) -> bool {
         self.network.is_none()
     }
@@ -87,12 +86,12 @@ impl<S> Worker<S> {
         })
     }
 
-    /// The certificate in force now.
+    /// The current certificate.
     pub(super) fn tls(&self) -> Arc<ServerConfig> {
         self.tls.load_full()
     }
 
-    /// The time of an answer, for `Date`. At most a sweep old.
+    /// The value of `Date`, at most one sweep old.
     pub(super) fn date(&self) -> HeaderValue {
         let mut date = self.date.borrow_mut();
         let now = self.ticks.now();
@@ -113,7 +112,7 @@ impl<S> Worker<S> {
     }
 }
 
-/// RFC 9110 §5.6.7. Any instant that a clock gives has one.
+/// The date format of RFC 9110 §5.6.7.
 fn http_date(now: Timestamp) -> HeaderValue {
     let instant = jiff::Timestamp::from_second(now.unix_seconds()).unwrap_or_default();
     let text = DateTimePrinter::new().timestamp_to_rfc9110_string(&instant);

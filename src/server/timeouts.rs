@@ -1,10 +1,10 @@
-//! How long each stage of a connection may last, and the coarse clock by which that is measured.
+//! The timeouts of a connection's stages, and the coarse clock that measures them.
 
 use std::{cell::Cell, time::Duration};
 
 use super::Config;
 
-/// A worker's coarse clock: milliseconds since it started, moved by its sweep. It starts at one, so that zero can mean "not
+/// A worker's coarse clock: milliseconds since its start, advanced by its sweep. It starts at one, so that zero can mean "not
 /// running".
 #[derive(Debug)]
 pub(super) struct Ticks(Cell<u32>);
@@ -22,7 +22,7 @@ impl Ticks {
         self.0.get()
     }
 
-    /// How long something lasts that began at `since`; nothing if it is not running.
+    /// The time elapsed since `since`; zero if that is not running.
     pub(super) fn since(&self, since: u32) -> u32 {
         if since == 0 { 0 } else { self.now().saturating_sub(since) }
     }
@@ -35,12 +35,12 @@ pub(super) struct Timeouts {
     pub(super) head: u32,
     pub(super) idle: u32,
     pub(super) stall: u32,
-    /// Bytes that a client has to take in `stall` of being waited for.
+    /// Bytes that a client has to take per `stall` of waiting for it.
     pub(super) least: u32,
 }
 
 impl Timeouts {
-    /// All that a flow looks at.
+    /// Only what a flow needs.
     #[cfg(test)]
     pub(super) const fn with(stall: u32, least: u32) -> Self {
         Self { first_byte: 0, head: 0, idle: 0, stall, least }

@@ -1,4 +1,4 @@
-//! A body on HTTP/2 that keeps its connection marked busy until it has been sent or given up.
+//! A response body on HTTP/2 that keeps its connection busy until it has been sent or dropped.
 
 use std::{
     pin::Pin,
@@ -11,13 +11,13 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{flow::Flow, monitor::ActiveRequest};
 
-/// An answer's body, and the mark that the request is in progress.
+/// A response body with the guard of its request.
 #[derive(Debug)]
 pub(super) struct TrackedBody<B> {
     inner: B,
     request: ActiveRequest,
     flow: Rc<Flow>,
-    /// The size of the part that the protocol got last.
+    /// The size of the last part that hyper took.
     last: u32,
 }
 

@@ -1,5 +1,4 @@
-//! What a tunnel holds of the connection that it began on: a connection of HTTP/1 is its alone from then on, one of HTTP/2
-//! goes on with other streams. Carries no bytes.
+//! Guards for tunnels: a tunnel takes over its HTTP/1 connection, or one stream of an HTTP/2 connection. Carries no bytes.
 
 use std::rc::Rc;
 
@@ -12,7 +11,7 @@ use super::{
     state::{ConnectionPermit, Worker},
 };
 
-/// Makes the guards of the tunnels of one connection.
+/// Makes guards for the tunnels of one connection.
 #[derive(Debug)]
 pub(super) struct Tunnels {
     flows: Rc<Flows>,
@@ -38,10 +37,10 @@ impl Tunnels {
     }
 }
 
-/// Keeps a tunnel's connection from counting as idle or not at all, a drain from ending before the tunnel, and a client
-/// from taking nothing for ever. With the last copy of it goes what has not been sent.
+/// As long as a tunnel has its guard, its connection counts as busy, a drain waits for it, and its client must keep reading.
+/// When the last clone is dropped, unsent bytes are dropped as well.
 ///
-/// On HTTP/2 it is to be made right before the answer is given that makes a tunnel of the stream.
+/// On HTTP/2, make it right before the response that turns the stream into a tunnel.
 #[derive(Clone, Debug)]
 pub struct TunnelGuard(Rc<Permits>);
 
@@ -54,27 +53,27 @@ struct Permits {
 }
 
 impl TunnelGuard {
-    /// The task to end when the client takes nothing. On HTTP/2 it is the protocol's own, as soon as there is one.
+    /// The task to abort when the client does not read. On HTTP/2, hyper's task for the stream replaces it.
     pub fn runs_in(&self, task: AbortHandle) {
         self.0.flow.runs_in(task);
     }
 
-    /// The client takes nothing at the moment. Its time runs on from the first such moment.
+    /// The client is not reading. Its time started at the first such call.
     pub fn waits(&self) {
         self.0.flow.waits();
     }
 
-    /// The client is to do something; its time runs from now.
+    /// The client has data to read; its time starts now.
     pub fn expects(&self) {
         self.0.flow.gave();
     }
 
-    /// Nothing is asked of the client.
+    /// There is nothing for the client to read.
     pub fn rests(&self) {
         self.0.flow.rests();
     }
 
-    /// Whether the client can be sent nothing any more.
+    /// Whether nothing can be sent to the client any more.
     pub fn is_gone(&self) -> bool {
         self.0.flow.has_ended()
     }

@@ -1,4 +1,4 @@
-//! The thread that looks after all others, and depends on none of their runtimes. It judges nothing by itself.
+//! The watchdog thread, which depends on no runtime. It drives [`Health`](super::Health) and [`Load`](super::Load).
 
 use std::{
     io,
@@ -16,14 +16,14 @@ use super::{
     load::Load,
 };
 
-/// Looks until it is dropped.
+/// Runs until it is dropped.
 pub(super) struct Watchdog {
     _stop: mpsc::Sender<()>,
     control: tokio::task::JoinHandle<()>,
 }
 
 impl Watchdog {
-    /// Starts looking. The calling runtime is the one watched as the control runtime.
+    /// Starts the thread. The calling runtime is watched as the control runtime.
     pub(super) fn start(health: Arc<Health>, load: Arc<Load>) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
         let control = tokio::spawn(beat(Arc::clone(&health)));

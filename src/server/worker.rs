@@ -1,4 +1,4 @@
-//! One worker: a thread with its own runtime, listeners and connections. Workers share nothing on the way of a request.
+//! One worker: a thread with its own runtime, listeners and connections. Workers share no lock on the path of a request.
 
 use std::{
     io,
@@ -30,12 +30,12 @@ use super::{
     timeouts::Timeouts,
 };
 
-/// How often deadlines are looked at.
+/// How often deadlines are checked.
 const SWEEP: Duration = Duration::from_millis(250);
-/// How long to wait after the machine had no descriptor left.
+/// The pause after running out of file descriptors.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
-/// What a worker is started with.
+/// The parameters of a worker.
 pub(super) struct Start {
     pub(super) config: Arc<Config>,
     pub(super) listeners: Vec<StdListener>,
@@ -46,7 +46,7 @@ pub(super) struct Start {
     pub(super) load: Arc<Load>,
 }
 
-/// Serves until the drain is over. Runs on the calling thread.
+/// Serves on the calling thread until the drain is over.
 pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::Result<()> {
     let runtime = LocalRuntime::new()?;
     runtime.block_on(async {
@@ -62,12 +62,12 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
         tokio::select! {
             biased;
             () = worker.drain.cancelled() => {}
-            // Without one of them the worker would take connections and not look after them, or the reverse.
+            // A worker that lost one of them would accept connections without checking their deadlines, or the reverse.
             _ = accepting.join_next() => return Err(io::Error::other("a listener's task ended")),
             _ = &mut sweep => return Err(io::Error::other("the sweep ended")),
         }
         worker.monitors.borrow().iter().filter_map(Weak::upgrade).for_each(|monitor| monitor.drain());
-        // They end on the drain by themselves; waiting frees the port before anything else.
+        // They end with the drain; waiting for them frees the port first.
         while accepting.join_next().await.is_some() {}
         worker.tasks.close();
         let _ = tokio::time::timeout(worker.config.drain_timeout, worker.tasks.wait()).await;
@@ -78,7 +78,7 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
 
 async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, permits: Arc<Semaphore>) {
     loop {
-        // The place is taken before the socket: at the limit, clients wait in the kernel's queue.
+        // The permit comes before the socket: at the limit, clients wait in the kernel's queue.
         let accepted = tokio::select! {
             biased;
             () = worker.drain.cancelled() => return,
@@ -100,7 +100,7 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, permit
                 let permit = ConnectionPermit::new(permit, network, worker.load.open());
                 worker.tasks.spawn_local(serve(Rc::clone(&worker), socket, peer, permit));
             }
-            // Out of descriptors, or a client gone before it was accepted: neither ends the worker.
+            // Out of file descriptors, or the client has gone: neither ends the worker.
             (Ok(_), Err(error)) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_BACK_OFF).await;
@@ -133,7 +133,7 @@ async fn sweep<S: Service>(worker: Rc<Worker<S>>, heartbeat: Arc<Heartbeat>) {
     }
 }
 
-/// Closes some of the connections that do nothing, those first that have done nothing for longest.
+/// Closes some idle connections, the longest idle first.
 fn close_idle(monitors: &[Weak<ConnectionMonitor>]) {
     let idle = monitors.iter().filter_map(Weak::upgrade);
     let mut idle: Vec<_> = idle.filter_map(|monitor| Some((monitor.idle_since()?, monitor))).collect();

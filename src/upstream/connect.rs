@@ -1,4 +1,4 @@
-//! Opening a connection to a server of the portal: TCP, then TLS with the name checked.
+//! Opens connections to the portal's servers: TCP, then TLS with verification of the server's name.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     web::socket::Socket,
 };
 
-/// Why there is no connection.
+/// Why no connection could be opened or leased.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("cannot connect to {peer}")]
@@ -41,12 +41,12 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether the portal would take a connection, if only there were a place for it.
+    /// Whether only our own limits stand in the way.
     pub fn is_busy(&self) -> bool {
         matches!(self, Self::Full | Self::Late(_))
     }
 
-    /// Whether there is a server that we do not agree with on TLS, its certificate above all.
+    /// Whether the TLS handshake failed, usually because of the certificate.
     pub fn is_of_tls(&self) -> bool {
         let Self::Connect { source, .. } = self else { return false };
         source.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()).is_some()
@@ -66,7 +66,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Reads the authorities that the portal's certificates are checked against.
+    /// Loads the authorities that verify the portal's certificates.
     pub fn new(config: &Config) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         let mut named = Vec::new();
@@ -76,7 +76,7 @@ impl Connector {
                 roots.add(certificate.clone()).map_err(TlsError::Unusable)?;
             }
         } else if config.upstreams.iter().any(|url| url.scheme() == "https") {
-            // A system file with one odd entry among hundreds is the usual case, not a fault.
+            // Single unreadable entries among hundreds are usual in a system's file.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -106,7 +106,7 @@ impl Connector {
         self.limit
     }
 
-    /// Tries the TLS of `peer`; nothing to try without. An error that [`ConnectError::is_of_tls`] says that it will never do.
+    /// Tries a TLS handshake with `peer`, if it has TLS. An error with [`ConnectError::is_of_tls`] will not go away by itself.
     pub async fn try_out(&self, peer: &Peer) -> Result<(), ConnectError> {
         if peer.tls.is_none() {
             return Ok(());
@@ -119,7 +119,7 @@ impl Connector {
         self.transport(peer, &self.tls).await.map(PortalConnection::new)
     }
 
-    /// Opens one for HTTP/2: agreed on over TLS, known beforehand without (RFC 9113 §3.3).
+    /// Opens one for HTTP/2: negotiated by ALPN, or with prior knowledge without TLS (RFC 9113 §3.3).
     pub(super) async fn open_http2(&self, peer: &Peer) -> Result<Transport, ConnectError> {
         let transport = self.transport(peer, &self.tls_for_http2).await?;
         match &transport {

@@ -1,5 +1,5 @@
-//! TCP to a name that may have several addresses: tried one after the other without waiting for each to fail, the families in
-//! turn, and the first to answer is taken (RFC 8305). The name is looked up every time.
+//! Connects to a host name with several addresses (Happy Eyeballs, RFC 8305): attempts start one after the other, alternating
+//! address families, and the first to succeed is used. The name is resolved each time.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -9,21 +9,21 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// How long one address has before the next is tried as well, at most and at least.
+/// The delay before the next address is tried as well: maximum and minimum.
 const MOST_PAUSE: Duration = Duration::from_millis(250);
 const LEAST_PAUSE: Duration = Duration::from_millis(10);
 
-/// Connects to the first address that answers. `limit` is how long the caller will wait; each address gets a try within it.
+/// Connects to the first address that accepts. All addresses are tried within `limit`, the caller's timeout.
 pub(super) async fn dial(host: &str, port: u16, limit: Duration) -> io::Result<TcpStream> {
     first_of(in_turn(lookup_host((host, port)).await?), limit).await
 }
 
-/// The first family first, then one of each.
+/// Alternates address families, beginning with the first one.
 fn in_turn(found: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let mut found: Vec<SocketAddr> = found.collect();
     let prefers_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
     let (mut preferred, mut other) = (0, 0);
-    // Stable: each family keeps the order of the resolver.
+    // A stable sort: each family keeps the resolver's order.
     found.sort_by_cached_key(|address| {
         let is_preferred = address.is_ipv6() == prefers_v6;
         let place = if is_preferred { &mut preferred } else { &mut other };

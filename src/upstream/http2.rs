@@ -1,5 +1,5 @@
-//! HTTP/2 towards the portal, for what cannot do without it: one connection a server, shared by all requests, opened when
-//! it is needed and replaced when it is of no more use. The server's limit of streams is kept by the protocol.
+//! HTTP/2 towards the portal, for gRPC: one connection per server, shared by all requests, opened on demand and replaced when
+//! it is no longer usable. hyper keeps to the server's limit of streams.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,13 +16,13 @@ use tokio::{sync::Mutex, time::Instant};
 
 use super::{ConnectError, Connector, Peer, round_robin::RoundRobin};
 
-/// How long a connection without a request is kept.
+/// How long an idle connection is kept.
 const IDLE_LIMIT: Duration = Duration::from_mins(1);
-/// What a server may send of one answer that its client does not take.
+/// Flow-control window of a stream: what a server may send of a response that is not read.
 const STREAM_WINDOW: u32 = 64 * 1024;
-/// Of all answers together: clients that take nothing must not hold up the others.
+/// Flow-control window of a connection: clients that do not read must not block the others.
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// Requests at once until the server has said how many it takes: more would only be refused.
+/// Concurrent requests until the server has sent its limit; more would only be refused.
 const BEFORE_SETTINGS: usize = 1;
 const SEND_BUFFER: usize = 64 * 1024;
 const MOST_HEAD_BYTES: u32 = 64 * 1024;
@@ -45,23 +45,23 @@ struct Server<B> {
     peer: Peer,
     label: Rc<str>,
     current: RefCell<Option<SendRequest<B>>>,
-    /// How many there have been before it.
+    /// The number of connections before it.
     number: Cell<u64>,
-    /// Held while a connection is opened, so that no two are.
+    /// Locked while a connection is opened, so that only one is.
     opening: Mutex<()>,
     last_used: Cell<Instant>,
     opened: Cell<Instant>,
 }
 
-/// A way to send one request.
+/// A handle to send one request.
 #[derive(Debug)]
 pub struct Sender<B> {
     pub sender: SendRequest<B>,
-    /// Which server it leads to, for logs.
+    /// The server's name in logs.
     pub label: Rc<str>,
-    /// What a request to it names as its host; absent: the host that users know.
+    /// The host in requests to it; absent: the public host.
     pub named: Option<Authority>,
-    /// How a request to it names the protocol.
+    /// The scheme in requests to it.
     pub scheme: &'static str,
     server: usize,
     number: u64,
@@ -85,8 +85,8 @@ where
         Self { servers: servers.collect(), turns, connector, max_age }
     }
 
-    /// The connection of the server whose turn it is, opened if need be; of the next one when it refuses. `alone` asks for one
-    /// that nobody else gets.
+    /// A connection to the next server in turn, opened on demand; servers that refuse are skipped. `alone` asks for one that is
+    /// not shared.
     pub async fn sender(&self, alone: bool) -> Result<Sender<B>, ConnectError> {
         let mut refused = None;
         for index in self.turns.order(Instant::now()) {
@@ -97,7 +97,7 @@ where
                     server.last_used.set(Instant::now());
                     let scheme = if server.peer.tls.is_some() { "https" } else { "http" };
                     let label = Rc::clone(&server.label);
-                    // None of those that are shared.
+                    // Not a shared one.
                     let number = if alone { u64::MAX } else { server.number.get() };
                     let named = server.peer.named.clone();
                     return Ok(Sender { sender, label, named, scheme, server: index, number });
@@ -111,7 +111,7 @@ where
         Err(refused.unwrap_or_else(ConnectError::no_server))
     }
 
-    /// Lets go of a connection on which the server takes nothing more. What is in progress on it may end.
+    /// Drops a connection on which the server accepts no more requests. Those in progress may finish.
     pub fn retire(&self, sender: &Sender<B>) {
         if let Some(server) = self.servers.get(sender.server)
             && server.number.get() == sender.number
@@ -120,12 +120,12 @@ where
         }
     }
 
-    /// Closes connections that have been idle too long, or are too old; called by the worker every second.
+    /// Closes connections that are idle for too long or too old. The worker calls it every second.
     pub fn tidy(&self) {
         for server in &self.servers {
             if server.last_used.get().elapsed() >= IDLE_LIMIT || server.opened.get().elapsed() >= self.max_age
             {
-                // With requests in progress, it ends after them.
+                // It closes after the requests in progress.
                 server.current.take();
             }
         }
@@ -174,14 +174,14 @@ where
             .await
             .map_err(|source| ConnectError::Handshake { peer: self.peer.label.clone(), source })?;
         tokio::task::spawn_local(async move {
-            // Its end reaches whoever waits for an answer on it.
+            // Requests on this connection learn of the error themselves.
             let _ = connection.await;
         });
         Ok(sender)
     }
 }
 
-/// Runs the protocol's own tasks on the calling worker.
+/// Runs hyper's tasks on the calling worker.
 #[derive(Clone, Copy, Debug)]
 struct Tasks;
 
@@ -193,11 +193,11 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Tasks {
     }
 }
 
-/// Whether the server has certainly done nothing about a request (RFC 9113 §8.7): it may be sent again, whatever it is.
+/// Whether the server has certainly not processed the request (RFC 9113 §8.7), so that it may be sent again in any case.
 pub fn was_refused(error: &hyper::Error) -> bool {
     use std::error::Error as _;
     error.source().and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(|error| {
-        // Of those in progress, a GOAWAY ends only the requests beyond the last that was looked at.
+        // A GOAWAY ends only requests after the last one that the server processed.
         error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
     })
 }

@@ -8,8 +8,8 @@ mod peer;
 mod permits;
 mod pinned;
 mod pool;
+mod reuse;
 mod round_robin;
-mod trust;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -22,60 +22,60 @@ pub use peer::Peer;
 pub use permits::PoolLimits;
 pub use pool::{Ask, ConnectionOwner, Lease, Pool, Tie};
 
-/// Who may use a connection again.
+/// Which requests may reuse a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sharing {
-    /// The next request, whoever it is from.
+    /// Any request.
     #[default]
     Shared,
-    /// The next request of the same user.
+    /// Requests of the same user.
     User,
-    /// Nobody.
+    /// None.
     Once,
 }
 
-/// What `Host` says towards the portal. The host that users know is in `X-Forwarded-Host` all the same.
+/// The value of `Host` towards the portal. The public host is in `X-Forwarded-Host` in any case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum HostName {
-    /// The one that users know.
+    /// The public host.
     #[default]
     Public,
-    /// That of each server's URL.
+    /// The host of each server's URL.
     Upstream,
     Other(Authority),
 }
 
-/// How much one user may take.
+/// Limits per user.
 #[derive(Clone, Copy, Debug)]
 pub struct PerUser {
-    /// Requests that a worker has answered at once.
+    /// Concurrent requests per worker.
     pub connections: u32,
-    /// However many that are, as many connections stay free for others as one user has in use.
+    /// In any case, one user leaves as many connections free as they use.
     pub leaves_room: bool,
-    /// WebSockets and streams of events, on all workers.
+    /// WebSockets and event streams, on all workers.
     pub streams: u32,
 }
 
-/// Where the portal is, and how patient to be with it.
+/// The portal's servers, timeouts and limits.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `http` or `https` origins without a path; at least one.
     pub upstreams: Vec<Url>,
-    /// Which host the portal's servers are asked for.
+    /// The host in requests to the portal.
     pub host: HostName,
-    /// The name that their certificates must bear, and that they are told ahead (SNI); absent: that of each URL.
+    /// The name that their certificates must have, also sent as SNI; absent: the host of each URL.
     pub tls_name: Option<ServerName<'static>>,
     /// PEM file with the authority that signed the portal's certificate; absent: the system's authorities.
     pub ca: Option<PathBuf>,
     /// To establish a connection, TLS included.
     pub connect_timeout: Duration,
-    /// From the end of the request to the head of the answer.
+    /// From the end of the request to the head of the response.
     pub response_timeout: Duration,
-    /// Of all workers together.
+    /// Limits for all workers together.
     pub limits: PoolLimits,
     pub per_user: PerUser,
-    /// Who may use a connection again.
+    /// Which requests may reuse a connection.
     pub sharing: Sharing,
-    /// How old a connection gets. Names are looked up for each new one.
+    /// Maximum age of a connection. Each new one resolves the name again.
     pub max_age: Duration,
 }

@@ -6,22 +6,22 @@ use url::{Host, Url};
 
 use super::{Config, HostName};
 
-/// Where one server is and how to speak to it.
+/// The address and protocol of one server.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// What a name server is asked, or an address.
+    /// The host name to resolve, or an address.
     pub host: String,
     pub port: u16,
-    /// The name that its certificate must bear; `None` is plain HTTP.
+    /// The name that its certificate must have; `None` for plain HTTP.
     pub tls: Option<ServerName<'static>>,
-    /// What `Host` says to it; `None` is the host that users know.
+    /// The value of `Host`; `None` for the public host.
     pub named: Option<Authority>,
     /// For logs: scheme, host and port.
     pub label: String,
 }
 
 impl Peer {
-    /// Reads an origin. `None` when it is neither `http` nor `https`, or names no host.
+    /// Parses an origin. `None` when it is neither `http` nor `https`, or has no host.
     pub fn parse(url: &Url) -> Option<Self> {
         let host = match url.host()? {
             Host::Domain(name) => name.to_owned(),
@@ -37,7 +37,7 @@ impl Peer {
         Some(Self { host, port, tls, named: None, label: url.origin().ascii_serialization() })
     }
 
-    /// The same server, asked for by the names that the configuration has for it.
+    /// The same server with the configured names.
     pub fn configured(url: &Url, config: &Config) -> Option<Self> {
         let peer = Self::parse(url)?;
         let named = match &config.host {

@@ -1,4 +1,4 @@
-//! How many connections there may be to the portal's servers, and who waits for one. Counts only; opens and closes nothing.
+//! Permits for connections to the portal, and the queue for them. Only counts; opens and closes nothing.
 
 use std::{
     cell::{Cell, RefCell},
@@ -12,14 +12,14 @@ use tokio::sync::oneshot::{self, Receiver, Sender};
 pub struct PoolLimits {
     /// Connections to one server.
     pub connections: usize,
-    /// Requests that wait for a connection.
+    /// Requests waiting for a connection.
     pub waiting: usize,
-    /// Connections that have become WebSockets or streams of events.
+    /// Connections used by WebSockets and event streams.
     pub streams: usize,
 }
 
 impl PoolLimits {
-    /// Splits what holds for all of them among workers. Everybody gets a share, and together they have no more connections.
+    /// Splits the limits among workers. Each gets at least one connection; together they never have more than the limit.
     #[must_use]
     pub fn share(self, workers: usize) -> Self {
         let share = |limit: usize| limit.div_ceil(workers.max(1));
@@ -31,11 +31,11 @@ impl PoolLimits {
     }
 }
 
-/// The places of one worker. `T` is what a freed place comes with.
+/// The permits of one worker. `T` is what a waiting request receives.
 #[derive(Debug)]
 pub(super) struct ConnectionPermits<T> {
     limits: PoolLimits,
-    /// By server: every connection that is open or being opened, in use or idle.
+    /// Per server: connections that are open or being opened, in use or idle.
     taken: Vec<Cell<usize>>,
     streams: Cell<usize>,
     waiting: RefCell<VecDeque<Sender<T>>>,
@@ -47,12 +47,12 @@ impl<T> ConnectionPermits<T> {
         Self { limits, taken, streams: Cell::new(0), waiting: RefCell::new(VecDeque::new()) }
     }
 
-    /// Connections that there may be to one server.
+    /// Connections allowed to one server.
     pub(super) fn most(&self) -> usize {
         self.limits.connections
     }
 
-    /// Takes a place at a server if one is free.
+    /// Takes a permit for a server if one is free.
     pub(super) fn take(&self, server: usize) -> bool {
         let Some(taken) = self.taken.get(server) else { return false };
         let is_free = taken.get() < self.limits.connections;
@@ -73,7 +73,7 @@ impl<T> ConnectionPermits<T> {
         self.streams.get() < self.limits.streams
     }
 
-    /// A connection no longer counts as one but as a stream, if there is room.
+    /// Counts a connection as a stream from now on, if there is room.
     pub(super) fn begin_stream(&self) -> bool {
         let has_room = self.has_room_for_a_stream();
         if has_room {
@@ -86,7 +86,7 @@ impl<T> ConnectionPermits<T> {
         self.streams.set(self.streams.get().saturating_sub(1));
     }
 
-    /// Joins the queue; `None` when it is full. Whoever drops the receiver has left it.
+    /// Joins the queue; `None` when it is full. Dropping the receiver leaves it.
     pub(super) fn wait(&self) -> Option<Receiver<T>> {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.len() >= self.limits.waiting {
@@ -99,12 +99,12 @@ impl<T> ConnectionPermits<T> {
         })
     }
 
-    /// Whether somebody may be in the queue.
+    /// Whether the queue may have somebody waiting.
     pub(super) fn is_waited_for(&self) -> bool {
         !self.waiting.borrow().is_empty()
     }
 
-    /// The first in the queue who still waits.
+    /// The first in the queue that is still waiting.
     pub(super) fn next(&self) -> Option<Sender<T>> {
         let mut waiting = self.waiting.borrow_mut();
         std::iter::from_fn(|| waiting.pop_front()).find(|waiter| !waiter.is_closed())

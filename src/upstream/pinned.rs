@@ -1,5 +1,5 @@
-//! Certificates of the portal that are trusted because the operator named them, byte for byte. What `openssl req -x509` makes
-//! says that it is an authority, and no server's certificate may say so otherwise.
+//! Certificates of the portal that the operator has pinned. `openssl req -x509` marks its certificates as authorities, which
+//! servers' certificates must not be otherwise.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-/// Trusts what the authorities vouch for, and what was named.
+/// Trusts certificates of the authorities, and pinned ones.
 #[derive(Debug)]
 pub(super) struct Pinned {
     pub(super) usual: Arc<WebPkiServerVerifier>,
-    /// Those of `portal.ca`.
+    /// The certificates in `portal.ca`.
     pub(super) named: Vec<CertificateDer<'static>>,
 }
 
@@ -32,7 +32,7 @@ impl ServerCertVerifier for Pinned {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // That it is an authority has no error of its own. Its dates have been looked at by then.
+            // rustls has no specific error for an authority's certificate. It checks the dates before that.
             Err(Error::InvalidCertificate(CertificateError::Other(_)))
                 if self.named.iter().any(|named| named.as_ref() == end_entity.as_ref()) =>
             {
@@ -65,7 +65,7 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-/// A certificate that names servers is for those alone. One that names none is for whichever the operator meant.
+/// A pinned certificate with server names is valid for those only, one without names for any server.
 fn check_name(
     end_entity: &CertificateDer<'_>,
     server_name: &ServerName<'_>,
@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    /// As openssl makes it by default: an authority of this name, which signed itself.
+    /// A self-signed certificate as openssl makes it by default: an authority with this name.
     fn authority(names: &[&str], expired: bool) -> CertificateDer<'static> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();

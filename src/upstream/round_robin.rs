@@ -1,13 +1,13 @@
-//! Whose turn it is among the servers of the portal. One that refused is left alone for a while, behind the others.
+//! Round robin over the portal's servers. One that refused a connection goes to the end of the order for a while.
 
 use std::{cell::Cell, time::Duration};
 
 use tokio::time::Instant;
 
-/// How long a server that refused a connection is asked last.
+/// How long a server that refused a connection is tried last.
 const LEFT_ALONE: Duration = Duration::from_secs(3);
 
-/// The turns of one worker.
+/// The round robin of one worker.
 #[derive(Debug)]
 pub(super) struct RoundRobin {
     next: Cell<usize>,
@@ -19,7 +19,7 @@ impl RoundRobin {
         Self { next: Cell::new(0), refused_at: (0..servers).map(|_| Cell::new(None)).collect() }
     }
 
-    /// Whose turn it is. It stays theirs until [`Self::pass`].
+    /// The next server in turn, until [`Self::pass`].
     pub(super) fn current(&self) -> usize {
         self.next.get() % self.refused_at.len().max(1)
     }
@@ -28,13 +28,13 @@ impl RoundRobin {
         self.next.set(self.current() + 1);
     }
 
-    /// Everybody, in the order in which they are to be asked; the turn passes on.
+    /// All servers in the order in which to try them; the turn passes on.
     pub(super) fn order(&self, now: Instant) -> Vec<usize> {
         let (count, first) = (self.refused_at.len(), self.current());
         self.pass();
         let mut order: Vec<usize> = (0..count).map(|step| (first + step) % count).collect();
         if count > 1 {
-            // Stable: those left alone keep their order, behind the others.
+            // A stable sort: servers that refused keep their order at the end.
             order.sort_by_key(|&server| self.is_left_alone(server, now));
         }
         order
@@ -45,7 +45,7 @@ impl RoundRobin {
         refused_at.is_some_and(|at| now.duration_since(at) < LEFT_ALONE)
     }
 
-    /// How many are not left alone; at least one.
+    /// The number of servers that have not refused recently; at least one.
     pub(super) fn in_use(&self) -> usize {
         let has_refused =
             |server: &Cell<Option<Instant>>| server.get().is_some_and(|at| at.elapsed() < LEFT_ALONE);

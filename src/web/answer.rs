@@ -1,4 +1,4 @@
-//! Answers of our own: small, complete, and with every security header.
+//! Our own responses: small, complete, and with all security headers.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-/// An answer made here, as opposed to one streamed from the portal.
+/// Our own response, as opposed to one streamed from the portal.
 pub type Answer = Response<Bytes>;
 
-/// What our pages may load, and where their forms may lead.
+/// The content security policy of our pages.
 pub const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// What every answer of ours carries, besides what the operator wants said of plain HTTP. `Referrer-Policy: no-referrer` would make browsers send `Origin: null` with our
-/// forms, so it is `same-origin`.
+/// The security headers of our responses, besides the configured HSTS. `Referrer-Policy: no-referrer` would make browsers send
+/// `Origin: null` with our forms, so it is `same-origin`.
 static SECURITY: [(HeaderName, &str); 7] = [
     (header::CONTENT_SECURITY_POLICY, POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -28,7 +28,7 @@ static SECURITY: [(HeaderName, &str); 7] = [
     ),
 ];
 
-/// Puts the security headers on, and forbids storing unless the answer says otherwise.
+/// Adds the security headers, and forbids storing unless the response allows it.
 pub fn secure(headers: &mut HeaderMap) {
     for (name, value) in &SECURITY {
         headers.insert(name.clone(), HeaderValue::from_static(value));
@@ -61,18 +61,18 @@ pub fn allow_framing(page: &mut Answer) {
     }
 }
 
-/// A fact for a script.
+/// A JSON response for scripts.
 pub fn json(status: StatusCode, body: &impl Serialize) -> Answer {
     // Our own structs of strings and numbers always serialise.
     with_type(status, "application/json", serde_json::to_vec(body).unwrap_or_default())
 }
 
-/// A word for a program.
+/// A plain-text response for programs.
 pub fn text(status: StatusCode, body: &'static str) -> Answer {
     with_type(status, "text/plain; charset=utf-8", body)
 }
 
-/// No body: a redirect, or an answer whose status says all.
+/// A response without a body.
 pub fn empty(status: StatusCode) -> Answer {
     let mut answer = Response::new(Bytes::new());
     *answer.status_mut() = status;
@@ -80,7 +80,7 @@ pub fn empty(status: StatusCode) -> Answer {
     answer
 }
 
-/// Sends the browser to a path of this site with a fresh GET.
+/// Redirects the browser to a path of this site with a GET (303).
 pub fn see_other(path: &str) -> Answer {
     redirect(StatusCode::SEE_OTHER, path)
 }
@@ -114,7 +114,7 @@ pub fn problem(problem: &ProblemDetails<'_>) -> Answer {
     with_type(status, "application/problem+json", body)
 }
 
-/// Asks the client to come back later, in whole seconds and at least one.
+/// Adds `Retry-After`, in whole seconds and at least one.
 pub fn retry_after(answer: &mut Answer, wait: Duration) {
     answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
 }

@@ -1,4 +1,4 @@
-//! Bodies in flight: streamed with back-pressure, never gathered, and cut when they make no progress.
+//! Body streaming with back-pressure. Bodies are never collected, and cut when they make no progress.
 
 use std::{
     pin::Pin,
@@ -10,24 +10,23 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-/// Whoever waits for a part of a body for this long is woken once, to look after other things.
+/// A task waiting this long for a part of a body is woken once, to check other things.
 const LONG: Duration = Duration::from_millis(50);
 
-/// Why a body ended before its end.
+/// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     #[error("the body was cut")]
     Cut(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("the body made too little progress in {} s of waiting", .0.as_secs())]
+    #[error("the body was too slow: too few bytes in {} s of waiting", .0.as_secs())]
     Stalled(Duration),
-    #[error("the session that it was for has ended")]
+    #[error("its session has ended")]
     SessionEnded,
 }
 
-/// A body from the network with a bound on how long it may stand still while somebody waits for it.
+/// A body from the network with a stall timeout, which runs while we wait for it.
 ///
-/// The timer exists only once a read had to wait, and is moved only when it fires: a body that is already there
-/// costs no timer at all.
+/// The timer is created by the first read that waits, and reset only when it fires: a body that is already there needs none.
 #[derive(Debug)]
 pub struct Stream<B> {
     inner: B,
@@ -38,18 +37,18 @@ pub struct Stream<B> {
     waits_long: bool,
 }
 
-/// What a sender has brought for the time that was spent waiting for it.
+/// The bytes received for the time spent waiting.
 #[derive(Debug, Default)]
 struct Pace {
-    /// So many bytes buy the whole time again.
+    /// This many bytes reset the timeout.
     least: u64,
-    /// Waited since that was last bought, and what has come since.
+    /// The waiting time since the last reset, and the bytes since.
     waited: Duration,
     bytes: u64,
 }
 
 impl Pace {
-    /// So many bytes have come after so long a wait.
+    /// `bytes` have arrived after a wait.
     fn advance(&mut self, waited: Duration, bytes: usize) {
         self.waited += waited;
         self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
@@ -58,20 +57,19 @@ impl Pace {
         }
     }
 
-    /// What is left of `stall` for the next wait.
+    /// The rest of `stall` for the next wait.
     fn left(&self, stall: Duration) -> Duration {
         stall.saturating_sub(self.waited)
     }
 }
 
 impl<B> Stream<B> {
-    /// Any part of the body, however small, buys another `stall`.
+    /// Any part of the body, however small, resets the timeout.
     pub fn new(inner: B, stall: Duration) -> Self {
         Self { inner, stall, pace: Pace::default(), timer: None, waiting_since: None, waits_long: false }
     }
 
-    /// Demands so many bytes a second of the time that is spent waiting for them: a reader who is slow is not held against
-    /// the sender.
+    /// Requires a minimum rate in bytes per second of waiting: time that the reader takes does not count.
     #[must_use]
     pub fn at_rate(mut self, bytes_per_second: u32) -> Self {
         let millis = u64::try_from(self.stall.as_millis()).unwrap_or(u64::MAX);
@@ -79,12 +77,12 @@ impl<B> Stream<B> {
         self
     }
 
-    /// Whether this wait is one of those that are worth the effort of listening for something else meanwhile.
+    /// Whether this wait is long enough to be worth listening for something else.
     pub fn waits_long(&self) -> bool {
         self.waits_long
     }
 
-    /// Ready when the wait has lasted too long.
+    /// Ready when the timeout has passed.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = Instant::now();
         let since = *self.waiting_since.get_or_insert(now);

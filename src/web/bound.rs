@@ -1,11 +1,10 @@
-//! Ways to sign in that sign in a connection and not a request: whoever sends the next request on that connection is the
-//! one who signed in (RFC 4559 §6).
+//! Authentication schemes that authenticate a connection and not a request: every later request on it counts as that user's
+//! (RFC 4559 §6).
 
-/// How the names of such schemes begin: `NTLM`, `NTLM_WB`, `Negotiate`, `Nego2`, `NegoEx`, `Kerberos`, and what else Windows
-/// offers under names of its own.
+/// Prefixes of such schemes: `NTLM`, `NTLM_WB`, `Negotiate`, `Nego2`, `NegoEx`, `Kerberos`, and others of Windows.
 const SCHEMES: [&[u8]; 5] = [b"ntlm", b"nego", b"kerberos", b"credssp", b"pku2u"];
 
-/// Whether credentials or a challenge, or one of several in a line, are of such a scheme.
+/// Whether credentials, or one of the challenges in a line, use such a scheme.
 pub fn binds_connection(line: &[u8]) -> bool {
     line.split(|&byte| byte == b',').map(<[u8]>::trim_ascii_start).any(|item| {
         SCHEMES

@@ -1,20 +1,20 @@
-//! Who may keep an answer (RFC 9111): what is for one signed-in user is not for a cache that many share.
+//! Caching rules (RFC 9111): responses for a signed-in user are kept out of shared caches.
 
 use http::{HeaderName, HeaderValue};
 
-/// For answers that say nothing of caches.
+/// For responses without `Cache-Control`.
 pub const PRIVATE: &str = "private";
-/// The same for pages and data, of which a browser must not show an old copy without asking.
+/// The same for pages and data, which a browser must revalidate.
 pub const PRIVATE_AND_ASKED_FOR: &str = "private, no-cache";
 
-/// What `Cache-Control` has to say in place of these lines, so that only the user's own browser keeps the answer. `None`:
-/// they say so already.
+/// The `Cache-Control` that replaces these lines, so that only the user's own browser stores the response. `None`: they
+/// already say so.
 pub fn for_one_user<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<HeaderValue> {
     let (mut is_private, mut changes) = (false, false);
     let mut kept = PRIVATE.as_bytes().to_vec();
     for line in lines {
         let Some(directives) = directives(line) else {
-            // Other readers may see other directives in it.
+            // Other parsers may find other directives in it.
             return Some(HeaderValue::from_static(PRIVATE_AND_ASKED_FOR));
         };
         for directive in directives {
@@ -24,7 +24,7 @@ pub fn for_one_user<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<HeaderV
             }
             if name.eq_ignore_ascii_case(b"public") || name.eq_ignore_ascii_case(b"s-maxage") {
                 changes = true;
-            // `private="field"` leaves the rest of the answer to everybody.
+            // `private="field"` allows shared caches to store the rest.
             } else if !directive.is_empty() && !name.eq_ignore_ascii_case(b"private") {
                 kept.extend_from_slice(b", ");
                 kept.extend_from_slice(directive);
@@ -38,7 +38,7 @@ pub fn for_one_user<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<HeaderV
     Some(HeaderValue::from_bytes(&kept).unwrap_or(HeaderValue::from_static(PRIVATE_AND_ASKED_FOR)))
 }
 
-/// The pieces between commas that are in no quotes. `None` when a quote does not end.
+/// Splits at commas outside of quotes. `None` for an unterminated quote.
 fn directives(line: &[u8]) -> Option<Vec<&[u8]>> {
     let (mut found, mut start) = (Vec::new(), 0);
     let (mut quoted, mut escaped) = (false, false);
@@ -58,14 +58,14 @@ fn directives(line: &[u8]) -> Option<Vec<&[u8]>> {
     (!quoted).then_some(found)
 }
 
-/// Whether only caches that many share read this field; it goes over `Cache-Control` there (RFC 9213, and what was before).
+/// Whether this field is for shared caches only, where it overrides `Cache-Control` (RFC 9213 and its predecessors).
 pub fn is_for_shared_caches(name: &HeaderName) -> bool {
     let name = name.as_str();
     matches!(name, "surrogate-control" | "edge-control" | "x-accel-expires")
         || name.ends_with("-cache-control")
 }
 
-/// Whether this is a page, or data that a page shows.
+/// Whether this is a page or data.
 pub fn is_document(content_type: &[u8]) -> bool {
     let kind = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
     let ends_in_json =

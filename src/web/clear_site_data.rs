@@ -1,5 +1,5 @@
-//! `Clear-Site-Data`: what a browser forgets of this host. The portal's word reaches as far as what is the portal's: a browser
-//! that is told to drop cookies would drop ours too, and those of every site under the same domain.
+//! `Clear-Site-Data`: the portal's is limited to the portal's data. Told to clear cookies, a browser would delete ours too, and
+//! those of every site under the same domain.
 
 use http::{HeaderName, HeaderValue};
 use url::Host;
@@ -9,18 +9,18 @@ pub static NAME: HeaderName = HeaderName::from_static("clear-site-data");
 /// Everything but the cookies, in place of `*`.
 const ALL_BUT_COOKIES: &str =
     "\"cache\", \"clientHints\", \"executionContexts\", \"prefetchCache\", \"prerenderCache\", \"storage\"";
-/// Most cookies that one answer takes away.
+/// Most cookies that one response deletes.
 const MOST_COOKIES: usize = 150;
 
-/// What is left of the portal's word, where that was to drop cookies as well. Absent: nothing.
+/// The narrowed value, where the portal's included cookies. Absent: nothing is left of it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Narrowed(pub Option<HeaderValue>);
 
-/// Narrows these lines. `None`: they say nothing of cookies.
+/// Narrows these lines. `None`: they do not clear cookies.
 pub fn narrow<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Narrowed> {
     let (mut kept, mut drops_cookies) = (Vec::new(), false);
     for item in lines.flat_map(|line| line.split(|&byte| byte == b',')).map(<[u8]>::trim_ascii) {
-        // Whatever a lenient reader could take for one of the two.
+        // Anything that a lenient parser could take for one of the two.
         let word = item.iter().copied().filter(|byte| !b"\"' \t".contains(byte)).collect::<Vec<_>>();
         let everything = word == b"*";
         if !everything && !word.to_ascii_lowercase().starts_with(b"cookies") {
@@ -36,8 +36,8 @@ pub fn narrow<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Narrowed> {
     drops_cookies.then_some(Narrowed(value))
 }
 
-/// What takes the portal's cookies away one by one: those that came with a request for `path`, for each path and domain that
-/// they can be of. `host` is ours.
+/// The `Set-Cookie` values that delete the portal's cookies one by one: those sent with a request for `path`, for each path and
+/// domain that they can have. `host` is ours.
 pub fn farewells(cookies: &HeaderValue, path: &str, host: &str) -> Vec<HeaderValue> {
     let mut names: Vec<&[u8]> = cookies
         .as_bytes()

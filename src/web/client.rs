@@ -1,27 +1,27 @@
-//! The address of the client, and what kind of answer it expects.
+//! The client's address, and the kind of response it expects.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use ipnet::{IpNet, Ipv4Net};
 
-// Statics, since a name given as text is parsed at each look.
+// Statics, since a name given as text is parsed at each look-up.
 static SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 static SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
-/// The header in which trusted proxies say who the client is. The other one is the client's own words.
+/// The header in which trusted proxies send the client's address. The other one is not trusted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AddressField {
     #[default]
     XForwardedFor,
     Forwarded,
-    /// Neither: the peer is the client.
+    /// None: the peer is the client.
     Peer,
 }
 
-/// The client's address: the peer, or what the nearest proxy that is not ours to trust was told to be.
+/// The client's address: the peer's, or the nearest one in the header that is not a trusted proxy's.
 ///
 /// `field` counts only when the peer is listed, and is read from the right: each trusted hop vouches for the one before it.
 /// A malformed entry ends the walk at the last address vouched for; what stands to the left of that is the client's own
@@ -38,7 +38,7 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet], field: Addr
     };
     let entries = lines.iter().rev().flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','));
     let mut client = peer;
-    // An empty element of a list is no element (RFC 9110 §5.6.1).
+    // Empty list elements are ignored (RFC 9110 §5.6.1).
     for entry in entries.map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty()) {
         let Some(hop) = std::str::from_utf8(entry).ok().and_then(parse) else { break };
         client = hop;
@@ -49,7 +49,7 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet], field: Addr
     client
 }
 
-/// The same network in the one form that addresses have here: what is IPv4 is written as IPv4.
+/// The network in canonical form: IPv4-mapped networks become IPv4.
 pub fn canonical(network: IpNet) -> IpNet {
     match network {
         IpNet::V6(v6) if v6.prefix_len() >= 96 => v6
@@ -65,7 +65,7 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
 
-/// An address, with or without brackets, port and zone: which interface it was seen on is no part of it.
+/// Parses an address with or without brackets, port and zone; the zone is dropped.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -103,18 +103,18 @@ fn forwarded_node(element: &str) -> Option<IpAddr> {
     parse_address(node)
 }
 
-/// What becomes of an answer.
+/// The destination of a response, as in the Fetch standard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// A person sees it, in a window of its own.
+    /// A top-level window.
     Window,
-    /// A person sees it as a part of another page.
+    /// A frame in another page.
     Frame,
-    /// No person sees it as it is: a script has asked, or it becomes a file.
+    /// A script, a subresource or a download.
     Elsewhere,
 }
 
-/// Told by `Sec-Fetch-Mode` and `Sec-Fetch-Dest`, or else by the best of `Accept`; never by the name of the browser.
+/// From `Sec-Fetch-Mode` and `Sec-Fetch-Dest`, or else from `Accept`; never from the user agent.
 pub fn destination(method: &Method, headers: &HeaderMap) -> Destination {
     if headers.contains_key(header::UPGRADE) {
         return Destination::Elsewhere;
@@ -123,7 +123,7 @@ pub fn destination(method: &Method, headers: &HeaderMap) -> Destination {
         Some(mode) if mode.as_bytes() != b"navigate" => Destination::Elsewhere,
         Some(_) => match headers.get(&SEC_FETCH_DEST).map(HeaderValue::as_bytes) {
             Some(b"document") | None => Destination::Window,
-            // A download: what comes is saved under the name of what was asked for.
+            // A download.
             Some(b"empty") => Destination::Elsewhere,
             Some(_) => Destination::Frame,
         },
@@ -136,13 +136,12 @@ pub fn destination(method: &Method, headers: &HeaderMap) -> Destination {
     }
 }
 
-/// Whether a person is looking at a page, or at a frame of one.
+/// Whether the response is shown as a page or in a frame.
 pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     destination(method, headers) != Destination::Elsewhere
 }
 
-/// Whether a person is waiting for a page, by the start of a head that is too large to be read whole. Browsers send their
-/// cookies last.
+/// The same, from the start of a head that is too large to be read completely. Browsers send cookies last.
 pub fn reads_like_navigation(head: &[u8]) -> bool {
     let field = |wanted: &str| {
         head.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok()).find_map(|line| {
@@ -156,7 +155,7 @@ pub fn reads_like_navigation(head: &[u8]) -> bool {
     }
 }
 
-/// Whether a browser asks ahead of a click that may never come.
+/// Whether it is a prefetch.
 pub fn is_prefetch(headers: &HeaderMap) -> bool {
     ["sec-purpose", "purpose", "x-purpose", "x-moz"].iter().any(|name| {
         headers.get_all(*name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
@@ -166,8 +165,8 @@ pub fn is_prefetch(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether a person has caused this, as far as a browser can tell: a page that they went to, or a change that a script asks
-/// for. What a script merely reads may be a clock's doing.
+/// Whether a user action caused the request, as far as the browser tells: a navigation, or a change made by a script. Reads by
+/// scripts may be automatic.
 pub fn is_by_person(method: &Method, headers: &HeaderMap) -> bool {
     let mode = headers.get(&SEC_FETCH_MODE).map(HeaderValue::as_bytes);
     match destination(method, headers) {
@@ -175,7 +174,7 @@ pub fn is_by_person(method: &Method, headers: &HeaderMap) -> bool {
             !is_prefetch(headers)
                 && (mode.is_none() || headers.get("sec-fetch-user").is_some_and(|user| user == "?1"))
         }
-        // Beacons are sent without anybody's doing, and have this mode.
+        // Beacons are automatic, and have this mode.
         Destination::Elsewhere => {
             matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE)
                 && mode != Some(b"no-cors")
@@ -183,7 +182,7 @@ pub fn is_by_person(method: &Method, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Whether a browser loads a picture, a script or another part of a page, as it does for no more than a tag in that page.
+/// Whether a browser loads a subresource, such as an image or a script, for a tag in a page.
 pub fn is_part_of_a_page(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::GET
         && headers
@@ -196,7 +195,7 @@ fn is_scripted(headers: &HeaderMap) -> bool {
     by.is_some_and(|by| by.as_bytes().eq_ignore_ascii_case(b"XMLHttpRequest"))
 }
 
-/// Whether HTML is the best that `Accept` names (RFC 9110 §12.5.1). `*/*` alone prefers nothing.
+/// Whether `Accept` prefers HTML (RFC 9110 §12.5.1). `*/*` alone has no preference.
 pub fn prefers_html(headers: &HeaderMap) -> bool {
     let mut html = 0.0_f32;
     let mut other = 0.0_f32;

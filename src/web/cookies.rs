@@ -1,4 +1,4 @@
-//! Our cookies in a request: found without ambiguity, and cut out of what the portal receives.
+//! Our cookies: read without ambiguity, and removed from what the portal receives.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use url::Url;
 
 use crate::secret::{Token, TokenHash};
 
-/// What every name of ours begins with, whichever gateway of this host it belongs to.
+/// The prefix of our cookies' names, for all gateways of this host.
 const PREFIX: &str = "__Host-portcullis";
 
-/// What our cookies are called. Cookies know no port: where `public_url` has one it is part of the name, or two gateways on
-/// one host would overwrite each other's.
+/// The names of our cookies. Cookies are not separated by port: if `public_url` has one, it is part of the names, so that two
+/// gateways on one host do not overwrite each other's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CookieNames {
-    /// Holds the session.
+    /// The session.
     pub session: String,
-    /// Holds a login that is not finished, and before that the browser's half of the form token.
+    /// A pending login, and before that the browser's half of the form token.
     pub login: String,
-    /// Proves that a browser is the one in which a form was kept.
+    /// Proves that this browser submitted a saved form.
     pub forms: String,
-    /// Says to whom a browser is known.
+    /// The users that know this browser.
     pub known: String,
 }
 
@@ -33,31 +33,31 @@ impl CookieNames {
     }
 }
 
-/// Puts a cookie of ours on an answer.
+/// Sets one of our cookies.
 pub fn set<B>(answer: &mut Response<B>, name: &str, token: &Token) {
     append(answer, &base(name, token.expose()));
 }
 
-/// The same for one that outlives the browser's own session.
+/// The same for one that outlives the browser session.
 pub fn set_for<B>(answer: &mut Response<B>, name: &str, token: &Token, lasts: Duration) {
     set_text_for(answer, name, token.expose(), lasts);
 }
 
-/// The same for one that holds text of ours, in base64url.
+/// The same for one that contains text, in base64url.
 pub fn set_text_for<B>(answer: &mut Response<B>, name: &str, text: String, lasts: Duration) {
     let mut cookie = base(name, text);
     cookie.set_max_age(time::Duration::seconds(i64::try_from(lasts.as_secs()).unwrap_or(i64::MAX)));
     append(answer, &cookie);
 }
 
-/// Takes a cookie of ours away.
+/// Deletes one of our cookies.
 pub fn clear<B>(answer: &mut Response<B>, name: &str) {
     if let Some(value) = cleared(name) {
         answer.headers_mut().append(header::SET_COOKIE, value);
     }
 }
 
-/// The `Set-Cookie` that takes a cookie of ours away.
+/// The `Set-Cookie` that deletes one of our cookies.
 pub fn cleared(name: &str) -> Option<HeaderValue> {
     let mut cookie = base(name, String::new());
     cookie.set_max_age(time::Duration::ZERO);
@@ -75,12 +75,12 @@ fn append<B>(answer: &mut Response<B>, cookie: &Cookie<'_>) {
     }
 }
 
-/// The token in the cookie `name`. Two cookies of the name, or a malformed one, are none at all.
+/// The token in the cookie `name`. `None` if there are two, or it is malformed.
 pub fn token(headers: &HeaderMap, name: &str) -> Option<Token> {
     Token::parse(text(headers, name)?)
 }
 
-/// The text in the cookie `name`. Two cookies of the name are none at all.
+/// The text in the cookie `name`. `None` if there are two.
 pub fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut found = None;
     for (key, value) in pairs(headers) {
@@ -121,15 +121,16 @@ fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Ours in any spelling, and those of other gateways on this host: browsers compare the prefix without regard to case (RFC 6265bis §4.1.3).
+/// Whether a cookie is ours in any spelling, or of another gateway on this host: browsers ignore the case of the prefix
+/// (RFC 6265bis §4.1.3).
 fn is_ours(name: &[u8]) -> bool {
     name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX.as_bytes()))
 }
 
-/// What the cookies of a request come to.
+/// The parsed cookies of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Cookies {
-    /// The key of the session that the browser claims to have.
+    /// The key of the browser's session, not verified.
     pub session: Option<TokenHash>,
     /// The one `Cookie` field that the portal gets: every pair that is not ours, crumbs of HTTP/2 joined
     /// (RFC 9113 §8.2.3).
@@ -143,7 +144,7 @@ impl Cookies {
     }
 }
 
-/// The cookies of a connection's last request. A browser sends the same ones with every request, and they are read once.
+/// The cookies of a connection's last request. Browsers send the same ones with every request, so they are parsed once.
 ///
 /// To find out by the time that the comparison takes what another request carried, one would have to guess half a token.
 #[derive(Debug, Default)]
@@ -153,7 +154,7 @@ pub struct Jar {
 }
 
 impl Jar {
-    /// Longer cookies are read anew each time, so that idle connections stay small.
+    /// Longer cookies are parsed each time, so that idle connections stay small.
     const MOST_BYTES: usize = 2048;
 
     pub fn open(&mut self, headers: &HeaderMap, names: &CookieNames) -> Cookies {
@@ -166,7 +167,7 @@ impl Jar {
         let cookies = Cookies::of(headers, names);
         if lines.iter().map(HeaderValue::len).sum::<usize>() <= Self::MOST_BYTES {
             self.cookies = cookies.clone();
-            // Copied: the value that came holds on to the whole head that it came in.
+            // Copied, since the value keeps its whole head alive.
             let copies = lines.iter().filter_map(|line| HeaderValue::from_bytes(line.as_bytes()).ok());
             self.lines.extend(copies);
         }

@@ -1,4 +1,4 @@
-//! Which fields a request has that most have not, so that nobody looks for them in vain.
+//! The set of unusual fields that a request has, which saves looking them up.
 
 use http::{HeaderName, header};
 
@@ -9,12 +9,12 @@ use super::service_worker;
 pub struct FieldSet(u16);
 
 impl FieldSet {
-    /// Notes that there is a field of this name.
+    /// Adds a field.
     pub fn note(&mut self, name: &HeaderName) {
         self.0 |= bit(name);
     }
 
-    /// Whether there is one; of a name that is not looked for, whether there may be one.
+    /// Whether the request has this field. Always true for fields that are not tracked.
     pub fn may_have(self, name: &HeaderName) -> bool {
         let bit = bit(name);
         bit == 0 || self.0 & bit != 0

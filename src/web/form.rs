@@ -8,31 +8,31 @@ use zeroize::Zeroizing;
 /// The largest form that is read.
 pub const LARGEST: usize = 8 * 1024;
 
-/// How long a form may stand still on its way.
+/// The stall timeout of a form.
 pub const STALL: Duration = Duration::from_secs(10);
-/// Least bytes a second of a form: the small ones have to be there within [`STALL`].
+/// Minimum rate of a form in bytes per second; small ones have to arrive within [`STALL`].
 pub const RATE: u32 = 100;
-/// The last parameter of a query that asks for a saved form to be sent there: the form's name follows.
+/// The last query parameter of a request to resubmit a saved form; its value is the form's id.
 pub const MARK: &str = ".portcullis-form=";
 
-/// Whether these are the fields of a form as pages of ours send it.
+/// Whether these fields are those of a form from our pages.
 pub fn is_urlencoded(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let kind = kind.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
     kind.eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
-/// A form that was posted. Its values may be secrets: they are wiped, and never printed.
+/// A posted form. Values may be secrets: they are wiped on drop and never printed.
 #[derive(Default)]
 pub struct Form(HashMap<String, Zeroizing<String>>);
 
-/// The form cannot be read, or names a field twice.
+/// The form is malformed, or has a field twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the form is malformed")]
 pub struct Malformed;
 
 impl Form {
-    /// Reads a whole form. Broken escapes, bytes that are not UTF-8 and repeated fields are refused.
+    /// Parses a form. Broken escapes, invalid UTF-8 and repeated fields are refused.
     pub fn parse(body: &[u8]) -> Result<Self, Malformed> {
         let mut fields = HashMap::new();
         for pair in body.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()) {

@@ -1,5 +1,4 @@
-//! What of gRPC concerns whoever stands in its way: which requests are of it, how long they may take, and how they are told
-//! no. Reads no message.
+//! What a proxy needs to know about gRPC: which requests are calls, their timeouts, and how to refuse them. Reads no messages.
 
 use std::time::Duration;
 
@@ -10,27 +9,27 @@ use super::answer::{self, Answer};
 static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-/// The status for whoever has no session.
+/// The status for requests without a session.
 pub const UNAUTHENTICATED: HeaderValue = HeaderValue::from_static("16");
 
-/// Whether whoever asks reads the outcome from a gRPC status, gRPC-Web included.
+/// Whether the client expects a gRPC status, including gRPC-Web.
 pub fn is_call(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::POST && suffix(headers).is_some()
 }
 
-/// Whether a call takes HTTP/2 all the way, as gRPC does and gRPC-Web does not.
+/// Whether a call needs HTTP/2 end to end, as gRPC does and gRPC-Web does not.
 pub fn needs_http2(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::POST && matches!(suffix(headers), Some([] | [b'+' | b';' | b' ', ..]))
 }
 
-/// What follows the name of the protocol in the type of the content.
+/// The rest of the content type after the protocol's name.
 fn suffix(headers: &HeaderMap) -> Option<&[u8]> {
     let kind = headers.get(header::CONTENT_TYPE)?.as_bytes();
     let (start, rest) = kind.split_at_checked(16)?;
     start.eq_ignore_ascii_case(b"application/grpc").then_some(rest)
 }
 
-/// How long the client waits. Absent or malformed, it waits for ever.
+/// The client's timeout. `None` if absent or malformed: it waits without limit.
 pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let (unit, digits) = headers.get(&TIMEOUT)?.as_bytes().split_last()?;
     let number: u64 =
@@ -46,8 +45,7 @@ pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// The answer to a call that is not let through or comes to nothing: a success of HTTP that carries the status, as an
-/// answer of trailers alone does.
+/// The response to a call that is refused or fails: 200 with the gRPC status in the head, as in a trailers-only response.
 pub fn refusal(status: HeaderValue, message: &'static str) -> Answer {
     let mut answer = answer::empty(StatusCode::OK);
     let headers = answer.headers_mut();
@@ -57,7 +55,7 @@ pub fn refusal(status: HeaderValue, message: &'static str) -> Answer {
     answer
 }
 
-/// The status that says the same as one of HTTP.
+/// The gRPC status for an HTTP status.
 pub fn status_like(status: StatusCode) -> HeaderValue {
     HeaderValue::from_static(match status {
         StatusCode::UNAUTHORIZED => return UNAUTHENTICATED,

@@ -1,5 +1,4 @@
-//! The body of a request on its way in, by either protocol. Reads nothing by itself: of HTTP/1 the connection does, one part
-//! at a time, when somebody asks for it.
+//! Request bodies of both protocols. On HTTP/1, the connection reads the body, one part at a time, when the service polls it.
 
 use std::{
     error::Error,
@@ -15,24 +14,24 @@ use http_body::{Body, Frame, SizeHint};
 use super::upgraded::OnUpgrade;
 use crate::http1::body_part::MalformedBody;
 
-/// What a request brings besides its fields.
+/// The body of a request, with the raw head of HTTP/1.
 #[derive(Debug, Default)]
 pub struct Incoming {
     content: Content,
-    /// The head as it stood on the wire of HTTP/1; empty of HTTP/2.
+    /// The raw head on HTTP/1; empty on HTTP/2.
     head: Bytes,
 }
 
-/// What follows a request's head.
+/// What follows the head.
 #[derive(Debug, Default)]
 enum Content {
     #[default]
     Nothing,
-    /// Nothing, unless the protocol is switched.
+    /// Nothing, unless the connection is upgraded.
     Upgrade(Option<OnUpgrade>),
     Http1(BodyReceiver),
     Http2(hyper::body::Incoming),
-    /// A body whose first part has been taken from it ahead of time.
+    /// A body whose first part has been read ahead.
     Begun(Box<Begun>),
 }
 
@@ -43,7 +42,7 @@ struct Begun {
 }
 
 impl Incoming {
-    /// Nothing behind this head of HTTP/1 so far.
+    /// An empty body with this raw head of HTTP/1.
     pub fn of_head(head: Bytes) -> Self {
         Self { content: Content::Nothing, head }
     }
@@ -52,30 +51,30 @@ impl Incoming {
         Self { content: Content::Http2(body), head: Bytes::new() }
     }
 
-    /// A body of HTTP/1 follows.
+    /// An HTTP/1 body follows the head.
     pub fn follows(&mut self, body: BodyReceiver) {
         self.content = Content::Http1(body);
     }
 
-    /// Nothing follows, unless the protocol is switched.
-    pub fn may_switch(&mut self, switching: OnUpgrade) {
-        self.content = Content::Upgrade(Some(switching));
+    /// No body follows, but perhaps an upgrade.
+    pub fn may_upgrade(&mut self, on_upgrade: OnUpgrade) {
+        self.content = Content::Upgrade(Some(on_upgrade));
     }
 
-    /// The way to what follows a switch of HTTP/1.
-    pub fn switching(&mut self) -> Option<OnUpgrade> {
+    /// The handle for an upgrade on HTTP/1.
+    pub fn on_upgrade(&mut self) -> Option<OnUpgrade> {
         match &mut self.content {
-            Content::Upgrade(switching) => switching.take(),
+            Content::Upgrade(on_upgrade) => on_upgrade.take(),
             _ => None,
         }
     }
 
-    /// The head as it stood on the wire of HTTP/1; empty of HTTP/2.
+    /// The raw head on HTTP/1; empty on HTTP/2.
     pub fn head(&self) -> &[u8] {
         &self.head
     }
 
-    /// Puts the first part of the body back, which was read to see whether there is one. `None`: it has ended without any.
+    /// Puts the first part back, which was read ahead. `None`: the body is empty.
     pub fn begins_with(&mut self, first: Option<Frame<Bytes>>) {
         let rest = std::mem::take(&mut self.content);
         self.content = match first {
@@ -84,7 +83,7 @@ impl Incoming {
         };
     }
 
-    /// The body alone.
+    /// The body without the raw head.
     #[must_use]
     pub fn without_head(self) -> Self {
         Self { head: Bytes::new(), ..self }
@@ -143,30 +142,30 @@ impl Content {
     }
 }
 
-/// Why a body on HTTP/1 broke off.
+/// Why a body on HTTP/1 ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
-    #[error("the connection ended in the middle of the body")]
+    #[error("the connection closed in the middle of the body")]
     Ended(#[source] io::Error),
     #[error(transparent)]
     Malformed(#[from] MalformedBody),
 }
 
-/// Both ends of one body.
+/// A channel for one body, with room for one part.
 pub fn channel() -> (BodySender, BodyReceiver) {
     let slot = Arc::new(Mutex::new(Slot::default()));
     (BodySender(Arc::clone(&slot)), BodyReceiver(slot))
 }
 
-/// Where one part changes hands.
+/// The state of the channel. Locked, since bodies for our own pages are read on the control runtime.
 #[derive(Debug, Default)]
 struct Slot {
     part: Option<Result<Frame<Bytes>, Broken>>,
-    /// Nothing comes behind that part.
+    /// The part is the last.
     ended: bool,
     wanted: bool,
-    /// Nobody reads any more.
-    given_up: bool,
+    /// The receiver has been dropped.
+    closed: bool,
     reader: Option<Waker>,
     connection: Option<Waker>,
 }
@@ -175,37 +174,36 @@ fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the reader of a body is up to.
+/// What the receiver wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reader {
+pub enum Demand {
     Wants,
-    HasGivenUp,
+    Closed,
 }
 
-/// The connection's end of a body.
+/// The connection's end of the channel.
 #[derive(Debug)]
 pub struct BodySender(Arc<Mutex<Slot>>);
 
 impl BodySender {
-    /// Ready when the next part is wanted, or none ever will be.
-    pub fn poll_reader(&self, cx: &mut Context<'_>) -> Poll<Reader> {
+    /// Ready when the receiver polls for a part, or has been dropped.
+    pub fn poll_demand(&self, cx: &mut Context<'_>) -> Poll<Demand> {
         let mut slot = lock(&self.0);
-        if slot.given_up {
-            return Poll::Ready(Reader::HasGivenUp);
+        if slot.closed {
+            return Poll::Ready(Demand::Closed);
         }
-        // Also when a part is wanted: while the connection waits for one, the reader may give up.
+        // Also when a part is wanted: the receiver may be dropped while the connection waits for bytes.
         remember(&mut slot.connection, cx.waker());
-        if slot.wanted && slot.part.is_none() { Poll::Ready(Reader::Wants) } else { Poll::Pending }
+        if slot.wanted && slot.part.is_none() { Poll::Ready(Demand::Wants) } else { Poll::Pending }
     }
 
-    /// Whether nobody reads any more.
-    pub fn is_given_up(&self) -> bool {
-        lock(&self.0).given_up
+    /// Whether the receiver has been dropped.
+    pub fn is_closed(&self) -> bool {
+        lock(&self.0).closed
     }
 
-    /// Gives a part, or none; `ends` says that nothing comes behind it. The caller polls the reader again if it is on the
-    /// same task.
-    pub fn give(&self, part: Option<Result<Frame<Bytes>, Broken>>, ends: bool, cx: &Context<'_>) {
+    /// Sends a part, or none; `ends`: it is the last. A receiver on the caller's task is not woken: the caller polls it again.
+    pub fn send(&self, part: Option<Result<Frame<Bytes>, Broken>>, ends: bool, cx: &Context<'_>) {
         let mut slot = lock(&self.0);
         slot.part = part;
         slot.ended = ends;
@@ -229,7 +227,7 @@ impl Drop for BodySender {
     }
 }
 
-/// The reader's end of a body.
+/// The service's end of the channel.
 #[derive(Debug)]
 pub struct BodyReceiver(Arc<Mutex<Slot>>);
 
@@ -259,20 +257,20 @@ impl BodyReceiver {
 impl Drop for BodyReceiver {
     fn drop(&mut self) {
         let mut slot = lock(&self.0);
-        slot.given_up = true;
+        slot.closed = true;
         let connection = slot.connection.take();
         drop(slot);
         connection.into_iter().for_each(Waker::wake);
     }
 }
 
-fn remember(place: &mut Option<Waker>, waker: &Waker) {
-    if !place.as_ref().is_some_and(|known| known.will_wake(waker)) {
-        *place = Some(waker.clone());
+fn remember(slot: &mut Option<Waker>, waker: &Waker) {
+    if !slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        *slot = Some(waker.clone());
     }
 }
 
-/// Wakes another task than the one at work: that one looks at both ends anyway.
+/// Wakes a task unless it is the current one, which polls both ends anyway.
 fn wake_other(waker: Option<Waker>, cx: &Context<'_>) {
     waker.into_iter().filter(|waker| !waker.will_wake(cx.waker())).for_each(Waker::wake);
 }
@@ -307,16 +305,16 @@ mod tests {
         let (mut on_connection, mut on_reader) =
             (Context::from_waker(&connection), Context::from_waker(&reader));
         let (sender, body) = channel();
-        assert!(sender.poll_reader(&mut on_connection).is_pending());
+        assert!(sender.poll_demand(&mut on_connection).is_pending());
         assert!(body.poll_part(&mut on_reader).is_pending());
         assert_eq!(woken(&here), 1);
-        assert_eq!(sender.poll_reader(&mut on_connection), Poll::Ready(Reader::Wants));
-        sender.give(Some(Ok(Frame::data(Bytes::from_static(b"a")))), false, &on_connection);
+        assert_eq!(sender.poll_demand(&mut on_connection), Poll::Ready(Demand::Wants));
+        sender.send(Some(Ok(Frame::data(Bytes::from_static(b"a")))), false, &on_connection);
         assert_eq!(woken(&there), 1);
-        assert!(sender.poll_reader(&mut on_connection).is_pending());
+        assert!(sender.poll_demand(&mut on_connection).is_pending());
         assert!(matches!(body.poll_part(&mut on_reader), Poll::Ready(Some(Ok(_)))));
         assert!(body.poll_part(&mut on_reader).is_pending());
-        sender.give(Some(Ok(Frame::data(Bytes::from_static(b"b")))), true, &on_connection);
+        sender.send(Some(Ok(Frame::data(Bytes::from_static(b"b")))), true, &on_connection);
         assert!(!body.is_end());
         assert!(matches!(body.poll_part(&mut on_reader), Poll::Ready(Some(Ok(_)))));
         assert!(body.is_end() && matches!(body.poll_part(&mut on_reader), Poll::Ready(None)));
@@ -339,10 +337,10 @@ mod tests {
             let mut on_connection = Context::from_waker(&connection);
             let (sender, body) = channel();
             assert!(!wanted || body.poll_part(&mut cx).is_pending());
-            assert_eq!(sender.poll_reader(&mut on_connection).is_ready(), wanted);
+            assert_eq!(sender.poll_demand(&mut on_connection).is_ready(), wanted);
             drop(body);
             assert_eq!(woken(&here), 1, "{wanted}");
-            assert_eq!(sender.poll_reader(&mut on_connection), Poll::Ready(Reader::HasGivenUp));
+            assert_eq!(sender.poll_demand(&mut on_connection), Poll::Ready(Demand::Closed));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where the portal itself logs out, as its operator names it, and which requests there are a person's.
+//! The portal's own logout, as configured, and which requests to it a user made.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -7,26 +7,26 @@ use percent_encoding::percent_decode_str;
 
 use super::{client, path::PathPattern, portal_fields::PortalFields};
 
-/// One of the portal's ways to log out.
+/// One logout of the portal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogoutPath {
-    /// Absent: any method by which a person can ask for something.
+    /// Absent: any method that a user action can have.
     pub method: Option<Method>,
     pub path: PathPattern,
-    /// What the query must contain, whatever else it does.
+    /// Parameters that the query must contain, among others.
     pub query: Vec<(String, String)>,
 }
 
-/// All of them.
+/// All logouts of the portal.
 #[derive(Clone, Debug, Default)]
 pub struct LogoutPaths(Arc<[LogoutPath]>);
 
-/// When a request is an attempt to log out, what the portal's answer must look like for it to have worked.
+/// A request to log out, and what the response must look like if it worked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogoutAttempt {
-    /// Success or a redirect.
+    /// Any success or redirect.
     Plain,
-    /// Success with a page is not enough: it may be one that asks "Log out?".
+    /// A success with a page is not enough: it may ask "Log out?".
     MayBeAsked,
 }
 
@@ -35,8 +35,7 @@ impl LogoutPaths {
         Self(paths.into())
     }
 
-    /// Whether a person asks the portal to log out. What a browser fetches ahead of a click, or as a part of a page, nobody
-    /// has asked for.
+    /// Whether a user asks the portal to log out. Prefetches and subresources do not count.
     pub fn attempt(
         &self,
         method: &Method,
@@ -58,7 +57,7 @@ impl LogoutPaths {
         Some(if named || *method != Method::GET { LogoutAttempt::Plain } else { LogoutAttempt::MayBeAsked })
     }
 
-    /// Whether whoever is sent here is sent out, by whatever method.
+    /// Whether a redirect to this path would log the user out, by any method.
     pub fn lead_out(&self, target: &str) -> bool {
         let (path, query) =
             target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
@@ -79,7 +78,7 @@ impl LogoutPath {
 }
 
 impl LogoutAttempt {
-    /// Whether the portal has logged out, by the head of its answer.
+    /// Whether the portal has logged the user out, judging by the response head.
     pub fn worked(self, status: StatusCode, fields: &PortalFields) -> bool {
         let shows_page = status.is_success()
             && fields.get(&header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with(b"text/html"));
@@ -88,7 +87,7 @@ impl LogoutAttempt {
     }
 }
 
-/// How a cookie is deleted: emptied, or given an age or date that has passed. Frameworks write the start of Unix time.
+/// Whether a cookie is deleted: empty, or with an age or date in the past. Frameworks use the Unix epoch.
 fn takes_a_cookie_away(fields: &PortalFields) -> bool {
     let mut cookies = fields.values(&header::SET_COOKIE).filter_map(|line| std::str::from_utf8(line).ok());
     cookies.any(|line| {
@@ -106,7 +105,7 @@ fn takes_a_cookie_away(fields: &PortalFields) -> bool {
     })
 }
 
-/// The path as the portal is likely to understand it: decoded, without parameters of segments (`;x=y`) and empty segments.
+/// The path as the portal is likely to read it: decoded, without segment parameters (`;x=y`) and empty segments.
 pub fn canonical(path: &str) -> Cow<'_, str> {
     if !path.contains(['%', ';']) && !path.contains("//") {
         return Cow::Borrowed(path);

@@ -1,15 +1,15 @@
-//! How we know a request of ours when it comes back.
+//! Detects forwarding loops.
 
 use http::{HeaderMap, header};
 
-/// How a request is marked that has passed this deployment: a pseudonym that tells nothing about the host, and that gateways
-/// which stand behind each other have not in common unless they are of one deployment. It is who forwarded the request in
-/// `Forwarded` (RFC 7239 §5.1, §6.3), and not in `Via`: for a request that has one, many a server (nginx) compresses nothing.
+/// The mark of requests that have passed this deployment: a pseudonym that reveals nothing about the host and differs between
+/// deployments, so that gateways can be chained. It is the `by` of `Forwarded` (RFC 7239 §5.1, §6.3), and not in `Via`: servers
+/// such as nginx do not compress responses to requests with a `Via`.
 #[derive(Clone, Debug)]
 pub struct LoopMark(String);
 
 impl LoopMark {
-    /// `key` is the same for all gateways of one deployment, and is not told by the name.
+    /// `key` is the same for all gateways of one deployment; the mark does not reveal it.
     pub fn new(key: &[u8; 32]) -> Self {
         let [a, b, c, d, ..] = key;
         Self(format!("_portcullis-{a:02x}{b:02x}{c:02x}{d:02x}"))

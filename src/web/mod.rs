@@ -1,4 +1,4 @@
-//! What every part that touches a request shares: the strict gate, bodies, cookies, forms, addresses, headers.
+//! Requests and responses, as all rooms above share them: the request gate, bodies, cookies, forms, addresses, field policies.
 
 pub mod answer;
 pub mod body;
@@ -30,17 +30,17 @@ pub mod upgraded;
 use ipnet::IpNet;
 use url::Url;
 
-/// How the world sees this gateway.
+/// The gateway's public address, and the proxies in front of it.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The `https` origin that users type; its path is `/`.
+    /// The public `https` origin; its path is `/`.
     pub public_url: Url,
-    /// Peers that are believed in what follows.
+    /// Proxies whose headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Where they say who the client is.
+    /// The header with the client's address.
     pub client_address: client::AddressField,
-    /// Whether they say in `X-Forwarded-Host` which host was asked for.
+    /// Whether they send the requested host in `X-Forwarded-Host`.
     pub believes_forwarded_host: bool,
-    /// The path of a page that says whether the gateway serves, whatever the host.
+    /// The path of the health check, answered for any host.
     pub health_path: Option<String>,
 }

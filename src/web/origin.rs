@@ -1,17 +1,17 @@
-//! Where a request comes from, as the browser says: from a page of this site, or from another's. One rule for all who ask.
+//! The origin of a request, as the browser reports it: a page of this site, or of another.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What the browser says.
+/// The origin of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provenance {
     /// A page of this site.
     Here,
-    /// A page of another site, or one that will not say which.
+    /// A page of another site, or an opaque origin.
     Elsewhere,
-    /// Nothing, that the user asked for it directly, or two things that cannot both be true.
+    /// Unknown: not reported, a direct navigation, or contradictory.
     Unknown,
 }
 
@@ -31,12 +31,12 @@ pub fn provenance(headers: &HeaderMap, origin: &str) -> Provenance {
     }
 }
 
-/// Whether `Origin` is this site's. A missing one is not (RFC 6455 §10.2).
+/// Whether `Origin` is this site's; false if it is missing (RFC 6455 §10.2).
 pub fn names(headers: &HeaderMap, origin: &str) -> bool {
     only(headers).is_some_and(|sent| sent.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
 }
 
-/// Two are none: the portal might believe the other (RFC 6454 §7.3).
+/// The single `Origin`. `None` if there are two: the portal might read the other one (RFC 6454 §7.3).
 fn only(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut sent = headers.get_all(header::ORIGIN).iter();
     sent.next().filter(|_| sent.next().is_none())

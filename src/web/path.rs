@@ -1,25 +1,25 @@
-//! Paths with one meaning: the path that is judged is, byte for byte, the path that the portal gets.
+//! Path checks: the checked path is, byte for byte, the path that the portal receives.
 
 use http::{Uri, Version, uri::PathAndQuery};
 use percent_encoding::percent_decode;
 
-/// Whose path it is.
+/// The owner of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Territory {
     Ours,
     Portal,
 }
 
-/// Paths of the portal that the operator names.
+/// A configured pattern for paths of the portal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathPattern {
     Exact(String),
-    /// Everything that begins like this, the slash at its end included.
+    /// All paths with this prefix, which ends in a slash.
     Below(String),
 }
 
 impl PathPattern {
-    /// `path` is compared as it was sent, which is how the portal gets it: another spelling is another path.
+    /// Compares `path` as it was sent, since the portal receives it so: another spelling is another path.
     pub fn matches(&self, path: &str) -> bool {
         match self {
             Self::Exact(exact) => path == exact,
@@ -28,14 +28,14 @@ impl PathPattern {
     }
 }
 
-/// The path can be read in two ways.
+/// The path has two readings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotCanonical;
 
-/// How often a path is decoded at most. Nobody encodes that often in good faith, and each layer is a pass over the path.
+/// Most layers of percent-encoding. Legitimate paths have fewer, and each costs a pass over the path.
 const MOST_LAYERS: usize = 5;
 
-/// Bytes of a path that mean themselves to every reader.
+/// Bytes of a path without a special meaning.
 const PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let punctuation = b"/.-_~:@!$&'()*+,=";

@@ -1,5 +1,5 @@
-//! What an answer of the portal may say to a browser, and what becomes of the rest: the one place where that is decided. The
-//! fields themselves are kept in `portal_fields`.
+//! The rules for the portal's response fields: which reach the browser, and how they are changed. The fields themselves are in
+//! `portal_fields`.
 
 use std::rc::Rc;
 
@@ -16,56 +16,56 @@ use super::{
 };
 use crate::http1::fields::Block;
 
-/// What the operator wants of the portal's answers, and of how requests name us to it.
+/// The configured rules for the portal's responses, and how requests name us to the portal.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Whether requests name the portal's own origin in place of ours.
+    /// Whether requests have the portal's own origin in place of ours.
     pub inner_origin: bool,
-    /// Whether addresses of the portal's inside become addresses of the gateway.
+    /// Whether internal addresses of the portal are replaced by the gateway's.
     pub rewrite_redirects: bool,
     pub hsts: Hsts,
-    /// Whether browsers are told to load by `https` what pages name by `http`.
+    /// Whether browsers are told to load `http` resources by `https`.
     pub upgrade_insecure_requests: bool,
     pub service_worker: Policy,
-    /// Answers from here are the same for all users: any cache may keep them that the portal lets.
+    /// Responses here are the same for all users: shared caches may store them if the portal allows it.
     pub cacheable_paths: Vec<PathPattern>,
 }
 
-/// What browsers are told about this host and plain HTTP.
+/// The HSTS policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hsts {
     Says(HeaderValue),
-    /// What the portal says, and nothing on our own pages.
+    /// The portal's own, and none on our pages.
     Portal,
     Off,
 }
 
-/// What the rules are made of.
+/// The inputs of the rules.
 #[derive(Clone, Debug)]
 pub struct Parts {
     pub config: Config,
     pub public_url: Url,
     pub upstreams: Vec<Url>,
-    /// What `Host` says to them, where that is not the host of `public_url`.
+    /// The values of `Host` towards them, where that is not the public host.
     pub named: Vec<Authority>,
 }
 
-/// What an answer is to.
+/// What the rules need to know about the request.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestInfo<'a> {
     pub path: &'a str,
-    /// The portal's cookies that came with the request.
+    /// The portal's cookies in the request.
     pub cookies: Option<&'a HeaderValue>,
-    /// It was made for a user who is signed in.
+    /// It came from a signed-in user.
     pub is_personal: bool,
-    /// The session ends with it, and with that goes what the portal wants to go.
+    /// It logs the user out, so the portal's `Clear-Site-Data` applies in full.
     pub signs_off: bool,
 }
 
 /// The rules, for one worker.
 #[derive(Debug)]
 pub struct PortalAnswers {
-    /// Absent: addresses stay as they are.
+    /// Absent: addresses are not changed.
     origins: Option<Origins>,
     inner_origin: Option<InnerOrigin>,
     host: String,
@@ -82,7 +82,7 @@ impl PortalAnswers {
             ours.push((header::STRICT_TRANSPORT_SECURITY, value.clone()));
         }
         if config.upgrade_insecure_requests {
-            // Beside what the portal says: of several policies each holds (CSP3 §8.1).
+            // In addition to the portal's: all policies apply (CSP3 §8.1).
             let policy = HeaderValue::from_static("upgrade-insecure-requests");
             ours.push((header::CONTENT_SECURITY_POLICY, policy));
         }
@@ -100,12 +100,12 @@ impl PortalAnswers {
         }
     }
 
-    /// How requests name us; absent: as browsers do.
+    /// The origin that replaces ours in requests; absent: none does.
     pub fn inner_origin(&self) -> Option<&InnerOrigin> {
         self.inner_origin.as_ref()
     }
 
-    /// What our own pages say of plain HTTP.
+    /// The `Strict-Transport-Security` of our own pages.
     pub fn own_hsts(&self) -> Option<&HeaderValue> {
         match &self.hsts {
             Hsts::Says(value) => Some(value),
@@ -113,17 +113,17 @@ impl PortalAnswers {
         }
     }
 
-    /// Whether the script of a worker at this path is kept from browsers.
+    /// Whether a service worker's script at this path is refused.
     pub fn refuses_worker(&self, path: &str) -> bool {
         self.service_worker == Policy::Refuse && service_worker::reaches_ours(path)
     }
 
-    /// Whether scripts of workers go out with what hides our pages from them.
+    /// Whether service workers' scripts get the prelude that hides our pages from them.
     pub fn guards_workers(&self) -> bool {
         self.service_worker == Policy::Allow
     }
 
-    /// Makes of the portal's fields what the client gets.
+    /// Applies the rules to the portal's fields.
     pub fn apply(&self, fields: &mut PortalFields, status: StatusCode, request: &RequestInfo<'_>) {
         let topics = fields.topics();
         let is_personal =
@@ -143,7 +143,7 @@ impl PortalAnswers {
         }
     }
 
-    /// What few answers have.
+    /// The rules for unusual fields.
     #[cold]
     fn apply_rare(&self, fields: &mut PortalFields, is_personal: bool, request: &RequestInfo<'_>) {
         let topics = fields.topics();
@@ -153,11 +153,11 @@ impl PortalAnswers {
         if topics.has(Topics::SHARED_CACHES) && is_personal {
             fields.drop_where(caching::is_for_shared_caches);
         }
-        if topics.has(Topics::PLACES)
+        if topics.has(Topics::URLS)
             && let Some(origins) = &self.origins
         {
-            let is_place = |name: &HeaderName| Topics::of(name).has(Topics::PLACES);
-            fields.change(is_place, |name, value| {
+            let is_url = |name: &HeaderName| Topics::of(name).has(Topics::URLS);
+            fields.change(is_url, |name, value| {
                 changed(match *name {
                     header::LINK => origins.published_in_link(value),
                     header::REFRESH => origins.published_in_refresh(value),
@@ -196,11 +196,11 @@ fn changed(value: Option<HeaderValue>) -> Fate {
     value.map_or(Fate::Stays, Fate::Becomes)
 }
 
-/// Keeps an answer out of caches that many share. Answers what is to be said where the portal says nothing.
+/// Keeps a response out of shared caches. Returns the `Cache-Control` to use if the portal has none.
 fn for_one_user(fields: &mut PortalFields, status: StatusCode) -> Option<&'static str> {
     let topics = fields.topics();
     if !topics.has(Topics::CACHING) {
-        // What a 304 says nothing about stays as the browser keeps it.
+        // A 304 leaves other stored fields as they are.
         if status == StatusCode::NOT_MODIFIED || status.is_informational() {
             return None;
         }

@@ -1,7 +1,7 @@
-//! The fields of the portal's answer on their way to the client: as they came, less what is not the portal's to say, plus
-//! what is ours. What is changed about them is decided in `portal_answers`.
+//! The fields of the portal's response: as received, without those that the portal may not set, and with ours added. What to
+//! change is decided in `portal_answers`.
 //!
-//! They go to HTTP/1 line by line, which costs less than to take them apart and to put them together again.
+//! HTTP/1 forwards them line by line, which costs less than parsing and writing each.
 
 use std::rc::Rc;
 
@@ -14,32 +14,32 @@ use crate::http1::{
     head::{Field, FieldSpans, MalformedHead, is_text},
 };
 
-/// Fields that may come behind the portal's; room for them is made at once.
+/// Room for fields that are added to the portal's.
 const MORE: usize = 5;
 
-/// The fields of one answer.
+/// The fields of one response.
 #[derive(Debug)]
 pub struct PortalFields {
     head: Bytes,
     fields: Vec<Field>,
-    /// Behind those of the head: what did not come as lines, or has been changed.
+    /// Fields after those of the head: not received as lines, or changed.
     more: Vec<(HeaderName, HeaderValue)>,
     topics: Topics,
     ours: Option<Ours>,
-    /// Of the portal.
+    /// The portal's.
     version: Version,
 }
 
-/// What is ours of an answer.
+/// The fields that we add.
 #[derive(Clone, Debug)]
 pub struct Ours {
-    /// What all answers have.
+    /// Fields of all responses.
     pub fields: Rc<Block>,
-    /// What `Cache-Control` says where the portal says nothing of it.
+    /// The `Cache-Control` of responses without one.
     pub caching: Option<&'static str>,
 }
 
-/// What becomes of a field.
+/// What happens to a field.
 #[derive(Debug)]
 pub enum Fate {
     Stays,
@@ -47,7 +47,7 @@ pub enum Fate {
     Becomes(HeaderValue),
 }
 
-/// What there is among the fields that somebody may have to change.
+/// Which kinds of fields are present that may have to be changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Topics(u8);
 
@@ -55,8 +55,8 @@ impl Topics {
     pub const COOKIES: Self = Self(1);
     pub const CACHING: Self = Self(1 << 1);
     pub const SHARED_CACHES: Self = Self(1 << 2);
-    /// URLs that the browser, or a script in it, goes to.
-    pub const PLACES: Self = Self(1 << 3);
+    /// URLs that the browser or a script follows.
+    pub const URLS: Self = Self(1 << 3);
     pub const HSTS: Self = Self(1 << 4);
     pub const CLEARING: Self = Self(1 << 5);
     pub const WORKERS: Self = Self(1 << 6);
@@ -65,7 +65,7 @@ impl Topics {
         self.0 & topic.0 != 0
     }
 
-    /// Whether there is more to look at than cookies and caching.
+    /// Whether there are kinds other than cookies and caching.
     pub fn is_unusual(self) -> bool {
         self.0 & !(Self::COOKIES.0 | Self::CACHING.0) != 0
     }
@@ -83,27 +83,27 @@ impl Topics {
             | header::VARY => Self(0),
             header::SET_COOKIE => Self::COOKIES,
             header::CACHE_CONTROL | header::EXPIRES | header::PRAGMA => Self::CACHING,
-            header::LOCATION | header::CONTENT_LOCATION | header::REFRESH | header::LINK => Self::PLACES,
+            header::LOCATION | header::CONTENT_LOCATION | header::REFRESH | header::LINK => Self::URLS,
             header::STRICT_TRANSPORT_SECURITY => Self::HSTS,
             _ => Self::of_other(name),
         }
     }
 
     fn of_other(name: &HeaderName) -> Self {
-        // What scripts go to: HX-Redirect, Turbolinks-Location, X-PJAX-URL and their like.
-        let is_place = |name: &str| ["-location", "-redirect", "-url"].iter().any(|end| name.ends_with(end));
+        // Redirects for scripts: HX-Redirect, Turbolinks-Location, X-PJAX-URL and the like.
+        let is_url = |name: &str| ["-location", "-redirect", "-url"].iter().any(|end| name.ends_with(end));
         match name {
             name if name == clear_site_data::NAME => Self::CLEARING,
             name if name == service_worker::ALLOWED => Self::WORKERS,
             name if caching::is_for_shared_caches(name) => Self::SHARED_CACHES,
-            name if is_place(name.as_str()) => Self::PLACES,
+            name if is_url(name.as_str()) => Self::URLS,
             _ => Self(0),
         }
     }
 }
 
 impl PortalFields {
-    /// Reads them from `head`, all of which is well-formed then. `note` says which are kept.
+    /// Reads the fields of `head` and checks that all are well-formed; `note` decides which are kept.
     pub fn read<E: From<MalformedHead>>(
         head: Bytes,
         fields: &FieldSpans,
@@ -126,12 +126,12 @@ impl PortalFields {
         Ok(Self { head, fields: kept, more: Vec::new(), topics: Topics(topics), ours: None, version })
     }
 
-    /// The same of a head that came as a map.
+    /// The same for a head that is a map.
     pub fn of_map(headers: HeaderMap, version: Version) -> Self {
         let mut more = Vec::with_capacity(headers.len());
         let (mut topics, mut name) = (0, None);
         for (next, value) in headers {
-            // The further values of a name come without it.
+            // A map returns the name with its first value only.
             name = next.or(name);
             if let Some(name) = name.as_ref().filter(|name| may_pass(name, value.as_bytes())) {
                 topics |= Topics::of(name).0;
@@ -142,12 +142,12 @@ impl PortalFields {
         Self { head, fields, more, topics: Topics(topics), ours: None, version }
     }
 
-    /// What has been seen among them; some of it may be gone by now.
+    /// The kinds of fields that were received; some may have been removed since.
     pub fn topics(&self) -> Topics {
         self.topics
     }
 
-    /// Drops all fields of this name.
+    /// Removes all fields of this name.
     pub fn drop_all(&mut self, name: &HeaderName) {
         self.drop_where(|field| field == name);
     }
@@ -162,25 +162,25 @@ impl PortalFields {
         self.values(name).next()
     }
 
-    /// All values of this name, in their order.
+    /// All values of this name, in order.
     pub fn values<'a>(&'a self, name: &'a HeaderName) -> impl Iterator<Item = &'a [u8]> {
         let as_lines = self.fields.iter().filter(move |field| field.name == *name);
         let others = self.more.iter().filter(move |(other, _)| other == name);
         as_lines.map(|field| field.value(&self.head)).chain(others.map(|(_, value)| value.as_bytes()))
     }
 
-    /// Puts a field behind all others.
+    /// Appends a field.
     pub fn append(&mut self, name: HeaderName, value: HeaderValue) {
         self.more.push((name, value));
     }
 
-    /// Puts a field in place of all of its name.
+    /// Replaces all fields of this name.
     pub fn replace(&mut self, name: &HeaderName, value: HeaderValue) {
         self.drop_all(name);
         self.append(name.clone(), value);
     }
 
-    /// Changes fields; those of a name keep their order.
+    /// Changes fields; those of one name keep their order.
     pub fn change(
         &mut self,
         concerns: impl Fn(&HeaderName) -> bool,
@@ -196,7 +196,7 @@ impl PortalFields {
         for field in fields {
             if concerns(&field.name) {
                 let value = HeaderValue::from_maybe_shared(field.value_of(&self.head));
-                // That it is a value was seen when it was read.
+                // It was checked when it was read.
                 self.more.extend(value.ok().map(|value| (field.name, value)));
             } else {
                 self.fields.push(field);
@@ -215,16 +215,16 @@ impl PortalFields {
         });
     }
 
-    /// Has them come with what is ours.
+    /// Adds our fields.
     pub fn add_ours(&mut self, ours: Ours) {
         self.ours = Some(ours);
     }
 
-    /// Puts them on a head.
+    /// Appends the fields to a map.
     pub fn add_to(self, headers: &mut HeaderMap) {
         headers.reserve(self.fields.len() + self.more.len() + MORE);
         for field in self.fields {
-            // That it is a value was seen when it was read.
+            // It was checked when it was read.
             if let Ok(value) = HeaderValue::from_maybe_shared(field.value_of(&self.head)) {
                 headers.append(field.name, value);
             }
@@ -242,7 +242,7 @@ impl PortalFields {
         }
     }
 
-    /// Writes them as they stand on the wire of HTTP/1.
+    /// Writes the fields in the wire form of HTTP/1.
     pub fn write(&self, wire: &mut Vec<u8>, leaves_out: impl Fn(&HeaderName) -> bool) {
         for field in self.fields.iter().filter(|field| !leaves_out(&field.name)) {
             wire.extend_from_slice(field.line(&self.head));
@@ -261,7 +261,7 @@ impl PortalFields {
     }
 }
 
-/// Whether this is the portal's to say to a client at all.
+/// Whether the portal may set this field at all.
 fn may_pass(name: &HeaderName, value: &[u8]) -> bool {
     match *name {
         // It would lead browsers to another port, around the wall.
@@ -276,7 +276,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::http1::head::Lines;
 
-    /// The fields of a head without its first line.
+    /// The fields of a head without a status line.
     pub(crate) fn read(text: &str) -> Result<PortalFields, MalformedHead> {
         let head = Bytes::from(format!("{text}\r\n"));
         let mut fields = FieldSpans::default();

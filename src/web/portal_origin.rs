@@ -1,14 +1,14 @@
-//! The names by which a portal knows itself, and the one by which users know it: what it says of the one becomes the other.
+//! Rewrites between the portal's internal origins and the public one.
 
 use http::{HeaderName, HeaderValue, header, uri::Authority};
 use url::{Host, Url};
 
 static DESTINATION: HeaderName = HeaderName::from_static("destination");
 
-/// What the portal may call itself.
+/// The origins that the portal may use for itself.
 #[derive(Clone, Debug)]
 pub struct Origins {
-    /// The origin of `public_url`, without a slash at its end.
+    /// The origin of `public_url`, without a trailing slash.
     public: String,
     host: String,
     port: Option<u16>,
@@ -17,7 +17,7 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// `asked_as` is what `Host` says to the portal's servers, where that is not the host that users know.
+    /// `asked_as` is the value of `Host` towards the portal, where that is not the public host.
     pub fn new(public: &Url, upstreams: &[Url], asked_as: &[Authority]) -> Self {
         let mut inside = Vec::new();
         for name in asked_as.iter().flat_map(as_urls) {
@@ -42,12 +42,12 @@ impl Origins {
         }
     }
 
-    /// What a URL becomes that leads to the portal by another way than through the gateway. `None`: it stays.
+    /// Rewrites a URL that would bypass the gateway. `None`: it stays.
     pub fn published(&self, url: &[u8]) -> Option<HeaderValue> {
         HeaderValue::try_from(self.public_form(url)?).ok()
     }
 
-    /// The same for the one URL of a `Refresh`.
+    /// The same for the URL in a `Refresh`.
     pub fn published_in_refresh(&self, value: &[u8]) -> Option<HeaderValue> {
         let at = value.windows(4).position(|word| word.eq_ignore_ascii_case(b"url="))? + 4;
         let (front, rest) = value.split_at_checked(at)?;
@@ -58,7 +58,7 @@ impl Origins {
         HeaderValue::try_from([front, quote, &self.public_form(url)?, behind].concat()).ok()
     }
 
-    /// The same for all URLs of a `Link`, which are in angle brackets.
+    /// The same for all URLs in a `Link`, which are in angle brackets.
     pub fn published_in_link(&self, value: &[u8]) -> Option<HeaderValue> {
         let (mut out, mut changes) = (Vec::with_capacity(value.len()), false);
         for (number, piece) in value.split(|&byte| byte == b'<').enumerate() {
@@ -111,23 +111,23 @@ impl Origins {
     }
 }
 
-/// How requests name our origin to a portal that takes itself for another one: it is asked in plain HTTP or by another name, and
-/// believes no proxy.
+/// Rewrites our origin in requests for a portal that has another one: it is reached by plain HTTP or another name, and trusts no
+/// proxy headers.
 #[derive(Clone, Debug)]
 pub struct InnerOrigin {
     ours: String,
-    /// What the portal may take for its own. Only what was ours may become that.
+    /// The origins that the portal may regard as its own. Only ours may be rewritten to them.
     theirs: Vec<String>,
 }
 
-/// What becomes of a field of a request that may name our origin.
+/// What happens to a request field that may contain our origin.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Naming<'a> {
     Stays,
     Goes,
-    /// `null`, which is nobody's origin.
+    /// Becomes the opaque origin `null`.
     Nobody,
-    /// The portal's origin, and this behind it.
+    /// Becomes the portal's origin, followed by this.
     Portal(&'a [u8]),
 }
 
@@ -143,8 +143,8 @@ impl InnerOrigin {
         })
     }
 
-    /// What becomes of a field of a request. What another site says of itself stays, since the portal tells forged forms by it;
-    /// it must not pass for the portal either.
+    /// What happens to a request field. Another site's origin stays, since the portal detects forged forms by it; it must not
+    /// pass for the portal's.
     pub fn translate<'a>(&self, name: &HeaderName, value: &'a [u8]) -> Naming<'a> {
         let is_theirs = || self.theirs.iter().any(|origin| rest(value, origin).is_some());
         match *name {
@@ -158,19 +158,19 @@ impl InnerOrigin {
                 None if is_theirs() => Naming::Goes,
                 None => Naming::Stays,
             },
-            // Where WebDAV copies and moves to.
+            // The target of WebDAV's COPY and MOVE.
             _ if *name == DESTINATION => rest(value, &self.ours).map_or(Naming::Stays, Naming::Portal),
             _ => Naming::Stays,
         }
     }
 }
 
-/// A host with or without a port, as it may stand in a URL. A port that is the scheme's own is dropped.
+/// A host with or without a port, as in a URL. The scheme's default port is dropped.
 fn as_urls(name: &Authority) -> impl Iterator<Item = Url> {
     ["http", "https"].into_iter().filter_map(move |scheme| Url::parse(&format!("{scheme}://{name}/")).ok())
 }
 
-/// What follows the origin in a URL of it; of another origin nothing.
+/// The rest of a URL after this origin; `None` for another origin.
 fn rest<'a>(url: &'a [u8], origin: &str) -> Option<&'a [u8]> {
     let (front, rest) = url.split_at_checked(origin.len())?;
     let ends = rest.first().is_none_or(|byte| b"/?#\\".contains(byte));
@@ -181,7 +181,7 @@ fn rest<'a>(url: &'a [u8], origin: &str) -> Option<&'a [u8]> {
     rest.filter(|_| front.eq_ignore_ascii_case(origin.as_bytes()))
 }
 
-/// The scheme of an absolute URL, and what follows its slashes. One that leaves it out has that of the page.
+/// The scheme of an absolute URL, and the rest after its slashes. A scheme-relative URL has the page's.
 fn split_scheme(url: &[u8]) -> Option<(&'static str, &[u8])> {
     for (scheme, start) in [("https", &b"https://"[..]), ("http", b"http://"), ("https", b"//")] {
         if let Some((front, rest)) = url.split_at_checked(start.len())
@@ -202,7 +202,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// The domain that an attribute of a cookie names, in lower case and without the dot in front.
+/// The domain in a cookie's `Domain`, in lower case and without the leading dot.
 fn domain(attribute: &[u8]) -> Option<String> {
     let (name, value) = std::str::from_utf8(attribute).ok()?.split_once('=')?;
     let value = value.trim();

@@ -1,7 +1,7 @@
-//! Follows the frames of an HTTP/2 connection (RFC 9113 §4.1): counts those that neither ask for anything nor carry anything, and
-//! hands the heads on to have fragments marked in them.
+//! Parses the frames of an HTTP/2 connection (RFC 9113 §4.1): counts idle ones, which neither ask for anything nor carry
+//! anything, and marks fragments in heads.
 //!
-//! The protocol answers or discards such frames without limit; how many are too many is for the watch to say.
+//! hyper answers or discards idle frames without limit; the connection's monitor limits them.
 
 use super::raw_paths::{RawPaths, Unreadable};
 
@@ -19,7 +19,7 @@ const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
-/// The last of the types that the standard knows; others are skipped by whoever reads them.
+/// The last frame type of the standard; unknown types are skipped.
 const CONTINUATION: u8 = 9;
 /// A stream's number: the bit above means nothing.
 const STREAM: u32 = 0x7fff_ffff;

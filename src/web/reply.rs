@@ -1,10 +1,10 @@
-//! An answer on its way to the client: status, head and body in one value, whoever made it.
+//! A response to the client, ours or the portal's: status, head and body in one value.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::portal_fields::PortalFields;
 
-/// What the server sends.
+/// A response.
 #[derive(Debug)]
 pub struct Reply<B> {
     pub status: StatusCode,
@@ -12,11 +12,11 @@ pub struct Reply<B> {
     pub body: B,
 }
 
-/// The fields of an answer. Whoever reads or changes one does it here.
+/// The fields of a response. They are read and changed only here.
 #[derive(Debug)]
 pub enum Head {
     Own(HeaderMap),
-    /// As the portal sent them, so that they need not be taken apart for HTTP/1.
+    /// As the portal sent them, so that HTTP/1 can forward them without parsing each.
     Portal(PortalFields),
 }
 
@@ -29,7 +29,7 @@ impl Head {
         }
     }
 
-    /// Puts a field in place of all of its name.
+    /// Replaces all fields of this name.
     pub fn set(&mut self, name: HeaderName, value: HeaderValue) {
         match self {
             Self::Own(headers) => {
@@ -59,7 +59,7 @@ impl<B> Reply<B> {
     }
 }
 
-/// An answer of our own.
+/// Our own response.
 impl<B> From<Response<B>> for Reply<B> {
     fn from(answer: Response<B>) -> Self {
         let (parts, body) = answer.into_parts();

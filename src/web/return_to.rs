@@ -1,4 +1,4 @@
-//! Where a finished login may lead: a path of this site, and nothing else.
+//! The target after a login: a path of this site, and nothing else.
 
 use std::borrow::Cow;
 
@@ -11,12 +11,12 @@ use super::{
     path::{self, Territory},
 };
 
-/// What is left alone in a query value.
+/// Characters that are not encoded in a query value.
 const QUERY_VALUE: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
-/// The longest path that is remembered.
+/// The longest path, in bytes.
 const LONGEST: usize = 2048;
-/// Pages of ours that a login may lead back to, in this very spelling: looking at them changes nothing.
+/// Our pages that a login may return to, in this exact spelling: viewing them changes nothing.
 const OWN: [&str; 2] = ["/.portcullis/account", "/.portcullis/enrol"];
 
 /// A path, perhaps with a query, on this site.
@@ -71,10 +71,10 @@ impl ReturnTo {
     }
 }
 
-/// What a login may lead to at this gateway.
+/// The targets allowed after a login.
 #[derive(Clone, Debug)]
 pub struct Returns {
-    /// The authorities that mean this site.
+    /// The authorities of this site.
     authorities: Vec<String>,
     logout_paths: LogoutPaths,
 }

@@ -1,5 +1,5 @@
-//! Service workers: scripts of the portal's that a browser runs between its pages and this host, for as long as it likes. One
-//! whose scope holds our pages could answer in place of the login, and read what is typed there.
+//! Service workers: scripts of the portal that a browser runs between its pages and this host. One whose scope includes our
+//! pages could respond in place of the login, and read what is typed there.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -11,20 +11,20 @@ pub static ALLOWED: HeaderName = HeaderName::from_static("service-worker-allowed
 pub static ASKS: HeaderName = HeaderName::from_static("service-worker");
 static SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// Where our pages are.
+/// The prefix of our pages.
 const OURS: [&str; 2] = ["/.portcullis/", "/.well-known/portcullis/"];
 
-/// What becomes of workers whose scope holds our pages.
+/// The policy for workers whose scope includes our pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
     #[default]
     Refuse,
-    /// They run, and do not get to see requests for our pages.
+    /// They run, but do not see requests for our pages.
     Allow,
 }
 
-/// Takes itself away and has the pages that its forerunner was in charge of load anew. A worker that is new is in charge of
-/// none, so no page loads for ever.
+/// Unregisters itself and reloads the pages that its predecessor controlled. A new worker controls none, so no page reloads for
+/// ever.
 const FAREWELL: &str = "// Portcullis: there is no session, so there is no service worker either.
 addEventListener(\"install\", () => skipWaiting());
 addEventListener(\"activate\", (event) => event.waitUntil((async () => {
@@ -34,8 +34,8 @@ addEventListener(\"activate\", (event) => event.waitUntil((async () => {
 })()));
 ";
 
-/// Comes before anything of the portal's worker and hides requests for our pages from it. What a later script redefines does
-/// not reach it. Routes would go around every listener, so there are none.
+/// The prelude of the portal's worker, which hides requests for our pages from it. Later redefinitions do not affect it. Static
+/// routes would bypass every listener, so they are disabled.
 const GUARD: &str = "(() => {
   const bound = (method) => Function.prototype.call.bind(method);
   const getter = (type, name) => bound(Object.getOwnPropertyDescriptor(type.prototype, name).get);
@@ -50,23 +50,23 @@ const GUARD: &str = "(() => {
 })();
 ";
 
-/// Whether a browser asks for the script of a worker.
+/// Whether a browser requests a worker's script.
 pub fn asks(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::GET && headers.contains_key(&ASKS)
 }
 
-/// The same, or for a module that such a script imports.
+/// The same, or a module that it imports.
 pub fn asks_for_part(method: &Method, headers: &HeaderMap) -> bool {
     asks(method, headers) || headers.get(&SEC_FETCH_DEST).is_some_and(|dest| dest == "serviceworker")
 }
 
-/// Whether a script at this path of ours may be in charge of our pages: of its own folder, and of everything below it.
+/// Whether the default scope of a script at this path, its own folder, includes our pages.
 pub fn reaches_ours(path: &str) -> bool {
     let folder = path.rfind('/').and_then(|at| path.get(..=at)).unwrap_or("/");
     covers_ours(folder)
 }
 
-/// Whether `Service-Worker-Allowed`, said of a script at `path`, would widen its scope to our pages.
+/// Whether this `Service-Worker-Allowed` of a script at `path` would widen its scope to our pages.
 pub fn widens_to_ours(path: &str, allowed: &[u8]) -> bool {
     let resolved = || {
         let script = Url::parse("https://portal.invalid").ok()?.join(path).ok()?;
@@ -75,12 +75,12 @@ pub fn widens_to_ours(path: &str, allowed: &[u8]) -> bool {
     resolved().is_none_or(|scope| covers_ours(scope.path()))
 }
 
-/// A scope is the beginning of an address.
+/// A scope is a prefix of URLs.
 fn covers_ours(scope: &str) -> bool {
     OURS.iter().any(|ours| ours.starts_with(scope) || scope.starts_with(ours))
 }
 
-/// What a worker's script is without a session. It replaces the worker wherever that was allowed to be.
+/// The response to a worker's script without a session. It replaces the worker, wherever that was allowed.
 pub fn farewell() -> Answer {
     let mut answer = answer::empty(StatusCode::OK);
     *answer.body_mut() = Bytes::from_static(FAREWELL.as_bytes());
@@ -90,12 +90,12 @@ pub fn farewell() -> Answer {
     answer
 }
 
-/// What goes ahead of a script of the portal's.
+/// The prelude of the portal's script.
 pub fn guard() -> Bytes {
     Bytes::from_static(GUARD.as_bytes())
 }
 
-/// What of a request could get less than the whole script in plain text.
+/// Request fields that could get a partial or encoded script.
 pub const PARTIAL: [HeaderName; 6] = [
     header::ACCEPT_ENCODING,
     header::IF_MATCH,

@@ -1,6 +1,6 @@
-//! A TCP socket that writes one piece with the cheaper of two system calls.
+//! A TCP socket that uses the cheaper system call for single-slice writes.
 //!
-//! HTTP and TLS hand over lists of pieces that mostly hold one; `send` then costs less than `writev`.
+//! HTTP and TLS pass lists of slices that mostly have one element, for which `send` costs less than `writev`.
 
 use std::{
     io::{self, IoSlice},
@@ -13,13 +13,13 @@ use tokio::{
     net::TcpStream,
 };
 
-/// What TLS is given in one piece, at most, of what it copies. glibc copies longer ones with `rep movsb`, which on AMD takes
-/// three times as long where source and destination are not aligned alike, as behind the head of a record.
+/// The largest slice passed to TLS, which copies it. glibc copies larger ones with `rep movsb`, which on AMD takes three times
+/// as long when source and destination are aligned differently, as they are after a record header.
 pub const PIECE: usize = 2048;
-/// Most pieces of one write: four records of TLS.
+/// Most slices in one write: four TLS records.
 const PIECES: usize = 32;
 
-/// Writes to TLS what comes first of `parts`, in pieces that are cheap to copy.
+/// Writes the start of `parts` to TLS, in slices that are cheap to copy.
 pub fn write_pieces<'a>(
     stream: &mut (impl AsyncWrite + Unpin),
     cx: &mut Context<'_>,
@@ -37,18 +37,18 @@ pub fn write_pieces<'a>(
     }
 }
 
-/// One end of a connection.
+/// A TCP socket.
 #[derive(Debug)]
 pub struct Socket(TcpStream);
 
 impl Socket {
-    /// Small messages go out at once, instead of waiting for the acknowledgement of those before them.
+    /// Sets `TCP_NODELAY`: small messages are sent at once.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self(stream))
     }
 
-    /// The first byte that has come, left where it is.
+    /// The first byte, without consuming it.
     pub async fn first_byte(&self) -> io::Result<u8> {
         let mut first = [0];
         match self.0.peek(&mut first).await? {
@@ -57,12 +57,12 @@ impl Socket {
         }
     }
 
-    /// Ready when something has come, or the other end has closed.
+    /// Ready when bytes have arrived, or the peer has closed.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.poll_read_ready(cx)
     }
 
-    /// Writes what fits now.
+    /// Writes what fits into the buffer.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.0.try_write(bytes)
     }

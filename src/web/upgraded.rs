@@ -1,4 +1,4 @@
-//! A client's connection, or its stream of one, after both sides have switched to another protocol: bytes both ways.
+//! A client's connection or stream after an upgrade, as a byte stream.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::socket::{Socket, write_pieces};
 
-/// The way to what follows the switch, which happens when its answer has been sent.
+/// Resolves to the byte stream once the response to the upgrade has been sent.
 #[derive(Debug)]
 pub struct OnUpgrade(Protocol);
 
@@ -27,7 +27,7 @@ enum Protocol {
 }
 
 impl OnUpgrade {
-    /// Whoever has the other end gives the connection.
+    /// The sender provides the connection.
     pub fn of_http1() -> (oneshot::Sender<Upgraded>, Self) {
         let (sender, receiver) = oneshot::channel();
         (sender, Self(Protocol::Http1(receiver)))
@@ -37,7 +37,7 @@ impl OnUpgrade {
         Self(Protocol::Http2(upgrade))
     }
 
-    /// Waits for the switch. An error says that it did not happen.
+    /// Waits for the upgrade. An error: it did not happen.
     pub async fn done(self) -> io::Result<Upgraded> {
         match self.0 {
             Protocol::Http1(receiver) => receiver.await.map_err(io::Error::other),
@@ -48,8 +48,8 @@ impl OnUpgrade {
     }
 }
 
-/// Gives out what was read ahead of a switch; false when nothing is left of it. Its buffer goes with the last byte: it would be
-/// kept for as long as the connection lasts.
+/// Reads from the bytes that were read ahead; false when there are none left. The buffer is released with the last byte, since
+/// upgraded connections are long-lived.
 pub fn give_ahead(ahead: &mut BytesMut, buffer: &mut ReadBuf<'_>) -> bool {
     let gives = !ahead.is_empty();
     let bytes = ahead.split_to(ahead.len().min(buffer.remaining()));
@@ -60,12 +60,12 @@ pub fn give_ahead(ahead: &mut BytesMut, buffer: &mut ReadBuf<'_>) -> bool {
     gives
 }
 
-/// What has switched.
+/// The byte stream.
 #[derive(Debug)]
 pub enum Upgraded {
     Http1 {
         stream: Box<TlsStream<Socket>>,
-        /// What came right behind the request.
+        /// The bytes that came after the request's head.
         ahead: BytesMut,
     },
     Http2(TokioIo<hyper::upgrade::Upgraded>),

@@ -1,4 +1,4 @@
-//! The head of an answer as it stands on the wire, and how its body follows (RFC 9112 §6.3).
+//! Writes response heads and chooses the coding of the body (RFC 9112 §6.3).
 
 use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 
@@ -7,7 +7,7 @@ use crate::{
     web::reply::Head,
 };
 
-/// What the head depends on besides the answer itself.
+/// What the head depends on besides the response itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ResponseContext {
     pub(super) version: Version,
@@ -16,7 +16,7 @@ pub(super) struct ResponseContext {
     pub(super) takes_trailers: bool,
     /// The size of the body, if it is known.
     pub(super) size: Option<u64>,
-    /// No request follows on the connection.
+    /// The connection closes after this response.
     pub(super) last: bool,
 }
 
@@ -38,7 +38,7 @@ impl ResponseContext {
     }
 }
 
-/// Writes the head. `date` is for an answer that has none.
+/// Writes the head; `date` is used if the response has no `Date`.
 pub(super) fn write(
     wire: &mut Vec<u8>,
     status: StatusCode,
@@ -60,7 +60,7 @@ pub(super) fn write(
     }
     let switches = status == StatusCode::SWITCHING_PROTOCOLS;
     let leaves_out = |name: &HeaderName| match *name {
-        // A HEAD tells of the body that a GET would have got, if it would have got one.
+        // The response to a HEAD has the length that a GET would have got.
         header::CONTENT_LENGTH => !context.is_head || status == StatusCode::NO_CONTENT,
         header::TRANSFER_ENCODING => true,
         header::CONNECTION => !switches,

@@ -1,4 +1,4 @@
-//! The body of a request on its way from the connection to whoever reads it.
+//! Reads a request's body from the connection and passes it on to the service.
 
 use std::{
     io,
@@ -15,7 +15,7 @@ use crate::{
         framing::Framing,
         request_head::Announced,
     },
-    web::incoming::{self, BodyReceiver, BodySender, Reader},
+    web::incoming::{self, BodyReceiver, BodySender, Demand},
 };
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -24,30 +24,30 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub(super) struct BodyReader {
     sender: BodySender,
     framing: Framing,
-    /// The client waits for a word before it sends the body.
+    /// The client waits for a `100 Continue` before it sends the body.
     expects_continue: bool,
 }
 
-/// How far a body has come.
+/// What has been passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Given {
     Part,
     /// The last part. What follows on the connection is the next request.
     End,
-    /// What follows on the connection is nothing that anybody can read.
+    /// The body is malformed; what follows on the connection cannot be read.
     Broken,
-    /// Nothing: nobody reads any more.
+    /// Nothing: the service has dropped the body.
     Unwanted,
 }
 
 impl BodyReader {
-    /// A body, and what has been given of it: the first part, if it has come together with the head. So a short body can go
-    /// on with the head, and one that is malformed from its start keeps the head from going on.
+    /// Starts a body, with its first part if that has come together with the head: a short body can be forwarded with the head,
+    /// and one that is malformed from its start stops the request.
     pub(super) fn begin(announced: Announced, read: &mut BytesMut) -> (Self, Option<Given>, BodyReceiver) {
         let Announced { framing, expects_continue } = announced;
         let (sender, body) = incoming::channel();
         let mut upload = Self { sender, framing, expects_continue };
-        // Nobody waits for it yet. That it is empty is told when it is asked for: until then it is a body that was announced.
+        // No task waits for it yet. An empty body is reported when it is polled: until then it is a body that was announced.
         let cx = Context::from_waker(Waker::noop());
         let given = match upload.framing.next(read) {
             Ok(None | Some(Part::End)) => None,
@@ -58,15 +58,14 @@ impl BodyReader {
         (upload, given, body)
     }
 
-    /// Gives the reader the next part, if one is wanted. `answers` says that the answer has begun: then there is no room for
-    /// another word.
+    /// Passes on the next part, if the service polls for one. `answers`: the response has started, so `100 Continue` is too late.
     pub(super) fn poll(
         &mut self,
         wire: &mut Wire,
         answers: bool,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Given>> {
-        if ready!(self.sender.poll_reader(cx)) == Reader::HasGivenUp {
+        if ready!(self.sender.poll_demand(cx)) == Demand::Closed {
             return Poll::Ready(Ok(Given::Unwanted));
         }
         loop {
@@ -75,7 +74,7 @@ impl BodyReader {
             }
             if std::mem::take(&mut self.expects_continue) && wire.read.is_empty() && !answers {
                 wire.front().extend_from_slice(CONTINUE);
-                // Whoever waits for the answer writes on.
+                // The rest is written while waiting for the response.
                 let _ = wire.poll_out(cx)?;
             }
             if ready!(wire.poll_more(cx))? == 0 {
@@ -84,7 +83,7 @@ impl BodyReader {
         }
     }
 
-    /// Gives the part that has come next, if one has.
+    /// Passes on the next part, if it has arrived.
     fn give_next(&mut self, read: &mut BytesMut, cx: &Context<'_>) -> Option<Given> {
         match self.framing.next(read) {
             Ok(part) => part.map(|part| self.give(part, cx)),
@@ -93,7 +92,7 @@ impl BodyReader {
     }
 
     fn give_up(&self, malformed: MalformedBody, cx: &Context<'_>) -> Given {
-        self.sender.give(Some(Err(malformed.into())), true, cx);
+        self.sender.send(Some(Err(malformed.into())), true, cx);
         Given::Broken
     }
 
@@ -104,16 +103,16 @@ impl BodyReader {
             Part::Trailers(fields) => Some(Ok(Frame::trailers(fields))),
             Part::End => None,
         };
-        self.sender.give(frame, ends, cx);
+        self.sender.send(frame, ends, cx);
         if ends { Given::End } else { Given::Part }
     }
 
-    /// Whether nobody will read what is left.
-    pub(super) fn is_given_up(&self) -> bool {
-        self.sender.is_given_up()
+    /// Whether the service has dropped the body.
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
     }
 
-    /// Reads over what is left, if it has come to its end.
+    /// Skips the rest of the body; true if it has arrived completely.
     pub(super) fn skip(&mut self, read: &mut BytesMut) -> bool {
         while !self.framing.is_end() {
             match self.framing.next(read) {

@@ -1,7 +1,7 @@
 //! HTTP/1.1 towards clients (RFC 9112): one request and its answer at a time on a connection.
 //!
-//! No task of its own and no channel: the connection's task polls the service, and reads a body only as fast as somebody
-//! asks for it. What a head may be is for `http1::request_head` to say.
+//! The connection's task polls the service, and reads a body only as fast as the service does. Heads are parsed in
+//! `http1::request_head`.
 
 mod answer_head;
 mod body_reader;
@@ -24,16 +24,16 @@ use crate::{
     web::{gate::Refusal, incoming::Incoming, socket::Socket, upgraded::Upgraded},
 };
 
-/// Most stages that a connection goes through before others have their turn; a request goes through two.
+/// Most stages in one poll, for fairness towards other connections; a request takes two.
 const MOST_A_TURN: usize = 32;
 
-/// One connection. Done when it has ended, or when another protocol has it.
+/// One connection, until it closes or is upgraded.
 pub(super) struct Http1<S: Service> {
     worker: Rc<Worker<S>>,
     connection: Rc<ConnectionHandle>,
     context: Rc<S::Context>,
     monitor: Rc<ConnectionMonitor>,
-    /// Absent once another protocol has it.
+    /// Absent after an upgrade.
     wire: Option<Wire>,
     stage: Stage<S::Body>,
 }
@@ -43,7 +43,7 @@ enum Stage<B> {
     Head,
     /// A request is being answered.
     Work(Work<B>),
-    /// Serves nothing more. The client may still be sending what nobody reads.
+    /// Closing, while the client may still be sending.
     End { hears_out: bool },
 }
 
@@ -91,12 +91,12 @@ impl<S: Service> Http1<S> {
                 Stage::End { hears_out } => return wire.poll_close(*hears_out, cx),
             };
         }
-        // Others have waited for long enough while requests that came all at once were answered.
+        // Pipelined requests must not keep other connections waiting.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// What comes after a request that has been answered.
+    /// The stage after a request that has been answered.
     fn conclude(&mut self) -> Stage<S::Body> {
         let next = Stage::End { hears_out: false };
         let Stage::Work(work) = std::mem::replace(&mut self.stage, next) else { return Stage::Head };
@@ -105,14 +105,14 @@ impl<S: Service> Http1<S> {
         if let Some(switch) = end.switch {
             if let Some(wire) = self.wire.take() {
                 let (stream, ahead) = wire.into_parts();
-                // Whoever asked for it may be gone by now, and the connection with them.
+                // If the receiver is gone, the connection is dropped here.
                 let _ = switch.send(Upgraded::Http1 { stream, ahead });
             }
             return Stage::Head;
         }
         if end.last {
             self.monitor.received(true);
-            // Under strain it is not worth a place.
+            // Under strain, idle connections are not kept.
             return Stage::End { hears_out: end.hears_out && !self.worker.load.is_strained() };
         }
         wire.begin();
@@ -132,12 +132,12 @@ impl<S: Service> Future for Http1<S> {
         if this.monitor.is_expired() {
             return Poll::Ready(());
         }
-        // How a client's connection ends is the client's affair: the access log has told what it got.
+        // Errors on a client's connection are not logged: the access log has what it received.
         this.poll_stage(cx).map(drop)
     }
 }
 
-/// Waits for the next head; `None` is the end of the connection.
+/// Waits for the next head; `None` at the end of the connection.
 fn poll_head(
     wire: &mut Wire,
     most: usize,

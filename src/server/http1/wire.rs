@@ -1,4 +1,4 @@
-//! The bytes of one connection of HTTP/1: what has been read ahead, and what is on its way out. Notes progress for the deadlines.
+//! The read and write buffers of an HTTP/1 connection. Reports progress to the monitor.
 
 use std::{
     io,
@@ -17,34 +17,34 @@ use crate::{
     web::socket::{Socket, write_pieces},
 };
 
-/// What one read asks for. A usual head fits.
+/// The size of one read. A usual head fits.
 const READ: usize = 8 * 1024;
-/// What it asks for once a body has turned out to be long: a record of TLS.
+/// The size of one read of a long body: a TLS record.
 const LONG_READ: usize = 16 * 1024;
-/// A part up to this size is copied behind what goes out already.
+/// Parts up to this size are copied into the write buffer.
 const SMALL: usize = 4 * 1024;
-/// What has been gathered up to this size waits for more that is there already.
+/// Writes up to this size wait for more that is ready.
 const GATHERED: usize = 16 * 1024;
-/// Most bytes of a request nobody reads that are taken so that its answer arrives.
+/// Most bytes of an unwanted body that are read and discarded, so that the client gets its response.
 const MOST_UNREAD: usize = 1024 * 1024;
 
-/// One connection's bytes.
+/// The buffers of one connection.
 pub(super) struct Wire {
     stream: Box<TlsStream<Socket>>,
     monitor: Rc<ConnectionMonitor>,
-    /// What has come and has not been used yet.
+    /// Bytes that have been read and not been used yet.
     pub(super) read: BytesMut,
     ask_for: usize,
-    /// Nothing is held, not even by TLS; what comes next is heard of from the socket.
+    /// All buffers are released, even those of TLS; only the socket is polled.
     rests: bool,
-    /// Heads and small parts of bodies on their way out, and how much of them has gone.
+    /// Heads and small parts to be written, and how many bytes have been.
     front: Vec<u8>,
     gone: usize,
-    /// A large part that follows them, and what follows that.
+    /// A large part after them, and the bytes after that.
     part: Bytes,
     back: &'static [u8],
     flushed: bool,
-    /// What has been thrown away since the last answer.
+    /// Bytes discarded since the last response.
     unread: usize,
 }
 
@@ -65,12 +65,12 @@ impl Wire {
         }
     }
 
-    /// The bare connection, and what has been read ahead.
+    /// The stream, and the bytes read ahead.
     pub(super) fn into_parts(self) -> (Box<TlsStream<Socket>>, BytesMut) {
         (self.stream, self.read)
     }
 
-    /// Reads more; zero is the end.
+    /// Reads more; zero at the end.
     pub(super) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.rests {
             ready!(self.stream.get_ref().0.poll_readable(cx))?;
@@ -86,7 +86,7 @@ impl Wire {
         Poll::Ready(Ok(count))
     }
 
-    /// An error when the client has left. What it sends before its turn is kept, as much as one read brings.
+    /// An error when the client has gone. Bytes that it sends early are kept, as many as one read returns.
     pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.read.is_empty() {
             ready!(self.stream.get_ref().0.poll_readable(cx))?;
@@ -97,7 +97,7 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Lets go of all buffers until something comes. Only between two requests, after a read that found nothing.
+    /// Releases all buffers until bytes arrive. Only between requests, after a read that was pending.
     pub(super) fn rest(&mut self) {
         if !self.rests {
             self.rests = true;
@@ -106,7 +106,7 @@ impl Wire {
         }
     }
 
-    /// The next request is taken for a usual one again.
+    /// Goes back to small reads for the next request.
     pub(super) fn begin(&mut self) {
         if self.ask_for != READ {
             self.ask_for = READ;
@@ -114,13 +114,13 @@ impl Wire {
         }
     }
 
-    /// Where a head or a few bytes are written, to go out behind what is there. Only when [`Self::takes_more`].
+    /// The write buffer, for heads and small parts. Only when [`Self::takes_more`].
     pub(super) fn front(&mut self) -> &mut Vec<u8> {
         self.flushed = false;
         &mut self.front
     }
 
-    /// Puts a part of a body behind what is there, and `back` behind that. Only when [`Self::takes_more`].
+    /// Queues a part of a body, and `back` after it. Only when [`Self::takes_more`].
     pub(super) fn put(&mut self, part: Bytes, back: &'static [u8]) {
         self.flushed = false;
         if part.len() <= SMALL {
@@ -132,12 +132,12 @@ impl Wire {
         }
     }
 
-    /// Whether there is room for more before what is there has gone out.
+    /// Whether more can be queued before the buffers have been written.
     pub(super) fn takes_more(&self) -> bool {
         self.part.is_empty() && self.back.is_empty() && self.front.len() < GATHERED
     }
 
-    /// Writes everything out.
+    /// Writes the buffers to the socket.
     pub(super) fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.flushed {
             return Poll::Ready(Ok(()));
@@ -167,7 +167,7 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// Notes that the client does not take what it is sent.
+    /// Reports to the monitor that the client is not reading.
     fn note<T>(&self, result: Poll<T>) -> Poll<T> {
         if result.is_pending() {
             self.monitor.blocked();
@@ -175,8 +175,8 @@ impl Wire {
         result
     }
 
-    /// Ends the connection in order. After that the client is heard out for a while if it is still sending: a socket that is
-    /// closed with something unread in it takes back what the other side has not read yet.
+    /// Shuts the connection down. If the client is still sending, its bytes are read for a while: closing a socket with unread
+    /// data resets the connection, and the client may lose the response.
     pub(super) fn poll_close(&mut self, hears_out: bool, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut *self.stream).poll_shutdown(cx))?;
         let mut space = [0; 16 * 1024];

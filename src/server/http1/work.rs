@@ -1,4 +1,4 @@
-//! One request at work: its answer is waited for and sent, while its body comes in as far as somebody reads it.
+//! One request in progress: polls the service, sends its response, and reads the body as far as the service does.
 
 use std::{
     io,
@@ -26,18 +26,17 @@ use crate::{
     },
 };
 
-/// One request at work. `B` is the body of its answer.
+/// One request in progress. `B` is the body of its response.
 pub(super) struct Work<B> {
     _active: ActiveRequest,
     context: ResponseContext,
     /// Absent once the body has ended, or when there is none.
     upload: Option<BodyReader>,
-    /// What is left of the body is nothing that anybody can read.
+    /// The rest of the body is malformed.
     broken: bool,
-    /// The client has offered another protocol. It does not know that the connection ends if nobody takes the offer, and may be
-    /// sending on.
+    /// The request has an `Upgrade`. Without one the connection closes, which the client does not know: it may go on sending.
     offers_upgrade: bool,
-    /// Who gets the connection if the protocol is switched.
+    /// Receives the connection after an upgrade.
     switch: Option<oneshot::Sender<Upgraded>>,
     answer: Answer<B>,
 }
@@ -64,7 +63,7 @@ impl<B> Work<B>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static,
 {
-    /// Begins with a request, for which `service` is asked. `read` is what has come behind its head.
+    /// Starts with a request. `read` has the bytes after its head.
     pub(super) fn ask(
         mut head: RequestHead<Incoming>,
         read: &mut BytesMut,
@@ -86,15 +85,15 @@ where
             upload = Some(reading).filter(|_| matches!(given, None | Some(Given::Part)));
             head.request.body_mut().follows(body);
         } else if offers_upgrade {
-            let (sender, switching) = OnUpgrade::of_http1();
+            let (sender, on_upgrade) = OnUpgrade::of_http1();
             switch = Some(sender);
-            head.request.body_mut().may_switch(switching);
+            head.request.body_mut().may_upgrade(on_upgrade);
         }
         let answer = Answer::Awaited(service(head.request));
         Self { _active: active, context, upload, broken, offers_upgrade, switch, answer }
     }
 
-    /// Begins with the answer to what is no request.
+    /// Starts with the response to an invalid request.
     pub(super) fn refuse(answer: Reply<B>, active: ActiveRequest) -> Self {
         let context = ResponseContext {
             version: Version::HTTP_11,
@@ -115,7 +114,8 @@ where
         }
     }
 
-    /// Ready when the answer has been sent. An error ends the connection at once: what is cut must not look whole.
+    /// Ready when the response has been sent. An error closes the connection at once, so that a truncated response does not
+    /// look complete.
     pub(super) fn poll(
         &mut self,
         wire: &mut Wire,
@@ -137,7 +137,7 @@ where
                 },
                 Answer::Sent { body, coding, .. } => {
                     if poll_send(body, coding, wire, cx)?.is_ready() {
-                        // Somebody may read on although it has been answered.
+                        // The service may go on reading the body.
                         if !self.is_read() {
                             return Poll::Ready(Ok(()));
                         }
@@ -149,15 +149,14 @@ where
         }
     }
 
-    /// Whether somebody reads the body.
+    /// Whether the service still reads the body.
     fn is_read(&self) -> bool {
-        self.upload.as_ref().is_some_and(|upload| !upload.is_given_up())
+        self.upload.as_ref().is_some_and(|upload| !upload.is_closed())
     }
 
-    /// Looks after the client meanwhile: ready when a part of the body has been handed on, an error when nobody is there any
-    /// more.
+    /// Polls the client meanwhile: ready when a part of the body has been passed on; an error when the client has gone.
     fn poll_client(&mut self, wire: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(upload) = self.upload.as_mut().filter(|upload| !upload.is_given_up()) else {
+        let Some(upload) = self.upload.as_mut().filter(|upload| !upload.is_closed()) else {
             ready!(wire.poll_left(cx))?;
             return Poll::Pending;
         };
@@ -180,20 +179,20 @@ where
         date: impl Fn() -> HeaderValue,
     ) {
         let Reply { status, head, body } = answer;
-        if self.upload.as_mut().is_some_and(|upload| upload.is_given_up() && upload.skip(&mut wire.read)) {
+        if self.upload.as_mut().is_some_and(|upload| upload.is_closed() && upload.skip(&mut wire.read)) {
             self.upload = None;
         }
         self.context.size = body.size_hint().exact();
         self.context.last |= self.broken
             || connection.monitor().is_draining()
-            || self.upload.as_ref().is_some_and(BodyReader::is_given_up);
+            || self.upload.as_ref().is_some_and(BodyReader::is_closed);
         write_interim(connection, wire);
         let coding = answer_head::write(wire.front(), status, &head, self.context, date);
         let follows = coding != Coding::Nothing;
         self.answer = Answer::Sent { status, body: follows.then_some(body), coding };
     }
 
-    /// Ends the work on a request that has been answered. `read` is what has come behind it, or is left of it.
+    /// Ends a request that has been answered. `read` has the rest of its body and what came after it.
     pub(super) fn conclude(mut self, read: &mut BytesMut) -> End {
         let switches = matches!(self.answer, Answer::Sent { status: StatusCode::SWITCHING_PROTOCOLS, .. });
         let unread = self.broken || self.upload.as_mut().is_some_and(|upload| !upload.skip(read));
@@ -206,7 +205,7 @@ where
     }
 }
 
-/// Writes the interim answers that have been left for the client.
+/// Writes the queued interim responses.
 fn write_interim(connection: &ConnectionHandle, wire: &mut Wire) {
     let interim = connection.take_interim();
     if !interim.is_empty() {
@@ -214,7 +213,7 @@ fn write_interim(connection: &ConnectionHandle, wire: &mut Wire) {
     }
 }
 
-/// Sends what there is of the answer. Ready when all of it has gone out.
+/// Sends the response. Ready when all of it has been sent.
 fn poll_send<B>(
     body: &mut Option<B>,
     coding: &mut Coding,
@@ -229,21 +228,21 @@ where
             ready!(wire.poll_out(cx))?;
         }
         let Some(parts) = body else { return Poll::Ready(Ok(())) };
-        // Asked for more, a body that has ended would be an error to some.
+        // Some bodies fail when they are polled after their end.
         if parts.is_end_stream() {
             *body = None;
             end(coding, None, wire)?;
             continue;
         }
         let Poll::Ready(part) = Pin::new(&mut *parts).poll_frame(cx) else {
-            // What there is goes out at once.
+            // What is ready is sent without waiting for more.
             ready!(wire.poll_out(cx))?;
             return Poll::Pending;
         };
         let ends = part.is_none() || parts.is_end_stream();
         let mut trailers = None;
         match part.transpose().map_err(io::Error::other)?.map(Frame::into_data) {
-            // As a chunk an empty one would be the last.
+            // An empty chunk would end the body.
             Some(Ok(data)) if !data.is_empty() => {
                 put(coding, data, ends, wire)?;
                 *body = body.take().filter(|_| !ends);
@@ -259,7 +258,7 @@ where
     }
 }
 
-/// Sends a part of the body, which may be the last.
+/// Sends a part of the body; `ends`: it is the last.
 fn put(coding: &mut Coding, data: Bytes, ends: bool, wire: &mut Wire) -> io::Result<()> {
     coding.begin_part(data.len(), wire.front()).map_err(|_| io::ErrorKind::InvalidData)?;
     if ends && coding.is_short() {
@@ -269,7 +268,7 @@ fn put(coding: &mut Coding, data: Bytes, ends: bool, wire: &mut Wire) -> io::Res
     Ok(())
 }
 
-/// Sends what ends the body behind its last part.
+/// Sends the end of the body.
 fn end(coding: &Coding, trailers: Option<&HeaderMap>, wire: &mut Wire) -> io::Result<()> {
     if coding.is_short() {
         return Err(io::ErrorKind::UnexpectedEof.into());

@@ -1,4 +1,4 @@
-//! The head of an answer, and its fields without those of this hop.
+//! Parses the portal's response heads, and drops hop-by-hop fields.
 
 use bytes::BytesMut;
 use http::{HeaderName, StatusCode, header};
@@ -7,6 +7,7 @@ use crate::{
     http1::{
         answer_head::{self, Hop, MalformedAnswer},
         framing::Framing,
+        head::FieldSpans,
     },
     web::{bound, portal_fields::PortalFields},
 };
@@ -17,16 +18,16 @@ pub struct PortalHead {
     pub status: StatusCode,
     pub fields: PortalFields,
     pub framing: Framing,
-    /// Another request may follow on the connection.
+    /// The connection can carry another request.
     pub keep_alive: bool,
-    /// Somebody signs the connection in.
+    /// It authenticates the connection (NTLM, Negotiate).
     pub binds: bool,
 }
 
-/// Takes one head off the front of `read`; `None` while it is not complete. `bodiless` says that the request was one whose
-/// answer never has a body (HEAD).
+/// Takes one head from the front of `read`; `None` while it is incomplete. `bodiless`: the request was a HEAD.
 pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<PortalHead>, MalformedAnswer> {
-    let Some(head) = answer_head::take(read)? else { return Ok(None) };
+    let mut spans = FieldSpans::default();
+    let Some(head) = answer_head::take(read, &mut spans)? else { return Ok(None) };
     let (mut hop, mut binds) = (Hop::new(head.version, head.status), false);
     let note = |name: &HeaderName, value: &[u8]| {
         if matches!(*name, header::WWW_AUTHENTICATE | header::PROXY_AUTHENTICATE) {
@@ -34,7 +35,7 @@ pub fn parse(read: &mut BytesMut, bodiless: bool) -> Result<Option<PortalHead>, 
         }
         hop.note(name, value)
     };
-    let mut fields = PortalFields::read(head.text, &head.fields, head.version, note)?;
+    let mut fields = PortalFields::read(head.text, &spans, head.version, note)?;
     for name in hop.listed()? {
         fields.drop_all(name);
     }

@@ -1,4 +1,4 @@
-//! One request and its answer, from the first byte out to the last byte in.
+//! One request and its response, from the first byte written to the last byte read.
 
 use std::{
     future::poll_fn,
@@ -28,49 +28,49 @@ use crate::{
     web::{portal_fields::PortalFields, upgraded::give_ahead},
 };
 
-/// Most interim answers ahead of one answer.
+/// Most interim responses (1xx) to one request.
 const MOST_INTERIM: u32 = 100;
-/// How long a server may take none of a request that it has answered already.
+/// How long a server may stop reading a request that it has already answered.
 const FINISH: Duration = Duration::from_secs(30);
 
-/// Why there is no answer, or no more of it.
+/// Why a response is missing or incomplete.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError<E> {
-    #[error("the connection ended before anything of an answer had come")]
+    #[error("the connection closed before a response")]
     Lost(#[source] io::Error),
-    #[error("the connection ended in the middle of the answer")]
+    #[error("the connection closed in the middle of the response")]
     Cut(#[source] io::Error),
     #[error(
         "the portal closed the connection without the close_notify of TLS, and nothing else says how long the answer was: \
          some of it may be missing"
     )]
     NoCloseNotify,
-    #[error("the answer is malformed")]
+    #[error("malformed response")]
     Malformed(#[from] MalformedAnswer),
-    #[error("the request's body broke off")]
+    #[error("the request's body ended early")]
     RequestBody(#[source] E),
     #[error("the request's body was not as long as announced")]
     RequestLength,
 }
 
-/// A request and its answer on a leased connection. As a body it is the answer's.
+/// A request and its response on a leased connection. It is the body of the response.
 ///
-/// The connection goes back to the pool with the answer's last byte, when both sides agree that it can be used again; in
-/// every other case it is closed.
+/// After the last byte of the response, the connection goes back to the pool if both sides keep it alive. Otherwise it is
+/// closed.
 #[derive(Debug)]
 pub struct Exchange<B: Body<Data = Bytes> + Unpin + 'static> {
-    /// Absent once the answer has ended.
+    /// Absent after the end of the response.
     lease: Option<Lease>,
     server: Rc<str>,
     writer: RequestWriter<B>,
-    /// The server takes no more of the request.
+    /// The server has stopped reading the request.
     refuses: Option<io::Error>,
     bodiless: bool,
     framing: Framing,
     keep_alive: bool,
-    /// Whose the connection is if somebody signs in on it.
+    /// The owner of the connection, should it become tied.
     owner: ConnectionOwner,
-    /// Something of an answer has come.
+    /// Bytes of a response have arrived.
     has_begun: bool,
     interim: u32,
 }
@@ -79,7 +79,7 @@ impl<B> Exchange<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
 {
-    /// `bodiless` says that the answer will have no body whatever it announces (HEAD).
+    /// `bodiless`: the response has no body, whatever it announces (HEAD).
     pub fn new(
         mut lease: Lease,
         mut writer: RequestWriter<B>,
@@ -106,27 +106,27 @@ where
         }
     }
 
-    /// The timer that goes with the connection; `None` when the answer has ended.
+    /// The connection's timer; `None` after the end of the response.
     pub fn timer(&mut self) -> Option<&mut Pin<Box<Sleep>>> {
         self.lease.as_mut().map(|lease| &mut lease.pooled.timer)
     }
 
-    /// Which server answers, for logs.
+    /// The server's name in logs.
     pub fn server(&self) -> Rc<str> {
         Rc::clone(&self.server)
     }
 
-    /// Whether the connection had carried a request before: the server may have closed it just then.
+    /// Whether the connection was reused: the server may have closed it at the same moment.
     pub fn was_reused(&self) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.reused)
     }
 
-    /// Reports that the server closed the connection although it had kept it open.
+    /// Reports that the server closed a kept-alive connection.
     pub fn was_lost(&self) {
         self.lease.as_ref().into_iter().for_each(Lease::lost);
     }
 
-    /// The request, to be sent over another connection, if the server cannot have seen it, or if it may be repeated.
+    /// Gives the request back, to be sent over another connection, if the server cannot have seen it or it may be repeated.
     pub fn again(mut self, repeatable: bool) -> Option<(RequestWriter<B>, ConnectionOwner)> {
         if self.has_begun || !(self.writer.is_unsent() || repeatable) {
             return None;
@@ -135,7 +135,7 @@ where
         Some((self.writer, self.owner))
     }
 
-    /// Sends the request and reads the head of its answer. `interim` hears of the answers ahead of it (1xx).
+    /// Sends the request and reads the head of its response. Interim responses (1xx) go to `interim`.
     pub fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
@@ -157,9 +157,9 @@ where
                     continue;
                 }
                 self.framing = head.framing;
-                // A server that answers before it has been sent everything may never read the rest.
+                // A server that responds early may never read the rest of the request.
                 self.keep_alive = head.keep_alive && self.writer.is_done() && !self.writer.is_last();
-                // After a switch of protocols the connection goes on as something else.
+                // After an upgrade the connection no longer speaks HTTP.
                 if self.framing.is_end() && !switches {
                     self.finish();
                 }
@@ -169,12 +169,12 @@ where
         }
     }
 
-    /// Says that the answer is a stream of events or of another protocol, see [`Lease::becomes_stream`].
+    /// Counts the response as an event stream or a tunnel, see [`Lease::becomes_stream`].
     pub fn becomes_stream(&mut self) -> bool {
         self.lease.as_mut().is_none_or(Lease::becomes_stream)
     }
 
-    /// The connection as bytes, after the protocol has been switched (101). What came behind the head is still to be read.
+    /// The connection as a byte stream after an upgrade (101). It starts with the bytes that came after the head.
     pub fn into_upgraded(mut self) -> Option<PortalStream> {
         self.lease.take().map(PortalStream)
     }
@@ -185,7 +185,7 @@ where
         if read.is_empty() { Ok(None) } else { answer::parse(read, self.bodiless) }
     }
 
-    /// Sends what can be sent. A server that takes no more may have answered: that is for the reader to find out.
+    /// Sends what the socket takes. A write error is not reported here: the server may have responded, which reading will tell.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), AnswerError<B::Error>> {
         if self.writer.is_done() || self.refuses.is_some() {
             return Ok(());
@@ -202,7 +202,7 @@ where
         }
     }
 
-    /// Reads more of the answer; an end is an error.
+    /// Reads more of the response; the end of the connection is an error.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AnswerError<B::Error>>> {
         let Some(lease) = &mut self.lease else {
             return Poll::Ready(Err(AnswerError::Cut(io::ErrorKind::NotConnected.into())));
@@ -219,8 +219,8 @@ where
         Poll::Ready(Err(if self.has_begun { AnswerError::Cut(error) } else { AnswerError::Lost(error) }))
     }
 
-    /// Lets go of the connection. One whose request is still on its way finishes that alone: whoever got the connection
-    /// next would wait for a stranger's upload.
+    /// Releases the connection. If the request has not been sent completely, that is finished in the background and the
+    /// connection closed: another request would have to wait for this upload.
     fn finish(&mut self) {
         let Some(mut lease) = self.lease.take() else { return };
         if !self.writer.is_done() {
@@ -247,7 +247,7 @@ where
             }
             let ends = matches!(self.framing, Framing::UntilClose);
             let more = ready!(lease.pooled.connection.poll_more(cx)).map_err(|error| match error.kind() {
-                // TLS has this word for an end that nobody has vouched for.
+                // This is how rustls reports an end without `close_notify`.
                 io::ErrorKind::UnexpectedEof if ends => AnswerError::NoCloseNotify,
                 _ => AnswerError::Cut(error),
             })?;
@@ -274,7 +274,7 @@ where
         let part = match ready!(this.poll_part(cx)) {
             Ok(part) => part,
             Err(error) => {
-                // Dropped, it is closed.
+                // Dropping the lease closes the connection.
                 this.lease = None;
                 return Poll::Ready(Some(Err(error)));
             }
@@ -301,7 +301,7 @@ where
     }
 }
 
-/// Sends the rest of a request that has its answer, as long as the server takes any of it, and closes the connection.
+/// Sends the rest of a request that has been answered, as long as the server reads it, and closes the connection.
 async fn finish_alone<B>(mut lease: Lease, mut writer: RequestWriter<B>)
 where
     B: Body<Data = Bytes> + Unpin,
@@ -315,7 +315,7 @@ where
     }
 }
 
-/// A connection that speaks another protocol now. Dropped, it is closed.
+/// A connection after an upgrade. It is closed when dropped.
 #[derive(Debug)]
 pub struct PortalStream(Lease);
 

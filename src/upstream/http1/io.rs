@@ -1,4 +1,4 @@
-//! The socket of one connection, and what has been read from it ahead of its use.
+//! A connection to a server of the portal: the socket and its read buffer.
 
 use std::{
     io::{self, IoSlice},
@@ -13,41 +13,41 @@ use tokio_util::io::poll_read_buf;
 
 use crate::web::socket::Socket;
 
-/// What one read asks for. A usual answer fits.
+/// The size of one read. A usual response fits.
 const READ: usize = 8 * 1024;
-/// What it asks for once an answer has turned out to be long.
+/// The size of one read of a long response.
 const LONG_READ: usize = 64 * 1024;
 
-/// Bytes of `HTTP/1.1 408`.
+/// The length of `HTTP/1.1 408`.
 const GOODBYE: usize = 12;
 
 /// A connection to a server of the portal.
 #[derive(Debug)]
 pub struct PortalConnection {
     pub(super) transport: Transport,
-    /// What has come and has not been used yet.
+    /// Bytes that have been read and not been used yet.
     pub(super) read: BytesMut,
     ask_for: usize,
 }
 
-/// What has become of an idle connection.
+/// The state of an idle connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
     Usable,
     /// The server has closed it.
     Ended,
-    /// The server has sent something that nobody asked for.
+    /// The server has sent bytes without a request.
     Spoke,
 }
 
-/// Whether bytes that came unasked mean anything: servers take leave of an idle connection with a 408, and some old ones send
-/// an empty line behind a body.
+/// Whether unsolicited bytes are a fault: some servers send a 408 before they close an idle connection, and some old ones an
+/// empty line after a body.
 fn is_unasked(bytes: &[u8]) -> bool {
     let takes_leave = bytes.starts_with(b"HTTP/1.") && bytes.get(8..GOODBYE) == Some(b" 408");
     !takes_leave && !bytes.iter().all(|byte| b"\r\n".contains(byte))
 }
 
-/// How bytes get to the server.
+/// The transport: TCP or TLS.
 #[derive(Debug)]
 pub enum Transport {
     Plain(Socket),
@@ -59,9 +59,9 @@ impl PortalConnection {
         Self { transport, read: BytesMut::new(), ask_for: READ }
     }
 
-    /// Looks what has become of an idle connection.
+    /// Checks an idle connection.
     pub fn look(&mut self) -> Idle {
-        // Whoever uses the connection next registers a waker of its own.
+        // The next request registers its own waker.
         let mut cx = Context::from_waker(Waker::noop());
         let mut bytes = [0; GOODBYE];
         let mut start = ReadBuf::new(&mut bytes);
@@ -72,12 +72,12 @@ impl PortalConnection {
         }
     }
 
-    /// Whether more has come than the answer that was asked for.
+    /// Whether the server has sent more than the response.
     pub(super) fn has_spoken(&self) -> bool {
         is_unasked(&self.read)
     }
 
-    /// Reads more; zero is the end.
+    /// Reads more; zero at the end.
     pub(super) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.read.reserve(self.ask_for);
         let room = self.read.capacity() - self.read.len();
@@ -88,7 +88,7 @@ impl PortalConnection {
         read
     }
 
-    /// The next answer is taken for a usual one again.
+    /// Goes back to small reads for the next response.
     pub(super) fn rest(&mut self) {
         if self.ask_for != READ {
             self.ask_for = READ;

@@ -1,7 +1,7 @@
 //! HTTP/1.1 towards the portal (RFC 9112): one request and its answer at a time on a connection.
 //!
-//! No task of its own and no channel: whoever waits for the answer reads it from the socket. The head of a request comes as
-//! bytes, ready for the wire; of an answer, the fields of one hop end here, and those that are not the portal's to say.
+//! The task that waits for a response reads it from the socket. Request heads come in wire form. Of response heads, hop-by-hop
+//! fields and those that are not the portal's to set are dropped here.
 
 mod answer;
 mod exchange;

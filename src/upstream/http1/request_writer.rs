@@ -1,4 +1,4 @@
-//! A request on its way out: its head, then its body in one of the two framings (RFC 9112 §6).
+//! Writes a request to the portal: the head, then the body in its framing (RFC 9112 §6).
 
 use std::{
     collections::VecDeque,
@@ -15,56 +15,56 @@ use tokio::io::AsyncWrite;
 
 use crate::http1::encode::{Coding, TooLong};
 
-/// Most pieces that one write takes.
+/// Most slices in one vectored write.
 const PIECES: usize = 8;
 
-/// The head of a request, ready for the wire, and what it means for the connection.
+/// The head of a request in wire form, and what it means for the connection.
 #[derive(Debug)]
 pub struct Outgoing {
-    /// With the empty line at its end.
+    /// Including the empty line at its end.
     pub head: Vec<u8>,
     pub names: PortalSpans,
-    /// As the head says.
+    /// The coding of the body, as announced in the head.
     pub coding: Coding,
-    /// No other request may follow on the connection.
+    /// The connection closes after this request.
     pub last: bool,
-    /// It signs the connection in.
+    /// It authenticates the connection (NTLM, Negotiate).
     pub binds: bool,
 }
 
-/// Where a head names the portal, front to back.
+/// Where the head contains the portal's name, in order.
 #[derive(Clone, Debug, Default)]
 pub struct PortalSpans {
-    /// The value of `Host`, ahead of the others.
+    /// The value of `Host`, which comes first.
     pub host: Range<usize>,
-    /// The portal's origin, scheme and all.
+    /// The portal's origin, including the scheme.
     pub origins: Vec<Range<usize>>,
 }
 
-/// Why a request could not be sent to its end.
+/// Why a request could not be sent completely.
 #[derive(Debug)]
 pub(super) enum WriteError<E> {
-    /// The server takes no more; it may have answered all the same.
+    /// The server has stopped reading; it may have responded nevertheless.
     Write(io::Error),
-    /// The body broke off.
+    /// The body ended early.
     Body(E),
-    /// The body was not as long as it was announced to be.
+    /// The body does not have the announced length.
     Length,
 }
 
-/// A request on its way. `B` is its body.
+/// A request being sent. `B` is its body.
 #[derive(Debug)]
 pub struct RequestWriter<B> {
     head: Vec<u8>,
     names: PortalSpans,
-    /// Bytes that have gone out.
+    /// Bytes that have been sent.
     sent: u64,
-    /// Those of the head among them.
+    /// Bytes of the head that have been sent.
     head_sent: usize,
-    /// Absent once it has ended.
+    /// Absent after its end.
     body: Option<B>,
     coding: Coding,
-    /// What has been taken from the body and has not gone out.
+    /// Encoded parts of the body that have not been sent.
     queue: VecDeque<Bytes>,
     flushed: bool,
     last: bool,
@@ -94,17 +94,17 @@ impl<B: Body<Data = Bytes> + Unpin> RequestWriter<B> {
         }
     }
 
-    /// No other request may follow on the connection.
+    /// The connection closes after this request.
     pub(super) fn is_last(&self) -> bool {
         self.last
     }
 
-    /// It signs the connection in.
+    /// It authenticates the connection (NTLM, Negotiate).
     pub(super) fn binds(&self) -> bool {
         self.binds
     }
 
-    /// Makes `host` the name of the portal wherever the head says it.
+    /// Replaces the portal's name in the head by `host`.
     pub(super) fn address_to(&mut self, scheme: &str, host: &str) {
         let origin = format!("{scheme}://{host}");
         let old = mem::take(&mut self.head);
@@ -121,7 +121,7 @@ impl<B: Body<Data = Bytes> + Unpin> RequestWriter<B> {
         self.head.extend_from_slice(old.get(done..).unwrap_or_default());
     }
 
-    /// Takes the request out; what stays is one that has gone out.
+    /// Takes the request; a completed one stays.
     pub(super) fn take(&mut self) -> Self {
         let coding = Coding::Nothing;
         let done = Self {
@@ -139,29 +139,29 @@ impl<B: Body<Data = Bytes> + Unpin> RequestWriter<B> {
         mem::replace(self, done)
     }
 
-    /// Bytes that have gone out.
+    /// Bytes that have been sent.
     pub(super) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Everything has gone out.
+    /// Whether everything has been sent.
     pub(super) fn is_done(&self) -> bool {
         self.flushed
     }
 
-    /// Not one byte has gone out: the request can go over another connection.
+    /// Whether no byte has been sent, so that the request can go over another connection.
     pub(super) fn is_unsent(&self) -> bool {
         self.sent == 0
     }
 
-    /// Starts again from the head. Only for a request without a body.
+    /// Starts again from the head. Only for requests without a body.
     pub(super) fn rewind(&mut self) {
         self.sent = 0;
         self.head_sent = 0;
         self.flushed = false;
     }
 
-    /// Sends what can be sent.
+    /// Sends what the socket takes.
     pub(super) fn poll_send(
         &mut self,
         io: &mut (impl AsyncWrite + Unpin),
@@ -172,7 +172,7 @@ impl<B: Body<Data = Bytes> + Unpin> RequestWriter<B> {
         }
         let mut waits_for_body = false;
         loop {
-            // Before the head goes out, so that a short body goes out with it.
+            // Before the head is sent, so that a short body goes into the same write.
             if self.queue.is_empty() && !waits_for_body && self.body.is_some() {
                 waits_for_body = self.poll_body(cx)?.is_pending();
                 continue;
@@ -194,7 +194,7 @@ impl<B: Body<Data = Bytes> + Unpin> RequestWriter<B> {
         }
     }
 
-    /// Takes the next part of the body.
+    /// Polls the body for its next part.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError<B::Error>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
         let frame = ready!(Pin::new(body).poll_frame(cx)).transpose().map_err(WriteError::Body)?;
@@ -214,7 +214,7 @@ impl<B: Body<Data = Bytes> + Unpin> RequestWriter<B> {
 
     fn enqueue(&mut self, data: Bytes) -> Result<(), WriteError<B::Error>> {
         if data.is_empty() {
-            // As a chunk it would be the last one.
+            // An empty chunk would end the body.
             return Ok(());
         }
         let mut ahead = Vec::new();

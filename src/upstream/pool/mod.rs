@@ -1,4 +1,4 @@
-//! Connections kept alive between requests, the newest used first; no more than the limits allow, and a queue beyond.
+//! The pool of connections to the portal: kept alive between requests, the newest used first, limited, with a queue.
 
 mod tie;
 
@@ -18,16 +18,16 @@ use super::{
     ConnectError, Connector, Peer, PoolLimits, Sharing,
     http1::{Idle, PortalConnection},
     permits::ConnectionPermits,
+    reuse::Reuse,
     round_robin::RoundRobin,
-    trust::Trust,
 };
 
-/// Looks at an idle connection, one a second, until it is closed: shorter than the keep-alive of the common servers
-/// (Node.js: 5 s), so that we close before they do.
+/// Checks, one per second, after which an idle connection is closed: shorter than the keep-alive of common servers (Node.js:
+/// 5 s), so that we close first.
 const IDLE_LOOKS: u32 = 4;
-/// The same for one that somebody has signed in on: they would have to do so again.
+/// The same for a tied connection, whose user would have to sign in again.
 const TIED_LOOKS: u32 = 60;
-/// Idle connections kept a server: as many as a few connections of HTTP/2 full of streams need at once.
+/// Idle connections kept per server: enough for a few HTTP/2 clients with all streams in use.
 const MOST_IDLE: usize = 256;
 
 /// One worker's connections to the portal.
@@ -39,9 +39,9 @@ pub struct Pool {
     connector: Connector,
     sharing: Sharing,
     ties: Ties,
-    /// Looks at the idle connections so far.
+    /// Checks of the idle connections so far.
     looks: Cell<u32>,
-    /// Looks until a connection is too old.
+    /// Checks until a connection is too old.
     max_age: u32,
     opened: Cell<u32>,
 }
@@ -52,42 +52,42 @@ struct Server {
     label: Rc<str>,
     #[expect(clippy::vec_box, reason = "a connection keeps its box from one request to the next")]
     idle: RefCell<Vec<Box<PooledConnection>>>,
-    trust: Trust,
+    reuse: Reuse,
 }
 
-/// A connection, and what stays with it from one request to the next.
+/// A connection with the state that it keeps between requests.
 #[derive(Debug)]
 pub struct PooledConnection {
     pub connection: PortalConnection,
-    /// For the wait for an answer. It is moved only when it fires: to set a timer anew for each request would cost more
-    /// than to let an old one fire once in a while.
+    /// The response timeout. It is reset only when it fires: resetting it for each request would cost more than letting it fire
+    /// once in a while.
     pub timer: Pin<Box<Sleep>>,
-    /// How many looks there had been when it became idle.
+    /// The check at which it became idle.
     idle_since: u32,
-    /// How many there will have been when it is too old.
+    /// The check at which it is too old.
     old_at: u32,
-    /// Whose it is, unless all share it.
+    /// Its user, if connections are not shared.
     user: Option<Box<str>>,
-    /// It is one client's: somebody has signed in on it, or is about to.
+    /// It is tied to one client, who has signed in on it or is about to.
     is_tied: bool,
 }
 
-/// What a request asks of a connection.
+/// The request's demands on a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
     pub user: &'a str,
-    /// It can be sent again should the connection turn out to be dead.
+    /// It can be sent again if the connection turns out to be dead.
     pub repeatable: bool,
 }
 
-/// What somebody in the queue gets.
+/// What a waiting request receives.
 #[derive(Debug)]
 enum Turn {
     Connection(Lease),
     Permit(Permit),
 }
 
-/// A connection that counts, until this is dropped.
+/// The permit of a connection; it counts until it is dropped.
 #[derive(Debug)]
 struct Permit {
     pool: Rc<Pool>,
@@ -99,18 +99,17 @@ struct Permit {
 enum Count {
     Connection,
     Stream,
-    /// It counts through the connection, which is idle.
+    /// The idle connection counts instead.
     Nothing,
 }
 
-/// A connection in use. Give it back with [`Lease::give_back`] once its answer has been read to the end; dropped, it
-/// is closed.
+/// A connection in use. Return it with [`Lease::give_back`] after the end of the response; dropping it closes the connection.
 #[derive(Debug)]
 pub struct Lease {
     permit: Permit,
-    /// Boxed: it is handed on from hand to hand.
+    /// Boxed, since it moves between requests.
     pub pooled: Box<PooledConnection>,
-    /// It has carried a request before: the portal may have closed it just now.
+    /// It has carried a request before, so the portal may have closed it at the same moment.
     pub reused: bool,
 }
 
@@ -130,7 +129,7 @@ impl Pool {
                 label: Rc::from(peer.label.as_str()),
                 peer,
                 idle: RefCell::default(),
-                trust: Trust::default(),
+                reuse: Reuse::default(),
             })
             .collect();
         Rc::new(Self {
@@ -146,12 +145,12 @@ impl Pool {
         })
     }
 
-    /// Who may use a connection again.
+    /// Which requests may reuse a connection.
     pub fn sharing(&self) -> Sharing {
         self.sharing
     }
 
-    /// An idle connection to the server whose turn it is, if there is one and nothing has to be waited for.
+    /// An idle connection to the next server in turn, if there is one. Never waits.
     pub fn idle(self: &Rc<Self>, ask: Ask<'_>) -> Option<Lease> {
         let index = self.turns.current();
         let idle = self.take_idle(index, ask)?;
@@ -159,19 +158,18 @@ impl Pool {
         Some(idle)
     }
 
-    /// A new connection, or an idle one of the server whose turn it is unless `fresh` forbids. When all that may be are in
-    /// use, somebody else's, as soon as they give it back.
+    /// A new connection, or an idle one unless `fresh` is set. When the limit is reached, waits for one to be returned.
     ///
-    /// Servers are taken in turn; one that refuses is left alone for a while and the next one asked.
+    /// Servers are used in turn; one that refuses is skipped for a while.
     pub async fn lease(self: &Rc<Self>, fresh: bool, ask: Ask<'_>) -> Result<Lease, ConnectError> {
         let (mut refused, mut is_full) = (None, false);
         for index in self.turns.order(Instant::now()) {
             if !fresh && let Some(idle) = self.take_idle(index, ask) {
                 return Ok(idle);
             }
-            let has_place =
+            let has_permit =
                 self.permits.take(index) || (self.close_an_idle_one(index) && self.permits.take(index));
-            if !has_place {
+            if !has_permit {
                 is_full = true;
                 continue;
             }
@@ -186,17 +184,17 @@ impl Pool {
         Err(refused.unwrap_or_else(ConnectError::no_server))
     }
 
-    /// Requests that can be answered at once.
+    /// The number of concurrent requests that the pool allows.
     pub fn room(&self) -> usize {
         self.permits.most().saturating_mul(self.turns.in_use())
     }
 
-    /// Whether another connection may become a WebSocket or a stream of events.
+    /// Whether another connection may become a WebSocket or an event stream.
     pub fn has_room_for_a_stream(&self) -> bool {
         self.permits.has_room_for_a_stream()
     }
 
-    /// Waits in the queue, no longer than opening a connection may take.
+    /// Waits in the queue, for no longer than the connect timeout.
     async fn wait_for_one(self: &Rc<Self>, fresh: bool, ask: Ask<'_>) -> Result<Lease, ConnectError> {
         let turn = self.permits.wait().ok_or(ConnectError::Full)?;
         let limit = self.connector.limit();
@@ -215,7 +213,7 @@ impl Pool {
         self.open(permit, ask).await
     }
 
-    /// Opens a connection at a place that has been taken for it.
+    /// Opens a connection with a permit.
     async fn open(&self, permit: Permit, ask: Ask<'_>) -> Result<Lease, ConnectError> {
         let index = permit.server;
         let server = self.servers.get(index).ok_or_else(ConnectError::no_server)?;
@@ -241,7 +239,7 @@ impl Pool {
         }
     }
 
-    /// When a connection that is opened now is too old: not all at once, or all would be opened again at once as well.
+    /// The check at which a new connection is too old; spread out, so that connections are not all replaced at once.
     fn old_at(&self) -> u32 {
         let number = self.opened.get();
         self.opened.set(number.wrapping_add(1));
@@ -249,10 +247,10 @@ impl Pool {
         self.looks.get().saturating_add(self.max_age - early)
     }
 
-    /// The newest idle connection to a server that is still good and that this request may use.
+    /// The newest idle connection to a server that is usable for this request.
     fn take_idle(self: &Rc<Self>, index: usize, ask: Ask<'_>) -> Option<Lease> {
         let server = self.servers.get(index)?;
-        if !server.trust.allows(self.looks.get(), ask.repeatable) {
+        if !server.reuse.allows(self.looks.get(), ask.repeatable) {
             return None;
         }
         let mut idle = server.idle.borrow_mut();
@@ -271,14 +269,14 @@ impl Pool {
                 self.spoke(index);
                 return None;
             }
-            // Where one has just been closed, the next one may be about to be.
+            // The server may be closing the next one just now.
             if !ask.repeatable {
                 return None;
             }
         }
     }
 
-    /// Makes room at a server by closing a connection that nobody uses and that is not for whoever asks.
+    /// Makes room at a server by closing an idle connection that this request may not use.
     fn close_an_idle_one(&self, index: usize) -> bool {
         let Some(server) = self.servers.get(index) else { return false };
         let mut idle = server.idle.borrow_mut();
@@ -295,7 +293,7 @@ impl Pool {
         Permit { pool: Rc::clone(self), server, counts_as }
     }
 
-    /// Closes connections that have been idle too long, or are too old; called by the worker every second.
+    /// Closes connections that are idle for too long or too old. The worker calls it every second.
     pub fn tidy(&self) {
         let looks = self.looks.get().wrapping_add(1);
         self.looks.set(looks);
@@ -307,7 +305,7 @@ impl Pool {
                 let stays =
                     look == Idle::Usable && looks < pooled.old_at && looks - pooled.idle_since < IDLE_LOOKS;
                 if !stays {
-                    // Nobody waits while a connection is idle.
+                    // The queue is empty while a connection is idle.
                     self.permits.free(index);
                 }
                 stays
@@ -319,10 +317,10 @@ impl Pool {
         self.ties.tidy(|lease| looks - lease.pooled.idle_since >= TIED_LOOKS || !lease.is_usable());
     }
 
-    /// A server has sent what nobody asked for.
+    /// A server has sent bytes without a request.
     fn spoke(&self, index: usize) {
         let Some(server) = self.servers.get(index) else { return };
-        if let Some(seconds) = server.trust.disappoint(self.looks.get()) {
+        if let Some(seconds) = server.reuse.failed(self.looks.get()) {
             tracing::warn!(
                 server = &*server.label,
                 "the portal sent bytes that nobody asked for: it may have taken the body of a request for another \
@@ -332,10 +330,10 @@ impl Pool {
         }
     }
 
-    /// A server has closed a connection that it had kept open, just when a request was sent.
+    /// A server has closed a kept-alive connection as a request was sent.
     fn lost(&self, index: usize) {
         let Some(server) = self.servers.get(index) else { return };
-        if let Some(seconds) = server.trust.disappoint(self.looks.get()) {
+        if let Some(seconds) = server.reuse.failed(self.looks.get()) {
             tracing::warn!(
                 server = &*server.label,
                 "the portal closed a connection that it had not said it would close, as a request went out on it: for \
@@ -346,21 +344,21 @@ impl Pool {
 }
 
 impl Lease {
-    /// Which server it leads to, for logs.
+    /// The server's name in logs.
     pub fn label(&self) -> Rc<str> {
         let server = self.permit.pool.servers.get(self.permit.server);
         server.map_or_else(|| Rc::from(""), |server| Rc::clone(&server.label))
     }
 
-    /// How the server is asked, and what `Host` says to it, where that is not the host that users know.
+    /// The scheme and `Host` of requests to the server, where that is not the public host.
     pub fn named(&self) -> Option<(&'static str, &Authority)> {
         let peer = &self.permit.pool.servers.get(self.permit.server)?.peer;
         let scheme = if peer.tls.is_some() { "https" } else { "http" };
         peer.named.as_ref().map(|named| (scheme, named))
     }
 
-    /// Says that the connection is a WebSocket or a stream of events from now on, which is nobody's place in the queue.
-    /// False when there are too many.
+    /// Counts the connection as a WebSocket or an event stream from now on, which frees its permit. False when there are too
+    /// many.
     pub fn becomes_stream(&mut self) -> bool {
         let has_room = self.permit.pool.permits.begin_stream();
         if has_room {
@@ -370,25 +368,25 @@ impl Lease {
         has_room
     }
 
-    /// Keeps the connection for another request.
+    /// Returns the connection to the pool.
     pub fn give_back(self) {
         let Self { mut permit, mut pooled, reused } = self;
         let pool = Rc::clone(&permit.pool);
         let Some(server) = pool.servers.get(permit.server) else { return };
         let looks = pool.looks.get();
         if reused {
-            server.trust.confirm(looks);
+            server.reuse.worked(looks);
         }
-        if permit.counts_as != Count::Connection || looks >= pooled.old_at || !server.trust.keeps(looks) {
+        if permit.counts_as != Count::Connection || looks >= pooled.old_at || !server.reuse.keeps(looks) {
             return;
         }
         if pooled.user.is_some() {
-            // Whoever waits may be somebody else: what they get is the place.
+            // The waiting request may be another user's: it gets the permit only.
             if pool.permits.is_waited_for() {
                 return;
             }
         } else if let Some(first) = pool.permits.next() {
-            // Should they be gone after all, their place goes with them.
+            // If the receiver has gone, the lease is dropped with its permit.
             let _ = first.send(Turn::Connection(Self { permit, pooled, reused: true }));
             return;
         }
@@ -400,7 +398,7 @@ impl Lease {
         }
     }
 
-    /// Keeps the connection for one owner alone.
+    /// Keeps the connection for its owner only.
     pub(super) fn give_to(mut self, owner: ConnectionOwner) {
         let pool = Rc::clone(&self.permit.pool);
         if self.permit.counts_as == Count::Connection && !pool.permits.is_waited_for() {
@@ -410,32 +408,32 @@ impl Lease {
         }
     }
 
-    /// Says that the connection is one client's from now on: somebody signs in on it.
+    /// Ties the connection to one client, who is signing in on it.
     pub(super) fn tie(&mut self) {
         self.pooled.is_tied = true;
     }
 
-    /// Whether the connection is one client's.
+    /// Whether the connection is tied to one client.
     pub(super) fn is_tied(&self) -> bool {
         self.pooled.is_tied
     }
 
-    /// Reports that more came over the connection than was asked for.
+    /// Reports that the server sent bytes without a request.
     pub(super) fn spoke(&self) {
         self.permit.pool.spoke(self.permit.server);
     }
 
-    /// Reports that the server closed the connection although it had kept it open.
+    /// Reports that the server closed a kept-alive connection.
     pub(super) fn lost(&self) {
         self.permit.pool.lost(self.permit.server);
     }
 
-    /// Has the pool know who holds tied connections.
+    /// Registers a holder of tied connections with the pool.
     pub(super) fn know(&self, tie: Weak<Tie>) {
         self.permit.pool.ties.add(tie);
     }
 
-    /// Gives it out if it can carry another request.
+    /// Returns it if it can carry another request.
     pub(super) fn if_usable(mut self) -> Option<Self> {
         self.is_usable().then_some(self)
     }
@@ -450,7 +448,7 @@ impl Lease {
 }
 
 impl Permit {
-    /// Stops counting, and lets the first in the queue count instead.
+    /// Stops counting, and passes the permit to the first in the queue.
     fn leave(&mut self) {
         let permits = &self.pool.permits;
         match std::mem::replace(&mut self.counts_as, Count::Nothing) {

@@ -1,14 +1,14 @@
-//! How many hops an OPTIONS may still make (RFC 9110 §7.6.2).
+//! `Max-Forwards`, for OPTIONS (RFC 9110 §7.6.2).
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::{refusal::Refusal, request::CanonicalRequest};
 use crate::web::answer::{self, Answer};
 
-/// Which methods are let through.
+/// The value of `Allow` in our own responses. The portal may know more methods.
 pub const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
-/// Checks that `Max-Forwards` is a number where it means something (RFC 9110 §7.6.2).
+/// Checks that `Max-Forwards` is a number, where it applies.
 pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
     if *method != Method::OPTIONS {
         return Ok(());
@@ -20,7 +20,7 @@ pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<(), Refusal>
 }
 
 impl<B> CanonicalRequest<B> {
-    /// Takes one off the number of hops that an OPTIONS may still make. When there is none left, here is the answer.
+    /// Decrements `Max-Forwards` of an OPTIONS. At zero, returns our response.
     pub fn spend_hop(&mut self) -> Option<Answer> {
         if *self.method() != Method::OPTIONS {
             return None;

@@ -1,5 +1,5 @@
-//! The strict gate right behind the HTTP parser: what two readers could understand differently is refused before anybody
-//! looks at it. Knows nothing of sessions or rights.
+//! The request gate, right after the HTTP parser: requests with two readings are refused before anything else sees them. Knows
+//! nothing about sessions or rights.
 
 mod max_forwards;
 mod refusal;
@@ -19,21 +19,21 @@ use crate::http1::{framing::BodyLength, head::MOST_FIELDS, request_head::MOST_HE
 
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// What a host leads to.
+/// A site with a host name.
 pub trait Named {
-    /// Host and port as they stand in `Host`: without the port when it is the scheme's own.
+    /// Host and port as in `Host`: without the scheme's default port.
     fn authority(&self) -> &str;
 }
 
-/// Checks requests, and finds the site that each is for by its host.
+/// Checks requests, and finds the site of each by its host.
 #[derive(Clone, Debug)]
 pub struct RequestGate<S> {
-    /// Answers where no host says which.
+    /// The default for requests without a host.
     first: S,
     others: Vec<S>,
-    /// The path that is answered whatever the host.
+    /// The path of the health check, which is answered for any host.
     health: Option<String>,
-    /// Most bytes of a request's head.
+    /// Largest request head, in bytes.
     max_head: usize,
 }
 
@@ -42,19 +42,19 @@ impl<S: Named> RequestGate<S> {
         Self { first, others, health: None, max_head: MOST_HEAD_BYTES }
     }
 
-    /// Lets a balancer that knows us by address alone ask for this path.
+    /// Sets the path of the health check: load balancers request it by address.
     #[must_use]
     pub fn with_health(self, path: Option<String>) -> Self {
         Self { health: path, ..self }
     }
 
-    /// Lets heads in up to so many bytes.
+    /// Sets the largest head, in bytes.
     #[must_use]
     pub fn with_max_head(self, max_head: usize) -> Self {
         Self { max_head, ..self }
     }
 
-    /// The site that answers where no host says which.
+    /// The default site, for requests without a host.
     pub fn first(&self) -> &S {
         &self.first
     }
@@ -63,12 +63,12 @@ impl<S: Named> RequestGate<S> {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// The site of this authority, in any case.
+    /// The site of this authority, ignoring case.
     fn of(&self, authority: &str) -> Option<&S> {
         self.sites().find(|site| site.authority().eq_ignore_ascii_case(authority))
     }
 
-    /// Lets a request with one meaning pass, and says which site it is for. `body_follows` says whether the framing announced a body.
+    /// Admits a request with a single reading, and finds its site. `body_follows`: the head announced a body.
     pub fn admit<B>(
         &self,
         mut request: Box<Request<B>>,
@@ -83,7 +83,7 @@ impl<S: Named> RequestGate<S> {
         let site = match self.site_of(&request) {
             Ok(site) => site,
             Err(Refusal::Misdirected(_)) if health => &self.first,
-            // HTTP/1.0 knows no host.
+            // HTTP/1.0 has no `Host`.
             Err(Refusal::Host) if health && !request.headers().contains_key(header::HOST) => &self.first,
             Err(refusal) => return Err(refusal),
         };
@@ -98,7 +98,7 @@ impl<S: Named> RequestGate<S> {
             *request.uri_mut() = path::origin_form(origin_form, request.version()).ok_or(Refusal::Target)?;
         }
         let ours = match check_target(request.uri().path(), request.uri().query())? {
-            // None of our pages is a tunnel.
+            // Our pages are no tunnels.
             path::Territory::Ours if *request.method() == Method::CONNECT => return Err(Refusal::Method),
             path::Territory::Ours => true,
             path::Territory::Portal => false,
@@ -106,7 +106,7 @@ impl<S: Named> RequestGate<S> {
         Ok((CanonicalRequest::new(request, upgrade, ours, health, field_set), site))
     }
 
-    /// RFC 9112 §3.2 and RFC 9113 §8.3.1: one authority, ours, wherever it is written.
+    /// The site of the request's authority, which must be the same wherever it is written (RFC 9112 §3.2, RFC 9113 §8.3.1).
     fn site_of<B>(&self, request: &Request<B>) -> Result<&S, Refusal> {
         let uri = request.uri();
         let mut hosts = request.headers().get_all(header::HOST).iter();
@@ -137,7 +137,7 @@ impl<S: Named> RequestGate<S> {
         if let Some(site) = self.of(named) {
             return Ok(site);
         }
-        // `host:443` is `host`; anything else that parses is another host, and what does not parse is none.
+        // `host:443` is `host`. Other valid hosts are misdirected, invalid ones malformed.
         let authority: Authority = named.parse().map_err(|_| Refusal::Host)?;
         let port = named.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':'));
         let port_is_junk =
@@ -153,10 +153,10 @@ impl<S: Named> RequestGate<S> {
         })
     }
 
-    /// Makes the request one for the host that a trusted proxy says it was for, if it says so.
+    /// Replaces the request's host by the one in `X-Forwarded-Host`, if a trusted proxy sent it.
     pub fn adopt_host<B>(&self, request: &mut Request<B>) {
         let Some(named) = forwarded_host(request.headers()) else { return };
-        // Proxies tell the port in a header of its own, or not at all.
+        // Proxies send the port in a separate header, or not at all.
         let is_meant = |site: &&S| {
             let bare = site.authority().rsplit_once(':').map_or_else(|| site.authority(), |(host, _)| host);
             named.eq_ignore_ascii_case(bare)
@@ -182,13 +182,13 @@ impl<S: Named> RequestGate<S> {
     }
 }
 
-/// Whose target it is, if it has one meaning.
+/// Whether a target is ours or the portal's, if it has a single reading.
 fn check_target(path: &str, query: Option<&str>) -> Result<path::Territory, Refusal> {
     let territory = path::check(path).map_err(|path::NotCanonical| Refusal::Path)?;
     if query.is_none_or(path::is_clean_query) { Ok(territory) } else { Err(Refusal::Target) }
 }
 
-/// What the nearest proxy says that it was asked for: the last element of the list.
+/// The host that the nearest proxy received: the last element of the list.
 fn forwarded_host(headers: &HeaderMap) -> Option<&str> {
     let lines = headers.get_all(&X_FORWARDED_HOST).iter().rev();
     let mut elements = lines.flat_map(|line| line.to_str().unwrap_or("?").rsplit(',')).map(str::trim);
@@ -207,8 +207,8 @@ fn check_fields(headers: &HeaderMap, version: Version, max_head: usize) -> Resul
     let mut field_set = FieldSet::default();
     for (name, value) in headers {
         field_set.note(name);
-        // What a portal's CGI-style environment would read as another field's name; and what is no token although the parser of
-        // HTTP/2 takes it for one (RFC 9110 §5.6.2).
+        // Names that CGI-style environments map to another field's name, and names that are not tokens although HTTP/2 parsers
+        // accept them (RFC 9110 §5.6.2).
         if memchr::memchr2(b'_', b'"', name.as_str().as_bytes()).is_some() {
             return Err(Refusal::Field);
         }

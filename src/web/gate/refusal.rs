@@ -1,39 +1,39 @@
-//! Why a request is refused before anybody looks at it, and with which status.
+//! Why the gate refuses a request, and with which status.
 
 use http::StatusCode;
 
 use crate::http1::{head::MalformedHead, request_head::MalformedRequest};
 
-/// Why a request is not looked at any further.
+/// Why the gate refuses a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("the head of the request can be read in two ways, or in none")]
+    #[error("malformed request head")]
     Head,
     #[error("the request needs exactly one valid Host")]
     Host,
     #[error("the request is for another host")]
     Misdirected(Box<RequestedHost>),
-    #[error("the form of the request target is not allowed here")]
+    #[error("this form of request target is not allowed")]
     Target,
     #[error("the path is not in canonical form")]
     Path,
-    #[error("the method is not allowed here")]
+    #[error("the method is not allowed")]
     Method,
     #[error("a header field is malformed")]
     Field,
-    #[error("the header fields are too many or too large")]
+    #[error("too many header fields, or too large")]
     TooLarge,
     #[error("the framing of the body is ambiguous")]
     Framing,
-    #[error("the upgrade is malformed")]
+    #[error("malformed upgrade")]
     Upgrade,
-    #[error("the expectation is not known")]
+    #[error("unknown expectation")]
     Expectation,
     #[error("CONNECT to this protocol is not offered")]
     Protocol,
 }
 
-/// Which host a request was for that is not ours.
+/// The host of a misdirected request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestedHost {
     pub host: String,

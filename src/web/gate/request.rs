@@ -11,10 +11,10 @@ use crate::{
     web::{field_set::FieldSet, incoming::Incoming, path, upgraded::OnUpgrade},
 };
 
-/// A request that has one meaning. Only the [`RequestGate`](super::RequestGate) makes one.
+/// A request with a single reading. Only the [`RequestGate`](super::RequestGate) makes one.
 #[derive(Debug)]
 pub struct CanonicalRequest<B> {
-    /// Boxed: it is handed on through every stage, and each would keep a copy of its place.
+    /// Boxed, since it moves through every stage, whose futures would each reserve space for it.
     request: Box<Request<B>>,
     upgrade: Option<HeaderValue>,
     ours: bool,
@@ -23,7 +23,7 @@ pub struct CanonicalRequest<B> {
 }
 
 impl<B> CanonicalRequest<B> {
-    /// Only the gate says so of a request.
+    /// Only for the gate.
     pub(super) fn new(
         request: Box<Request<B>>,
         upgrade: Option<HeaderValue>,
@@ -60,7 +60,7 @@ impl<B> CanonicalRequest<B> {
         self.request.uri().path_and_query().map_or("/", PathAndQuery::as_str)
     }
 
-    /// The target as a whole URI at this authority.
+    /// The target as an absolute URI at this authority.
     pub fn uri_at(&self, authority: &HeaderValue) -> Uri {
         let mut parts = http::uri::Parts::default();
         parts.authority = Authority::try_from(authority.as_bytes()).ok();
@@ -73,23 +73,22 @@ impl<B> CanonicalRequest<B> {
         self.request.version()
     }
 
-    /// The protocol that the client offers to switch to.
+    /// The protocol that the client offers in `Upgrade`.
     pub fn upgrade(&self) -> Option<&HeaderValue> {
         self.upgrade.as_ref()
     }
 
-    /// Whether the path lies under one of our reserved prefixes, in any spelling.
+    /// Whether the path is under one of our reserved prefixes, in any spelling.
     pub fn is_ours(&self) -> bool {
         self.ours
     }
 
-    /// Whether it asks how the gateway is, by whatever name.
+    /// Whether it is a health check, under any host name.
     pub fn is_health(&self) -> bool {
         self.health
     }
 
-    /// Turns the WebSocket of an HTTP/2 client into the handshake that HTTP/1.1 has for it (RFC 8441 §5). `key` is ours: that
-    /// client has none.
+    /// Turns an HTTP/2 client's WebSocket into an HTTP/1.1 handshake (RFC 8441 §5). `key` is ours, since HTTP/2 has none.
     pub fn become_handshake(&mut self, key: HeaderValue) {
         *self.request.method_mut() = Method::GET;
         self.request.headers_mut().insert(header::SEC_WEBSOCKET_KEY, key);
@@ -100,7 +99,7 @@ impl<B> CanonicalRequest<B> {
         self.request.body_mut()
     }
 
-    /// Makes it a request for `target`, which goes to the portal. It is checked as one that came from outside.
+    /// Changes the target. It is checked like one from outside, and must be the portal's.
     pub fn lead_to(&mut self, target: PathAndQuery) -> Result<(), Refusal> {
         match check_target(target.path(), target.query())? {
             path::Territory::Portal if !self.ours => *self.request.uri_mut() = Uri::from(target),
@@ -109,7 +108,7 @@ impl<B> CanonicalRequest<B> {
         Ok(())
     }
 
-    /// Takes fields out of the head.
+    /// Removes fields.
     pub fn leave_out(&mut self, names: &[HeaderName]) {
         let headers = self.request.headers_mut();
         for name in names {
@@ -117,8 +116,7 @@ impl<B> CanonicalRequest<B> {
         }
     }
 
-    /// Says of the head that it is for `target`, and that another body follows it: one of `length` bytes that the caller
-    /// has.
+    /// Changes the target, and announces another body: its type and its length, and the page that it comes from.
     pub fn announce(
         &mut self,
         target: PathAndQuery,
@@ -142,7 +140,7 @@ impl<B> CanonicalRequest<B> {
         Ok(())
     }
 
-    /// What `Content-Length` says, if it is there.
+    /// The value of `Content-Length`.
     pub fn length(&self) -> Option<u64> {
         let length = self
             .field_set
@@ -159,26 +157,26 @@ impl<B> CanonicalRequest<B> {
         !self.request.body().is_end_stream()
     }
 
-    /// Says how many hops are left, of a request that says so itself.
+    /// Sets `Max-Forwards`.
     pub(super) fn set_hops(&mut self, left: HeaderValue) {
         self.request.headers_mut().insert(header::MAX_FORWARDS, left);
     }
 
-    /// Gives the request out, to be answered or rebuilt for the portal.
+    /// Unwraps the request.
     pub fn into_request(self) -> Request<B> {
         *self.request
     }
 }
 
 impl CanonicalRequest<Incoming> {
-    /// The head as the client of HTTP/1 sent it.
+    /// The raw head of an HTTP/1 client.
     pub fn sent_head(&self) -> &[u8] {
         self.request.body().head()
     }
 
-    /// The client's side of the connection, once both sides have switched protocols.
+    /// The client's connection, once the upgrade is done.
     pub fn on_upgrade(&mut self) -> OnUpgrade {
-        match self.request.body_mut().switching() {
+        match self.request.body_mut().on_upgrade() {
             Some(switching) => switching,
             None => OnUpgrade::of_http2(hyper::upgrade::on(&mut *self.request)),
         }

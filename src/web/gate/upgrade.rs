@@ -1,11 +1,11 @@
-//! Which switch to another protocol a request may ask for. The gate refuses all others.
+//! Which protocol upgrades a request may ask for. The gate refuses all others.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
 
 use super::refusal::Refusal;
 use crate::http1::fields;
 
-/// The one protocol offered by an upgrade (RFC 9110 §7.8). HTTP/1.0 cannot upgrade: there it is ignored.
+/// The protocol in `Upgrade` (RFC 9110 §7.8): exactly one. On HTTP/1.0 the field is ignored.
 pub(super) fn upgrade<B>(request: &Request<B>, body_follows: bool) -> Result<Option<HeaderValue>, Refusal> {
     let headers = request.headers();
     let mut offers = headers.get_all(header::UPGRADE).iter();
@@ -17,7 +17,7 @@ pub(super) fn upgrade<B>(request: &Request<B>, body_follows: bool) -> Result<Opt
     let well_formed = offers.next().is_none()
         && !token.is_empty()
         && token.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-.+/".contains(byte));
-    // Another HTTP would make the portal's answers unreadable to us; TLS inside TLS is nobody's wish.
+    // After an upgrade to another HTTP version we could not read the portal's responses; TLS inside TLS makes no sense.
     let tunnels_http = token.eq_ignore_ascii_case(b"h2c")
         || token.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"HTTP/"))
         || token.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"TLS"));
@@ -33,7 +33,7 @@ pub(super) fn upgrade<B>(request: &Request<B>, body_follows: bool) -> Result<Opt
     Ok(Some(offer.clone()))
 }
 
-/// The WebSocket that HTTP/2 opens with CONNECT (RFC 8441 §4). To other hosts or protocols nobody is connected.
+/// A WebSocket opened by an extended CONNECT on HTTP/2 (RFC 8441 §4). CONNECT to other hosts or protocols is refused.
 pub(super) fn extended_connect<B>(request: &Request<B>) -> Result<HeaderValue, Refusal> {
     let protocol = request.extensions().get::<hyper::ext::Protocol>().ok_or(Refusal::Method)?;
     if !protocol.as_str().eq_ignore_ascii_case("websocket") {
