@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | base | [`background`] [`clock`] [`agreement`] [`errors`] [`permission`] [`random`] [`secret`] [`sealing`] | supervised work beside the requests, injected time, one time for all gateways, chains of errors, why a file may not be opened, randomness, tokens and their hashes, secrets at rest |
 //! | plumbing | [`telemetry`] [`http1`] [`web`] [`database`] [`redis_pool`] | logs and metrics; HTTP/1.1, read and written; the strict request gate, bodies, cookies, forms; the two kinds of store |
-//! | facts | [`users`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`saved_forms`] [`audit`] | who there is, what they have proved, how often somebody failed |
+//! | facts | [`users`] [`access`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`saved_forms`] [`audit`] | who there is, what a target asks for, what they have proved, how often somebody failed |
 //! | judgement | [`identity`] [`gate`] [`login`] [`account`] [`administration`] | who a request is from, whether it passes, how a login goes on; what users do with their accounts, and operators with everybody's |
 //! | surface | [`pages`] [`tls`] [`server`] [`upstream`] [`proxy`] | our own URLs; sockets, workers and protocols; the way to the portal |
 //! | whole | [`gateway`] [`config`] [`monitoring`] [`app`] [`demo`] [`cli`] | the straight line; everything put together |
@@ -26,7 +26,7 @@
 //!  2 web::client::address            the client's address; the request's record is open from here
 //!  3 a path of ours?                 > pages, on the control runtime; it never goes to the portal
 //!  4 sessions.cached, else .load     a store that is down is an error, never "no session"
-//!  5 gate.decide                     pure: what is asked, what is shown > Allow(Identity) | LogIn | BindDevice
+//!  5 access.of, gate.decide          pure: what the rules ask, what is shown > Allow(Identity) | Challenge(Missing) | Deny
 //!  6 Allow > proxy.forward           the head rebuilt, the signed assertion in it, the body streamed, or a tunnel
 //!          > web::portal_answers     what the answer may say to a browser
 //!    else  > gate::Challenger        302 or 303 for a page, 401 for a script
@@ -90,6 +90,7 @@ pub mod redis_pool;
 pub mod telemetry;
 pub mod web;
 
+pub mod access;
 pub mod audit;
 pub mod credentials;
 pub mod rollout;

@@ -1,0 +1,43 @@
+//! Rules that can never match, because an earlier one takes all that they are about.
+
+use super::AccessRule;
+
+/// Each such rule, with the earlier one.
+pub fn covered(rules: &[AccessRule]) -> Vec<(usize, usize)> {
+    let earlier = |(index, rule): (usize, &AccessRule)| {
+        let cover = rules.get(..index)?.iter().position(|earlier| earlier.covers(rule))?;
+        Some((index, cover))
+    };
+    rules.iter().enumerate().filter_map(earlier).collect()
+}
+
+impl AccessRule {
+    /// Whether it matches everything that `other` does.
+    fn covers(&self, other: &Self) -> bool {
+        let networks = |network: &ipnet::IpNet| self.networks.iter().any(|wide| wide.contains(network));
+        self.covers_paths(other)
+            && is_wider(&self.methods, &other.methods)
+            && (self.networks.is_empty()
+                || (!other.networks.is_empty() && other.networks.iter().all(networks)))
+            && is_wider(&self.groups, &other.groups)
+            && is_wider(&self.users, &other.users)
+            && (self.client.is_none() || self.client == other.client)
+            && (!self.preflight || other.preflight)
+    }
+
+    fn covers_paths(&self, other: &Self) -> bool {
+        if self.paths.is_empty() && self.regexes.is_empty() {
+            return true;
+        }
+        let all = self.paths.iter().any(|path| path.first_segment().is_none());
+        let names_paths = !other.paths.is_empty() || !other.regexes.is_empty();
+        all || (names_paths
+            && other.paths.iter().all(|path| self.paths.iter().any(|wide| wide.covers(path)))
+            && other.regexes.iter().all(|regex| self.regexes.contains(regex)))
+    }
+}
+
+/// Whether a criterion holds wherever another does. An empty one always holds.
+fn is_wider<T: PartialEq>(wide: &[T], narrow: &[T]) -> bool {
+    wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(|one| wide.contains(one)))
+}

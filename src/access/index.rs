@@ -1,0 +1,104 @@
+//! Which rules can match a path at all, by its first segment: so that two hundred of them cost no more than a few.
+
+use std::collections::BTreeMap;
+
+use super::{AccessRule, pattern::first_segment};
+
+/// Bytes of a first segment that are looked at.
+const LOOKED_AT: usize = 64;
+
+/// Rules by the first segment of what they are about, in their order.
+#[derive(Debug)]
+pub(super) struct Index {
+    segments: Vec<(Box<[u8]>, Vec<usize>)>,
+    /// About any path, as far as the first segment tells.
+    anywhere: Vec<usize>,
+    count: usize,
+}
+
+impl Index {
+    pub(super) fn new(rules: &[AccessRule]) -> Self {
+        let mut segments = BTreeMap::<Box<[u8]>, Vec<usize>>::new();
+        let mut anywhere = Vec::new();
+        for (index, rule) in rules.iter().enumerate() {
+            let firsts: Option<Vec<_>> = rule.paths.iter().map(|path| path.first_segment()).collect();
+            match firsts.filter(|firsts| !firsts.is_empty() && rule.regexes.is_empty()) {
+                Some(firsts) => {
+                    for first in firsts {
+                        let known = segments.entry(key(first, &mut [0; LOOKED_AT]).into()).or_default();
+                        if known.last() != Some(&index) {
+                            known.push(index);
+                        }
+                    }
+                }
+                None => anywhere.push(index),
+            }
+        }
+        Self { segments: segments.into_iter().collect(), anywhere, count: rules.len() }
+    }
+
+    /// In their order; without a path all of them.
+    pub(super) fn candidates(&self, path: Option<&[u8]>) -> impl Iterator<Item = usize> {
+        let (mut here, mut anywhere, mut all) = (&[][..], &self.anywhere[..], 0..0);
+        match path {
+            Some(path) => {
+                let mut buffer = [0; LOOKED_AT];
+                let key = key(first_segment(path), &mut buffer);
+                let found = self.segments.binary_search_by(|(segment, _)| (**segment).cmp(key));
+                here = found.ok().and_then(|at| self.segments.get(at)).map_or(here, |(_, rules)| rules);
+            }
+            None => (anywhere, all) = (&[][..], 0..self.count),
+        }
+        std::iter::from_fn(move || {
+            let from = match (here.first(), anywhere.first()) {
+                (Some(first), Some(other)) if first < other => &mut here,
+                (Some(_), None) => &mut here,
+                (_, Some(_)) => &mut anywhere,
+                (None, None) => return all.next(),
+            };
+            let (first, rest) = from.split_first()?;
+            *from = rest;
+            Some(*first)
+        })
+    }
+}
+
+/// The start of a segment, without telling case.
+fn key<'b>(segment: &[u8], buffer: &'b mut [u8; LOOKED_AT]) -> &'b [u8] {
+    let length = segment.len().min(LOOKED_AT);
+    buffer[..length].copy_from_slice(&segment[..length]);
+    buffer[..length].make_ascii_lowercase();
+    &buffer[..length]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::AccessPath, *};
+
+    #[test]
+    fn only_rules_that_can_match_are_looked_at_and_in_their_order() {
+        let rule = |paths: &[&str]| AccessRule {
+            paths: paths.iter().map(|path| AccessPath::parse(path).unwrap()).collect(),
+            ..AccessRule::default()
+        };
+        let long = format!("/{}", "a".repeat(100));
+        let rules = [
+            rule(&["/admin/*"]),
+            rule(&["/health", "/b"]),
+            rule(&[]),
+            rule(&["/Admin/users", "/admin/x"]),
+            rule(&["/*"]),
+            rule(&["/"]),
+            rule(&[&*long]),
+            AccessRule { regexes: vec!["/x".into()], ..rule(&["/admin/y"]) },
+        ];
+        let index = Index::new(&rules);
+        let found = |path: &str| index.candidates(Some(path.as_bytes())).collect::<Vec<_>>();
+        assert_eq!(found("/ADMIN/users"), [0, 2, 3, 4, 7]);
+        assert_eq!(found("/b"), [1, 2, 4, 7]);
+        assert_eq!(found("/nothing"), [2, 4, 7]);
+        assert_eq!(found("/"), [2, 4, 5, 7]);
+        assert_eq!(found(&long), [2, 4, 6, 7]);
+        assert_eq!(index.candidates(None).count(), rules.len());
+    }
+}

@@ -1,0 +1,391 @@
+//! What a target asks of whoever wants something of it: rules by path, method, network and user. The first that matches wins.
+//!
+//! Pure. A path or method that some portal could read differently gets the strictest level of all its readings.
+
+mod covered;
+mod index;
+mod methods;
+mod pattern;
+mod preset;
+mod readings;
+mod regexes;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use http::{HeaderMap, Method, header};
+use ipnet::IpNet;
+
+pub use self::{covered::covered, pattern::AccessPath, preset::Preset, regexes::check as check_regex};
+use self::{
+    index::Index,
+    methods::Methods,
+    pattern::Fit,
+    readings::Readings,
+    regexes::{Fits, Regexes},
+};
+use crate::users::CanonicalName;
+
+/// What a target asks for, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AccessLevel {
+    /// Nothing.
+    Bypass,
+    /// A password.
+    OneFactor,
+    /// A password, and a second factor as soon as the roll-out demands it.
+    TwoFactor,
+    /// Nobody gets it.
+    Deny,
+}
+
+impl AccessLevel {
+    pub const ALL: [Self; 4] = [Self::Bypass, Self::OneFactor, Self::TwoFactor, Self::Deny];
+
+    /// As the configuration has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::OneFactor => "one_factor",
+            Self::TwoFactor => "two_factor",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// With what a request shows who it is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientKind {
+    /// With a session, or with nothing.
+    Browser,
+    /// With a token. None are made yet.
+    Token,
+}
+
+/// One rule. A criterion that is empty holds for everything.
+#[derive(Clone, Debug)]
+pub struct AccessRule {
+    pub paths: Vec<AccessPath>,
+    /// Of whole paths.
+    pub regexes: Vec<String>,
+    pub methods: Vec<Method>,
+    pub networks: Vec<IpNet>,
+    /// Whoever is in one of them.
+    pub groups: Vec<String>,
+    pub users: Vec<CanonicalName>,
+    pub client: Option<ClientKind>,
+    /// Whether it is for what browsers ask before a request to another site.
+    pub preflight: bool,
+    pub level: AccessLevel,
+    /// How old a code may be.
+    pub max_age: Option<Duration>,
+    /// Whether the portal is not told who asks, even if that is known.
+    pub anonymous: bool,
+    /// Where it is written, for people.
+    pub place: String,
+}
+
+impl Default for AccessRule {
+    fn default() -> Self {
+        Self {
+            paths: Vec::new(),
+            regexes: Vec::new(),
+            methods: Vec::new(),
+            networks: Vec::new(),
+            groups: Vec::new(),
+            users: Vec::new(),
+            client: None,
+            preflight: false,
+            level: AccessLevel::TwoFactor,
+            max_age: None,
+            anonymous: false,
+            place: String::new(),
+        }
+    }
+}
+
+/// What a site asks for.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where no rule matches.
+    pub default: AccessLevel,
+    pub rules: Vec<AccessRule>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { default: AccessLevel::TwoFactor, rules: Vec::new() }
+    }
+}
+
+/// The rules of a site, ready to be asked.
+#[derive(Debug)]
+pub struct AccessRules {
+    default: Ruling,
+    rules: Vec<AccessRule>,
+    index: Index,
+    regexes: Regexes,
+}
+
+/// What the rules say of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    pub level: AccessLevel,
+    /// How old a code may be, where the level takes one.
+    pub max_age: Option<Duration>,
+    /// Whether the portal is not told who asks.
+    pub anonymous: bool,
+    /// The rule that says so; none: the default.
+    pub rule: Option<usize>,
+    /// Whether it may be another one for another user, or for one who signs in.
+    pub depends_on_user: bool,
+}
+
+impl Ruling {
+    const fn by_default(level: AccessLevel) -> Self {
+        Self { level, max_age: None, anonymous: false, rule: None, depends_on_user: false }
+    }
+
+    fn of(rule: &AccessRule, index: usize) -> Self {
+        let AccessRule { level, max_age, anonymous, .. } = *rule;
+        Self { level, max_age, anonymous, rule: Some(index), depends_on_user: false }
+    }
+
+    /// Whether it matters who sends the request.
+    pub fn asks_who(&self) -> bool {
+        self.depends_on_user || !(self.level == AccessLevel::Bypass && self.anonymous)
+    }
+
+    /// Whether it matters so much that the request cannot go on while nobody can say.
+    pub fn needs_to_know(&self) -> bool {
+        match self.level {
+            AccessLevel::Bypass => false,
+            AccessLevel::OneFactor | AccessLevel::TwoFactor => true,
+            AccessLevel::Deny => self.depends_on_user,
+        }
+    }
+
+    /// What both ask for.
+    fn and(self, other: Self) -> Self {
+        let age = |ruling: &Self| ruling.max_age.unwrap_or(Duration::MAX);
+        let stricter =
+            (other.level, std::cmp::Reverse(age(&other))) > (self.level, std::cmp::Reverse(age(&self)));
+        let (strict, lax) = if stricter { (other, self) } else { (self, other) };
+        let max_age = match strict.level {
+            AccessLevel::TwoFactor => strict.max_age.into_iter().chain(lax.max_age).min(),
+            _ => None,
+        };
+        Self {
+            max_age,
+            anonymous: strict.anonymous || lax.anonymous,
+            depends_on_user: strict.depends_on_user || lax.depends_on_user,
+            ..strict
+        }
+    }
+}
+
+/// Somebody who is signed in.
+#[derive(Clone, Copy, Debug)]
+pub struct SignedIn<'a> {
+    /// The canonical name.
+    pub name: &'a str,
+    pub groups: &'a [String],
+}
+
+/// What is asked, of which the rules know this.
+#[derive(Clone, Debug)]
+pub struct AccessRequest<'a> {
+    path: &'a str,
+    methods: Methods,
+    is_preflight: bool,
+    address: IpAddr,
+    user: Option<SignedIn<'a>>,
+}
+
+impl<'a> AccessRequest<'a> {
+    /// `path` is as it was sent, and `address` the client's.
+    pub fn new(
+        method: &Method,
+        headers: &HeaderMap,
+        path: &'a str,
+        query: Option<&str>,
+        address: IpAddr,
+    ) -> Self {
+        let is_preflight = *method == Method::OPTIONS
+            && headers.contains_key(header::ORIGIN)
+            && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let methods = methods::of(method, headers, query);
+        Self { path, methods, is_preflight, address, user: None }
+    }
+
+    /// The same by somebody who is known.
+    #[must_use]
+    pub fn by(self, user: SignedIn<'a>) -> Self {
+        Self { user: Some(user), ..self }
+    }
+}
+
+/// Why a request gets what it gets.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    pub ruling: Ruling,
+    /// The path and the method that are decisive.
+    pub path: String,
+    pub method: Method,
+    /// Whether they are other ones than were sent, as some portals read them.
+    pub is_reading: bool,
+}
+
+impl AccessRules {
+    /// The regular expressions have been [checked](check_regex) one by one; together they may still be too large.
+    pub fn new(config: &Config) -> Result<Self, String> {
+        Ok(Self {
+            default: Ruling::by_default(config.default),
+            index: Index::new(&config.rules),
+            regexes: Regexes::new(&config.rules)?,
+            rules: config.rules.clone(),
+        })
+    }
+
+    /// Whether everything is asked for alike.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// What is asked for where no rule matches.
+    pub fn default_ruling(&self) -> Ruling {
+        self.default
+    }
+
+    /// Where the rule is written that has decided.
+    pub fn place(&self, ruling: &Ruling) -> &str {
+        ruling.rule.and_then(|rule| self.rules.get(rule)).map_or("access.default", |rule| &rule.place)
+    }
+
+    /// What is asked of a request: of all its readings the strictest.
+    pub fn of(&self, request: &AccessRequest<'_>) -> Ruling {
+        let mut strictest = None;
+        self.each_reading(request, |ruling, _, _| {
+            strictest = Some(strictest.map_or(ruling, |so_far: Ruling| so_far.and(ruling)));
+        });
+        strictest.unwrap_or(Ruling::by_default(AccessLevel::Deny))
+    }
+
+    /// The same, with why.
+    pub fn explain(&self, request: &AccessRequest<'_>) -> Explanation {
+        let ruling = self.of(request);
+        let mut decisive = None;
+        let mut nth = 0;
+        self.each_reading(request, |one, path, method| {
+            if decisive.is_none() && one.level == ruling.level && one.rule == ruling.rule {
+                let path = path
+                    .map_or_else(|| "any path".to_owned(), |path| String::from_utf8_lossy(path).into_owned());
+                decisive = Some((path, method.clone(), nth > 0));
+            }
+            nth += 1;
+        });
+        let (path, method, is_reading) = decisive.unwrap_or_else(|| {
+            (request.path.to_owned(), request.methods.first().cloned().unwrap_or_default(), false)
+        });
+        Explanation { ruling, path, method, is_reading }
+    }
+
+    /// What is said of each reading of a path by each method; without a path of one that can be read as any.
+    fn each_reading(
+        &self,
+        request: &AccessRequest<'_>,
+        mut tell: impl FnMut(Ruling, Option<&[u8]>, &Method),
+    ) {
+        let readings = Readings::of(request.path);
+        for method in &request.methods {
+            let mut one = |path: Option<&[u8]>| tell(self.of_reading(path, method, request), path, method);
+            match &readings {
+                Readings::Plain(path) => one(Some(path)),
+                Readings::Several(paths) => paths.iter().for_each(|path| one(Some(path))),
+                Readings::Any => one(None),
+            }
+        }
+    }
+
+    fn of_reading(&self, path: Option<&[u8]>, method: &Method, request: &AccessRequest<'_>) -> Ruling {
+        let mut fits = Fits::new(&self.regexes, path);
+        let mut strictest: Option<Ruling> = None;
+        let mut to_sign_in = None;
+        let mut depends_on_user = false;
+        let mut is_decided = false;
+        for index in self.index.candidates(path) {
+            let Some(rule) = self.rules.get(index).filter(|rule| rule.is_about(method, request)) else {
+                continue;
+            };
+            let fit = match path {
+                _ if rule.paths.is_empty() && rule.regexes.is_empty() => Fit::Exactly,
+                Some(path) => rule
+                    .paths
+                    .iter()
+                    .map(|known| known.fit(path))
+                    .max()
+                    .max(fits.of(index))
+                    .unwrap_or(Fit::No),
+                None => Fit::Loosely,
+            };
+            if fit == Fit::No {
+                continue;
+            }
+            let ruling = Ruling::of(rule, index);
+            if rule.names_users() {
+                depends_on_user = true;
+                match request.user {
+                    Some(user) if rule.is_for(user) => {}
+                    None if rule.level != AccessLevel::Deny => {
+                        to_sign_in.get_or_insert(ruling);
+                        continue;
+                    }
+                    Some(_) | None => continue,
+                }
+            }
+            strictest = Some(strictest.map_or(ruling, |so_far| so_far.and(ruling)));
+            if fit == Fit::Exactly {
+                is_decided = true;
+                break;
+            }
+        }
+        let found = match strictest {
+            Some(found) if is_decided => found,
+            Some(found) => found.and(self.default),
+            None => self.default,
+        };
+        // A stranger may be one of those who get it.
+        let found = match to_sign_in {
+            Some(with_session) if found.level == AccessLevel::Deny => with_session,
+            _ => found,
+        };
+        Ruling { depends_on_user, ..found }
+    }
+}
+
+impl AccessRule {
+    /// Whether it is about such a request, whatever its path and whoever sends it.
+    fn is_about(&self, method: &Method, request: &AccessRequest<'_>) -> bool {
+        let in_network = |network: &IpNet| network.contains(&request.address);
+        (self.methods.is_empty() || self.methods.contains(method))
+            && (self.networks.is_empty() || self.networks.iter().any(in_network))
+            && self.client != Some(ClientKind::Token)
+            && (!self.preflight || request.is_preflight)
+    }
+
+    fn names_users(&self) -> bool {
+        !self.groups.is_empty() || !self.users.is_empty()
+    }
+
+    fn is_for(&self, user: SignedIn<'_>) -> bool {
+        (self.groups.is_empty() || self.groups.iter().any(|group| user.groups.contains(group)))
+            && (self.users.is_empty() || self.users.iter().any(|name| name.as_str() == user.name))
+    }
+}
+
+impl fmt::Display for AccessLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,198 @@
+//! The paths that a rule names, and how well a path fits one of them.
+
+use super::readings::folded;
+
+/// How a path fits a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fit {
+    No,
+    /// But for letter case or a slash at the end, which not every portal tells apart.
+    Loosely,
+    Exactly,
+}
+
+/// A path, or all paths below one. Written as the portal sees it: decoded.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AccessPath {
+    exact: String,
+    folded: String,
+    /// Whether it ends in `/*`; the slash is kept.
+    below: bool,
+}
+
+impl AccessPath {
+    /// Reads one such as `/health` or `/webhooks/*`. The error says what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (path, below) =
+            text.strip_suffix("/*").map_or((text, false), |_| (&text[..text.len() - 1], true));
+        if !path.starts_with('/') {
+            return Err(format!("`{text}` must begin with `/`"));
+        }
+        if path.contains('*') {
+            return Err(format!(
+                "`{text}`: a `*` stands only at the end, after a slash, for all below; use `regex` for the rest"
+            ));
+        }
+        if path.contains(['?', '#']) {
+            return Err(format!("`{text}`: query and fragment never count; write the path alone"));
+        }
+        if escapes(path) {
+            return Err(format!(
+                "`{text}` is encoded; rules see paths decoded, so write the character itself"
+            ));
+        }
+        if path.contains(['\\', ';']) || path.contains("//") || path.chars().any(char::is_control) {
+            return Err(format!(
+                "`{text}`: portals differ about doubled slashes, `;`, backslashes and control characters; write the plain path"
+            ));
+        }
+        let ends_oddly = |segment: &str| segment.ends_with(['.', ' ']);
+        if path.split('/').any(ends_oddly) {
+            return Err(format!("`{text}`: portals differ about dots and spaces at the end of a name"));
+        }
+        Ok(Self { exact: path.to_owned(), folded: folded(path), below })
+    }
+
+    pub(super) fn fit(&self, path: &[u8]) -> Fit {
+        let (exact, folded) = (self.exact.as_bytes(), self.folded.as_bytes());
+        if self.below {
+            if path.starts_with(exact) {
+                return Fit::Exactly;
+            }
+            let name = &folded[..folded.len() - 1];
+            let is_below = path.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+                && path.get(name.len()).is_none_or(|&next| next == b'/');
+            return if is_below { Fit::Loosely } else { Fit::No };
+        }
+        if path == exact {
+            return Fit::Exactly;
+        }
+        if without_slash(path).eq_ignore_ascii_case(without_slash(folded)) { Fit::Loosely } else { Fit::No }
+    }
+
+    /// Whether every path that fits `other` exactly fits this one so.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        if self.below {
+            other.exact.starts_with(&self.exact)
+        } else {
+            !other.below && other.exact == self.exact
+        }
+    }
+
+    /// What the first segment of every path that fits begins with, without telling case; none: any.
+    pub(super) fn first_segment(&self) -> Option<&[u8]> {
+        let is_root = self.below && self.folded == "/";
+        (!is_root).then(|| first_segment(self.folded.as_bytes()))
+    }
+}
+
+impl std::fmt::Debug for AccessPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.exact, if self.below { "*" } else { "" })
+    }
+}
+
+/// The first name in a path.
+pub(super) fn first_segment(path: &[u8]) -> &[u8] {
+    path.split(|&byte| byte == b'/').nth(1).unwrap_or_default()
+}
+
+/// A path the other way about its last slash.
+pub(super) fn with_other_end(path: &[u8]) -> Vec<u8> {
+    match path.strip_suffix(b"/") {
+        Some(shorter) if !shorter.is_empty() => shorter.to_vec(),
+        _ => [path, b"/"].concat(),
+    }
+}
+
+fn without_slash(path: &[u8]) -> &[u8] {
+    path.strip_suffix(b"/").unwrap_or(path)
+}
+
+/// Whether a percent sign is followed by two digits.
+fn escapes(path: &str) -> bool {
+    let follows =
+        |rest: &str| rest.as_bytes().get(..2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));
+    path.split('%').skip(1).any(follows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_fits_exactly_or_but_for_case_and_the_last_slash() {
+        use Fit::{Exactly, Loosely, No};
+        for (pattern, path, fit) in [
+            ("/health", "/health", Exactly),
+            ("/health", "/health/", Loosely),
+            ("/health", "/Health", Loosely),
+            ("/health", "/healthz", No),
+            ("/health", "/health.json", No),
+            ("/health", "/health/x", No),
+            ("/health", "/", No),
+            ("/", "/", Exactly),
+            ("/", "/a", No),
+            ("/a/", "/a/", Exactly),
+            ("/a/", "/a", Loosely),
+            ("/hooks/*", "/hooks/", Exactly),
+            ("/hooks/*", "/hooks/a/b", Exactly),
+            ("/hooks/*", "/hooks/A/B/", Exactly),
+            ("/hooks/*", "/hooks", Loosely),
+            ("/hooks/*", "/HOOKS", Loosely),
+            ("/hooks/*", "/Hooks/a", Loosely),
+            ("/hooks/*", "/hooksx", No),
+            ("/hooks/*", "/hook", No),
+            ("/hooks/*", "/x/hooks/a", No),
+            ("/*", "/", Exactly),
+            ("/*", "/a", Exactly),
+            ("/Größe", "/Größe", Exactly),
+            ("/Größe", "/grösse", Loosely),
+            ("/a b", "/a b", Exactly),
+        ] {
+            assert_eq!(AccessPath::parse(pattern).unwrap().fit(path.as_bytes()), fit, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn what_no_rule_can_mean_is_refused_with_what_would_be_right() {
+        for (text, says) in [
+            ("health", "begin with `/`"),
+            ("", "begin with `/`"),
+            ("*", "begin with `/`"),
+            ("/a*", "only at the end, after a slash"),
+            ("/*/b", "use `regex`"),
+            ("/a?b=c", "query and fragment never count"),
+            ("/a#b", "query and fragment never count"),
+            ("/a%20b", "write the character itself"),
+            ("/a//b", "write the plain path"),
+            ("/a;b", "write the plain path"),
+            ("/a\\b", "write the plain path"),
+            ("/a/../b", "dots and spaces"),
+            ("/a./b", "dots and spaces"),
+            ("/a /b", "dots and spaces"),
+        ] {
+            let error = AccessPath::parse(text).unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+        for text in ["/100%", "/.well-known/*", "/a.b", "/*", "/"] {
+            assert!(AccessPath::parse(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wider_path_covers_a_narrower_one() {
+        for (wide, narrow, covers) in [
+            ("/*", "/a", true),
+            ("/a/*", "/a/b", true),
+            ("/a/*", "/a/b/*", true),
+            ("/a/*", "/a", false),
+            ("/a", "/a", true),
+            ("/a", "/a/*", false),
+            ("/a/*", "/ab", false),
+        ] {
+            let parse = |text| AccessPath::parse(text).unwrap();
+            assert_eq!(parse(wide).covers(&parse(narrow)), covers, "{wide} {narrow}");
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The ways in which portals read one path, so that a rule about it holds for each of them.
+//!
+//! A plain path has one reading and costs a look at its bytes. Letter case and a slash at the end are no readings of their own:
+//! the comparison allows for them.
+
+use caseless::Caseless as _;
+use percent_encoding::percent_decode;
+use unicode_normalization::UnicodeNormalization as _;
+
+/// Readings of one path at most, and bytes in all of them. What has more can be read as anything.
+const MOST: usize = 64;
+const MOST_BYTES: usize = 64 * 1024;
+
+/// How a path can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Readings<'a> {
+    /// As it is written.
+    Plain(&'a [u8]),
+    /// The first is the path decoded once.
+    Several(Vec<Vec<u8>>),
+    /// In more ways than anybody lists in good faith: it may be any path.
+    Any,
+}
+
+/// Bytes that mean themselves, to every reader.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let punctuation = b"/.-_~!$&'()*,=@:";
+    let mut at = 0;
+    while at < punctuation.len() {
+        plain[punctuation[at] as usize] = true;
+        at += 1;
+    }
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() {
+            plain[byte as usize] = true;
+        }
+        byte += 1;
+    }
+    plain
+};
+
+/// One habit of some reader: another path that it makes of one, or none.
+type Habit = fn(&[u8]) -> Option<Vec<u8>>;
+
+const HABITS: [Habit; 14] = [
+    decode_once,
+    decode_utf16,
+    shorten_overlong,
+    drop_broken_utf8,
+    fold_unicode,
+    cut_at_query,
+    cut_at_null,
+    drop_controls,
+    turn_backslashes,
+    drop_parameters,
+    merge_slashes,
+    resolve_dots,
+    trim_segments,
+    read_plus_as_space,
+];
+
+impl<'a> Readings<'a> {
+    /// Of a path as it was sent.
+    pub(super) fn of(path: &'a str) -> Self {
+        let bytes = path.as_bytes();
+        if is_plain(bytes) {
+            return Self::Plain(bytes);
+        }
+        let mut all = vec![percent_decode(bytes).collect::<Vec<u8>>()];
+        let mut size = all[0].len();
+        let undecoded = keep_structure(bytes);
+        let mut at = 0;
+        let mut found = (undecoded != all[0]).then_some(undecoded);
+        loop {
+            for reading in found.take().into_iter().chain(next(&all, at)) {
+                if all.contains(&reading) {
+                    continue;
+                }
+                size += reading.len();
+                if all.len() >= MOST || size > MOST_BYTES {
+                    return Self::Any;
+                }
+                all.push(reading);
+            }
+            at += 1;
+            if at >= all.len() {
+                return Self::Several(all);
+            }
+        }
+    }
+}
+
+/// What the habits make of one of these.
+fn next(all: &[Vec<u8>], at: usize) -> Vec<Vec<u8>> {
+    let Some(reading) = all.get(at) else { return Vec::new() };
+    HABITS.iter().filter_map(|habit| habit(reading)).collect()
+}
+
+/// Whether nobody reads it in another way, letter case and a slash at its end aside.
+fn is_plain(path: &[u8]) -> bool {
+    let mut before = 0;
+    for &byte in path {
+        let ends_segment = byte == b'/' && matches!(before, b'/' | b'.');
+        if !PLAIN[usize::from(byte)] || ends_segment || (byte == b':' && before == b':') {
+            return false;
+        }
+        before = byte;
+    }
+    before != b'.'
+}
+
+/// Decodes everything but slashes, dots and semicolons: what a portal sees that routes first and decodes later.
+fn keep_structure(path: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&first, after)) = rest.split_first() {
+        match escape(rest) {
+            Some(byte) if !matches!(byte, b'/' | b'.' | b';' | b'\\') => {
+                kept.push(byte);
+                rest = &rest[3..];
+            }
+            _ => {
+                kept.push(first);
+                rest = after;
+            }
+        }
+    }
+    kept
+}
+
+/// The byte of the escape that a text begins with.
+fn escape(text: &[u8]) -> Option<u8> {
+    let &[b'%', high, low, ..] = text else { return None };
+    Some(hex(high)? << 4 | hex(low)?)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+/// What was encoded twice is decoded twice somewhere.
+fn decode_once(path: &[u8]) -> Option<Vec<u8>> {
+    changed(path, percent_decode(path).collect())
+}
+
+/// `%uXXXX`, which once was a standard of JavaScript's and of IIS.
+fn decode_utf16(path: &[u8]) -> Option<Vec<u8>> {
+    memchr::memmem::find(path, b"%u").or_else(|| memchr::memmem::find(path, b"%U"))?;
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&first, after)) = rest.split_first() {
+        let unit = match rest {
+            [b'%', b'u' | b'U', digits @ ..] => digits.get(..4).and_then(|digits| {
+                digits.iter().try_fold(0_u32, |unit, &digit| Some(unit << 4 | u32::from(hex(digit)?)))
+            }),
+            _ => None,
+        };
+        match unit.and_then(char::from_u32) {
+            Some(character) => {
+                decoded.extend(character.encode_utf8(&mut [0; 4]).bytes());
+                rest = &rest[6..];
+            }
+            None => {
+                decoded.push(first);
+                rest = after;
+            }
+        }
+    }
+    changed(path, decoded)
+}
+
+/// Characters of ASCII in two, three or four bytes, which a careless decoder takes for what they stand for.
+fn shorten_overlong(path: &[u8]) -> Option<Vec<u8>> {
+    let mut short = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&first, after)) = rest.split_first() {
+        let low = |byte: u8| byte & 0x3f;
+        let (character, length) = match *rest {
+            // The highest bits of a byte that continues are not looked at by who reads so.
+            [lead @ (0xc0 | 0xc1), second, ..] => ((lead & 1) << 6 | low(second), 2),
+            [0xe0, second, third, ..] if low(second) < 2 => (low(second) << 6 | low(third), 3),
+            [0xf0, second, third, fourth, ..] if low(second) == 0 && low(third) < 2 => {
+                (low(third) << 6 | low(fourth), 4)
+            }
+            _ => (first, 1),
+        };
+        short.push(character);
+        rest = if length == 1 { after } else { &rest[length..] };
+    }
+    changed(path, short)
+}
+
+/// Bytes that are no UTF-8 are left out by some.
+fn drop_broken_utf8(path: &[u8]) -> Option<Vec<u8>> {
+    if std::str::from_utf8(path).is_ok() {
+        return None;
+    }
+    Some(path.utf8_chunks().flat_map(|chunk| chunk.valid().bytes()).collect())
+}
+
+/// Characters that are the same to who compares names in Unicode: of another case, wide, composed.
+fn fold_unicode(path: &[u8]) -> Option<Vec<u8>> {
+    if path.is_ascii() {
+        return None;
+    }
+    let text = std::str::from_utf8(path).ok()?;
+    changed(path, folded(text).into_bytes())
+}
+
+/// A name as those compare it who tell no case: as patterns are folded as well.
+pub(super) fn folded(text: &str) -> String {
+    text.nfkc().default_case_fold().nfkc().collect()
+}
+
+/// A decoded `?` or `#` begins a query or fragment for who decodes first and splits later.
+fn cut_at_query(path: &[u8]) -> Option<Vec<u8>> {
+    let end = memchr::memchr2(b'?', b'#', path)?;
+    Some(path[..end].to_vec())
+}
+
+/// A text of C ends here, and a file of Windows' goes on as a stream.
+fn cut_at_null(path: &[u8]) -> Option<Vec<u8>> {
+    let end = memchr::memchr(0, path).or_else(|| memchr::memmem::find(path, b"::"))?;
+    Some(path[..end].to_vec())
+}
+
+fn drop_controls(path: &[u8]) -> Option<Vec<u8>> {
+    changed(path, path.iter().copied().filter(|byte| !byte.is_ascii_control()).collect())
+}
+
+fn turn_backslashes(path: &[u8]) -> Option<Vec<u8>> {
+    changed(path, path.iter().map(|&byte| if byte == b'\\' { b'/' } else { byte }).collect())
+}
+
+/// Servlet containers leave out what follows a `;` in a segment.
+fn drop_parameters(path: &[u8]) -> Option<Vec<u8>> {
+    memchr::memchr(b';', path)?;
+    Some(by_segment(path, |segment| segment.split(|&byte| byte == b';').next().unwrap_or_default()))
+}
+
+fn merge_slashes(path: &[u8]) -> Option<Vec<u8>> {
+    let mut merged = path.to_vec();
+    merged.dedup_by(|byte, before| *byte == b'/' && *before == b'/');
+    changed(path, merged)
+}
+
+/// Dot segments, which only another habit can have brought about: the request gate refuses those that were sent.
+fn resolve_dots(path: &[u8]) -> Option<Vec<u8>> {
+    memchr::memmem::find(path, b"/.")?;
+    let mut kept: Vec<&[u8]> = Vec::new();
+    let mut ends_in_folder = false;
+    for segment in path.split(|&byte| byte == b'/').skip(1) {
+        ends_in_folder = matches!(segment, b"." | b"..");
+        match segment {
+            b"." => {}
+            b".." => _ = kept.pop(),
+            segment => kept.push(segment),
+        }
+    }
+    let mut resolved: Vec<u8> = kept.iter().flat_map(|segment| [b"/", *segment].concat()).collect();
+    if ends_in_folder || resolved.is_empty() {
+        resolved.push(b'/');
+    }
+    changed(path, resolved)
+}
+
+/// Windows leaves out dots and spaces at the end of a name, and others trim spaces.
+fn trim_segments(path: &[u8]) -> Option<Vec<u8>> {
+    let trimmed = by_segment(path, |segment| {
+        let end = segment.iter().rposition(|byte| !matches!(byte, b'.' | b' ')).map_or(0, |last| last + 1);
+        let start = segment.iter().position(|&byte| byte != b' ').unwrap_or(0);
+        // Dots alone are no name.
+        if end == 0 { segment } else { &segment[start..end] }
+    });
+    changed(path, trimmed)
+}
+
+/// As in a query.
+fn read_plus_as_space(path: &[u8]) -> Option<Vec<u8>> {
+    changed(path, path.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect())
+}
+
+fn by_segment(path: &[u8], change: impl Fn(&[u8]) -> &[u8]) -> Vec<u8> {
+    let segments: Vec<&[u8]> = path.split(|&byte| byte == b'/').map(change).collect();
+    segments.join(&b'/')
+}
+
+fn changed(before: &[u8], after: Vec<u8>) -> Option<Vec<u8>> {
+    (after != before).then_some(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(path: &str) -> Vec<String> {
+        match Readings::of(path) {
+            Readings::Plain(plain) => vec![String::from_utf8_lossy(plain).into_owned()],
+            Readings::Several(all) => {
+                all.iter().map(|reading| String::from_utf8_lossy(reading).into_owned()).collect()
+            }
+            Readings::Any => vec!["any".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_plain_path_has_one_reading() {
+        for path in
+            ["/", "/a/b.html", "/a-b_c~d/", "/a.b.c", "/.well-known/x", "/..a/...b", "/@me/x:y,z=1", "/A"]
+        {
+            assert_eq!(Readings::of(path), Readings::Plain(path.as_bytes()), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_everybody_decodes_alike_has_one_reading_too() {
+        for (path, reading) in
+            [("/a%20b", "/a b"), ("/%61dmin", "/admin"), ("/%7Eme", "/~me"), ("/100%25", "/100%")]
+        {
+            assert_eq!(read(path), [reading], "{path}");
+        }
+        assert_eq!(read("/%C3%BC"), ["/ü"]);
+    }
+
+    #[test]
+    fn what_some_portal_reads_as_the_admin_area_has_that_reading() {
+        for path in [
+            // Encoded or doubled slashes.
+            "//admin",
+            "/%2fadmin",
+            "/%2Fadmin",
+            "/%252fadmin",
+            "/%25252fadmin",
+            "/x%2f%2e%2e/../admin",
+            // Parameters.
+            "/admin;x=y",
+            "/;x/admin",
+            "/admin%3bx",
+            "/admin%253bx",
+            "/admin;",
+            // Dots and spaces at the end.
+            "/admin.",
+            "/admin..",
+            "/admin%20",
+            "/admin%2e",
+            "/admin%20.",
+            "/%20admin",
+            "/admin%252e",
+            // Once more encoded.
+            "/%2561dmin",
+            "/%252561dmin",
+            "/ad%25%36%64in",
+            // Overlong UTF-8: letters, slashes, dots.
+            "/%c1%a1dmin",
+            "/%c0%afadmin",
+            "/%e0%80%afadmin",
+            "/%f0%80%80%afadmin",
+            "/x/%c0%ae%c0%ae/admin",
+            "/x%c0%af..%c0%afadmin",
+            "/x/%c0%2e%c0%2e/admin",
+            // Broken UTF-8.
+            "/ad%ffmin",
+            "/ad%c3min",
+            "/%80admin",
+            // Other characters that are taken for these.
+            "/%ef%bd%81dmin",
+            "/%ef%bc%8fadmin",
+            "/x/%ef%bc%8e%ef%bc%8e/admin",
+            "/x%25u002f..%25u002fadmin",
+            "/%25u0061dmin",
+            // What ends a path in some places.
+            "/admin%3fx",
+            "/admin%23x",
+            "/admin%253fx",
+            "/admin%c0%80.png",
+            "/admin::$DATA",
+            "/admin%3a%3a$DATA",
+            // Backslashes that only come about.
+            "/x%c1%9c..%c1%9cadmin",
+        ] {
+            let folds = |reading: &String| reading.to_lowercase().trim_end_matches('/') == "/admin";
+            assert!(read(path).iter().any(folds), "{path}: {:?}", read(path));
+        }
+        assert!(read("/a+b").contains(&"/a b".to_owned()));
+    }
+
+    #[test]
+    fn the_first_reading_is_the_path_decoded_once() {
+        for (path, first) in [("/a%2Fb", "/a/b"), ("//a", "//a"), ("/a;b", "/a;b"), ("/%2561", "/%61")] {
+            assert_eq!(read(path)[0], first, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_portal_that_does_not_decode_a_slash_is_thought_of() {
+        assert_eq!(read("/a%2Fb"), ["/a/b", "/a%2Fb"]);
+        assert_eq!(read("/a%2eb"), ["/a.b", "/a%2eb"]);
+    }
+
+    #[test]
+    fn what_has_too_many_readings_may_be_anything_and_costs_little() {
+        let long = format!("/{}", "%2f;a.".repeat(2000));
+        assert_eq!(Readings::of(&long), Readings::Any);
+        let deep = format!("/%{}61", "25".repeat(5000));
+        assert_eq!(Readings::of(&deep), Readings::Any);
+    }
+}
