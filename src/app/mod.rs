@@ -13,16 +13,17 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::sync::CancellationToken;
 
 pub use self::stores::{Environment, Stores};
 use crate::{
+    access::AccessRules,
     account::Accounts,
     background::Background,
     config::Config,
-    gate::{AccessLevel, Challenger, Gate},
+    gate::{Challenger, Gate},
     gateway::{Bounds, Gateway, SharedGateway, SharedSite, Site, SiteAddress},
     identity::{Assertions, IdentityHeaders},
     monitoring::{self, Logins, Monitoring},
@@ -267,7 +268,7 @@ async fn site(config: &Config, stores: &Stores, environment: &Environment) -> an
     };
     Ok(SharedSite {
         address,
-        level: AccessLevel::TwoFactor,
+        access: AccessRules::new(&config.access).map_err(|reason| anyhow!("access.rules: {reason}"))?,
         cookies: names,
         challenger,
         pages: Arc::new(Pages::new(&config.pages, dependencies, &stores.sealer)?),

@@ -3,6 +3,7 @@
 //! Exit status: 0 done, 1 failed, 2 wrong usage.
 
 mod check;
+mod check_request;
 mod confirm;
 mod device;
 mod hash;
@@ -56,8 +57,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run the gateway
     Serve,
-    /// Check the configuration, the certificate and the keys
-    Check,
+    /// Check the configuration, the certificate and the keys; or say what becomes of a request
+    Check(check_request::Arguments),
     /// Add, list, change and remove users
     #[command(subcommand)]
     User(user::Command),
@@ -125,7 +126,13 @@ async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
     match arguments.command {
         Command::Demo(arguments) => Box::pin(demo::run(&arguments, serve::stop_on_signal()?)).await,
         Command::Serve => Box::pin(serve::run(load(&files)?)).await,
-        Command::Check => check::run(&load(&files)?, output).await,
+        Command::Check(arguments) => {
+            let config = load(&files)?;
+            match arguments.asks() {
+                Some(asks) => check_request::run(&asks, &config, output).await,
+                None => check::run(&config, output).await,
+            }
+        }
         Command::User(command) => {
             let config = load(&files)?;
             let (stores, _log) =

@@ -284,6 +284,19 @@ impl Layers {
         Some(path)
     }
 
+    /// Where a key is written, in a few words: file and line, or a variable.
+    pub(super) fn written_at(&self, key: &str) -> String {
+        match self.place(&steps(key), false) {
+            Location::File { path, position } => {
+                let path = std::path::absolute(&path).unwrap_or(path);
+                let line = position.map_or_else(String::new, |position| format!(":{}", position.line));
+                format!("{}{line}", path.display())
+            }
+            Location::Setting(name) => name,
+            Location::Nowhere => shown(&steps(key)),
+        }
+    }
+
     /// The file that says what a key is; none when a variable or a flag does, or nobody.
     pub(super) fn file_of(&self, key: &str) -> Option<&Path> {
         let value = self.says(key).then(|| find(&self.values, &steps(key)).0)?;
@@ -491,6 +504,7 @@ fn in_words(expected: &str) -> &str {
         "usize" => "a whole number",
         "a boolean" => "true or false",
         "a string" => "text in quotes",
+        "a sequence" => "a list",
         expected if expected.starts_with("struct ") => "a table",
         expected => expected,
     }

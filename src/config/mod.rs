@@ -3,6 +3,7 @@
 //! Layers, each over the one before: the defaults beside each key in the section files, the configuration files in
 //! their order, `PORTCULLIS_…` variables, flags. Does not open what the values point at, secrets in files excepted.
 
+mod access;
 mod identity;
 mod known;
 mod layers;
@@ -56,6 +57,8 @@ pub struct Config {
     pub throttle: crate::throttle::Config,
     pub rollout: crate::rollout::Config,
     pub identity: crate::identity::Config,
+    /// What a target asks of whoever wants something of it.
+    pub access: crate::access::Config,
     pub log: crate::telemetry::log::Config,
     /// Whether each request leaves a line.
     pub access_log: bool,
@@ -90,6 +93,7 @@ struct Document {
     login: login::Section,
     second_factor: second_factor::Section,
     identity: identity::Section,
+    access: access::Section,
     log: log::Section,
 }
 
@@ -134,6 +138,8 @@ impl Config {
         let inactivity = sessions.sessions.inactivity;
         let identity =
             document.identity.validate(origin.as_deref(), inactivity, portal.pass_headers, &mut layers);
+        let site = server.web.as_ref().map(|web| &web.public_url);
+        let access = document.access.validate(site, &mut layers);
         let log = document.log.validate();
 
         let (faults, warnings) = layers.finish();
@@ -163,6 +169,7 @@ impl Config {
             throttle: login.throttle,
             rollout: second_factor.rollout,
             identity,
+            access,
             log: log.log,
             access_log: log.access_log,
             admin_listen: server.admin_listen,

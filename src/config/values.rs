@@ -139,6 +139,35 @@ impl<'de, T: ConfigValue> Deserialize<'de> for List<T> {
     }
 }
 
+/// One [`ConfigValue`] value, or several in a list. A comma is a part of the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OneOrMore<T>(pub(super) Vec<T>);
+
+impl<'de, T: ConfigValue> Deserialize<'de> for OneOrMore<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reads<T>(PhantomData<T>);
+
+        impl<'de, T: ConfigValue> Visitor<'de> for Reads<T> {
+            type Value = OneOrMore<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}, or a list of such", T::EXPECTED)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                T::read(text).map(|one| OneOrMore(vec![one])).map_err(E::custom)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Self::Value, A::Error> {
+                let List(elements) = List::deserialize(SeqAccessDeserializer::new(elements))?;
+                Ok(OneOrMore(elements))
+            }
+        }
+
+        deserializer.deserialize_any(Reads(PhantomData))
+    }
+}
+
 /// A secret written into the configuration itself. It is taken as it stands: no trimming, and no reading as a number.
 #[derive(Clone, Debug)]
 pub(super) struct Secret(pub(super) SecretString);

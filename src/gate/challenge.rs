@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
+use super::Missing;
 use crate::web::{
     answer::{self, Answer, ProblemDetails},
     client::{self, Destination},
@@ -14,6 +15,8 @@ use crate::web::{
 const LOGIN: &str = "/.portcullis/login";
 /// The page on which a device is bound.
 const ENROL: &str = "/.portcullis/enrol";
+/// Has the login page ask somebody who is in.
+const AGAIN: &str = "again=1";
 
 /// What the form of the answer depends on.
 #[derive(Clone, Copy, Debug)]
@@ -52,15 +55,18 @@ impl Challenger {
         &self.returns
     }
 
-    /// For whoever has no session.
-    pub fn log_in(&self, visitor: Visitor<'_>) -> Answer {
+    /// For whoever has to prove something first.
+    pub fn challenge(&self, missing: Missing, visitor: Visitor<'_>) -> Answer {
         // Single-page applications show this text, and often nothing else.
-        let detail = if visitor.has_been_in {
-            "Your session has ended. Reload this page to sign in."
-        } else {
-            "Sign in to use this portal."
+        let detail = match missing {
+            Missing::Session if visitor.has_been_in => "Your session has ended. Reload this page to sign in.",
+            Missing::Session => "Sign in to use this portal.",
+            Missing::Device => "You need to set up an authenticator app. Reload this page to do it now.",
+            Missing::FreshCode => {
+                "This needs a fresh code from your authenticator app. Reload this page to sign in once more."
+            }
         };
-        self.send_to(LOGIN, detail, visitor)
+        self.send_to(missing, detail, visitor)
     }
 
     /// For a script that asks about a session that is not there.
@@ -68,44 +74,38 @@ impl Challenger {
         self.unauthorized("There is no session.", LOGIN, Some(request_id))
     }
 
-    /// For whoever has a session without a second factor when one is mandatory.
-    pub fn bind_device(&self, visitor: Visitor<'_>) -> Answer {
-        self.send_to(
-            ENROL,
-            "You need to set up an authenticator app. Reload this page to do it now.",
-            visitor,
-        )
-    }
-
     /// For whoever sent the form that is kept under this name: the way in, and then to it.
-    pub fn keep(&self, name: &str, has_session: bool) -> Answer {
-        let page = if has_session { ENROL } else { LOGIN };
-        answer::see_other(&ReturnTo::parse(&format!("{KEPT_FORM}{name}")).append_to(page))
+    pub fn keep(&self, name: &str, missing: Missing) -> Answer {
+        answer::see_other(&way_to_prove(missing, &ReturnTo::parse(&format!("{KEPT_FORM}{name}"))))
     }
 
     /// The way in for somebody who sees a page that has asked, and back to that page: what was asked for is no page.
-    pub fn from_page(&self, visitor: Visitor<'_>, has_session: bool) -> String {
-        let page = if has_session { ENROL } else { LOGIN };
-        self.returns.to_referer(visitor.headers).append_to(page)
+    pub fn from_page(&self, visitor: Visitor<'_>, missing: Missing) -> String {
+        way_to_prove(missing, &self.returns.to_referer(visitor.headers))
     }
 
-    fn send_to(&self, page: &str, detail: &str, visitor: Visitor<'_>) -> Answer {
+    fn send_to(&self, missing: Missing, detail: &str, visitor: Visitor<'_>) -> Answer {
         if client::destination(visitor.method, visitor.headers) == Destination::Window {
             // A form that was posted cannot be asked for again with GET: the way back leads to the start.
             return if matches!(*visitor.method, Method::GET | Method::HEAD) {
-                answer::redirect(StatusCode::FOUND, &self.returns.to(visitor.target).append_to(page))
+                let path = way_to_prove(missing, &self.returns.to(visitor.target));
+                answer::redirect(StatusCode::FOUND, &path)
             } else {
-                answer::see_other(page)
+                answer::see_other(&way_to_prove(missing, &ReturnTo::default()))
             };
         }
         if grpc::is_call(visitor.method, visitor.headers) {
-            return grpc::refusal(grpc::UNAUTHENTICATED, "sign in first");
+            let what = match missing {
+                Missing::FreshCode => "enter a fresh code first",
+                Missing::Session | Missing::Device => "sign in first",
+            };
+            return grpc::refusal(grpc::UNAUTHENTICATED, what);
         }
         // It would go on answering in place of the login, with what it has kept.
         if service_worker::asks(visitor.method, visitor.headers) {
             return service_worker::farewell();
         }
-        self.unauthorized(detail, &self.returns.to_referer(visitor.headers).append_to(page), None)
+        self.unauthorized(detail, &self.from_page(visitor, missing), None)
     }
 
     /// For a script: what is missing, and at which path of ours to get it.
@@ -123,12 +123,28 @@ impl Challenger {
     }
 }
 
+/// The page on which something is proved, and that it leads to `return_to` then.
+fn way_to_prove(missing: Missing, return_to: &ReturnTo) -> String {
+    match missing {
+        Missing::Session => return_to.append_to(LOGIN),
+        Missing::Device => return_to.append_to(ENROL),
+        Missing::FreshCode => {
+            let path = return_to.append_to(LOGIN);
+            format!("{path}{}{AGAIN}", if path.contains('?') { '&' } else { '?' })
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::web::logout::LogoutPaths;
 
     fn ask(method: &Method, fields: &[(&'static str, &'static str)]) -> Answer {
+        ask_for(Missing::Session, method, fields)
+    }
+
+    fn ask_for(missing: Missing, method: &Method, fields: &[(&'static str, &'static str)]) -> Answer {
         let headers: HeaderMap = fields
             .iter()
             .map(|&(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
@@ -137,7 +153,7 @@ mod tests {
         let visitor = Visitor { method, headers: &headers, target: "/sims?q=a", has_been_in };
         let origin = "https://iot.example.com";
         let returns = Returns::new(&url::Url::parse(origin).unwrap(), LogoutPaths::default());
-        Challenger::new(origin, returns).log_in(visitor)
+        Challenger::new(origin, returns).challenge(missing, visitor)
     }
 
     fn body(answer: &Answer) -> serde_json::Value {
@@ -175,6 +191,18 @@ mod tests {
         let elsewhere = ask(&Method::POST, &[("referer", "https://evil.example/app")]);
         assert_eq!(body(&elsewhere)["login_url"], "https://iot.example.com/.portcullis/login");
         assert_eq!(body(&elsewhere)["detail"], "Sign in to use this portal.");
+    }
+
+    #[test]
+    fn a_fresh_code_is_asked_for_where_the_session_goes_on() {
+        let page = ask_for(Missing::FreshCode, &Method::GET, &[("sec-fetch-mode", "navigate")]);
+        assert_eq!(page.headers()[header::LOCATION], "/.portcullis/login?rd=/sims%3Fq%3Da&again=1");
+        let form = ask_for(Missing::FreshCode, &Method::POST, &[("accept", "text/html")]);
+        assert_eq!(form.headers()[header::LOCATION], "/.portcullis/login?again=1");
+        let script = ask_for(Missing::FreshCode, &Method::GET, &[("accept", "application/json")]);
+        assert_eq!(script.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(body(&script)["login_url"], "https://iot.example.com/.portcullis/login?again=1");
+        assert!(body(&script)["detail"].as_str().unwrap().contains("fresh code"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Decides what happens to a request of the portal: pass, log in, or bind a device first.
+//! Decides what happens to a request of the portal: pass, prove something first, or nothing of the kind.
 //!
 //! Pure: no clock, no store, no HTTP. The caller loads the session and acts on the [`Decision`].
 
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 pub use challenge::{Challenger, Visitor};
 
 use crate::{
+    access::{AccessLevel, Ruling},
     clock::Timestamp,
     http1::fields::Block,
     identity::{IdentityHeaders, Unrepresentable},
@@ -25,6 +26,8 @@ pub struct Identity(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Session(Arc<Live>),
+    /// The same where one factor is always enough.
+    OneFactor(Arc<Live>),
     /// Nobody needs to be known.
     Anonymous,
 }
@@ -33,7 +36,7 @@ impl Identity {
     /// The session that passed; absent: anonymous.
     pub fn session(&self) -> Option<&Arc<Live>> {
         match &self.0 {
-            Kind::Session(live) => Some(live),
+            Kind::Session(live) | Kind::OneFactor(live) => Some(live),
             Kind::Anonymous => None,
         }
     }
@@ -45,12 +48,12 @@ impl Identity {
 
     /// Whether what it stands for is over.
     pub fn has_ended(&self) -> bool {
-        self.session().is_some_and(|live| live.ended.is_cancelled())
+        self.ending().is_some_and(CancellationToken::is_cancelled)
     }
 
     /// Cancelled when what it stands for is over; absent: it never is.
     pub fn ended(&self) -> Option<CancellationToken> {
-        self.session().map(|live| live.ended.clone())
+        self.ending().cloned()
     }
 
     /// Waits until what it stands for is over.
@@ -63,15 +66,14 @@ impl Identity {
             }
         }
     }
-}
 
-/// What a target asks of whoever wants something of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessLevel {
-    /// Nothing.
-    Bypass,
-    /// A password, and a second factor as soon as the roll-out demands it.
-    TwoFactor,
+    fn ending(&self) -> Option<&CancellationToken> {
+        match &self.0 {
+            Kind::Session(live) => Some(&live.ended),
+            Kind::OneFactor(live) => Some(live.over()),
+            Kind::Anonymous => None,
+        }
+    }
 }
 
 /// What came with a request to show who it is from.
@@ -85,10 +87,20 @@ pub enum Credential {
 #[derive(Clone, Debug)]
 pub enum Decision {
     Allow(Identity),
+    Challenge(Missing),
+    /// A rule closes what is asked for.
+    Deny,
+}
+
+/// What has to be proved first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
     /// There is no session.
-    LogIn,
+    Session,
     /// The session has proved a password only, and that is no longer enough.
-    BindDevice,
+    Device,
+    /// The last code is too old.
+    FreshCode,
 }
 
 /// Compares what a target and the roll-out require with what a request can show.
@@ -104,17 +116,39 @@ impl Gate {
 
     /// `now` is the time that sessions go by. A store failure is the caller's to report: it must never arrive here as
     /// "no session". What is not good enough for the portal is not good enough to be named to it either.
-    pub fn decide(&self, level: AccessLevel, credential: Credential, now: Timestamp) -> Decision {
-        let lacking = match credential {
-            Credential::Session(live) if self.suffices(&live.session, now) => {
-                return Decision::Allow(Identity(Kind::Session(live)));
+    pub fn decide(&self, ruling: &Ruling, credential: Credential, now: Timestamp) -> Decision {
+        match (ruling.level, credential) {
+            (AccessLevel::Deny, _) => Decision::Deny,
+            (AccessLevel::Bypass, Credential::Session(live))
+                if !ruling.anonymous && self.suffices(&live.session, now) =>
+            {
+                Decision::Allow(Identity(Kind::Session(live)))
             }
-            Credential::Session(_) => Decision::BindDevice,
-            Credential::Nothing => Decision::LogIn,
-        };
-        match level {
-            AccessLevel::Bypass => Decision::Allow(Identity(Kind::Anonymous)),
-            AccessLevel::TwoFactor => lacking,
+            (AccessLevel::Bypass, _) => Decision::Allow(Identity(Kind::Anonymous)),
+            (AccessLevel::OneFactor | AccessLevel::TwoFactor, Credential::Nothing) => {
+                Decision::Challenge(Missing::Session)
+            }
+            (AccessLevel::OneFactor, Credential::Session(live)) => {
+                Decision::Allow(Identity(Kind::OneFactor(live)))
+            }
+            (AccessLevel::TwoFactor, Credential::Session(live)) => {
+                match self.missing(ruling, &live.session, now) {
+                    Some(missing) => Decision::Challenge(missing),
+                    None => Decision::Allow(Identity(Kind::Session(live))),
+                }
+            }
+        }
+    }
+
+    fn missing(&self, ruling: &Ruling, session: &Session, now: Timestamp) -> Option<Missing> {
+        if !self.suffices(session, now) {
+            return Some(Missing::Device);
+        }
+        let max_age = ruling.max_age?;
+        match session.level() {
+            Level::One => Some(Missing::Device),
+            // With two factors the last proof is a code.
+            Level::Two => (now.since(session.proved_at()) > max_age).then_some(Missing::FreshCode),
         }
     }
 
@@ -134,10 +168,21 @@ mod tests {
     use jiff::tz::Offset;
 
     use super::*;
-    use crate::sessions::{Method, having_proved};
+    use crate::{
+        access::{AccessRequest, AccessRule, AccessRules, Config},
+        sessions::{Method, having_proved},
+    };
 
     fn shown(methods: &[Method]) -> Credential {
         if methods.is_empty() { Credential::Nothing } else { Credential::Session(having_proved(methods)) }
+    }
+
+    /// What one rule for everything says.
+    fn ruling(level: AccessLevel, max_age: Option<Duration>, anonymous: bool) -> Ruling {
+        let rule = AccessRule { level, max_age, anonymous, ..AccessRule::default() };
+        let rules = AccessRules::new(&Config { rules: vec![rule], ..Config::default() }).unwrap();
+        let (method, headers) = (http::Method::GET, http::HeaderMap::new());
+        rules.of(&AccessRequest::new(&method, &headers, "/", None, [10, 0, 0, 1].into()))
     }
 
     #[test]
@@ -146,30 +191,51 @@ mod tests {
         let gate = Gate::new(rollout::Config { mandatory_from: Some(date), offset: Offset::UTC });
         let before = date.minus(Duration::from_millis(1));
         let (nothing, one, two) = (&[][..], &[Method::Password][..], &[Method::Password, Method::Totp][..]);
-        for (methods, now, at_portal, in_public) in [
-            (two, before, "session", "session"),
-            (two, date, "session", "session"),
-            (one, before, "session", "session"),
-            (one, date, "bind", "anonymous"),
-            (nothing, before, "log in", "anonymous"),
-            (nothing, date, "log in", "anonymous"),
+        for (methods, now, two_factor, fresh, one_factor, public) in [
+            (two, before, "session", "code", "session", "session"),
+            (two, date, "session", "code", "session", "session"),
+            (one, before, "session", "device", "session", "session"),
+            (one, date, "device", "device", "session", "anonymous"),
+            (nothing, before, "log in", "log in", "log in", "anonymous"),
+            (nothing, date, "log in", "log in", "log in", "anonymous"),
         ] {
-            let decide = |level| match gate.decide(level, shown(methods), now) {
+            let decide = |ruling| match gate.decide(&ruling, shown(methods), now) {
                 Decision::Allow(identity) if identity.session().is_some() => "session",
                 Decision::Allow(_) => "anonymous",
-                Decision::LogIn => "log in",
-                Decision::BindDevice => "bind",
+                Decision::Challenge(Missing::Session) => "log in",
+                Decision::Challenge(Missing::Device) => "device",
+                Decision::Challenge(Missing::FreshCode) => "code",
+                Decision::Deny => "deny",
             };
-            assert_eq!(decide(AccessLevel::TwoFactor), at_portal, "{methods:?} {now}");
-            assert_eq!(decide(AccessLevel::Bypass), in_public, "{methods:?} {now}");
+            let of = |level| decide(ruling(level, None, false));
+            assert_eq!(of(AccessLevel::TwoFactor), two_factor, "{methods:?} {now}");
+            assert_eq!(of(AccessLevel::OneFactor), one_factor, "{methods:?} {now}");
+            assert_eq!(of(AccessLevel::Bypass), public, "{methods:?} {now}");
+            assert_eq!(of(AccessLevel::Deny), "deny", "{methods:?} {now}");
+            assert_eq!(decide(ruling(AccessLevel::Bypass, None, true)), "anonymous", "{methods:?} {now}");
+            let minute = Some(Duration::from_mins(1));
+            assert_eq!(decide(ruling(AccessLevel::TwoFactor, minute, false)), fresh, "{methods:?} {now}");
         }
+    }
+
+    #[test]
+    fn a_code_is_fresh_up_to_its_age() {
+        let gate = Gate::new(rollout::Config::default());
+        let minute = Duration::from_mins(1);
+        let ruling = ruling(AccessLevel::TwoFactor, Some(minute), false);
+        let proved = having_proved(&[Method::Password, Method::Totp]);
+        let at = |age| {
+            let now = proved.session.proved_at().plus(age);
+            matches!(gate.decide(&ruling, Credential::Session(proved.clone()), now), Decision::Allow(_))
+        };
+        assert!(at(Duration::ZERO) && at(minute) && !at(minute + Duration::from_millis(1)));
     }
 
     #[test]
     fn an_identity_lasts_as_long_as_its_session_and_for_ever_without_one() {
         let gate = Gate::new(rollout::Config::default());
-        let pass = |credential| match gate.decide(
-            AccessLevel::Bypass,
+        let pass = |level, credential| match gate.decide(
+            &ruling(level, None, false),
             credential,
             Timestamp::from_unix_seconds(1),
         ) {
@@ -177,10 +243,17 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let live = having_proved(&[Method::Password, Method::Totp]);
-        let (user, anonymous) = (pass(Credential::Session(live.clone())), pass(Credential::Nothing));
+        let session = || Credential::Session(live.clone());
+        let (user, one_factor) =
+            (pass(AccessLevel::Bypass, session()), pass(AccessLevel::OneFactor, session()));
+        let anonymous = pass(AccessLevel::Bypass, Credential::Nothing);
         assert!(!user.has_ended() && user.end().now_or_never().is_none());
+        // What is no longer enough elsewhere is enough there.
         live.ended.cancel();
         assert!(user.has_ended() && user.end().now_or_never().is_some());
+        assert!(!one_factor.has_ended() && one_factor.end().now_or_never().is_none());
+        live.over().cancel();
+        assert!(one_factor.has_ended() && one_factor.end().now_or_never().is_some());
         assert!(
             !anonymous.has_ended() && anonymous.ended().is_none() && anonymous.end().now_or_never().is_none()
         );

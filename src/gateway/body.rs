@@ -79,6 +79,8 @@ pub(super) struct RequestRecord {
     pub(super) closes: bool,
     /// Counts this answer among those that the client has not taken.
     pub(super) unread: Option<Held>,
+    /// Nobody in particular has sent it, and it has passed.
+    pub(super) is_public: bool,
     /// What it counts as among what its user has under way.
     pub(super) counts: Counts,
     /// Counts a WebSocket or a stream of events among those of its connection.
@@ -116,9 +118,14 @@ impl RequestRecord {
             signs_off: false,
             closes: false,
             unread: None,
+            is_public: false,
             counts: Counts::default(),
             stream: None,
         }
+    }
+
+    pub(super) fn gateway(&self) -> &Gateway {
+        &self.gateway
     }
 
     pub(super) fn shared(&self) -> &SharedGateway {
@@ -165,6 +172,7 @@ impl RequestRecord {
 impl Drop for RequestRecord {
     fn drop(&mut self) {
         self.leaves_portal();
+        self.leaves_public();
         self.closes_stream();
         if self.signs_off
             && let Some(live) = self.session.clone()

@@ -35,6 +35,8 @@ pub(super) enum Failure {
     ForeignOrigin,
     #[error("a service worker could answer in place of the login: `portal.service_worker` forbids it")]
     ServiceWorker,
+    #[error("denied by {0}")]
+    Denied(Box<str>),
     #[error("overloaded: serving signed-in users only")]
     Overload,
     #[error("too many pages requested at once on one connection")]
@@ -195,6 +197,10 @@ impl Failure {
             Self::ForeignOrigin | Self::ServiceWorker => {
                 FailureProfile::new(StatusCode::FORBIDDEN, Outcome::Deny, Blame::Client)
             }
+            Self::Denied(_) => {
+                let denied = FailureProfile::new(StatusCode::FORBIDDEN, Outcome::Deny, Blame::Client);
+                denied.told(Trouble::NoAccess)
+            }
             Self::Overload => {
                 let shed = FailureProfile::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Shed, Blame::Load);
                 shed.closing().told(Trouble::Overload)
@@ -244,6 +250,7 @@ mod tests {
             (Failure::Loop, 508, Error, Gateway, false, None),
             (Failure::ForeignOrigin, 403, Deny, Client, false, None),
             (Failure::ServiceWorker, 403, Deny, Client, false, None),
+            (Failure::Denied("access.default".into()), 403, Deny, Client, false, None),
             (Failure::Overload, 503, Shed, Load, true, Some(5)),
             (Failure::TooManyPages, 503, Refuse, Client, false, Some(5)),
             (Failure::TooMuch(Limit::Requests), 429, Refuse, User(Limit::Requests), false, Some(5)),

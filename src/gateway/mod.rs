@@ -1,5 +1,6 @@
 //! The straight line that every request follows, and the only place where an error becomes an answer.
 
+mod access;
 mod body;
 mod bounds;
 mod context;
@@ -39,7 +40,7 @@ pub use self::{
 };
 use crate::{
     clock::{Clock, Moment, Timestamp},
-    gate::{Credential, Decision, Gate, Identity, Visitor},
+    gate::{Gate, Identity, Missing, Visitor},
     pages::{Route, Visit},
     proxy::{Additions, Client, Forwarded, ForwardedFields},
     random::Random,
@@ -95,13 +96,16 @@ pub struct Gateway {
     /// Sets this worker's request ids apart from all others.
     id_prefix: u32,
     id_next: Cell<u32>,
+    /// Requests of nobody in particular that are not over.
+    public: Cell<u32>,
 }
 
 impl Gateway {
     pub fn new(shared: Arc<SharedGateway>, request_gate: RequestGate<Rc<Site>>, random: &dyn Random) -> Self {
         let [id_prefix, id_first] = [random.bytes::<4>(), random.bytes::<4>()].map(u32::from_be_bytes);
         let turned_away = rescue::TurnedAway::default();
-        Self { shared, request_gate, turned_away, id_prefix, id_next: Cell::new(id_first) }
+        let (id_next, public) = (Cell::new(id_first), Cell::new(0));
+        Self { shared, request_gate, turned_away, id_prefix, id_next, public }
     }
 
     /// The straight line. The record collects what the access log and the metrics need.
@@ -132,10 +136,8 @@ impl Gateway {
         let counts = self.counts(site, &request);
         let mut at = record.began;
         if self.shared.load.is_strained() {
-            if !Box::pin(self.has_session(cookies.session, counts, &at)).await? {
-                connection.finish();
-                return Err(Failure::Overload);
-            }
+            let claimed = (cookies.session, counts);
+            Box::pin(self.shed(site, &request, claimed, connection, record)).await?;
             at = self.shared.clock.moment();
         }
         if request.is_ours() {
@@ -143,27 +145,27 @@ impl Gateway {
             // Boxed like every way that is not the usual one: what the usual one moves about stays small.
             return Ok(own(Box::pin(self.own(site, request, cookies.session, context, record)).await?));
         }
-        let session = match self.known_session(cookies.session, counts, &at) {
+        let ruling = access::ruling(site, &request, record.client_ip);
+        let claimed = cookies.session.filter(|_| ruling.asks_who());
+        let session = match self.known_session(claimed, counts, &at) {
             Lookup::Session(live) => Some(live),
             Lookup::Nobody => None,
             Lookup::Ask(id) => {
-                let loaded = Box::pin(self.load_session(id, counts)).await?;
+                let loaded = Box::pin(self.load_for(&ruling, id, counts)).await?;
                 at = self.shared.clock.moment();
                 loaded
             }
         };
         let now = at.wall;
-        let decision = self.judge(site, session, &at, record);
-        let is_in = matches!(decision, Decision::Allow(_));
-        if *request.method() == Method::POST && (!is_in || saved_form::named(&request).is_some()) {
+        let decision = self.judge((site, &request), ruling, session, &at, record)?;
+        if *request.method() == Method::POST && (decision.is_err() || saved_form::named(&request).is_some()) {
             let (session, cookies) = (cookies.session, cookies.others.as_ref());
             let posted =
                 saved_form::Posted { site, request, session, cookies, connection, context, whole: None };
             return Box::pin(self.posted(posted, decision, record)).await;
         }
         match decision {
-            Decision::Allow(identity) => {
-                record.outcome = Outcome::Allow;
+            Ok(identity) => {
                 if let Some(answer) = request.spend_hop() {
                     return Ok(own(answer));
                 }
@@ -178,33 +180,16 @@ impl Gateway {
                     Passed { site, identity: &identity, cookies: cookies.others.as_ref(), now, whole: None };
                 self.forward(request, passed, connection, context, record)?.await
             }
-            Decision::LogIn => Ok(own(challenge(site, &request, cookies.session.is_some(), false, record))),
-            Decision::BindDevice => Ok(own(challenge(site, &request, true, true, record))),
+            Err(missing) => {
+                let has_cookie = cookies.session.is_some();
+                Ok(own(challenge(site, &request, has_cookie, missing, record)))
+            }
         }
     }
 
     fn client_ip(&self, connection: &ConnectionHandle, headers: &HeaderMap) -> IpAddr {
         let SharedGateway { trusted_proxies, client_address, .. } = &*self.shared;
         client::address(connection.peer().ip(), headers, trusted_proxies, *client_address)
-    }
-
-    /// Has the gate decide, and records whose request it is.
-    fn judge(
-        &self,
-        site: &Site,
-        session: Option<Arc<Live>>,
-        at: &Moment,
-        record: &mut RequestRecord,
-    ) -> Decision {
-        record.session.clone_from(&session);
-        let credential = session.map_or(Credential::Nothing, Credential::Session);
-        let now = self.shared.sessions.time_at(at);
-        let decision = self.shared.gate.decide(site.shared.level, credential, now);
-        if matches!(&decision, Decision::Allow(identity) if identity.session().is_none()) {
-            // Who is nobody to the portal is nobody to the log and the limits.
-            record.session = None;
-        }
-        decision
     }
 
     /// Whether a request keeps its session.
@@ -225,20 +210,6 @@ impl Gateway {
             }
             None => Lookup::Ask(id),
         }
-    }
-
-    /// Under strain this comes before all else: a stranger costs a look at the cookie, and no page.
-    async fn has_session(
-        &self,
-        claimed: Option<TokenHash>,
-        counts: Use,
-        at: &Moment,
-    ) -> Result<bool, Failure> {
-        Ok(match self.known_session(claimed, counts, at) {
-            Lookup::Session(_) => true,
-            Lookup::Nobody => false,
-            Lookup::Ask(id) => self.load_session(id, counts).await?.is_some(),
-        })
     }
 
     /// Asks the store. An error is its silence, never "no session".
@@ -310,7 +281,8 @@ impl Gateway {
     ) -> Result<impl Future<Output = Result<Reply<BodySource>, Failure>> + use<'a>, Failure> {
         let site = passed.site;
         // A page of another site could otherwise open a socket with the user's cookie.
-        if request.upgrade().is_some() && !origin::names(request.headers(), site.origin()) {
+        let is_personal = passed.identity.session().is_some();
+        if is_personal && request.upgrade().is_some() && !origin::names(request.headers(), site.origin()) {
             return Err(Failure::ForeignOrigin);
         }
         if request.upgrade().is_some() {
@@ -350,12 +322,7 @@ impl Gateway {
             let Forwarded { status, mut fields, mut followed, is_stream } = forwarded?;
             self.became(is_stream, identity, (connection, context), record)?;
             let signs_off = logs_out.is_some_and(|attempt| attempt.worked(status, &fields));
-            let about = RequestInfo {
-                path: record.uri.path(),
-                cookies,
-                is_personal: identity.session().is_some(),
-                signs_off,
-            };
+            let about = RequestInfo { path: record.uri.path(), cookies, is_personal, signs_off };
             site.answers.apply(&mut fields, status, &about);
             if signs_off {
                 sign_off::follow(&mut fields, site, &self.shared);
@@ -402,12 +369,12 @@ impl Gateway {
     }
 }
 
-/// The way in, or with `bind` to the device that is missing, for a request that the gate does not let pass.
+/// The way to prove what is missing, for a request that the gate does not let pass.
 fn challenge(
     site: &Site,
     request: &CanonicalRequest<Incoming>,
     has_cookie: bool,
-    bind: bool,
+    missing: Missing,
     record: &mut RequestRecord,
 ) -> Answer {
     record.outcome = Outcome::Challenge;
@@ -416,11 +383,10 @@ fn challenge(
     let visitor = Visitor { method, headers, target: request.target(), has_been_in };
     if client::destination(method, headers) == Destination::Frame {
         let was_sent = *method == Method::POST;
-        site.shared.pages.in_frame(&challenger.from_page(visitor, bind), bind, was_sent, record.request_id())
-    } else if bind {
-        challenger.bind_device(visitor)
+        let way_in = challenger.from_page(visitor, missing);
+        site.shared.pages.in_frame(&way_in, missing, was_sent, record.request_id())
     } else {
-        challenger.log_in(visitor)
+        challenger.challenge(missing, visitor)
     }
 }
 

@@ -176,6 +176,7 @@ fn detail(failure: &Failure, blame: Blame, site: &Site) -> Option<String> {
             format!("this gateway answers for {} only", site.origin())
         }
         (_, Failure::Refused(refusal)) => refusal.to_string(),
+        (_, Failure::Denied(_)) => "This is not open to you here.".to_owned(),
         (_, Failure::ServiceWorker) => "No service worker may be registered for this scope.".to_owned(),
         _ => return None,
     })
@@ -185,6 +186,7 @@ fn detail(failure: &Failure, blame: Blame, site: &Site) -> Option<String> {
 fn word(profile: FailureProfile) -> &'static str {
     match (profile.status, profile.blame) {
         (StatusCode::UNAUTHORIZED, _) => "the session has ended",
+        (StatusCode::FORBIDDEN, _) => "not allowed",
         (StatusCode::GATEWAY_TIMEOUT, _) => "the portal did not answer in time",
         (_, Blame::Portal(_)) => "the portal did not answer",
         _ => "the gateway cannot answer",

@@ -18,7 +18,7 @@ use super::{
     fair_queue::Way,
 };
 use crate::{
-    gate::{Decision, Identity},
+    gate::{Identity, Missing},
     http1::fields,
     pages::{NotSaved, PageError},
     proxy::ForwardError,
@@ -71,7 +71,7 @@ impl Gateway {
     pub(super) async fn posted(
         &self,
         mut posted: Posted<'_>,
-        decision: Decision,
+        decision: Result<Identity, Missing>,
         record: &mut RequestRecord,
     ) -> Result<Reply<BodySource>, Failure> {
         let asked = match named(&posted.request) {
@@ -79,19 +79,16 @@ impl Gateway {
             None => None,
         };
         match (decision, asked) {
-            (Decision::Allow(identity), Some(asked)) => {
-                self.send_saved(posted, asked, &identity, record).await
-            }
-            (Decision::Allow(identity), None) => self.send(posted, &identity, record).await,
-            (decision, asked) => {
+            (Ok(identity), Some(asked)) => self.send_saved(posted, asked, &identity, record).await,
+            (Ok(identity), None) => self.send(posted, &identity, record).await,
+            (Err(missing), asked) => {
                 record.outcome = Outcome::Challenge;
-                let bind = matches!(decision, Decision::BindDevice);
                 let (method, headers) = (posted.request.method(), posted.request.headers());
                 // The session that was to send it is over as well: the form is still there.
                 if let Some(Asked { id, .. }) = asked.filter(|_| client::is_navigation(method, headers)) {
-                    return Ok(own(posted.site.shared.challenger.keep(id.as_str(), bind)));
+                    return Ok(own(posted.site.shared.challenger.keep(id.as_str(), missing)));
                 }
-                Ok(own(self.save(posted, bind, record).await?))
+                Ok(own(self.save(posted, missing, record).await?))
             }
         }
     }
@@ -106,7 +103,6 @@ impl Gateway {
         if identity.has_ended() {
             return Err(ForwardError::SessionEnded.into());
         }
-        record.outcome = Outcome::Allow;
         if !self.enters(Way::Connection, identity, record) {
             self.wait_turn(Way::Connection, identity, record).await?;
         }
@@ -115,11 +111,11 @@ impl Gateway {
         self.forward(request, passed, connection, context, record)?.await
     }
 
-    /// Saves a form whose session has expired, and leads to the login.
+    /// Saves a form whose session has expired, or is not enough, and leads to the login.
     async fn save(
         &self,
         posted: Posted<'_>,
-        bind: bool,
+        missing: Missing,
         record: &mut RequestRecord,
     ) -> Result<Answer, Failure> {
         let Posted { site, mut request, session: claimed, context, whole, .. } = posted;
@@ -129,7 +125,7 @@ impl Gateway {
         }
         let savable = claimed.zip(self.savable(site, &request));
         let Some((session, content_type)) = savable else {
-            return Ok(challenge(site, &request, claimed.is_some(), bind, record));
+            return Ok(challenge(site, &request, claimed.is_some(), missing, record));
         };
         let owner = match &record.session {
             Some(live) => Some(live.session.user.clone()),
@@ -139,7 +135,7 @@ impl Gateway {
                 asked.await.map_err(Failure::Lost)??
             }
         };
-        let Some(owner) = owner else { return Ok(challenge(site, &request, true, bind, record)) };
+        let Some(owner) = owner else { return Ok(challenge(site, &request, true, missing, record)) };
         let _form = context.form_in_time().await.ok_or(Failure::TooManyPages)?;
         let Some(_room) = forms.room_for_user(&owner).await else {
             return Ok(not_saved(NotSaved::TooMany(NoRoom::Everybody), record));
@@ -172,7 +168,7 @@ impl Gateway {
             Ok(id) => id,
             Err(full) => return Ok(not_saved(NotSaved::TooMany(full), record)),
         };
-        let mut answer = site.shared.challenger.keep(id.as_str(), bind);
+        let mut answer = site.shared.challenger.keep(id.as_str(), missing);
         cookies::set(&mut answer, &site.shared.cookies.forms, &browser);
         Ok(answer)
     }
@@ -215,14 +211,14 @@ impl Gateway {
             Ok(body) => body,
             Err(error) if error.is::<LengthLimitError>() => {
                 record.closes = true;
-                return Ok(challenge(site, &request, false, false, record));
+                return Ok(challenge(site, &request, false, Missing::Session, record));
             }
             Err(error) => return Err(PageError::FormBody(error).into()),
         };
         let fields: Vec<(String, String)> =
             url::form_urlencoded::parse(&body).into_owned().take(MOST_FIELDS + 1).collect();
         if fields.len() > MOST_FIELDS {
-            return Ok(challenge(site, &request, false, false, record));
+            return Ok(challenge(site, &request, false, Missing::Session, record));
         }
         let origin = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
         let from = origin
@@ -277,8 +273,9 @@ impl Gateway {
         if identity.has_ended() {
             self.on_control(async move { forms.put_back(&name).await }).await??;
             record.outcome = Outcome::Challenge;
-            return Ok(own(site.challenger.keep(id.as_str(), false)));
+            return Ok(own(site.challenger.keep(id.as_str(), Missing::Session)));
         }
+        record.outcome = Outcome::Allow;
         match self.send(posted, identity, record).await {
             // Nothing of it has gone out, so it can be sent another time.
             Err(Failure::Forward(ForwardError::Connect(error))) => {

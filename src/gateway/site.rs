@@ -9,7 +9,8 @@ use url::Url;
 
 use super::Bounds;
 use crate::{
-    gate::{AccessLevel, Challenger},
+    access::AccessRules,
+    gate::Challenger,
     identity::{Assertions, IdentityHeaders},
     pages::Pages,
     proxy::Proxy,
@@ -20,7 +21,7 @@ use crate::{
 pub struct SharedSite {
     pub address: SiteAddress,
     /// What it asks of whoever wants something of it.
-    pub level: AccessLevel,
+    pub access: AccessRules,
     pub cookies: cookies::CookieNames,
     pub challenger: Challenger,
     pub pages: Arc<Pages>,

@@ -9,6 +9,7 @@ use super::{Config, Encoding, GroupChoice, reserved::ReservedNames};
 use crate::{
     http1::{fields::Block, spelling::Spelled},
     sessions::{Live, Session},
+    users::User,
 };
 
 /// What a user may take up in each head before somebody is told: nginx takes a line of 8 KiB, Node.js a head of 16 KiB.
@@ -71,13 +72,34 @@ impl IdentityHeaders {
         Ok(live.prepared.get_or_init(|| prepared))
     }
 
+    /// What the portal is told of a user who is signed in, by name and value.
+    pub fn told(&self, user: &User) -> Result<Vec<(String, String)>, Unrepresentable> {
+        let User { name, email, display_name, groups, .. } = user;
+        let fields = self.fields([name.as_str(), email, display_name], groups)?;
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        Ok(fields
+            .iter()
+            .map(|(header, value)| (String::from_utf8_lossy(header.as_bytes()).into_owned(), text(value)))
+            .collect())
+    }
+
     fn prepare(&self, session: &Session) -> Result<Block, Unrepresentable> {
-        let groups: Vec<_> =
-            self.choice.of(&session.groups).map(|group| self.encoding.encode(group)).collect();
+        let Session { name, email, display_name, groups, .. } = session;
+        let block = Block::spelled(self.fields([name, email, display_name], groups)?);
+        self.warn_of_much(session, &block);
+        Ok(block)
+    }
+
+    fn fields(
+        &self,
+        [name, email, display_name]: [&str; 3],
+        groups: &[String],
+    ) -> Result<Vec<(&Spelled, HeaderValue)>, Unrepresentable> {
+        let groups: Vec<_> = self.choice.of(groups).map(|group| self.encoding.encode(group)).collect();
         let facts = [
-            (&self.user, "name", self.encoding.encode(&session.name)),
-            (&self.email, "e-mail", self.encoding.encode(&session.email)),
-            (&self.name, "display name", self.encoding.encode(&session.display_name)),
+            (&self.user, "name", self.encoding.encode(name)),
+            (&self.email, "e-mail", self.encoding.encode(email)),
+            (&self.name, "display name", self.encoding.encode(display_name)),
             (&self.groups, "groups", groups.join(",").into()),
         ];
         let mut fields = Vec::with_capacity(facts.len());
@@ -85,9 +107,7 @@ impl IdentityHeaders {
             let value = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| Unrepresentable(what))?;
             fields.extend(header.as_ref().map(|header| (header, value)));
         }
-        let block = Block::spelled(fields);
-        self.warn_of_much(session, &block);
-        Ok(block)
+        Ok(fields)
     }
 
     fn warn_of_much(&self, session: &Session, block: &Block) {

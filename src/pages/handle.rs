@@ -20,7 +20,7 @@ use super::{
 use crate::{
     account::Accounts,
     clock::Clock,
-    gate::Challenger,
+    gate::{Challenger, Missing},
     identity::SigningKeys,
     login::Login,
     saved_forms::SavedForms,
@@ -237,8 +237,8 @@ impl Pages {
     }
 
     /// What a frame of one of the portal's pages shows in the portal's place: the way in, for the whole window.
-    pub fn in_frame(&self, way_in: &str, bind: bool, was_sent: bool, request_id: &str) -> Answer {
-        let mut page = self.message(Message::in_frame(way_in, bind, was_sent, request_id));
+    pub fn in_frame(&self, way_in: &str, missing: Missing, was_sent: bool, request_id: &str) -> Answer {
+        let mut page = self.message(Message::in_frame(way_in, missing, was_sent, request_id));
         page.headers_mut().insert(header::WWW_AUTHENTICATE, self.challenger.authenticate());
         answer::allow_framing(&mut page);
         page

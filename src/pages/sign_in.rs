@@ -32,7 +32,7 @@ impl Pages {
         let notice = if visit.has_flag("expired") {
             Some(texts::LOGIN_TIMED_OUT)
         } else if visit.is_again() {
-            Some(texts::SIGN_IN_AGAIN)
+            Some(if return_to.is_kept_form() { texts::FORM_IS_SAFE_AGAIN } else { texts::SIGN_IN_AGAIN })
         } else if visit.has_flag("code") {
             Some(texts::CODE_FIRST_ACCEPTED)
         } else if return_to.is_kept_form() {

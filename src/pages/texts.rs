@@ -8,7 +8,7 @@ use super::{
     route::paths,
     views::{Action, Message},
 };
-use crate::{clock::Timestamp, saved_forms::NoRoom};
+use crate::{clock::Timestamp, gate::Missing, saved_forms::NoRoom};
 
 /// Why a form is not saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,10 @@ pub const FORM_IS_SAFE: &str =
 /// On the login page, before somebody who signed in a while ago may add a device or see recovery codes.
 pub const SIGN_IN_AGAIN: &str = "You signed in a while ago. To go on, please sign in once more.";
 
+/// The same after a form that was kept meanwhile.
+pub const FORM_IS_SAFE_AGAIN: &str =
+    "You signed in a while ago. What you sent is safe: sign in once more, and you can submit it.";
+
 /// A form token that is missing, old or from another browser.
 pub const FORM_OUT_OF_DATE: &str =
     "This form was out of date, so nothing has been sent. Please fill it in again.";
@@ -97,6 +101,8 @@ pub enum Trouble {
     ManyStreams,
     /// One user asks for our pages too often.
     ManyPages,
+    /// A rule closes the page.
+    NoAccess,
 }
 
 pub const TOO_MANY_DEVICES: &str =
@@ -242,11 +248,17 @@ impl<'a> Message<'a> {
     }
 
     /// In a frame of one of the portal's pages, in place of what the portal would have shown.
-    pub(super) fn in_frame(way_in: &'a str, bind: bool, was_sent: bool, request_id: &'a str) -> Self {
-        let (title, what, label) = if bind {
-            ("One more step", "You need to set up an authenticator app before you can continue.", "Set it up")
-        } else {
-            ("Your session has ended", "Sign in to continue.", "Sign in")
+    pub(super) fn in_frame(way_in: &'a str, missing: Missing, was_sent: bool, request_id: &'a str) -> Self {
+        let (title, what, label) = match missing {
+            Missing::Session => ("Your session has ended", "Sign in to continue.", "Sign in"),
+            Missing::Device => (
+                "One more step",
+                "You need to set up an authenticator app before you can continue.",
+                "Set it up",
+            ),
+            Missing::FreshCode => {
+                ("One more step", "This page needs a fresh code from your authenticator app.", "Continue")
+            }
         };
         let lost = " What you just sent was not delivered: you will have to send it again.";
         Self {
@@ -351,6 +363,10 @@ impl<'a> Message<'a> {
             Trouble::ManyPages => (
                 "Please slow down",
                 "Your sign-in and account pages were opened very often in a short time. Wait a few seconds, then try again.",
+            ),
+            Trouble::NoAccess => (
+                "You don't have access",
+                "This page isn't open to you here. If you need it, please ask support.",
             ),
             Trouble::PortalBusy => (
                 "{portal} is very busy",

@@ -201,6 +201,7 @@ impl Proxy {
                     portal: exchange.into_upgraded().ok_or(ForwardError::Switch)?,
                     sessions: Arc::clone(&self.sessions),
                     session: identity.session().cloned(),
+                    ended: identity.ended(),
                     counts,
                     drain: client.connection.drain().clone(),
                     guard: client.connection.tunnel_guard(),

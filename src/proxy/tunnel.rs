@@ -87,6 +87,8 @@ pub(super) struct Tunnel {
     pub(super) sessions: Arc<Sessions>,
     /// Absent: it is anonymous.
     pub(super) session: Option<Arc<Live>>,
+    /// Cancelled when the session is over, or no longer enough.
+    pub(super) ended: Option<CancellationToken>,
     /// Whether what the client sends is a use of the session.
     pub(super) counts: Use,
     /// Cancelled when the gateway stops.
@@ -113,7 +115,7 @@ impl Tunnel {
     async fn run(self, tally: Running) -> io::Result<()> {
         let client = self.client.done().await?;
         let mut portal = self.portal;
-        let ended = self.session.as_ref().map(|live| live.ended.clone());
+        let ended = self.ended;
         let mut client = Client {
             io: client,
             sessions: self.sessions,

@@ -81,6 +81,11 @@ impl Live {
         self.state.last_seen()
     }
 
+    /// Cancelled when the session is over, though not when it is no longer enough for most.
+    pub fn over(&self) -> &CancellationToken {
+        &self.state.ended
+    }
+
     /// Waits for the turn of a page of ours, at `elapsed` of the process's count; as long as the result lives it is being made.
     pub async fn page(&self, elapsed: Duration) -> Result<SemaphorePermit<'_>, TooOften> {
         self.state.pages.turn(&self.ongoing, elapsed).await

@@ -5,6 +5,8 @@
 pub enum Outcome {
     /// Forwarded to the portal.
     Allow,
+    /// The same where no session is needed.
+    Bypass,
     /// Sent to sign in, or to bind a device.
     Challenge,
     /// Answered with a page of ours.
@@ -20,13 +22,22 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 7] =
-        [Self::Allow, Self::Challenge, Self::Own, Self::Refuse, Self::Deny, Self::Shed, Self::Error];
+    pub const ALL: [Self; 8] = [
+        Self::Allow,
+        Self::Bypass,
+        Self::Challenge,
+        Self::Own,
+        Self::Refuse,
+        Self::Deny,
+        Self::Shed,
+        Self::Error,
+    ];
 
     /// The value of `decision` in the access log and in the metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Allow => "allow",
+            Self::Bypass => "bypass",
             Self::Challenge => "challenge",
             Self::Own => "own",
             Self::Refuse => "refuse",

@@ -1,6 +1,8 @@
 //! The whole gateway, in this process, before a recording portal: what goes in at the socket and what comes out.
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod assertion;
 #[cfg(test)]
 mod background;

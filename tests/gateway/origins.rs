@@ -1,13 +1,20 @@
 //! Real servers behind the gateway read each path that passes as whoever decided about it did: what was asked for below
 //! one folder is never served from another.
 
-use std::{collections::BTreeMap, fs, io, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
+use http::Method;
 use percent_encoding::percent_decode_str;
+use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::support::{
-    Browser, Exchange, HOST, TestGateway, Upstream,
+    Browser, Exchange, HOST, RawConnection, TestGateway, Upstream,
     origin::{NAMES, Origin, readable_folder},
     upstream::ordinary,
     wire::Wire,
@@ -158,28 +165,52 @@ fn reading(path: &str) -> String {
 }
 
 async fn ask(browser: &Browser, origin: &str, path: &str) -> (u16, String) {
+    ask_on(&mut browser.raw_connection().await, browser, origin, path).await
+}
+
+async fn ask_on(
+    connection: &mut RawConnection,
+    browser: &Browser,
+    origin: &str,
+    path: &str,
+) -> (u16, String) {
     let cookies = browser.cookies();
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nCookie: {cookies}\r\nX-Origin: {origin}\r\n\r\n");
     let bytes: Vec<u8> =
         request.chars().map(|character| u8::try_from(u32::from(character)).unwrap()).collect();
-    let answer = browser.raw(bytes).await.answer().await;
+    connection.send(bytes).await;
+    let answer = connection.answer().await;
+    if answer.header("connection") == "close" {
+        *connection = browser.raw_connection().await;
+    }
     (answer.status.as_u16(), answer.text())
 }
 
-#[tokio::test]
-async fn no_server_serves_a_path_that_passes_from_elsewhere() {
-    let folder = readable_folder();
+/// A site in a folder, of which one part is public and one is secret.
+fn two_folders(folder: &TempDir) -> PathBuf {
     let site = folder.path().join("site");
     for (name, content) in [("public", PUBLIC), ("secret", SECRET)] {
         fs::create_dir_all(site.join(name)).unwrap();
         fs::write(site.join(name).join("a.txt"), content).unwrap();
     }
-    fs::write(folder.path().join("outside.txt"), SECRET).unwrap();
+    site
+}
+
+async fn started(site: &Path) -> Vec<Origin> {
     let mut origins = Vec::new();
     for name in NAMES {
-        origins.push(Origin::start(name, &site).await);
+        origins.push(Origin::start(name, site).await);
     }
+    origins
+}
+
+#[tokio::test]
+async fn no_server_serves_a_path_that_passes_from_elsewhere() {
+    let folder = readable_folder();
+    let site = two_folders(&folder);
+    fs::write(folder.path().join("outside.txt"), SECRET).unwrap();
+    let origins = started(&site).await;
     let (gateway, browser) = TestGateway::builder().upstream(&relay(&origins)).start().await;
     gateway.add_user("ada@example.com").await;
     browser.log_in("ada@example.com").await;
@@ -219,4 +250,145 @@ async fn no_server_serves_a_path_that_passes_from_elsewhere() {
             assert!(served.contains_key(&(name, folder)), "{name} serves nothing from {folder}: {served:?}");
         }
     }
+}
+
+/// The part of a path that a rule names, as somebody may spell it who wants it to be another one.
+fn disguises(name: &str) -> Vec<String> {
+    let mut disguises = Vec::new();
+    let (first, rest) = name.split_at(1);
+    let code = first.as_bytes()[0];
+    for letter in
+        [format!("%{code:02x}"), format!("%25{code:02x}"), format!("%2525{code:02x}"), first.to_uppercase()]
+    {
+        disguises.push(format!("/{letter}{rest}"));
+    }
+    for (before, after) in [
+        ("/", ""),
+        ("%2f", ""),
+        ("%252f", ""),
+        (";x", ""),
+        ("%3bx", ""),
+        (".", ""),
+        ("%20", ""),
+        ("", ";"),
+        ("", ";x=y"),
+        ("", "%3bx"),
+        ("", "%253b"),
+        ("", "."),
+        ("", "%2e"),
+        ("", "%20"),
+        ("", "%252e"),
+        ("", "/"),
+        ("", "%2f"),
+        ("", "%00"),
+        ("", "%ff"),
+        ("", "%c0%80"),
+        ("%c0%af", ""),
+        ("", "%c0%af"),
+        ("", "?x"),
+        ("", "%3fx"),
+        ("", "%23x"),
+        ("", "::$DATA"),
+        ("%e2%80%8b", ""),
+        ("x/%c0%ae%c0%ae/", ""),
+    ] {
+        disguises.push(format!("/{before}{name}{after}"));
+        disguises.push(format!("/{before}/{name}{after}"));
+    }
+    disguises
+}
+
+#[tokio::test]
+async fn no_server_serves_a_stranger_what_no_rule_opens() {
+    let folder = readable_folder();
+    let origins = started(&two_folders(&folder)).await;
+    let spellings = spellings();
+    let mut paths = Vec::new();
+    for name in ["secret", "public"] {
+        for disguise in disguises(name) {
+            paths.extend(
+                [
+                    "/a.txt",
+                    "//a.txt",
+                    "%2fa.txt",
+                    "%252fa.txt",
+                    ";/a.txt",
+                    "%c0%afa.txt",
+                    "/a.txt?/public/a.txt",
+                ]
+                .map(|file| format!("{disguise}{file}")),
+            );
+        }
+    }
+    for (default, rules) in [
+        ("two_factor", r#"[{path = "/public/*", level = "bypass"}]"#),
+        ("two_factor", r#"[{regex = "/public/.*", level = "bypass"}]"#),
+        ("two_factor", r#"[{path = ["/public/a.txt"], methods = ["GET"], level = "bypass"}]"#),
+        ("bypass", r#"[{path = "/secret/*", level = "deny"}]"#),
+        ("bypass", r#"[{regex = "/secret(/.*)?"}]"#),
+        ("bypass", r#"[{path = "/secret/*", methods = ["GET", "POST"]}]"#),
+    ] {
+        let builder = TestGateway::builder().upstream(&relay(&origins));
+        let (_gateway, stranger) =
+            builder.set("access.default", default).set("access.rules", rules).start().await;
+        let (mut opened, mut faults) = (0, Vec::new());
+        let mut connection = stranger.raw_connection().await;
+        // Each for all below a folder.
+        let more =
+            if rules.contains("{path = \"/") && !rules.contains("methods") { &spellings[..] } else { &[] };
+        for path in paths.iter().chain(more) {
+            for name in NAMES {
+                let (status, text) = ask_on(&mut connection, &stranger, name, path).await;
+                opened += usize::from(text.contains(PUBLIC));
+                if text.contains(SECRET) {
+                    faults.push(format!("{name} serves {path} ({status}) although {rules}"));
+                }
+                // What the gateway answers, it answers whichever server is there.
+                if matches!(status, 400 | 401 | 403) {
+                    break;
+                }
+            }
+        }
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+        assert!(opened >= NAMES.len(), "{rules} opens {opened}");
+    }
+}
+
+#[tokio::test]
+async fn no_other_method_or_host_opens_what_a_rule_opens_to_one() {
+    let folder = readable_folder();
+    let origins = started(&two_folders(&folder)).await;
+    let rules = r#"[{path = "/public/*", methods = "GET", level = "bypass"}, {path = "/secret/*", methods = "POST", level = "bypass"}]"#;
+    let builder = TestGateway::builder().upstream(&relay(&origins)).set("access.rules", rules);
+    let (gateway, stranger) = builder.set("portal.pass_headers", "X-HTTP-Method-Override").start().await;
+    let ask = async |head: &str| {
+        let method: Method = head.split(' ').next().unwrap().parse().unwrap();
+        let head = head.replace('|', "\r\n");
+        let request = format!("{head}\r\nX-Origin: nginx\r\nContent-Length: 0\r\n\r\n");
+        let answer = stranger.raw(request).await.answer_to(&method).await.unwrap();
+        (answer.status.as_u16(), answer.text())
+    };
+    assert_eq!(ask(&format!("GET /public/a.txt HTTP/1.1|Host: {HOST}")).await, (200, PUBLIC.to_owned()));
+    gateway.upstream.forget();
+    for head in [
+        "GET /secret/a.txt HTTP/1.1|Host: HOST",
+        "HEAD /secret/a.txt HTTP/1.1|Host: HOST",
+        "POST /secret/a.txt HTTP/1.1|Host: HOST|X-HTTP-Method-Override: GET",
+        "POST /secret/a.txt HTTP/1.1|Host: HOST|x-http-method-override: get",
+        "POST /secret/a.txt HTTP/1.1|Host: HOST|X-Method-Override: GET",
+        "POST /secret/a.txt?_method=GET HTTP/1.1|Host: HOST",
+        "GET /public/a.txt HTTP/1.1|Host: HOST|X-HTTP-Method-Override: DELETE",
+        "DELETE /public/a.txt HTTP/1.1|Host: HOST",
+        "PROPFIND /public/a.txt HTTP/1.1|Host: HOST",
+        "HEAD /public/a.txt HTTP/1.1|Host: HOST",
+        "GET /public/a.txt HTTP/1.1|Host: other.example.com",
+        "GET https://other.example.com/public/a.txt HTTP/1.1|Host: HOST",
+        "GET /secret/a.txt HTTP/1.1|Host: HOST|X-Original-URL: /public/a.txt",
+        "GET /secret/a.txt HTTP/1.1|Host: HOST|X-Rewrite-URL: /public/a.txt",
+        "GET /secret/a.txt HTTP/1.1|Host: HOST|X-Forwarded-Prefix: /public|X-Forwarded-Method: POST",
+    ] {
+        let (status, text) = ask(&head.replace("HOST", HOST)).await;
+        assert!(matches!(status, 400 | 401 | 421), "{head}: {status} {text}");
+    }
+    assert!(gateway.upstream.requests().is_empty());
 }

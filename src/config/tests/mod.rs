@@ -1,5 +1,6 @@
 //! The configuration from the outside: files, variables and flags in, a `Config` or every problem out.
 
+mod access;
 mod newcomers;
 mod portal;
 mod sealing_key;

@@ -2,6 +2,7 @@
 //! nothing about sessions or rights.
 
 mod max_forwards;
+pub mod method;
 mod refusal;
 mod request;
 mod upgrade;
@@ -77,6 +78,14 @@ impl<S: Named> RequestGate<S> {
         let connects = match *request.method() {
             Method::TRACE => return Err(Refusal::Method),
             Method::CONNECT => Some(extended_connect(&request)?),
+            Method::GET
+            | Method::POST
+            | Method::HEAD
+            | Method::PUT
+            | Method::PATCH
+            | Method::DELETE
+            | Method::OPTIONS => None,
+            _ if method::is_misspelt(request.method()) => return Err(Refusal::MethodCase),
             _ => None,
         };
         let health = self.health.as_deref().is_some_and(|path| is_probe(&request, path));

@@ -19,6 +19,8 @@ pub enum Refusal {
     Path,
     #[error("the method is not allowed")]
     Method,
+    #[error("the method is not known: methods are told by their case")]
+    MethodCase,
     #[error("a header field is malformed")]
     Field,
     #[error("too many header fields, or too large")]
@@ -48,7 +50,8 @@ impl Refusal {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
-            Self::Protocol => StatusCode::NOT_IMPLEMENTED,
+            // RFC 9110 §9.1.
+            Self::Protocol | Self::MethodCase => StatusCode::NOT_IMPLEMENTED,
             Self::Head
             | Self::Host
             | Self::Target

@@ -1,6 +1,7 @@
 //! The command line as an operator uses it: the real program, beside a gateway that is running on the same files.
 
 mod asking;
+mod check_request;
 mod configuration;
 mod making;
 mod many_users;

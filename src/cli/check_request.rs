@@ -1,0 +1,248 @@
+//! `portcullis check --request`: which rule decides about a request, why, and what the portal would be told. Sends nothing, and
+//! opens a store only to look a user up.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use anyhow::{anyhow, bail};
+use clap::Args;
+use http::{HeaderMap, Method};
+use serde::Serialize;
+
+use super::output::Output;
+use crate::{
+    access::{AccessLevel, AccessRequest, AccessRules, Explanation, SignedIn},
+    config::Config,
+    identity::IdentityHeaders,
+    users::User,
+    web::{
+        gate::method,
+        path::{self, Territory},
+    },
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Say which access rule decides about this request, as 'GET https://iot.example.com/path', and send nothing
+    #[arg(long, value_name = "REQUEST")]
+    request: Option<String>,
+    /// The user who sends it, just signed in with a second factor; by default nobody in particular
+    #[arg(long = "as", value_name = "EMAIL", requires = "request")]
+    user: Option<String>,
+    /// The client's address; by default one in no network
+    #[arg(long, value_name = "IP", requires = "request")]
+    from: Option<IpAddr>,
+}
+
+/// What is asked.
+pub(super) struct Asks<'a> {
+    request: &'a str,
+    user: Option<&'a str>,
+    from: Option<IpAddr>,
+}
+
+impl Arguments {
+    pub(super) fn asks(&self) -> Option<Asks<'_>> {
+        let request = self.request.as_deref()?;
+        Some(Asks { request, user: self.user.as_deref(), from: self.from })
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    request: String,
+    /// Absent: nobody in particular.
+    user: Option<String>,
+    /// One of the levels; `own` for a page of the gateway's, `refused` for what it takes for no request.
+    level: &'static str,
+    max_age: Option<String>,
+    /// Where it is written.
+    rule: Option<String>,
+    reason: String,
+    /// Whether the portal gets the request.
+    passes: bool,
+    headers: BTreeMap<String, String>,
+}
+
+/// A request as it was typed.
+struct Typed<'a> {
+    method: Method,
+    /// Absent: the site's.
+    authority: Option<&'a str>,
+    path: &'a str,
+    query: Option<&'a str>,
+}
+
+pub(super) async fn run(asks: &Asks<'_>, config: &Config, output: Output) -> anyhow::Result<()> {
+    let typed = Typed::parse(asks.request)?;
+    let user = match asks.user {
+        Some(email) => Some(find(email, config).await?),
+        None => None,
+    };
+    let report = report(&typed, user.as_ref(), asks.from, config)?;
+    output.print(&report, Report::in_words);
+    Ok(())
+}
+
+async fn find(email: &str, config: &Config) -> anyhow::Result<User> {
+    let (stores, _log) = super::open(config).await?;
+    let user = stores.administration.find(email).await?;
+    let user = user.ok_or_else(|| anyhow!("there is no user {email}"))?;
+    if user.disabled {
+        bail!("{email} is disabled, and has no session");
+    }
+    Ok(user)
+}
+
+impl<'a> Typed<'a> {
+    fn parse(text: &'a str) -> anyhow::Result<Self> {
+        let text = text.trim();
+        let (method, target) = match text.split_once(' ') {
+            Some((method, target)) => (method, target.trim_start()),
+            None => ("GET", text),
+        };
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| anyhow!("`{method}` is no method"))?;
+        let (authority, target) = match target.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => {
+                let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+                (Some(&rest[..end]), &rest[end..])
+            }
+            Some((scheme, _)) if !scheme.starts_with('/') => {
+                bail!("`{scheme}` is not served; write `https://…`")
+            }
+            _ => (None, target),
+        };
+        let target = target.split('#').next().unwrap_or_default();
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let path = if path.is_empty() && authority.is_some() { "/" } else { path };
+        if !path.starts_with('/') {
+            bail!("write a method and an address, such as 'GET https://iot.example.com/path'");
+        }
+        Ok(Self { method, authority, path, query })
+    }
+}
+
+fn report(
+    typed: &Typed<'_>,
+    user: Option<&User>,
+    from: Option<IpAddr>,
+    config: &Config,
+) -> anyhow::Result<Report> {
+    let bare = |level, reason: String| Report {
+        request: format!("{} {}", typed.method, typed.path),
+        user: user.map(|user| user.name.to_string()),
+        level,
+        max_age: None,
+        rule: None,
+        reason,
+        passes: false,
+        headers: BTreeMap::new(),
+    };
+    let site = &config.web.public_url;
+    if !typed.authority.is_none_or(|authority| is_of(authority, site)) {
+        return Ok(bare(
+            "refused",
+            format!("this gateway answers for {} only (421)", site.origin().ascii_serialization()),
+        ));
+    }
+    if method::is_misspelt(&typed.method) {
+        return Ok(bare("refused", "methods are told by their case (501)".to_owned()));
+    }
+    match path::check(typed.path) {
+        Err(path::NotCanonical) => {
+            let reason =
+                "the path has a dot segment, a backslash, a control character or broken encoding (400)";
+            return Ok(bare("refused", reason.to_owned()));
+        }
+        Ok(Territory::Ours) => {
+            return Ok(bare(
+                "own",
+                "it is one of the gateway's own pages, for which there are no rules".to_owned(),
+            ));
+        }
+        Ok(Territory::Portal) if config.web.health_path.as_deref() == Some(typed.path) => {
+            return Ok(bare("own", "the gateway answers it itself (server.health_path)".to_owned()));
+        }
+        Ok(Territory::Portal) => {}
+    }
+    let rules = AccessRules::new(&config.access).map_err(|reason| anyhow!("access.rules: {reason}"))?;
+    let address = from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical();
+    let request = AccessRequest::new(&typed.method, &HeaderMap::new(), typed.path, typed.query, address);
+    let request = match user {
+        Some(user) => request.by(SignedIn { name: user.name.as_str(), groups: &user.groups }),
+        None => request,
+    };
+    let explained = rules.explain(&request);
+    let ruling = explained.ruling;
+    let passes = ruling.level == AccessLevel::Bypass || (user.is_some() && ruling.level != AccessLevel::Deny);
+    let mut headers = BTreeMap::new();
+    if let Some(user) = user.filter(|_| passes && ruling.asks_who()) {
+        headers.extend(IdentityHeaders::new(&config.identity).told(user)?);
+        if config.identity.assertion.is_some() {
+            headers.insert("X-Portcullis-Jwt-Assertion".to_owned(), "signed for each session".to_owned());
+        }
+    }
+    Ok(Report {
+        max_age: ruling.max_age.map(|age| humantime::format_duration(age).to_string()),
+        rule: Some(rules.place(&ruling).to_owned()),
+        passes,
+        headers,
+        ..bare(ruling.level.as_str(), reason(typed, user.is_some(), &explained))
+    })
+}
+
+/// Whether this is the host of the site.
+fn is_of(authority: &str, site: &url::Url) -> bool {
+    let host = site.host_str().unwrap_or_default();
+    let named = format!("{host}:{}", site.port_or_known_default().unwrap_or_default());
+    authority.eq_ignore_ascii_case(&named) || (site.port().is_none() && authority.eq_ignore_ascii_case(host))
+}
+
+fn reason(typed: &Typed<'_>, is_in: bool, explained: &Explanation) -> String {
+    let Explanation { ruling, path, method, is_reading } = explained;
+    let mut reason = vec![match ruling.rule {
+        Some(rule) => format!("rule {} is the first that matches", rule + 1),
+        None => "no rule matches".to_owned(),
+    }];
+    if *is_reading {
+        let read = if *method == typed.method { path.clone() } else { format!("{method} {path}") };
+        reason.push(format!("some portals read this as {read}, and the strictest reading counts"));
+    }
+    let follows = match (ruling.level, is_in) {
+        (AccessLevel::Deny, _) => "answered 403",
+        (AccessLevel::Bypass, _) => "passes without a login",
+        (AccessLevel::OneFactor | AccessLevel::TwoFactor, true) => "passes with a session",
+        (AccessLevel::OneFactor | AccessLevel::TwoFactor, false) => "asked to sign in",
+    };
+    reason.push(follows.to_owned());
+    if ruling.depends_on_user && !is_in {
+        reason.push(
+            "a rule for groups or users may decide differently for who is signed in (see --as)".to_owned(),
+        );
+    }
+    reason.join("; ")
+}
+
+impl Report {
+    fn in_words(&self) -> String {
+        let by =
+            self.user.as_ref().map_or_else(|| "without a session".to_owned(), |user| format!("as {user}"));
+        let age =
+            self.max_age.as_ref().map(|age| format!(", with a code no older than {age}")).unwrap_or_default();
+        let mut lines = vec![format!("{}, {by}: {}{age}", self.request, self.level)];
+        lines.extend(self.rule.as_ref().map(|rule| format!("Decided by: {rule}")));
+        lines.push(format!("Reason: {}.", self.reason));
+        if self.passes {
+            lines.push(if self.headers.is_empty() {
+                "The portal is told of no user.".to_owned()
+            } else {
+                "The portal is told:".to_owned()
+            });
+        }
+        lines.extend(self.headers.iter().map(|(name, value)| format!("  {name}: {value}")));
+        lines.join("\n")
+    }
+}
