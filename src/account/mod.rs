@@ -12,7 +12,6 @@ use crate::{
     login::{Login, PendingLogins, Source},
     secret::TokenHash,
     sessions::{Session, SessionError, SessionSummary, Sessions},
-    users::UserId,
 };
 
 /// Why nothing was shown or changed.
@@ -24,8 +23,6 @@ pub enum AccountError {
     Pending(#[from] DatabaseError),
     #[error("cannot read or end the session")]
     Sessions(#[from] SessionError),
-    #[error("the session names no user")]
-    Session,
 }
 
 /// A user's devices, codes and sessions.
@@ -63,35 +60,35 @@ impl From<&Login> for Accounts {
 
 impl Accounts {
     pub async fn overview(&self, session: &Session) -> Result<Overview, AccountError> {
-        let user = user_id(session)?;
+        let user = &session.user;
         Ok(Overview {
-            devices: self.devices.list(&user).await?,
-            recovery_left: self.recovery_codes.remaining(&user).await?,
-            sessions: self.sessions.list(Some(&session.user)).await?,
+            devices: self.devices.list(user).await?,
+            recovery_left: self.recovery_codes.remaining(user).await?,
+            sessions: self.sessions.list(Some(user)).await?,
         })
     }
 
     pub async fn recovery_codes_left(&self, session: &Session) -> Result<u32, AccountError> {
-        Ok(self.recovery_codes.remaining(&user_id(session)?).await?)
+        Ok(self.recovery_codes.remaining(&session.user).await?)
     }
 
     pub async fn has_unseen_recovery_codes(&self, session: &Session) -> Result<bool, AccountError> {
-        Ok(self.recovery_codes.has_unseen(&user_id(session)?).await?)
+        Ok(self.recovery_codes.has_unseen(&session.user).await?)
     }
 
     /// Wrong tries since the last login that a user is to be told of, by network, the latest first.
     pub async fn wrong_tries(&self, session: &Session) -> Result<Vec<WrongTries>, AccountError> {
-        Ok(self.tries.list(&user_id(session)?).await?)
+        Ok(self.tries.list(&session.user).await?)
     }
 
     /// They have been told, up to then.
     pub async fn forget_wrong_tries(&self, session: &Session, until: Timestamp) -> Result<(), AccountError> {
-        Ok(self.tries.forget(&user_id(session)?, until).await?)
+        Ok(self.tries.forget(&session.user, until).await?)
     }
 
     /// Others in the place of all recovery codes, which the user has to save then.
     pub async fn renew_recovery_codes(&self, session: &Session, source: &Source) -> Result<(), AccountError> {
-        if self.recovery_codes.renew(&user_id(session)?).await? {
+        if self.recovery_codes.renew(&session.user).await? {
             self.audit.record(AuditEvent::RecoveryCodesReplaced, &source.of_session(session));
         }
         Ok(())
@@ -103,7 +100,7 @@ impl Accounts {
         session: &Session,
         source: &Source,
     ) -> Result<Option<Vec<SecretString>>, AccountError> {
-        let codes = self.recovery_codes.unseen(&user_id(session)?).await?;
+        let codes = self.recovery_codes.unseen(&session.user).await?;
         if codes.is_some() {
             self.audit.record(AuditEvent::RecoveryCodesShown, &source.of_session(session));
         }
@@ -116,9 +113,9 @@ impl Accounts {
         session: &Session,
         source: &Source,
     ) -> Result<(), AccountError> {
-        let user = user_id(session)?;
-        if self.recovery_codes.has_unseen(&user).await? {
-            self.recovery_codes.acknowledge(&user).await?;
+        let user = &session.user;
+        if self.recovery_codes.has_unseen(user).await? {
+            self.recovery_codes.acknowledge(user).await?;
             self.audit.record(AuditEvent::RecoveryCodesAcknowledged, &source.of_session(session));
         }
         Ok(())
@@ -157,8 +154,4 @@ impl Accounts {
         self.audit.record(AuditEvent::Logout, &source.of_session(session));
         Ok(())
     }
-}
-
-fn user_id(session: &Session) -> Result<UserId, AccountError> {
-    UserId::parse(&session.user).ok_or(AccountError::Session)
 }

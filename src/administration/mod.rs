@@ -190,7 +190,7 @@ impl Administration {
         Ok(UserDetails {
             devices: self.devices.list(&user.id).await?,
             recovery_left: self.recovery_codes.remaining(&user.id).await?,
-            sessions: self.sessions.list(Some(user.id.as_str())).await?,
+            sessions: self.sessions.list(Some(&user.id)).await?,
             user,
         })
     }
@@ -216,7 +216,7 @@ impl Administration {
             Some(email) => Some(self.user(email).await?),
             None => None,
         };
-        Ok(self.sessions.list(user.as_ref().map(|user| user.id.as_str())).await?)
+        Ok(self.sessions.list(user.as_ref().map(|user| &user.id)).await?)
     }
 
     /// Ends the session whose id begins with `digits`.
@@ -271,8 +271,8 @@ impl Administration {
 
     async fn end_everything(&self, user: &User) -> Result<usize, AdministrationError> {
         self.pending.remove_user(&user.id).await?;
-        self.saved_forms.remove_user(user.id.as_str()).await?;
-        Ok(self.sessions.revoke_user(user.id.as_str()).await?)
+        self.saved_forms.remove_user(&user.id).await?;
+        Ok(self.sessions.revoke_user(&user.id).await?)
     }
 
     fn note(&self, event: AuditEvent, user: &User) {

@@ -298,11 +298,10 @@ struct StatusOfUsers(Users);
 impl AccountStatus for StatusOfUsers {
     fn of<'a>(
         &'a self,
-        user: &'a str,
+        user: &'a UserId,
     ) -> BoxFuture<'a, Result<Option<Profile>, Box<dyn Error + Send + Sync>>> {
         Box::pin(async move {
-            let Some(id) = UserId::parse(user) else { return Ok(None) };
-            let user = self.0.with_devices(&id).await?.filter(|(user, _)| !user.disabled);
+            let user = self.0.with_devices(user).await?.filter(|(user, _)| !user.disabled);
             Ok(user.map(|(user, devices)| Profile {
                 has_device: devices > 0,
                 name: user.name.as_str().to_owned(),

@@ -264,7 +264,7 @@ mod tests {
             (page(PageError::FormBody(too_large())), 413, Own, Client, true, None),
             (page(PageError::FormBody("cut".into())), 400, Own, Client, true, None),
             (page(LoginError::Busy.into()), 503, Error, Load, false, Some(2)),
-            (page(AccountError::Session.into()), 503, Error, Store, false, Some(5)),
+            (page(AccountError::Pending(store()).into()), 503, Error, Store, false, Some(5)),
             (page(PageError::SavedForm(store())), 503, Error, Store, false, Some(5)),
             (page(PageError::TooOften(wait)), 429, Refuse, User(Limit::Pages), false, Some(7)),
         ]

@@ -114,7 +114,7 @@ impl Assertions {
         let exp = session_ends.min(iat.saturating_add(self.lifetime));
         let token = signer.key.sign(&Claims {
             iss: &self.issuer,
-            sub: &session.user,
+            sub: session.user.as_str(),
             aud: &self.audience,
             iat,
             exp,
@@ -153,6 +153,7 @@ mod tests {
         random::OsRandom,
         secret::TokenHash,
         sessions::{Method, Origin},
+        users::UserId,
     };
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -169,7 +170,7 @@ mod tests {
     fn session() -> Session {
         Session {
             id: TokenHash::from_bytes([0x5e; 32]),
-            user: "u1".into(),
+            user: UserId::of("u1"),
             name: "ada@example.com".into(),
             email: "Ada@Example.com".into(),
             display_name: "Ada Lovelace".into(),
@@ -230,7 +231,7 @@ mod tests {
         let iat = START.unix_seconds() + 1;
         let expected = json!({
             "iss": "https://iot.example.com",
-            "sub": "u1",
+            "sub": UserId::of("u1"),
             "aud": "the portal",
             "iat": iat,
             "exp": iat + 300,

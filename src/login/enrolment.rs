@@ -66,7 +66,7 @@ impl Login {
         session: &Session,
         source: &Source,
     ) -> Result<Option<Enrolment>, LoginError> {
-        let Some(user) = self.user(&session.user).await?.filter(|user| !user.disabled) else {
+        let Some(user) = self.users.by_id(&session.user).await?.filter(|user| !user.disabled) else {
             return Ok(None);
         };
         let Some(secret) = self.secret_in(session) else { return Ok(None) };
@@ -111,7 +111,7 @@ impl Login {
         device: NewDevice<'_>,
         source: &Source,
     ) -> Result<BindOutcome, LoginError> {
-        let Some(user) = self.user(&session.user).await?.filter(|user| !user.disabled) else {
+        let Some(user) = self.users.by_id(&session.user).await?.filter(|user| !user.disabled) else {
             return Ok(BindOutcome::Over);
         };
         let (Some(secret), Some(password)) = (self.secret_in(session), session.password()) else {
@@ -173,7 +173,7 @@ impl Login {
     /// Ends what was begun with the password alone, now that there is a device. What cannot be ended here passes nowhere
     /// all the same: whoever looks such a session up is told of the device.
     async fn end_one_factor(&self, user: &User, source: &Source) {
-        match self.sessions.end_one_factor(user.id.as_str()).await {
+        match self.sessions.end_one_factor(&user.id).await {
             Ok(ended) => {
                 for session in ended {
                     let context = Context { session: Some(session.id), ..source.context(user.name.as_str()) };

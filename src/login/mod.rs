@@ -380,7 +380,7 @@ impl Login {
         }
         if !is_in {
             self.audit.record(AuditEvent::LoginFull, &context);
-            let others = self.sessions.list(Some(user.id.as_str())).await?.len();
+            let others = self.sessions.list(Some(&user.id)).await?.len();
             return Ok(Finish::Full { others });
         }
         context.session = Some(hash);
@@ -398,20 +398,12 @@ impl Login {
 
     /// Ends what is beyond the most sessions of a user, perhaps the `new` one. Where nobody can tell, there is no new one.
     async fn within_limits(&self, user: &User, new: &TokenHash) -> Result<Vec<SessionSummary>, LoginError> {
-        match self.sessions.evict_excess(user.id.as_str()).await {
+        match self.sessions.evict_excess(&user.id).await {
             Ok(beyond) => Ok(beyond),
             Err(error) => {
                 self.sessions.revoke(new).await?;
                 Err(error.into())
             }
-        }
-    }
-
-    /// The user of a session, for pages about the account.
-    pub async fn user(&self, id: &str) -> Result<Option<User>, LoginError> {
-        match UserId::parse(id) {
-            Some(id) => Ok(self.users.by_id(&id).await?),
-            None => Ok(None),
         }
     }
 }

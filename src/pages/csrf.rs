@@ -13,6 +13,7 @@ use crate::{
     login::Pending,
     sealing::Sealer,
     secret::TokenHash,
+    users::UserId,
 };
 
 /// How long a form may lie open. Longer than a login may take, so that what ends is the login, not the form.
@@ -63,7 +64,7 @@ impl Csrf {
     /// A token for a step of a login, which names its user as well: another login that has meanwhile begun in the same
     /// browser is not what its page was about.
     pub(super) fn step_token(&self, pending: &Pending) -> String {
-        self.token_for(self.step(pending.user().as_str(), &pending.browser))
+        self.token_for(self.step(pending.user(), &pending.browser))
     }
 
     fn token_for(&self, binding: [u8; BINDING]) -> String {
@@ -84,7 +85,7 @@ impl Csrf {
     }
 
     /// Whether a token is of a login of this user, in this browser if there is one.
-    pub(super) fn check_step(&self, token: &str, user: &str, browser: Option<&TokenHash>) -> StepVerdict {
+    pub(super) fn check_step(&self, token: &str, user: &UserId, browser: Option<&TokenHash>) -> StepVerdict {
         let Some((binding, _)) = self.read(token) else { return StepVerdict::Invalid };
         match browser {
             Some(browser) if binding == self.step(user, browser) => StepVerdict::Bound,
@@ -109,14 +110,14 @@ impl Csrf {
         binding.try_into().ok().filter(|_| counts).map(|binding| (binding, made))
     }
 
-    fn step(&self, user: &str, browser: &TokenHash) -> [u8; BINDING] {
+    fn step(&self, user: &UserId, browser: &TokenHash) -> [u8; BINDING] {
         let mut binding = self.binding(browser);
         binding[..BINDING / 2].copy_from_slice(&self.user(user));
         binding
     }
 
-    fn user(&self, user: &str) -> [u8; BINDING / 2] {
-        let digest = hmac::sign(&self.key, &[b"user:", user.as_bytes()].concat());
+    fn user(&self, user: &UserId) -> [u8; BINDING / 2] {
+        let digest = hmac::sign(&self.key, &[b"user:", user.as_str().as_bytes()].concat());
         let mut half = [0; BINDING / 2];
         half.copy_from_slice(&digest.as_ref()[..BINDING / 2]);
         half
@@ -150,17 +151,18 @@ mod tests {
         assert_eq!(csrf.check(&token, Some(&other)), CsrfVerdict::Elsewhere);
         assert_eq!(csrf.check(&token, None), CsrfVerdict::Elsewhere);
 
-        let step = csrf.token_for(csrf.step("ada", &mine));
+        let (ada, bob) = (UserId::of("ada"), UserId::of("bob"));
+        let step = csrf.token_for(csrf.step(&ada, &mine));
         for (user, browser, verdict) in [
-            ("ada", Some(&mine), StepVerdict::Bound),
-            ("ada", Some(&other), StepVerdict::SameUser),
-            ("ada", None, StepVerdict::SameUser),
-            ("bob", Some(&mine), StepVerdict::OtherUser),
-            ("bob", None, StepVerdict::OtherUser),
+            (&ada, Some(&mine), StepVerdict::Bound),
+            (&ada, Some(&other), StepVerdict::SameUser),
+            (&ada, None, StepVerdict::SameUser),
+            (&bob, Some(&mine), StepVerdict::OtherUser),
+            (&bob, None, StepVerdict::OtherUser),
         ] {
             assert_eq!(csrf.check_step(&step, user, browser), verdict, "{user} {browser:?}");
         }
-        assert_eq!(csrf.check_step(&token, "ada", Some(&mine)), StepVerdict::OtherUser, "of no step");
+        assert_eq!(csrf.check_step(&token, &ada, Some(&mine)), StepVerdict::OtherUser, "of no step");
         assert_eq!(csrf.check(&step, Some(&mine)), CsrfVerdict::Elsewhere);
         assert_eq!(csrf.made(&step), Some(clock.now()));
 
@@ -169,11 +171,11 @@ mod tests {
         damaged.replace_range(..1, if token.starts_with('A') { "B" } else { "A" });
         for bad in ["", "x", &token[1..], &format!("{token}AAAA"), &damaged, &foreign] {
             assert_eq!(csrf.check(bad, Some(&mine)), CsrfVerdict::Invalid, "{bad}");
-            assert_eq!(csrf.check_step(bad, "ada", Some(&mine)), StepVerdict::Invalid, "{bad}");
+            assert_eq!(csrf.check_step(bad, &ada, Some(&mine)), StepVerdict::Invalid, "{bad}");
         }
         clock.advance(LIFETIME);
         assert_eq!(csrf.check(&token, Some(&mine)), CsrfVerdict::Invalid);
-        assert_eq!(csrf.check_step(&step, "ada", Some(&mine)), StepVerdict::Invalid);
+        assert_eq!(csrf.check_step(&step, &ada, Some(&mine)), StepVerdict::Invalid);
         assert_eq!(csrf.made(&step), None);
     }
 }

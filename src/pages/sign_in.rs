@@ -259,7 +259,7 @@ impl Pages {
     /// Whether a form is of the login in progress: by its token, or, when it is of another login of the same user, by the
     /// browser's own word that one of our pages sent it.
     pub(super) fn step_form(&self, visit: &Visit, csrf: &str, pending: &Pending) -> StepVerdict {
-        match self.csrf.check_step(csrf, pending.user().as_str(), Some(&pending.browser)) {
+        match self.csrf.check_step(csrf, pending.user(), Some(&pending.browser)) {
             StepVerdict::SameUser if visit.is_from(&self.origin) => StepVerdict::Bound,
             verdict => verdict,
         }

@@ -486,7 +486,7 @@ impl Sending<'_> {
 
 fn ask(identity: &Identity, repeatable: bool) -> Ask<'_> {
     // Those who are not known share what is no user's: no id is empty.
-    Ask { user: identity.session().map_or("", |live| &live.session.user), repeatable }
+    Ask { user: identity.session().map_or("", |live| live.session.user.as_str()), repeatable }
 }
 
 fn is_events(fields: &PortalFields) -> bool {

@@ -28,6 +28,7 @@ use crate::{
     sealing::Sealer,
     secret::{Token, TokenHash},
     throttle::{Key, Kind, Networks},
+    users::UserId,
 };
 
 /// For how long a form can be sent after all.
@@ -66,7 +67,7 @@ pub struct SavedForms {
     random: Arc<dyn Random>,
     /// Shared, like all of this, since the whole is handed about.
     browsers: Arc<hmac::Key>,
-    of_users: Arc<FairSemaphore<String>>,
+    of_users: Arc<FairSemaphore<UserId>>,
     of_strangers: Arc<FairSemaphore<(Kind, Key)>>,
     max: usize,
 }
@@ -75,8 +76,7 @@ pub struct SavedForms {
 #[derive(Clone, Copy, Debug)]
 pub struct FormClaim<'a> {
     pub id: &'a FormId,
-    /// The user's id.
-    pub user: &'a str,
+    pub user: &'a UserId,
     /// The hash of what [`SavedForms::browser`] gave this browser.
     pub browser: Option<&'a TokenHash>,
 }
@@ -127,8 +127,8 @@ impl SavedForms {
     }
 
     /// Room in memory for a form of a user; none when too many are on their way for long.
-    pub async fn room_for_user(&self, user: &str) -> Option<Room> {
-        self.of_users.room([(user.to_owned(), MOST_AT_ONCE_OF_A_USER)]).await
+    pub async fn room_for_user(&self, user: &UserId) -> Option<Room> {
+        self.of_users.room([(user.clone(), MOST_AT_ONCE_OF_A_USER)]).await
     }
 
     /// Room in memory for a form of nobody knows whom. It takes none from users.
@@ -150,7 +150,7 @@ impl SavedForms {
     /// Saves a form, unless there are too many.
     pub async fn save(
         &self,
-        user: &str,
+        user: &UserId,
         browser: &TokenHash,
         form: &SavedForm,
     ) -> Result<Result<FormId, NoRoom>, DatabaseError> {
@@ -166,7 +166,7 @@ impl SavedForms {
         // So that forms of one user that come at once are counted one by one.
         let one_by_one = format!("SELECT id FROM users WHERE id = $1{}", self.database.locking());
         sqlx::query(AssertSqlSafe(one_by_one))
-            .bind(user.to_owned())
+            .bind(user.to_string())
             .fetch_optional(&mut *transaction)
             .await?;
         if let Err(full) = self.room_for(size, user, now, &mut *transaction).await? {
@@ -177,7 +177,7 @@ impl SavedForms {
              ORDER BY CASE WHEN kept_at > $2 AND taken_at IS NULL THEN 0 ELSE 1 END, kept_at DESC, id \
              LIMIT 1000 OFFSET $3)",
         )
-        .bind(user.to_owned())
+        .bind(user.to_string())
         .bind(now.minus(LIFETIME).unix_millis())
         .bind(MOST_KNOWN_OF_A_USER - 1)
         .execute(&mut *transaction)
@@ -187,7 +187,7 @@ impl SavedForms {
         )
         .bind(id.as_str().to_owned())
         .bind(browser.as_bytes().to_vec())
-        .bind(user.to_owned())
+        .bind(user.to_string())
         .bind(record)
         .bind(size)
         .bind(now.unix_millis())
@@ -201,7 +201,7 @@ impl SavedForms {
     async fn room_for<'c>(
         &self,
         size: i64,
-        user: &str,
+        user: &UserId,
         now: Timestamp,
         connection: impl Executor<'c, Database = Any>,
     ) -> Result<Result<(), NoRoom>, DatabaseError> {
@@ -211,7 +211,7 @@ impl SavedForms {
              CAST(COALESCE(SUM(CASE WHEN user_id = $1 THEN 1 ELSE 0 END), 0) AS BIGINT) AS own \
              FROM kept_forms WHERE kept_at > $2 AND taken_at IS NULL",
         )
-        .bind(user.to_owned())
+        .bind(user.to_string())
         .bind(now.minus(LIFETIME).unix_millis())
         .fetch_one(connection)
         .await?;
@@ -229,7 +229,7 @@ impl SavedForms {
     /// What there is to say about a form. Writes nothing: it is asked for pages that are only looked at.
     pub async fn find(&self, claim: FormClaim<'_>) -> Result<Found, DatabaseError> {
         let Some(row) = self.row(claim).await? else { return Ok(Found::Nothing) };
-        if row.user != claim.user {
+        if row.user != claim.user.as_str() {
             return Ok(Found::OtherUser);
         }
         Ok(match self.open(claim, &row) {
@@ -240,7 +240,9 @@ impl SavedForms {
 
     /// Gives a form out, once, if it was sent to `target`.
     pub async fn take(&self, claim: FormClaim<'_>, target: &str) -> Result<Option<SavedForm>, DatabaseError> {
-        let Some(row) = self.row(claim).await?.filter(|row| row.user == claim.user) else { return Ok(None) };
+        let Some(row) = self.row(claim).await?.filter(|row| row.user == claim.user.as_str()) else {
+            return Ok(None);
+        };
         let Some(form) = self.open(claim, &row).filter(|form| form.head.target == target) else {
             return Ok(None);
         };
@@ -269,7 +271,7 @@ impl SavedForms {
     /// Forgets what is in a form that its user has no more use for.
     pub async fn discard(&self, claim: FormClaim<'_>) -> Result<(), DatabaseError> {
         let row = self.row(claim).await?;
-        if row.is_some_and(|row| row.user == claim.user && !row.record.is_empty()) {
+        if row.is_some_and(|row| row.user == claim.user.as_str() && !row.record.is_empty()) {
             self.empty(claim.id).await?;
         }
         Ok(())
@@ -282,9 +284,9 @@ impl SavedForms {
     }
 
     /// Forgets all forms of a user.
-    pub async fn remove_user(&self, user: &str) -> Result<(), DatabaseError> {
+    pub async fn remove_user(&self, user: &UserId) -> Result<(), DatabaseError> {
         sqlx::query("DELETE FROM kept_forms WHERE user_id = $1")
-            .bind(user.to_owned())
+            .bind(user.to_string())
             .execute(&self.database)
             .await?;
         Ok(())
@@ -370,6 +372,6 @@ impl Stored {
     }
 }
 
-fn place<'a>(id: &'a FormId, user: &'a str) -> [&'a str; 3] {
-    ["kept_forms", id.as_str(), user]
+fn place<'a>(id: &'a FormId, user: &'a UserId) -> [&'a str; 3] {
+    ["kept_forms", id.as_str(), user.as_str()]
 }

@@ -19,6 +19,7 @@ use crate::{
     sealing::Sealer,
     secret::TokenHash,
     throttle::Networks,
+    users::UserId,
 };
 
 const BROWSER: TokenHash = TokenHash::from_bytes([1; 32]);
@@ -49,17 +50,18 @@ fn form(body: &'static [u8]) -> SavedForm {
     SavedForm { head, body: Bytes::from_static(body) }
 }
 
-fn claim<'a>(id: &'a FormId, user: &'a str, browser: &'a TokenHash) -> FormClaim<'a> {
+fn claim<'a>(id: &'a FormId, user: &'a UserId, browser: &'a TokenHash) -> FormClaim<'a> {
     FormClaim { id, user, browser: Some(browser) }
 }
 
 async fn a_form_is_given_to_its_user_in_its_browser_once(on: On) {
     let Fixture { forms, _store, .. } = fixture(on).await;
-    let id = forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
-    let theirs = claim(&id, "ada", &BROWSER);
+    let ada = UserId::of("ada");
+    let id = forms.save(&ada, &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+    let theirs = claim(&id, &ada, &BROWSER);
     assert_eq!(forms.find(FormClaim { browser: None, ..theirs }).await.unwrap(), Found::Nothing);
-    assert_eq!(forms.find(claim(&id, "ada", &OTHER)).await.unwrap(), Found::Nothing);
-    assert_eq!(forms.take(claim(&id, "ada", &OTHER), "/sims").await.unwrap(), None);
+    assert_eq!(forms.find(claim(&id, &ada, &OTHER)).await.unwrap(), Found::Nothing);
+    assert_eq!(forms.take(claim(&id, &ada, &OTHER), "/sims").await.unwrap(), None);
     assert_eq!(forms.take(theirs, "/elsewhere").await.unwrap(), None);
     assert!(matches!(forms.find(theirs).await.unwrap(), Found::Waiting { .. }));
 
@@ -77,19 +79,21 @@ async fn a_form_is_given_to_its_user_in_its_browser_once(on: On) {
 
 async fn somebody_else_in_the_same_browser_gets_nothing_of_a_form_and_changes_nothing(on: On) {
     let Fixture { forms, _store, .. } = fixture(on).await;
-    let id = forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
-    let bobs = claim(&id, "bob", &BROWSER);
+    let (ada, bob) = (UserId::of("ada"), UserId::of("bob"));
+    let id = forms.save(&ada, &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+    let bobs = claim(&id, &bob, &BROWSER);
     assert_eq!(forms.find(bobs).await.unwrap(), Found::OtherUser);
     assert_eq!(forms.take(bobs, "/sims").await.unwrap(), None);
     forms.discard(bobs).await.unwrap();
-    let adas = claim(&id, "ada", &BROWSER);
+    let adas = claim(&id, &ada, &BROWSER);
     assert_eq!(forms.take(adas, "/sims").await.unwrap(), Some(form(b"a=1")));
 }
 
 async fn a_form_lasts_for_half_an_hour_and_is_known_for_a_day_more(on: On) {
     let Fixture { forms, clock, database, _store } = fixture(on).await;
-    let id = forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
-    let theirs = claim(&id, "ada", &BROWSER);
+    let ada = UserId::of("ada");
+    let id = forms.save(&ada, &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+    let theirs = claim(&id, &ada, &BROWSER);
     clock.advance(LIFETIME.checked_sub(Duration::from_millis(1)).unwrap());
     forms.purge().await.unwrap();
     assert!(matches!(forms.find(theirs).await.unwrap(), Found::Waiting { .. }));
@@ -106,24 +110,26 @@ async fn a_form_lasts_for_half_an_hour_and_is_known_for_a_day_more(on: On) {
 
 async fn a_clock_that_is_set_back_prolongs_no_form(on: On) {
     let Fixture { forms, clock, _store, .. } = fixture(on).await;
-    let id = forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+    let ada = UserId::of("ada");
+    let id = forms.save(&ada, &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
     clock.set(Timestamp::from_unix_seconds(1_799_990_000));
-    assert_eq!(forms.find(claim(&id, "ada", &BROWSER)).await.unwrap(), Found::Gone);
+    assert_eq!(forms.find(claim(&id, &ada, &BROWSER)).await.unwrap(), Found::Gone);
 }
 
 async fn a_record_that_was_tampered_with_is_gone(on: On) {
     let Fixture { forms, database, _store, .. } = fixture(on).await;
-    let id = forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
-    let second = forms.save("ada", &BROWSER, &form(b"a=2")).await.unwrap().unwrap();
+    let (ada, bob) = (UserId::of("ada"), UserId::of("bob"));
+    let id = forms.save(&ada, &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+    let second = forms.save(&ada, &BROWSER, &form(b"a=2")).await.unwrap().unwrap();
     sqlx::query("UPDATE kept_forms SET record = (SELECT record FROM kept_forms WHERE id = $1)")
         .bind(second.as_str().to_owned())
         .execute(&database)
         .await
         .unwrap();
-    assert_eq!(forms.take(claim(&id, "ada", &BROWSER), "/sims").await.unwrap(), None, "another form's");
+    assert_eq!(forms.take(claim(&id, &ada, &BROWSER), "/sims").await.unwrap(), None, "another form's");
     // Passed off as another user's.
-    sqlx::query("UPDATE kept_forms SET user_id = 'bob'").execute(&database).await.unwrap();
-    assert_eq!(forms.take(claim(&second, "bob", &BROWSER), "/sims").await.unwrap(), None);
+    sqlx::query("UPDATE kept_forms SET user_id = $1").bind(bob.to_string()).execute(&database).await.unwrap();
+    assert_eq!(forms.take(claim(&second, &bob, &BROWSER), "/sims").await.unwrap(), None);
 }
 
 fn sized(bytes: usize) -> SavedForm {
@@ -132,57 +138,60 @@ fn sized(bytes: usize) -> SavedForm {
 
 async fn whoever_keeps_and_discards_all_day_leaves_no_more_than_anybody(on: On) {
     let Fixture { forms, database, clock, _store } = fixture(on).await;
+    let (ada, bob) = (UserId::of("ada"), UserId::of("bob"));
     let rows = async || {
-        let row = sqlx::query("SELECT COUNT(*) AS rows FROM kept_forms WHERE user_id = 'ada'");
+        let row =
+            sqlx::query("SELECT COUNT(*) AS rows FROM kept_forms WHERE user_id = $1").bind(ada.to_string());
         sqlx::Row::try_get::<i64, _>(&row.fetch_one(&database).await.unwrap(), "rows").unwrap()
     };
-    let waiting = forms.save("ada", &BROWSER, &form(b"first")).await.unwrap().unwrap();
-    let bobs = forms.save("bob", &OTHER, &form(b"bob's")).await.unwrap().unwrap();
+    let waiting = forms.save(&ada, &BROWSER, &form(b"first")).await.unwrap().unwrap();
+    let bobs = forms.save(&bob, &OTHER, &form(b"bob's")).await.unwrap().unwrap();
     for _ in 0..300 {
         clock.advance(Duration::from_secs(1));
-        let id = forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
-        forms.discard(claim(&id, "ada", &BROWSER)).await.unwrap();
+        let id = forms.save(&ada, &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+        forms.discard(claim(&id, &ada, &BROWSER)).await.unwrap();
     }
     assert_eq!(rows().await, 100);
     // What waits is older than all of those, and stays.
-    for (id, user, browser) in [(&waiting, "ada", BROWSER), (&bobs, "bob", OTHER)] {
+    for (id, user, browser) in [(&waiting, &ada, BROWSER), (&bobs, &bob, OTHER)] {
         assert!(matches!(forms.find(claim(id, user, &browser)).await.unwrap(), Found::Waiting { .. }));
     }
 }
 
 async fn a_flood_stays_within_the_bounds_and_pushes_nothing_out(on: On) {
     let Fixture { forms, clock, _store, .. } = fixture(on).await;
+    let (ada, bob) = (UserId::of("ada"), UserId::of("bob"));
     let small = form(b"a=1");
     let mut saved = Vec::new();
     for _ in 0..30 {
-        saved.extend(forms.save("ada", &BROWSER, &small).await.unwrap());
+        saved.extend(forms.save(&ada, &BROWSER, &small).await.unwrap());
     }
     assert_eq!(saved.len(), 20);
     assert_eq!(saved.iter().map(FormId::as_str).collect::<BTreeSet<_>>().len(), 20);
-    assert!(forms.save("bob", &OTHER, &form(b"a=1")).await.unwrap().is_ok(), "another user has room");
-    assert!(matches!(forms.find(claim(&saved[0], "ada", &BROWSER)).await.unwrap(), Found::Waiting { .. }));
+    assert!(forms.save(&bob, &OTHER, &form(b"a=1")).await.unwrap().is_ok(), "another user has room");
+    assert!(matches!(forms.find(claim(&saved[0], &ada, &BROWSER)).await.unwrap(), Found::Waiting { .. }));
     // What is sent or over makes room.
-    forms.take(claim(&saved[0], "ada", &BROWSER), "/sims").await.unwrap().unwrap();
-    assert!(forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().is_ok());
-    assert!(forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().is_err());
+    forms.take(claim(&saved[0], &ada, &BROWSER), "/sims").await.unwrap().unwrap();
+    assert!(forms.save(&ada, &BROWSER, &form(b"a=1")).await.unwrap().is_ok());
+    assert!(forms.save(&ada, &BROWSER, &form(b"a=1")).await.unwrap().is_err());
     clock.advance(LIFETIME);
-    assert!(forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().is_ok());
+    assert!(forms.save(&ada, &BROWSER, &form(b"a=1")).await.unwrap().is_ok());
 
-    assert_eq!(forms.save("ada", &BROWSER, &sized(4 << 20)).await.unwrap(), Err(NoRoom::User));
+    assert_eq!(forms.save(&ada, &BROWSER, &sized(4 << 20)).await.unwrap(), Err(NoRoom::User));
     let large = sized((4 << 20) - 1000);
     let mut users = 0;
-    while forms.save(&format!("user {users}"), &OTHER, &large).await.unwrap().is_ok() {
+    while forms.save(&UserId::of(&format!("user{users}")), &OTHER, &large).await.unwrap().is_ok() {
         users += 1;
     }
     assert_eq!(users, 16, "64 MiB in all");
-    assert_eq!(forms.save("carol", &OTHER, &large).await.unwrap(), Err(NoRoom::Everybody));
-    assert_eq!(forms.save("user 0", &OTHER, &sized(2000)).await.unwrap(), Err(NoRoom::User));
+    assert_eq!(forms.save(&UserId::of("carol"), &OTHER, &large).await.unwrap(), Err(NoRoom::Everybody));
+    assert_eq!(forms.save(&UserId::of("user0"), &OTHER, &sized(2000)).await.unwrap(), Err(NoRoom::User));
 }
 
 async fn forms_on_their_way_have_places_by_user_and_by_network(on: On) {
     let Fixture { forms, _store, .. } = fixture(on).await;
     let of_user = |user: u32| {
-        let user = user.to_string();
+        let user = UserId::of(&user.to_string());
         unconstrained(forms.room_for_user(&user)).now_or_never().flatten()
     };
     let from = |address: &str| {
@@ -222,11 +231,12 @@ async fn all_tabs_of_a_browser_are_one_browser_and_another_session_is_none_of_it
 
 async fn a_user_who_is_put_out_leaves_no_form(on: On) {
     let Fixture { forms, _store, .. } = fixture(on).await;
-    let id = forms.save("ada", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
-    let other = forms.save("bob", &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
-    forms.remove_user("ada").await.unwrap();
-    assert_eq!(forms.find(claim(&id, "ada", &BROWSER)).await.unwrap(), Found::Nothing);
-    assert!(matches!(forms.find(claim(&other, "bob", &BROWSER)).await.unwrap(), Found::Waiting { .. }));
+    let (ada, bob) = (UserId::of("ada"), UserId::of("bob"));
+    let id = forms.save(&ada, &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+    let other = forms.save(&bob, &BROWSER, &form(b"a=1")).await.unwrap().unwrap();
+    forms.remove_user(&ada).await.unwrap();
+    assert_eq!(forms.find(claim(&id, &ada, &BROWSER)).await.unwrap(), Found::Nothing);
+    assert!(matches!(forms.find(claim(&other, &bob, &BROWSER)).await.unwrap(), Found::Waiting { .. }));
 }
 
 on_each_database!(

@@ -17,7 +17,7 @@ use super::{
     live::{Live, SessionState, idle},
     ongoing::Ongoing,
 };
-use crate::{clock::Timestamp, secret::TokenHash};
+use crate::{clock::Timestamp, secret::TokenHash, users::UserId};
 
 /// Bytes of sessions remembered for requests.
 const BUDGET: u64 = 64 << 20;
@@ -62,8 +62,7 @@ struct Known {
 /// What of a session is needed to end it.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
-    /// The user's id.
-    pub(super) user: String,
+    pub(super) user: UserId,
     pub(super) expires_at: Timestamp,
     /// How long it may lie unused.
     pub(super) inactivity: Duration,
@@ -85,7 +84,7 @@ struct Register {
     /// In use, and perhaps over: to be asked for again.
     doubted: HashSet<TokenHash>,
     /// By user, as long as one of their sessions is in use.
-    ongoing: HashMap<String, Weak<Ongoing>>,
+    ongoing: HashMap<UserId, Weak<Ongoing>>,
 }
 
 pub(super) struct Cache {
@@ -131,13 +130,13 @@ impl Cache {
     }
 
     /// What a user has under way: the same for all their sessions.
-    pub(super) fn ongoing(&self, user: &str) -> Arc<Ongoing> {
+    pub(super) fn ongoing(&self, user: &UserId) -> Arc<Ongoing> {
         let mut register = self.register();
         if let Some(ongoing) = register.ongoing.get(user).and_then(Weak::upgrade) {
             return ongoing;
         }
         let ongoing = Arc::new(Ongoing::default());
-        register.ongoing.insert(user.to_owned(), Arc::downgrade(&ongoing));
+        register.ongoing.insert(user.clone(), Arc::downgrade(&ongoing));
         ongoing
     }
 
@@ -174,7 +173,7 @@ impl Cache {
 
     /// Drops the entries of these users, and doubts those sessions of theirs that are in use.
     pub(super) fn doubt_users(&self, users: &HashSet<String>) {
-        self.doubt(|known| known.facts.as_ref().is_some_and(|facts| users.contains(&facts.user)));
+        self.doubt(|known| known.facts.as_ref().is_some_and(|facts| users.contains(facts.user.as_str())));
     }
 
     /// Drops every entry, and doubts every session in use.

@@ -5,6 +5,7 @@
 //! ends all that are beyond, not just its own, since the others may have counted before they could see it.
 
 use super::{SessionError, SessionSummary, Sessions};
+use crate::users::UserId;
 
 /// What becomes of a login beyond the most sessions that its user may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +22,8 @@ impl Sessions {
         self.when_full == WhenFull::Refuse
     }
 
-    /// Ends the logins of a user, by id, beyond the most that there may be, and gives them out.
-    pub async fn evict_excess(&self, user: &str) -> Result<Vec<SessionSummary>, SessionError> {
+    /// Ends the logins of a user beyond the most that there may be, and gives them out.
+    pub async fn evict_excess(&self, user: &UserId) -> Result<Vec<SessionSummary>, SessionError> {
         let Some(most) = self.max_per_user else { return Ok(Vec::new()) };
         let mut sessions = self.list(Some(user)).await?;
         sessions.sort_by_key(|session| (session.created_at, session.id));

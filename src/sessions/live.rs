@@ -62,9 +62,13 @@ impl Perishable {
 impl Live {
     pub(super) fn new(session: Session, state: Arc<SessionState>, ongoing: Arc<Ongoing>) -> Self {
         let Session { user, name, email, display_name, groups, origin, .. } = &session;
-        let texts = [user, name, email, display_name, &origin.user_agent];
-        let weight =
-            OVERHEAD + texts.into_iter().chain(groups).map(|text| COPIES * text.len() + 32).sum::<usize>();
+        let texts = [user.as_str(), name, email, display_name, &origin.user_agent];
+        let weight = OVERHEAD
+            + texts
+                .into_iter()
+                .chain(groups.iter().map(String::as_str))
+                .map(|text| COPIES * text.len() + 32)
+                .sum::<usize>();
         Self {
             session,
             prepared: OnceLock::new(),

@@ -59,6 +59,7 @@ use crate::{
     rollout,
     sealing::Sealer,
     secret::{Token, TokenHash},
+    users::UserId,
 };
 
 /// The longest that looking up one session may take.
@@ -110,10 +111,10 @@ pub enum SessionError {
 
 /// Whether a user may still be in, and as whom. Asked whenever a session comes from the store.
 pub trait AccountStatus: Send + Sync {
-    /// None: the user, by id, is gone or disabled. An error must mean that nobody can tell.
+    /// None: the user is gone or disabled. An error must mean that nobody can tell.
     fn of<'a>(
         &'a self,
-        user: &'a str,
+        user: &'a UserId,
     ) -> BoxFuture<'a, Result<Option<Profile>, Box<dyn Error + Send + Sync>>>;
 }
 
@@ -204,7 +205,7 @@ impl Sessions {
         let stored = StoredSession {
             id: session.id,
             record: record::seal(&self.sealer, &session),
-            user: session.user,
+            user: session.user.to_string(),
             last_seen: now,
             expires_at: session.expires_at,
             generation: 0,
@@ -231,8 +232,8 @@ impl Sessions {
         }
     }
 
-    /// The user, by id, of a session that nobody ended: a limit did, some time ago. None for any other.
-    pub async fn ran_out(&self, id: &TokenHash) -> Result<Option<String>, SessionError> {
+    /// The user of a session that nobody ended: a limit did, some time ago. None for any other.
+    pub async fn ran_out(&self, id: &TokenHash) -> Result<Option<UserId>, SessionError> {
         let asked = async {
             let Some(stored) = self.store.load(id).await? else { return Ok(None) };
             let Some(session) = self.open(&stored) else { return Ok(None) };
@@ -267,12 +268,12 @@ impl Sessions {
         Ok(())
     }
 
-    /// Ends all sessions of a user, by id, and says how many there were.
-    pub async fn revoke_user(&self, user: &str) -> Result<usize, SessionError> {
-        let ended = self.store.remove_user(user).await?;
+    /// Ends all sessions of a user, and says how many there were.
+    pub async fn revoke_user(&self, user: &UserId) -> Result<usize, SessionError> {
+        let ended = self.store.remove_user(user.as_str()).await?;
         self.cache.end(&ended);
         // The store may have lost sight of a session that we still remember.
-        self.cache.doubt_users(&HashSet::from([user.to_owned()]));
+        self.cache.doubt_users(&HashSet::from([user.to_string()]));
         Ok(ended.len())
     }
 
@@ -304,9 +305,9 @@ impl Sessions {
         Ok(matching.map(|stored| (stored.id, self.open(&stored).map(|session| session.name))).collect())
     }
 
-    /// Ends the sessions of a user, by id, that were made with a password alone, and gives them out. One that is made at
+    /// Ends the sessions of a user that were made with a password alone, and gives them out. One that is made at
     /// the same moment ends when it is looked up: its user has a device.
-    pub async fn end_one_factor(&self, user: &str) -> Result<Vec<SessionSummary>, SessionError> {
+    pub async fn end_one_factor(&self, user: &UserId) -> Result<Vec<SessionSummary>, SessionError> {
         let mut ended = self.list(Some(user)).await?;
         ended.retain(|session| session.level() == Level::One);
         for session in &ended {
@@ -315,12 +316,12 @@ impl Sessions {
         Ok(ended)
     }
 
-    /// The sessions that are not over, of one user (by id) or of all, the latest login first.
-    pub async fn list(&self, user: Option<&str>) -> Result<Vec<SessionSummary>, SessionError> {
+    /// The sessions that are not over, of one user or of all, the latest login first.
+    pub async fn list(&self, user: Option<&UserId>) -> Result<Vec<SessionSummary>, SessionError> {
         let now = self.clock.now();
         let mut list: Vec<_> = self
             .store
-            .list(user)
+            .list(user.map(UserId::as_str))
             .await?
             .into_iter()
             .filter_map(|stored| {

@@ -6,20 +6,17 @@ use super::{
     proof::PasswordProof,
     session::{Method, Origin, Profile, Session},
 };
-#[cfg(feature = "seed")]
-use crate::users::UserId;
 use crate::{
     clock::Timestamp,
     credentials::{CodeKind, VerifiedCode},
     secret::TokenHash,
-    users::User,
+    users::{User, UserId},
 };
 
 /// What a finished login knows. Only proofs make one.
 #[derive(Clone, Debug)]
 pub struct NewSession {
-    /// The user's id.
-    pub(super) user: String,
+    pub(super) user: UserId,
     pub(super) profile: Profile,
     pub(super) amr: Vec<Method>,
     /// When the password was given, for a session that takes the place of one which remembers it; absent: just now.
@@ -55,7 +52,7 @@ impl NewSession {
             CodeKind::Recovery => Method::Recovery,
         });
         Ok(Self {
-            user: user.id.as_str().to_owned(),
+            user: user.id.clone(),
             profile: Profile {
                 name: user.name.as_str().to_owned(),
                 email: user.email.clone(),
@@ -92,7 +89,7 @@ impl NewSession {
     #[cfg(feature = "seed")]
     pub fn unproved(user: &UserId, profile: Profile) -> Self {
         let amr = vec![Method::Password, Method::Totp];
-        Self { user: user.as_str().to_owned(), profile, amr, since: None, proved_by: None, remembered: false }
+        Self { user: user.clone(), profile, amr, since: None, proved_by: None, remembered: false }
     }
 }
 
@@ -156,7 +153,7 @@ mod tests {
         };
         let users = [user(1), user(2)];
         let passwords = users.each_ref().map(|user| {
-            let session = Session { user: user.id.to_string(), amr: vec![Method::Password], ..nobody() };
+            let session = Session { user: user.id.clone(), amr: vec![Method::Password], ..nobody() };
             session.password().unwrap()
         });
         for user in &users {

@@ -93,13 +93,13 @@ impl RevocationLog {
     ) -> Result<Vec<TokenHash>, DatabaseError> {
         let mut ended = Vec::new();
         for batch in sessions.chunks(BATCH) {
-            let users = batch.iter().map(|(_, facts)| facts.user.clone());
+            let users = batch.iter().map(|(_, facts)| facts.user.to_string());
             let generations = self.generations(users.chain([EVERYBODY.to_owned()]).collect()).await?;
             let ids = batch.iter().map(|(id, _)| id.to_hex()).collect();
             let listed = self.among("SELECT id FROM ended_sessions WHERE id IN", ids).await?;
             let listed: Vec<String> = listed.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
             let is_over = |(id, facts): &&(TokenHash, Facts)| {
-                generations.are_past(&facts.user, facts.generation) || listed.contains(&id.to_hex())
+                generations.are_past(facts.user.as_str(), facts.generation) || listed.contains(&id.to_hex())
             };
             ended.extend(batch.iter().filter(is_over).map(|(id, _)| *id));
         }

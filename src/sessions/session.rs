@@ -6,7 +6,7 @@ use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::Timestamp, secret::TokenHash};
+use crate::{clock::Timestamp, secret::TokenHash, users::UserId};
 
 /// One proof that was given at login. The names are stored, so they never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,8 +77,7 @@ pub struct Session {
     /// The key under which it is stored, which is therefore not stored again.
     #[serde(skip, default = "nameless")]
     pub id: TokenHash,
-    /// The user's id.
-    pub user: String,
+    pub user: UserId,
     /// The canonical name.
     pub name: String,
     pub email: String,
@@ -148,8 +147,7 @@ impl fmt::Debug for Session {
 #[derive(Clone, Debug)]
 pub struct SessionSummary {
     pub id: TokenHash,
-    /// The user's id.
-    pub user: String,
+    pub user: UserId,
     /// The canonical name at login.
     pub name: String,
     pub amr: Vec<Method>,
@@ -173,7 +171,7 @@ impl SessionSummary {
 pub(super) fn nobody() -> Session {
     Session {
         id: nameless(),
-        user: "u1".into(),
+        user: UserId::of("u1"),
         name: "ada@example.com".into(),
         email: "Ada@example.com".into(),
         display_name: "Ada".into(),

@@ -31,6 +31,12 @@ impl UserId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The id of somebody in a test, by a name of at most 21 letters.
+    #[cfg(test)]
+    pub(crate) fn of(name: &str) -> Self {
+        Self::parse(&format!("{name:A<22}")).expect("a short name")
+    }
 }
 
 impl fmt::Display for UserId {

@@ -18,7 +18,7 @@ async fn everybody_is_out_everywhere_and_whoever_comes_next_is_in() {
         let (here, there) = (world.gateway().await, world.gateway().await);
         let operator = world.idle_gateway_on(world.store().await).await;
         // Of a user whose sessions have been ended before, too.
-        here.sessions.revoke_user("bob").await.unwrap();
+        here.sessions.revoke_user(&UserId::of("bob")).await.unwrap();
         let (adas, bobs) = (here.log_in("ada").await, there.log_in("bob").await);
         let mut open = Vec::new();
         for gateway in [&here, &there] {
@@ -55,11 +55,11 @@ async fn a_session_that_was_on_its_way_into_the_store_is_out_as_well() {
         if all {
             end_everybody(&gateway).await;
         } else {
-            gateway.sessions.revoke_user("ada").await.unwrap();
+            gateway.sessions.revoke_user(&UserId::of("ada")).await.unwrap();
         }
         sqlx::query("INSERT INTO sessions SELECT * FROM kept").execute(&gateway.database).await.unwrap();
         assert!(gateway.is_out(&id).await);
-        assert!(gateway.sessions.list(Some("ada")).await.unwrap().is_empty());
+        assert!(gateway.sessions.list(Some(&UserId::of("ada"))).await.unwrap().is_empty());
         gateway.sessions.clear_ended().await.unwrap();
     }
 }
@@ -72,7 +72,7 @@ async fn what_redis_gets_back_from_an_old_dump_is_out() {
     for all in [true, false] {
         let id = here.log_in("ada").await;
         let live = there.live(&id).await;
-        let keys = [format!("portcullis:s:{}", id.to_hex()), "portcullis:u:ada".to_owned()];
+        let keys = [format!("portcullis:s:{}", id.to_hex()), format!("portcullis:u:{}", UserId::of("ada"))];
         for key in &keys {
             server.command::<i64>(&["COPY", key, &format!("dump:{key}"), "REPLACE"]).await;
         }
@@ -82,7 +82,7 @@ async fn what_redis_gets_back_from_an_old_dump_is_out() {
         if all {
             assert_eq!(end_everybody(&here).await, Some(0));
         } else {
-            here.sessions.revoke_user("ada").await.unwrap();
+            here.sessions.revoke_user(&UserId::of("ada")).await.unwrap();
         }
         for key in &keys {
             server.command::<i64>(&["COPY", &format!("dump:{key}"), key]).await;
@@ -107,7 +107,7 @@ async fn what_redis_has_lost_is_out_within_a_second() {
         if all {
             end_everybody(&here).await;
         } else {
-            here.sessions.revoke_user("ada").await.unwrap();
+            here.sessions.revoke_user(&UserId::of("ada")).await.unwrap();
         }
         assert!(ended(&live).await < BOUND);
         assert!(there.is_out(&id).await);
@@ -156,7 +156,7 @@ async fn a_foreign_key_among_ours_is_left_out_and_keeps_nobody_in() {
             "HSET",
             &foreign[1],
             "user",
-            "ada",
+            UserId::of("ada").as_str(),
             "record",
             "x",
             "seen",
@@ -169,11 +169,11 @@ async fn a_foreign_key_among_ours_is_left_out_and_keeps_nobody_in() {
         .await;
     server.command::<i64>(&["LPUSH", &foreign[2], "x"]).await;
     server.command::<()>(&["SET", "portcullis:s:not-an-id", "x"]).await;
-    server.command::<()>(&["SET", "portcullis:u:bob", "not a set"]).await;
+    server.command::<()>(&["SET", &format!("portcullis:u:{}", UserId::of("bob")), "not a set"]).await;
     let listed = gateway.sessions.list(None).await.unwrap();
     assert_eq!(listed.iter().map(|session| session.id).collect::<Vec<_>>(), [ada]);
     assert_eq!(gateway.sessions.beginning_with(&ada.to_hex()[..8]).await.unwrap().len(), 1);
-    gateway.sessions.revoke_user("bob").await.unwrap();
+    gateway.sessions.revoke_user(&UserId::of("bob")).await.unwrap();
     assert!(ended(&bobs).await < BOUND);
     end_everybody(&gateway).await.expect("what can be cleared is cleared");
     assert!(ended(&adas).await < BOUND);

@@ -13,7 +13,7 @@ async fn answers(gateway: &Gateway) -> Duration {
 /// Ends one session, and a user's all.
 async fn end_some(gateway: &Gateway, ended: &TokenHash, bobs: &TokenHash) {
     gateway.sessions.revoke(ended).await.unwrap();
-    gateway.sessions.revoke_user("bob").await.unwrap();
+    gateway.sessions.revoke_user(&UserId::of("bob")).await.unwrap();
     assert!(gateway.cached(ended, Use::Counts).is_none() && gateway.cached(bobs, Use::Counts).is_none());
 }
 
@@ -103,7 +103,7 @@ async fn a_cluster_that_loses_a_master_revives_no_session_and_loses_none() {
     for id in out {
         here.sessions.revoke(id).await.unwrap();
     }
-    here.sessions.revoke_user("bob").await.unwrap();
+    here.sessions.revoke_user(&UserId::of("bob")).await.unwrap();
     cluster.replica_leads().await;
     let start = tokio::time::Instant::now();
     for gateway in [&here, &there] {

@@ -11,7 +11,7 @@ async fn a_login_is_a_session_on_every_gateway_and_is_cached_there() {
         for gateway in [&here, &there] {
             assert!(gateway.cached(&id, Use::Counts).is_none());
             let live = gateway.live(&id).await;
-            assert_eq!((live.session.id, live.session.user.as_str()), (id, "ada"));
+            assert_eq!((live.session.id, &live.session.user), (id, &UserId::of("ada")));
             assert_eq!(live.session.level(), Level::Two);
             assert_eq!(live.session.expires_at, live.session.created_at.plus(EXPIRATION));
             assert_eq!(live.session.origin, origin());
@@ -79,7 +79,7 @@ async fn a_revoked_user_is_out_everywhere_within_a_second_and_nobody_else_is() {
         }
         let bobs = there.live(&bob).await;
 
-        assert_eq!(here.sessions.revoke_user("ada").await.unwrap(), 2);
+        assert_eq!(here.sessions.revoke_user(&UserId::of("ada")).await.unwrap(), 2);
         for live in &open {
             assert!(ended(live).await < BOUND);
         }
@@ -87,7 +87,7 @@ async fn a_revoked_user_is_out_everywhere_within_a_second_and_nobody_else_is() {
             assert!(here.is_out(id).await && there.is_out(id).await);
         }
         assert!(!bobs.ended.is_cancelled());
-        assert_eq!(here.sessions.revoke_user("ada").await.unwrap(), 0);
+        assert_eq!(here.sessions.revoke_user(&UserId::of("ada")).await.unwrap(), 0);
         // The user may log in again.
         let again = here.log_in("ada").await;
         there.live(&again).await;
@@ -173,17 +173,18 @@ async fn a_list_shows_what_is_good_the_latest_first() {
         let first = gateway.log_in("bob").await;
         world.clock.advance(INACTIVITY / 4);
         let second = gateway.log_in("ada").await;
+        let ada = UserId::of("ada");
         let ids = async |user| {
             let list = gateway.sessions.list(user).await.unwrap();
             list.iter().map(|summary| summary.id).collect::<Vec<_>>()
         };
         assert_eq!(ids(None).await, [second, first, idle]);
-        assert_eq!(ids(Some("ada")).await, [second, idle]);
+        assert_eq!(ids(Some(&ada)).await, [second, idle]);
         world.clock.advance(INACTIVITY / 4);
         assert_eq!(ids(None).await, [second, first]);
 
-        let summary = &gateway.sessions.list(Some("ada")).await.unwrap()[0];
-        assert_eq!((summary.user.as_str(), summary.name.as_str()), ("ada", "ada@example.com"));
+        let summary = &gateway.sessions.list(Some(&UserId::of("ada"))).await.unwrap()[0];
+        assert_eq!((&summary.user, summary.name.as_str()), (&UserId::of("ada"), "ada@example.com"));
         assert_eq!(summary.amr, [Method::Password, Method::Totp]);
         assert_eq!(summary.origin, origin());
     }
@@ -209,7 +210,7 @@ async fn a_damaged_or_moved_record_is_no_session() {
         }
         // Nor is one that is listed as another user's, in whose name it would not be ended.
         store.remove(&id).await.unwrap();
-        store.insert(&StoredSession { user: "bob".into(), ..good }).await.unwrap();
+        store.insert(&StoredSession { user: UserId::of("bob").to_string(), ..good }).await.unwrap();
         assert!(gateway.is_out(&id).await);
     }
 }

@@ -72,7 +72,7 @@ async fn a_remembered_session_lasts_unused_to_its_end_and_no_longer_on_every_gat
         here.sessions.cache.sweep(here.sessions.clock.now());
         assert!(here.cached(&kept, Use::Counts).is_some());
         assert!(here.is_out(&usual).await);
-        let listed = there.sessions.list(Some("ada")).await.unwrap();
+        let listed = there.sessions.list(Some(&UserId::of("ada"))).await.unwrap();
         assert_eq!(
             listed.iter().map(|session| (session.id, session.remembered)).collect::<Vec<_>>(),
             [(kept, true)]
@@ -87,7 +87,7 @@ async fn a_remembered_session_lasts_unused_to_its_end_and_no_longer_on_every_gat
         assert!(here.is_out(&kept).await && there.is_out(&kept).await);
         assert!(open.ended.is_cancelled());
         assert!(here.sessions.list(None).await.unwrap().is_empty());
-        assert_eq!(here.sessions.ran_out(&kept).await.unwrap().as_deref(), Some("ada"));
+        assert_eq!(here.sessions.ran_out(&kept).await.unwrap(), Some(UserId::of("ada")));
     }
 }
 

@@ -57,12 +57,12 @@ struct People {
 impl AccountStatus for People {
     fn of<'a>(
         &'a self,
-        user: &'a str,
+        user: &'a UserId,
     ) -> BoxFuture<'a, Result<Option<Profile>, Box<dyn Error + Send + Sync>>> {
         let answer = if *self.unreachable.lock().unwrap() {
             Err("nobody knows".into())
         } else {
-            Ok(self.profiles.lock().unwrap().get(user).cloned())
+            Ok(self.profiles.lock().unwrap().get(user.as_str()).cloned())
         };
         std::future::ready(answer).boxed()
     }
@@ -105,7 +105,7 @@ impl World {
             mandatory_from: None,
         };
         for user in ["ada", "bob"] {
-            world.people.profiles.lock().unwrap().insert(user.into(), profile(user, &[]));
+            world.people.profiles.lock().unwrap().insert(UserId::of(user).to_string(), profile(user, &[]));
         }
         world
     }
@@ -179,13 +179,14 @@ impl World {
 
     /// Changes a user as the users' module does: the change and its announcement are one.
     async fn change_user(&self, user: &str, profile: Option<Profile>) {
+        let id = UserId::of(user).to_string();
         match profile {
-            Some(profile) => drop(self.people.profiles.lock().unwrap().insert(user.into(), profile)),
-            None => drop(self.people.profiles.lock().unwrap().remove(user)),
+            Some(profile) => drop(self.people.profiles.lock().unwrap().insert(id.clone(), profile)),
+            None => drop(self.people.profiles.lock().unwrap().remove(&id)),
         }
         let database = self.database().await;
         let mut transaction = database.write().await.unwrap();
-        database.announce(&mut transaction, &Change::User(user.into()), START).await.unwrap();
+        database.announce(&mut transaction, &Change::User(id), START).await.unwrap();
         transaction.commit().await.unwrap();
     }
 }
@@ -236,7 +237,7 @@ fn profile(user: &str, groups: &[&str]) -> Profile {
 
 fn login(user: &str) -> NewSession {
     NewSession {
-        user: user.to_owned(),
+        user: UserId::of(user),
         profile: profile(user, &[]),
         amr: vec![Method::Password, Method::Totp],
         since: None,

@@ -117,8 +117,13 @@ async fn a_session_missing_from_its_users_index_ends_with_the_user() {
     let id = here.log_in("ada").await;
     let open = [here.live(&id).await, there.live(&id).await];
     // As a server does that is short of memory.
-    world.redis.as_ref().unwrap().command::<()>(&["DEL", "portcullis:u:ada"]).await;
-    here.sessions.revoke_user("ada").await.unwrap();
+    world
+        .redis
+        .as_ref()
+        .unwrap()
+        .command::<()>(&["DEL", &format!("portcullis:u:{}", UserId::of("ada"))])
+        .await;
+    here.sessions.revoke_user(&UserId::of("ada")).await.unwrap();
     assert!(here.cached(&id, Use::Counts).is_none());
     for live in &open {
         assert!(ended(live).await < BOUND);
@@ -224,7 +229,7 @@ async fn with_a_grace_those_go_on_who_are_known_and_nobody_else() {
 
     // Ends are heard of from elsewhere, changed rights as well, and the limits hold.
     there.sessions.revoke(revoked).await.unwrap();
-    there.sessions.revoke_user("bob").await.unwrap();
+    there.sessions.revoke_user(&UserId::of("bob")).await.unwrap();
     let end = eventually("their ends are known", async || {
         here.cached(revoked, Use::Counts).is_none() && here.cached(bobs, Use::Counts).is_none()
     });

@@ -93,7 +93,7 @@ async fn a_session_revoked_while_it_is_looked_up_is_not_cached() {
             match revoked {
                 "here" => gateway.sessions.revoke(&id).await.unwrap(),
                 "elsewhere" => other.sessions.revoke(&id).await.unwrap(),
-                _ => assert_eq!(other.sessions.revoke_user("ada").await.unwrap(), 1),
+                _ => assert_eq!(other.sessions.revoke_user(&UserId::of("ada")).await.unwrap(), 1),
             }
             timeout(PATIENCE, state.ended.cancelled()).await.expect("the gateway hears of it");
             slow.answers.add_permits(100);
@@ -116,7 +116,7 @@ async fn rights_changed_while_they_are_looked_up_are_looked_up_again() {
 
         let looking = look_up(&gateway, id);
         slow.holds_back(1).await;
-        gateway.sessions.cache.doubt_users(&["ada".to_owned()].into());
+        gateway.sessions.cache.doubt_users(&[UserId::of("ada").to_string()].into());
         slow.answers.add_permits(100);
         let found = timeout(PATIENCE, looking).await.unwrap().unwrap().unwrap();
         // The first answer was thrown away, since it might have been what was true before the change.
