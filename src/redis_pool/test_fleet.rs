@@ -80,13 +80,13 @@ impl Drop for Sentinel {
 }
 
 /// A master, a replica, and three sentinels, who call the master `main`.
-pub(crate) struct Watched {
+pub(crate) struct SentinelFleet {
     pub(crate) master: RedisServer,
     pub(crate) replica: RedisServer,
     sentinels: Vec<Sentinel>,
 }
 
-impl Watched {
+impl SentinelFleet {
     pub(crate) async fn start() -> Self {
         Self::start_with(&[], "").await
     }

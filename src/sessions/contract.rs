@@ -12,7 +12,7 @@ use crate::{
     random::OsRandom,
     redis_pool::{
         self, RedisPool,
-        test_fleet::{Cluster, Guarded, Watched},
+        test_fleet::{Cluster, Guarded, SentinelFleet},
         test_server::RedisServer,
     },
     sealing::Sealer,
@@ -186,7 +186,7 @@ fn restricted(config: redis_pool::Config) -> redis_pool::Config {
 async fn redis_behind_sentinels_honours_the_contract() {
     let arguments: Vec<_> = ACL.split(' ').collect();
     let accounts = "user watch on >guard -@all +@connection +sentinel|get-master-addr-by-name\n";
-    let watched = Watched::start_with(&arguments, accounts).await;
+    let watched = SentinelFleet::start_with(&arguments, accounts).await;
     let config = redis_pool::Config {
         sentinel_user: Some("watch".into()),
         sentinel_password: Some("guard".into()),

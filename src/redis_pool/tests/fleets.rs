@@ -1,7 +1,7 @@
 //! Sentinels and clusters: who is believed, how a key is followed, and how long a change of masters takes.
 
 use super::*;
-use crate::redis_pool::test_fleet::{Cluster, Watched};
+use crate::redis_pool::test_fleet::{Cluster, SentinelFleet};
 
 /// What the product promises after a fail-over, once the others have agreed on it.
 const BACK: Duration = Duration::from_secs(3);
@@ -21,7 +21,7 @@ fn patient(config: Config) -> Config {
 
 #[tokio::test]
 async fn a_killed_master_is_left_for_the_one_that_the_sentinels_elect() {
-    let mut watched = Watched::start().await;
+    let mut watched = SentinelFleet::start().await;
     let pool = open(&watched.config()).await.unwrap();
     set(&pool, "x", "1").await.unwrap();
     watched.master.copied().await;
@@ -45,7 +45,7 @@ async fn a_killed_master_is_left_for_the_one_that_the_sentinels_elect() {
 
 #[tokio::test]
 async fn a_master_that_was_stopped_is_not_believed_when_it_goes_on() {
-    let watched = Watched::start().await;
+    let watched = SentinelFleet::start().await;
     let pool = open(&watched.config()).await.unwrap();
     set(&pool, "x", "old").await.unwrap();
     watched.master.freeze();
@@ -63,7 +63,7 @@ async fn a_master_that_was_stopped_is_not_believed_when_it_goes_on() {
 
 #[tokio::test]
 async fn without_a_majority_of_the_sentinels_no_master_is_taken_and_a_lonely_one_is_left() {
-    let mut watched = Watched::start().await;
+    let mut watched = SentinelFleet::start().await;
     let config = watched.config();
     let pool = open(&config).await.unwrap();
     let beats = async |count: u64| {
@@ -86,7 +86,7 @@ async fn without_a_majority_of_the_sentinels_no_master_is_taken_and_a_lonely_one
 
 #[tokio::test]
 async fn a_name_that_the_sentinels_do_not_know_is_no_master() {
-    let watched = Watched::start().await;
+    let watched = SentinelFleet::start().await;
     let url = secrecy::ExposeSecret::expose_secret(&watched.config().url).replace("/main", "/other");
     let config = Config { url: url.into(), ..watched.config() };
     let url = RedisUrl::parse(secrecy::ExposeSecret::expose_secret(&config.url)).unwrap();
@@ -102,7 +102,7 @@ async fn sentinels_and_servers_may_have_users_of_their_own() {
     let arguments =
         "--user gate on >pass ~portcullis:* +@read +@write +@scripting +@connection -@dangerous +role";
     let arguments: Vec<_> = arguments.split(' ').collect();
-    let watched = Watched::start_with(&arguments, accounts).await;
+    let watched = SentinelFleet::start_with(&arguments, accounts).await;
     let config = Config {
         user: Some("gate".into()),
         password: Some("pass".into()),

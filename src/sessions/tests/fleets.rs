@@ -1,7 +1,7 @@
 //! Sessions in a Redis that fails over: what was ended stays ended, and what was not goes on.
 
 use super::*;
-use crate::redis_pool::test_fleet::{Cluster, Watched};
+use crate::redis_pool::test_fleet::{Cluster, SentinelFleet};
 
 /// What the product promises after a fail-over.
 const BACK: Duration = Duration::from_secs(3);
@@ -36,7 +36,7 @@ async fn never_revived(gateways: [&Gateway; 2], out: [&TokenHash; 2], kept: &Tok
 
 #[tokio::test]
 async fn a_master_that_goes_on_after_a_fail_over_revives_no_session() {
-    let watched = Watched::start().await;
+    let watched = SentinelFleet::start().await;
     let world = World { deadline: Duration::from_millis(250), ..World::at(watched.config()).await };
     let (here, there) = (world.gateway().await, world.gateway().await);
     let (ended, bobs, kept) = (here.log_in("ada").await, here.log_in("bob").await, here.log_in("ada").await);
@@ -65,7 +65,7 @@ async fn ended_within(live: &Live) -> bool {
 
 #[tokio::test]
 async fn an_end_that_no_replica_has_heard_of_survives_the_master() {
-    let mut watched = Watched::start().await;
+    let mut watched = SentinelFleet::start().await;
     let world = World { deadline: Duration::from_millis(250), ..World::at(watched.config()).await };
     let (here, there) = (world.gateway().await, world.gateway().await);
     let (ended, bobs, kept) = (here.log_in("ada").await, here.log_in("bob").await, here.log_in("ada").await);
