@@ -1,4 +1,4 @@
-//! Binding sockets: one listener a worker on the same address, spread by the kernel.
+//! Binds sockets: one listener per worker on the same address; the kernel spreads connections over them.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that the kernel completes before a worker takes them.
+/// The length of the kernel's queue of connections that no worker has accepted yet.
 const BACKLOG: i32 = 1024;
 
 pub(super) struct Listeners {
@@ -17,7 +17,7 @@ pub(super) struct Listeners {
 
 /// Binds `address` `count` times.
 ///
-/// The first bind does without sharing: a second gateway started by mistake gets a clear error instead of half of the
+/// The first bind is exclusive: a second gateway started by mistake gets a clear error instead of half of the
 /// connections.
 pub(super) fn bind(address: SocketAddr, count: usize) -> io::Result<Listeners> {
     let alone = open(address, false)?;

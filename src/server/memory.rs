@@ -14,8 +14,8 @@ pub(super) fn resident() -> Option<u64> {
     Some(pages * u64::try_from(rustix::param::page_size()).ok()?)
 }
 
-/// Has the kernel clear memory 4 KiB at a time, when it is touched, and not 2 MiB: that keeps a worker for up to
-/// milliseconds, and everybody on it. The allocator asks for pages of 2 MiB, so `madvise` as the machine's setting gives them.
+/// Disables transparent huge pages: clearing 2 MiB on first use blocks a worker, with all its connections, for up to
+/// milliseconds. The allocator requests them by `madvise`, so the machine's `madvise` setting does not prevent it.
 pub(super) fn forgo_huge_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "cannot do without transparent huge pages");

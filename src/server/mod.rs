@@ -58,8 +58,8 @@ const LAST_TURNS: Duration = Duration::from_secs(5);
 ///
 /// # What a connection can hold at most
 ///
-/// An idle one holds 14 KiB, socket and keys of TLS. One that does its worst holds what the bounds below add up to; past
-/// them the client waits, and one that makes the gateway wait loses its connection after `stall_timeout`.
+/// An idle one takes 14 KiB, for the socket and TLS keys. The worst case is the sum of the bounds below. Beyond them the client
+/// has to wait; one that makes the gateway wait is disconnected after `stall_timeout`.
 ///
 /// | of each connection | KiB | bound |
 /// |---|---|---|
@@ -76,14 +76,14 @@ const LAST_TURNS: Duration = Duration::from_secs(5);
 /// | a piece of the answer's body on its way | 64 | `upstream::http1` |
 /// | HTTP/2: of an answer that is not taken | 64 | `SEND_BUFFER` |
 ///
-/// So HTTP/1.1 stays below 420 KiB and HTTP/2 below 14 MiB, which takes 64 uploads and 64 unread downloads of somebody who
-/// is logged in; a stranger's requests are refused as they are read, and only few of our own pages are made at a time. What
-/// all connections hold together is bounded by `max_memory`: near it strangers are turned away, new connections get fewer
-/// streams, and at last none is taken (`load`).
+/// So an HTTP/1.1 connection stays below 420 KiB and an HTTP/2 connection below 14 MiB, which takes a signed-in user with 64
+/// uploads and 64 unread downloads: requests without a session are refused as they are read, and only a few of our own pages are
+/// rendered at a time. All connections together are bounded by `max_memory`: near it, requests without a session are refused,
+/// new connections get fewer streams, and finally are refused (`load`).
 #[derive(Clone, Debug)]
 pub struct Config {
     pub listen: Vec<SocketAddr>,
-    /// Threads that serve connections; one a core by default.
+    /// Threads that serve connections; by default one per core.
     pub workers: usize,
     /// From accepting a connection to the end of the TLS handshake.
     pub handshake_timeout: Duration,

@@ -24,8 +24,8 @@ pub enum AddressField {
 /// The client's address: the peer's, or the nearest one in the header that is not a trusted proxy's.
 ///
 /// `field` counts only when the peer is listed, and is read from the right: each trusted hop vouches for the one before it.
-/// A malformed entry ends the walk at the last address vouched for; what stands to the left of that is the client's own
-/// words and never looked at.
+/// A malformed entry ends the walk at the last trusted address. Everything to the left of it comes from the client and is
+/// ignored.
 pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet], field: AddressField) -> IpAddr {
     let peer = peer.to_canonical();
     if trusted.is_empty() || !is_trusted(peer, trusted) {

@@ -162,7 +162,7 @@ impl Jar {
         if lines.iter().eq(&self.lines) {
             return self.cookies.clone();
         }
-        // Nothing remembered is what a request without cookies comes to.
+        // The empty jar is that of a request without cookies.
         *self = Self::default();
         let cookies = Cookies::of(headers, names);
         if lines.iter().map(HeaderValue::len).sum::<usize>() <= Self::MOST_BYTES {

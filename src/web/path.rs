@@ -95,7 +95,7 @@ pub fn is_clean_query(query: &str) -> bool {
 }
 
 /// Decodes until nothing changes, so that a doubly encoded dot is seen too. Only the first layer has to be well formed:
-/// a percent sign that was itself encoded is plain text, and what stands beside it may still be read once more.
+/// a percent sign that was itself encoded is plain text, and the text around it may be decoded once more.
 fn decode(path: &[u8]) -> Result<Vec<u8>, NotCanonical> {
     if !is_well_formed(path) {
         return Err(NotCanonical);

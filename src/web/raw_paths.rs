@@ -1,6 +1,6 @@
 //! Marks the fragments in the `:path` fields of an HTTP/2 connection, whose parser drops them unseen.
 //!
-//! A `:path` has no fragment (RFC 9113 §8.3.1), yet `http` cuts one off without a word. So the first `#` becomes `>` in the
+//! A `:path` has no fragment (RFC 9113 §8.3.1), yet `http` silently removes one. So the first `#` becomes `>` in the
 //! compressed head, before anybody reads it: that is as long in either coding of HPACK (RFC 7541), occurs in no path and
 //! no query, and is refused as malformed. An entry of the dynamic table is marked as it is made. Reads nothing else of a head.
 

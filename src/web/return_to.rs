@@ -57,7 +57,7 @@ impl ReturnTo {
         is_kept_form(&self.0)
     }
 
-    /// The path, unless it is just `/`, where a login leads without being told.
+    /// The path, unless it is just `/`, the default.
     pub fn unless_start(&self) -> Option<&str> {
         Some(self.as_str()).filter(|&path| path != "/")
     }
