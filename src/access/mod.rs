@@ -7,6 +7,8 @@ mod index;
 mod methods;
 mod pattern;
 mod preset;
+#[cfg(test)]
+mod readers;
 mod readings;
 mod regexes;
 #[cfg(test)]

@@ -57,7 +57,8 @@ fn known() -> (BTreeMap<String, String>, BTreeSet<String>) {
     let (mut keys, mut tables, mut table) = (BTreeMap::new(), BTreeSet::new(), String::new());
     for line in shipped.lines().map(|line| line.strip_prefix('#').unwrap_or(line)) {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            name.0.clone_into(&mut table);
+            // That of one element of a list has two brackets.
+            name.0.trim_start_matches('[').clone_into(&mut table);
             tables.insert(table.clone());
         } else if let Some((key, value)) =
             line.split_once(" = ").filter(|(key, _)| !key.is_empty() && key.bytes().all(in_key))

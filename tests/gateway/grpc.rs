@@ -74,6 +74,18 @@ async fn without_a_session_a_call_is_unauthenticated() {
 }
 
 #[tokio::test]
+async fn where_a_rule_opens_a_service_nobody_in_particular_calls_it() {
+    let (_portal, url) = portal().await;
+    let rules = r#"[{path = "/portal.Sims/*", level = "bypass"}]"#;
+    let builder = TestGateway::builder().upstream_url(&url).set("access.rules", rules);
+    let (gateway, _) = builder.start().await;
+    assert_eq!(client(&gateway, "other=1", "nobody").line().await, "done");
+    let closed = r#"[{path = "/portal.Sims/*", level = "deny"}]"#;
+    let (gateway, _) = TestGateway::builder().upstream_url(&url).set("access.rules", closed).start().await;
+    assert_eq!(client(&gateway, "other=1", "once").line().await, "PERMISSION_DENIED not allowed");
+}
+
+#[tokio::test]
 async fn a_deadline_that_passes_and_a_call_given_up_reach_the_portal() {
     let (mut portal, url) = portal().await;
     let (gateway, browser) = logged_in(TestGateway::builder().upstream_url(&url)).await;

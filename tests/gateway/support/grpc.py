@@ -116,6 +116,11 @@ class Client:
     def kind(self, kind, name):
         return getattr(self.channel, kind)("/portal.Sims/" + name)
 
+    def nobody(self):
+        seen = dict(json.loads(self.kind("unary_unary", "Metadata")(b"", metadata=self.metadata)))
+        assert not {"remote-user", "x-portcullis-jwt-assertion"} & seen.keys() and "x-token-bin" in seen, seen
+        say("done")
+
     def everything(self):
         answer, call = self.kind("unary_unary", "Unary").with_call(b"\x00hello\xff", metadata=self.metadata)
         assert answer == b"\x00hello\xff"
