@@ -8,14 +8,12 @@ use portcullis::clock::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{
-    Answer, Browser, Exchange, PATIENCE, TestGateway, Upstream, body, empty, now, soon,
+    ADA, Answer, BOB, Browser, Exchange, PATIENCE, TestGateway, Upstream, body, empty, now, soon,
     test_gateway::Builder,
     upstream::{Recorded, ordinary},
     websocket, within,
 };
 
-const ADA: &str = "ada@example.com";
-const BOB: &str = "bob@example.com";
 const MINUTE: Duration = Duration::from_mins(1);
 /// Within which a change of rights holds everywhere.
 const BOUND: Duration = Duration::from_secs(1);

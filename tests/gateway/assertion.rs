@@ -13,26 +13,17 @@ use serde_json::{Value, json};
 use sqlx::Connection as _;
 
 use crate::support::{
-    Browser, Exchange, HOST, TestGateway, Upstream, empty,
+    ADA, Browser, Exchange, HOST, TestGateway, Upstream, empty,
     forged::Forgery,
-    now, soon,
-    test_gateway::Builder,
+    logged_in, now, soon,
     upstream::ordinary,
     verifier::{ISSUER, Library, Verifier},
     websocket,
 };
 
-const ADA: &str = "ada@example.com";
 const HEADER: &str = "x-portcullis-jwt-assertion";
 const JWKS: &str = "/.well-known/portcullis/jwks.json";
 const SECOND: Duration = Duration::from_secs(1);
-
-async fn logged_in(builder: Builder) -> (TestGateway, Browser) {
-    let (gateway, browser) = builder.start().await;
-    gateway.add_user(ADA).await;
-    browser.log_in(ADA).await;
-    (gateway, browser)
-}
 
 /// The assertion that the portal gets with a request of this browser's.
 async fn assertion(gateway: &TestGateway, browser: &Browser) -> String {

@@ -4,10 +4,8 @@
 use http::{Request, StatusCode};
 
 use crate::support::{
-    Answer, Browser, Exchange, HOST, PASSWORD, TestGateway, Upstream, body, empty, logged_in,
+    ADA, Answer, Browser, Exchange, HOST, PASSWORD, TestGateway, Upstream, body, empty, logged_in,
 };
-
-const ADA: &str = "ada@example.com";
 
 async fn asks(browser: &Browser, method: &str, target: &str, fields: &[(&str, &str)]) -> Answer {
     let mut request = Request::builder().method(method).uri(target);

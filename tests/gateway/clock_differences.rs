@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::{
     clock_jumps::enrolled,
     support::{
-        Browser, PASSWORD, PATIENCE, TestGateway, now,
+        ADA, Browser, PASSWORD, PATIENCE, TestGateway, now,
         phone::Phone,
         postgres::{PostgresServer, new_database},
         soon,
@@ -24,7 +24,6 @@ use crate::{
     },
 };
 
-const ADA: &str = "ada@example.com";
 /// How much later something may be looked at than it was made.
 const SLACK: i64 = 20;
 

@@ -13,7 +13,7 @@ use http::StatusCode;
 use tempfile::TempDir;
 
 use crate::support::{
-    Answer, Browser, TestGateway,
+    ADA, Answer, Browser, TestGateway,
     browser::Surroundings,
     now,
     phone::Phone,
@@ -23,7 +23,6 @@ use crate::support::{
     test_gateway::add_user,
 };
 
-const ADA: &str = "ada@example.com";
 const STEP: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Guesses here are many and wrong on purpose.

@@ -6,9 +6,9 @@ use http::Method;
 use tokio::net::TcpListener;
 
 use crate::support::{
-    Answer, Browser, HOST, TestGateway,
+    Answer, HOST, TestGateway,
     forged::{Forgery, owned},
-    within,
+    logged_in, within,
 };
 
 const PAGE: &str = include_str!("../../docs/conformance.md");
@@ -56,13 +56,6 @@ fn unescape(text: &str) -> String {
     out
 }
 
-async fn logged_in() -> (TestGateway, Browser) {
-    let (gateway, browser) = TestGateway::start().await;
-    gateway.add_user("ada@example.com").await;
-    browser.log_in("ada@example.com").await;
-    (gateway, browser)
-}
-
 /// Whether the portal has seen the end of a request.
 fn has_arrived(gateway: &TestGateway, body: &[u8]) -> bool {
     gateway.upstream.requests().iter().any(|request| request.content.body == body && !body.is_empty())
@@ -74,7 +67,7 @@ fn compare(faults: &[String]) {
 
 #[tokio::test]
 async fn ambiguous_input_of_http_1_meets_the_fate_that_is_published() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     let mut faults = Vec::new();
     for (number, row) in table("HTTP/1.1").into_iter().enumerate() {
         // The head of a request that was cut may arrive at the portal when the next one is under way already.
@@ -140,7 +133,7 @@ fn changed(changes: &str, cookies: &str) -> Forgery {
 
 #[tokio::test]
 async fn ambiguous_input_of_http_2_meets_the_fate_that_is_published() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     let mut faults = Vec::new();
     for row in table("HTTP/2") {
         let [what, changes, expected] = &row[..] else { panic!("three cells: {row:?}") };

@@ -37,7 +37,7 @@ async fn closes_in_time(begun: Instant, mut wire: Wire) {
     assert!(waited < Duration::from_secs(5), "closed after {waited:?}");
 }
 
-async fn logged_in(gateway: &TestGateway, browser: &Browser) -> String {
+async fn cookies_of_login(gateway: &TestGateway, browser: &Browser) -> String {
     gateway.add_user("ada@example.com").await;
     browser.log_in("ada@example.com").await;
     gateway.upstream.forget();
@@ -109,7 +109,7 @@ async fn a_request_in_progress_is_not_idle() {
         Some(exchange)
     });
     let (gateway, browser) = only("idle").upstream(&portal).start().await;
-    let cookies = logged_in(&gateway, &browser).await;
+    let cookies = cookies_of_login(&gateway, &browser).await;
     let request = format!("GET /slow HTTP/1.1\r\nHost: iot.example.com\r\nCookie: {cookies}\r\n\r\n");
     let mut slow = browser.raw(request).await;
     gateway.upstream.arrived(1).await;
@@ -124,7 +124,7 @@ async fn a_request_in_progress_is_not_idle() {
 #[tokio::test]
 async fn an_upload_that_stops_is_cut_and_the_portal_never_takes_it_for_whole() {
     let (gateway, browser) = only("stall").start().await;
-    let cookies = logged_in(&gateway, &browser).await;
+    let cookies = cookies_of_login(&gateway, &browser).await;
     for framing in ["Content-Length: 100", "Transfer-Encoding: chunked"] {
         gateway.upstream.forget();
         let request = format!(
@@ -152,7 +152,7 @@ async fn an_upload_that_stops_behind_its_answer_is_cut() {
         Some(exchange)
     });
     let (gateway, browser) = only("stall").upstream(&portal).start().await;
-    let cookies = logged_in(&gateway, &browser).await;
+    let cookies = cookies_of_login(&gateway, &browser).await;
     let head =
         format!("POST /early HTTP/1.1\r\nHost: {HOST}\r\nCookie: {cookies}\r\nContent-Length: 100\r\n");
     let begun = Instant::now();
@@ -179,7 +179,7 @@ async fn what_nobody_reads_is_listened_to_for_a_while_and_no_longer() {
 #[tokio::test]
 async fn an_upload_that_stops_on_http_2_is_cut_without_the_connection() {
     let (gateway, browser) = only("stall").start().await;
-    logged_in(&gateway, &browser).await;
+    cookies_of_login(&gateway, &browser).await;
     let browser = {
         let other = gateway.browser().http2();
         other.set_cookie("__Host-portcullis", &browser.session());
@@ -229,7 +229,7 @@ fn endless() -> (Upstream, mpsc::UnboundedReceiver<()>) {
 async fn a_client_that_reads_no_more_is_cut_and_the_portal_is_let_go() {
     let (portal, mut hung_up) = endless();
     let (gateway, browser) = only("stall").upstream(&portal).start().await;
-    let cookies = logged_in(&gateway, &browser).await;
+    let cookies = cookies_of_login(&gateway, &browser).await;
     let request = format!("GET /endless HTTP/1.1\r\nHost: iot.example.com\r\nCookie: {cookies}\r\n\r\n");
     let _unread = browser.raw(request).await;
     within(PATIENCE, hung_up.recv()).await.unwrap();
@@ -239,7 +239,7 @@ async fn a_client_that_reads_no_more_is_cut_and_the_portal_is_let_go() {
 async fn a_stream_of_http_2_that_is_read_no_more_is_cut_and_the_portal_is_let_go() {
     let (portal, mut hung_up) = endless();
     let (gateway, browser) = only("stall").upstream(&portal).start().await;
-    logged_in(&gateway, &browser).await;
+    cookies_of_login(&gateway, &browser).await;
     let other = gateway.browser().http2();
     other.set_cookie("__Host-portcullis", &browser.session());
     // The connection is alive and answers pings; only the window of this stream stays shut.
@@ -253,7 +253,7 @@ async fn a_stream_of_http_2_that_is_read_no_more_is_cut_and_the_portal_is_let_go
 #[tokio::test]
 async fn a_connection_that_has_rested_goes_on_as_if_it_had_not() {
     let (gateway, browser) = TestGateway::start().await;
-    let cookies = logged_in(&gateway, &browser).await;
+    let cookies = cookies_of_login(&gateway, &browser).await;
     let request = |method: &str, more: &str| {
         format!("{method} /rest HTTP/1.1\r\nHost: {HOST}\r\nCookie: {cookies}\r\n{more}")
     };
@@ -301,7 +301,7 @@ async fn an_upload_in_drops_is_cut_and_a_slow_but_steady_one_is_not() {
     // 600 bytes in any 600 milliseconds of waiting.
     let builder = TestGateway::builder().set("server.timeouts.stall", "600ms").set("server.min_rate", "1000");
     let (gateway, browser) = builder.start().await;
-    let cookies = logged_in(&gateway, &browser).await;
+    let cookies = cookies_of_login(&gateway, &browser).await;
     let head = |length: usize| {
         format!(
             "POST /upload HTTP/1.1\r\nHost: iot.example.com\r\nCookie: {cookies}\r\nContent-Length: {length}\r\n\r\n"

@@ -5,18 +5,10 @@ use std::time::Duration;
 use http::StatusCode;
 use portcullis::{administration::Administration, clock::Clock as _};
 
-use crate::support::{Answer, Browser, PASSWORD, TestGateway, phone::Phone, soon};
+use crate::support::{ADA, Answer, Browser, PASSWORD, TestGateway, logged_in, phone::Phone, soon};
 
-const ADA: &str = "ada@example.com";
 const ENROL: &str = "/.portcullis/enrol";
 const ACCOUNT: &str = "/.portcullis/account";
-
-async fn logged_in() -> (TestGateway, Browser) {
-    let (gateway, browser) = TestGateway::start().await;
-    gateway.add_user(ADA).await;
-    browser.log_in(ADA).await;
-    (gateway, browser)
-}
 
 async fn names(administration: &Administration) -> Vec<String> {
     let devices = administration.user_details(ADA).await.unwrap().devices;
@@ -34,7 +26,7 @@ async fn add_device(browser: &Browser) -> Answer {
 
 #[tokio::test]
 async fn a_second_device_is_added_from_the_account_page_and_either_lets_the_user_in() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     let first = gateway.phone(ADA);
     let page = add_device(&browser).await;
     assert_eq!(page.heading(), "Set up your authenticator app");
@@ -72,7 +64,7 @@ async fn a_second_device_is_added_from_the_account_page_and_either_lets_the_user
 
 #[tokio::test]
 async fn somebody_who_logged_in_a_while_ago_proves_it_once_more_and_comes_back_to_the_enrolment() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     gateway.clock.advance(Duration::from_mins(10));
     assert_eq!(add_device(&browser).await.heading(), "Set up your authenticator app", "just fresh enough");
     browser.remove_cookie("__Host-portcullis-login");
@@ -101,7 +93,7 @@ async fn somebody_who_logged_in_a_while_ago_proves_it_once_more_and_comes_back_t
 
 #[tokio::test]
 async fn the_password_alone_is_not_enough_once_more() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     gateway.clock.advance(Duration::from_mins(11));
     let page = add_device(&browser).await;
     browser.sign_in(&page, ADA).await;
@@ -114,7 +106,7 @@ async fn the_password_alone_is_not_enough_once_more() {
 
 #[tokio::test]
 async fn adding_devices_makes_no_session_younger() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     let expires_at = browser.whoami().await.unwrap()["expires_at"].clone();
     for name in ["Tablet", "Watch"] {
         gateway.clock.advance(Duration::from_mins(4));
@@ -129,7 +121,7 @@ async fn adding_devices_makes_no_session_younger() {
 
 #[tokio::test]
 async fn a_session_that_is_ended_takes_the_enrolment_begun_from_it_along() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     let page = add_device(&browser).await;
     let phone: Phone = browser.scan(&page, ADA);
     let session = gateway.administration().sessions(Some(ADA)).await.unwrap().remove(0);
@@ -147,7 +139,7 @@ async fn a_session_that_is_ended_takes_the_enrolment_begun_from_it_along() {
 
 #[tokio::test]
 async fn pressing_save_twice_adds_one_device() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     let page = add_device(&browser).await;
     let code = browser.scan(&page, ADA).fresh_code();
     let fields = [("code", code.as_str()), ("device_name", "Tablet")];
@@ -160,7 +152,7 @@ async fn pressing_save_twice_adds_one_device() {
 
 #[tokio::test]
 async fn removing_a_device_ends_the_sessions_and_its_codes() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     let first = gateway.phone(ADA);
     let page = add_device(&browser).await;
     browser.bind(&page, ADA, "Tablet").await;

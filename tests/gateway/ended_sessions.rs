@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use crate::support::{
-    Browser, Exchange, PATIENCE, TestGateway, Upstream, empty, test_gateway::Builder, upstream::ordinary,
+    Browser, Exchange, PATIENCE, TestGateway, Upstream, empty, logged_in_over_both, upstream::ordinary,
     within,
 };
 
@@ -43,17 +43,6 @@ fn portal() -> (Upstream, mpsc::UnboundedReceiver<String>) {
         None
     });
     (portal, heard)
-}
-
-/// Two browsers with one session, over HTTP/1.1 and HTTP/2.
-async fn logged_in(builder: Builder) -> (TestGateway, [Browser; 2]) {
-    let (gateway, browser) = builder.start().await;
-    gateway.add_user("ada@example.com").await;
-    browser.log_in("ada@example.com").await;
-    gateway.upstream.forget();
-    let second = gateway.browser().http2();
-    second.set_cookie("__Host-portcullis", &browser.session());
-    (gateway, [browser, second])
 }
 
 async fn revoke(gateway: &TestGateway) -> Instant {
@@ -90,7 +79,7 @@ async fn is_cut(body: &mut Incoming) {
 #[tokio::test]
 async fn streams_are_cut_whether_they_carry_something_or_not() {
     let (portal, mut heard) = portal();
-    let (gateway, browsers) = logged_in(TestGateway::builder().upstream(&portal)).await;
+    let (gateway, browsers) = logged_in_over_both(TestGateway::builder().upstream(&portal)).await;
     let mut streams = Vec::new();
     for browser in &browsers {
         for path in ["/quiet", "/busy"] {
@@ -110,7 +99,7 @@ async fn streams_are_cut_whether_they_carry_something_or_not() {
 #[tokio::test]
 async fn an_answer_that_is_still_awaited_is_given_up() {
     let (portal, mut heard) = portal();
-    let (gateway, [first, second]) = logged_in(TestGateway::builder().upstream(&portal)).await;
+    let (gateway, [first, second]) = logged_in_over_both(TestGateway::builder().upstream(&portal)).await;
     let revoking = async {
         gateway.upstream.arrived(2).await;
         revoke(&gateway).await
@@ -129,7 +118,7 @@ async fn an_answer_that_is_still_awaited_is_given_up() {
 #[tokio::test]
 async fn another_session_of_the_same_user_keeps_its_streams() {
     let (portal, _heard) = portal();
-    let (gateway, [browser, _]) = logged_in(TestGateway::builder().upstream(&portal)).await;
+    let (gateway, [browser, _]) = logged_in_over_both(TestGateway::builder().upstream(&portal)).await;
     let other = gateway.browser();
     other.log_in("ada@example.com").await;
     let (mut ended, mut kept) = (open(&browser, "/busy").await, open(&other, "/busy").await);

@@ -6,12 +6,9 @@ use futures_util::future::join_all;
 use http::StatusCode;
 
 use crate::support::{
-    Answer, Browser, Exchange, PATIENCE, TestGateway, Upstream, logged_in, soon, test_gateway::Builder,
-    upstream::ordinary,
+    ADA, Answer, BOB, Browser, Exchange, PATIENCE, TestGateway, Upstream, logged_in, soon,
+    test_gateway::Builder, upstream::ordinary,
 };
-
-const ADA: &str = "ada@example.com";
-const BOB: &str = "bob@example.com";
 
 /// Another browser of the same user, a while later.
 async fn another(gateway: &TestGateway) -> Browser {

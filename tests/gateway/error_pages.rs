@@ -4,11 +4,9 @@ use http::{Request, StatusCode};
 use tokio::net::TcpStream;
 
 use crate::support::{
-    Answer, Browser, Exchange, PATIENCE, TestGateway, Upstream, empty, logged_in, soon, two_logged_in,
+    ADA, Answer, Browser, Exchange, PATIENCE, TestGateway, Upstream, empty, logged_in, soon, two_logged_in,
     upstream::ordinary,
 };
-
-const ADA: &str = "ada@example.com";
 
 #[track_caller]
 pub(crate) fn says(answer: &Answer, status: u16, heading: &str) {

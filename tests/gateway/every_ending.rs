@@ -15,7 +15,7 @@ use tokio::{
 use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
 
 use crate::support::{
-    Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream,
+    ADA, Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream,
     browser::RawConnection,
     empty, logged_in,
     process::{Outcome, run},
@@ -25,7 +25,6 @@ use crate::support::{
     within,
 };
 
-const ADA: &str = "ada@example.com";
 /// What is promised from the moment at which the session is ended, or the command that ends it has done so.
 const BOUND: Duration = Duration::from_secs(1);
 /// Two streams, an upload and a socket over each protocol, at each of two gateways.

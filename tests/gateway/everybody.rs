@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use portcullis::clock::{Clock, ManualClock, Timestamp};
 
 use crate::support::{
-    Browser, HOST, PATIENCE, TestGateway, body, empty,
+    ADA, Browser, HOST, PATIENCE, TestGateway, body, empty,
     process::{Outcome, run},
     soon,
     test_gateway::Builder,
@@ -16,7 +16,6 @@ use crate::support::{
     within,
 };
 
-const ADA: &str = "ada@example.com";
 const BOUND: Duration = Duration::from_secs(1);
 
 /// Two gateways, and what users have at them when the operator ends it all.

@@ -16,16 +16,13 @@ use portcullis::clock::ManualClock;
 use tempfile::TempDir;
 
 use crate::support::{
-    Browser, PASSWORD, PATIENCE, Upstream,
+    ADA, Browser, EVE, PASSWORD, PATIENCE, Upstream,
     browser::{Protocol, Surroundings},
     now,
     process::{Outcome, PROGRAM, Process, run_command},
     soon,
     test_gateway::{Phones, configuration, folder},
 };
-
-const ADA: &str = "ada@example.com";
-const EVE: &str = "eve@example.com";
 
 /// A gateway whose data lie on a disk of 1 MiB.
 struct Cramped {

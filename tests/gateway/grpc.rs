@@ -20,7 +20,7 @@ use crate::support::{
 };
 
 /// A gateway, and the same user's browser over HTTP/2.
-async fn logged_in(builder: Builder) -> (TestGateway, Browser) {
+async fn over_http2(builder: Builder) -> (TestGateway, Browser) {
     let (gateway, browser) = builder.start().await;
     gateway.add_user("ada@example.com").await;
     let answer = browser.submit_password("ada@example.com", crate::support::PASSWORD).await;
@@ -45,7 +45,7 @@ async fn portal() -> (Python, String) {
 #[tokio::test]
 async fn every_kind_of_call_passes() {
     let (_portal, url) = portal().await;
-    let (gateway, browser) = logged_in(TestGateway::builder().upstream_url(&url)).await;
+    let (gateway, browser) = over_http2(TestGateway::builder().upstream_url(&url)).await;
     assert_eq!(client(&gateway, &browser.cookies(), "everything").line().await, "done");
     let log = gateway.access_log();
     assert!(log.contains("/portal.Sims/Chat") && log.contains(&url), "{log}");
@@ -62,14 +62,14 @@ async fn every_kind_of_call_passes_to_a_portal_over_tls() {
         Python::start("grpc.py", &["serve", chain_file.to_str().unwrap(), key_file.to_str().unwrap()]);
     let url = format!("https://localhost:{}", portal.line().await);
     let builder = TestGateway::builder().upstream_url(&url).set("portal.ca", chain_file.to_str().unwrap());
-    let (gateway, browser) = logged_in(builder).await;
+    let (gateway, browser) = over_http2(builder).await;
     assert_eq!(client(&gateway, &browser.cookies(), "everything").line().await, "done");
 }
 
 #[tokio::test]
 async fn without_a_session_a_call_is_unauthenticated() {
     let (_portal, url) = portal().await;
-    let (gateway, _) = logged_in(TestGateway::builder().upstream_url(&url)).await;
+    let (gateway, _) = over_http2(TestGateway::builder().upstream_url(&url)).await;
     assert_eq!(client(&gateway, "other=1", "once").line().await, "UNAUTHENTICATED sign in first");
 }
 
@@ -88,7 +88,7 @@ async fn where_a_rule_opens_a_service_nobody_in_particular_calls_it() {
 #[tokio::test]
 async fn a_deadline_that_passes_and_a_call_given_up_reach_the_portal() {
     let (mut portal, url) = portal().await;
-    let (gateway, browser) = logged_in(TestGateway::builder().upstream_url(&url)).await;
+    let (gateway, browser) = over_http2(TestGateway::builder().upstream_url(&url)).await;
     assert_eq!(client(&gateway, &browser.cookies(), "deadline").line().await, "DEADLINE_EXCEEDED");
     assert_eq!(portal.line().await, "ended slow");
     let mut client = client(&gateway, &browser.cookies(), "cancel");
@@ -99,7 +99,7 @@ async fn a_deadline_that_passes_and_a_call_given_up_reach_the_portal() {
 #[tokio::test]
 async fn an_ended_session_ends_its_calls_with_a_status() {
     let (mut portal, url) = portal().await;
-    let (gateway, browser) = logged_in(TestGateway::builder().upstream_url(&url)).await;
+    let (gateway, browser) = over_http2(TestGateway::builder().upstream_url(&url)).await;
     let mut client = client(&gateway, &browser.cookies(), "endless");
     assert_eq!(client.line().await, "open");
     let begun = Instant::now();
@@ -114,7 +114,7 @@ async fn a_portal_that_is_down_or_speaks_no_http_2_is_unavailable() {
     let plain = Upstream::start();
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for url in [format!("http://{nobody}"), plain.url()] {
-        let (gateway, browser) = logged_in(TestGateway::builder().upstream_url(&url)).await;
+        let (gateway, browser) = over_http2(TestGateway::builder().upstream_url(&url)).await;
         let said = client(&gateway, &browser.cookies(), "once").line().await;
         assert_eq!(said, "UNAVAILABLE the portal did not answer");
     }
@@ -124,7 +124,7 @@ async fn a_portal_that_is_down_or_speaks_no_http_2_is_unavailable() {
     std::fs::write(&authority, tls.certificate().unwrap()).unwrap();
     let url = format!("https://localhost:{}", tls.address().port());
     let builder = TestGateway::builder().upstream_url(&url).set("portal.ca", authority.to_str().unwrap());
-    let (gateway, browser) = logged_in(builder).await;
+    let (gateway, browser) = over_http2(builder).await;
     let said = client(&gateway, &browser.cookies(), "once").line().await;
     assert_eq!(said, "UNAVAILABLE the portal did not answer");
     assert!(tls.requests().is_empty());
@@ -199,7 +199,7 @@ fn status(answer: &Answer) -> String {
 #[tokio::test]
 async fn trailers_pass_both_ways_but_for_forged_ones() {
     let (_portal, url) = by_hand(|_, socket| answer_all(socket));
-    let (_gateway, browser) = logged_in(TestGateway::builder().upstream_url(&url)).await;
+    let (_gateway, browser) = over_http2(TestGateway::builder().upstream_url(&url)).await;
     let trailers = HeaderMap::from_iter(
         [("x-checksum", "1"), ("remote-user", "eve"), ("cookie", "a=b"), ("remote-groups", "admins")]
             .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))),
@@ -222,7 +222,7 @@ async fn all_calls_share_a_connection_within_the_portal_s_limit() {
         opened.send(number).unwrap();
         answer_all(socket)
     });
-    let (_gateway, browser) = logged_in(TestGateway::builder().upstream_url(&url)).await;
+    let (_gateway, browser) = over_http2(TestGateway::builder().upstream_url(&url)).await;
     let calls = (0..30).map(|number| browser.send(call(body(number.to_string()))));
     for (number, answer) in futures_util::future::join_all(calls).await.into_iter().enumerate() {
         assert_eq!(answer.text(), number.to_string());
@@ -250,7 +250,7 @@ async fn a_call_asks_for_the_host_that_the_portal_knows() {
         for as_portal in [false, true] {
             let builder = TestGateway::builder().upstream_url(&url).set("portal.host", host);
             let builder = if as_portal { builder.set("portal.origin", "upstream") } else { builder };
-            let (_gateway, browser) = logged_in(builder).await;
+            let (_gateway, browser) = over_http2(builder).await;
             let ours = format!("https://{HOST}");
             let portals = if as_portal { format!("http://{authority}") } else { ours.clone() };
             let evil = "https://evil.example".to_owned();
@@ -293,7 +293,7 @@ async fn a_call_that_was_refused_untouched_is_sent_once_more() {
             }
         }
     });
-    let (_gateway, browser) = logged_in(TestGateway::builder().upstream_url(&url)).await;
+    let (_gateway, browser) = over_http2(TestGateway::builder().upstream_url(&url)).await;
     for _ in 0..3 {
         let answer = browser.send(call(body("hello"))).await;
         assert_eq!((answer.text().as_str(), status(&answer).as_str()), ("hello", "0"));
@@ -323,7 +323,7 @@ async fn a_call_that_came_too_late_for_a_server_that_goes_away_is_sent_once_more
         socket.write_all(&frame(7, 0, 0, &[0; 8])).await.unwrap();
         let _ = socket.read_to_end(&mut Vec::new()).await;
     });
-    let (_gateway, browser) = logged_in(TestGateway::builder().upstream_url(&url)).await;
+    let (_gateway, browser) = over_http2(TestGateway::builder().upstream_url(&url)).await;
     let large = "x".repeat(60_000);
     let answer = browser.send(call(body(large.clone()))).await;
     assert_eq!((answer.text() == large, status(&answer).as_str()), (true, "0"));
@@ -343,7 +343,7 @@ async fn a_call_that_may_have_been_seen_is_not_sent_again() {
                 }
             }
         });
-        let (_gateway, browser) = logged_in(TestGateway::builder().upstream_url(&url)).await;
+        let (_gateway, browser) = over_http2(TestGateway::builder().upstream_url(&url)).await;
         let answer = browser.send(call(body("hello"))).await;
         assert_eq!(status(&answer), "14");
         assert!(calls.try_recv().is_ok() && calls.try_recv().is_err());
@@ -363,7 +363,7 @@ async fn a_connection_that_died_is_replaced() {
             }
         }
     });
-    let (_gateway, browser) = logged_in(TestGateway::builder().upstream_url(&url)).await;
+    let (_gateway, browser) = over_http2(TestGateway::builder().upstream_url(&url)).await;
     for number in 0..3 {
         let mut answers = Vec::new();
         // The call that meets the death may fail; the one after it finds a new connection.
@@ -386,7 +386,7 @@ async fn a_deadline_is_kept_for_a_client_that_does_not_keep_it_itself() {
             held.push(call);
         }
     });
-    let (_gateway, browser) = logged_in(TestGateway::builder().upstream_url(&url)).await;
+    let (_gateway, browser) = over_http2(TestGateway::builder().upstream_url(&url)).await;
     let mut request = call(body("hello"));
     request.headers_mut().insert("grpc-timeout", HeaderValue::from_static("300m"));
     let begun = Instant::now();

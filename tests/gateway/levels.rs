@@ -8,13 +8,11 @@ use portcullis::clock::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{
-    Browser, Exchange, TestGateway, Upstream, empty, now, soon, test_gateway::Builder, upstream::ordinary,
-    websocket, within,
+    ADA, BOB, Browser, Exchange, TestGateway, Upstream, empty, now, soon, test_gateway::Builder,
+    upstream::ordinary, websocket, within,
 };
 
 const SESSION: &str = "__Host-portcullis";
-const ADA: &str = "ada@example.com";
-const BOB: &str = "bob@example.com";
 const ENROL: &str = "/.portcullis/enrol";
 const ACCOUNT: &str = "/.portcullis/account";
 const CODES: &str = "/.portcullis/recovery-codes";

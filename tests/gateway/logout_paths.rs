@@ -3,10 +3,9 @@
 use http::{Request, StatusCode};
 
 use crate::support::{
-    Browser, Exchange, PATIENCE, TestGateway, Upstream, body, empty, logged_in, soon, test_gateway::Builder,
+    ADA, Browser, Exchange, PATIENCE, TestGateway, Upstream, body, empty, logged_in, soon,
+    test_gateway::Builder,
 };
-
-const ADA: &str = "ada@example.com";
 
 /// Asks "Log out?" on a GET without a token, and logs out otherwise.
 fn portal() -> Upstream {

@@ -5,12 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use http::{Request, StatusCode};
 
-use crate::support::{Browser, HOST, PASSWORD, TestGateway, body, empty, now, test_gateway::Builder};
+use crate::support::{
+    ADA, BOB, Browser, EVE, HOST, PASSWORD, TestGateway, body, empty, now, test_gateway::Builder,
+};
 
-const ADA: &str = "ada@example.com";
-const BOB: &str = "bob@example.com";
 const DORA: &str = "dora@example.com";
-const EVE: &str = "eve@example.com";
 const FORMS: &str = "__Host-portcullis-forms";
 const PAGES: [&str; 8] =
     ["login", "code", "recovery", "enrol", "recovery-codes", "account", "logout", "whoami"];

@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
 use crate::support::{
-    Browser, PATIENCE, TestGateway, Upstream,
+    ADA, Browser, PATIENCE, TestGateway, Upstream,
     chaos::{Chaos, Way},
     empty,
     redis::RedisServer,
@@ -17,7 +17,6 @@ use crate::support::{
     within,
 };
 
-const ADA: &str = "ada@example.com";
 const SECOND: Duration = Duration::from_secs(1);
 /// What the product promises for an answer once the way is known to be down.
 const AT_ONCE: Duration = Duration::from_millis(50);

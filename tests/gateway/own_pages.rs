@@ -3,9 +3,8 @@
 
 use http::{Method, Request, StatusCode, header};
 
-use crate::support::{Answer, Browser, TestGateway, body, empty};
+use crate::support::{ADA, Answer, Browser, TestGateway, body, empty};
 
-const ADA: &str = "ada@example.com";
 const PAGES: [&str; 8] =
     ["login", "code", "recovery", "enrol", "recovery-codes", "account", "logout", "whoami"];
 

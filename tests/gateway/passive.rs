@@ -7,14 +7,13 @@ use http::{Method, Request, StatusCode};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
-    Browser, Exchange, PATIENCE, TestGateway, Upstream, empty, soon,
+    Browser, Exchange, PATIENCE, TestGateway, Upstream, empty, logged_in, soon,
     test_gateway::Builder,
     upstream::ordinary,
     websocket::{self, Socket},
     within,
 };
 
-const ADA: &str = "ada@example.com";
 const HALF: Duration = Duration::from_mins(30);
 
 /// A portal that echoes what comes over a WebSocket, and answers everything else.
@@ -28,13 +27,10 @@ fn portal() -> Upstream {
     })
 }
 
-async fn logged_in(builder: Builder) -> (TestGateway, Browser) {
+async fn with_passive_paths(builder: Builder) -> (TestGateway, Browser) {
     let builder =
         builder.upstream(&portal()).set("sessions.passive_paths", "/api/poll, /comms/*, /.portcullis/whoami");
-    let (gateway, browser) = builder.start().await;
-    gateway.add_user(ADA).await;
-    browser.log_in(ADA).await;
-    (gateway, browser)
+    logged_in(builder).await
 }
 
 fn stores() -> [Builder; 2] {
@@ -56,7 +52,7 @@ async fn echoes(socket: &mut Socket) -> bool {
 #[tokio::test]
 async fn what_polls_is_served_as_ever_and_keeps_no_session() {
     for builder in stores() {
-        let (gateway, browser) = logged_in(builder).await;
+        let (gateway, browser) = with_passive_paths(builder).await;
         let http2 = browser.copy().http2();
         gateway.clock.advance(HALF);
         for (method, path) in [
@@ -77,7 +73,7 @@ async fn what_polls_is_served_as_ever_and_keeps_no_session() {
 
 #[tokio::test]
 async fn what_only_resembles_a_passive_path_is_a_use_or_is_refused() {
-    let (gateway, browser) = logged_in(TestGateway::builder()).await;
+    let (gateway, browser) = with_passive_paths(TestGateway::builder()).await;
     for path in ["/api/poll/", "/api/polls", "/API/poll", "/api%2Fpoll", "/%61pi/poll", "/comms", "//comms/a"]
     {
         gateway.clock.advance(HALF);
@@ -95,7 +91,7 @@ async fn what_only_resembles_a_passive_path_is_a_use_or_is_refused() {
 #[tokio::test]
 async fn a_busy_socket_on_a_passive_path_ends_when_nobody_uses_the_session() {
     for builder in stores() {
-        let (gateway, browser) = logged_in(builder).await;
+        let (gateway, browser) = with_passive_paths(builder).await;
         let http2 = browser.copy().http2();
         let mut sockets = [browser.socket("/comms/socket").await, http2.socket("/comms/socket").await];
         gateway.clock.advance(HALF);
@@ -113,7 +109,7 @@ async fn a_busy_socket_on_a_passive_path_ends_when_nobody_uses_the_session() {
 #[tokio::test]
 async fn a_busy_socket_elsewhere_keeps_its_session_and_a_silent_one_does_not() {
     for builder in stores() {
-        let (gateway, browser) = logged_in(builder).await;
+        let (gateway, browser) = with_passive_paths(builder).await;
         for browser in [browser.copy(), browser.copy().http2()] {
             let mut busy = browser.socket("/socket").await;
             for _ in 0..4 {
@@ -132,7 +128,7 @@ async fn a_busy_socket_elsewhere_keeps_its_session_and_a_silent_one_does_not() {
 #[tokio::test]
 async fn the_pongs_of_a_browser_keep_no_session_that_nobody_uses() {
     for builder in stores() {
-        let (gateway, browser) = logged_in(builder).await;
+        let (gateway, browser) = with_passive_paths(builder).await;
         let mut sockets =
             [browser.copy().socket("/socket").await, browser.copy().http2().socket("/socket").await];
         gateway.clock.advance(HALF);
@@ -175,7 +171,7 @@ async fn where_people_count_what_a_page_does_by_itself_keeps_no_session() {
         (Method::HEAD, &[script], false),
     ] {
         let builder = TestGateway::builder().set("sessions.activity", "people");
-        let (gateway, browser) = crate::support::logged_in(builder).await;
+        let (gateway, browser) = logged_in(builder).await;
         gateway.clock.advance(HALF);
         assert_eq!(says(&browser, method.clone(), fields).await, StatusCode::OK);
         gateway.clock.advance(HALF);
@@ -186,7 +182,7 @@ async fn where_people_count_what_a_page_does_by_itself_keeps_no_session() {
 #[tokio::test]
 async fn where_people_count_a_socket_that_is_busy_by_itself_keeps_no_session() {
     let builder = TestGateway::builder().upstream(&portal()).set("sessions.activity", "people");
-    let (gateway, browser) = crate::support::logged_in(builder).await;
+    let (gateway, browser) = logged_in(builder).await;
     let mut socket = browser.socket("/socket").await;
     gateway.clock.advance(HALF);
     assert!(echoes(&mut socket).await);

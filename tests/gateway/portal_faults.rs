@@ -15,7 +15,7 @@ use crate::support::{
     upstream::ordinary, within,
 };
 
-async fn logged_in(builder: Builder) -> (TestGateway, Browser, Browser) {
+async fn logged_in_without_portal(builder: Builder) -> (TestGateway, Browser, Browser) {
     let (gateway, browser) = builder.start().await;
     gateway.add_user("ada@example.com").await;
     let login = gateway.browser();
@@ -44,7 +44,8 @@ fn assert_problem(answer: &Answer, status: u16) {
 
 #[tokio::test]
 async fn a_portal_that_is_down_is_a_page_for_people_and_a_problem_for_scripts() {
-    let (gateway, browser, second) = logged_in(TestGateway::builder().upstream_url(&nobody())).await;
+    let (gateway, browser, second) =
+        logged_in_without_portal(TestGateway::builder().upstream_url(&nobody())).await;
     for browser in [&browser, &second] {
         let begun = Instant::now();
         let page = browser.get("/").await;
@@ -67,7 +68,7 @@ async fn a_portal_that_is_down_is_a_page_for_people_and_a_problem_for_scripts() 
 async fn one_server_of_two_that_is_down_costs_nobody_anything() {
     let portal = Upstream::start();
     let builder = TestGateway::builder().upstream_url(&nobody()).upstream(&portal);
-    let (_gateway, browser, _) = logged_in(builder).await;
+    let (_gateway, browser, _) = logged_in_without_portal(builder).await;
     for number in 0..20 {
         let request = Request::post(format!("/{number}")).body(body("x")).unwrap();
         assert_eq!(browser.send(request).await.status, StatusCode::OK);
@@ -78,7 +79,8 @@ async fn one_server_of_two_that_is_down_costs_nobody_anything() {
 #[tokio::test]
 async fn two_servers_share_the_work() {
     let (one, two) = (Upstream::start(), Upstream::start());
-    let (_gateway, browser, _) = logged_in(TestGateway::builder().upstream(&one).upstream(&two)).await;
+    let (_gateway, browser, _) =
+        logged_in_without_portal(TestGateway::builder().upstream(&one).upstream(&two)).await;
     for _ in 0..20 {
         assert_eq!(browser.fetch("/").await.status, StatusCode::OK);
     }
@@ -97,7 +99,7 @@ async fn a_portal_that_does_not_answer_in_time_is_a_504_and_is_asked_once() {
         None
     });
     let builder = TestGateway::builder().upstream(&portal).set("portal.response_timeout", "300ms");
-    let (gateway, browser, second) = logged_in(builder).await;
+    let (gateway, browser, second) = logged_in_without_portal(builder).await;
     // Pooled connections must not make it two.
     browser.fetch("/").await;
     for browser in [&browser, &second] {
@@ -118,7 +120,7 @@ async fn a_portal_that_does_not_answer_in_time_is_a_504_and_is_asked_once() {
 #[tokio::test]
 async fn an_upload_may_take_longer_than_the_portal_may_take_to_answer() {
     let builder = TestGateway::builder().set("portal.response_timeout", "400ms");
-    let (gateway, browser, second) = logged_in(builder).await;
+    let (gateway, browser, second) = logged_in_without_portal(builder).await;
     for browser in [&browser, &second] {
         gateway.upstream.forget();
         let begun = Instant::now();
@@ -151,7 +153,7 @@ async fn a_cut_answer_never_looks_whole() {
         exchange.write(answer).await?;
         None
     });
-    let (gateway, browser, second) = logged_in(TestGateway::builder().upstream(&portal)).await;
+    let (gateway, browser, second) = logged_in_without_portal(TestGateway::builder().upstream(&portal)).await;
     for path in ["/length", "/chunks", "/within-chunk", "/no-trailer", "/bad-chunk"] {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nCookie: {}\r\n\r\n", browser.cookies());
         let mut connection = browser.raw(request).await;
@@ -178,7 +180,7 @@ async fn an_answer_without_a_head_is_a_502() {
         exchange.write(if exchange.target() == "/half" { "HTTP/1.1 200 OK\r\nX: y" } else { "" }).await?;
         None
     });
-    let (gateway, browser, _) = logged_in(TestGateway::builder().upstream(&portal)).await;
+    let (gateway, browser, _) = logged_in_without_portal(TestGateway::builder().upstream(&portal)).await;
     for (path, method) in [("/half", Method::GET), ("/none", Method::GET), ("/none", Method::POST)] {
         gateway.upstream.forget();
         let request = Request::builder().method(method).uri(path).body(empty()).unwrap();
@@ -201,7 +203,7 @@ async fn a_pooled_connection_that_just_died_costs_a_read_nothing() {
     let portal = closes_at_the_second_request();
     for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
         // After the first loss a gateway trusts no connection for a while.
-        let (gateway, browser, _) = logged_in(TestGateway::builder().upstream(&portal)).await;
+        let (gateway, browser, _) = logged_in_without_portal(TestGateway::builder().upstream(&portal)).await;
         gateway.upstream.forget();
         assert_eq!(browser.fetch("/first").await.status, StatusCode::OK);
         let request = Request::builder().method(&method).uri("/second").body(empty()).unwrap();
@@ -223,7 +225,7 @@ async fn what_could_have_an_effect_is_never_sent_twice() {
         (Method::GET, true),
     ] {
         // After the first loss a gateway trusts no connection for a while.
-        let (gateway, browser, _) = logged_in(TestGateway::builder().upstream(&portal)).await;
+        let (gateway, browser, _) = logged_in_without_portal(TestGateway::builder().upstream(&portal)).await;
         // Whatever is in the pool has been used once.
         browser.fetch("/first").await;
         browser.fetch("/first").await;
@@ -245,7 +247,7 @@ async fn a_connection_that_the_portal_closed_while_idle_is_not_used() {
         closed.send(()).unwrap();
         None
     });
-    let (gateway, browser, _) = logged_in(TestGateway::builder().upstream(&portal)).await;
+    let (gateway, browser, _) = logged_in_without_portal(TestGateway::builder().upstream(&portal)).await;
     for number in 0..20 {
         gateway.upstream.forget();
         if number > 0 {
@@ -269,7 +271,7 @@ async fn an_answer_that_comes_before_the_upload_has_ended_is_passed_on_at_once()
         exchange.read_content().await.ok()?;
         Some(exchange)
     });
-    let (gateway, browser, second) = logged_in(TestGateway::builder().upstream(&portal)).await;
+    let (gateway, browser, second) = logged_in_without_portal(TestGateway::builder().upstream(&portal)).await;
     for browser in [&browser, &second] {
         gateway.upstream.forget();
         let first = stream::iter([Ok(Frame::data(Bytes::from_static(b"half")))]);
@@ -294,13 +296,14 @@ async fn a_portal_over_tls_is_believed_only_with_its_name_and_authority() {
     {
         let builder =
             TestGateway::builder().upstream_url(&url(host)).set("portal.ca", authority.to_str().unwrap());
-        let (_gateway, browser, _) = logged_in(builder).await;
+        let (_gateway, browser, _) = logged_in_without_portal(builder).await;
         portal.forget();
         let answer = browser.fetch("/").await;
         assert_eq!(answer.status.as_u16(), status, "{host}: {}", answer.text());
         assert_eq!(portal.requests().len(), usize::from(status == 200));
     }
     // Without an authority of its own, the system's do not vouch for it.
-    let (_gateway, browser, _) = logged_in(TestGateway::builder().upstream_url(&url("localhost"))).await;
+    let (_gateway, browser, _) =
+        logged_in_without_portal(TestGateway::builder().upstream_url(&url("localhost"))).await;
     assert_problem(&browser.fetch("/").await, 502);
 }

@@ -5,13 +5,12 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::support::{
-    Browser, TestGateway,
+    ADA, Browser, TestGateway,
     postgres::{PostgresServer, new_database},
     process::run,
     soon,
 };
 
-const ADA: &str = "ada@example.com";
 /// What is promised of a revocation, and of an answer while the store hangs.
 const BOUND: Duration = Duration::from_secs(1);
 

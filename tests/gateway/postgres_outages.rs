@@ -7,13 +7,12 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::support::{
-    Browser, PASSWORD, PATIENCE, TestGateway,
+    ADA, Browser, PASSWORD, PATIENCE, TestGateway,
     chaos::{Chaos, Way},
     postgres::{PostgresServer, new_database},
     soon,
 };
 
-const ADA: &str = "ada@example.com";
 const SECOND: Duration = Duration::from_secs(1);
 /// What the product promises for an answer once the way is known to be down.
 const AT_ONCE: Duration = Duration::from_millis(50);

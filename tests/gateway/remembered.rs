@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::support::{Answer, Browser, PASSWORD, TestGateway, now, soon, test_gateway::Builder};
+use crate::support::{ADA, Answer, Browser, PASSWORD, TestGateway, now, soon, test_gateway::Builder};
 
-const ADA: &str = "ada@example.com";
 const DAY: Duration = Duration::from_hours(24);
 
 async fn offering(builder: Builder) -> (TestGateway, Browser) {

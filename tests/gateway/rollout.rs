@@ -5,9 +5,8 @@ use std::time::Duration;
 use http::{Method, Request, StatusCode};
 use portcullis::clock::Timestamp;
 
-use crate::support::{Answer, Browser, TestGateway, empty, now, test_gateway::Builder};
+use crate::support::{ADA, Answer, Browser, TestGateway, empty, now, test_gateway::Builder};
 
-const ADA: &str = "ada@example.com";
 const DAY: Duration = Duration::from_hours(24);
 const INSTANT: Duration = Duration::from_millis(1);
 

@@ -10,13 +10,11 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 
 use crate::support::{
-    Answer, Body, Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream, body, logged_in, soon,
+    ADA, Answer, BOB, Body, Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream, body, logged_in, soon,
     test_gateway::Builder,
     upstream::{Recorded, ordinary},
 };
 
-const ADA: &str = "ada@example.com";
-const BOB: &str = "bob@example.com";
 const HOUR: Duration = Duration::from_hours(1);
 const MULTIPART: &str = "multipart/form-data; boundary=\"a b\"";
 const FILE: &[u8] =

@@ -5,19 +5,13 @@ use std::time::Duration;
 use http::StatusCode;
 use portcullis::clock::Clock as _;
 
-use crate::support::{Answer, Browser, PASSWORD, TestGateway, Upstream, now, soon, upstream::ordinary};
+use crate::support::{
+    ADA, Answer, Browser, PASSWORD, TestGateway, Upstream, logged_in, now, soon, upstream::ordinary,
+};
 
-const ADA: &str = "ada@example.com";
 const SESSION: &str = "__Host-portcullis";
 const SECOND: Duration = Duration::from_secs(1);
 const INSTANT: Duration = Duration::from_millis(1);
-
-async fn logged_in() -> (TestGateway, Browser) {
-    let (gateway, browser) = TestGateway::start().await;
-    gateway.add_user(ADA).await;
-    browser.log_in(ADA).await;
-    (gateway, browser)
-}
 
 async fn gets_through(browser: &Browser) -> bool {
     let answer = browser.get("/sims").await;
@@ -76,7 +70,7 @@ async fn a_restart_logs_nobody_out_and_loses_no_login_in_progress() {
 
 #[tokio::test]
 async fn a_session_that_nobody_uses_ends_after_an_hour_to_the_instant() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     for _ in 0..3 {
         gateway.clock.advance(Duration::from_mins(59));
         assert!(gets_through(&browser).await, "used within the hour");
@@ -95,7 +89,7 @@ async fn a_session_that_nobody_uses_ends_after_an_hour_to_the_instant() {
 
 #[tokio::test]
 async fn a_session_ends_after_twelve_hours_however_busy_it_is() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     for _ in 0..23 {
         gateway.clock.advance(Duration::from_mins(30));
         assert!(gets_through(&browser).await);
@@ -126,7 +120,7 @@ async fn the_limits_are_the_operators() {
 
 #[tokio::test]
 async fn a_clock_that_is_set_back_prolongs_no_session() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     gateway.clock.set(gateway.clock.now().minus(Duration::from_hours(5)));
     assert!(gets_through(&browser).await);
     gateway.clock.advance(Duration::from_hours(1));
@@ -135,7 +129,7 @@ async fn a_clock_that_is_set_back_prolongs_no_session() {
 
 #[tokio::test]
 async fn the_last_use_survives_a_restart() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     gateway.clock.advance(Duration::from_mins(50));
     assert!(gets_through(&browser).await);
     let gateway = gateway.restart().await;
@@ -211,7 +205,7 @@ async fn a_session_that_ends_while_the_portal_is_at_work_gets_a_page_that_says_s
 
 #[tokio::test]
 async fn a_code_is_used_up_on_every_gateway() {
-    let (here, browser) = logged_in().await;
+    let (here, browser) = logged_in(TestGateway::builder()).await;
     let (there, _) = here.twin().await;
     drop(browser);
     let (left, right) = (here.browser(), there.browser());
@@ -283,7 +277,7 @@ async fn while_redis_is_silent_or_dead_nobody_gets_in_and_nobody_is_logged_out()
 
 #[tokio::test]
 async fn a_database_that_cannot_be_read_lets_nobody_in() {
-    let (gateway, known) = logged_in().await;
+    let (gateway, known) = logged_in(TestGateway::builder()).await;
     let database = &gateway.stores().database;
     let (twin, _) = gateway.twin().await;
     for table in ["sessions", "users"] {
@@ -315,7 +309,7 @@ async fn a_database_that_cannot_be_read_lets_nobody_in() {
 
 #[tokio::test]
 async fn a_database_that_cannot_be_written_keeps_who_is_in_and_lets_nobody_else_in() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     let other = gateway.browser();
     other.submit_password(ADA, PASSWORD).await;
     let page = other.get("/.portcullis/code").await;

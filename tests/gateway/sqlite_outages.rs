@@ -11,10 +11,8 @@ use std::{
 use http::StatusCode;
 use tokio::time::Instant;
 
-use crate::support::{Browser, PASSWORD, PATIENCE, TestGateway, soon, within};
+use crate::support::{ADA, Browser, EVE, PASSWORD, PATIENCE, TestGateway, soon, within};
 
-const ADA: &str = "ada@example.com";
-const EVE: &str = "eve@example.com";
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Another program that holds the write lock until this is dropped.

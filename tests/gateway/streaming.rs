@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, mpsc};
 use crate::support::{
     Body, Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream,
     alone::{resident, run_alone},
-    empty,
+    empty, logged_in_over_both,
     upstream::ordinary,
     within,
 };
@@ -73,15 +73,6 @@ fn pieces(size: usize, taken: Arc<AtomicUsize>) -> Body {
     StreamBody::new(pieces).boxed_unsync()
 }
 
-async fn logged_in(portal: &Upstream) -> (TestGateway, Browser, Browser) {
-    let (gateway, browser) = TestGateway::builder().upstream(portal).start().await;
-    gateway.add_user("ada@example.com").await;
-    browser.log_in("ada@example.com").await;
-    let second = gateway.browser().http2();
-    second.set_cookie("__Host-portcullis", &browser.session());
-    (gateway, browser, second)
-}
-
 async fn upload(browser: &Browser, size: usize) {
     let request = Request::post("/upload").body(pieces(size, Arc::default())).unwrap();
     assert_eq!(browser.send(request).await.text(), size.to_string());
@@ -107,7 +98,7 @@ async fn download(browser: &Browser, size: usize) -> usize {
 #[ignore = "measures the memory of a whole process; the test below runs it in one of its own"]
 async fn large_bodies_alone_in_their_process() {
     let portal = bulk();
-    let (_gateway, browser, second) = logged_in(&portal).await;
+    let (_gateway, [browser, second]) = logged_in_over_both(TestGateway::builder().upstream(&portal)).await;
     for browser in [&browser, &second] {
         upload(browser, 8 << 20).await;
         download(browser, 8 << 20).await;
@@ -151,7 +142,7 @@ async fn an_upload_waits_for_a_portal_that_does_not_read() {
         held.lock().await.recv().await;
         ordinary(exchange).await
     });
-    let (_gateway, browser, second) = logged_in(&portal).await;
+    let (_gateway, [browser, second]) = logged_in_over_both(TestGateway::builder().upstream(&portal)).await;
     for browser in [&browser, &second] {
         let taken = Arc::new(AtomicUsize::new(0));
         let request = Request::post("/upload").body(pieces(LARGE, Arc::clone(&taken))).unwrap();
@@ -182,7 +173,7 @@ async fn a_download_waits_for_a_client_that_does_not_read() {
         }
         Some(exchange)
     });
-    let (_gateway, browser, second) = logged_in(&portal).await;
+    let (_gateway, [browser, second]) = logged_in_over_both(TestGateway::builder().upstream(&portal)).await;
     for browser in [&browser, &second] {
         written.store(0, Ordering::SeqCst);
         let answer = browser.open(Request::get("/download").body(empty()).unwrap()).await;
@@ -211,7 +202,7 @@ async fn an_event_reaches_the_client_before_the_stream_ends() {
         exchange.write("0\r\n\r\n").await?;
         Some(exchange)
     });
-    let (_gateway, browser, second) = logged_in(&portal).await;
+    let (_gateway, [browser, second]) = logged_in_over_both(TestGateway::builder().upstream(&portal)).await;
     for browser in [&browser, &second] {
         let mut events = browser.open(Request::get("/events").body(empty()).unwrap()).await.into_body();
         for number in 1..=3 {
@@ -236,7 +227,7 @@ async fn a_client_that_leaves_a_download_lets_the_portal_go() {
         hung_up.send(()).unwrap();
         None
     });
-    let (_gateway, browser, second) = logged_in(&portal).await;
+    let (_gateway, [browser, second]) = logged_in_over_both(TestGateway::builder().upstream(&portal)).await;
     for browser in [browser, second] {
         let mut answer = browser.open(Request::get("/endless").body(empty()).unwrap()).await.into_body();
         within(PATIENCE, answer.frame()).await.unwrap().unwrap();
@@ -259,7 +250,7 @@ async fn a_client_that_leaves_before_its_answer_lets_the_portal_go() {
         hung_up.send(()).unwrap();
         None
     });
-    let (gateway, browser, _second) = logged_in(&portal).await;
+    let (gateway, [browser, _second]) = logged_in_over_both(TestGateway::builder().upstream(&portal)).await;
     for rest in ["GET /never HTTP/1.1\r\n{H}\r\n", "PUT /never HTTP/1.1\r\n{H}Content-Length: 5\r\n\r\nhello"]
     {
         gateway.upstream.forget();
@@ -284,7 +275,7 @@ async fn an_upload_goes_on_behind_an_answer_that_came_early() {
         exchange.read_content().await.ok()?;
         Some(exchange)
     });
-    let (gateway, browser, _second) = logged_in(&portal).await;
+    let (gateway, [browser, _second]) = logged_in_over_both(TestGateway::builder().upstream(&portal)).await;
     let size = 300_000;
     for framing in [format!("Content-Length: {size}"), "Transfer-Encoding: chunked".to_owned()] {
         gateway.upstream.forget();

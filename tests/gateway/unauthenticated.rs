@@ -3,9 +3,7 @@
 
 use http::{Request, StatusCode};
 
-use crate::support::{Answer, Browser, HOST, TestGateway, body, empty, logged_in};
-
-const ADA: &str = "ada@example.com";
+use crate::support::{ADA, Answer, Browser, HOST, TestGateway, body, empty, logged_in};
 
 async fn asks(browser: &Browser, method: &str, target: &str, fields: &[(&str, &str)]) -> Answer {
     let mut request = Request::builder().method(method).uri(target);

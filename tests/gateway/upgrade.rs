@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
-    Answer, Browser, Exchange, HOST, PATIENCE, RawConnection, TestGateway, Upstream,
+    Answer, Browser, Exchange, HOST, PATIENCE, RawConnection, TestGateway, Upstream, logged_in,
     upstream::ordinary,
     websocket::{self, Socket, handshake},
     within,
@@ -29,14 +29,6 @@ fn portal(script: impl AsyncFn(Exchange) -> Option<Exchange> + Send + 'static) -
     })
 }
 
-async fn logged_in(portal: &Upstream) -> (TestGateway, Browser) {
-    let (gateway, browser) = TestGateway::builder().upstream(portal).start().await;
-    gateway.add_user("ada@example.com").await;
-    browser.log_in("ada@example.com").await;
-    gateway.upstream.forget();
-    (gateway, browser)
-}
-
 async fn open(browser: &Browser) -> Socket {
     browser.socket("/echo").await
 }
@@ -44,7 +36,7 @@ async fn open(browser: &Browser) -> Socket {
 #[tokio::test]
 async fn without_a_session_there_is_no_socket() {
     let portal = portal(ordinary);
-    let (gateway, browser) = logged_in(&portal).await;
+    let (gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     for cookies in ["", "__Host-portcullis=x", "other=1"] {
         let mut connection = browser.raw(handshake("/echo", cookies, &[])).await;
         let answer = connection.answer().await;
@@ -59,7 +51,7 @@ async fn without_a_session_there_is_no_socket() {
 #[tokio::test]
 async fn a_page_of_another_site_gets_no_socket() {
     let portal = portal(ordinary);
-    let (gateway, browser) = logged_in(&portal).await;
+    let (gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     for origin in [
         "",
         "null",
@@ -89,7 +81,7 @@ async fn a_portal_that_refuses_is_quoted_and_the_connection_ends() {
             .await?;
         Some(exchange)
     });
-    let (gateway, browser) = logged_in(&portal).await;
+    let (gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     let behind = format!("GET /behind HTTP/1.1\r\nHost: {HOST}\r\nCookie: {}\r\n\r\n", browser.cookies());
     let mut connection = browser.raw(handshake("/refused", &browser.cookies(), &[]) + &behind).await;
     let answer = connection.answer().await;
@@ -103,7 +95,7 @@ async fn a_portal_that_refuses_is_quoted_and_the_connection_ends() {
 #[tokio::test]
 async fn a_client_that_sends_on_behind_an_offer_nobody_takes_is_heard_out() {
     let portal = portal(ordinary);
-    let (gateway, browser) = logged_in(&portal).await;
+    let (gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     let cookies = browser.cookies();
     let offer = handshake("/offer", &cookies, &[]);
     let post = offer.replace("GET ", "POST ");
@@ -133,7 +125,7 @@ async fn answer_to(answer: &'static str, request: impl Fn(&str) -> String) -> An
         exchange.write("raw bytes").await?;
         None
     });
-    let (_gateway, browser) = logged_in(&portal).await;
+    let (_gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     let mut connection = browser.raw(request(&browser.cookies())).await;
     let answer = connection.answer().await;
     assert!(!String::from_utf8_lossy(&connection.rest().await).contains("raw bytes"));
@@ -175,7 +167,7 @@ async fn bytes_sent_ahead_wait_until_the_portal_has_agreed() {
         exchange.write(received).await?;
         None
     });
-    let (gateway, browser) = logged_in(&portal).await;
+    let (gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     let request = handshake("/probe", &browser.cookies(), &[("Upgrade", "probe")]) + "ahead";
     let mut connection = browser.raw(request).await;
     gateway.upstream.arrived(1).await;
@@ -208,7 +200,7 @@ async fn probe(browser: &Browser) -> RawConnection {
 #[tokio::test]
 async fn a_side_that_has_finished_still_hears_the_other() {
     let portal = listener();
-    let (_gateway, browser) = logged_in(&portal).await;
+    let (_gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     let mut connection = probe(&browser).await;
     connection.send(vec![1; 300_000]).await;
     connection.wire.finish().await.unwrap();
@@ -238,7 +230,7 @@ async fn a_tunnel_of_ten_thousand_idle_seconds_is_no_idle_connection() {
 #[tokio::test]
 async fn a_revoked_session_takes_its_tunnels_along_within_a_second() {
     let portal = portal(ordinary);
-    let (gateway, browser) = logged_in(&portal).await;
+    let (gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     let other = gateway.browser();
     other.log_in("ada@example.com").await;
     let (mut ended, mut kept) = (open(&browser).await, open(&other).await);
@@ -255,7 +247,7 @@ async fn a_revoked_session_takes_its_tunnels_along_within_a_second() {
 #[tokio::test]
 async fn signing_out_ends_tunnels_at_once() {
     let portal = portal(ordinary);
-    let (_gateway, browser) = logged_in(&portal).await;
+    let (_gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     let mut socket = open(&browser).await;
     let page = browser.get("/.portcullis/account").await;
     let begun = Instant::now();
@@ -267,7 +259,7 @@ async fn signing_out_ends_tunnels_at_once() {
 #[tokio::test]
 async fn a_disabled_user_loses_every_tunnel_within_a_second() {
     let portal = portal(ordinary);
-    let (gateway, browser) = logged_in(&portal).await;
+    let (gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     let mut sockets = [open(&browser).await, open(&browser).await];
     let begun = Instant::now();
     gateway.administration().set_disabled("ada@example.com", true).await.unwrap();
@@ -280,7 +272,7 @@ async fn a_disabled_user_loses_every_tunnel_within_a_second() {
 #[tokio::test]
 async fn a_session_that_runs_out_takes_its_tunnels_along() {
     let portal = portal(ordinary);
-    let (gateway, browser) = logged_in(&portal).await;
+    let (gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     let mut socket = open(&browser).await;
     gateway.clock.advance(Duration::from_hours(12));
     while let Some(Ok(_)) = within(PATIENCE, socket.next()).await {}
@@ -289,7 +281,7 @@ async fn a_session_that_runs_out_takes_its_tunnels_along() {
 #[tokio::test]
 async fn a_tunnel_that_carries_something_keeps_its_session_alive() {
     let portal = portal(ordinary);
-    let (gateway, browser) = logged_in(&portal).await;
+    let (gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     let mut socket = open(&browser).await;
     for _ in 0..3 {
         gateway.clock.advance(Duration::from_mins(30));
@@ -312,7 +304,7 @@ async fn what_the_portal_pushes_keeps_no_session_alive() {
         }
         None
     });
-    let (gateway, browser) = logged_in(&portal).await;
+    let (gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     let mut connection = probe(&browser).await;
     assert!(!within(PATIENCE, connection.wire.read_some()).await.unwrap().is_empty());
     gateway.clock.advance(Duration::from_mins(61));
@@ -341,7 +333,7 @@ async fn the_drain_ends_tunnels() {
 #[tokio::test]
 async fn http_1_0_cannot_switch() {
     let portal = portal(ordinary);
-    let (gateway, browser) = logged_in(&portal).await;
+    let (gateway, browser) = logged_in(TestGateway::builder().upstream(&portal)).await;
     let request = handshake("/plain", &browser.cookies(), &[]).replace("HTTP/1.1", "HTTP/1.0");
     let answer = browser.raw(request).await.answer().await;
     assert_eq!(answer.text(), "the portal: GET /plain\n");

@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::{
 use crate::support::{
     Browser, Exchange, HOST, PATIENCE, TestGateway, Upstream, empty,
     forged::Forgery,
-    test_gateway::Builder,
+    logged_in_over_both,
     upstream::ordinary,
     websocket::{self, Bytes, Socket},
     within,
@@ -41,19 +41,8 @@ fn portal(script: impl AsyncFn(Exchange) -> Option<Exchange> + Send + 'static) -
     })
 }
 
-/// A gateway and the same user's browsers over both protocols.
-async fn logged_in(builder: Builder) -> (TestGateway, [Browser; 2]) {
-    let (gateway, browser) = builder.start().await;
-    gateway.add_user("ada@example.com").await;
-    browser.log_in("ada@example.com").await;
-    let second = gateway.browser().http2();
-    second.set_cookie("__Host-portcullis", &browser.session());
-    gateway.upstream.forget();
-    (gateway, [browser, second])
-}
-
 async fn before(portal: &Upstream) -> (TestGateway, [Browser; 2]) {
-    logged_in(TestGateway::builder().upstream(portal)).await
+    logged_in_over_both(TestGateway::builder().upstream(portal)).await
 }
 
 async fn next(socket: &mut Socket) -> Message {
@@ -476,7 +465,7 @@ async fn within_a_frame_an_ended_session_is_a_cut() {
 #[tokio::test]
 async fn a_drain_is_told_with_1001() {
     let builder = TestGateway::builder().upstream(&portal(ordinary)).set("server.timeouts.drain", "60s");
-    let (gateway, browsers) = logged_in(builder).await;
+    let (gateway, browsers) = logged_in_over_both(builder).await;
     let mut sockets = [browsers[0].socket("/echo").await, browsers[1].socket("/echo").await];
     let begun = Instant::now();
     gateway.drain();
@@ -495,7 +484,7 @@ async fn an_idle_tunnel_is_no_idle_connection() {
         .upstream(&portal(ordinary))
         .set("server.timeouts.idle", "300ms")
         .set("server.timeouts.stall", "300ms");
-    let (_gateway, browsers) = logged_in(builder).await;
+    let (_gateway, browsers) = logged_in_over_both(builder).await;
     let mut sockets = [browsers[0].socket("/echo").await, browsers[1].socket("/echo").await];
     for socket in &mut sockets {
         socket.send(Message::text("hello")).await.unwrap();
@@ -522,7 +511,7 @@ async fn a_client_that_takes_nothing_is_cut_and_the_portal_is_let_go() {
         None
     });
     let builder = TestGateway::builder().upstream(&portal).set("server.timeouts.stall", "300ms");
-    let (_gateway, browsers) = logged_in(builder).await;
+    let (_gateway, browsers) = logged_in_over_both(builder).await;
     for browser in &browsers {
         let _unread = browser.tunnel("/endless").await;
         within(PATIENCE, ends.recv()).await.unwrap();

@@ -13,13 +13,11 @@ mod serving;
 use std::{path::Path, process::Command, time::Duration};
 
 use crate::support::{
-    Browser, PASSWORD, TestGateway,
+    ADA, BOB, Browser, PASSWORD, TestGateway,
     process::{Outcome, PROGRAM, run, run_command},
     soon,
 };
 
-const ADA: &str = "ada@example.com";
-const BOB: &str = "bob@example.com";
 const SECOND: Duration = Duration::from_secs(1);
 const NEW_PASSWORD: &str = "another horse, another battery";
 

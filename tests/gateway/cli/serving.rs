@@ -7,14 +7,12 @@ use rustix::process::Signal;
 
 use super::failed;
 use crate::support::{
-    Browser, PASSWORD,
+    ADA, Browser, PASSWORD,
     browser::{Protocol, Surroundings},
     now,
     process::{PROGRAM, Process, Served, run},
     test_gateway::{Phones, add_user, configuration, folder},
 };
-
-const ADA: &str = "ada@example.com";
 
 #[tokio::test]
 async fn a_gateway_serves_and_stops_when_it_is_told_to() {

@@ -34,7 +34,7 @@ async fn state(gateway: &TestGateway) -> String {
 
 #[tokio::test]
 async fn a_form_with_no_or_a_strange_token_is_refused_and_changes_nothing() {
-    let (gateway, full) = logged_in().await;
+    let (gateway, full) = logged_in(TestGateway::builder()).await;
     gateway.add_user(BOB).await;
     let (stranger, new, coding) = (gateway.browser(), gateway.browser(), gateway.browser());
     let login = stranger.get("/.portcullis/login").await;
@@ -203,7 +203,7 @@ async fn a_wrong_password_and_an_unknown_user_get_the_very_same_answer() {
 
 #[tokio::test]
 async fn no_return_target_leads_off_the_site_at_the_end_of_a_login() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     drop(browser);
     let phone = gateway.phone(ADA);
     let browser = gateway.browser();

@@ -22,7 +22,7 @@ fn wait(gateway: &TestGateway, answer: &Answer) {
 
 #[tokio::test]
 async fn too_many_wrong_passwords_have_to_wait_and_the_wait_ends() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     drop(browser);
     let browser = gateway.browser();
     for _ in 0..5 {
@@ -52,7 +52,7 @@ async fn too_many_wrong_passwords_have_to_wait_and_the_wait_ends() {
 
 #[tokio::test]
 async fn thirty_spellings_of_one_account_share_one_budget() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     drop(browser);
     let browser = gateway.browser();
     let wide: String = ADA.chars().map(|c| char::from_u32(u32::from(c) + 0xfee0).unwrap()).collect();
@@ -107,7 +107,7 @@ async fn at_the_code(gateway: &TestGateway) -> (Browser, Answer) {
 
 #[tokio::test]
 async fn two_hundred_posts_of_one_code_at_once_make_one_session() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     drop(browser);
     gateway.administration().revoke_all().await.unwrap();
     // Two logins in progress, as somebody who looks over a shoulder would have one of their own.
@@ -168,7 +168,7 @@ async fn a_hundred_wrong(gateway: &TestGateway, recovery: bool) {
 
 #[tokio::test]
 async fn a_hundred_wrong_codes_switch_the_devices_off_and_not_the_recovery_codes() {
-    let (gateway, user) = logged_in().await;
+    let (gateway, user) = logged_in(TestGateway::builder()).await;
     let phone = gateway.phone(ADA);
     a_hundred_wrong(&gateway, false).await;
     // The user's own browser is not made to wait, and is told why the phone no longer does.

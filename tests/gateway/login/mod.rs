@@ -12,18 +12,7 @@ use std::time::Duration;
 use http::{Request, StatusCode};
 use portcullis::clock::Clock as _;
 
-use crate::support::{Answer, Browser, PASSWORD, TestGateway, body, now, upstream::Recorded};
-
-const ADA: &str = "ada@example.com";
-const BOB: &str = "bob@example.com";
-
-/// A gateway that Ada has logged in to with two factors, and her browser.
-async fn logged_in() -> (TestGateway, Browser) {
-    let (gateway, browser) = TestGateway::start().await;
-    gateway.add_user(ADA).await;
-    browser.log_in(ADA).await;
-    (gateway, browser)
-}
+use crate::support::{ADA, Answer, BOB, PASSWORD, TestGateway, body, logged_in, now, upstream::Recorded};
 
 #[tokio::test]
 async fn the_first_login_goes_from_the_page_asked_for_over_qr_code_and_recovery_codes_back_to_it() {
@@ -86,7 +75,7 @@ fn recovery_codes(page: &Answer) -> Vec<String> {
 
 #[tokio::test]
 async fn codes_are_read_as_people_type_them() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     drop(browser);
     let phone = gateway.phone(ADA);
     for spaced in
@@ -137,7 +126,7 @@ async fn a_recovery_code_stands_in_for_the_phone_and_works_once() {
 
 #[tokio::test]
 async fn a_password_stays_good_until_somebody_changes_it() {
-    let (gateway, _) = logged_in().await;
+    let (gateway, _) = logged_in(TestGateway::builder()).await;
     for _ in 0..3 {
         gateway.clock.advance(Duration::from_hours(24 * 400));
         let browser = gateway.browser();
@@ -183,7 +172,7 @@ async fn a_script_learns_who_is_signed_in_and_how_well_proved() {
 
 #[tokio::test]
 async fn signing_out_takes_the_sessions_own_form_and_leaves_nothing_behind() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     let other = gateway.browser();
     other.log_in_to("/", ADA).await;
     let foreign = other.get("/.portcullis/account").await.form(&["csrf"]).value("csrf").unwrap().to_owned();
@@ -220,7 +209,7 @@ async fn signing_out_takes_the_sessions_own_form_and_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn the_account_page_shows_devices_codes_and_sessions() {
-    let (gateway, browser) = logged_in().await;
+    let (gateway, browser) = logged_in(TestGateway::builder()).await;
     let agent = "Browser of <b>Ada</b>";
     let request = Request::post("/.portcullis/login")
         .header("user-agent", agent)
@@ -255,7 +244,7 @@ async fn the_account_page_shows_devices_codes_and_sessions() {
 
 #[tokio::test]
 async fn the_way_to_the_account_page_leads_through_the_login_back_to_it() {
-    let (gateway, _) = logged_in().await;
+    let (gateway, _) = logged_in(TestGateway::builder()).await;
     let browser = gateway.browser();
     let page = browser.log_in_to("/.portcullis/account", ADA).await;
     assert_eq!(page.heading(), "Your account");

@@ -11,7 +11,7 @@ use crate::support::TestGateway;
 
 #[tokio::test]
 async fn going_back_after_the_login_leads_forward_again() {
-    let (gateway, _) = logged_in().await;
+    let (gateway, _) = logged_in(TestGateway::builder()).await;
     let browser = gateway.browser();
     let login = browser.visit("/sims").await;
     let code = browser.sign_in(&login, ADA).await;
@@ -80,7 +80,7 @@ async fn two_tabs_may_take_turns_through_one_login() {
 
 #[tokio::test]
 async fn ten_tabs_at_once_all_end_at_their_own_pages() {
-    let (gateway, _) = logged_in().await;
+    let (gateway, _) = logged_in(TestGateway::builder()).await;
     let browser = gateway.browser();
     // A browser starts again: all its tabs ask at once, and each is shown a login page.
     let targets: Vec<String> = (0..10).map(|tab| format!("/tab/{tab}")).collect();
@@ -160,7 +160,7 @@ async fn pressing_save_twice_binds_one_device_and_both_answers_lead_on() {
 
 #[tokio::test]
 async fn a_login_that_took_too_long_starts_over_with_a_word_of_why() {
-    let (gateway, _) = logged_in().await;
+    let (gateway, _) = logged_in(TestGateway::builder()).await;
     gateway.add_user("new@example.com").await;
     let fields: [(&str, &[(&str, &str)]); 2] =
         [("new@example.com", &[("code", "000000"), ("device_name", "Phone")]), (ADA, &[("code", "000000")])];

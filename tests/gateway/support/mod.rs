@@ -31,21 +31,34 @@ pub(crate) use browser::{Answer, Browser, RawConnection};
 pub(crate) use test_gateway::{HOST, PASSWORD, TestGateway};
 pub(crate) use upstream::{Exchange, Upstream};
 
+/// Users by the names they log in with. Eve is the one who means harm.
+pub(crate) const ADA: &str = "ada@example.com";
+pub(crate) const BOB: &str = "bob@example.com";
+pub(crate) const EVE: &str = "eve@example.com";
+
 /// A gateway, and the browser of a user who has just got in; the portal has seen nothing yet.
 pub(crate) async fn logged_in(builder: test_gateway::Builder) -> (TestGateway, Browser) {
     let (gateway, browser) = builder.start().await;
-    gateway.add_user("ada@example.com").await;
-    browser.log_in("ada@example.com").await;
+    gateway.add_user(ADA).await;
+    browser.log_in(ADA).await;
     gateway.upstream.forget();
     (gateway, browser)
 }
 
-/// The same, and the browser of a second user.
+/// The same user in two browsers, over HTTP/1.1 and HTTP/2.
+pub(crate) async fn logged_in_over_both(builder: test_gateway::Builder) -> (TestGateway, [Browser; 2]) {
+    let (gateway, browser) = logged_in(builder).await;
+    let second = gateway.browser().http2();
+    second.set_cookie("__Host-portcullis", &browser.session());
+    (gateway, [browser, second])
+}
+
+/// As [`logged_in`], and the browser of a second user.
 pub(crate) async fn two_logged_in(builder: test_gateway::Builder) -> (TestGateway, Browser, Browser) {
     let (gateway, ada) = logged_in(builder).await;
-    gateway.add_user("eve@example.com").await;
+    gateway.add_user(EVE).await;
     let eve = gateway.browser();
-    eve.log_in("eve@example.com").await;
+    eve.log_in(EVE).await;
     (gateway, ada, eve)
 }
 
