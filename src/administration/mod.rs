@@ -29,7 +29,7 @@ pub enum AdministrationError {
     NoDevice { user: String, device: String },
     #[error("there is no session {0}")]
     NoSession(String),
-    #[error("{0} stands for more than one session: give more of its digits")]
+    #[error("{0} matches more than one session: give more digits")]
     ManySessions(String),
     #[error("{0}")]
     Weak(Weakness),
@@ -47,7 +47,7 @@ pub enum AdministrationError {
     Credentials(#[from] CredentialsError),
     #[error("the sessions cannot be changed")]
     Sessions(#[from] SessionError),
-    #[error("what the user had begun cannot be ended")]
+    #[error("cannot end the user's logins in progress")]
     Begun(#[from] DatabaseError),
 }
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-/// The keys whose values are secrets end in one of these words. `password_file` does not; `tls.key` does and is none.
+/// The keys whose values are secrets end in one of these words. `password_file` does not; `tls.key` does and is not a secret.
 const SECRET_KEYS: [&str; 2] = ["password", "key"];
 
 /// The same text with every secret replaced by asterisks, byte for byte; and so is what stands in `hidden`.

@@ -309,9 +309,11 @@ fn host(text: &str) -> Result<Host, String> {
     };
     let port = match port {
         None => POSTGRES_PORT,
-        Some(port) => {
-            port.parse().ok().filter(|&port| port > 0).ok_or("has a port that is no number up to 65535")?
-        }
+        Some(port) => port
+            .parse()
+            .ok()
+            .filter(|&port| port > 0)
+            .ok_or("has an invalid port: expected a number up to 65535")?,
     };
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
     if name.is_empty() || !name.chars().all(allowed) {

@@ -28,7 +28,7 @@ pub enum HashRefusal {
     Malformed,
     #[error("this is not a hash of argon2id")]
     Algorithm,
-    #[error("this hash costs more than 256 MiB, 16 passes or 16 lanes, or its costs make no sense")]
+    #[error("this hash costs more than 256 MiB, 16 passes or 16 lanes, or has invalid parameters")]
     Costs,
 }
 

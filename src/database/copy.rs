@@ -21,9 +21,11 @@ const PATIENCE: Duration = Duration::from_mins(10);
 pub enum CopyError {
     #[error("the target is not empty ({table} has {rows} rows): make a new database, or empty this one")]
     NotEmpty { table: &'static str, rows: i64 },
-    #[error("the target would hold {copied} rows of {table} and the source holds {held}: nothing was kept")]
+    #[error("row counts differ for {table}: {copied} copied, {held} in the source. The copy was rolled back")]
     Lost { table: &'static str, held: i64, copied: i64 },
-    #[error("the source has schema version {theirs} and not {ours}: run `portcullis store migrate` first")]
+    #[error(
+        "the source has schema version {theirs}, this program needs {ours}: run `portcullis store migrate` first"
+    )]
     Outdated { theirs: i64, ours: i64 },
     #[error(transparent)]
     Database(#[from] DatabaseError),

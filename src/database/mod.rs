@@ -115,9 +115,9 @@ pub enum DatabaseError {
     Newer { theirs: i64, ours: i64 },
     #[error("the database failed")]
     Query(#[from] sqlx::Error),
-    #[error("the database refused a part of a change, so that nothing of it was kept")]
+    #[error("the database rejected part of a change and rolled it back")]
     Aborted,
-    #[error("the database holds something unreadable: {0}")]
+    #[error("the database contains unreadable data: {0}")]
     Corrupt(&'static str),
 }
 

@@ -57,7 +57,7 @@ pub(super) enum Failure {
     SavedForm(#[from] DatabaseError),
     #[error("cannot send the saved form; it stays saved")]
     Unsent(FormId, #[source] ConnectError),
-    #[error("the work on the request broke off")]
+    #[error("a task working on the request was cancelled or panicked")]
     Lost(#[source] tokio::task::JoinError),
 }
 

@@ -459,7 +459,7 @@ impl Service for Gateway {
     }
 
     fn refuse(self: Rc<Self>, refusal: Refusal, read: &[u8], peer: SocketAddr) -> Reply<ClientBody> {
-        // Of a request that is none, no more is known than this.
+        // Nothing more is known of a malformed request.
         let mut unread = Request::new(());
         *unread.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
         let began = self.shared.clock.moment();

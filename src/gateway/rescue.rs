@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// How often a line in the log says that sign-ins are turned away: a flood of them is none of lines.
+/// How often the log reports sign-ins that were turned away: a flood of them does not flood the log.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Sign-ins for which there was no place, on one worker, and when the log last said so.

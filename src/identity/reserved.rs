@@ -257,7 +257,7 @@ const NAMES: &[&str] = &[
 /// Whole names are no longer.
 const LONGEST: usize = 63;
 
-/// Which names are taken out. A name that is none of them is told by two looks at small tables.
+/// The names that are removed from requests. Two look-ups in small tables clear a name that is not among them.
 #[derive(Clone, Debug)]
 pub(super) struct ReservedNames {
     /// Whole names in their normal form, by length.

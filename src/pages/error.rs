@@ -8,7 +8,7 @@ use crate::{account::AccountError, database::DatabaseError, login::LoginError, w
 /// Why a page cannot be given.
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
-    #[error("a form must be sent as application/x-www-form-urlencoded")]
+    #[error("the form was not sent as application/x-www-form-urlencoded")]
     FormType,
     #[error("the form did not arrive")]
     FormBody(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -20,7 +20,7 @@ pub enum PageError {
     Account(#[from] AccountError),
     #[error("cannot look up the saved form")]
     SavedForm(#[from] DatabaseError),
-    #[error("the user asks for too many of our pages")]
+    #[error("too many page requests by this user")]
     TooOften(Duration),
     #[error("cannot draw the QR code")]
     Qr(#[source] QrError),

@@ -43,13 +43,13 @@ const BROKEN: &str = r#"<!doctype html>
 /// Why the pages cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplatesError {
-    #[error("the template {name} cannot be read")]
+    #[error("cannot parse the template {name}")]
     Template {
         name: &'static str,
         #[source]
         source: minijinja::Error,
     },
-    #[error("the support contact is no URL")]
+    #[error("the support contact is not a URL")]
     SupportUrl(#[source] url::ParseError),
     #[error("the support contact must begin with mailto:, tel: or https:, not {scheme}:")]
     SupportScheme { scheme: String },

@@ -65,19 +65,19 @@ pub enum ForwardError {
     Connect(#[from] ConnectError),
     #[error("the portal's answer cannot be read")]
     Answer(#[source] AnswerError<BodyError>),
-    #[error("the portal's answer to a call cannot be read")]
+    #[error("cannot read the portal's answer to a gRPC call")]
     Call(#[source] hyper::Error),
-    #[error("the portal closed the connection that it had kept open, and the request must not be sent twice")]
+    #[error("the portal closed a kept-alive connection, and the request is not safe to repeat")]
     Lost,
     #[error("the request's body did not arrive")]
     RequestBody(#[source] AnswerError<BodyError>),
-    #[error("as many WebSockets and streams of events are open as `portal.max_streams` allows")]
+    #[error("too many WebSockets and event streams are open (`portal.max_streams`)")]
     Streams,
     #[error("the portal did not answer within {} s", .0.as_secs())]
     Timeout(Duration),
-    #[error("the portal switched to a protocol that nobody offered")]
+    #[error("the portal switched to a protocol that was not offered")]
     Switch,
-    #[error("the portal's answer to a WebSocket handshake is none")]
+    #[error("malformed answer from the portal to a WebSocket handshake")]
     Handshake,
     #[error("the session ended before the answer came")]
     SessionEnded,
@@ -225,7 +225,7 @@ impl Proxy {
         self.timeouts.response
     }
 
-    /// Waits for the first part of a body where none is usual: one that turns out to be empty is none, and its request an
+    /// Waits for the first part of a body where none is usual: an empty one does not count as a body, and its request is an
     /// ordinary one.
     pub async fn await_body(
         &self,

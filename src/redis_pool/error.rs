@@ -46,9 +46,9 @@ pub enum Reason {
         #[source]
         source: io::Error,
     },
-    #[error("the file {} holds no certificate in PEM form", path.display())]
+    #[error("the file {} contains no PEM certificate", path.display())]
     NoCertificate { path: PathBuf },
-    #[error("the file {} holds no private key in PEM form", path.display())]
+    #[error("the file {} contains no PEM private key", path.display())]
     NoKey { path: PathBuf },
     #[error("the connection to Redis cannot be set up")]
     Client(#[source] redis::RedisError),
@@ -60,13 +60,13 @@ pub enum Reason {
     Replica,
     #[error("this Redis has lost its replicas and nobody confirms that it is still the master")]
     Isolated,
-    #[error("Redis is still loading what it had saved")]
+    #[error("Redis is still loading its data set")]
     Loading,
-    #[error("no majority of the sentinels can be asked, or agrees, where the master is")]
+    #[error("no majority of the sentinels answered or agreed on the master")]
     NoMajority,
-    #[error("the sentinels know no master of this name: check the end of `sessions.store`")]
+    #[error("the sentinels know no master with this name: check the end of `sessions.store`")]
     UnknownMaster,
-    #[error("the cluster serves nothing, as long as a part of it is without a master")]
+    #[error("the cluster is down: part of its slots has no master")]
     ClusterDown,
     #[error("Redis is full and refuses to write: give it more memory")]
     Full,

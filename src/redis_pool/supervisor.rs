@@ -158,7 +158,7 @@ impl Supervisor {
         outcome
     }
 
-    /// Takes over where the masters are. One that is none any more is not believed from now on.
+    /// Takes over where the masters are. One that is no longer a master is not believed from now on.
     fn adopt(&self, masters: Vec<Master>) {
         let before = self.shared.routes.load_full();
         let mut known: Vec<(Arc<Server>, Vec<(u16, u16)>)> = masters

@@ -91,15 +91,15 @@ impl fmt::Display for RedisUrl {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedisUrlError {
     #[error(
-        "is no URL of Redis; expected `redis://host:port/number`, `redis+sentinel://host,host/NAME` or \
+        "is not a Redis URL; expected `redis://host:port/number`, `redis+sentinel://host,host/NAME` or \
          `redis+cluster://host,host` (with TLS: `rediss://…`, `rediss+sentinel://…`, `rediss+cluster://…`)"
     )]
     Scheme,
-    #[error("has no host, or one that cannot be: expected `redis://host:port/number`")]
+    #[error("has no host or an invalid one: expected `redis://host:port/number`")]
     Host,
-    #[error("has a port that is no number up to 65535")]
+    #[error("has an invalid port: expected a number up to 65535")]
     Port,
-    #[error("must end in the number of a database, such as `/0`, or after the port")]
+    #[error("must end after the port or with a database number such as `/0`")]
     Database,
     #[error("must name the master that the sentinels watch, as in `redis+sentinel://host,host/NAME`")]
     Master,
@@ -107,11 +107,9 @@ pub enum RedisUrlError {
     Several,
     #[error("must end after the hosts: a cluster has no numbered databases")]
     Path,
-    #[error(
-        "must not have `?` or `#` in it: a certificate is always checked, and a password has them as %3F and %23"
-    )]
+    #[error("must not contain `?` or `#`: certificates are always checked; in a password write %3F and %23")]
     Options,
-    #[error("has a user or password that is no UTF-8 when decoded")]
+    #[error("has a user or password that is not UTF-8 after decoding")]
     Encoding,
 }
 

@@ -38,9 +38,9 @@ pub enum KeyError {
     },
     #[error("the key file {} can be read by others: run `chmod 600 {}`", path.display(), path.display())]
     Permissions { path: PathBuf },
-    #[error("the key file {} does not hold 64 hexadecimal digits, or lines of `id:digits`", path.display())]
+    #[error("the key file {} must contain 64 hexadecimal digits, or lines of `id:digits`", path.display())]
     Malformed { path: PathBuf },
-    #[error("the key file {} is of another installation", path.display())]
+    #[error("the key file {} belongs to another installation", path.display())]
     OtherRoot { path: PathBuf },
     #[error("this command cannot write {0}")]
     ReadOnly(String),

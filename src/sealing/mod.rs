@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// A sealed record that does not open: another key, another place, or damage.
 #[derive(Debug, thiserror::Error)]
-#[error("a sealed record does not open with this key in this place")]
+#[error("a sealed record cannot be opened with this key")]
 pub struct Unsealable;
 
 /// Seals and opens records, and derives the keys of other uses.

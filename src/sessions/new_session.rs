@@ -28,7 +28,7 @@ pub struct NewSession {
 
 /// The proofs that a session was to be made from are not all of its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a password and a code of two users are no login")]
+#[error("the password and the code are of two different users")]
 pub struct OtherUser;
 
 impl NewSession {

@@ -66,7 +66,7 @@ impl RedisSessions {
         self.pool.key("u:") + user
     }
 
-    /// The index first: cut off between the two steps, it knows a session that is none.
+    /// The index first: interrupted between the two steps, it lists a session that does not exist.
     async fn insert(&self, session: &StoredSession) -> Result<(), SessionError> {
         let StoredSession { id, user, record, last_seen, expires_at, generation: _ } = session;
         let generation = self.revocations.generation(user).await?;
@@ -104,7 +104,7 @@ impl RedisSessions {
             tracing::warn!(session.id = id.short(), "a session in Redis does not open with our key");
             return Ok(None);
         };
-        // A session that its user's index does not know could not be ended together with the others: it is none.
+        // A session missing from its user's index could not be ended together with the others, so it does not count.
         let index = self.index_key(&user);
         let mut command = redis::cmd("ZSCORE");
         command.arg(&index).arg(&hex);

@@ -32,11 +32,11 @@ pub enum Format {
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    #[error("the log level is no filter")]
+    #[error("invalid log level or filter")]
     Filter(#[from] ParseError),
     #[error("cannot start the thread that writes the log")]
     Thread(#[source] io::Error),
-    #[error("the log was set up before")]
+    #[error("the log is already set up")]
     SetUpBefore(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 

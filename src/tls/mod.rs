@@ -61,7 +61,7 @@ pub enum TlsError {
         instead: String,
     },
     #[error(
-        "the first certificate in {} is not the one of the private key, and a later one is: put the host's own certificate first",
+        "the first certificate in {} does not match the private key, a later one does: put the host's own certificate first",
         path.display()
     )]
     Order { path: PathBuf },

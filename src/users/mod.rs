@@ -54,11 +54,11 @@ pub struct NewUser {
 pub enum UsersError {
     #[error("this user already exists")]
     Exists,
-    #[error("the e-mail is empty, too long, or holds white space or control characters")]
+    #[error("the e-mail is empty, too long, or contains white space or control characters")]
     InvalidName,
-    #[error("the display name is too long or holds control characters")]
+    #[error("the display name is too long or contains control characters")]
     InvalidDisplayName,
-    #[error("the group {0:?} is empty, too long, or holds a comma or control characters")]
+    #[error("the group {0:?} is empty, too long, or contains a comma or control characters")]
     InvalidGroup(String),
     #[error("cannot read or change users")]
     Database(#[from] DatabaseError),

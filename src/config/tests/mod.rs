@@ -96,7 +96,7 @@ fn every_impossible_value_is_refused_where_it_stands() {
         ("[tls]\nkey = 5", "tls.key", "found a whole number"),
         ("[storage]\ndatabase = \"postgres://h/db\"", "storage.database", "names no user"),
         ("[storage]\ndatabase = \"postgres://u@h\"", "storage.database", "a user and a database"),
-        ("[storage]\ndatabase = \"postgres://u@h:x/db\"", "storage.database", "no number"),
+        ("[storage]\ndatabase = \"postgres://u@h:x/db\"", "storage.database", "invalid port"),
         ("[storage]\ndatabase = \"postgres://u@/db\"", "storage.database", "no host"),
         ("[storage]\ndatabase = \"postgres://u@h/db?sslmode=prefer\"", "storage.database", "verify-full"),
         ("[storage]\ndatabase = \"postgres://u@h/db?sslrootcert=x\"", "storage.database", "storage.ca"),
@@ -127,7 +127,7 @@ fn every_impossible_value_is_refused_where_it_stands() {
         ),
         ("[sessions]\nexpiration = \"1000years\"", "sessions.expiration", "at most 365 days"),
         ("[sessions]\nstore = \"memcached://h\"", "sessions.store", "`redis://host:port/number`"),
-        ("[sessions]\nstore = \"redis://h/users\"", "sessions.store", "number of a database"),
+        ("[sessions]\nstore = \"redis://h/users\"", "sessions.store", "database number"),
         (
             "[sessions]\nclear_on_sign_out = [\"cookies\"]",
             "sessions.clear_on_sign_out[0]",

@@ -132,7 +132,7 @@ async fn a_key_file_that_others_can_read_and_a_database_that_is_none_are_refused
     failed(&outcome, "can be read by others: run `chmod 600");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(&key, "too short").unwrap();
-    failed(&run(&list, "").await, "does not hold 64 hexadecimal digits");
+    failed(&run(&list, "").await, "must contain 64 hexadecimal digits");
     // A new key would open nothing of what is there.
     std::fs::remove_file(&key).unwrap();
     failed(&run(&list, "").await, "is missing");

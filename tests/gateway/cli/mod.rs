@@ -289,7 +289,7 @@ async fn sessions_are_ended_one_by_one_by_user_or_all_at_once() {
     succeeded(&portcullis(&gateway, &["session", "list", BOB]).await, id);
 
     // Too few digits could be anybody's.
-    failed(&portcullis(&gateway, &["session", "revoke", &id[..7]]).await, "give more of its digits");
+    failed(&portcullis(&gateway, &["session", "revoke", &id[..7]]).await, "give more digits");
     failed(&portcullis(&gateway, &["session", "revoke", "0123456789abcdef"]).await, "there is no session");
     assert_eq!(json(&gateway, &["session", "revoke", &id[..8].to_uppercase()]).await["ended"], 1);
     soon(SECOND, "Bob is out", async || is_out(&bobs).await).await;
