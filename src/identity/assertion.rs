@@ -11,12 +11,16 @@ use bytes::Bytes;
 use http::HeaderValue;
 use serde::Serialize;
 
-use super::{AssertionConfig, GroupChoice, SigningKeys, signing_key::Unusable};
+use super::{
+    AssertionConfig, GroupChoice, SigningKeys,
+    signing_key::Unusable,
+    wire_forms::{Perishable, WireForms},
+};
 use crate::{
     clock::Timestamp,
     random::Random,
     sealing::Sealer,
-    sessions::{Live, Perishable, Session},
+    sessions::{Live, Session},
 };
 
 /// What an assertion has left, at least, when the portal gets it; half of its lifetime when that is less.
@@ -27,6 +31,8 @@ const LEFT: Duration = Duration::from_mins(1);
 pub enum Unsigned {
     #[error("there is no signing key")]
     NoKey,
+    #[error("the session cannot hold an assertion")]
+    NoPlace,
     #[error("the assertion cannot be signed")]
     Key(#[from] Unusable),
 }
@@ -85,7 +91,8 @@ impl Assertions {
     /// The session's assertion. Signs only when there is none yet or the last one nears its end; two workers may then
     /// both sign, and either's is good.
     pub fn of(&self, live: &Live, now: Timestamp) -> Result<HeaderValue, Unsigned> {
-        self.current(&live.session, &live.assertion, now)
+        let kept = WireForms::of(live).ok_or(Unsigned::NoPlace)?;
+        self.current(&live.session, &kept.assertion, now)
     }
 
     fn current(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use quick_cache::sync::Cache;
 
-use super::{Config, Encoding, GroupChoice, reserved::ReservedNames};
+use super::{Config, Encoding, GroupChoice, reserved::ReservedNames, wire_forms::WireForms};
 use crate::{
     http1::{fields::Block, spelling::Spelled},
     sessions::{Live, Session},
@@ -65,11 +65,12 @@ impl IdentityHeaders {
 
     /// The headers of one session, made once.
     pub fn of<'a>(&self, live: &'a Live) -> Result<&'a Block, Unrepresentable> {
-        if let Some(prepared) = live.prepared.get() {
-            return Ok(prepared);
+        let kept = &WireForms::of(live).ok_or(Unrepresentable("session"))?.headers;
+        if let Some(headers) = kept.get() {
+            return Ok(headers);
         }
-        let prepared = self.prepare(&live.session)?;
-        Ok(live.prepared.get_or_init(|| prepared))
+        let headers = self.prepare(&live.session)?;
+        Ok(kept.get_or_init(|| headers))
     }
 
     /// What the portal is told of a user who is signed in, by name and value.

@@ -11,6 +11,7 @@ mod signing_key;
 mod signing_keys;
 #[cfg(test)]
 mod tests;
+mod wire_forms;
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! A session as this gateway holds it: what requests share while it lasts.
 
 use std::{
+    any::Any,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicI64, Ordering},
@@ -8,8 +9,6 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
-use http::HeaderValue;
 use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +16,7 @@ use super::{
     Session,
     ongoing::{Ongoing, PagesAsked, TooOften},
 };
-use crate::{clock::Timestamp, http1::fields::Block};
+use crate::clock::Timestamp;
 
 /// What is reckoned for the headers that the portal will be sent, an assertion among them, and for what surrounds them.
 const OVERHEAD: usize = 2048;
@@ -30,10 +29,8 @@ const GRAIN: i64 = 1000;
 #[derive(Debug)]
 pub struct Live {
     pub session: Session,
-    /// What the portal is told of it, made once and then shared.
-    pub prepared: OnceLock<Block>,
-    /// What the portal is told of it under a signature, which does not last as long as the session.
-    pub assertion: ArcSwapOption<Perishable>,
+    /// Identity's: what the portal is told of it, ready for the wire.
+    pub extension: Extension,
     /// Cancelled when the session is over, or no longer enough; whoever keeps something open for it ends that then.
     pub ended: CancellationToken,
     /// What its user has under way, in other sessions as well.
@@ -42,20 +39,14 @@ pub struct Live {
     weight: usize,
 }
 
-/// The value of a header that is good for a while.
-#[derive(Debug)]
-pub struct Perishable {
-    pub value: HeaderValue,
-    pub from: Timestamp,
-    pub until: Timestamp,
-    /// Of what it was made with.
-    pub generation: u64,
-}
+/// What one module keeps with a session, in a type of its own, as long as the session is in the cache.
+#[derive(Debug, Default)]
+pub struct Extension(OnceLock<Box<dyn Any + Send + Sync>>);
 
-impl Perishable {
-    /// A clock that was set back makes it bad as well: it would last longer than it was meant to.
-    pub fn is_good(&self, now: Timestamp, generation: u64) -> bool {
-        self.from <= now && now < self.until && self.generation == generation
+impl Extension {
+    /// Made at its first use. None: a second type asks for it.
+    pub fn get<T: Any + Default + Send + Sync>(&self) -> Option<&T> {
+        self.0.get_or_init(|| Box::new(T::default())).downcast_ref()
     }
 }
 
@@ -71,8 +62,7 @@ impl Live {
                 .sum::<usize>();
         Self {
             session,
-            prepared: OnceLock::new(),
-            assertion: ArcSwapOption::empty(),
+            extension: Extension::default(),
             ended: state.passing.clone(),
             ongoing,
             state,
@@ -234,6 +224,15 @@ mod tests {
         }
         assert!(!over(limits(Some(week)), true, 0, 99_999));
         assert!(over(limits(Some(week)), true, 0, 100_000));
+    }
+
+    #[test]
+    fn an_extension_is_made_once_and_of_one_type() {
+        let extension = Extension::default();
+        let counter = extension.get::<AtomicI64>().unwrap();
+        counter.store(7, Ordering::Relaxed);
+        assert_eq!(extension.get::<AtomicI64>().unwrap().load(Ordering::Relaxed), 7);
+        assert!(extension.get::<String>().is_none());
     }
 
     #[test]

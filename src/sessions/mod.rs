@@ -40,7 +40,7 @@ use self::{
 pub use self::{
     feed::{FeedEvent, Hear},
     limit::WhenFull,
-    live::{Activity, Live, Perishable, Use},
+    live::{Activity, Live, Use},
     new_session::{NewSession, OtherUser},
     ongoing::{Newcomer, Ongoing, TooOften},
     proof::PasswordProof,
