@@ -237,7 +237,7 @@ async fn each_page_answers_to_its_own_methods_alone() {
         for page in PAGES {
             let path = format!("/.portcullis/{page}");
             let allowed = if page == "whoami" { "GET, HEAD" } else { "GET, HEAD, POST" };
-            for method in ["PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "get"] {
+            for method in ["PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "BREW"] {
                 let answer = ask(&browser.copy(), method, &path).await;
                 assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{state}: {method} {path}");
                 assert_eq!(answer.header("allow"), allowed, "{method} {path}");

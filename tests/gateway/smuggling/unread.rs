@@ -67,7 +67,7 @@ async fn a_request_with_an_unusual_body_has_its_connection_for_itself() {
         ("PROPFIND", true),
         ("QUERY", true),
         ("SEARCH", true),
-        ("post", true),
+        ("BREW", true),
         ("POST", false),
         ("PUT", false),
         ("PATCH", false),
