@@ -13,16 +13,19 @@ pub(super) struct Index {
     segments: Vec<(Box<[u8]>, Vec<usize>)>,
     /// About any path, as far as the first segment tells.
     anywhere: Vec<usize>,
+    /// The same, and those with regular expressions.
+    anywhere_or_regex: Vec<usize>,
     count: usize,
 }
 
 impl Index {
     pub(super) fn new(rules: &[AccessRule]) -> Self {
         let mut segments = BTreeMap::<Box<[u8]>, Vec<usize>>::new();
-        let mut anywhere = Vec::new();
+        let (mut anywhere, mut anywhere_or_regex) = (Vec::new(), Vec::new());
         for (index, rule) in rules.iter().enumerate() {
+            let has_regex = !rule.regexes.is_empty();
             let firsts: Option<Vec<_>> = rule.paths.iter().map(|path| path.first_segment()).collect();
-            match firsts.filter(|firsts| !firsts.is_empty() && rule.regexes.is_empty()) {
+            match firsts.filter(|firsts| has_regex || !firsts.is_empty()) {
                 Some(firsts) => {
                     for first in firsts {
                         let known = segments.entry(key(first, &mut [0; LOOKED_AT]).into()).or_default();
@@ -30,16 +33,23 @@ impl Index {
                             known.push(index);
                         }
                     }
+                    anywhere_or_regex.extend(has_regex.then_some(index));
                 }
-                None => anywhere.push(index),
+                None => {
+                    anywhere.push(index);
+                    anywhere_or_regex.push(index);
+                }
             }
         }
-        Self { segments: segments.into_iter().collect(), anywhere, count: rules.len() }
+        let segments = segments.into_iter().collect();
+        Self { segments, anywhere, anywhere_or_regex, count: rules.len() }
     }
 
-    /// In their order; without a path all of them.
-    pub(super) fn candidates(&self, path: Option<&[u8]>) -> impl Iterator<Item = usize> {
-        let (mut here, mut anywhere, mut all) = (&[][..], &self.anywhere[..], 0..0);
+    /// In their order, one with both paths and regular expressions perhaps twice; without a path all of them. `by_regex` says
+    /// that the path matches a regular expression of some rule.
+    pub(super) fn candidates(&self, path: Option<&[u8]>, by_regex: bool) -> impl Iterator<Item = usize> {
+        let anywhere = if by_regex { &self.anywhere_or_regex } else { &self.anywhere };
+        let (mut here, mut anywhere, mut all) = (&[][..], &anywhere[..], 0..0);
         match path {
             Some(path) => {
                 let mut buffer = [0; LOOKED_AT];
@@ -91,14 +101,20 @@ mod tests {
             rule(&["/"]),
             rule(&[&*long]),
             AccessRule { regexes: vec!["/x".into()], ..rule(&["/admin/y"]) },
+            AccessRule { regexes: vec!["/x".into()], ..rule(&[]) },
         ];
         let index = Index::new(&rules);
-        let found = |path: &str| index.candidates(Some(path.as_bytes())).collect::<Vec<_>>();
+        let found = |path: &str| index.candidates(Some(path.as_bytes()), false).collect::<Vec<_>>();
         assert_eq!(found("/ADMIN/users"), [0, 2, 3, 4, 7]);
-        assert_eq!(found("/b"), [1, 2, 4, 7]);
-        assert_eq!(found("/nothing"), [2, 4, 7]);
-        assert_eq!(found("/"), [2, 4, 5, 7]);
-        assert_eq!(found(&long), [2, 4, 6, 7]);
-        assert_eq!(index.candidates(None).count(), rules.len());
+        assert_eq!(found("/b"), [1, 2, 4]);
+        assert_eq!(found("/nothing"), [2, 4]);
+        assert_eq!(found("/"), [2, 4, 5]);
+        assert_eq!(found(&long), [2, 4, 6]);
+        let by_regex = |path: &str| index.candidates(Some(path.as_bytes()), true).collect::<Vec<_>>();
+        assert_eq!(by_regex("/b"), [1, 2, 4, 7, 8]);
+        assert_eq!(by_regex("/admin/users"), [0, 2, 3, 4, 7, 7, 8]);
+        for by_regex in [false, true] {
+            assert_eq!(index.candidates(None, by_regex).count(), rules.len());
+        }
     }
 }

@@ -311,24 +311,21 @@ impl AccessRules {
     }
 
     fn of_reading(&self, path: Option<&[u8]>, method: &Method, request: &AccessRequest<'_>) -> Ruling {
-        let mut fits = Fits::new(&self.regexes, path);
+        let fits = path.map_or(Fits::none(), |path| self.regexes.fits(path));
         let mut strictest: Option<Ruling> = None;
         let mut to_sign_in = None;
         let mut depends_on_user = false;
         let mut is_decided = false;
-        for index in self.index.candidates(path) {
+        for index in self.index.candidates(path, !fits.is_empty()) {
             let Some(rule) = self.rules.get(index).filter(|rule| rule.is_about(method, request)) else {
                 continue;
             };
             let fit = match path {
                 _ if rule.paths.is_empty() && rule.regexes.is_empty() => Fit::Exactly,
-                Some(path) => rule
-                    .paths
-                    .iter()
-                    .map(|known| known.fit(path))
-                    .max()
-                    .max(fits.of(index))
-                    .unwrap_or(Fit::No),
+                Some(path) => {
+                    let by_path = rule.paths.iter().map(|known| known.fit(path)).max();
+                    by_path.unwrap_or(Fit::No).max(fits.of(index))
+                }
                 None => Fit::Loosely,
             };
             if fit == Fit::No {

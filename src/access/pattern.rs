@@ -97,14 +97,6 @@ pub(super) fn first_segment(path: &[u8]) -> &[u8] {
     path.split(|&byte| byte == b'/').nth(1).unwrap_or_default()
 }
 
-/// A path the other way about its last slash.
-pub(super) fn with_other_end(path: &[u8]) -> Vec<u8> {
-    match path.strip_suffix(b"/") {
-        Some(shorter) if !shorter.is_empty() => shorter.to_vec(),
-        _ => [path, b"/"].concat(),
-    }
-}
-
 fn without_slash(path: &[u8]) -> &[u8] {
     path.strip_suffix(b"/").unwrap_or(path)
 }

@@ -6,10 +6,10 @@ use regex_automata::{
     util::syntax,
 };
 
-use super::{
-    AccessRule,
-    pattern::{Fit, with_other_end},
-};
+use super::{AccessRule, pattern::Fit};
+
+/// Paths so long are looked at without an allocation.
+const USUAL_PATH: usize = 256;
 
 /// Bytes that they may take when compiled, all together.
 const MOST_BYTES: usize = 32 << 20;
@@ -24,12 +24,8 @@ pub(super) struct Regexes {
     rules: Vec<usize>,
 }
 
-/// How one reading of a path fits them. Found out when it is first asked for.
-pub(super) struct Fits<'a> {
-    regexes: &'a Regexes,
-    path: Option<&'a [u8]>,
-    found: Option<Vec<Fit>>,
-}
+/// How one reading of a path fits them, by rule. Empty: it fits none.
+pub(super) struct Fits(Vec<Fit>);
 
 /// Says what is wrong with an expression.
 pub fn check(pattern: &str) -> Result<(), String> {
@@ -46,38 +42,60 @@ impl Regexes {
             .flat_map(|(index, rule)| rule.regexes.iter().map(move |one| (index, one)));
         let (rules, wholes): (Vec<_>, Vec<_>) = each.map(|(index, one)| (index, whole(one))).unzip();
         let loose = if wholes.is_empty() { None } else { Some(compile(&wholes, true)?) };
-        let exact =
-            wholes.iter().map(|one| compile(std::slice::from_ref(one), false)).collect::<Result<_, _>>()?;
-        Ok(Self { loose, exact, rules })
+        let exact = wholes.iter().map(|one| compile(std::slice::from_ref(one), false));
+        Ok(Self { loose, exact: exact.collect::<Result<_, _>>()?, rules })
     }
 
-    fn fits(&self, path: &[u8]) -> Vec<Fit> {
-        let mut fits = vec![Fit::No; self.rules.last().map_or(0, |last| last + 1)];
-        let Some(loose) = &self.loose else { return fits };
-        let mut found = PatternSet::new(loose.pattern_len());
-        loose.which_overlapping_matches(&Input::new(path), &mut found);
-        loose.which_overlapping_matches(&Input::new(&with_other_end(path)), &mut found);
-        for pattern in found.iter() {
-            let is_exact = self.exact.get(pattern.as_usize()).is_some_and(|exact| exact.is_match(path));
-            let fit = if is_exact { Fit::Exactly } else { Fit::Loosely };
-            if let Some(known) = self.rules.get(pattern.as_usize()).and_then(|rule| fits.get_mut(*rule)) {
-                *known = fit.max(*known);
+    /// How a path fits them. Most fit none, which one look shows.
+    pub(super) fn fits(&self, path: &[u8]) -> Fits {
+        let Some(loose) = &self.loose else { return Fits::none() };
+        with_other_end(path, |other| {
+            if !loose.is_match(path) && !loose.is_match(other) {
+                return Fits::none();
             }
-        }
-        fits
+            let mut fits = vec![Fit::No; self.rules.last().map_or(0, |last| last + 1)];
+            let mut found = PatternSet::new(loose.pattern_len());
+            loose.which_overlapping_matches(&Input::new(path), &mut found);
+            loose.which_overlapping_matches(&Input::new(other), &mut found);
+            for pattern in found.iter() {
+                let is_exact = self.exact.get(pattern.as_usize()).is_some_and(|exact| exact.is_match(path));
+                let fit = if is_exact { Fit::Exactly } else { Fit::Loosely };
+                if let Some(known) = self.rules.get(pattern.as_usize()).and_then(|rule| fits.get_mut(*rule)) {
+                    *known = fit.max(*known);
+                }
+            }
+            Fits(fits)
+        })
     }
 }
 
-impl<'a> Fits<'a> {
-    pub(super) fn new(regexes: &'a Regexes, path: Option<&'a [u8]>) -> Self {
-        Self { regexes, path, found: None }
+impl Fits {
+    pub(super) const fn none() -> Self {
+        Self(Vec::new())
     }
 
-    /// How it fits those of a rule; none: the rule has none that it could fit.
-    pub(super) fn of(&mut self, rule: usize) -> Option<Fit> {
-        self.regexes.rules.binary_search(&rule).ok()?;
-        let path = self.path?;
-        self.found.get_or_insert_with(|| self.regexes.fits(path)).get(rule).copied()
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How it fits those of a rule.
+    pub(super) fn of(&self, rule: usize) -> Fit {
+        self.0.get(rule).copied().unwrap_or(Fit::No)
+    }
+}
+
+/// The path the other way about its last slash.
+fn with_other_end<T>(path: &[u8], look: impl FnOnce(&[u8]) -> T) -> T {
+    if let Some(shorter) = path.strip_suffix(b"/").filter(|shorter| !shorter.is_empty()) {
+        return look(shorter);
+    }
+    let mut usual = [b'/'; USUAL_PATH];
+    match usual.get_mut(..path.len()) {
+        Some(start) if path.len() < USUAL_PATH => {
+            start.copy_from_slice(path);
+            look(&usual[..=path.len()])
+        }
+        _ => look(&[path, b"/"].concat()),
     }
 }
 
@@ -112,20 +130,28 @@ mod tests {
         let rules =
             [AccessRule::default(), AccessRule { regexes: vec![pattern.into()], ..AccessRule::default() }];
         let regexes = Regexes::new(&rules).unwrap();
-        let mut fits = Fits::new(&regexes, Some(path.as_bytes()));
-        assert_eq!(fits.of(0), None);
-        fits.of(1).unwrap()
+        let fits = regexes.fits(path.as_bytes());
+        assert_eq!(fits.of(0), Fit::No);
+        fits.of(1)
     }
 
     #[test]
     fn an_expression_is_about_the_whole_path() {
         use Fit::{Exactly, Loosely, No};
+        let long = format!("/{}", "a".repeat(USUAL_PATH));
         for (pattern, path, expected) in [
             ("/v[0-9]+/health", "/v2/health", Exactly),
             ("^/v[0-9]+/health$", "/v2/health", Exactly),
             ("/v[0-9]+/health", "/v2/health/", Loosely),
             ("/v[0-9]+/health", "/V2/Health", Loosely),
             ("/v[0-9]+/health", "/v2/healthz", No),
+            ("/v[0-9]+/health/", "/v2/health", Loosely),
+            ("/v[0-9]+/health/", "/v2/health//", Loosely),
+            ("/v[0-9]+/health", "/v2/health//", No),
+            ("/", "/", Exactly),
+            ("/a+", &*long, Exactly),
+            ("/a+/", &*long, Loosely),
+            ("/b+", &*long, No),
             ("/v[0-9]+/health", "/x/v2/health", No),
             ("/admin/.*", "/admin", Loosely),
             ("/a|/b", "/b", Exactly),
