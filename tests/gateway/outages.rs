@@ -189,14 +189,21 @@ async fn every_line_about_redis_says_which_one_it_is() {
     world.chaos.set(Way::Refusing);
     soon(3 * SECOND, "the gateway notices", async || world.status().await == StatusCode::SERVICE_UNAVAILABLE)
         .await;
+    let line = |what: &str| {
+        let text = log.text();
+        text.lines().find(|line| line.contains(what) && line.contains(&redis)).map(str::to_owned)
+    };
+    let away = "Redis cannot be used, and will be tried again";
+    // A request may find out first, and the rest of the gateway a moment later.
+    let said = async || {
+        world.status().await;
+        line(away).is_some()
+    };
+    soon(3 * SECOND, away, said).await;
     world.chaos.set(Way::Open);
     soon(2 * SECOND, "it is back", async || world.status().await == StatusCode::OK).await;
-    let text = log.text();
-    let line = |what: &str| {
-        let found = text.lines().find(|line| line.contains(what) && line.contains(&redis));
-        found.unwrap_or_else(|| panic!("{what} ({redis})")).to_owned()
-    };
-    let away = line("Redis cannot be used, and will be tried again");
+    let line = |what: &str| line(what).unwrap_or_else(|| panic!("{what} ({redis})"));
+    let away = line(away);
     assert_eq!(away.matches("onnection refused").count(), 1, "{away}");
     assert_eq!(away.matches(&redis).count(), 1, "{away}");
     line("a store did not answer");
