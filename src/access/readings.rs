@@ -7,6 +7,8 @@ use caseless::Caseless as _;
 use percent_encoding::percent_decode;
 use unicode_normalization::UnicodeNormalization as _;
 
+use crate::web::path::PLAIN;
+
 /// Readings of one path at most, and bytes in all of them. What has more can be read as anything.
 const MOST: usize = 64;
 const MOST_BYTES: usize = 64 * 1024;
@@ -21,25 +23,6 @@ pub(super) enum Readings<'a> {
     /// In more ways than anybody lists in good faith: it may be any path.
     Any,
 }
-
-/// Bytes that mean themselves, to every reader.
-const PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let punctuation = b"/.-_~!$&'()*,=@:";
-    let mut at = 0;
-    while at < punctuation.len() {
-        plain[punctuation[at] as usize] = true;
-        at += 1;
-    }
-    let mut byte = 0_u8;
-    while byte < 128 {
-        if byte.is_ascii_alphanumeric() {
-            plain[byte as usize] = true;
-        }
-        byte += 1;
-    }
-    plain
-};
 
 /// One habit of some reader: another path that it makes of one, or none.
 type Habit = fn(&[u8]) -> Option<Vec<u8>>;
@@ -103,7 +86,9 @@ fn is_plain(path: &[u8]) -> bool {
     let mut before = 0;
     for &byte in path {
         let ends_segment = byte == b'/' && matches!(before, b'/' | b'.');
-        if !PLAIN[usize::from(byte)] || ends_segment || (byte == b':' && before == b':') {
+        // Some read a plus as a space.
+        let is_itself = PLAIN[usize::from(byte)] && byte != b'+';
+        if !is_itself || ends_segment || (byte == b':' && before == b':') {
             return false;
         }
         before = byte;

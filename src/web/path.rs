@@ -36,7 +36,7 @@ pub struct NotCanonical;
 const MOST_LAYERS: usize = 5;
 
 /// Bytes of a path without a special meaning.
-const PLAIN: [bool; 256] = {
+pub const PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let punctuation = b"/.-_~:@!$&'()*+,=";
     let mut at = 0;
