@@ -1,4 +1,4 @@
-//! What a target asks of whoever wants something of it: rules by path, method, network and user. The first that matches wins.
+//! What each target requires: rules by path, method, network and user. The first that matches wins.
 //!
 //! Pure. A path or method that some portal could read differently gets the strictest level of all its readings.
 
@@ -364,7 +364,7 @@ impl AccessRules {
 }
 
 impl AccessRule {
-    /// Whether it is about such a request, whatever its path and whoever sends it.
+    /// Whether its method, networks, client and preflight fit the request. Path and user are compared elsewhere.
     fn is_about(&self, method: &Method, request: &AccessRequest<'_>) -> bool {
         let in_network = |network: &IpNet| network.contains(&request.address);
         (self.methods.is_empty() || self.methods.contains(method))

@@ -17,7 +17,7 @@ const MOST_BYTES: usize = 32 << 20;
 /// Compiled.
 #[derive(Debug)]
 pub(super) struct Regexes {
-    /// All, without telling case; none: there are none.
+    /// All in one automaton, case-insensitive. `None` without any expression.
     loose: Option<Regex>,
     exact: Vec<Regex>,
     /// The rule of each.

@@ -1,4 +1,4 @@
-//! `[access]` and its rules: what a target asks of whoever wants something of it.
+//! `[access]` and its rules: what each target requires.
 
 use std::time::Duration;
 
