@@ -183,12 +183,13 @@ async fn an_outage_is_two_lines_in_the_log_with_the_address_and_the_reason() {
     }
     world.chaos.set(Way::Open);
     world.is_back().await;
+    let back = "WARN portcullis::database::postgres: the database is back";
+    soon(PATIENCE, back, async || log.text().contains(back)).await;
     let text = log.text();
     let about: Vec<_> =
         text.lines().filter(|line| line.contains("the database is away") && line.contains(&port)).collect();
     assert_eq!(about.len(), 1, "{about:?}");
     assert_eq!(about[0].matches("onnection refused").count(), 1, "{about:?}");
-    assert!(text.contains("WARN portcullis::database::postgres: the database is back"), "said");
     assert!(!text.lines().any(|line| line.contains("ERROR sqlx")), "the driver is silent");
 }
 
