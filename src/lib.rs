@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | base | [`background`] [`clock`] [`agreement`] [`errors`] [`permission`] [`random`] [`secret`] [`sealing`] | supervised work beside the requests, injected time, one time for all gateways, chains of errors, why a file may not be opened, randomness, tokens and their hashes, secrets at rest |
 //! | plumbing | [`telemetry`] [`http1`] [`web`] [`database`] [`redis_pool`] | logs and metrics; HTTP/1.1, read and written; the strict request gate, bodies, cookies, forms; the two kinds of store |
-//! | facts | [`users`] [`access`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`saved_forms`] [`audit`] | who there is, what a target asks for, what they have proved, how often somebody failed |
+//! | facts | [`users`] [`access`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`tokens`] [`saved_forms`] [`audit`] | who there is, what a target asks for, what they have proved, what machines may show, how often somebody failed |
 //! | judgement | [`identity`] [`gate`] [`login`] [`account`] [`administration`] | who a request is from, whether it passes, how a login goes on; what users do with their accounts, and operators with everybody's |
 //! | surface | [`pages`] [`tls`] [`server`] [`upstream`] [`proxy`] | our own URLs; sockets, workers and protocols; the way to the portal |
 //! | whole | [`gateway`] [`config`] [`monitoring`] [`app`] [`demo`] [`cli`] | the straight line; everything put together |
@@ -25,6 +25,7 @@
 //!  1 web::gate::RequestGate::admit   refuses what two readers could understand differently; the host leads to a gateway::Site
 //!  2 web::client::address            the client's address; the request's record is open from here
 //!  3 a path of ours?                 > pages, on the control runtime; it never goes to the portal
+//!    a token instead of a session   > tokens.cached, else .load, and its limits (`gateway::token`); the rest is the same
 //!  4 sessions.cached, else .load     a store that is down is an error, never "no session"
 //!  5 access.of, gate.decide          pure: what the rules ask, what is shown > Allow(Identity) | Challenge(Missing) | Deny
 //!  6 Allow > proxy.forward           the head rebuilt, the signed assertion in it, the body streamed, or a tunnel
@@ -97,6 +98,7 @@ pub mod rollout;
 pub mod saved_forms;
 pub mod sessions;
 pub mod throttle;
+pub mod tokens;
 pub mod users;
 
 pub mod account;

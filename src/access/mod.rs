@@ -61,7 +61,7 @@ impl AccessLevel {
 pub enum ClientKind {
     /// With a session, or with nothing.
     Browser,
-    /// With a token. None are made yet.
+    /// With a token, for a machine.
     Token,
 }
 
@@ -168,6 +168,17 @@ impl Ruling {
         }
     }
 
+    /// A rule for browsers that asks for a login, as it is for a token.
+    fn keeps_machines_out(self, client: Option<ClientKind>) -> Option<Self> {
+        let asks = matches!(self.level, AccessLevel::OneFactor | AccessLevel::TwoFactor);
+        (asks && client == Some(ClientKind::Browser)).then_some(Self { level: AccessLevel::Deny, ..self })
+    }
+
+    /// Whether a token can give what is asked for, if it is good: it stands for all factors, and has no code that is fresh.
+    pub fn takes_tokens(&self) -> bool {
+        self.level != AccessLevel::Deny && self.max_age.is_none()
+    }
+
     /// What both ask for.
     fn and(self, other: Self) -> Self {
         let age = |ruling: &Self| ruling.max_age.unwrap_or(Duration::MAX);
@@ -202,6 +213,7 @@ pub struct AccessRequest<'a> {
     methods: Methods,
     is_preflight: bool,
     address: IpAddr,
+    client: ClientKind,
     user: Option<SignedIn<'a>>,
 }
 
@@ -218,13 +230,19 @@ impl<'a> AccessRequest<'a> {
             && headers.contains_key(header::ORIGIN)
             && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
         let methods = methods::of(method, headers, query);
-        Self { path, methods, is_preflight, address, user: None }
+        Self { path, methods, is_preflight, address, client: ClientKind::Browser, user: None }
     }
 
     /// The same by somebody who is known.
     #[must_use]
     pub fn by(self, user: SignedIn<'a>) -> Self {
         Self { user: Some(user), ..self }
+    }
+
+    /// The same with a token.
+    #[must_use]
+    pub fn with_token(self) -> Self {
+        Self { client: ClientKind::Token, ..self }
     }
 }
 
@@ -316,6 +334,7 @@ impl AccessRules {
         let mut to_sign_in = None;
         let mut depends_on_user = false;
         let mut is_decided = false;
+        let mut for_browsers = None;
         for index in self.index.candidates(path, !fits.is_empty()) {
             let Some(rule) = self.rules.get(index).filter(|rule| rule.is_about(method, request)) else {
                 continue;
@@ -332,6 +351,13 @@ impl AccessRules {
                 continue;
             }
             let ruling = Ruling::of(rule, index);
+            if rule.client.is_some_and(|client| client != request.client) {
+                for_browsers = for_browsers.or_else(|| ruling.keeps_machines_out(rule.client));
+                continue;
+            }
+            if for_browsers.is_some() && rule.client.is_none() {
+                continue;
+            }
             if rule.names_users() {
                 depends_on_user = true;
                 match request.user {
@@ -354,6 +380,11 @@ impl AccessRules {
             Some(found) => found.and(self.default),
             None => self.default,
         };
+        // Where a login is asked of browsers, only a rule for tokens lets a machine in.
+        let found = match for_browsers {
+            Some(closed) if !is_decided => found.and(closed),
+            _ => found,
+        };
         // A stranger may be one of those who get it.
         let found = match to_sign_in {
             Some(with_session) if found.level == AccessLevel::Deny => with_session,
@@ -369,7 +400,6 @@ impl AccessRule {
         let in_network = |network: &IpNet| network.contains(&request.address);
         (self.methods.is_empty() || self.methods.contains(method))
             && (self.networks.is_empty() || self.networks.iter().any(in_network))
-            && self.client != Some(ClientKind::Token)
             && (!self.preflight || request.is_preflight)
     }
 

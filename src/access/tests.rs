@@ -324,3 +324,40 @@ fn a_rule_that_an_earlier_one_covers_is_found() {
         assert!(!of(earlier, later), "{earlier:?} {later:?}");
     }
 }
+
+#[test]
+fn rules_tell_tokens_from_browsers_and_what_is_for_browsers_is_not_left_to_tokens() {
+    let of = |client, rule| AccessRule { client: Some(client), ..rule };
+    let (browser, token) = (ClientKind::Browser, ClientKind::Token);
+    let rules = rules(
+        TwoFactor,
+        &[
+            of(token, rule(&["/first"], OneFactor)),
+            of(browser, rule(&["/first", "/later", "/people/*", "/never"], TwoFactor)),
+            of(token, rule(&["/later"], TwoFactor)),
+            of(browser, rule(&["/open"], Bypass)),
+            of(browser, rule(&["/shut"], Deny)),
+            of(token, rule(&["/machines"], Bypass)),
+            rule(&["/people/*", "/machines", "/never"], OneFactor),
+        ],
+    );
+    for (request, to_browser, to_token) in [
+        ("GET /first", TwoFactor, OneFactor),
+        ("GET /later", TwoFactor, TwoFactor),
+        ("GET /people/a", TwoFactor, Deny),
+        ("GET /PEOPLE/a", TwoFactor, Deny),
+        ("GET /people", TwoFactor, Deny),
+        ("GET /never", TwoFactor, Deny),
+        ("GET /x/..%2fnever", TwoFactor, Deny),
+        ("GET /open", Bypass, TwoFactor),
+        ("GET /shut", Deny, TwoFactor),
+        ("GET /machines", OneFactor, Bypass),
+        ("GET /else", TwoFactor, TwoFactor),
+    ] {
+        let (method, path) = request.split_once(' ').unwrap();
+        let (method, headers) = (method.parse().unwrap(), HeaderMap::new());
+        let asked = || AccessRequest::new(&method, &headers, path, None, [10, 0, 0, 1].into());
+        let found = (rules.of(&asked()).level, rules.of(&asked().with_token()).level);
+        assert_eq!(found, (to_browser, to_token), "{request}");
+    }
+}

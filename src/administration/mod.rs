@@ -2,6 +2,8 @@
 //!
 //! Whatever takes a right away ends the sessions that were made with it.
 
+mod tokens;
+
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -17,8 +19,11 @@ use crate::{
     saved_forms::SavedForms,
     secret::TokenHash,
     sessions::{SessionError, SessionSummary, Sessions},
+    tokens::{TokenStore, TokensError},
     users::{CanonicalName, NewUser, User, Users, UsersError},
 };
+
+pub use self::tokens::For;
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +52,8 @@ pub enum AdministrationError {
     Credentials(#[from] CredentialsError),
     #[error("the sessions cannot be changed")]
     Sessions(#[from] SessionError),
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     #[error("cannot end the user's logins in progress")]
     Begun(#[from] DatabaseError),
 }
@@ -61,6 +68,7 @@ pub struct Administration {
     pub sessions: Arc<Sessions>,
     pub pending: PendingLogins,
     pub saved_forms: SavedForms,
+    pub tokens: TokenStore,
     pub audit: Arc<Audit>,
     pub policy: credentials::Config,
     /// Words that no password may be made of: the portal's name and host.

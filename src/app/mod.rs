@@ -96,6 +96,7 @@ impl App {
             loop_mark,
             gate: Gate::new(config.rollout.clone()),
             sessions: Arc::clone(&stores.administration.sessions),
+            tokens: Arc::clone(&stores.tokens),
             strangers: Arc::default(),
             saved_forms: stores.administration.saved_forms.clone(),
             clear_on_sign_out: config.clear_on_sign_out.clone(),
@@ -168,6 +169,7 @@ impl App {
         let mut background = Background::default();
         let sessions = Arc::clone(&self.stores.administration.sessions);
         sessions.maintain(&mut background);
+        self.stores.tokens.maintain(&mut background);
         if let Some(rotation) = self.rotation {
             let keys = Arc::clone(&self.stores.signing_keys);
             let clock = Arc::clone(&self.environment.clock);

@@ -27,6 +27,7 @@ use crate::{
     },
     telemetry::metrics::Metrics,
     throttle::{RedisThrottle, SqlThrottle, Throttle, ThrottleStore},
+    tokens::{TokenStore, Tokens},
     users::{UserId, Users},
 };
 
@@ -57,6 +58,7 @@ pub struct Stores {
     pub hashing: Arc<Hashing>,
     pub signing_keys: Arc<SigningKeys>,
     pub agreement: Arc<Agreement>,
+    pub tokens: Arc<Tokens>,
     second_factor: SecondFactor,
     failures: Arc<dyn ThrottleStore>,
 }
@@ -89,9 +91,7 @@ impl Stores {
         let Environment { clock, random, metrics } = environment;
         let sealer = Arc::new(open_key(&database, config, &**random).await?);
         let users = Users::new(database.clone(), Arc::clone(clock), Arc::clone(random));
-        if let Err(error) = users.renew_names().await {
-            tracing::warn!(error = %Chain(&error), "cannot bring the names of users into their canonical form");
-        }
+        renew_names(&users).await;
         let mut agreement = Agreement::new(Arc::clone(clock), time_of(&database));
         let (store, failures) =
             shared_stores(config, environment, &database, &sealer, &mut agreement).await?;
@@ -143,12 +143,14 @@ impl Stores {
                 Arc::clone(&c),
                 Arc::clone(&r),
             ),
+            tokens: TokenStore::new(d.clone(), Arc::clone(&c), Arc::clone(&r)),
             audit: Arc::new(Audit::new(Box::new(move |event| counted.audit_event(event)))),
             policy: config.credentials.clone(),
             context_words: context_words(config),
         };
         let signing_keys = SigningKeys::new(d.clone(), Arc::clone(&s), Arc::clone(&administration.audit));
         let signing_keys = Arc::new(signing_keys);
+        let tokens = tokens(&database, &administration.sessions, config, &failures, environment);
         let second_factor = SecondFactor::new(d, s, c, watermark);
         Ok(Self {
             administration,
@@ -156,6 +158,7 @@ impl Stores {
             sealer,
             hashing,
             signing_keys,
+            tokens,
             second_factor,
             failures,
             agreement: Arc::new(agreement),
@@ -188,6 +191,31 @@ impl Stores {
             random: Arc::clone(&environment.random),
         }
     }
+}
+
+/// Not urgent: whoever cannot log in for it is named in the log the next time as well.
+async fn renew_names(users: &Users) {
+    if let Err(error) = users.renew_names().await {
+        tracing::warn!(error = %Chain(&error), "cannot bring the names of users into their canonical form");
+    }
+}
+
+/// Tokens as a gateway sees them; like sessions, they are looked up on connections that sign-ins never take.
+fn tokens(
+    database: &Database,
+    sessions: &Arc<Sessions>,
+    config: &Config,
+    failures: &Arc<dyn ThrottleStore>,
+    environment: &Environment,
+) -> Arc<Tokens> {
+    let Environment { clock, random, .. } = environment;
+    let database = database.for_sessions();
+    Tokens::new(
+        TokenStore::new(database.clone(), Arc::clone(clock), Arc::clone(random)),
+        Users::new(database, Arc::clone(clock), Arc::clone(random)),
+        Arc::clone(sessions),
+        Throttle::new(&config.throttle, Arc::clone(failures), Arc::clone(clock)),
+    )
 }
 
 /// How the database is asked for its time.

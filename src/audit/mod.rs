@@ -72,6 +72,10 @@ events! {
     UserGroupsSet = "user.groups_set", "groups changed";
     /// What the user logs in with.
     UserEmailSet = "user.email_set", "e-mail changed";
+    TokenCreated = "token.created", "token created";
+    /// Another one goes by its name; it may still be good for a while.
+    TokenRotated = "token.rotated", "token replaced";
+    TokenRevoked = "token.revoked", "token revoked";
     SigningKeyMade = "signing_key.made", "signing key made";
     /// All keys before the new one are given up for compromised.
     SigningKeysRetired = "signing_key.retired", "all signing keys replaced";
@@ -99,6 +103,8 @@ pub struct Context<'a> {
     pub session: Option<TokenHash>,
     /// The name of a key, which says nothing about the key.
     pub key: Option<&'a str>,
+    /// The name of a token, which says nothing about the token.
+    pub token: Option<&'a str>,
 }
 
 /// The audit trail of this process.
@@ -122,6 +128,7 @@ impl Audit {
             request.id = context.request_id.map(one_line).as_deref(),
             session.id = context.session.map(TokenHash::short),
             key.id = context.key,
+            token.name = context.token.map(one_line).as_deref(),
             "{}",
             event.words(),
         );

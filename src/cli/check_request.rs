@@ -14,8 +14,10 @@ use serde::Serialize;
 use super::output::Output;
 use crate::{
     access::{AccessLevel, AccessRequest, AccessRules, Explanation, SignedIn},
+    clock::{Clock as _, SystemClock},
     config::Config,
     identity::IdentityHeaders,
+    tokens::TokenRecord,
     users::User,
     web::{
         gate::method,
@@ -31,6 +33,9 @@ pub(super) struct Arguments {
     /// The user who sends it, just signed in with a second factor; by default nobody in particular
     #[arg(long = "as", value_name = "EMAIL", requires = "request")]
     user: Option<String>,
+    /// The token that it shows, by its name
+    #[arg(long, value_name = "NAME", requires = "request", conflicts_with = "user")]
+    token: Option<String>,
     /// The client's address; by default one in no network
     #[arg(long, value_name = "IP", requires = "request")]
     from: Option<IpAddr>,
@@ -40,13 +45,15 @@ pub(super) struct Arguments {
 pub(super) struct Asks<'a> {
     request: &'a str,
     user: Option<&'a str>,
+    token: Option<&'a str>,
     from: Option<IpAddr>,
 }
 
 impl Arguments {
     pub(super) fn asks(&self) -> Option<Asks<'_>> {
         let request = self.request.as_deref()?;
-        Some(Asks { request, user: self.user.as_deref(), from: self.from })
+        let (user, token) = (self.user.as_deref(), self.token.as_deref());
+        Some(Asks { request, user, token, from: self.from })
     }
 }
 
@@ -66,6 +73,22 @@ struct Report {
     headers: BTreeMap<String, String>,
 }
 
+/// Who sends the request.
+enum Who {
+    Nobody,
+    SignedIn(User),
+    Token(Box<TokenRecord>, User),
+}
+
+impl Who {
+    fn user(&self) -> Option<&User> {
+        match self {
+            Self::Nobody => None,
+            Self::SignedIn(user) | Self::Token(_, user) => Some(user),
+        }
+    }
+}
+
 /// A request as it was typed.
 struct Typed<'a> {
     method: Method,
@@ -77,11 +100,12 @@ struct Typed<'a> {
 
 pub(super) async fn run(asks: &Asks<'_>, config: &Config, output: Output) -> anyhow::Result<()> {
     let typed = Typed::parse(asks.request)?;
-    let user = match asks.user {
-        Some(email) => Some(find(email, config).await?),
-        None => None,
+    let who = match (asks.user, asks.token) {
+        (Some(email), _) => Who::SignedIn(find(email, config).await?),
+        (None, Some(name)) => find_token(name, config).await?,
+        (None, None) => Who::Nobody,
     };
-    let report = report(&typed, user.as_ref(), asks.from, config)?;
+    let report = report(&typed, &who, asks.from, config)?;
     output.print(&report, Report::in_words);
     Ok(())
 }
@@ -94,6 +118,18 @@ async fn find(email: &str, config: &Config) -> anyhow::Result<User> {
         bail!("{email} is disabled, and has no session");
     }
     Ok(user)
+}
+
+async fn find_token(name: &str, config: &Config) -> anyhow::Result<Who> {
+    let (stores, _log) = super::open(config).await?;
+    let (record, user) = stores.administration.token_holder(name).await?;
+    if let Some(refusal) = record.is_over(SystemClock.now()) {
+        bail!("the token {name} is {}: it is answered 401 wherever it matters", refusal.word());
+    }
+    if user.disabled {
+        bail!("{} is disabled, and so is the token {name}", user.name);
+    }
+    Ok(Who::Token(Box::new(record), user))
 }
 
 impl<'a> Typed<'a> {
@@ -125,12 +161,8 @@ impl<'a> Typed<'a> {
     }
 }
 
-fn report(
-    typed: &Typed<'_>,
-    user: Option<&User>,
-    from: Option<IpAddr>,
-    config: &Config,
-) -> anyhow::Result<Report> {
+fn report(typed: &Typed<'_>, who: &Who, from: Option<IpAddr>, config: &Config) -> anyhow::Result<Report> {
+    let user = who.user();
     let bare = |level, reason: String| Report {
         request: format!("{} {}", typed.method, typed.path),
         user: user.map(|user| user.name.to_string()),
@@ -175,11 +207,22 @@ fn report(
         Some(user) => request.by(SignedIn { name: user.name.as_str(), groups: &user.groups }),
         None => request,
     };
+    let admitted = match who {
+        Who::Nobody => false,
+        Who::SignedIn(_) => true,
+        Who::Token(record, _) => record.admits(&request, &authority_of(site)),
+    };
+    let request = if matches!(who, Who::Token(..)) { request.with_token() } else { request };
     let explained = rules.explain(&request);
     let ruling = explained.ruling;
-    let passes = ruling.level == AccessLevel::Bypass || (user.is_some() && ruling.level != AccessLevel::Deny);
+    let suffices = match who {
+        Who::Nobody => false,
+        Who::SignedIn(_) => ruling.level != AccessLevel::Deny,
+        Who::Token(..) => admitted && ruling.takes_tokens(),
+    };
+    let passes = ruling.level == AccessLevel::Bypass || suffices;
     let mut headers = BTreeMap::new();
-    if let Some(user) = user.filter(|_| passes && ruling.asks_who()) {
+    if let Some(user) = user.filter(|_| passes && admitted && ruling.asks_who()) {
         headers.extend(IdentityHeaders::new(&config.identity).told(user)?);
         if config.identity.assertion.is_some() {
             headers.insert("X-Portcullis-Jwt-Assertion".to_owned(), "signed for each session".to_owned());
@@ -190,7 +233,7 @@ fn report(
         rule: Some(rules.place(&ruling).to_owned()),
         passes,
         headers,
-        ..bare(ruling.level.as_str(), reason(typed, user.is_some(), &explained))
+        ..bare(ruling.level.as_str(), reason(typed, who, admitted, &explained))
     })
 }
 
@@ -201,7 +244,14 @@ fn is_of(authority: &str, site: &url::Url) -> bool {
     authority.eq_ignore_ascii_case(&named) || (site.port().is_none() && authority.eq_ignore_ascii_case(host))
 }
 
-fn reason(typed: &Typed<'_>, is_in: bool, explained: &Explanation) -> String {
+/// The site as tokens name it.
+pub(super) fn authority_of(site: &url::Url) -> String {
+    let host = site.host_str().unwrap_or_default();
+    site.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn reason(typed: &Typed<'_>, who: &Who, admitted: bool, explained: &Explanation) -> String {
+    let (is_in, has_token) = (who.user().is_some(), matches!(who, Who::Token(..)));
     let Explanation { ruling, path, method, is_reading } = explained;
     let mut reason = vec![match ruling.rule {
         Some(rule) => format!("rule {} is the first that matches", rule + 1),
@@ -213,6 +263,11 @@ fn reason(typed: &Typed<'_>, is_in: bool, explained: &Explanation) -> String {
     }
     let follows = match (ruling.level, is_in) {
         (AccessLevel::Deny, _) => "answered 403",
+        (AccessLevel::OneFactor | AccessLevel::TwoFactor, _) if has_token && !admitted => {
+            "the token is not for this path, method, network or site (401)"
+        }
+        (_, _) if has_token && !ruling.takes_tokens() => "no token has a fresh code (403)",
+        (AccessLevel::OneFactor | AccessLevel::TwoFactor, true) if has_token => "passes with the token",
         (AccessLevel::Bypass, _) => "passes without a login",
         (AccessLevel::OneFactor | AccessLevel::TwoFactor, true) => "passes with a session",
         (AccessLevel::OneFactor | AccessLevel::TwoFactor, false) => "asked to sign in",

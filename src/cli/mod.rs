@@ -15,6 +15,7 @@ mod serve;
 mod session;
 mod signing_key;
 mod store;
+mod token;
 mod user;
 
 use std::{
@@ -68,6 +69,9 @@ enum Command {
     /// List and end sessions
     #[command(subcommand)]
     Session(session::Command),
+    /// Create, list, rotate and revoke tokens for scripts and other machines
+    #[command(subcommand)]
+    Token(token::Command),
     /// Manage the keys that sign the assertion for the portal
     #[command(subcommand)]
     SigningKey(signing_key::Command),
@@ -146,6 +150,11 @@ async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
         Command::Session(command) => {
             let (stores, _log) = open(&load(&files)?).await?;
             session::run(command, &stores, output).await
+        }
+        Command::Token(command) => {
+            let config = load(&files)?;
+            let (stores, _log) = open(&config).await?;
+            token::run(command, &config, &stores, output).await
         }
         Command::SigningKey(command) => {
             let config = load(&files)?;

@@ -24,6 +24,8 @@ pub enum Change {
     User(String),
     /// One session.
     Session(TokenHash),
+    /// One token of a machine, by id.
+    Token(String),
     /// The keys that sign assertions.
     SigningKeys,
     /// Everything.
@@ -35,6 +37,7 @@ impl Change {
         match self {
             Self::User(id) => format!("user:{id}"),
             Self::Session(hash) => format!("session:{}", hash.to_hex()),
+            Self::Token(id) => format!("token:{id}"),
             Self::SigningKeys => SIGNING_KEYS.to_owned(),
             Self::All => "all".to_owned(),
         }
@@ -44,6 +47,9 @@ impl Change {
     fn decode(text: &str) -> Self {
         if let Some(id) = text.strip_prefix("user:") {
             return Self::User(id.to_owned());
+        }
+        if let Some(id) = text.strip_prefix("token:") {
+            return Self::Token(id.to_owned());
         }
         if text == SIGNING_KEYS {
             return Self::SigningKeys;

@@ -23,6 +23,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (15, "session generations", include_str!("migrations/0015_session_generations.sql")),
     (17, "last logins", include_str!("migrations/0017_last_logins.sql")),
     (20, "guessing", include_str!("migrations/0020_guessing.sql")),
+    (24, "tokens", include_str!("migrations/0024_tokens.sql")),
 ];
 
 /// PostgreSQL's advisory lock that whoever migrates holds.

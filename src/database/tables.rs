@@ -150,4 +150,21 @@ pub(super) const TABLES: &[Table] = &[
             Number("last_at"),
         ],
     },
+    Table {
+        name: "tokens",
+        key: 1,
+        columns: &[
+            Text("id"),
+            Text("name"),
+            Number("is_current"),
+            Bytes("hash"),
+            Text("user_id"),
+            Text("service"),
+            Text("scope"),
+            Number("created_at"),
+            Number("expires_at"),
+            Number("revoked_at"),
+            Number("last_used_at"),
+        ],
+    },
 ];

@@ -27,7 +27,12 @@ pub struct Visitor<'a> {
     pub target: &'a str,
     /// Whether it comes from a browser that has, or had, a session: by a cookie of ours, or from a page of this site.
     pub has_been_in: bool,
+    /// Whether it may be a program that would send a token as a password, if it is asked for one.
+    pub offers_basic: bool,
 }
+
+/// What such a program is asked for (RFC 7617).
+pub const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"portal\", charset=\"UTF-8\"");
 
 /// Makes the answers.
 #[derive(Clone, Debug)]
@@ -105,7 +110,11 @@ impl Challenger {
         if service_worker::asks(visitor.method, visitor.headers) {
             return service_worker::farewell();
         }
-        self.unauthorized(detail, &self.from_page(visitor, missing), None)
+        let mut answer = self.unauthorized(detail, &self.from_page(visitor, missing), None);
+        if visitor.offers_basic {
+            answer.headers_mut().append(header::WWW_AUTHENTICATE, BASIC);
+        }
+        answer
     }
 
     /// For a script: what is missing, and at which path of ours to get it.
@@ -150,7 +159,8 @@ mod tests {
             .map(|&(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
         let has_been_in = headers.contains_key("cookie");
-        let visitor = Visitor { method, headers: &headers, target: "/sims?q=a", has_been_in };
+        let visitor =
+            Visitor { method, headers: &headers, target: "/sims?q=a", has_been_in, offers_basic: false };
         let origin = "https://iot.example.com";
         let returns = Returns::new(&url::Url::parse(origin).unwrap(), LogoutPaths::default());
         Challenger::new(origin, returns).challenge(missing, visitor)

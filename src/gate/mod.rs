@@ -8,7 +8,7 @@ use std::{future::pending, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-pub use challenge::{Challenger, Visitor};
+pub use challenge::{BASIC, Challenger, Visitor};
 
 use crate::{
     access::{AccessLevel, Ruling},
@@ -28,22 +28,32 @@ enum Kind {
     Session(Arc<Live>),
     /// The same where one factor is always enough.
     OneFactor(Arc<Live>),
+    /// A machine, by its token.
+    Token(Arc<Live>),
     /// Nobody needs to be known.
     Anonymous,
 }
 
 impl Identity {
-    /// The session that passed; absent: anonymous.
+    /// The session that passed; absent: a machine, or anonymous.
     pub fn session(&self) -> Option<&Arc<Live>> {
         match &self.0 {
             Kind::Session(live) | Kind::OneFactor(live) => Some(live),
+            Kind::Token(_) | Kind::Anonymous => None,
+        }
+    }
+
+    /// Whom the portal is told of, with a session or a token; absent: anonymous.
+    pub fn subject(&self) -> Option<&Arc<Live>> {
+        match &self.0 {
+            Kind::Session(live) | Kind::OneFactor(live) | Kind::Token(live) => Some(live),
             Kind::Anonymous => None,
         }
     }
 
     /// What the portal is told about the user in plain headers; absent: nothing.
     pub fn headers(&self, names: &IdentityHeaders) -> Result<Option<&Block>, Unrepresentable> {
-        self.session().map(|live| names.of(live)).transpose()
+        self.subject().map(|live| names.of(live)).transpose()
     }
 
     /// Whether what it stands for is over.
@@ -70,7 +80,7 @@ impl Identity {
     fn ending(&self) -> Option<&CancellationToken> {
         match &self.0 {
             Kind::Session(live) => Some(&live.ended),
-            Kind::OneFactor(live) => Some(live.over()),
+            Kind::OneFactor(live) | Kind::Token(live) => Some(live.over()),
             Kind::Anonymous => None,
         }
     }
@@ -81,6 +91,8 @@ impl Identity {
 pub enum Credential {
     Nothing,
     Session(Arc<Live>),
+    /// Of a token that is good for the request, and whom it stands for.
+    Token(Arc<Live>),
 }
 
 /// What is to happen to a request.
@@ -124,7 +136,13 @@ impl Gate {
             {
                 Decision::Allow(Identity(Kind::Session(live)))
             }
+            (AccessLevel::Bypass, Credential::Token(live)) if !ruling.anonymous => {
+                Decision::Allow(Identity(Kind::Token(live)))
+            }
             (AccessLevel::Bypass, _) => Decision::Allow(Identity(Kind::Anonymous)),
+            // What asks for a code that is fresh asks for a person.
+            (_, Credential::Token(_)) if !ruling.takes_tokens() => Decision::Deny,
+            (_, Credential::Token(live)) => Decision::Allow(Identity(Kind::Token(live))),
             (AccessLevel::OneFactor | AccessLevel::TwoFactor, Credential::Nothing) => {
                 Decision::Challenge(Missing::Session)
             }
@@ -215,6 +233,37 @@ mod tests {
             assert_eq!(decide(ruling(AccessLevel::Bypass, None, true)), "anonymous", "{methods:?} {now}");
             let minute = Some(Duration::from_mins(1));
             assert_eq!(decide(ruling(AccessLevel::TwoFactor, minute, false)), fresh, "{methods:?} {now}");
+        }
+    }
+
+    #[test]
+    fn a_token_stands_for_all_factors_at_any_date_and_for_no_fresh_code() {
+        let date = Timestamp::from_unix_seconds(1000);
+        let gate = Gate::new(rollout::Config { mandatory_from: Some(date), offset: Offset::UTC });
+        for now in [date.minus(Duration::from_millis(1)), date] {
+            let decide = |ruling| {
+                let token = having_proved(&[Method::Token]);
+                match gate.decide(&ruling, Credential::Token(token), now) {
+                    Decision::Allow(identity) if identity.subject().is_some() => {
+                        assert!(identity.session().is_none());
+                        "token"
+                    }
+                    Decision::Allow(_) => "anonymous",
+                    Decision::Challenge(_) => "challenge",
+                    Decision::Deny => "deny",
+                }
+            };
+            let minute = Some(Duration::from_mins(1));
+            for (level, max_age, anonymous, expected) in [
+                (AccessLevel::Bypass, None, false, "token"),
+                (AccessLevel::Bypass, None, true, "anonymous"),
+                (AccessLevel::OneFactor, None, false, "token"),
+                (AccessLevel::TwoFactor, None, false, "token"),
+                (AccessLevel::TwoFactor, minute, false, "deny"),
+                (AccessLevel::Deny, None, false, "deny"),
+            ] {
+                assert_eq!(decide(ruling(level, max_age, anonymous)), expected, "{level} {max_age:?}");
+            }
         }
     }
 

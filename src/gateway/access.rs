@@ -5,7 +5,7 @@ use std::{net::IpAddr, rc::Rc, sync::Arc};
 use super::{Gateway, Lookup, Site, body::RequestRecord, failure::Failure};
 use crate::{
     access::{AccessLevel, AccessRequest, Ruling, SignedIn},
-    clock::Moment,
+    clock::{Moment, Timestamp},
     gate::{Credential, Decision, Identity, Missing},
     secret::TokenHash,
     server::ConnectionHandle,
@@ -16,7 +16,7 @@ use crate::{
 
 /// Requests of nobody in particular that a worker serves at once under strain: what is public stays so, and takes nothing from
 /// users.
-const PUBLIC_UNDER_STRAIN: u32 = 16;
+pub(super) const PUBLIC_UNDER_STRAIN: u32 = 16;
 
 /// What is asked of whoever sends a request, as far as that can be said without knowing who it is.
 pub(super) fn ruling(site: &Site, request: &CanonicalRequest<Incoming>, client: IpAddr) -> Ruling {
@@ -24,7 +24,7 @@ pub(super) fn ruling(site: &Site, request: &CanonicalRequest<Incoming>, client: 
     if rules.is_empty() { rules.default_ruling() } else { rules.of(&asked(request, client)) }
 }
 
-fn asked(request: &CanonicalRequest<Incoming>, client: IpAddr) -> AccessRequest<'_> {
+pub(super) fn asked(request: &CanonicalRequest<Incoming>, client: IpAddr) -> AccessRequest<'_> {
     AccessRequest::new(request.method(), request.headers(), request.path(), request.query(), client)
 }
 
@@ -101,19 +101,32 @@ impl Gateway {
             None => Credential::Nothing,
         };
         let now = self.shared.sessions.time_at(at);
-        match self.shared.gate.decide(&ruling, credential, now) {
+        self.decide(site, &ruling, credential, now, record)
+    }
+
+    /// Has the gate decide by what has been shown.
+    pub(super) fn decide(
+        &self,
+        site: &Site,
+        ruling: &Ruling,
+        credential: Credential,
+        now: Timestamp,
+        record: &mut RequestRecord,
+    ) -> Result<Result<Identity, Missing>, Failure> {
+        match self.shared.gate.decide(ruling, credential, now) {
             Decision::Allow(identity) => {
+                let is_public = ruling.level == AccessLevel::Bypass;
                 record.outcome = if is_public { Outcome::Bypass } else { Outcome::Allow };
-                if identity.session().is_none() {
+                if identity.subject().is_none() {
                     // Who is nobody to the portal is nobody to the log and the limits.
-                    record.session = None;
+                    (record.session, record.token) = (None, None);
                     record.is_public = true;
                     self.public.set(self.public.get() + 1);
                 }
                 Ok(Ok(identity))
             }
             Decision::Challenge(missing) => Ok(Err(missing)),
-            Decision::Deny => Err(Failure::Denied(site.shared.access.place(&ruling).into())),
+            Decision::Deny => Err(Failure::Denied(site.shared.access.place(ruling).into())),
         }
     }
 }

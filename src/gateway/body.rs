@@ -20,6 +20,7 @@ use crate::{
     proxy::{Followed, PortalBody, Tally},
     sessions::Live,
     telemetry::{Outcome, access_log::Line},
+    tokens::LiveToken,
     upstream::http1::AnswerError,
     web::{answer::Answer, body::BodyError, reply::Reply},
 };
@@ -66,6 +67,8 @@ pub(super) struct RequestRecord {
     request_id: [u8; 16],
     pub(super) client_ip: IpAddr,
     pub(super) session: Option<Arc<Live>>,
+    /// The token that the request has shown, in which case that is what it stands for.
+    pub(super) token: Option<Arc<LiveToken>>,
     pub(super) outcome: Outcome,
     pub(super) status: StatusCode,
     /// The protocol that the client would switch to.
@@ -110,6 +113,7 @@ impl RequestRecord {
             request_id,
             client_ip: peer.to_canonical(),
             session: None,
+            token: None,
             outcome: Outcome::Refuse,
             status: StatusCode::OK,
             upgrade: None,
@@ -219,7 +223,8 @@ impl Drop for RequestRecord {
             bytes_in: self.received,
             bytes_out: self.sent,
             user: session.map(|session| session.name.as_str()),
-            session: session.map(|session| session.id),
+            session: session.filter(|_| self.token.is_none()).map(|session| session.id),
+            token: self.token.as_ref().map(|token| &*token.name),
             outcome: self.outcome,
             upstream: self.server.as_deref(),
             upstream_duration: self.portal_took,

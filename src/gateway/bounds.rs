@@ -20,7 +20,7 @@ type On<'a> = (&'a ConnectionHandle, &'a ConnectionContext);
 impl Gateway {
     /// What whoever asks has in progress. Those who are not known count as one user.
     fn ongoing<'a>(&'a self, identity: &'a Identity) -> &'a Arc<Ongoing> {
-        identity.session().map_or(&self.shared.strangers, |live| &live.ongoing)
+        identity.subject().map_or(&self.shared.strangers, |live| &live.ongoing)
     }
 
     /// Counts a request that goes to the portal, unless its user has too many there: then it is to [wait](Self::wait_turn).

@@ -15,6 +15,7 @@ use crate::{
     saved_forms::FormId,
     sessions::SessionError,
     telemetry::Outcome,
+    tokens::TokenFault,
     upstream::ConnectError,
     web::gate::Refusal,
 };
@@ -37,6 +38,13 @@ pub(super) enum Failure {
     ServiceWorker,
     #[error("denied by {0}")]
     Denied(Box<str>),
+    #[error("cannot go on with the token that was shown")]
+    Token {
+        #[source]
+        fault: TokenFault,
+        /// It was shown as a password.
+        is_basic: bool,
+    },
     #[error("overloaded: serving signed-in users only")]
     Overload,
     #[error("too many pages requested at once on one connection")]
@@ -157,6 +165,16 @@ impl FailureProfile {
         }
     }
 
+    fn of_token(fault: &TokenFault) -> Self {
+        match fault {
+            TokenFault::Refused(_) => Self::new(StatusCode::UNAUTHORIZED, Outcome::Deny, Blame::Client),
+            TokenFault::Throttled(wait) => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, Outcome::Refuse, Blame::Client).after(*wait)
+            }
+            TokenFault::Store(_) | TokenFault::Throttle(_) => Self::of_store(),
+        }
+    }
+
     fn of_page(error: &PageError) -> Self {
         let of_form = |status| Self::new(status, Outcome::Own, Blame::Client);
         match error {
@@ -201,6 +219,7 @@ impl Failure {
                 let denied = FailureProfile::new(StatusCode::FORBIDDEN, Outcome::Deny, Blame::Client);
                 denied.told(Trouble::NoAccess)
             }
+            Self::Token { fault, .. } => FailureProfile::of_token(fault),
             Self::Overload => {
                 let shed = FailureProfile::new(StatusCode::SERVICE_UNAVAILABLE, Outcome::Shed, Blame::Load);
                 shed.closing().told(Trouble::Overload)
@@ -228,7 +247,10 @@ mod tests {
     use http_body_util::{BodyExt as _, Full, Limited};
 
     use super::*;
-    use crate::account::AccountError;
+    use crate::{
+        account::AccountError,
+        tokens::{TokenRefusal, TokensError},
+    };
 
     type Row = (Failure, u16, Outcome, Blame, bool, Option<u64>);
 
@@ -244,6 +266,7 @@ mod tests {
         let page = |error| Failure::Page(error);
         let store = || DatabaseError::Aborted;
         let wait = Duration::from_secs(7);
+        let token = |fault| Failure::Token { fault, is_basic: false };
         vec![
             (Refusal::Path.into(), 400, Refuse, Client, true, None),
             (Refusal::Misdirected(Box::default()).into(), 421, Refuse, Client, true, None),
@@ -251,6 +274,9 @@ mod tests {
             (Failure::ForeignOrigin, 403, Deny, Client, false, None),
             (Failure::ServiceWorker, 403, Deny, Client, false, None),
             (Failure::Denied("access.default".into()), 403, Deny, Client, false, None),
+            (token(TokenFault::Refused(TokenRefusal::Expired)), 401, Deny, Client, false, None),
+            (token(TokenFault::Throttled(wait)), 429, Refuse, Client, false, Some(7)),
+            (token(TokenFault::Store(TokensError::Slow)), 503, Error, Store, false, Some(5)),
             (Failure::Overload, 503, Shed, Load, true, Some(5)),
             (Failure::TooManyPages, 503, Refuse, Client, false, Some(5)),
             (Failure::TooMuch(Limit::Requests), 429, Refuse, User(Limit::Requests), false, Some(5)),

@@ -12,6 +12,7 @@ mod rescue;
 mod saved_form;
 mod sign_off;
 mod site;
+mod token;
 mod workers;
 
 use std::{
@@ -49,6 +50,7 @@ use crate::{
     server::{ConnectionHandle, Load, Refused, Service},
     sessions::{Activity, Live, Ongoing, Sessions, Use},
     telemetry::{Outcome, access_log::AccessLog, metrics::Metrics},
+    tokens::Tokens,
     web::{
         answer::{self, Answer},
         client::{self, AddressField, Destination},
@@ -69,6 +71,7 @@ pub struct SharedGateway {
     pub loop_mark: LoopMark,
     pub gate: Gate,
     pub sessions: Arc<Sessions>,
+    pub tokens: Arc<Tokens>,
     /// What those have in progress whom nobody knows.
     pub strangers: Arc<Ongoing>,
     pub saved_forms: SavedForms,
@@ -133,6 +136,12 @@ impl Gateway {
             return Ok(own(health(connection)));
         }
         let cookies = context.cookies.borrow_mut().open(request.headers(), &site.shared.cookies);
+        if let Some(shown) = token::take(&mut request) {
+            // Nothing of a session is looked at: a request is from one or the other.
+            let others = cookies.others.as_ref();
+            return Box::pin(self.by_token(site, request, (shown, others), (connection, context), record))
+                .await;
+        }
         let counts = self.counts(site, &request);
         let mut at = record.began;
         if self.shared.load.is_strained() {
@@ -166,25 +175,37 @@ impl Gateway {
         }
         match decision {
             Ok(identity) => {
-                if let Some(answer) = request.spend_hop() {
-                    return Ok(own(answer));
-                }
-                if request.has_body() {
-                    Box::pin(site.proxy.await_body(&mut request, &identity)).await?;
-                }
-                let way = Way::of(request.method(), request.headers());
-                if !self.enters(way, &identity, record) {
-                    Box::pin(self.wait_turn(way, &identity, record)).await?;
-                }
                 let passed =
                     Passed { site, identity: &identity, cookies: cookies.others.as_ref(), now, whole: None };
-                self.forward(request, passed, connection, context, record)?.await
+                self.pass(request, passed, (connection, context), record).await
             }
             Err(missing) => {
                 let has_cookie = cookies.session.is_some();
                 Ok(own(challenge(site, &request, has_cookie, missing, record)))
             }
         }
+    }
+
+    /// Sends a request on that the gate has let pass.
+    async fn pass(
+        &self,
+        mut request: CanonicalRequest<Incoming>,
+        passed: Passed<'_>,
+        (connection, context): (&ConnectionHandle, &ConnectionContext),
+        record: &mut RequestRecord,
+    ) -> Result<Reply<BodySource>, Failure> {
+        let Passed { site, identity, .. } = passed;
+        if let Some(answer) = request.spend_hop() {
+            return Ok(own(answer));
+        }
+        if request.has_body() {
+            Box::pin(site.proxy.await_body(&mut request, identity)).await?;
+        }
+        let way = Way::of(request.method(), request.headers());
+        if !self.enters(way, identity, record) {
+            Box::pin(self.wait_turn(way, identity, record)).await?;
+        }
+        self.forward(request, passed, connection, context, record)?.await
     }
 
     fn client_ip(&self, connection: &ConnectionHandle, headers: &HeaderMap) -> IpAddr {
@@ -281,8 +302,9 @@ impl Gateway {
     ) -> Result<impl Future<Output = Result<Reply<BodySource>, Failure>> + use<'a>, Failure> {
         let site = passed.site;
         // A page of another site could otherwise open a socket with the user's cookie.
-        let is_personal = passed.identity.session().is_some();
-        if is_personal && request.upgrade().is_some() && !origin::names(request.headers(), site.origin()) {
+        let is_personal = passed.identity.subject().is_some();
+        let is_session = passed.identity.session().is_some();
+        if is_session && request.upgrade().is_some() && !origin::names(request.headers(), site.origin()) {
             return Err(Failure::ForeignOrigin);
         }
         if request.upgrade().is_some() {
@@ -300,12 +322,14 @@ impl Gateway {
             cookies,
             identity: identity.headers(&site.shared.identity)?,
             assertion: assertions
-                .zip(identity.session())
+                .zip(identity.subject())
                 .map(|(assertions, live)| assertions.of(live, now))
                 .transpose()?,
         };
+        // A token is not signed out of.
         let logs_out = match request.upgrade() {
             Some(_) => None,
+            None if is_personal && !is_session => None,
             None => {
                 let (method, headers) = (request.method(), request.headers());
                 site.shared.logout_paths.attempt(method, headers, request.path(), request.query())
@@ -380,7 +404,8 @@ fn challenge(
     record.outcome = Outcome::Challenge;
     let (method, headers, challenger) = (request.method(), request.headers(), &site.shared.challenger);
     let has_been_in = has_cookie || origin::provenance(headers, site.origin()) == Provenance::Here;
-    let visitor = Visitor { method, headers, target: request.target(), has_been_in };
+    let offers_basic = !has_been_in && token::is_welcome(site, request, record.client_ip);
+    let visitor = Visitor { method, headers, target: request.target(), has_been_in, offers_basic };
     if client::destination(method, headers) == Destination::Frame {
         let was_sent = *method == Method::POST;
         let way_in = challenger.from_page(visitor, missing);

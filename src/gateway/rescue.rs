@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 
 use super::{
     Gateway, Site,
@@ -11,8 +11,10 @@ use super::{
 };
 use crate::{
     errors::Chain,
+    gate::BASIC,
     login::LoginError,
     pages::PageError,
+    tokens::{TokenFault, TokenRefusal},
     web::{
         answer::{self, Answer, ProblemDetails},
         gate::{ALLOWED, Refusal},
@@ -75,9 +77,13 @@ impl Gateway {
         }
         // A fault in HTTP itself is answered in HTTP.
         if audience == Audience::Call && !matches!(failure, Failure::Refused(_)) {
-            return grpc::refusal(grpc::status_like(status), word(profile));
+            let word = refusal_of_token(failure).map_or_else(|| word(profile), TokenRefusal::detail);
+            return grpc::refusal(grpc::status_like(status), word);
         }
-        let mut answer = if matches!(audience, Audience::Person | Audience::Frame) {
+        // Who shows a token is a program, whatever it says that it accepts.
+        let reads_pages = matches!(audience, Audience::Person | Audience::Frame)
+            && !matches!(failure, Failure::Token { .. });
+        let mut answer = if reads_pages {
             let mut page = match failure {
                 Failure::Unsent(id, _) => site.shared.pages.form_waits(id, status, record.request_id()),
                 _ => match profile.trouble {
@@ -92,7 +98,7 @@ impl Gateway {
         } else {
             let detail = detail(failure, profile.blame, &site);
             answer::problem(&ProblemDetails {
-                kind: "about:blank",
+                kind: refusal_of_token(failure).map_or("about:blank", TokenRefusal::kind),
                 title: status.canonical_reason().unwrap_or("Error"),
                 status: status.as_u16(),
                 detail: detail.as_deref(),
@@ -104,7 +110,14 @@ impl Gateway {
             answer::retry_after(&mut answer, wait);
         }
         if status == StatusCode::UNAUTHORIZED {
-            answer.headers_mut().insert(header::WWW_AUTHENTICATE, site.shared.challenger.authenticate());
+            let way_in = match refusal_of_token(failure) {
+                Some(refusal) => challenge_of_token(refusal),
+                None => site.shared.challenger.authenticate(),
+            };
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, way_in);
+            if matches!(failure, Failure::Token { is_basic: true, .. }) {
+                answer.headers_mut().append(header::WWW_AUTHENTICATE, BASIC);
+            }
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             answer.headers_mut().insert(header::ALLOW, ALLOWED);
@@ -168,6 +181,21 @@ fn report_refusal(failure: &Failure, record: &RequestRecord) {
     }
 }
 
+fn refusal_of_token(failure: &Failure) -> Option<TokenRefusal> {
+    match failure {
+        Failure::Token { fault: TokenFault::Refused(refusal), .. } => Some(*refusal),
+        _ => None,
+    }
+}
+
+/// What is wrong with a token, in the words of RFC 6750 §3.
+fn challenge_of_token(refusal: TokenRefusal) -> HeaderValue {
+    let error = if refusal == TokenRefusal::OutOfScope { "insufficient_scope" } else { "invalid_token" };
+    let text =
+        format!("Bearer realm=\"portal\", error=\"{error}\", error_description=\"{}\"", refusal.word());
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("Bearer"))
+}
+
 /// The detail that a script gets beside the status.
 fn detail(failure: &Failure, blame: Blame, site: &Site) -> Option<String> {
     Some(match (blame, failure) {
@@ -176,6 +204,10 @@ fn detail(failure: &Failure, blame: Blame, site: &Site) -> Option<String> {
             format!("this gateway answers for {} only", site.origin())
         }
         (_, Failure::Refused(refusal)) => refusal.to_string(),
+        (_, Failure::Token { fault: TokenFault::Refused(refusal), .. }) => refusal.detail().to_owned(),
+        (_, Failure::Token { fault: TokenFault::Throttled(_), .. }) => {
+            "Too many unknown tokens came from your network. Wait before you try again.".to_owned()
+        }
         (_, Failure::Denied(_)) => "This is not open to you here.".to_owned(),
         (_, Failure::ServiceWorker) => "No service worker may be registered for this scope.".to_owned(),
         _ => return None,

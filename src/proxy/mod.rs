@@ -283,7 +283,7 @@ impl Proxy {
         let repeatable = is_safe && progress.is_none();
         let owner = ConnectionOwner {
             tie: Rc::clone(client.tie),
-            session: identity.session().map(|live| live.session.id),
+            session: identity.subject().map(|live| live.session.id),
         };
         let message = match owner.lease().or_else(|| self.pool.idle(ask(identity, repeatable))) {
             Some(lease) => Message::Leased(Box::new(Exchange::new(lease, upload, owner, is_head))),
@@ -486,7 +486,7 @@ impl Sending<'_> {
 
 fn ask(identity: &Identity, repeatable: bool) -> Ask<'_> {
     // Those who are not known share what is no user's: no id is empty.
-    Ask { user: identity.session().map_or("", |live| live.session.user.as_str()), repeatable }
+    Ask { user: identity.subject().map_or("", |live| live.session.user.as_str()), repeatable }
 }
 
 fn is_events(fields: &PortalFields) -> bool {

@@ -91,6 +91,14 @@ impl Freshness {
         now < self.database.load(Ordering::Acquire) && store != 0 && now < store.saturating_add(grace)
     }
 
+    /// Whether the database has told, up to a second before `at`, of every change; whichever store keeps the sessions.
+    pub(super) fn database_holds(&self, at: Instant) -> bool {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        self.millis(at) < self.database.load(Ordering::Acquire)
+    }
+
     /// Whether anybody has asked since the last time this was called.
     pub(super) fn was_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)
@@ -140,7 +148,7 @@ pub(super) fn apply(changes: Vec<Change>, cache: &Cache) {
         match change {
             Change::User(user) => drop(users.insert(user)),
             Change::Session(id) => sessions.push(id),
-            Change::SigningKeys => {}
+            Change::SigningKeys | Change::Token(_) => {}
             Change::All => return cache.doubt_all(),
         }
     }

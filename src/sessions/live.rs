@@ -70,6 +70,11 @@ impl Live {
         }
     }
 
+    /// What stands for a machine, which has shown a token and has no session: good until `over`.
+    pub fn of_machine(facts: Session, over: CancellationToken, ongoing: Arc<Ongoing>) -> Self {
+        Self::new(facts, Arc::new(SessionState::until(over)), ongoing)
+    }
+
     /// The last use on this gateway, or the last that it has heard of; to the second.
     pub fn last_seen(&self) -> Timestamp {
         self.state.last_seen()
@@ -105,7 +110,10 @@ pub(super) struct SessionState {
 
 impl SessionState {
     pub(super) fn new() -> Self {
-        let ended = CancellationToken::new();
+        Self::until(CancellationToken::new())
+    }
+
+    fn until(ended: CancellationToken) -> Self {
         Self {
             last_seen: AtomicI64::new(i64::MIN),
             stored: AtomicI64::new(i64::MIN),

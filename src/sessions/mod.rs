@@ -23,7 +23,12 @@ mod sql;
 mod store;
 mod upkeep;
 
-use std::{collections::HashSet, error::Error, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    error::Error,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
@@ -151,7 +156,12 @@ pub struct Sessions {
     watermark: Arc<Watermark>,
     freshness: Freshness,
     cache: Cache,
+    /// Who else hears of changes in the database.
+    listener: OnceLock<Box<Listener>>,
 }
+
+/// Hears what the database's change feed tells, in its order.
+pub type Listener = dyn Fn(&FeedEvent) + Send + Sync;
 
 impl Sessions {
     pub fn new(config: &Config, surroundings: Dependencies) -> Self {
@@ -179,6 +189,7 @@ impl Sessions {
             watermark,
             freshness: Freshness::none(config.outage_grace),
             cache: Cache::new(),
+            listener: OnceLock::new(),
         }
     }
 
@@ -388,6 +399,23 @@ impl Sessions {
     /// Whether the database has told within the last second what has changed.
     pub fn hear_of_changes(&self) -> bool {
         self.freshness.hears(FeedSource::Database)
+    }
+
+    /// The same at a moment; nothing may have been waited for since.
+    pub fn hears_of_changes_at(&self, at: &Moment) -> bool {
+        self.freshness.database_holds(at.instant)
+    }
+
+    /// Has somebody else hear what the database's feed tells, before sessions go by it. To be called once, before
+    /// [`Self::maintain`]: the feed is read once for both.
+    pub fn tell(&self, listener: Box<Listener>) {
+        let is_first = self.listener.set(listener).is_ok();
+        debug_assert!(is_first, "there is a listener already");
+    }
+
+    /// What a user has in progress, in sessions and otherwise.
+    pub fn ongoing(&self, user: &UserId) -> Arc<Ongoing> {
+        self.cache.ongoing(user)
     }
 
     /// Whether the store takes new sessions.

@@ -17,6 +17,9 @@ pub enum Method {
     Totp,
     #[serde(rename = "rec")]
     Recovery,
+    /// A token of a machine. No session has it.
+    #[serde(rename = "token")]
+    Token,
 }
 
 impl Method {
@@ -26,6 +29,7 @@ impl Method {
             Self::Password => "pwd",
             Self::Totp => "otp",
             Self::Recovery => "rec",
+            Self::Token => "token",
         }
     }
 }

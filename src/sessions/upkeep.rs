@@ -56,8 +56,14 @@ impl Sessions {
     }
 
     async fn follow_database(&self) {
-        follow_database(&self.database, &self.freshness, &|event| self.hear(FeedSource::Database, event))
-            .await;
+        follow_database(&self.database, &self.freshness, &|event| {
+            // First, or what they remember would be believed for a moment too long.
+            if let Some(listener) = self.listener.get() {
+                listener(&event);
+            }
+            self.hear(FeedSource::Database, event);
+        })
+        .await;
     }
 
     async fn follow_store(&self) {

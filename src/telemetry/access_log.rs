@@ -41,6 +41,8 @@ pub struct Line<'a> {
     pub bytes_out: u64,
     pub user: Option<&'a str>,
     pub session: Option<TokenHash>,
+    /// The name of a token of a machine.
+    pub token: Option<&'a str>,
     /// What the gateway decided.
     pub outcome: Outcome,
     /// The portal's server that answered.
@@ -106,6 +108,9 @@ impl Line<'_> {
         }
         if let Some(session) = self.session {
             fields.session("session.id", session);
+        }
+        if let Some(token) = self.token {
+            fields.string("token.name", token);
         }
         fields.string("decision", self.outcome.as_str());
         if let Some(upstream) = self.upstream {
@@ -293,6 +298,7 @@ mod tests {
             bytes_out: 5120,
             user: Some("ada@example.com"),
             session: Some(TokenHash::from_bytes([0xab; 32])),
+            token: None,
             outcome: Outcome::Allow,
             upstream: Some("http://127.0.0.1:3000"),
             upstream_duration: Some(Duration::from_micros(987)),

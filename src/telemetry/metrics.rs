@@ -45,6 +45,7 @@ pub struct Metrics {
     handshake_failures: Counter,
     connections_refused: Family<Labels, Counter>,
     users_limited: Family<Labels, Counter>,
+    tokens_refused: Family<Labels, Counter>,
     upstream_errors: Family<Labels, Counter>,
     store_errors: Counter,
     store_up: Family<Labels, Gauge>,
@@ -95,6 +96,7 @@ impl Metrics {
             handshake_failures: Counter::default(),
             connections_refused: Family::default(),
             users_limited: Family::default(),
+            tokens_refused: Family::default(),
             upstream_errors: Family::default(),
             store_errors: Counter::default(),
             store_up: Family::default(),
@@ -130,6 +132,8 @@ impl Metrics {
         let (name, help) =
             ("portcullis_users_limited", "Requests refused because their user has too much in progress");
         registry.register(name, help, self.users_limited.clone());
+        let (name, help) = ("portcullis_tokens_refused", "Requests refused for their token");
+        registry.register(name, help, self.tokens_refused.clone());
         let (name, help) = ("portcullis_upstream_errors", "Requests that the portal did not answer");
         registry.register(name, help, self.upstream_errors.clone());
         let (name, help) = ("portcullis_store_errors", "Answers that a store failed to give");
@@ -201,6 +205,11 @@ impl Metrics {
     /// `limit` says in one word what a user had too much of: `requests`, `streams`, `pages`.
     pub fn user_limited(&self, limit: &'static str) {
         self.users_limited.get_or_create(&[("limit", limit)]).inc();
+    }
+
+    /// `reason` says in one word what is wrong with the token: `unknown`, `expired`, `revoked`, `out_of_scope`.
+    pub fn token_refused(&self, reason: &'static str) {
+        self.tokens_refused.get_or_create(&[("reason", reason)]).inc();
     }
 
     /// `kind` says in one word what failed: `connect`, `timeout`, `reset`.

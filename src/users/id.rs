@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
 
+/// What the names and ids of services begin with, and those of users never do.
+pub const SERVICE: &str = "service:";
+
 /// 16 random bytes, kept as the text that stores and logs show.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
@@ -26,6 +29,11 @@ impl UserId {
     /// What no user is called: for the same work where there is none.
     pub fn nobody() -> Option<Self> {
         Self::parse("AAAAAAAAAAAAAAAAAAAAAA")
+    }
+
+    /// What stands in the place of a user's id for a service. No user has such an id, and none is read back from a store.
+    pub fn of_service(name: &str) -> Self {
+        Self(format!("{SERVICE}{name}"))
     }
 
     pub fn as_str(&self) -> &str {

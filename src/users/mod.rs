@@ -7,7 +7,7 @@ mod name;
 
 use std::sync::Arc;
 
-pub use id::UserId;
+pub use id::{SERVICE, UserId};
 pub use name::CanonicalName;
 use name::is_invisible;
 use sqlx::{Row as _, any::AnyRow};
@@ -56,6 +56,8 @@ pub enum UsersError {
     Exists,
     #[error("the e-mail is empty, too long, or contains white space or control characters")]
     InvalidName,
+    #[error("names that begin with `service:` are for services, which have tokens and no password")]
+    NameOfService,
     #[error("the display name is too long or contains control characters")]
     InvalidDisplayName,
     #[error("the group {0:?} is empty, too long, or contains a comma or control characters")]
@@ -87,7 +89,7 @@ impl Users {
         let now = self.clock.now();
         let user = User {
             id: UserId::generate(&*self.random),
-            name: CanonicalName::parse(&new.email).ok_or(UsersError::InvalidName)?,
+            name: name_of_user(&new.email)?,
             email: seen(&new.email),
             display_name: checked_display_name(&new.display_name)?,
             groups: checked_groups(new.groups)?,
@@ -188,7 +190,7 @@ impl Users {
 
     /// Gives a user another e-mail, which is also what they log in with. False: there is no such user.
     pub async fn set_email(&self, id: &UserId, email: &str) -> Result<bool, UsersError> {
-        let name = CanonicalName::parse(email).ok_or(UsersError::InvalidName)?;
+        let name = name_of_user(email)?;
         let statement = sqlx::query("UPDATE users SET name = $1, email = $2 WHERE id = $3")
             .bind(name.as_str().to_owned())
             .bind(seen(email))
@@ -210,11 +212,13 @@ impl Users {
                 Ok(_) => {
                     tracing::info!(user.id = %user.id, "brought the user's name into its canonical form");
                 }
-                Err(UsersError::Exists | UsersError::InvalidName) => tracing::warn!(
-                    user.id = %user.id,
-                    user.name = user.name.as_str(),
-                    "this user cannot log in: without invisible characters, the name is another user's or empty"
-                ),
+                Err(UsersError::Exists | UsersError::InvalidName | UsersError::NameOfService) => {
+                    tracing::warn!(
+                        user.id = %user.id,
+                        user.name = user.name.as_str(),
+                        "this user cannot log in: without invisible characters, the name is another user's or empty"
+                    );
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -246,6 +250,12 @@ impl Users {
         transaction.commit().await?;
         Ok(found)
     }
+}
+
+/// The portal knows services by such a name: no user may pass for one.
+fn name_of_user(email: &str) -> Result<CanonicalName, UsersError> {
+    let name = CanonicalName::parse(email).ok_or(UsersError::InvalidName)?;
+    if name.as_str().starts_with(SERVICE) { Err(UsersError::NameOfService) } else { Ok(name) }
 }
 
 fn taken(error: sqlx::Error) -> UsersError {

@@ -4,6 +4,9 @@ use http::{HeaderName, header};
 
 use super::service_worker;
 
+/// The header for a token of ours that leaves `Authorization` to the portal.
+pub static X_PORTCULLIS_TOKEN: HeaderName = HeaderName::from_static("x-portcullis-token");
+
 /// The unusual fields of one request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FieldSet(u16);
@@ -32,6 +35,7 @@ fn bit(name: &HeaderName) -> u16 {
         header::EXPECT => 1 << 6,
         header::AUTHORIZATION => 1 << 7,
         _ if *name == service_worker::ASKS => 1 << 8,
+        _ if *name == X_PORTCULLIS_TOKEN => 1 << 9,
         _ => 0,
     }
 }

@@ -114,6 +114,8 @@ mod support;
 #[cfg(test)]
 mod telling;
 #[cfg(test)]
+mod tokens;
+#[cfg(test)]
 mod towards_portal;
 #[cfg(test)]
 mod two_ports;

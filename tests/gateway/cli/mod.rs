@@ -9,6 +9,7 @@ mod permissions;
 mod roster;
 mod sealing_key;
 mod serving;
+mod token;
 
 use std::{path::Path, process::Command, time::Duration};
 

@@ -1,0 +1,388 @@
+//! Tokens of machines: what scripts, git and collectors show in place of a login, and what each is good for.
+//!
+//! A request asks [`Tokens::cached`] and, when that knows nothing, [`Tokens::load`]. Like sessions, what is remembered is
+//! believed only while changes are heard of within a second; an error is a store that did not answer, never "no such token".
+//! What a target asks of a token is for the rules and the gate to say.
+
+mod cache;
+mod scope;
+mod shown;
+mod store;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::stream::{self, StreamExt as _};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use self::{
+    cache::{TokenCache, TokenState},
+    scope::Limits,
+};
+pub use self::{
+    scope::Scope,
+    shown::Shown,
+    store::{Holder, NewToken, TokenRecord, TokenStore},
+    text::TokenText,
+};
+use crate::{
+    access::AccessRequest,
+    background::Background,
+    clock::{Moment, Timestamp},
+    database::DatabaseError,
+    errors::Chain,
+    secret::constant_time_eq,
+    sessions::{FeedEvent, Live, Method, Origin, Session, Sessions},
+    throttle::{Attempt, Throttle, ThrottleError},
+    users::{SERVICE, User, UserId, Users, UsersError},
+};
+
+/// The longest that looking up one token may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often a look-up starts over because something was changed meanwhile.
+const ATTEMPTS: usize = 5;
+/// How soon what could not be asked for is asked for again.
+const RETRY: Duration = Duration::from_millis(200);
+/// Doubts resolved at once.
+const AT_ONCE: usize = 32;
+/// How often it is looked whose time is up.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How often the last uses are written down.
+const FLUSH: Duration = Duration::from_mins(1);
+const PURGE: Duration = Duration::from_hours(1);
+/// For how long a token that is over is told from one that never was.
+const REMEMBERED: Duration = Duration::from_hours(90 * 24);
+/// The end of tokens that have none, for what needs one.
+const FOR_EVER: Duration = Duration::from_hours(100 * 365 * 24);
+
+/// Why a token was not made, changed or looked up.
+#[derive(Debug, thiserror::Error)]
+pub enum TokensError {
+    #[error("a token named {0} exists already: choose another name, or use `token rotate`")]
+    Exists(String),
+    #[error("there is no token named {0}: `token list` shows those there are")]
+    NoToken(String),
+    #[error("the token {0} has been revoked already")]
+    Revoked(String),
+    #[error("{0:?} is no name for a token: use 1 to 64 letters, digits, `.`, `_` and `-`")]
+    Name(String),
+    #[error("{0:?} is no name for a service: use 1 to 64 lower-case letters, digits, `.`, `_` and `-`")]
+    Service(String),
+    #[error("the token cannot be limited so: {0}")]
+    Scope(String),
+    #[error("the database, which keeps the tokens, failed")]
+    Database(#[from] DatabaseError),
+    #[error("cannot look up the token's user")]
+    Users(#[from] UsersError),
+    #[error("looking up the token took too long")]
+    Slow,
+    #[error("tokens changed again and again while one was looked up")]
+    Unsettled,
+}
+
+impl From<sqlx::Error> for TokensError {
+    fn from(error: sqlx::Error) -> Self {
+        DatabaseError::from(error).into()
+    }
+}
+
+/// Why a token does not open anything here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenRefusal {
+    Unknown,
+    Expired,
+    Revoked,
+    OutOfScope,
+}
+
+impl TokenRefusal {
+    pub const ALL: [Self; 4] = [Self::Unknown, Self::Expired, Self::Revoked, Self::OutOfScope];
+
+    /// For metrics and challenges.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::OutOfScope => "out_of_scope",
+        }
+    }
+
+    /// The `type` of the problem that a script is told of.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Unknown => "urn:portcullis:token:unknown",
+            Self::Expired => "urn:portcullis:token:expired",
+            Self::Revoked => "urn:portcullis:token:revoked",
+            Self::OutOfScope => "urn:portcullis:token:out_of_scope",
+        }
+    }
+
+    /// What a script is told.
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::Unknown => {
+                "This token is unknown. Send one token, whole, as Bearer, as the password of Basic, or in X-Portcullis-Token."
+            }
+            Self::Expired => "This token has expired. Ask for a new one.",
+            Self::Revoked => "This token has been revoked. Ask for a new one.",
+            Self::OutOfScope => "This token is not for this path, method, network or site.",
+        }
+    }
+}
+
+/// Why a request cannot go on with the token that it has shown.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenFault {
+    #[error("the token is refused: {}", .0.word())]
+    Refused(TokenRefusal),
+    #[error("too many unknown tokens from this network")]
+    Throttled(Duration),
+    #[error("cannot check the token")]
+    Store(#[from] TokensError),
+    #[error("cannot count unknown tokens")]
+    Throttle(#[from] ThrottleError),
+}
+
+/// A token that was good when it was handed out.
+#[derive(Debug)]
+pub struct LiveToken {
+    pub name: String,
+    /// What the portal is told, and what ends with the token.
+    pub live: Arc<Live>,
+    limits: Limits,
+    held: Arc<TokenState>,
+}
+
+impl LiveToken {
+    /// Whether it is good for a request of a site.
+    pub fn admits(&self, request: &AccessRequest<'_>, authority: &str) -> bool {
+        self.limits.admit(request, authority)
+    }
+}
+
+/// All tokens, as one gateway sees them.
+pub struct Tokens {
+    store: TokenStore,
+    users: Users,
+    /// For the time, and for what it hears of changes.
+    sessions: Arc<Sessions>,
+    throttle: Throttle,
+    cache: TokenCache,
+}
+
+impl Tokens {
+    pub fn new(store: TokenStore, users: Users, sessions: Arc<Sessions>, throttle: Throttle) -> Arc<Self> {
+        let tokens = Arc::new(Self { store, users, sessions, throttle, cache: TokenCache::default() });
+        let heard = Arc::downgrade(&tokens);
+        tokens.sessions.tell(Box::new(move |event| {
+            if let Some(tokens) = heard.upgrade() {
+                tokens.hear(event);
+            }
+        }));
+        tokens
+    }
+
+    /// The token, if this gateway knows for certain that it is good `at` this moment, since which nothing may have been waited
+    /// for.
+    pub fn cached(&self, shown: &TokenText, at: &Moment) -> Option<Arc<LiveToken>> {
+        if !self.sessions.hears_of_changes_at(at) {
+            return None;
+        }
+        let known = self.cache.get(shown.id())?;
+        let now = self.sessions.time_at(at);
+        let is_it = constant_time_eq(known.live.session.id.as_bytes(), shown.hash().as_bytes());
+        (is_it && now < known.live.session.expires_at).then(|| {
+            known.held.saw(now);
+            known
+        })
+    }
+
+    /// The token, if it is good: from the cache, else from the store. Guesses are counted against the client's network, as
+    /// those at passwords are; a token that is over is no guess.
+    pub async fn load(&self, shown: &TokenText, client: IpAddr) -> Result<Arc<LiveToken>, TokenFault> {
+        let guess = Attempt::new("", client, None);
+        if let Some(throttled) = self.throttle.told(&guess) {
+            return Err(TokenFault::Throttled(throttled.retry_after));
+        }
+        let found = timeout(PATIENCE, self.look_up(shown)).await.unwrap_or(Err(TokensError::Slow))?;
+        if let Err(TokenRefusal::Unknown) = found {
+            // It stays counted.
+            if let Err(throttled) = self.throttle.admit(&guess).await? {
+                return Err(TokenFault::Throttled(throttled.retry_after));
+            }
+        }
+        let token = found.map_err(TokenFault::Refused)?;
+        token.held.saw(self.sessions.now());
+        Ok(token)
+    }
+
+    async fn look_up(&self, shown: &TokenText) -> Result<Result<Arc<LiveToken>, TokenRefusal>, TokensError> {
+        for _ in 0..ATTEMPTS {
+            // Before the store is asked, so that what is announced meanwhile finds it.
+            let (held, epoch) = self.cache.enrol(shown.id());
+            let record = self.store.find(shown.id()).await?;
+            let is_it =
+                |record: &TokenRecord| constant_time_eq(record.hash.as_bytes(), shown.hash().as_bytes());
+            let Some(record) = record.filter(is_it) else { return Ok(Err(TokenRefusal::Unknown)) };
+            let facts = match self.facts(&record).await? {
+                Ok(facts) => facts,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let made = Arc::new(self.make(record, facts, held)?);
+            if self.cache.keep(shown.id(), &made, epoch) {
+                return Ok(Ok(made));
+            }
+        }
+        Err(TokensError::Unsettled)
+    }
+
+    /// Whom a token stands for now, if it is good now.
+    async fn facts(&self, record: &TokenRecord) -> Result<Result<Option<User>, TokenRefusal>, TokensError> {
+        if let Some(refusal) = record.is_over(self.sessions.now()) {
+            return Ok(Err(refusal));
+        }
+        match &record.holder {
+            Holder::Service(_) => Ok(Ok(None)),
+            Holder::User(id) => match self.users.by_id(id).await?.filter(|user| !user.disabled) {
+                Some(user) => Ok(Ok(Some(user))),
+                // Like all that the user had.
+                None => Ok(Err(TokenRefusal::Revoked)),
+            },
+        }
+    }
+
+    fn make(
+        &self,
+        record: TokenRecord,
+        user: Option<User>,
+        held: Arc<TokenState>,
+    ) -> Result<LiveToken, TokensError> {
+        let limits = record.scope.limits().map_err(|_| DatabaseError::Corrupt("a token's scope"))?;
+        let expires_at = record.expires_at.unwrap_or_else(|| record.created_at.plus(FOR_EVER));
+        let (id, name, email, display_name, groups) = match (user, record.holder) {
+            (Some(user), _) => {
+                let groups = record.scope.groups_of_user(user.groups);
+                (user.id, user.name.to_string(), user.email, user.display_name, groups)
+            }
+            (None, Holder::Service(service)) => {
+                let name = format!("{SERVICE}{service}");
+                (UserId::of_service(&service), name, String::new(), service, record.scope.groups)
+            }
+            (None, Holder::User(_)) => return Err(DatabaseError::Corrupt("whom a token is for").into()),
+        };
+        held.identify(&id, expires_at);
+        let ongoing = self.sessions.ongoing(&id);
+        let facts = Session {
+            id: record.hash,
+            user: id,
+            name,
+            email,
+            display_name,
+            groups,
+            amr: vec![Method::Token],
+            created_at: record.created_at,
+            expires_at,
+            origin: Origin::new(Ipv4Addr::UNSPECIFIED.into(), ""),
+            csrf: [0; 16],
+            remembered: false,
+            proved_at: None,
+        };
+        let live = Arc::new(Live::of_machine(facts, held.over.clone(), ongoing));
+        Ok(LiveToken { name: record.name, live, limits, held })
+    }
+
+    fn hear(&self, event: &FeedEvent) {
+        match event {
+            FeedEvent::Gap => self.cache.doubt_all(),
+            FeedEvent::Changed(changes) => self.cache.apply(changes),
+            FeedEvent::Current(_) => {}
+        }
+    }
+
+    /// What goes on beside the requests. The last uses are written down at the stop.
+    pub fn maintain(self: &Arc<Self>, background: &mut Background) {
+        let mine = Arc::clone(self);
+        background.run("checking tokens that may be over", async move { mine.resolve_doubts().await });
+        let mine = Arc::clone(self);
+        background.run("ending tokens whose time is up", async move {
+            let mut sweeps = regularly(SWEEP);
+            loop {
+                sweeps.tick().await;
+                mine.cache.sweep(mine.sessions.now());
+            }
+        });
+        let mine = Arc::clone(self);
+        background.run("forgetting old tokens", async move {
+            let mut purges = regularly(PURGE);
+            loop {
+                purges.tick().await;
+                if let Err(error) = mine.store.purge(mine.sessions.now().minus(REMEMBERED)).await {
+                    tracing::warn!(error = %Chain(&error), "cannot purge tokens that are over");
+                }
+            }
+        });
+        let mine = Arc::clone(self);
+        background.run_until("writing down when tokens were used", |stop| async move {
+            let flushes = async {
+                let mut flushes = regularly(FLUSH);
+                loop {
+                    flushes.tick().await;
+                    mine.flush().await;
+                }
+            };
+            stop.run_until_cancelled(flushes).await;
+            mine.flush().await;
+        });
+    }
+
+    /// Asks again for what is in use and perhaps over, until the store answers.
+    async fn resolve_doubts(&self) {
+        loop {
+            tokio::select! {
+                () = self.cache.doubted() => {}
+                () = sleep(RETRY), if self.cache.has_doubts() => {}
+            }
+            stream::iter(self.cache.take_doubts())
+                .for_each_concurrent(AT_ONCE, async |(id, held)| {
+                    match timeout(PATIENCE, self.still_good(&id)).await {
+                        Ok(Ok(Some(expires_at))) => held.lasts_until(expires_at),
+                        Ok(Ok(None)) => held.over.cancel(),
+                        // An error leaves the question open.
+                        Ok(Err(_)) | Err(_) => self.cache.doubt_again(id, held),
+                    }
+                })
+                .await;
+        }
+    }
+
+    /// The end of a token that is good now; none: it is over.
+    async fn still_good(&self, id: &str) -> Result<Option<Timestamp>, TokensError> {
+        let Some(record) = self.store.find(id).await? else { return Ok(None) };
+        let end = record.expires_at.unwrap_or_else(|| record.created_at.plus(FOR_EVER));
+        Ok(self.facts(&record).await?.is_ok().then_some(end))
+    }
+
+    /// Writes down the uses that the store does not know of.
+    async fn flush(&self) {
+        for (id, held, at) in self.cache.unstored() {
+            if let Err(error) = self.store.note_use(&id, at).await {
+                tracing::warn!(error = %Chain(&error), "cannot write down when tokens were used");
+                return;
+            }
+            held.store_has(at);
+        }
+    }
+}
+
+fn regularly(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
