@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// The properties, by the folder of the corpus that each has to hold for.
-const PROPERTIES: [(&str, fn(&[u8])); 13] = [
+const PROPERTIES: [(&str, fn(&[u8])); 14] = [
     ("answer", answer::holds),
     ("client", client::holds),
     ("config", config::holds),
@@ -12,6 +12,7 @@ const PROPERTIES: [(&str, fn(&[u8])); 13] = [
     ("form", form::holds),
     ("gate", gate::holds),
     ("path", path::holds),
+    ("proxy_protocol", proxy_protocol::holds),
     ("raw_frames", raw_frames::holds),
     ("request_head", request_head::holds),
     ("return_to", return_to::holds),
@@ -43,6 +44,9 @@ mod gate;
 #[cfg(test)]
 #[path = "../fuzz/properties/path.rs"]
 mod path;
+#[cfg(test)]
+#[path = "../fuzz/properties/proxy_protocol.rs"]
+mod proxy_protocol;
 #[cfg(test)]
 #[path = "../fuzz/properties/raw_frames.rs"]
 mod raw_frames;

@@ -35,6 +35,8 @@ pub(super) struct Section {
     admin_listen: Parsed<AdminListen>,
     /// Load balancers whose `X-Forwarded-For` or `Forwarded` names the client: networks or single addresses.
     trusted_proxies: List<IpNet>,
+    /// Balancers that open each connection with a PROXY protocol header, version 1 or 2, which tells the client; nobody else may.
+    proxy_protocol: List<IpNet>,
     /// Where trusted proxies say who the client is: `x-forwarded-for` or `forwarded`; `peer` believes neither.
     client_address: ClientAddress,
     /// Where trusted proxies say which host was asked for: `host`, or `x-forwarded-host`.
@@ -99,6 +101,7 @@ impl Default for Section {
             public_url: None,
             admin_listen: Parsed(AdminListen(Some(SocketAddr::from(([127, 0, 0, 1], 9180))))),
             trusted_proxies: List::default(),
+            proxy_protocol: List::default(),
             client_address: ClientAddress::default(),
             client_host: ClientHost::default(),
             health_path: None,
@@ -153,6 +156,7 @@ impl Section {
                 max_connections: self.max_connections,
                 max_connections_per_network: self.max_connections_per_network,
                 trusted_proxies: self.trusted_proxies.0.clone(),
+                proxy_protocol: self.proxy_protocol.0,
                 min_rate: self.min_rate,
                 max_header_size: self.max_header_size.0.0,
                 max_memory: self.max_memory.map(|Parsed(Size(bytes))| bytes),
@@ -195,10 +199,13 @@ impl Section {
                 );
             }
         }
-        for (index, network) in self.trusted_proxies.0.iter().enumerate() {
-            if network.prefix_len() == 0 {
+        for (key, networks) in [
+            ("server.trusted_proxies", &self.trusted_proxies.0),
+            ("server.proxy_protocol", &self.proxy_protocol.0),
+        ] {
+            for (index, _) in networks.iter().enumerate().filter(|(_, network)| network.prefix_len() == 0) {
                 layers.warn(
-                    &format!("server.trusted_proxies.{index}"),
+                    &format!("{key}.{index}"),
                     "trusts the whole internet: every client may choose the address it is known by",
                 );
             }

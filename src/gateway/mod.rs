@@ -509,6 +509,7 @@ impl Service for Gateway {
         self.shared.metrics.connection_refused(match reason {
             Refused::Network => "network",
             Refused::Overload => "overload",
+            Refused::ProxyProtocol => "proxy_protocol",
         });
     }
 }

@@ -1,38 +1,83 @@
 //! A new connection: the TLS handshake, and the choice between HTTP/1.1 and HTTP/2.
 
-use std::{net::SocketAddr, pin::pin, rc::Rc};
+use std::{fmt::Display, net::SocketAddr, pin::pin, rc::Rc, time::Duration};
 
 use futures_util::future::poll_immediate;
 use rustls::server::Acceptor;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::yield_now};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use super::{
-    Service,
+    Refused, Service,
     client::ConnectionHandle,
     flow::Newest,
     http1::Http1,
     http2,
+    proxy_protocol::{self, SIGNATURE, Told},
     state::{ConnectionPermit, Worker},
     tunnel_guard::Tunnels,
 };
 use crate::web::socket::Socket;
 
+/// Log at most one refused header in this time.
+const QUIET: Duration = Duration::from_secs(1);
+
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
     content-length: 52\r\nconnection: close\r\n\r\nThis port speaks HTTPS. Use https:// in the address.";
+
+/// Who opens a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Front {
+    /// The client.
+    Client,
+    /// A balancer, which tells the client first.
+    Tells,
+}
+
+impl Front {
+    pub(super) fn of<S>(worker: &Worker<S>, peer: SocketAddr) -> Self {
+        let peer = peer.ip().to_canonical();
+        let tells = worker.config.proxy_protocol.iter().any(|network| network.contains(&peer));
+        if tells { Self::Tells } else { Self::Client }
+    }
+}
 
 /// Serves one accepted socket until it is closed.
 pub(super) async fn serve<S: Service>(
     worker: Rc<Worker<S>>,
     socket: TcpStream,
     peer: SocketAddr,
-    permit: ConnectionPermit,
+    front: Front,
+    mut permit: ConnectionPermit,
 ) {
-    let context = Rc::new(worker.service.connected(permit.is_trusted()));
+    let until = Instant::now() + worker.config.handshake_timeout;
     // Fails only if the socket is gone already.
-    let Ok(socket) = Socket::new(socket) else { return };
-    let accept = Box::pin(accept(&worker, socket));
-    let Ok(Some(stream)) = tokio::time::timeout(worker.config.handshake_timeout, accept).await else {
+    let Ok(mut socket) = Socket::new(socket) else { return };
+    let mut client = peer;
+    if front == Front::Tells {
+        let Ok(told) = timeout_at(until, proxy_protocol::read(&mut socket)).await else {
+            return complain(&worker, peer, &"it was not there in time (server.timeouts.handshake)");
+        };
+        match told {
+            // A probe that only connects.
+            Err(_) => return,
+            Ok(Err(fault)) => return complain(&worker, peer, &fault),
+            Ok(Ok(Told::Nobody)) => {}
+            Ok(Ok(Told::Client(told))) => {
+                let Ok(network) = worker.admit(told) else { return };
+                permit.is_of(network);
+                client = told;
+            }
+        }
+    }
+    let context = Rc::new(worker.service.connected(permit.is_trusted()));
+    let accept = Box::pin(accept(&worker, socket, client));
+    let Ok(Some(stream)) = timeout_at(until, accept).await else {
         return worker.service.handshake_failed();
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -40,16 +85,41 @@ pub(super) async fn serve<S: Service>(
     let tunnels = Tunnels::new(&worker, newest.clone(), permit);
     let streams = is_http2.then(|| http2::streams(&worker.load));
     let (monitor, drain) = (worker.register(), worker.drain.clone());
-    let connection = Rc::new(ConnectionHandle::new(peer, streams, monitor, drain, tunnels));
+    let connection = Rc::new(ConnectionHandle::new(client, streams, monitor, drain, tunnels));
     if let Some(newest) = newest {
         return http2::serve(&worker, stream, connection, context, newest).await;
     }
     Box::pin(Http1::new(worker, connection, context, Box::new(stream))).await;
 }
 
+/// Refuses a connection for its header; at most once a second in the log.
+fn complain<S: Service>(worker: &Worker<S>, peer: SocketAddr, reason: &dyn Display) {
+    worker.service.refused(Refused::ProxyProtocol);
+    let now = Instant::now();
+    if worker.complained_at.get().is_none_or(|at| now.duration_since(at) >= QUIET) {
+        worker.complained_at.set(Some(now));
+        tracing::warn!(
+            peer = %peer.ip().to_canonical(),
+            %reason,
+            "closed a connection: whoever is listed in server.proxy_protocol begins each one with a PROXY protocol header, \
+             and nobody else does"
+        );
+    }
+}
+
 /// Accepts TLS. Plain HTTP, which starts with a letter as TLS does not, gets a response that says so.
-async fn accept<S>(worker: &Worker<S>, mut socket: Socket) -> Option<TlsStream<Socket>> {
-    if socket.first_byte().await.ok()?.is_ascii_uppercase() {
+async fn accept<S: Service>(
+    worker: &Worker<S>,
+    mut socket: Socket,
+    client: SocketAddr,
+) -> Option<TlsStream<Socket>> {
+    let mut space = [0; SIGNATURE.len()];
+    let first = socket.first(&mut space).await.ok()?;
+    if proxy_protocol::begins_like_one(first) {
+        complain(worker, client, &"it is not listed, or has sent two headers");
+        return None;
+    }
+    if first.first().is_some_and(u8::is_ascii_uppercase) {
         // This short response fits into the socket's buffer.
         let _ = socket.try_write(PLAIN_HTTP);
         let _ = socket.shutdown().await;

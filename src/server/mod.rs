@@ -15,6 +15,7 @@ mod load;
 mod memory;
 mod monitor;
 mod networks;
+pub mod proxy_protocol;
 mod slow_reader;
 mod state;
 #[cfg(test)]
@@ -108,6 +109,8 @@ pub struct Config {
     pub max_connections_per_network: usize,
     /// Networks without that limit: a proxy's connections carry many clients.
     pub trusted_proxies: Vec<IpNet>,
+    /// Balancers whose connections begin with a header that tells the client; nobody else's may.
+    pub proxy_protocol: Vec<IpNet>,
     /// Resident bytes of the process near which requests without a session, and finally new connections, are refused.
     /// Absent: a share of the memory of the machine or the control group.
     pub max_memory: Option<u64>,
@@ -172,6 +175,8 @@ pub enum Refused {
     Network,
     /// The gateway has no memory left for it.
     Overload,
+    /// The header that tells the client is not there, is not a right one, or is not the peer's to send.
+    ProxyProtocol,
 }
 
 /// Bound sockets that are not served yet.

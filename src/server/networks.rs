@@ -75,7 +75,7 @@ impl NetworkLimits {
                 refused,
                 limit = self.limit,
                 "closed connections of a client that has too many (server.max_connections_per_network); \
-                 if it is a load balancer, list it in server.trusted_proxies"
+                 if it is a load balancer, list it in server.trusted_proxies or server.proxy_protocol"
             );
         }
         Err(TooMany)

@@ -1,7 +1,8 @@
 //! The state that a worker's connections share, and a connection's permits.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
+    net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
 };
@@ -10,15 +11,18 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use rustls::ServerConfig;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Config,
+    Config, Refused, Service,
     flow::Flows,
     load::{Load, Open},
     monitor::ConnectionMonitor,
-    networks::{NetworkLimits, NetworkPermit},
+    networks::{NetworkLimits, NetworkPermit, TooMany},
     timeouts::Ticks,
 };
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -39,6 +43,8 @@ pub(super) struct Worker<S> {
     /// One permit: one key exchange per turn of the runtime, so that a burst of new connections does not delay requests.
     pub(super) handshake: Semaphore,
     pub(super) tasks: TaskTracker,
+    /// When the log last had a connection whose header was refused.
+    pub(super) complained_at: Cell<Option<Instant>>,
 }
 
 /// A connection's permits: its worker's, its network's, and its share of the load.
@@ -54,9 +60,22 @@ impl ConnectionPermit {
         Self { _worker: worker, network, _load: load }
     }
 
+    /// The network of the client, which is known only now.
+    pub(super) fn is_of(&mut self, network: Option<NetworkPermit>) {
+        self.network = network;
+    }
+
     /// Whether the peer is a trusted proxy, whose connections are not counted per network.
     pub(super) fn is_trusted(&self) -> bool {
         self.network.is_none()
+    }
+}
+
+impl<S: Service> Worker<S> {
+    /// Counts a client's connection, or reports that its network has too many.
+    pub(super) fn admit(&self, client: SocketAddr) -> Result<Option<NetworkPermit>, TooMany> {
+        let admitted = self.networks.admit(client.ip(), Instant::now());
+        admitted.inspect_err(|TooMany| self.service.refused(Refused::Network))
     }
 }
 
@@ -83,6 +102,7 @@ impl<S> Worker<S> {
             monitors: RefCell::new(Vec::new()),
             handshake: Semaphore::new(1),
             tasks: TaskTracker::new(),
+            complained_at: Cell::new(None),
         })
     }
 

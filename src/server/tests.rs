@@ -94,6 +94,7 @@ pub(super) fn config(workers: usize) -> Config {
         max_connections: 100,
         max_connections_per_network: 100,
         trusted_proxies: Vec::new(),
+        proxy_protocol: Vec::new(),
         max_memory: Some(u64::MAX),
     }
 }

@@ -21,11 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Config, Refused, Service,
-    connection::serve,
+    connection::{Front, serve},
     health::Heartbeat,
     load::{Load, LoadLevel},
     monitor::ConnectionMonitor,
-    networks::NetworkLimits,
+    networks::{NetworkLimits, TooMany},
     state::{ConnectionPermit, Worker},
     timeouts::Timeouts,
 };
@@ -93,12 +93,17 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, permit
                     worker.service.refused(Refused::Overload);
                     continue;
                 }
-                let Ok(network) = worker.networks.admit(peer.ip(), Instant::now()) else {
-                    worker.service.refused(Refused::Network);
-                    continue;
+                let front = Front::of(&worker, peer);
+                let network = match front {
+                    // Whose connection it is has yet to be read.
+                    Front::Tells => None,
+                    Front::Client => match worker.admit(peer) {
+                        Ok(network) => network,
+                        Err(TooMany) => continue,
+                    },
                 };
                 let permit = ConnectionPermit::new(permit, network, worker.load.open());
-                worker.tasks.spawn_local(serve(Rc::clone(&worker), socket, peer, permit));
+                worker.tasks.spawn_local(serve(Rc::clone(&worker), socket, peer, front, permit));
             }
             // Out of file descriptors, or the client has gone: neither ends the worker.
             (Ok(_), Err(error)) => {

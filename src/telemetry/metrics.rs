@@ -197,7 +197,7 @@ impl Metrics {
         self.handshake_failures.inc();
     }
 
-    /// `reason` says in one word why a connection was closed before its handshake: `network`, `overload`.
+    /// `reason` says in one word why a connection was closed before its handshake: `network`, `overload`, `proxy_protocol`.
     pub fn connection_refused(&self, reason: &'static str) {
         self.connections_refused.get_or_create(&[("reason", reason)]).inc();
     }

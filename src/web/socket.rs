@@ -48,12 +48,11 @@ impl Socket {
         Ok(Self(stream))
     }
 
-    /// The first byte, without consuming it.
-    pub async fn first_byte(&self) -> io::Result<u8> {
-        let mut first = [0];
-        match self.0.peek(&mut first).await? {
+    /// The first bytes that are there, without consuming them: one at least.
+    pub async fn first<'a>(&self, space: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        match self.0.peek(space).await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(first[0]),
+            count => Ok(space.get(..count).unwrap_or_default()),
         }
     }
 

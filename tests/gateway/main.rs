@@ -79,6 +79,8 @@ mod postgres_outages;
 #[cfg(test)]
 mod protocols;
 #[cfg(test)]
+mod proxy_protocol;
+#[cfg(test)]
 mod real_portals;
 #[cfg(test)]
 mod remembered;

@@ -195,6 +195,7 @@ fn config() -> Config {
         max_connections: 10_000,
         max_connections_per_network: 10_000,
         trusted_proxies: Vec::new(),
+        proxy_protocol: Vec::new(),
         max_memory: Some(u64::MAX),
     }
 }

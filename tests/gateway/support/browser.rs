@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
 };
 
@@ -20,7 +20,7 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
@@ -46,21 +46,25 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-enum Sender {
+pub(super) enum Sender {
     Http1(http1::SendRequest<Body>),
     Http2(http2::SendRequest<Body>),
 }
 
 pub(crate) struct Browser {
-    surroundings: Arc<Surroundings>,
+    pub(super) surroundings: Arc<Surroundings>,
     protocol: Protocol,
     /// What stands in the address bar: host, and port if it is not the usual one.
     authority: String,
     cookies: Mutex<BTreeMap<String, String>>,
     /// The address that a proxy in front tells, if there is one.
     address: Option<HeaderValue>,
+    /// What a balancer writes at the start of each connection.
+    pub(super) preamble: Vec<u8>,
+    /// From where it connects, and where to, when not to the gateway itself.
+    pub(super) route: Option<(IpAddr, SocketAddr)>,
     /// Connections without a request, which copies share.
-    idle: Arc<Mutex<Vec<Sender>>>,
+    pub(super) idle: Arc<Mutex<Vec<Sender>>>,
 }
 
 /// An answer, read to its end.
@@ -81,6 +85,8 @@ impl Browser {
             authority: HOST.to_owned(),
             cookies: Mutex::default(),
             address: None,
+            preamble: Vec::new(),
+            route: None,
             idle: Arc::default(),
         }
     }
@@ -120,6 +126,8 @@ impl Browser {
             authority: self.authority.clone(),
             cookies,
             address: self.address.clone(),
+            preamble: self.preamble.clone(),
+            route: self.route,
             idle,
         }
     }
@@ -289,8 +297,8 @@ impl Browser {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let socket = TcpStream::connect(self.surroundings.address).await?;
-        socket.set_nodelay(true)?;
+        let mut socket = self.tcp().await?;
+        socket.write_all(&self.preamble).await?;
         TlsConnector::from(Arc::new(config)).connect(self.server_name(), socket).await
     }
 

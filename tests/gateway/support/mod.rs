@@ -8,6 +8,7 @@ pub(crate) mod browser;
 pub(crate) mod chaos;
 pub(crate) mod forged;
 pub(crate) mod forms;
+pub(crate) mod front;
 pub(crate) mod log;
 pub(crate) mod origin;
 pub(crate) mod phone;

@@ -172,7 +172,7 @@ fn apache_modules(names: &[&str]) -> String {
 }
 
 /// Debian keeps servers where only root looks for programs.
-fn sbin(program: &str) -> String {
+pub(super) fn sbin(program: &str) -> String {
     let there = format!("/usr/sbin/{program}");
     if Path::new(&there).exists() { there } else { program.to_owned() }
 }
