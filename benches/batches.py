@@ -16,6 +16,10 @@ END_STREAM, ACK, END_HEADERS = 1, 1, 4
 WIDE = (1 << 31) - 1 - 65535
 
 
+# Whatever the path, the portal answers the same.
+PATH = "/api/v1/sims"
+
+
 class Http1:
     """One request at a time."""
 
@@ -25,7 +29,7 @@ class Http1:
         self.client, self.connection = client, client.connect()
 
     def send(self):
-        self.client.send(self.connection, "/")
+        self.client.send(self.connection, PATH)
 
     def read(self):
         status, length, body = head(self.connection)

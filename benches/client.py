@@ -32,7 +32,9 @@ class Client:
 
     def send(self, connection, path, headers=(), cookie=True):
         lines = [f"GET {path} HTTP/1.1", f"Host: localhost:{self.server.port}", "Accept: */*", *headers]
-        if cookie and self.server.cookie:
+        if cookie and self.server.tokens:
+            lines.append(f"Authorization: Bearer {next(self.server.tokens)}")
+        elif cookie and self.server.cookie:
             lines.append(f"Cookie: {self.server.cookie}")
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
 

@@ -24,7 +24,7 @@ class Missing(Exception):
 
 
 class Server:
-    """`command` has to stay in the foreground; `cookie` is what a request needs to be let in."""
+    """`command` has to stay in the foreground; `cookie` is what a request needs to be let in, or one of `tokens`, in turns."""
 
     ends_within = GIVE_UP
 
@@ -32,6 +32,7 @@ class Server:
         self.name, self.command, self.url, self.folder = name, [str(word) for word in command], url, Path(folder)
         self.core, self.cookie, self.version = core, cookie, version
         self.environment = {**os.environ, **(environment or {})}
+        self.tokens = None
         self.process = None
 
     @property

@@ -27,6 +27,10 @@ const DISTANT_POLL: Duration = Duration::from_millis(200);
 const PACE: Duration = Duration::from_millis(5);
 /// The same for the embedded store, whose file changes for much besides.
 const FILE_PACE: Duration = POLL;
+/// How long the file of the embedded store must have been left alone until its watch is believed that nothing is new.
+const SETTLED: Duration = Duration::from_secs(2);
+/// How often the feed is read all the same then, should the watch be wrong.
+const NET: Duration = Duration::from_secs(5);
 /// After how long listening is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -45,7 +49,28 @@ enum Ear {
     /// By looking, until this is there.
     Opening(BoxFuture<'static, Result<PgListener, sqlx::Error>>),
     Open(PgListener),
-    File(Box<Watched>),
+    File(FileEar),
+}
+
+/// The watch on the embedded store's file, and what it is worth.
+struct FileEar {
+    watched: Box<Watched>,
+    /// When somebody was last seen to have written; at first, when the watch began.
+    written: Instant,
+    /// When the last reading began that was answered.
+    read: Option<Instant>,
+}
+
+impl FileEar {
+    fn new(watched: Watched) -> Self {
+        Self { watched: Box::new(watched), written: Instant::now(), read: None }
+    }
+
+    /// Whether the feed has nothing new, as far as the watch can tell.
+    fn knows_of_nothing(&self, now: Instant) -> bool {
+        let is_read = self.read.is_some_and(|read| read > self.written && now < read + NET);
+        is_read && now > self.written + SETTLED
+    }
 }
 
 impl ChangeFeed {
@@ -60,6 +85,10 @@ impl ChangeFeed {
     pub async fn read(&mut self) -> Result<Vec<Change>, DatabaseError> {
         if self.database.is_closed() {
             return Err(sqlx::Error::PoolClosed.into());
+        }
+        let began = Instant::now();
+        if matches!(&self.ear, Ear::File(ear) if ear.knows_of_nothing(began)) {
+            return Ok(Vec::new());
         }
         // What is asked half-way when this is dropped is of no more use.
         let read = match std::mem::replace(&mut self.ear, Ear::Closed) {
@@ -78,6 +107,9 @@ impl ChangeFeed {
         };
         let (newest, changes) = read?;
         self.position = Some(newest);
+        if let Ear::File(ear) = &mut self.ear {
+            ear.read = Some(began);
+        }
         if changes.iter().any(|change| matches!(change, Change::SigningKeys | Change::All)) {
             self.database.signing_keys.notify_one();
         }
@@ -116,10 +148,14 @@ impl ChangeFeed {
                     }
                 }
             }
-            Ear::File(watched) => {
-                if let Ok(Err(error)) = timeout(longest, watched.written()).await {
-                    tracing::debug!(%error, "cannot watch the database's file, and look at it");
-                    self.ear = Ear::Closed;
+            Ear::File(ear) => {
+                match timeout(longest, ear.watched.written()).await {
+                    Ok(Ok(())) => ear.written = Instant::now(),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "cannot watch the database's file, and look at it");
+                        self.ear = Ear::Closed;
+                    }
+                    Err(_elapsed) => {}
                 }
                 sleep((began + FILE_PACE).saturating_duration_since(Instant::now())).await;
             }
@@ -143,7 +179,7 @@ impl ChangeFeed {
             }
             Some(_) => Ear::Closed,
             None => self.database.pool.file().map_or(Ear::Closed, |file| {
-                Watched::log_of(file).map_or(Ear::Closed, |watched| Ear::File(Box::new(watched)))
+                Watched::log_of(file).map_or(Ear::Closed, |watched| Ear::File(FileEar::new(watched)))
             }),
         };
     }
@@ -185,7 +221,7 @@ mod tests {
     use crate::{
         clock::Timestamp,
         database::{
-            Config,
+            Config, sqlite,
             test_database::{On, TestDatabase, config, on_each_database},
             test_server::PostgresServer,
         },
@@ -242,14 +278,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_watched_file_that_is_left_alone_is_read_now_and_then_and_a_written_one_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.db");
+        std::fs::write(sqlite::log(&file), "").unwrap();
+        let mut ear = FileEar::new(Watched::log_of(&file).unwrap());
+        let start = ear.written;
+        let at = |seconds| start + Duration::from_secs_f32(seconds);
+        assert!(!ear.knows_of_nothing(at(3.0)), "it has never been read");
+        ear.read = Some(at(3.0));
+        assert!(ear.knows_of_nothing(at(3.0)) && ear.knows_of_nothing(at(7.9)));
+        assert!(!ear.knows_of_nothing(at(8.0)), "the watch may be wrong");
+        ear.written = at(9.0);
+        assert!(!ear.knows_of_nothing(at(15.0)), "nobody has read what was written");
+        ear.read = Some(at(10.0));
+        assert!(!ear.knows_of_nothing(at(10.0)), "whoever wrote may be about to finish");
+        assert!(ear.knows_of_nothing(at(11.1)));
+    }
+
+    #[tokio::test]
     async fn the_embedded_store_tells_at_the_commit() {
         let (store, database) = TestDatabase::new(On::Sqlite).await;
         let mut feed = listening(&database).await;
         let writer = store.open().await;
         for user in ["ada", "bob"] {
             announce(&writer, user).await;
-            let Ear::File(watched) = &mut feed.ear else { panic!("it watches") };
-            timeout(PATIENCE, watched.written()).await.unwrap().unwrap();
+            let Ear::File(ear) = &mut feed.ear else { panic!("it watches") };
+            timeout(PATIENCE, ear.watched.written()).await.unwrap().unwrap();
             assert_eq!(feed.read().await.unwrap(), [Change::User(user.into())]);
         }
     }

@@ -28,7 +28,7 @@ const WITHOUT_ID: u8 = 1;
 /// The first byte of a record whose next four name its key.
 const WITH_ID: u8 = 2;
 /// How often a running gateway looks whether its key file has changed; a prepared key is known within a second.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(900);
 
 /// A sealed record that does not open: another key, another place, or damage.
 #[derive(Debug, thiserror::Error)]

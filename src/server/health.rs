@@ -11,8 +11,12 @@ use std::{
     time::Duration,
 };
 
-/// How often the watchdog looks.
-pub(super) const LOOK: Duration = Duration::from_millis(250);
+use super::load::Load;
+
+/// How often the watchdog looks, and how often each thread gives a sign of life.
+const LOOK: Duration = Duration::from_millis(250);
+/// A gateway without connections does so every so many looks.
+const IDLE_LOOKS: u32 = 4;
 /// Looks without a heartbeat after which a thread counts as hung: five seconds.
 const HUNG: u32 = 20;
 
@@ -73,11 +77,11 @@ impl Heartbeat {
     }
 
     /// Logs when the thread starts to hang, and when it recovers.
-    fn look(&self) {
+    fn look(&self, looks: u32) {
         let turns = self.turns.load(Relaxed);
         let was_hung = self.is_hung();
         if self.turns_seen.swap(turns, Relaxed) == turns {
-            self.silent_looks.store(self.silent_looks.load(Relaxed).saturating_add(1), Relaxed);
+            self.silent_looks.store(self.silent_looks.load(Relaxed).saturating_add(looks), Relaxed);
         } else {
             self.silent_looks.store(0, Relaxed);
         }
@@ -92,6 +96,12 @@ impl Heartbeat {
             _ => {}
         }
     }
+}
+
+/// In how many looks, and how much time, it is time for the next one.
+pub(super) fn next_look(load: &Load) -> (u32, Duration) {
+    let looks = if load.is_idle() { IDLE_LOOKS } else { 1 };
+    (looks, LOOK * looks)
 }
 
 /// The heartbeats of all threads of a gateway.
@@ -118,9 +128,9 @@ impl Health {
         &self.control
     }
 
-    /// Looks at every thread once. Call it every [`LOOK`].
-    pub(super) fn look(&self) {
-        self.workers.iter().chain([&self.control]).for_each(|heartbeat| heartbeat.look());
+    /// Looks at every thread, after the time of so many looks.
+    pub(super) fn look(&self, looks: u32) {
+        self.workers.iter().chain([&self.control]).for_each(|heartbeat| heartbeat.look(looks));
     }
 
     /// Threads without a heartbeat for five seconds or more.
@@ -135,9 +145,10 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::tests::config;
 
     fn looks(health: &Health, count: u32) {
-        (0..count).for_each(|_| health.look());
+        (0..count).for_each(|_| health.look(1));
     }
 
     #[test]
@@ -148,13 +159,13 @@ mod tests {
             first.beat();
             health.control().beat();
             worker.beat();
-            health.look();
+            health.look(1);
         }
         assert_eq!(health.hung(), []);
         for _ in 0..24 {
             first.beat();
             health.control().beat();
-            health.look();
+            health.look(1);
         }
         let hung = Hung { name: "worker-1".into(), silence: Duration::from_secs(6) };
         assert_eq!(health.hung(), std::slice::from_ref(&hung));
@@ -174,5 +185,20 @@ mod tests {
         assert_eq!(health.hung(), []);
         looks(&health, 1);
         assert_eq!(health.hung().len(), 1, "the other one still counts");
+    }
+
+    #[test]
+    fn a_gateway_without_connections_is_looked_at_less_often_and_its_silence_counts_the_same() {
+        let load = Arc::new(Load::new(&config(1)));
+        assert_eq!(next_look(&load), (4, Duration::from_secs(1)));
+        let open = load.open();
+        assert_eq!(next_look(&load), (1, Duration::from_millis(250)));
+        drop(open);
+        let health = Health::new(1);
+        (0..4).for_each(|_| health.look(next_look(&load).0));
+        assert_eq!(health.hung(), []);
+        health.look(next_look(&load).0);
+        assert_eq!(health.hung().len(), 2);
+        assert_eq!(health.control().silence(), Duration::from_secs(5));
     }
 }

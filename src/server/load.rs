@@ -94,13 +94,18 @@ impl Load {
         self.max_memory
     }
 
+    /// Whether no client has a connection open.
+    pub(super) fn is_idle(&self) -> bool {
+        self.connections.load(Relaxed) == 0
+    }
+
     /// Counts a connection.
     pub(super) fn open(self: &Arc<Self>) -> Open {
         self.connections.fetch_add(1, Relaxed);
         Open(Arc::clone(self))
     }
 
-    /// Measures the load. Call it a few times per second.
+    /// Measures the load. Call it a few times per second while there are connections.
     pub(super) fn measure(&self, control_silence: Duration) {
         let memory = memory::resident().unwrap_or(0);
         self.memory.store(memory, Relaxed);

@@ -12,7 +12,7 @@ use http::HeaderValue;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use rustls::ServerConfig;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -35,10 +35,12 @@ pub(super) struct Worker<S> {
     pub(super) load: Arc<Load>,
     pub(super) networks: Arc<NetworkLimits>,
     tls: Arc<ArcSwap<ServerConfig>>,
+    start: Instant,
     pub(super) ticks: Rc<Ticks>,
     /// The tick of the last update, and the date.
     date: RefCell<(u32, HeaderValue)>,
     pub(super) monitors: RefCell<Vec<Weak<ConnectionMonitor>>>,
+    first_connection: Notify,
     pub(super) flows: Rc<Flows>,
     /// One permit: one key exchange per turn of the runtime, so that a burst of new connections does not delay requests.
     pub(super) handshake: Semaphore,
@@ -97,9 +99,11 @@ impl<S> Worker<S> {
             networks,
             tls,
             flows: Flows::new(Rc::clone(&ticks)),
+            start: Instant::now(),
             ticks,
             date: RefCell::new((0, HeaderValue::from_static(""))),
             monitors: RefCell::new(Vec::new()),
+            first_connection: Notify::new(),
             handshake: Semaphore::new(1),
             tasks: TaskTracker::new(),
             complained_at: Cell::new(None),
@@ -121,8 +125,22 @@ impl<S> Worker<S> {
         date.1.clone()
     }
 
+    pub(super) fn advance_ticks(&self) {
+        self.ticks.advance_to(u32::try_from(self.start.elapsed().as_millis()).unwrap_or(u32::MAX));
+    }
+
+    /// Waits for a connection while none is monitored.
+    pub(super) async fn first_connection(&self) {
+        self.first_connection.notified().await;
+    }
+
     /// Starts monitoring a connection.
     pub(super) fn register(&self) -> Rc<ConnectionMonitor> {
+        if self.monitors.borrow().is_empty() {
+            // Without connections, the last sweep may be a while ago.
+            self.advance_ticks();
+            self.first_connection.notify_one();
+        }
         let monitor = ConnectionMonitor::new(Rc::clone(&self.ticks));
         if self.drain.is_cancelled() {
             monitor.drain();

@@ -220,7 +220,7 @@ async fn a_worker_that_hangs_is_named_and_is_well_again_when_it_turns() {
     stuck.write_all(b"GET /hang HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     tokio::task::spawn_blocking(move || hanging.recv_timeout(PATIENCE)).await.unwrap().unwrap();
     assert_eq!(health.hung(), []);
-    (0..21).for_each(|_| health.look());
+    (0..21).for_each(|_| health.look(1));
     // The control runtime is one that these looks in a row make seem hung.
     assert!(health.hung().iter().any(|hung| hung.name == "worker-0"), "{:?}", health.hung());
     free.send(()).unwrap();

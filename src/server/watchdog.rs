@@ -9,10 +9,8 @@ use std::{
     thread,
 };
 
-use tokio::time::MissedTickBehavior;
-
 use super::{
-    health::{Health, LOOK},
+    health::{Health, next_look},
     load::Load,
 };
 
@@ -26,11 +24,13 @@ impl Watchdog {
     /// Starts the thread. The calling runtime is watched as the control runtime.
     pub(super) fn start(health: Arc<Health>, load: Arc<Load>) -> io::Result<Self> {
         let (stop, stopped) = mpsc::channel::<()>();
-        let control = tokio::spawn(beat(Arc::clone(&health)));
+        let control = tokio::spawn(beat(Arc::clone(&health), Arc::clone(&load)));
         thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
-                health.look();
+            let (mut looks, mut pause) = next_look(&load);
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(pause) {
+                health.look(looks);
                 load.measure(health.control().silence());
+                (looks, pause) = next_look(&load);
             }
         })?;
         Ok(Self { _stop: stop, control })
@@ -43,11 +43,9 @@ impl Drop for Watchdog {
     }
 }
 
-async fn beat(health: Arc<Health>) {
-    let mut interval = tokio::time::interval(LOOK);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+async fn beat(health: Arc<Health>, load: Arc<Load>) {
     loop {
-        interval.tick().await;
         health.control().beat();
+        tokio::time::sleep(next_look(&load).1).await;
     }
 }

@@ -10,19 +10,13 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
-use tokio::{
-    net::TcpListener,
-    runtime::LocalRuntime,
-    sync::Semaphore,
-    task::JoinSet,
-    time::{Instant, MissedTickBehavior},
-};
+use tokio::{net::TcpListener, runtime::LocalRuntime, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Config, Refused, Service,
     connection::{Front, serve},
-    health::Heartbeat,
+    health::{Heartbeat, next_look},
     load::{Load, LoadLevel},
     monitor::ConnectionMonitor,
     networks::{NetworkLimits, TooMany},
@@ -30,8 +24,6 @@ use super::{
     timeouts::Timeouts,
 };
 
-/// How often deadlines are checked.
-const SWEEP: Duration = Duration::from_millis(250);
 /// The pause after running out of file descriptors.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -116,15 +108,12 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, permit
     }
 }
 
+/// Checks deadlines, and shows that the worker is alive.
 async fn sweep<S: Service>(worker: Rc<Worker<S>>, heartbeat: Arc<Heartbeat>) {
     let timeouts = Timeouts::new(&worker.config);
-    let start = Instant::now();
-    let mut interval = tokio::time::interval(SWEEP);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        interval.tick().await;
         heartbeat.beat();
-        worker.ticks.advance_to(u32::try_from(start.elapsed().as_millis()).unwrap_or(u32::MAX));
+        worker.advance_ticks();
         worker.monitors.borrow_mut().retain(|monitor| {
             monitor.upgrade().is_some_and(|monitor| {
                 monitor.check(timeouts);
@@ -135,6 +124,9 @@ async fn sweep<S: Service>(worker: Rc<Worker<S>>, heartbeat: Arc<Heartbeat>) {
             close_idle(&worker.monitors.borrow());
         }
         worker.flows.check(timeouts);
+        let (_, pause) = next_look(&worker.load);
+        // A first connection ends the long pause of a gateway without any.
+        let _ = tokio::time::timeout(pause, worker.first_connection()).await;
     }
 }
 
