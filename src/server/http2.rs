@@ -27,6 +27,7 @@ use super::{
     monitor::ConnectionMonitor,
     state::Worker,
     tracked_body::TrackedBody,
+    unread::Unread,
 };
 use crate::web::incoming::Incoming;
 
@@ -57,6 +58,7 @@ pub(super) fn serve<S: Service, T: AsyncRead + AsyncWrite + Unpin + 'static>(
     newest: Newest,
 ) -> impl Future<Output = ()> + use<S, T> {
     let (monitor, flush) = (Rc::clone(connection.monitor()), Rc::<FlushControl>::default());
+    let unread = Rc::<Unread>::default();
     let io = CoalescingWriter::new(MonitoredIo::new(stream, Rc::clone(&monitor)), Rc::clone(&flush));
     let mut builder = http2::Builder::new(LocalTasks { newest: newest.clone() });
     builder
@@ -69,18 +71,15 @@ pub(super) fn serve<S: Service, T: AsyncRead + AsyncWrite + Unpin + 'static>(
         .enable_connect_protocol()
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    drive(
-        Box::pin(builder.serve_connection(io, service(worker, connection, context, newest))),
-        monitor,
-        flush,
-    )
+    let service = service(worker, connection, context, (newest, Rc::clone(&unread)));
+    drive(Box::pin(builder.serve_connection(io, service)), monitor, flush, unread)
 }
 
 fn service<S: Service>(
     worker: &Rc<Worker<S>>,
     connection: Rc<ConnectionHandle>,
     context: Rc<S::Context>,
-    newest: Newest,
+    (newest, unread): (Newest, Rc<Unread>),
 ) -> impl hyper::service::Service<
     Request<hyper::body::Incoming>,
     Response = Response<TrackedBody<S::Body>>,
@@ -92,11 +91,14 @@ fn service<S: Service>(
         let active = connection.monitor().begin();
         let flow = worker.flows.begin();
         newest.stream(Rc::clone(&flow));
-        let request = Box::new(request.map(Incoming::of_http2));
+        let (parts, body) = request.into_parts();
+        let (body, rest) = Incoming::of_http2(body);
+        let rest = rest.map(|rest| (rest, Rc::clone(&unread)));
+        let request = Box::new(Request::from_parts(parts, body));
         // Boxed, since hyper moves it about. An async block would hold it twice: as a capture and as what it awaits.
         let answer =
             Box::pin(Rc::clone(&worker.service).call(request, Rc::clone(&connection), Rc::clone(&context)));
-        answer.map(|reply| Ok(reply.map(|body| TrackedBody::new(body, active, flow)).into()))
+        answer.map(|reply| Ok(reply.map(|body| TrackedBody::new(body, active, flow, rest)).into()))
     })
 }
 
@@ -122,7 +124,12 @@ where
     }
 }
 
-async fn drive(mut served: Served, monitor: Rc<ConnectionMonitor>, flush: Rc<FlushControl>) {
+async fn drive(
+    mut served: Served,
+    monitor: Rc<ConnectionMonitor>,
+    flush: Rc<FlushControl>,
+    unread: Rc<Unread>,
+) {
     let mut told = false;
     poll_fn(|cx| {
         monitor.wakes(cx.waker());
@@ -130,11 +137,13 @@ async fn drive(mut served: Served, monitor: Rc<ConnectionMonitor>, flush: Rc<Flu
             told = true;
             served.as_mut().drain();
         }
-        let mut over = served.as_mut().poll(cx).is_ready();
-        if flush.holds() && !over {
+        let mut turn = || {
+            let over = served.as_mut().poll(cx).is_ready();
             // All streams have written what was ready; now it is sent together.
-            over = flush.end(|| served.as_mut().poll(cx)).is_ready();
-        }
+            over || (flush.holds() && flush.end(|| served.as_mut().poll(cx)).is_ready())
+        };
+        // Resets go out behind the answers.
+        let over = turn() || (unread.release() && turn());
         // Errors on a client's connection are not logged: the access log has what it received.
         if over || monitor.is_expired() { Poll::Ready(()) } else { Poll::Pending }
     })
@@ -239,11 +248,27 @@ mod tests {
         fn refused(&self, _: Refused) {}
     }
 
-    fn worker(service: Paced) -> Rc<Worker<Paced>> {
+    fn worker<S>(service: S) -> Rc<Worker<S>> {
         let config = Arc::new(config(1));
         let load = Arc::new(Load::new(&config));
         let tls = Arc::new(arc_swap::ArcSwap::from_pointee(tls().0));
         Worker::new(config, service, CancellationToken::new(), load, NetworkLimits::new(1, Vec::new()), tls)
+    }
+
+    /// Serves a connection of `worker`.
+    fn serving<S, T>(worker: &Rc<Worker<S>>, io: T) -> impl Future<Output = ()> + use<S, T>
+    where
+        S: Service<Context = ()>,
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let permit = ConnectionPermit::new(permit, None, worker.load.open());
+        let newest = Newest::default();
+        let tunnels = Tunnels::new(worker, Some(newest.clone()), permit);
+        let (peer, drain) = (([127, 0, 0, 1], 1).into(), CancellationToken::new());
+        let connection =
+            Rc::new(ConnectionHandle::new(peer, Some(STREAMS), worker.register(), drain, tunnels));
+        serve(worker, io, connection, Rc::new(()), newest)
     }
 
     /// hyper tells no executor which stream a task is for: `Newest` pairs them by the order of its calls.
@@ -266,15 +291,8 @@ mod tests {
             bodies: std::array::from_fn(|_| bodies.next().unwrap()),
         };
         let worker = worker(service);
-        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let permit = ConnectionPermit::new(permit, None, worker.load.open());
-        let newest = Newest::default();
-        let tunnels = Tunnels::new(&worker, Some(newest.clone()), permit);
-        let (peer, drain) = (([127, 0, 0, 1], 1).into(), CancellationToken::new());
-        let connection =
-            Rc::new(ConnectionHandle::new(peer, Some(STREAMS), worker.register(), drain, tunnels));
         let (here, there) = tokio::io::duplex(1 << 20);
-        tokio::task::spawn_local(serve(&worker, there, connection, Rc::new(()), newest));
+        tokio::task::spawn_local(serving(&worker, there));
 
         // What one stream does not take leaves the connection's window open for the other.
         let (mut client, running) = h2::client::Builder::new()
@@ -319,6 +337,91 @@ mod tests {
         // The end may come in a part of its own.
         while let Some(part) = taken.data().await {
             assert_eq!(part.unwrap(), "", "it ends as it should");
+        }
+    }
+    /// Reads no body, and answers with a page.
+    struct Refusing;
+
+    impl Service for Refusing {
+        type Body = http_body_util::Full<Bytes>;
+        type Context = ();
+
+        async fn call(
+            self: Rc<Self>,
+            _: Box<Request<Incoming>>,
+            _: Rc<ConnectionHandle>,
+            _: Rc<()>,
+        ) -> Reply<Self::Body> {
+            Response::new(Bytes::from_static(b"who are you?").into()).into()
+        }
+
+        fn refuse(self: Rc<Self>, _: Refusal, _: &[u8], _: SocketAddr) -> Reply<Self::Body> {
+            unreachable!("hyper reads HTTP/2")
+        }
+
+        fn connected(&self, _: bool) {}
+
+        fn handshake_failed(&self) {}
+
+        fn refused(&self, _: Refused) {}
+    }
+
+    /// Remembers each write.
+    struct Recorded(tokio::io::DuplexStream, Rc<RefCell<Vec<Vec<u8>>>>);
+
+    impl AsyncRead for Recorded {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for Recorded {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<std::io::Result<usize>> {
+            self.1.borrow_mut().push(bytes.to_vec());
+            Pin::new(&mut self.0).poll_write(cx, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_body_nobody_reads_is_reset_after_its_answer_in_a_write_of_its_own() {
+        LocalSet::new().run_until(tokio::time::timeout(PATIENCE, unread_streams())).await.unwrap();
+    }
+
+    async fn unread_streams() {
+        let worker = worker(Refusing);
+        let (here, there) = tokio::io::duplex(1 << 20);
+        let writes = Rc::<RefCell<Vec<Vec<u8>>>>::default();
+        tokio::task::spawn_local(serving(&worker, Recorded(there, Rc::clone(&writes))));
+        let (mut client, running) = h2::client::handshake(here).await.unwrap();
+        tokio::task::spawn_local(running);
+        for _ in 0..2 {
+            writes.borrow_mut().clear();
+            let request = Request::post("https://localhost/").version(Version::HTTP_2).body(()).unwrap();
+            let (answer, mut upload) = client.send_request(request, false).unwrap();
+            upload.send_data(Bytes::from_static(&[b'x'; 4096]), false).unwrap();
+            let mut answer = answer.await.unwrap().into_body();
+            assert_eq!(answer.data().await.unwrap().unwrap(), "who are you?");
+            let reset = poll_fn(|cx| upload.poll_reset(cx)).await.unwrap();
+            assert_eq!(reset, h2::Reason::NO_ERROR);
+            // The type of a frame is its fourth byte.
+            let is_reset = |write: &&Vec<u8>| write.len() == 13 && write[3] == 3;
+            assert_eq!(writes.borrow().iter().filter(is_reset).count(), 1, "{writes:?}");
         }
     }
 }

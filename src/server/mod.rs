@@ -23,6 +23,7 @@ mod tests;
 mod timeouts;
 mod tracked_body;
 mod tunnel_guard;
+mod unread;
 mod watchdog;
 mod worker;
 

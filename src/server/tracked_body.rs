@@ -9,7 +9,8 @@ use std::{
 use bytes::Buf as _;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{flow::Flow, monitor::ActiveRequest};
+use super::{flow::Flow, monitor::ActiveRequest, unread::Unread};
+use crate::web::http2_body::Rest;
 
 /// A response body with the guard of its request.
 #[derive(Debug)]
@@ -19,11 +20,29 @@ pub(super) struct TrackedBody<B> {
     flow: Rc<Flow>,
     /// The size of the last part that hyper took.
     last: u32,
+    /// What the request's body leaves, and where it goes.
+    rest: Option<(Rest, Rc<Unread>)>,
 }
 
 impl<B> TrackedBody<B> {
-    pub(super) fn new(inner: B, request: ActiveRequest, flow: Rc<Flow>) -> Self {
-        Self { inner, request, flow, last: 0 }
+    pub(super) fn new(
+        inner: B,
+        request: ActiveRequest,
+        flow: Rc<Flow>,
+        rest: Option<(Rest, Rc<Unread>)>,
+    ) -> Self {
+        Self { inner, request, flow, last: 0, rest }
+    }
+}
+
+/// The answer has been handed to hyper, to its end.
+impl<B> Drop for TrackedBody<B> {
+    fn drop(&mut self) {
+        if let Some((rest, unread)) = self.rest.take()
+            && let Some(body) = rest.take()
+        {
+            unread.keep(body);
+        }
     }
 }
 

@@ -11,7 +11,10 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::upgraded::OnUpgrade;
+use super::{
+    http2_body::{Http2Body, Rest},
+    upgraded::OnUpgrade,
+};
 use crate::http1::body_part::MalformedBody;
 
 /// The body of a request, with the raw head of HTTP/1.
@@ -30,7 +33,7 @@ enum Content {
     /// Nothing, unless the connection is upgraded.
     Upgrade(Option<OnUpgrade>),
     Http1(BodyReceiver),
-    Http2(hyper::body::Incoming),
+    Http2(Http2Body),
     /// A body whose first part has been read ahead.
     Begun(Box<Begun>),
 }
@@ -47,8 +50,10 @@ impl Incoming {
         Self { content: Content::Nothing, head }
     }
 
-    pub fn of_http2(body: hyper::body::Incoming) -> Self {
-        Self { content: Content::Http2(body), head: Bytes::new() }
+    /// With what is left of it when it is dropped.
+    pub fn of_http2(body: hyper::body::Incoming) -> (Self, Option<Rest>) {
+        let (body, rest) = Http2Body::new(body);
+        (Self { content: Content::Http2(body), head: Bytes::new() }, rest)
     }
 
     /// An HTTP/1 body follows the head.
@@ -122,9 +127,7 @@ impl Content {
         match self {
             Self::Nothing | Self::Upgrade(_) => Poll::Ready(None),
             Self::Http1(body) => body.poll_part(cx).map(|part| part.map(|part| part.map_err(Into::into))),
-            Self::Http2(body) => {
-                Pin::new(body).poll_frame(cx).map(|part| part.map(|part| part.map_err(Into::into)))
-            }
+            Self::Http2(body) => body.poll_part(cx).map(|part| part.map(|part| part.map_err(Into::into))),
             Self::Begun(begun) => match begun.first.take() {
                 Some(first) => Poll::Ready(Some(Ok(first))),
                 None => begun.rest.poll_part(cx),
@@ -136,7 +139,7 @@ impl Content {
         match self {
             Self::Nothing | Self::Upgrade(_) => true,
             Self::Http1(body) => body.is_end(),
-            Self::Http2(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end(),
             Self::Begun(begun) => begun.first.is_none() && begun.rest.is_end(),
         }
     }

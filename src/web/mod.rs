@@ -11,6 +11,7 @@ pub mod field_set;
 pub mod form;
 pub mod gate;
 pub mod grpc;
+pub mod http2_body;
 pub mod incoming;
 pub mod logout;
 pub mod loop_mark;

@@ -25,8 +25,9 @@ const LONG_READ: usize = 16 * 1024;
 const SMALL: usize = 4 * 1024;
 /// Writes up to this size wait for more that is ready.
 const GATHERED: usize = 16 * 1024;
+
 /// Most bytes of an unwanted body that are read and discarded, so that the client gets its response.
-const MOST_UNREAD: usize = 1024 * 1024;
+const MOST_UNREAD: usize = 8 * 1024 * 1024;
 
 /// The buffers of one connection.
 pub(super) struct Wire {

@@ -8,13 +8,13 @@ import path from 'node:path';
 /** The portal's name in every test. The browser finds it on the loopback interface, and nothing else anywhere. */
 export const HOST = 'portal.test';
 
-export function makeCertificate(folder) {
+export function makeCertificate(folder, host = HOST) {
   const certificate = path.join(folder, 'fullchain.pem');
   const key = path.join(folder, 'privkey.pem');
   execFileSync(
     'openssl',
     ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2']
-      .concat(['-subj', `/CN=${HOST}`, '-addext', `subjectAltName=DNS:${HOST}`])
+      .concat(['-subj', `/CN=${host}`, '-addext', `subjectAltName=DNS:${host}`])
       .concat(['-keyout', key, '-out', certificate]),
     { stdio: 'ignore' },
   );

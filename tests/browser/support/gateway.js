@@ -28,9 +28,9 @@ export class Gateway {
    * Writes the configuration and starts the gateway. `settings` go over the defaults below, section by section;
    * `publicPort` is the port of the public URL where something else than the gateway listens there.
    */
-  static async start({ folder, certificate, upstream, publicPort, settings = {} }) {
+  static async start({ folder, host = HOST, certificate, upstream, publicPort, settings = {} }) {
     const [port, adminPort] = [await freePort(), await freePort()];
-    const gateway = new Gateway(folder, port, adminPort, publicPort ?? port);
+    const gateway = new Gateway(folder, port, adminPort, `https://${host}:${publicPort ?? port}`);
     gateway.settings = merge(
       {
         server: {
@@ -52,11 +52,12 @@ export class Gateway {
     return gateway;
   }
 
-  constructor(folder, port, adminPort, publicPort) {
+  constructor(folder, port, adminPort, url) {
     fs.mkdirSync(folder, { recursive: true });
     this.port = port;
     this.adminPort = adminPort;
-    this.url = `https://${HOST}:${publicPort}`;
+    this.url = url;
+    const publicPort = new URL(url).port;
     // Cookies know no port, so the names of ours carry it.
     this.cookies = {
       session: `__Host-portcullis-${publicPort}`,
@@ -169,7 +170,7 @@ function isTable(value) {
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Date);
 }
 
-/** Tables, strings, numbers, booleans, instants and lists of strings are all that the configuration needs. */
+/** Tables, strings, numbers, booleans, instants and lists of strings or of tables are all that the configuration needs. */
 function toToml(table, name = '') {
   const entries = Object.entries(table);
   const own = entries.filter(([, value]) => !isTable(value)).map(([key, value]) => `${key} = ${tomlValue(value)}`);
@@ -181,5 +182,11 @@ function toToml(table, name = '') {
 }
 
 function tomlValue(value) {
+  if (Array.isArray(value)) {
+    return `[${value.map(tomlValue).join(', ')}]`;
+  }
+  if (isTable(value)) {
+    return `{ ${Object.entries(value).map(([key, inner]) => `${key} = ${tomlValue(inner)}`).join(', ')} }`;
+  }
   return value instanceof Date ? value.toISOString() : JSON.stringify(value);
 }

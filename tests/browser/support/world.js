@@ -21,6 +21,9 @@ export const test = base.extend({
   /** What this file's gateway is told apart from the usual; see Gateway.start. */
   settings: [{}, { option: true, scope: 'worker' }],
 
+  /** By which name it is called. */
+  host: [HOST, { option: true, scope: 'worker' }],
+
   folder: [
     async ({}, use) => {
       const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'portcullis-browser-'));
@@ -32,7 +35,7 @@ export const test = base.extend({
     { scope: 'worker' },
   ],
 
-  certificate: [async ({ folder }, use) => use(makeCertificate(folder)), { scope: 'worker' }],
+  certificate: [async ({ folder, host }, use) => use(makeCertificate(folder, host)), { scope: 'worker' }],
 
   launchOptions: [
     async ({ certificate }, use) =>
@@ -60,8 +63,8 @@ export const test = base.extend({
   ],
 
   gateway: [
-    async ({ folder, certificate, portal, settings }, use) => {
-      const gateway = await Gateway.start({ folder: path.join(folder, 'gateway'), certificate, upstream: portal.url, settings });
+    async ({ folder, host, certificate, portal, settings }, use) => {
+      const gateway = await Gateway.start({ folder: path.join(folder, 'gateway'), host, certificate, upstream: portal.url, settings });
       await use(gateway);
       await gateway.stop();
     },

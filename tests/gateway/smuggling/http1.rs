@@ -172,10 +172,9 @@ async fn a_chunk_in_disguise_hides_nothing() {
         format!("0\r\nX: y\rZ: a\r\n\r\n{HIDDEN}"),
     ];
     let bodies = sizes.into_iter().chain(others);
-    expect_refused(
-        bodies.map(|body| format!("POST / HTTP/1.1\r\n{{H}}Transfer-Encoding: chunked\r\n\r\n{body}")),
-    )
-    .await;
+    let requests =
+        bodies.map(|body| format!("POST / HTTP/1.1\r\n{{H}}Transfer-Encoding: chunked\r\n\r\n{body}"));
+    Box::pin(expect_refused(requests)).await;
 }
 
 /// Sizes near the ends of integers: whoever counts in fewer bits finds the end of the chunk in what follows.
