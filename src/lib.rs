@@ -11,7 +11,7 @@
 //! | plumbing | [`telemetry`] [`http1`] [`web`] [`database`] [`redis_pool`] | logs and metrics; HTTP/1.1, read and written; the strict request gate, bodies, cookies, forms; the two kinds of store |
 //! | facts | [`users`] [`access`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`tokens`] [`saved_forms`] [`audit`] | who there is, what a target asks for, what they have proved, what machines may show, how often somebody failed |
 //! | judgement | [`identity`] [`gate`] [`login`] [`account`] [`administration`] | who a request is from, whether it passes, how a login goes on; what users do with their accounts, and operators with everybody's |
-//! | surface | [`pages`] [`tls`] [`server`] [`upstream`] [`proxy`] | our own URLs; sockets, workers and protocols; the way to the portal |
+//! | surface | [`pages`] [`forward_auth`] [`tls`] [`server`] [`upstream`] [`proxy`] | our own URLs; what other proxies ask; sockets, workers and protocols; the way to the portal |
 //! | whole | [`gateway`] [`config`] [`monitoring`] [`app`] [`demo`] [`cli`] | the straight line; everything put together |
 //!
 //! A module uses only those before it in this table, left to right and top to bottom, and no files use each other in a circle:
@@ -32,6 +32,7 @@
 //!          > web::portal_answers     what the answer may say to a browser
 //!    else  > gate::Challenger        302 or 303 for a page, 401 for a script
 //!    a form whose session ran out  > saved_forms, and sent from its own address when its user says so
+//!    asked by another proxy          > forward_auth: the same line up to here about the request that it holds, and an answer that it acts on
 //!  7 any error > gateway::rescue     the only place where an error becomes an answer
 //!  8 the body's end                  one access-log line, metrics
 //! POST login: pages/sign_in > login (place in the queue > throttle > password > pending login) > code or enrolment > sessions.create > cookie > 303
@@ -107,6 +108,7 @@ pub mod gate;
 pub mod identity;
 pub mod login;
 
+pub mod forward_auth;
 pub mod pages;
 pub mod proxy;
 pub mod server;

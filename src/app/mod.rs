@@ -145,6 +145,11 @@ impl App {
         self.bound.addresses()
     }
 
+    /// Where proxies ask.
+    pub fn proxies_address(&self) -> Option<SocketAddr> {
+        self.bound.proxies_address()
+    }
+
     /// Where the operator's listener is.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(|(_, address)| *address)

@@ -33,6 +33,8 @@ pub(super) struct Section {
     public_url: Option<Parsed<PublicUrl>>,
     /// Where `/live`, `/ready` and `/metrics` are served, without TLS or login; `off` for nowhere.
     admin_listen: Parsed<AdminListen>,
+    /// Where the proxies in `trusted_proxies` ask what they may let pass, over plain HTTP. Absent: nowhere.
+    forward_auth_listen: Option<SocketAddr>,
     /// Load balancers whose `X-Forwarded-For` or `Forwarded` names the client: networks or single addresses.
     trusted_proxies: List<IpNet>,
     /// Balancers that open each connection with a PROXY protocol header, version 1 or 2, which tells the client; nobody else may.
@@ -100,6 +102,7 @@ impl Default for Section {
             listen: List(vec![SocketAddr::from(([0; 16], 8443))]),
             public_url: None,
             admin_listen: Parsed(AdminListen(Some(SocketAddr::from(([127, 0, 0, 1], 9180))))),
+            forward_auth_listen: None,
             trusted_proxies: List::default(),
             proxy_protocol: List::default(),
             client_address: ClientAddress::default(),
@@ -144,6 +147,7 @@ impl Section {
         ServerSettings {
             server: server::Config {
                 listen: self.listen.0,
+                proxies_listen: self.forward_auth_listen,
                 workers: self
                     .workers
                     .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)),
@@ -176,6 +180,34 @@ impl Section {
         }
     }
 
+    fn check_forward_auth(&self, layers: &mut Layers) {
+        const KEY: &str = "server.forward_auth_listen";
+        let Some(address) = self.forward_auth_listen else { return };
+        let Parsed(AdminListen(admin)) = self.admin_listen;
+        if address.port() != 0 && (self.listen.0.contains(&address) || admin == Some(address)) {
+            layers.fault(KEY, "is also in `server.listen` or `server.admin_listen`; choose another port");
+        }
+        if self.trusted_proxies.0.is_empty() && layers.sound(&["server.trusted_proxies"]) {
+            layers.fault(
+                KEY,
+                "needs `server.trusted_proxies`: nobody else may ask. List the addresses that your proxy comes from, such as \
+                 `127.0.0.1`",
+            );
+        }
+        if self.client_address == ClientAddress::Peer {
+            layers.fault(
+                "server.client_address",
+                "must not be `peer` with `server.forward_auth_listen`: the proxy has to say whose request it is",
+            );
+        }
+        if !address.ip().is_loopback() {
+            layers.warn(
+                KEY,
+                "is not a loopback address: passwords and cookies travel to it unencrypted, so the network in between must be yours",
+            );
+        }
+    }
+
     fn check(&self, layers: &mut Layers) {
         let List(listen) = &self.listen;
         if listen.is_empty() && layers.sound(&["server.listen"]) {
@@ -199,6 +231,7 @@ impl Section {
                 );
             }
         }
+        self.check_forward_auth(layers);
         for (key, networks) in [
             ("server.trusted_proxies", &self.trusted_proxies.0),
             ("server.proxy_protocol", &self.proxy_protocol.0),

@@ -131,6 +131,18 @@ impl Gateway {
     }
 }
 
+/// A page of another site could otherwise open a socket with the user's cookie.
+pub(super) fn admit_socket(
+    site: &Site,
+    request: &CanonicalRequest<Incoming>,
+    identity: &Identity,
+) -> Result<(), Failure> {
+    if identity.session().is_some() && is_foreign_socket(site, request) {
+        return Err(Failure::ForeignOrigin);
+    }
+    Ok(())
+}
+
 fn is_foreign_socket(site: &Site, request: &CanonicalRequest<Incoming>) -> bool {
     request.upgrade().is_some() && !origin::names(request.headers(), site.origin())
 }

@@ -17,6 +17,7 @@ use super::{Gateway, SharedGateway, Site, context::Held, limits::Counts, sign_of
 use crate::{
     clock::Moment,
     errors::Chain,
+    forward_auth::Question,
     proxy::{Followed, PortalBody, Tally},
     sessions::Live,
     telemetry::{Outcome, access_log::Line},
@@ -56,7 +57,9 @@ pub(super) struct RequestRecord {
     /// The site that the request is for, or the first where nothing says so.
     pub(super) site: Rc<Site>,
     pub(super) source: BodySource,
-    method: Method,
+    /// What another proxy wants to know of the request; absent: the request is a client's.
+    pub(super) question: Option<Question>,
+    pub(super) method: Method,
     pub(super) uri: Uri,
     version: Version,
     pub(super) began: Moment,
@@ -103,6 +106,7 @@ impl RequestRecord {
             gateway,
             site,
             source: BodySource::Own(None),
+            question: None,
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),

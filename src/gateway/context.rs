@@ -11,7 +11,10 @@ use std::{
 use tokio::{sync::Notify, time::timeout};
 
 use super::Site;
-use crate::{proxy::ForwardedFields, telemetry::metrics::OpenConnection, upstream::Tie, web::cookies::Jar};
+use crate::{
+    proxy::ForwardedFields, server::Door, telemetry::metrics::OpenConnection, upstream::Tie,
+    web::cookies::Jar,
+};
 
 /// Forms under way at once on one connection. A head of 16 KiB each is what an attacker has us hold meanwhile.
 const MOST_FORMS: u32 = 8;
@@ -36,6 +39,8 @@ pub struct ConnectionContext {
     streams: Rc<Count>,
     /// Of a trusted proxy, which shares it between many and limits those itself: nothing is limited here.
     shared: bool,
+    /// Where it has come in.
+    door: Door,
 }
 
 #[derive(Default)]
@@ -48,7 +53,7 @@ struct Count {
 pub(super) struct Held(Rc<Count>);
 
 impl ConnectionContext {
-    pub(super) fn new(open: OpenConnection, shared: bool) -> Self {
+    pub(super) fn new(open: OpenConnection, shared: bool, door: Door) -> Self {
         Self {
             _open: open,
             cookies: RefCell::default(),
@@ -59,12 +64,18 @@ impl ConnectionContext {
             unread: Rc::default(),
             streams: Rc::default(),
             shared,
+            door,
         }
     }
 
     /// Whether it is that of a proxy which is believed.
     pub(super) fn is_of_trusted_proxy(&self) -> bool {
         self.shared
+    }
+
+    /// Whether a proxy asks here what it may let pass, instead of passing it on.
+    pub(super) fn is_for_questions(&self) -> bool {
+        self.door == Door::Proxies
     }
 
     /// Counts a form until it has been dealt with; none if there are too many.

@@ -8,6 +8,7 @@ use http_body_util::LengthLimitError;
 use super::limits::Limit;
 use crate::{
     database::DatabaseError,
+    forward_auth::Unclear,
     identity::{Unrepresentable, Unsigned},
     login::LoginError,
     pages::{PageError, Trouble},
@@ -30,6 +31,8 @@ const PASSWORD_SOON: Duration = Duration::from_secs(2);
 pub(super) enum Failure {
     #[error("the request was refused")]
     Refused(#[from] Refusal),
+    #[error(transparent)]
+    Question(#[from] Unclear),
     #[error("the request has come back to this gateway: `portal.upstreams` leads here")]
     Loop,
     #[error("a page of another site asked for a connection")]
@@ -212,6 +215,11 @@ impl Failure {
             Self::Refused(refusal) => {
                 FailureProfile::new(refusal.status(), Outcome::Refuse, Blame::Client).closing()
             }
+            Self::Question(unclear) => FailureProfile::new(
+                if *unclear == Unclear::NotHere { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST },
+                Outcome::Refuse,
+                Blame::Client,
+            ),
             Self::ForeignOrigin | Self::ServiceWorker => {
                 FailureProfile::new(StatusCode::FORBIDDEN, Outcome::Deny, Blame::Client)
             }

@@ -8,6 +8,7 @@ mod failure;
 mod fair_queue;
 mod leaving;
 mod limits;
+mod questions;
 mod rescue;
 mod saved_form;
 mod sign_off;
@@ -42,12 +43,13 @@ pub use self::{
 use crate::{
     clock::{Clock, Moment, Timestamp},
     gate::{Gate, Identity, Missing, Visitor},
+    identity::Unsigned,
     pages::{Route, Visit},
     proxy::{Additions, Client, Forwarded, ForwardedFields},
     random::Random,
     saved_forms::SavedForms,
     secret::TokenHash,
-    server::{ConnectionHandle, Load, Refused, Service},
+    server::{ConnectionHandle, Door, Load, Refused, Service},
     sessions::{Activity, Live, Ongoing, Sessions, Use},
     telemetry::{Outcome, access_log::AccessLog, metrics::Metrics},
     tokens::Tokens,
@@ -131,6 +133,7 @@ impl Gateway {
         }
         record.upgrade = request.upgrade().cloned();
         record.client_ip = self.client_ip(connection, request.headers());
+        self.check_question(site, &request, context, record)?;
         if request.is_health() {
             record.outcome = Outcome::Own;
             return Ok(own(health(connection)));
@@ -167,7 +170,8 @@ impl Gateway {
         };
         let now = at.wall;
         let decision = self.judge((site, &request), ruling, session, &at, record)?;
-        if *request.method() == Method::POST && (decision.is_err() || saved_form::named(&request).is_some()) {
+        let is_form = *request.method() == Method::POST && record.question.is_none();
+        if is_form && (decision.is_err() || saved_form::named(&request).is_some()) {
             let (session, cookies) = (cookies.session, cookies.others.as_ref());
             let posted =
                 saved_form::Posted { site, request, session, cookies, connection, context, whole: None };
@@ -195,6 +199,9 @@ impl Gateway {
         record: &mut RequestRecord,
     ) -> Result<Reply<BodySource>, Failure> {
         let Passed { site, identity, .. } = passed;
+        if record.question.is_some() {
+            return Self::allow(&mut request, &passed, record);
+        }
         if let Some(answer) = request.spend_hop() {
             return Ok(own(answer));
         }
@@ -301,19 +308,15 @@ impl Gateway {
         record: &'a mut RequestRecord,
     ) -> Result<impl Future<Output = Result<Reply<BodySource>, Failure>> + use<'a>, Failure> {
         let site = passed.site;
-        // A page of another site could otherwise open a socket with the user's cookie.
         let is_personal = passed.identity.subject().is_some();
         let is_session = passed.identity.session().is_some();
-        if is_session && request.upgrade().is_some() && !origin::names(request.headers(), site.origin()) {
-            return Err(Failure::ForeignOrigin);
-        }
+        access::admit_socket(site, &request, passed.identity)?;
         if request.upgrade().is_some() {
             self.opens_stream(passed.identity, (connection, context), record)?;
         }
         let guards = workers::admit(&mut request, &site.answers)?;
         let Passed { identity, cookies, now, whole, .. } = passed;
         let forwarded = self.forwarded_fields(site, record.client_ip, context);
-        let assertions = site.shared.assertions.as_ref();
         let additions = Additions {
             forwarded: &forwarded,
             authority: site.host(),
@@ -321,10 +324,7 @@ impl Gateway {
             request_id: record.request_id(),
             cookies,
             identity: identity.headers(&site.shared.identity)?,
-            assertion: assertions
-                .zip(identity.subject())
-                .map(|(assertions, live)| assertions.of(live, now))
-                .transpose()?,
+            assertion: assertion(site, identity, now)?,
         };
         // A token is not signed out of.
         let logs_out = match request.upgrade() {
@@ -415,6 +415,12 @@ fn challenge(
     }
 }
 
+/// What the portal is told in signed form.
+fn assertion(site: &Site, identity: &Identity, now: Timestamp) -> Result<Option<HeaderValue>, Unsigned> {
+    let assertions = site.shared.assertions.as_ref();
+    assertions.zip(identity.subject()).map(|(assertions, live)| assertions.of(live, now)).transpose()
+}
+
 /// Whether a form of ours has led here, as at the end of a login. Looked for where it can be, not on every request.
 fn is_from_our_form(
     site: &Site,
@@ -472,6 +478,10 @@ impl Service for Gateway {
             Destination::Elsewhere => Audience::Script,
         };
         let about = (request.version(), request.method() == Method::HEAD);
+        if context.is_for_questions() {
+            let answer = Box::pin(self.hear(request, audience, (&connection, &context), &mut record)).await;
+            return give(answer, about, record, Some(&context));
+        }
         let answer = match self.handle(request, &connection, &context, &mut record).await {
             Ok(answer) => answer,
             Err(failure) => own(self.rescue(&failure, audience, &mut record)),
@@ -497,8 +507,8 @@ impl Service for Gateway {
         give(answer, (unread.version(), false), record, None)
     }
 
-    fn connected(&self, trusted: bool) -> ConnectionContext {
-        ConnectionContext::new(self.shared.metrics.connection(), trusted)
+    fn connected(&self, trusted: bool, door: Door) -> ConnectionContext {
+        ConnectionContext::new(self.shared.metrics.connection(), trusted, door)
     }
 
     fn handshake_failed(&self) {

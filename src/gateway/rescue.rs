@@ -171,6 +171,9 @@ fn report_refusal(failure: &Failure, record: &RequestRecord) {
              pass on the Host of the client, or list it in server.trusted_proxies and set server.client_host to \
              x-forwarded-host"
         ),
+        Failure::Question(unclear) => {
+            tracing::info!(request.id = request_id, client.ip = %record.client_ip, "refused what a proxy asked: {unclear}");
+        }
         Failure::ServiceWorker => {
             tracing::info!(request.id = request_id, "refused the script of a service worker: {failure}");
         }
@@ -204,6 +207,7 @@ fn detail(failure: &Failure, blame: Blame, site: &Site) -> Option<String> {
             format!("this gateway answers for {} only", site.origin())
         }
         (_, Failure::Refused(refusal)) => refusal.to_string(),
+        (_, Failure::Question(unclear)) => unclear.to_string(),
         (_, Failure::Token { fault: TokenFault::Refused(refusal), .. }) => refusal.detail().to_owned(),
         (_, Failure::Token { fault: TokenFault::Throttled(_), .. }) => {
             "Too many unknown tokens came from your network. Wait before you try again.".to_owned()

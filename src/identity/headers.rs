@@ -73,6 +73,19 @@ impl IdentityHeaders {
         Ok(kept.get_or_init(|| headers))
     }
 
+    /// Every header that carries a part of the identity, with its value in `block`; an empty one, where that has none.
+    pub fn all<'a>(
+        &'a self,
+        block: Option<&'a Block>,
+    ) -> impl Iterator<Item = (HeaderName, HeaderValue)> + 'a {
+        let names = [&self.user, &self.email, &self.name, &self.groups];
+        names.into_iter().flatten().map(move |spelled| {
+            let set = block.and_then(|block| block.fields().iter().find(|(name, _)| *name == spelled.name));
+            let value = set.map_or(HeaderValue::from_static(""), |(_, value)| value.clone());
+            (spelled.name.clone(), value)
+        })
+    }
+
     /// What the portal is told of a user who is signed in, by name and value.
     pub fn told(&self, user: &User) -> Result<Vec<(String, String)>, Unrepresentable> {
         let User { name, email, display_name, groups, .. } = user;

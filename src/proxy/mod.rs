@@ -50,7 +50,7 @@ use crate::{
 };
 
 pub use call_body::CallBody;
-pub use request::{Additions, ForwardedFields};
+pub use request::{Additions, ForwardedFields, X_PORTCULLIS_JWT_ASSERTION};
 pub use request_body::RequestBody;
 pub use response_body::PortalBody;
 pub use tunnel::Tally;

@@ -1,4 +1,4 @@
-//! A new connection: the TLS handshake, and the choice between HTTP/1.1 and HTTP/2.
+//! A new connection: the TLS handshake, and the choice between HTTP/1.1 and HTTP/2; for proxies, neither.
 
 use std::{fmt::Display, net::SocketAddr, pin::pin, rc::Rc, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio::{
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use super::{
-    Refused, Service,
+    Door, Refused, Service,
     client::ConnectionHandle,
     flow::Newest,
     http1::Http1,
@@ -22,13 +22,15 @@ use super::{
     state::{ConnectionPermit, Worker},
     tunnel_guard::Tunnels,
 };
-use crate::web::socket::Socket;
+use crate::web::socket::{ClientStream, Socket};
 
 /// Log at most one refused header in this time.
 const QUIET: Duration = Duration::from_secs(1);
 
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n\
     content-length: 52\r\nconnection: close\r\n\r\nThis port speaks HTTPS. Use https:// in the address.";
+const NO_PROXY: &[u8] = b"HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain; charset=utf-8\r\n\
+    content-length: 55\r\nconnection: close\r\n\r\nThis port is for the proxies in server.trusted_proxies.\n";
 
 /// Who opens a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +39,15 @@ pub(super) enum Front {
     Client,
     /// A balancer, which tells the client first.
     Tells,
+    /// A proxy that has ended TLS, on the port for those.
+    Asks,
 }
 
 impl Front {
-    pub(super) fn of<S>(worker: &Worker<S>, peer: SocketAddr) -> Self {
+    pub(super) fn of<S>(worker: &Worker<S>, door: Door, peer: SocketAddr) -> Self {
+        if door == Door::Proxies {
+            return Self::Asks;
+        }
         let peer = peer.ip().to_canonical();
         let tells = worker.config.proxy_protocol.iter().any(|network| network.contains(&peer));
         if tells { Self::Tells } else { Self::Client }
@@ -59,6 +66,9 @@ pub(super) async fn serve<S: Service>(
     // Fails only if the socket is gone already.
     let Ok(mut socket) = Socket::new(socket) else { return };
     let mut client = peer;
+    if front == Front::Asks {
+        return serve_proxy(worker, socket, peer, permit).await;
+    }
     if front == Front::Tells {
         let Ok(told) = timeout_at(until, proxy_protocol::read(&mut socket)).await else {
             return complain(&worker, peer, &"it was not there in time (server.timeouts.handshake)");
@@ -75,7 +85,7 @@ pub(super) async fn serve<S: Service>(
             }
         }
     }
-    let context = Rc::new(worker.service.connected(permit.is_trusted()));
+    let context = Rc::new(worker.service.connected(permit.is_trusted(), Door::Public));
     let accept = Box::pin(accept(&worker, socket, client));
     let Ok(Some(stream)) = timeout_at(until, accept).await else {
         return worker.service.handshake_failed();
@@ -89,7 +99,28 @@ pub(super) async fn serve<S: Service>(
     if let Some(newest) = newest {
         return http2::serve(&worker, stream, connection, context, newest).await;
     }
-    Box::pin(Http1::new(worker, connection, context, Box::new(stream))).await;
+    Box::pin(Http1::new(worker, connection, context, ClientStream::Tls(Box::new(stream)))).await;
+}
+
+/// Serves a proxy over plain HTTP/1.1; nobody else gets more than a refusal.
+async fn serve_proxy<S: Service>(
+    worker: Rc<Worker<S>>,
+    mut socket: Socket,
+    peer: SocketAddr,
+    permit: ConnectionPermit,
+) {
+    let context = Rc::new(worker.service.connected(permit.is_trusted(), Door::Proxies));
+    if !permit.is_trusted() {
+        tracing::info!(peer = %peer.ip(), "refused a connection to the port for proxies: its address is not in server.trusted_proxies");
+        // This short response fits into the socket's buffer.
+        let _ = socket.try_write(NO_PROXY);
+        let _ = socket.shutdown().await;
+        return;
+    }
+    let tunnels = Tunnels::new(&worker, None, permit);
+    let (monitor, drain) = (worker.register(), worker.drain.clone());
+    let connection = Rc::new(ConnectionHandle::new(peer, None, monitor, drain, tunnels));
+    Box::pin(Http1::new(worker, connection, context, ClientStream::Plain(socket))).await;
 }
 
 /// Refuses a connection for its header; at most once a second in the log.

@@ -188,7 +188,7 @@ mod tests {
     use super::*;
     use crate::{
         server::{
-            Refused,
+            Door, Refused,
             load::Load,
             networks::NetworkLimits,
             state::ConnectionPermit,
@@ -241,7 +241,7 @@ mod tests {
             unreachable!("hyper reads HTTP/2")
         }
 
-        fn connected(&self, _: bool) {}
+        fn connected(&self, _: bool, _: Door) {}
 
         fn handshake_failed(&self) {}
 

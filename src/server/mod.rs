@@ -85,6 +85,8 @@ const LAST_TURNS: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Config {
     pub listen: Vec<SocketAddr>,
+    /// Plain HTTP/1.1, for trusted proxies alone; absent: nowhere.
+    pub proxies_listen: Option<SocketAddr>,
     /// Threads that serve connections; by default one per core.
     pub workers: usize,
     /// From accepting a connection to the end of the TLS handshake.
@@ -160,13 +162,22 @@ pub trait Service: 'static {
     fn refuse(self: Rc<Self>, refusal: Refusal, read: &[u8], peer: SocketAddr) -> Reply<Self::Body>;
 
     /// A client has connected; `trusted`: it is a proxy with many clients.
-    fn connected(&self, trusted: bool) -> Self::Context;
+    fn connected(&self, trusted: bool, door: Door) -> Self::Context;
 
     /// A client did not finish the TLS handshake.
     fn handshake_failed(&self);
 
     /// A connection was closed right after it had been accepted.
     fn refused(&self, reason: Refused);
+}
+
+/// Where a connection comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// For everybody, with TLS.
+    Public,
+    /// For trusted proxies, which have ended TLS.
+    Proxies,
 }
 
 /// Why a connection is closed before its handshake.
@@ -185,8 +196,9 @@ pub enum Refused {
 pub struct Bound {
     config: Arc<Config>,
     /// One set of listeners per worker.
-    listeners: Vec<Vec<TcpListener>>,
+    listeners: Vec<Vec<(Door, TcpListener)>>,
     addresses: Vec<SocketAddr>,
+    proxies_address: Option<SocketAddr>,
     health: Arc<Health>,
     load: Arc<Load>,
 }
@@ -195,24 +207,33 @@ impl Bound {
     /// Binds every address once for each worker.
     pub fn new(config: &Config) -> Result<Self, ServerError> {
         let config = Arc::new(config.clone());
-        let mut listeners: Vec<Vec<TcpListener>> = (0..config.workers.max(1)).map(|_| Vec::new()).collect();
-        let mut addresses = Vec::new();
-        for &address in &config.listen {
+        let mut listeners: Vec<Vec<_>> = (0..config.workers.max(1)).map(|_| Vec::new()).collect();
+        let (mut addresses, mut proxies_address) = (Vec::new(), None);
+        let doors = config.listen.iter().map(|&address| (Door::Public, address));
+        for (door, address) in doors.chain(config.proxies_listen.map(|address| (Door::Proxies, address))) {
             let error = |source| ServerError::Listen { address, source };
             let bound = listener::bind(address, listeners.len()).map_err(error)?;
-            addresses.push(bound.address);
+            match door {
+                Door::Public => addresses.push(bound.address),
+                Door::Proxies => proxies_address = Some(bound.address),
+            }
             for (mine, listener) in listeners.iter_mut().zip(bound.listeners) {
-                mine.push(listener);
+                mine.push((door, listener));
             }
         }
         let health = Arc::new(Health::new(listeners.len()));
         let load = Arc::new(Load::new(&config));
-        Ok(Self { config, listeners, addresses, health, load })
+        Ok(Self { config, listeners, addresses, proxies_address, health, load })
     }
 
     /// The bound address, with the port that the kernel chose for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The same of the port for proxies.
+    pub fn proxies_address(&self) -> Option<SocketAddr> {
+        self.proxies_address
     }
 
     /// The health of the threads, once it serves.

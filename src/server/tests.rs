@@ -64,7 +64,7 @@ impl Service for Misbehaving {
         answer.into()
     }
 
-    fn connected(&self, _: bool) {}
+    fn connected(&self, _: bool, _: Door) {}
 
     fn handshake_failed(&self) {}
 
@@ -82,6 +82,7 @@ struct Running {
 pub(super) fn config(workers: usize) -> Config {
     Config {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
+        proxies_listen: None,
         workers,
         handshake_timeout: PATIENCE,
         first_byte_timeout: PATIENCE,

@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, runtime::LocalRuntime, sync::Semaphore, task::Join
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, Refused, Service,
+    Config, Door, Refused, Service,
     connection::{Front, serve},
     health::{Heartbeat, next_look},
     load::{Load, LoadLevel},
@@ -30,7 +30,7 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 /// The parameters of a worker.
 pub(super) struct Start {
     pub(super) config: Arc<Config>,
-    pub(super) listeners: Vec<StdListener>,
+    pub(super) listeners: Vec<(Door, StdListener)>,
     pub(super) tls: Arc<ArcSwap<ServerConfig>>,
     pub(super) drain: CancellationToken,
     pub(super) heartbeat: Arc<Heartbeat>,
@@ -47,9 +47,9 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
         let mut sweep = tokio::task::spawn_local(sweep(Rc::clone(&worker), heartbeat));
         let mut accepting = JoinSet::new();
         let permits = Arc::new(Semaphore::new(worker.config.connections_per_worker()));
-        for listener in listeners {
+        for (door, listener) in listeners {
             let listener = TcpListener::from_std(listener)?;
-            accepting.spawn_local(accept(Rc::clone(&worker), listener, Arc::clone(&permits)));
+            accepting.spawn_local(accept(Rc::clone(&worker), (door, listener), Arc::clone(&permits)));
         }
         tokio::select! {
             biased;
@@ -68,7 +68,11 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
     })
 }
 
-async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, permits: Arc<Semaphore>) {
+async fn accept<S: Service>(
+    worker: Rc<Worker<S>>,
+    (door, listener): (Door, TcpListener),
+    permits: Arc<Semaphore>,
+) {
     loop {
         // The permit comes before the socket: at the limit, clients wait in the kernel's queue.
         let accepted = tokio::select! {
@@ -85,11 +89,11 @@ async fn accept<S: Service>(worker: Rc<Worker<S>>, listener: TcpListener, permit
                     worker.service.refused(Refused::Overload);
                     continue;
                 }
-                let front = Front::of(&worker, peer);
+                let front = Front::of(&worker, door, peer);
                 let network = match front {
                     // Whose connection it is has yet to be read.
                     Front::Tells => None,
-                    Front::Client => match worker.admit(peer) {
+                    Front::Client | Front::Asks => match worker.admit(peer) {
                         Ok(network) => network,
                         Err(TooMany) => continue,
                     },

@@ -31,22 +31,34 @@ pub fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet], field: Addr
     if trusted.is_empty() || !is_trusted(peer, trusted) {
         return peer;
     }
-    let (lines, parse): (_, fn(&str) -> Option<IpAddr>) = match field {
-        AddressField::XForwardedFor => (headers.get_all(&X_FORWARDED_FOR), parse_address),
-        AddressField::Forwarded => (headers.get_all(header::FORWARDED), forwarded_node),
-        AddressField::Peer => return peer,
-    };
-    let entries = lines.iter().rev().flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','));
     let mut client = peer;
-    // Empty list elements are ignored (RFC 9110 §5.6.1).
-    for entry in entries.map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty()) {
-        let Some(hop) = std::str::from_utf8(entry).ok().and_then(parse) else { break };
+    for hop in hops(headers, field) {
+        let Some(hop) = hop else { break };
         client = hop;
         if !is_trusted(hop, trusted) {
             break;
         }
     }
     client
+}
+
+/// Whether the nearest proxy says in `field` whose request it is.
+pub fn is_told(headers: &HeaderMap, field: AddressField) -> bool {
+    matches!(hops(headers, field).next(), Some(Some(_)))
+}
+
+/// The addresses in the header, the nearest first; `None`: a malformed entry.
+fn hops(headers: &HeaderMap, field: AddressField) -> impl Iterator<Item = Option<IpAddr>> {
+    let (name, parse): (_, fn(&str) -> Option<IpAddr>) = match field {
+        AddressField::XForwardedFor => (Some(&X_FORWARDED_FOR), parse_address),
+        AddressField::Forwarded => (Some(&header::FORWARDED), forwarded_node),
+        AddressField::Peer => (None, parse_address),
+    };
+    let lines = name.into_iter().flat_map(|name| headers.get_all(name).iter().rev());
+    let entries = lines.flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','));
+    // Empty list elements are ignored (RFC 9110 §5.6.1).
+    let entries = entries.map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty());
+    entries.map(move |entry| std::str::from_utf8(entry).ok().and_then(parse))
 }
 
 /// The network in canonical form: IPv4-mapped networks become IPv4.

@@ -1,4 +1,4 @@
-//! A TCP socket that uses the cheaper system call for single-slice writes.
+//! A TCP socket that uses the cheaper system call for single-slice writes, and a client's connection over it.
 //!
 //! HTTP and TLS pass lists of slices that mostly have one element, for which `send` costs less than `writev`.
 
@@ -12,6 +12,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+use tokio_rustls::server::TlsStream;
 
 /// The largest slice passed to TLS, which copies it. glibc copies larger ones with `rep movsb`, which on AMD takes three times
 /// as long when source and destination are aligned differently, as they are after a record header.
@@ -103,5 +104,81 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// A client's connection: TLS, or plain from a proxy that has ended it.
+#[derive(Debug)]
+pub enum ClientStream {
+    Tls(Box<TlsStream<Socket>>),
+    Plain(Socket),
+}
+
+impl ClientStream {
+    /// What the bytes travel over.
+    pub fn socket(&self) -> &Socket {
+        match self {
+            Self::Tls(stream) => stream.get_ref().0,
+            Self::Plain(socket) => socket,
+        }
+    }
+
+    /// The same, to read it past what is encrypted.
+    pub fn socket_mut(&mut self) -> &mut Socket {
+        match self {
+            Self::Tls(stream) => stream.get_mut().0,
+            Self::Plain(socket) => socket,
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, pieces),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+        }
     }
 }

@@ -12,9 +12,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
 };
-use tokio_rustls::server::TlsStream;
 
-use super::socket::{Socket, write_pieces};
+use super::socket::{ClientStream, write_pieces};
 
 /// Resolves to the byte stream once the response to the upgrade has been sent.
 #[derive(Debug)]
@@ -64,7 +63,7 @@ pub fn give_ahead(ahead: &mut BytesMut, buffer: &mut ReadBuf<'_>) -> bool {
 #[derive(Debug)]
 pub enum Upgraded {
     Http1 {
-        stream: Box<TlsStream<Socket>>,
+        stream: ClientStream,
         /// The bytes that came after the request's head.
         ahead: BytesMut,
     },
@@ -92,7 +91,7 @@ impl AsyncRead for Upgraded {
 impl AsyncWrite for Upgraded {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Http1 { stream, .. } => write_pieces(&mut **stream, cx, [bytes]),
+            Self::Http1 { stream, .. } => write_pieces(stream, cx, [bytes]),
             Self::Http2(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }

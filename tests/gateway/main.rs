@@ -35,6 +35,8 @@ mod everybody;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
+mod forward_auth;
+#[cfg(test)]
 mod forwarding;
 #[cfg(test)]
 mod full_disk;

@@ -113,7 +113,7 @@ const OTHERS: [&str; 30] = [
     "/public/100%25%252e%252e%252fsecret/a.txt",
 ];
 
-fn spellings() -> Vec<String> {
+pub(crate) fn spellings() -> Vec<String> {
     let mut spellings: Vec<String> = OTHERS.map(str::to_owned).to_vec();
     for separator in SEPARATORS {
         for up in STEPS_UP {
@@ -253,7 +253,7 @@ async fn no_server_serves_a_path_that_passes_from_elsewhere() {
 }
 
 /// The part of a path that a rule names, as somebody may spell it who wants it to be another one.
-fn disguises(name: &str) -> Vec<String> {
+pub(crate) fn disguises(name: &str) -> Vec<String> {
     let mut disguises = Vec::new();
     let (first, rest) = name.split_at(1);
     let code = first.as_bytes()[0];

@@ -17,7 +17,7 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use portcullis::{
-    server::{Bound, Config, ConnectionHandle, Refused, Service},
+    server::{Bound, Config, ConnectionHandle, Door, Refused, Service},
     web::{gate::Refusal, incoming::Incoming, reply::Reply},
 };
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
@@ -183,6 +183,7 @@ fn config() -> Config {
     const PATIENCE: Duration = Duration::from_mins(1);
     Config {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        proxies_listen: None,
         workers: 1,
         handshake_timeout: PATIENCE,
         first_byte_timeout: PATIENCE,
@@ -247,7 +248,7 @@ impl Service for Scripted {
         response.into()
     }
 
-    fn connected(&self, _: bool) {}
+    fn connected(&self, _: bool, _: Door) {}
 
     fn handshake_failed(&self) {}
 

@@ -4,6 +4,7 @@ mod access;
 mod newcomers;
 mod portal;
 mod sealing_key;
+mod server;
 mod sessions;
 mod shipped;
 

@@ -15,13 +15,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio_rustls::server::TlsStream;
-
 use self::{wire::Wire, work::Work};
 use super::{Service, client::ConnectionHandle, monitor::ConnectionMonitor, state::Worker};
 use crate::{
     http1::request_head::{self, RequestHead},
-    web::{gate::Refusal, incoming::Incoming, socket::Socket, upgraded::Upgraded},
+    web::{gate::Refusal, incoming::Incoming, socket::ClientStream, upgraded::Upgraded},
 };
 
 /// Most stages in one poll, for fairness towards other connections; a request takes two.
@@ -52,7 +50,7 @@ impl<S: Service> Http1<S> {
         worker: Rc<Worker<S>>,
         connection: Rc<ConnectionHandle>,
         context: Rc<S::Context>,
-        stream: Box<TlsStream<Socket>>,
+        stream: ClientStream,
     ) -> Self {
         let monitor = Rc::clone(connection.monitor());
         let wire = Some(Wire::new(stream, Rc::clone(&monitor)));

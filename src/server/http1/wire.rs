@@ -9,12 +9,11 @@ use std::{
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio_rustls::server::TlsStream;
 use tokio_util::io::poll_read_buf;
 
 use crate::{
     server::monitor::ConnectionMonitor,
-    web::socket::{Socket, write_pieces},
+    web::socket::{ClientStream, write_pieces},
 };
 
 /// The size of one read. A usual head fits.
@@ -31,7 +30,7 @@ const MOST_UNREAD: usize = 8 * 1024 * 1024;
 
 /// The buffers of one connection.
 pub(super) struct Wire {
-    stream: Box<TlsStream<Socket>>,
+    stream: ClientStream,
     monitor: Rc<ConnectionMonitor>,
     /// Bytes that have been read and not been used yet.
     pub(super) read: BytesMut,
@@ -50,7 +49,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stream: Box<TlsStream<Socket>>, monitor: Rc<ConnectionMonitor>) -> Self {
+    pub(super) fn new(stream: ClientStream, monitor: Rc<ConnectionMonitor>) -> Self {
         Self {
             stream,
             monitor,
@@ -67,19 +66,19 @@ impl Wire {
     }
 
     /// The stream, and the bytes read ahead.
-    pub(super) fn into_parts(self) -> (Box<TlsStream<Socket>>, BytesMut) {
+    pub(super) fn into_parts(self) -> (ClientStream, BytesMut) {
         (self.stream, self.read)
     }
 
     /// Reads more; zero at the end.
     pub(super) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.rests {
-            ready!(self.stream.get_ref().0.poll_readable(cx))?;
+            ready!(self.stream.socket().poll_readable(cx))?;
             self.rests = false;
         }
         self.read.reserve(self.ask_for);
         let room = self.read.capacity() - self.read.len();
-        let count = ready!(poll_read_buf(Pin::new(&mut *self.stream), cx, &mut self.read))?;
+        let count = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read))?;
         self.monitor.received(true);
         if count == room {
             self.ask_for = LONG_READ;
@@ -90,7 +89,7 @@ impl Wire {
     /// An error when the client has gone. Bytes that it sends early are kept, as many as one read returns.
     pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.read.is_empty() {
-            ready!(self.stream.get_ref().0.poll_readable(cx))?;
+            ready!(self.stream.socket().poll_readable(cx))?;
             if ready!(self.poll_more(cx))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -145,7 +144,7 @@ impl Wire {
         }
         while self.gone < self.front.len() || !self.part.is_empty() || !self.back.is_empty() {
             let front = self.front.get(self.gone..).unwrap_or_default();
-            let written = write_pieces(&mut *self.stream, cx, [front, &self.part, self.back]);
+            let written = write_pieces(&mut self.stream, cx, [front, &self.part, self.back]);
             let mut written = ready!(self.note(written))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -161,7 +160,7 @@ impl Wire {
         self.front.clear();
         self.gone = 0;
         self.part = Bytes::new();
-        let flushed = Pin::new(&mut *self.stream).poll_flush(cx);
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         ready!(self.note(flushed))?;
         self.monitor.took(0);
         self.flushed = true;
@@ -179,11 +178,11 @@ impl Wire {
     /// Shuts the connection down. If the client is still sending, its bytes are read for a while: closing a socket with unread
     /// data resets the connection, and the client may lose the response.
     pub(super) fn poll_close(&mut self, hears_out: bool, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut *self.stream).poll_shutdown(cx))?;
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
         let mut space = [0; 16 * 1024];
         while hears_out && self.unread < MOST_UNREAD {
             let mut buffer = ReadBuf::new(&mut space);
-            ready!(Pin::new(&mut self.stream.get_mut().0).poll_read(cx, &mut buffer))?;
+            ready!(Pin::new(self.stream.socket_mut()).poll_read(cx, &mut buffer))?;
             if buffer.filled().is_empty() {
                 break;
             }

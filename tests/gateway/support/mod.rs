@@ -14,6 +14,7 @@ pub(crate) mod origin;
 pub(crate) mod phone;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod proxies;
 pub(crate) mod python;
 pub(crate) mod redis;
 pub(crate) mod test_gateway;

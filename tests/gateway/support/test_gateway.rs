@@ -45,8 +45,7 @@ pub(crate) struct TestGateway {
     pub(crate) upstream: Upstream,
     /// The sessions' store, when a test asked for one.
     pub(crate) redis: Option<Arc<RedisServer>>,
-    address: SocketAddr,
-    admin: SocketAddr,
+    listens: Arc<Listens>,
     stores: Stores,
     access_log: (LogWriter, Arc<Memory>),
     surroundings: Arc<Surroundings>,
@@ -54,6 +53,13 @@ pub(crate) struct TestGateway {
     folder: Arc<TempDir>,
     drain: CancellationToken,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+/// Where a gateway is reached.
+struct Listens {
+    public: SocketAddr,
+    admin: SocketAddr,
+    proxies: Option<SocketAddr>,
 }
 
 /// What a gateway is to be like.
@@ -171,11 +177,13 @@ impl Builder {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let app = Box::pin(App::build_in(its_config, access_log, its_environment)).await.unwrap();
-                ready.send((app.addresses()[0], app.admin_address().unwrap())).unwrap();
+                ready
+                    .send((app.addresses()[0], app.admin_address().unwrap(), app.proxies_address()))
+                    .unwrap();
                 app.serve(until).await
             })
         });
-        let (address, admin) = is_ready.await.expect("the gateway starts");
+        let (address, admin, proxies) = is_ready.await.expect("the gateway starts");
         let stores = Stores::open_in(&config, &environment).await.unwrap();
         let surroundings = Arc::new(Surroundings {
             address,
@@ -187,8 +195,7 @@ impl Builder {
             clock: Arc::clone(&shared.clock),
             upstream: self.upstreams[0].clone(),
             redis: shared.redis.clone(),
-            address,
-            admin,
+            listens: Arc::new(Listens { public: address, admin, proxies }),
             stores,
             access_log: (writer, memory),
             surroundings,
@@ -314,7 +321,12 @@ impl TestGateway {
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.listens.public
+    }
+
+    /// Where proxies ask.
+    pub(crate) fn proxies_address(&self) -> SocketAddr {
+        self.listens.proxies.expect("server.forward_auth_listen is set")
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -338,7 +350,8 @@ impl TestGateway {
 
     /// What the operator's listener says to a GET: status line, fields and body.
     pub(crate) async fn admin(&self, path: &str) -> String {
-        let mut wire = super::wire::Wire::new(tokio::net::TcpStream::connect(self.admin).await.unwrap());
+        let mut wire =
+            super::wire::Wire::new(tokio::net::TcpStream::connect(self.listens.admin).await.unwrap());
         let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
         wire.write(request.as_bytes()).await.unwrap();
         String::from_utf8(super::within(PATIENCE, wire.read_to_end()).await.unwrap()).unwrap()
