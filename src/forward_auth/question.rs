@@ -43,11 +43,12 @@ pub fn read(
     request: Box<Request<Incoming>>,
     field: AddressField,
 ) -> Result<ProxyRequest, (Option<Dialect>, Unclear)> {
-    let (path, query) = (request.uri().path(), request.uri().query());
-    let dialect = match (path, query) {
-        ("/auth/nginx", None) => Dialect::Nginx,
-        ("/auth/nginx/answer", None) => Dialect::NginxAnswer,
-        ("/auth/traefik", None) => Dialect::Traefik,
+    let path = request.uri().path();
+    // Caddy adds the query of the request that it holds.
+    let dialect = match path {
+        "/auth/nginx" => Dialect::Nginx,
+        "/auth/nginx/answer" => Dialect::NginxAnswer,
+        "/auth/traefik" => Dialect::Traefik,
         _ if path.strip_prefix(ENVOY).is_some_and(|rest| rest.starts_with('/')) => Dialect::Envoy,
         _ if path::check(path) == Ok(Territory::Ours) => {
             return page(request, field).map_err(|unclear| (None, unclear));

@@ -226,7 +226,7 @@ async fn our_own_pages_are_served_to_proxies_and_nothing_else_is() {
         ("/", &reported, 404),
         ("/sims", &reported, 404),
         ("/auth/nginx/", &reported, 404),
-        ("/auth/nginx?x=1", &reported, 404),
+        ("/auth/nginx?x=1", &reported, 403),
         ("/auth/envoy", &reported, 404),
         ("/auth/authentik", &reported, 404),
     ] {

@@ -9,9 +9,9 @@ use std::{
     sync::Arc,
 };
 
+use http::StatusCode;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 
 use super::{
     Browser, HOST, PATIENCE, TestGateway,
@@ -20,7 +20,7 @@ use super::{
     soon,
 };
 
-pub(crate) const NAMES: [&str; 1] = ["nginx"];
+pub(crate) const NAMES: [&str; 5] = ["nginx", "traefik", "caddy", "haproxy", "envoy"];
 
 /// One proxy. It has stopped when this is dropped.
 pub(crate) struct AskingProxy {
@@ -52,7 +52,10 @@ impl AskingProxy {
         soon(3 * PATIENCE, name, async || {
             let ended = proxy.child.try_wait().unwrap();
             assert!(ended.is_none(), "{name} has ended: {}", fs::read_to_string(&log).unwrap());
-            TcpStream::connect(address).await.is_ok()
+            // Some listen before they know what for.
+            let browser = proxy.browser();
+            browser.try_tls(&["http/1.1"]).await.is_ok()
+                && browser.fetch("/.portcullis/whoami").await.status == StatusCode::UNAUTHORIZED
         })
         .await;
         proxy
@@ -82,18 +85,34 @@ fn example(file: &str, gateway: &TestGateway, listen: (&str, String)) -> String 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples").join(file);
     let mut text = fs::read_to_string(path).unwrap();
     let folder = gateway.folder().display();
+    let (asked, portal) = (gateway.proxies_address(), gateway.upstream.address());
+    assert!(text.contains(listen.0), "{file} has {}", listen.0);
     for (written, here) in [
-        ("127.0.0.1:9191", gateway.proxies_address().to_string()),
-        ("127.0.0.1:3000", gateway.upstream.address().to_string()),
+        ("127.0.0.1:9191", asked.to_string()),
+        ("127.0.0.1:3000", portal.to_string()),
+        ("port_value: 9191", format!("port_value: {}", asked.port())),
+        ("port_value: 3000", format!("port_value: {}", portal.port())),
         ("/etc/portcullis/tls/fullchain.pem", format!("{folder}/certificate.pem")),
         ("/etc/portcullis/tls/privkey.pem", format!("{folder}/key.pem")),
         ("iot.example.com", HOST.to_owned()),
-        listen,
+        (listen.0, listen.1),
     ] {
-        assert!(text.contains(written), "{file} has {written}");
         text = text.replace(written, &here);
     }
     text
+}
+
+/// A program of those that `tests/proxies/requirements.txt` names.
+fn packaged(name: &str) -> PathBuf {
+    let environment = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/proxies/.venv");
+    let installed = environment.join("bin").join(name);
+    if name != "envoy" {
+        return installed;
+    }
+    // What stands there starts this one, and would leave it behind.
+    let versions = fs::read_dir(environment.join("lib")).into_iter().flatten().flatten();
+    let inside = versions.map(|version| version.path().join("site-packages/envoy/_bin/envoy"));
+    inside.into_iter().find(|path| path.exists()).unwrap_or(installed)
 }
 
 fn command(name: &str, gateway: &TestGateway, folder: &Path, address: SocketAddr) -> Command {
@@ -105,7 +124,7 @@ fn command(name: &str, gateway: &TestGateway, folder: &Path, address: SocketAddr
     let own = folder.display();
     match name {
         "nginx" => {
-            let listen = ("listen 443 ssl;", format!("listen {address} ssl;"));
+            let listen = ("listen 443 ssl", format!("listen {address} ssl"));
             let site = write("site.conf", &example("nginx.conf", gateway, listen));
             let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
                 .map(|kind| format!("{kind}_temp_path {own}/{kind};"))
@@ -117,6 +136,49 @@ fn command(name: &str, gateway: &TestGateway, folder: &Path, address: SocketAddr
             );
             let mut command = Command::new(sbin("nginx"));
             command.args(["-e", "stderr", "-c"]).arg(write("nginx.conf", &text));
+            command
+        }
+        "traefik" => {
+            let listen = ("websecure", "websecure".to_owned());
+            let file = write("dynamic.yml", &example("traefik.yml", gateway, listen));
+            let mut command = Command::new(packaged("traefik"));
+            command
+                .arg(format!("--providers.file.filename={}", file.display()))
+                .arg(format!("--entrypoints.websecure.address={address}"))
+                .args([
+                    "--log.level=INFO",
+                    "--global.checknewversion=false",
+                    "--global.sendanonymoususage=false",
+                ]);
+            command
+        }
+        "caddy" => {
+            let text = example("Caddyfile", gateway, ("reverse_proxy", "reverse_proxy".to_owned()));
+            let options = format!(
+                "{{\n\tadmin off\n\tauto_https disable_redirects\n\thttps_port {}\n\tdefault_bind 127.0.0.1\n}}\n",
+                address.port()
+            );
+            let file = write("Caddyfile", &(options + &text));
+            let mut command = Command::new(packaged("caddy"));
+            command.args(["run", "--config"]).arg(file).env("HOME", folder).env("XDG_DATA_HOME", folder);
+            command
+        }
+        "haproxy" => {
+            let read = |file: &str| fs::read_to_string(gateway.folder().join(file)).unwrap();
+            let pair = write("pair.pem", &(read("certificate.pem") + &read("key.pem")));
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/portcullis.lua");
+            let text = example("haproxy.cfg", gateway, ("bind :443", format!("bind {address}")))
+                .replace("/etc/haproxy/portal.pem", &pair.display().to_string())
+                .replace("/etc/haproxy/portcullis.lua", &script.display().to_string());
+            let mut command = Command::new(sbin("haproxy"));
+            command.args(["-db", "-f"]).arg(write("haproxy.cfg", &text));
+            command
+        }
+        "envoy" => {
+            let listen = ("0.0.0.0, port_value: 443", format!("127.0.0.1, port_value: {}", address.port()));
+            let file = write("envoy.yaml", &example("envoy.yaml", gateway, listen));
+            let mut command = Command::new(packaged("envoy"));
+            command.args(["--use-dynamic-base-id", "--concurrency", "1", "-l", "warning", "-c"]).arg(file);
             command
         }
         other => panic!("{other} is no proxy that is known here"),
