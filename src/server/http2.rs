@@ -359,7 +359,7 @@ mod tests {
             unreachable!("hyper reads HTTP/2")
         }
 
-        fn connected(&self, _: bool) {}
+        fn connected(&self, _: bool, _: Door) {}
 
         fn handshake_failed(&self) {}
 
