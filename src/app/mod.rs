@@ -145,6 +145,11 @@ impl App {
         self.bound.addresses()
     }
 
+    /// Where plain HTTP is led to HTTPS.
+    pub fn redirect_addresses(&self) -> &[SocketAddr] {
+        self.bound.redirect_addresses()
+    }
+
     /// Where proxies ask.
     pub fn proxies_address(&self) -> Option<SocketAddr> {
         self.bound.proxies_address()

@@ -33,6 +33,9 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     for address in app.addresses() {
         tracing::info!(%address, "listening");
     }
+    for address in app.redirect_addresses() {
+        tracing::info!(%address, "leading plain HTTP to HTTPS");
+    }
     let served = app.serve(stop_on_signal()?).await;
     lines.flush(LAST_LINES);
     served

@@ -29,6 +29,8 @@ pub(super) struct ServerSettings {
 pub(super) struct Section {
     /// The addresses and ports to serve HTTPS on. `[::]` takes IPv4 as well.
     listen: List<SocketAddr>,
+    /// The addresses and ports that lead plain HTTP to `public_url`: pages only. Absent: none.
+    redirect_listen: List<SocketAddr>,
     /// The `https` URL that users type, without a path. Redirects and cookies are made for it. Required.
     public_url: Option<Parsed<PublicUrl>>,
     /// Where `/live`, `/ready` and `/metrics` are served, without TLS or login; `off` for nowhere.
@@ -100,6 +102,7 @@ impl Default for Section {
     fn default() -> Self {
         Self {
             listen: List(vec![SocketAddr::from(([0; 16], 8443))]),
+            redirect_listen: List::default(),
             public_url: None,
             admin_listen: Parsed(AdminListen(Some(SocketAddr::from(([127, 0, 0, 1], 9180))))),
             forward_auth_listen: None,
@@ -147,6 +150,7 @@ impl Section {
         ServerSettings {
             server: server::Config {
                 listen: self.listen.0,
+                redirect_listen: self.redirect_listen.0,
                 proxies_listen: self.forward_auth_listen,
                 workers: self
                     .workers
@@ -214,15 +218,22 @@ impl Section {
             layers
                 .fault("server.listen", "is empty; give at least one address and port, such as `[::]:8443`");
         }
+        let List(redirect_listen) = &self.redirect_listen;
         let mut seen = HashSet::new();
-        for address in listen.iter().filter(|address| address.port() != 0) {
-            if !seen.insert(address) {
-                layers.fault("server.listen", format!("lists `{address}` twice"));
+        for (key, addresses) in [("server.listen", listen), ("server.redirect_listen", redirect_listen)] {
+            for address in addresses.iter().filter(|address| address.port() != 0) {
+                if !seen.insert(address) {
+                    let elsewhere = key != "server.listen" && listen.contains(address);
+                    let text = if elsewhere { "is also in `server.listen`" } else { "is there twice" };
+                    layers.fault(key, format!("lists `{address}`, which {text}"));
+                }
             }
         }
         if let Parsed(AdminListen(Some(admin))) = self.admin_listen {
-            if listen.contains(&admin) && admin.port() != 0 {
-                layers.fault("server.admin_listen", "is also in `server.listen`; choose another port");
+            for (key, addresses) in [("server.listen", listen), ("server.redirect_listen", redirect_listen)] {
+                if addresses.contains(&admin) && admin.port() != 0 {
+                    layers.fault("server.admin_listen", format!("is also in `{key}`; choose another port"));
+                }
             }
             if !admin.ip().is_loopback() {
                 layers.warn(

@@ -8,6 +8,7 @@ mod failure;
 mod fair_queue;
 mod leaving;
 mod limits;
+mod plain;
 mod questions;
 mod rescue;
 mod saved_form;
@@ -49,7 +50,7 @@ use crate::{
     random::Random,
     saved_forms::SavedForms,
     secret::TokenHash,
-    server::{ConnectionHandle, Door, Load, Refused, Service},
+    server::{ConnectionHandle, Door, Load, PlainAsked, Refused, Service},
     sessions::{Activity, Live, Ongoing, Sessions, Use},
     telemetry::{Outcome, access_log::AccessLog, metrics::Metrics},
     tokens::Tokens,
@@ -136,7 +137,7 @@ impl Gateway {
         self.check_question(site, &request, context, record)?;
         if request.is_health() {
             record.outcome = Outcome::Own;
-            return Ok(own(health(connection)));
+            return Ok(own(health(connection.drain().is_cancelled())));
         }
         let cookies = context.cookies.borrow_mut().open(request.headers(), &site.shared.cookies);
         if let Some(shown) = token::take(&mut request) {
@@ -507,6 +508,20 @@ impl Service for Gateway {
         give(answer, (unread.version(), false), record, None)
     }
 
+    fn answer_plain(self: Rc<Self>, asked: PlainAsked, client: SocketAddr) -> Answer {
+        let mut unread = Request::new(());
+        *unread.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
+        let request = asked.as_ref().map_or(&unread, |(request, _)| request);
+        let (began, id) = (self.shared.clock.moment(), self.request_id());
+        let mut record = RequestRecord::new(Rc::clone(&self), request, id, client.ip(), began);
+        let answer = match asked {
+            Ok((request, has_body)) => self.plainly(request, has_body, &mut record),
+            Err(refusal) => plain::refused(&refusal),
+        };
+        record.status = answer.status();
+        answer
+    }
+
     fn connected(&self, trusted: bool, door: Door) -> ConnectionContext {
         ConnectionContext::new(self.shared.metrics.connection(), trusted, door)
     }
@@ -525,12 +540,9 @@ impl Service for Gateway {
 }
 
 /// The health check on the portal's port, for balancers. It leaves the stores out: all gateways share them.
-fn health(connection: &ConnectionHandle) -> Answer {
-    let (status, word) = if connection.drain().is_cancelled() {
-        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
-    } else {
-        (StatusCode::OK, "ok\n")
-    };
+fn health(stops: bool) -> Answer {
+    let (status, word) =
+        if stops { (StatusCode::SERVICE_UNAVAILABLE, "stopping\n") } else { (StatusCode::OK, "ok\n") };
     answer::text(status, word)
 }
 

@@ -65,26 +65,10 @@ pub(super) async fn serve<S: Service>(
     let until = Instant::now() + worker.config.handshake_timeout;
     // Fails only if the socket is gone already.
     let Ok(mut socket) = Socket::new(socket) else { return };
-    let mut client = peer;
     if front == Front::Asks {
         return serve_proxy(worker, socket, peer, permit).await;
     }
-    if front == Front::Tells {
-        let Ok(told) = timeout_at(until, proxy_protocol::read(&mut socket)).await else {
-            return complain(&worker, peer, &"it was not there in time (server.timeouts.handshake)");
-        };
-        match told {
-            // A probe that only connects.
-            Err(_) => return,
-            Ok(Err(fault)) => return complain(&worker, peer, &fault),
-            Ok(Ok(Told::Nobody)) => {}
-            Ok(Ok(Told::Client(told))) => {
-                let Ok(network) = worker.admit(told) else { return };
-                permit.is_of(network);
-                client = told;
-            }
-        }
-    }
+    let Some(client) = client_of(&worker, &mut socket, peer, front, &mut permit, until).await else { return };
     let context = Rc::new(worker.service.connected(permit.is_trusted(), Door::Public));
     let accept = Box::pin(accept(&worker, socket, client));
     let Ok(Some(stream)) = timeout_at(until, accept).await else {
@@ -121,6 +105,34 @@ async fn serve_proxy<S: Service>(
     let (monitor, drain) = (worker.register(), worker.drain.clone());
     let connection = Rc::new(ConnectionHandle::new(peer, None, monitor, drain, tunnels));
     Box::pin(Http1::new(worker, connection, context, ClientStream::Plain(socket))).await;
+}
+
+/// Whose connection it is: reads what a balancer tells first. `None` when it is over already.
+pub(super) async fn client_of<S: Service>(
+    worker: &Worker<S>,
+    socket: &mut Socket,
+    peer: SocketAddr,
+    front: Front,
+    permit: &mut ConnectionPermit,
+    until: Instant,
+) -> Option<SocketAddr> {
+    if front != Front::Tells {
+        return Some(peer);
+    }
+    let told = timeout_at(until, proxy_protocol::read(socket)).await;
+    let fault: &dyn Display = match &told {
+        Ok(Ok(Ok(Told::Nobody))) => return Some(peer),
+        Ok(Ok(Ok(Told::Client(client)))) => {
+            permit.is_of(worker.admit(*client).ok()?);
+            return Some(*client);
+        }
+        // A probe that only connects.
+        Ok(Err(_)) => return None,
+        Ok(Ok(Err(fault))) => fault,
+        Err(_) => &"it was not there in time (server.timeouts.handshake)",
+    };
+    complain(worker, peer, fault);
+    None
 }
 
 /// Refuses a connection for its header; at most once a second in the log.

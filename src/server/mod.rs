@@ -15,6 +15,7 @@ mod load;
 mod memory;
 mod monitor;
 mod networks;
+mod plain;
 pub mod proxy_protocol;
 mod slow_reader;
 mod state;
@@ -37,7 +38,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use http_body::Body;
 use ipnet::IpNet;
 use rustls::ServerConfig;
@@ -85,6 +86,8 @@ const LAST_TURNS: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Config {
     pub listen: Vec<SocketAddr>,
+    /// Where plain HTTP is led to HTTPS.
+    pub redirect_listen: Vec<SocketAddr>,
     /// Plain HTTP/1.1, for trusted proxies alone; absent: nowhere.
     pub proxies_listen: Option<SocketAddr>,
     /// Threads that serve connections; by default one per core.
@@ -161,6 +164,12 @@ pub trait Service: 'static {
     /// Answers bytes that are not a valid request; `read` is what has come of them. The connection closes afterwards.
     fn refuse(self: Rc<Self>, refusal: Refusal, read: &[u8], peer: SocketAddr) -> Reply<Self::Body>;
 
+    /// Answers a request over plain HTTP, where `redirect_listen` has that served.
+    fn answer_plain(self: Rc<Self>, asked: PlainAsked, client: SocketAddr) -> Response<Bytes> {
+        let _ = (asked, client);
+        Response::new(Bytes::new())
+    }
+
     /// A client has connected; `trusted`: it is a proxy with many clients.
     fn connected(&self, trusted: bool, door: Door) -> Self::Context;
 
@@ -178,7 +187,12 @@ pub enum Door {
     Public,
     /// For trusted proxies, which have ended TLS.
     Proxies,
+    /// For browsers that are to come by HTTPS.
+    Redirect,
 }
+
+/// What is asked for over plain HTTP, and whether a body follows.
+pub type PlainAsked = Result<(Box<Request<()>>, bool), Refusal>;
 
 /// Why a connection is closed before its handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +213,7 @@ pub struct Bound {
     listeners: Vec<Vec<(Door, TcpListener)>>,
     addresses: Vec<SocketAddr>,
     proxies_address: Option<SocketAddr>,
+    redirect_addresses: Vec<SocketAddr>,
     health: Arc<Health>,
     load: Arc<Load>,
 }
@@ -208,14 +223,17 @@ impl Bound {
     pub fn new(config: &Config) -> Result<Self, ServerError> {
         let config = Arc::new(config.clone());
         let mut listeners: Vec<Vec<_>> = (0..config.workers.max(1)).map(|_| Vec::new()).collect();
-        let (mut addresses, mut proxies_address) = (Vec::new(), None);
+        let (mut addresses, mut proxies_address, mut redirect_addresses) = (Vec::new(), None, Vec::new());
         let doors = config.listen.iter().map(|&address| (Door::Public, address));
-        for (door, address) in doors.chain(config.proxies_listen.map(|address| (Door::Proxies, address))) {
+        let doors = doors.chain(config.proxies_listen.map(|address| (Door::Proxies, address)));
+        let redirects = config.redirect_listen.iter().map(|&address| (Door::Redirect, address));
+        for (door, address) in doors.chain(redirects) {
             let error = |source| ServerError::Listen { address, source };
             let bound = listener::bind(address, listeners.len()).map_err(error)?;
             match door {
                 Door::Public => addresses.push(bound.address),
                 Door::Proxies => proxies_address = Some(bound.address),
+                Door::Redirect => redirect_addresses.push(bound.address),
             }
             for (mine, listener) in listeners.iter_mut().zip(bound.listeners) {
                 mine.push((door, listener));
@@ -223,12 +241,17 @@ impl Bound {
         }
         let health = Arc::new(Health::new(listeners.len()));
         let load = Arc::new(Load::new(&config));
-        Ok(Self { config, listeners, addresses, proxies_address, health, load })
+        Ok(Self { config, listeners, addresses, proxies_address, redirect_addresses, health, load })
     }
 
     /// The bound address, with the port that the kernel chose for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The same of the ports for plain HTTP.
+    pub fn redirect_addresses(&self) -> &[SocketAddr] {
+        &self.redirect_addresses
     }
 
     /// The same of the port for proxies.

@@ -82,6 +82,7 @@ struct Running {
 pub(super) fn config(workers: usize) -> Config {
     Config {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
+        redirect_listen: Vec::new(),
         proxies_listen: None,
         workers,
         handshake_timeout: PATIENCE,

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::TcpListener as StdListener,
+    net::{SocketAddr, TcpListener as StdListener},
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
@@ -10,22 +10,31 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
-use tokio::{net::TcpListener, runtime::LocalRuntime, sync::Semaphore, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::LocalRuntime,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Config, Door, Refused, Service,
-    connection::{Front, serve},
+    connection::{self, Front},
     health::{Heartbeat, next_look},
     load::{Load, LoadLevel},
     monitor::ConnectionMonitor,
     networks::{NetworkLimits, TooMany},
+    plain,
     state::{ConnectionPermit, Worker},
     timeouts::Timeouts,
 };
 
 /// The pause after running out of file descriptors.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+
+/// One in this many connections may be of plain HTTP.
+const PLAIN_SHARE: usize = 8;
 
 /// The parameters of a worker.
 pub(super) struct Start {
@@ -46,10 +55,14 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
         let worker = Worker::new(config, service(), drain, load, networks, tls);
         let mut sweep = tokio::task::spawn_local(sweep(Rc::clone(&worker), heartbeat));
         let mut accepting = JoinSet::new();
-        let permits = Arc::new(Semaphore::new(worker.config.connections_per_worker()));
+        let most = worker.config.connections_per_worker();
+        let permits = Arc::new(Semaphore::new(most));
+        // A flood of plain HTTP takes no places from HTTPS.
+        let permits_of_plain = Arc::new(Semaphore::new(most.div_ceil(PLAIN_SHARE)));
         for (door, listener) in listeners {
             let listener = TcpListener::from_std(listener)?;
-            accepting.spawn_local(accept(Rc::clone(&worker), (door, listener), Arc::clone(&permits)));
+            let permits = Arc::clone(if door == Door::Redirect { &permits_of_plain } else { &permits });
+            accepting.spawn_local(accept(Rc::clone(&worker), (door, listener), permits));
         }
         tokio::select! {
             biased;
@@ -85,21 +98,7 @@ async fn accept<S: Service>(
         };
         match accepted {
             (Ok(permit), Ok((socket, peer))) => {
-                if worker.load.level() == LoadLevel::Full {
-                    worker.service.refused(Refused::Overload);
-                    continue;
-                }
-                let front = Front::of(&worker, door, peer);
-                let network = match front {
-                    // Whose connection it is has yet to be read.
-                    Front::Tells => None,
-                    Front::Client | Front::Asks => match worker.admit(peer) {
-                        Ok(network) => network,
-                        Err(TooMany) => continue,
-                    },
-                };
-                let permit = ConnectionPermit::new(permit, network, worker.load.open());
-                worker.tasks.spawn_local(serve(Rc::clone(&worker), socket, peer, front, permit));
+                take(&worker, door, socket, peer, permit);
             }
             // Out of file descriptors, or the client has gone: neither ends the worker.
             (Ok(_), Err(error)) => {
@@ -108,6 +107,38 @@ async fn accept<S: Service>(
             }
             // The semaphore is never closed.
             (Err(_), _) => return,
+        }
+    }
+}
+
+/// Starts serving a connection, unless there is no room for it.
+fn take<S: Service>(
+    worker: &Rc<Worker<S>>,
+    door: Door,
+    socket: TcpStream,
+    peer: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) {
+    if worker.load.level() == LoadLevel::Full {
+        return worker.service.refused(Refused::Overload);
+    }
+    let front = Front::of(worker, door, peer);
+    let network = match front {
+        // Whose connection it is has yet to be read.
+        Front::Tells => None,
+        Front::Client | Front::Asks => match worker.admit(peer) {
+            Ok(network) => network,
+            Err(TooMany) => return,
+        },
+    };
+    let permit = ConnectionPermit::new(permit, network, worker.load.open());
+    let its_worker = Rc::clone(worker);
+    match door {
+        Door::Public | Door::Proxies => {
+            worker.tasks.spawn_local(connection::serve(its_worker, socket, peer, front, permit));
+        }
+        Door::Redirect => {
+            worker.tasks.spawn_local(plain::serve(its_worker, socket, peer, front, permit));
         }
     }
 }

@@ -68,7 +68,7 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Answer {
 }
 
 /// A plain-text response for programs.
-pub fn text(status: StatusCode, body: &'static str) -> Answer {
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     with_type(status, "text/plain; charset=utf-8", body)
 }
 

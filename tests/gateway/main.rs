@@ -67,6 +67,8 @@ mod own_pages;
 #[cfg(test)]
 mod passive;
 #[cfg(test)]
+mod plain_http;
+#[cfg(test)]
 mod pool;
 #[cfg(test)]
 mod portal_answers;

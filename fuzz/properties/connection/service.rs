@@ -195,6 +195,7 @@ fn config() -> Config {
         drain_timeout: PATIENCE,
         max_connections: 10_000,
         max_connections_per_network: 10_000,
+        redirect_listen: Vec::new(),
         trusted_proxies: Vec::new(),
         proxy_protocol: Vec::new(),
         max_memory: Some(u64::MAX),

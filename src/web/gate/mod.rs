@@ -191,6 +191,38 @@ impl<S: Named> RequestGate<S> {
     }
 }
 
+impl<S: Named> RequestGate<S> {
+    /// Gives a request of plain HTTP the authority that its site has over HTTPS: of the site whose host it names, whatever the
+    /// port, or of the first. Nothing that it names itself is left. What has two readings stays, to be refused.
+    pub fn readdress<B>(&self, request: &mut Request<B>) {
+        let mut hosts = request.headers().get_all(header::HOST).iter();
+        let named: Option<Authority> = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => host.to_str().ok().and_then(|host| host.parse().ok()),
+            (None, None) if request.version() == Version::HTTP_10 => self.first.authority().parse().ok(),
+            _ => None,
+        };
+        let uri = request.uri();
+        let is_plain =
+            |target: &Authority| uri.scheme_str() == Some("http") && named.as_ref() == Some(target);
+        let Some(named) = named.as_ref().filter(|named| !named.as_str().contains('@')) else { return };
+        if !uri.authority().is_none_or(is_plain) {
+            return;
+        }
+        let is_meant = |site: &&S| {
+            let authority: Option<Authority> = site.authority().parse().ok();
+            authority.is_some_and(|authority| authority.host().eq_ignore_ascii_case(named.host()))
+        };
+        let site = self.sites().find(is_meant).unwrap_or(&self.first);
+        let Ok(host) = HeaderValue::from_str(site.authority()) else { return };
+        if uri.authority().is_some()
+            && let Some(origin_form) = uri.path_and_query().cloned()
+        {
+            *request.uri_mut() = origin_form.into();
+        }
+        request.headers_mut().insert(header::HOST, host);
+    }
+}
+
 /// Whether a target is ours or the portal's, if it has a single reading.
 fn check_target(path: &str, query: Option<&str>) -> Result<path::Territory, Refusal> {
     let territory = path::check(path).map_err(|path::NotCanonical| Refusal::Path)?;

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
@@ -25,6 +25,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     Body, HOST, PASSWORD, PATIENCE, body, empty,
+    front::Way,
     phone::Phone,
     test_gateway::Phones,
     wire::{Content, Head, Wire},
@@ -59,10 +60,8 @@ pub(crate) struct Browser {
     cookies: Mutex<BTreeMap<String, String>>,
     /// The address that a proxy in front tells, if there is one.
     address: Option<HeaderValue>,
-    /// What a balancer writes at the start of each connection.
-    pub(super) preamble: Vec<u8>,
-    /// From where it connects, and where to, when not to the gateway itself.
-    pub(super) route: Option<(IpAddr, SocketAddr)>,
+    /// How it reaches the gateway.
+    pub(super) way: Arc<Way>,
     /// Connections without a request, which copies share.
     pub(super) idle: Arc<Mutex<Vec<Sender>>>,
 }
@@ -85,8 +84,7 @@ impl Browser {
             authority: HOST.to_owned(),
             cookies: Mutex::default(),
             address: None,
-            preamble: Vec::new(),
-            route: None,
+            way: Arc::default(),
             idle: Arc::default(),
         }
     }
@@ -126,8 +124,7 @@ impl Browser {
             authority: self.authority.clone(),
             cookies,
             address: self.address.clone(),
-            preamble: self.preamble.clone(),
-            route: self.route,
+            way: Arc::clone(&self.way),
             idle,
         }
     }
@@ -298,7 +295,7 @@ impl Browser {
             .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let mut socket = self.tcp().await?;
-        socket.write_all(&self.preamble).await?;
+        socket.write_all(&self.way.preamble).await?;
         TlsConnector::from(Arc::new(config)).connect(self.server_name(), socket).await
     }
 

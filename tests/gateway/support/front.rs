@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     process::{Child, Command, Stdio},
     sync::Arc,
 };
@@ -17,24 +17,35 @@ use super::{
     soon,
 };
 
+/// How a browser reaches the gateway.
+#[derive(Clone, Default)]
+pub(crate) struct Way {
+    /// What a balancer writes at the start of each connection.
+    pub(super) preamble: Vec<u8>,
+    /// From where it connects, and where to, when not to the gateway itself.
+    route: Option<(IpAddr, SocketAddr)>,
+}
+
 impl Browser {
     /// The same browser behind a balancer that begins each connection like this.
     #[must_use]
     pub(crate) fn announced(mut self, preamble: impl Into<Vec<u8>>) -> Self {
-        (self.preamble, self.idle) = (preamble.into(), Arc::default());
+        self.way = Arc::new(Way { preamble: preamble.into(), ..(*self.way).clone() });
+        self.idle = Arc::default();
         self
     }
 
     /// The same browser at one of this machine's addresses, connected to a server in front of the gateway.
     #[must_use]
     pub(crate) fn through(mut self, from: &str, front: SocketAddr) -> Self {
-        (self.route, self.idle) = (Some((from.parse().unwrap(), front)), Arc::default());
+        self.way = Arc::new(Way { route: Some((from.parse().unwrap(), front)), ..(*self.way).clone() });
+        self.idle = Arc::default();
         self
     }
 
     /// A connection on which nothing has been said.
     pub(crate) async fn tcp(&self) -> std::io::Result<TcpStream> {
-        let socket = match self.route {
+        let socket = match self.way.route {
             None => TcpStream::connect(self.surroundings.address).await?,
             Some((from, front)) => {
                 let socket = TcpSocket::new_v4()?;

@@ -60,6 +60,7 @@ struct Listens {
     public: SocketAddr,
     admin: SocketAddr,
     proxies: Option<SocketAddr>,
+    plain: Option<SocketAddr>,
 }
 
 /// What a gateway is to be like.
@@ -178,15 +179,21 @@ impl Builder {
             runtime.block_on(async move {
                 let app = Box::pin(App::build_in(its_config, access_log, its_environment)).await.unwrap();
                 ready
-                    .send((app.addresses()[0], app.admin_address().unwrap(), app.proxies_address()))
+                    .send(Listens {
+                        public: app.addresses()[0],
+                        admin: app.admin_address().unwrap(),
+                        proxies: app.proxies_address(),
+                        plain: app.redirect_addresses().first().copied(),
+                    })
+                    .ok()
                     .unwrap();
                 app.serve(until).await
             })
         });
-        let (address, admin, proxies) = is_ready.await.expect("the gateway starts");
+        let listens = is_ready.await.expect("the gateway starts");
         let stores = Stores::open_in(&config, &environment).await.unwrap();
         let surroundings = Arc::new(Surroundings {
-            address,
+            address: listens.public,
             certificate: std::fs::read(shared.folder.path().join("certificate.pem")).unwrap(),
             clock: Arc::clone(&shared.clock),
             phones: Arc::clone(&shared.phones),
@@ -195,7 +202,7 @@ impl Builder {
             clock: Arc::clone(&shared.clock),
             upstream: self.upstreams[0].clone(),
             redis: shared.redis.clone(),
-            listens: Arc::new(Listens { public: address, admin, proxies }),
+            listens: Arc::new(listens),
             stores,
             access_log: (writer, memory),
             surroundings,
@@ -327,6 +334,11 @@ impl TestGateway {
     /// Where proxies ask.
     pub(crate) fn proxies_address(&self) -> SocketAddr {
         self.listens.proxies.expect("server.forward_auth_listen is set")
+    }
+
+    /// Where it serves plain HTTP.
+    pub(crate) fn plain(&self) -> SocketAddr {
+        self.listens.plain.expect("server.redirect_listen is set")
     }
 
     pub(crate) fn folder(&self) -> &Path {
