@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use anyhow::{anyhow, bail};
@@ -39,6 +39,12 @@ pub(super) struct Arguments {
     /// The client's address; by default one in no network
     #[arg(long, value_name = "IP", requires = "request")]
     from: Option<IpAddr>,
+    /// Send forged requests to the public address, and say what the proxy there lets through that asks this gateway
+    #[arg(long, conflicts_with = "request")]
+    pub(super) reach: bool,
+    /// Where to send them, in place of where the name of the public address leads
+    #[arg(long, value_name = "IP:PORT", requires = "reach")]
+    pub(super) at: Option<SocketAddr>,
 }
 
 /// What is asked.

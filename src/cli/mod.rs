@@ -3,6 +3,7 @@
 //! Exit status: 0 done, 1 failed, 2 wrong usage.
 
 mod check;
+mod check_reach;
 mod check_request;
 mod confirm;
 mod device;
@@ -133,6 +134,7 @@ async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
         Command::Check(arguments) => {
             let config = load(&files)?;
             match arguments.asks() {
+                _ if arguments.reach => check_reach::run(arguments.at, &config, output).await,
                 Some(asks) => check_request::run(&asks, &config, output).await,
                 None => check::run(&config, output).await,
             }

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, RootCertStore, client::WebPkiServerVerifier, crypto::aws_lc_rs};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use super::{
@@ -112,6 +113,14 @@ impl Connector {
             return Ok(());
         }
         self.transport(peer, &self.tls).await.map(drop)
+    }
+
+    /// Opens a stream of bytes to `peer`.
+    pub async fn stream(
+        &self,
+        peer: &Peer,
+    ) -> Result<impl AsyncRead + AsyncWrite + Unpin + use<>, ConnectError> {
+        self.transport(peer, &self.tls).await
     }
 
     /// Opens one connection to `peer`.

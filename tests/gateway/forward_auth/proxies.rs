@@ -1,6 +1,8 @@
 //! Real proxies with the files of `config/examples`, the gateway beside them and a portal behind them that writes down every byte:
 //! what comes through is what would have come through the gateway itself.
 
+use std::process::Command;
+
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{Request, StatusCode};
 use tokio_tungstenite::tungstenite::Message;
@@ -10,6 +12,7 @@ use crate::{
     origins::{disguises, spellings},
     support::{
         ADA, Browser, Exchange, HOST, TestGateway, Upstream, body,
+        process::{Outcome, PROGRAM, run_command},
         proxies::{AskingProxy, NAMES},
         soon,
         test_gateway::Builder,
@@ -285,5 +288,43 @@ async fn nobody_passes_once_a_session_is_over_or_the_gateway_away() {
             );
         }
         assert!(upstream.requests().is_empty(), "{name}");
+    }
+}
+
+/// What `check --reach` says of a proxy.
+async fn reach(gateway: &TestGateway, proxy: &AskingProxy) -> Outcome {
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["check", "--reach", "--json", "--at", &proxy.address().to_string(), "--config"])
+        .arg(gateway.folder().join("portcullis.toml"))
+        .env("PORTCULLIS_SERVER__FORWARD_AUTH_LISTEN", "127.0.0.1:9191")
+        .env("PORTCULLIS_SERVER__TRUSTED_PROXIES", "127.0.0.1");
+    run_command(command, "").await
+}
+
+#[tokio::test]
+async fn the_command_finds_what_a_proxy_lets_through() {
+    for name in NAMES {
+        let (gateway, _) = guarded().start().await;
+        let proxy = AskingProxy::start(name, &gateway).await;
+        let outcome = reach(&gateway, &proxy).await;
+        assert_eq!(outcome.code, 0, "{name}: {outcome:?}");
+        assert!(outcome.json()["findings"].as_array().unwrap().len() > 12, "{name}: {outcome:?}");
+        assert!(gateway.upstream.requests().is_empty(), "{name}");
+    }
+    let method = "proxy_set_header X-Portcullis-Method $request_method;";
+    let blind = format!("{method} proxy_pass_request_headers off;");
+    let url = "proxy_set_header X-Portcullis-Url $scheme://iot.example.com$request_uri;";
+    for (name, mistakes, says) in [
+        ("nginx", &[(method, blind.as_str())], "sees what clients send"),
+        ("nginx", &[(url, "")], "X-Portcullis-Url of a client is believed"),
+        ("envoy", &[("safe_regex: { regex: \".*\" }", "prefix: x-forwarded-")], "sees what clients send"),
+    ] {
+        let (gateway, _) = guarded().start().await;
+        let proxy = AskingProxy::start_with(name, &gateway, mistakes).await;
+        let outcome = reach(&gateway, &proxy).await;
+        assert_eq!(outcome.code, 1, "{name}: {outcome:?}");
+        let bad = outcome.out.split("\"ok\": false").any(|finding| finding.contains(says));
+        assert!(bad, "{name}: {outcome:?}");
     }
 }

@@ -32,9 +32,18 @@ pub(crate) struct AskingProxy {
 
 impl AskingProxy {
     pub(crate) async fn start(name: &'static str, gateway: &TestGateway) -> Self {
+        Self::start_with(name, gateway, &[]).await
+    }
+
+    /// The same with mistakes in its file: what stands there, and what an operator has in its place.
+    pub(crate) async fn start_with(
+        name: &'static str,
+        gateway: &TestGateway,
+        mistakes: &[(&str, &str)],
+    ) -> Self {
         let folder = readable_folder();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut command = command(name, gateway, folder.path(), address);
+        let mut command = command(name, (gateway, mistakes), folder.path(), address);
         let log = fs::File::create(folder.path().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap_or_else(|error| {
@@ -66,6 +75,10 @@ impl AskingProxy {
         Browser::new(Arc::clone(&self.surroundings), Protocol::Http1)
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.surroundings.address
+    }
+
     /// What it has to say for itself.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
@@ -81,11 +94,15 @@ impl Drop for AskingProxy {
 }
 
 /// The file for a proxy, with these addresses in place of those that it comes with.
-fn example(file: &str, gateway: &TestGateway, listen: (&str, String)) -> String {
+fn example(file: &str, (gateway, mistakes): Setting<'_>, listen: (&str, String)) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples").join(file);
     let mut text = fs::read_to_string(path).unwrap();
     let folder = gateway.folder().display();
     let (asked, portal) = (gateway.proxies_address(), gateway.upstream.address());
+    for (written, instead) in mistakes {
+        assert!(text.contains(written), "{file} has {written}");
+        text = text.replace(written, instead);
+    }
     assert!(text.contains(listen.0), "{file} has {}", listen.0);
     for (written, here) in [
         ("127.0.0.1:9191", asked.to_string()),
@@ -115,7 +132,10 @@ fn packaged(name: &str) -> PathBuf {
     inside.into_iter().find(|path| path.exists()).unwrap_or(installed)
 }
 
-fn command(name: &str, gateway: &TestGateway, folder: &Path, address: SocketAddr) -> Command {
+type Setting<'a> = (&'a TestGateway, &'a [(&'a str, &'a str)]);
+
+fn command(name: &str, setting: Setting<'_>, folder: &Path, address: SocketAddr) -> Command {
+    let gateway = setting.0;
     let write = |file: &str, text: &str| -> PathBuf {
         let path = folder.join(file);
         fs::write(&path, text).unwrap();
@@ -125,7 +145,7 @@ fn command(name: &str, gateway: &TestGateway, folder: &Path, address: SocketAddr
     match name {
         "nginx" => {
             let listen = ("listen 443 ssl", format!("listen {address} ssl"));
-            let site = write("site.conf", &example("nginx.conf", gateway, listen));
+            let site = write("site.conf", &example("nginx.conf", setting, listen));
             let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
                 .map(|kind| format!("{kind}_temp_path {own}/{kind};"))
                 .concat();
@@ -140,7 +160,7 @@ fn command(name: &str, gateway: &TestGateway, folder: &Path, address: SocketAddr
         }
         "traefik" => {
             let listen = ("websecure", "websecure".to_owned());
-            let file = write("dynamic.yml", &example("traefik.yml", gateway, listen));
+            let file = write("dynamic.yml", &example("traefik.yml", setting, listen));
             let mut command = Command::new(packaged("traefik"));
             command
                 .arg(format!("--providers.file.filename={}", file.display()))
@@ -153,7 +173,7 @@ fn command(name: &str, gateway: &TestGateway, folder: &Path, address: SocketAddr
             command
         }
         "caddy" => {
-            let text = example("Caddyfile", gateway, ("reverse_proxy", "reverse_proxy".to_owned()));
+            let text = example("Caddyfile", setting, ("reverse_proxy", "reverse_proxy".to_owned()));
             let options = format!(
                 "{{\n\tadmin off\n\tauto_https disable_redirects\n\thttps_port {}\n\tdefault_bind 127.0.0.1\n}}\n",
                 address.port()
@@ -167,7 +187,7 @@ fn command(name: &str, gateway: &TestGateway, folder: &Path, address: SocketAddr
             let read = |file: &str| fs::read_to_string(gateway.folder().join(file)).unwrap();
             let pair = write("pair.pem", &(read("certificate.pem") + &read("key.pem")));
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/portcullis.lua");
-            let text = example("haproxy.cfg", gateway, ("bind :443", format!("bind {address}")))
+            let text = example("haproxy.cfg", setting, ("bind :443", format!("bind {address}")))
                 .replace("/etc/haproxy/portal.pem", &pair.display().to_string())
                 .replace("/etc/haproxy/portcullis.lua", &script.display().to_string());
             let mut command = Command::new(sbin("haproxy"));
@@ -176,7 +196,7 @@ fn command(name: &str, gateway: &TestGateway, folder: &Path, address: SocketAddr
         }
         "envoy" => {
             let listen = ("0.0.0.0, port_value: 443", format!("127.0.0.1, port_value: {}", address.port()));
-            let file = write("envoy.yaml", &example("envoy.yaml", gateway, listen));
+            let file = write("envoy.yaml", &example("envoy.yaml", setting, listen));
             let mut command = Command::new(packaged("envoy"));
             command.args(["--use-dynamic-base-id", "--concurrency", "1", "-l", "warning", "-c"]).arg(file);
             command
