@@ -100,7 +100,7 @@ impl Gateway {
         if is_closed || !ruling.asks_who() {
             return Ok(None);
         }
-        match self.good_token(site, request, shown, record).await {
+        match self.good_token(site, request, (shown, ruling.needs_to_know()), record).await {
             Ok(token) => Ok(Some(token)),
             Err(failure) => {
                 if let Failure::Token { fault: TokenFault::Refused(refusal), .. } = &failure {
@@ -115,7 +115,7 @@ impl Gateway {
         &self,
         site: &Site,
         request: &CanonicalRequest<Incoming>,
-        shown: &Shown,
+        (shown, counts): (&Shown, bool),
         record: &RequestRecord,
     ) -> Result<Arc<LiveToken>, Failure> {
         let refused = |fault| Failure::Token { fault, is_basic: shown.is_basic };
@@ -130,7 +130,8 @@ impl Gateway {
             Some(known) => known,
             None => {
                 let client = record.client_ip;
-                let loaded = self.shared.control.spawn(async move { tokens.load(&text, client).await });
+                let loaded =
+                    self.shared.control.spawn(async move { tokens.load(&text, client, counts).await });
                 loaded.await.map_err(Failure::Lost)?.map_err(refused)?
             }
         };

@@ -485,8 +485,13 @@ impl Sending<'_> {
 }
 
 fn ask(identity: &Identity, repeatable: bool) -> Ask<'_> {
-    // Those who are not known share what is no user's: no id is empty.
-    Ask { user: identity.subject().map_or("", |live| live.session.user.as_str()), repeatable }
+    // Those who are not known share what is no user's: no id is empty. A token may have fewer groups than its user.
+    let user = match (identity.session(), identity.subject()) {
+        (Some(live), _) => live.session.user.as_str().as_bytes(),
+        (None, Some(machine)) => machine.session.id.as_bytes(),
+        (None, None) => &[],
+    };
+    Ask { user, repeatable }
 }
 
 fn is_events(fields: &PortalFields) -> bool {

@@ -142,6 +142,23 @@ impl Throttle {
         self.count(self.meters(attempt)).await
     }
 
+    /// Counts a token that nobody has, unless there have been too many from the network. Whoever signs in with a password has
+    /// a budget of its own.
+    pub async fn admit_token(&self, from: Networks) -> Result<Result<Admission, Throttled>, ThrottleError> {
+        self.count(self.of_tokens(from)).await
+    }
+
+    /// Whether the store has just told of a wait for tokens from the network.
+    pub fn told_of_tokens(&self, from: Networks) -> Option<Throttled> {
+        let retry_after = self.lately.wait(&self.of_tokens(from), self.clock.now())?;
+        Some(Throttled { retry_after })
+    }
+
+    fn of_tokens(&self, from: Networks) -> Vec<Meter> {
+        let apart = |meter: Meter| Meter { key: sha256(&[&b"token"[..], &meter.key].concat()), ..meter };
+        self.of_networks(from).map(apart).collect()
+    }
+
     /// Whether the store has just told of a wait: then it need not be asked.
     pub fn told(&self, attempt: &Attempt<'_>) -> Option<Throttled> {
         let retry_after = self.lately.wait(&self.meters(attempt), self.clock.now())?;

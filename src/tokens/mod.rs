@@ -19,7 +19,10 @@ use std::{
 };
 
 use futures_util::stream::{self, StreamExt as _};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
 
 use self::{
     cache::{TokenCache, TokenState},
@@ -39,7 +42,7 @@ use crate::{
     errors::Chain,
     secret::constant_time_eq,
     sessions::{FeedEvent, Live, Method, Origin, Session, Sessions},
-    throttle::{Attempt, Throttle, ThrottleError},
+    throttle::{Networks, Throttle, ThrottleError},
     users::{SERVICE, User, UserId, Users, UsersError},
 };
 
@@ -49,6 +52,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const ATTEMPTS: usize = 5;
 /// How soon what could not be asked for is asked for again.
 const RETRY: Duration = Duration::from_millis(200);
+/// Tokens looked up at once from networks that have shown too many unknown ones.
+const SUSPECTS: usize = 8;
 /// Doubts resolved at once.
 const AT_ONCE: usize = 32;
 /// How often it is looked whose time is up.
@@ -175,11 +180,14 @@ pub struct Tokens {
     sessions: Arc<Sessions>,
     throttle: Throttle,
     cache: TokenCache,
+    suspects: Semaphore,
 }
 
 impl Tokens {
     pub fn new(store: TokenStore, users: Users, sessions: Arc<Sessions>, throttle: Throttle) -> Arc<Self> {
-        let tokens = Arc::new(Self { store, users, sessions, throttle, cache: TokenCache::default() });
+        let cache = TokenCache::default();
+        let suspects = Semaphore::new(SUSPECTS);
+        let tokens = Arc::new(Self { store, users, sessions, throttle, cache, suspects });
         let heard = Arc::downgrade(&tokens);
         tokens.sessions.tell(Box::new(move |event| {
             if let Some(tokens) = heard.upgrade() {
@@ -204,17 +212,35 @@ impl Tokens {
         })
     }
 
-    /// The token, if it is good: from the cache, else from the store. Guesses are counted against the client's network, as
-    /// those at passwords are; a token that is over is no guess.
-    pub async fn load(&self, shown: &TokenText, client: IpAddr) -> Result<Arc<LiveToken>, TokenFault> {
-        let guess = Attempt::new("", client, None);
-        if let Some(throttled) = self.throttle.told(&guess) {
-            return Err(TokenFault::Throttled(throttled.retry_after));
-        }
+    /// The token, if it is good: from the cache, else from the store. Guesses are counted against the client's network where
+    /// they `count`: where they gain nothing they cost nobody anything. A token that is over is no guess.
+    ///
+    /// Where there have been too many guesses, whoever has a good token still gets through, as far as a few look-ups at once
+    /// allow.
+    pub async fn load(
+        &self,
+        shown: &TokenText,
+        client: IpAddr,
+        count: bool,
+    ) -> Result<Arc<LiveToken>, TokenFault> {
+        let from = Networks::of(client);
+        let told = self.throttle.told_of_tokens(from);
+        let place = match told {
+            Some(throttled) => match self.suspects.try_acquire() {
+                Ok(place) => Some(place),
+                Err(_) => return Err(TokenFault::Throttled(throttled.retry_after)),
+            },
+            None => None,
+        };
         let found = timeout(PATIENCE, self.look_up(shown)).await.unwrap_or(Err(TokensError::Slow))?;
-        if let Err(TokenRefusal::Unknown) = found {
+        drop(place);
+        if let (Err(TokenRefusal::Unknown), true) = (&found, count) {
+            if let Some(throttled) = told {
+                return Err(TokenFault::Throttled(throttled.retry_after));
+            }
             // It stays counted.
-            if let Err(throttled) = self.throttle.admit(&guess).await? {
+            let counted = timeout(PATIENCE, self.throttle.admit_token(from)).await;
+            if let Err(throttled) = counted.map_err(|_| TokensError::Slow)?? {
                 return Err(TokenFault::Throttled(throttled.retry_after));
             }
         }

@@ -2,11 +2,24 @@
 //!
 //! Never in the address: that is written to logs.
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
+use base64::{
+    Engine as _,
+    alphabet::STANDARD,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+    prelude::BASE64_STANDARD,
+};
 use http::{HeaderMap, header};
 
 use super::text::{PREFIX, TokenText};
 use crate::web::field_set::{FieldSet, X_PORTCULLIS_TOKEN};
+
+/// As the most lenient readers decode.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// What a request has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,13 +91,14 @@ impl Claim {
         if scheme.eq_ignore_ascii_case(b"basic") {
             return Self::of_pair(rest);
         }
-        if holds_token(trimmed) { Self::Misplaced } else { Self::Foreign }
+        if holds_token(trimmed) || hides_token(rest) { Self::Misplaced } else { Self::Foreign }
     }
 
     /// User name and password; the name does not matter.
     fn of_pair(encoded: &[u8]) -> Self {
         let Ok(pair) = BASE64_STANDARD.decode(encoded) else {
-            return if holds_token(encoded) { Self::Misplaced } else { Self::Foreign };
+            let holds = holds_token(encoded) || hides_token(encoded);
+            return if holds { Self::Misplaced } else { Self::Foreign };
         };
         let password = pair.iter().position(|&byte| byte == b':').and_then(|colon| pair.get(colon + 1..));
         match password {
@@ -104,6 +118,26 @@ fn holds_token(text: &[u8]) -> bool {
         let (before, rest) = text.split_at(at);
         let begins_word = before.last().is_none_or(|byte| b" \t\"'=,;:".contains(byte));
         begins_word || TokenText::begins(rest)
+    })
+}
+
+/// Whether a whole token stands in some word of the text, encoded in base64 well enough for a lenient reader.
+fn hides_token(text: &[u8]) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
+    text.split(|byte| !is_digit(byte)).filter(|word| word.len() >= TokenText::ENCODED).any(|word| {
+        let word: Vec<u8> = word
+            .iter()
+            .map(|byte| match byte {
+                b'-' => b'+',
+                b'_' => b'/',
+                &other => other,
+            })
+            .collect();
+        // One digit more than there are whole bytes for is left out by some.
+        let whole = if word.len() % 4 == 1 { word.len() - 1 } else { word.len() };
+        LENIENT.decode(&word[..whole]).is_ok_and(|decoded| {
+            memchr::memmem::find_iter(&decoded, PREFIX.as_bytes()).any(|at| TokenText::begins(&decoded[at..]))
+        })
     })
 }
 
@@ -175,6 +209,13 @@ mod tests {
             a(format!("Basic {text}")),
             a(format!("Bearer  \"{text}\"")),
             a(format!("Bearer x{text}x")),
+            a(basic(&format!("git:{text}")).trim_end_matches('=').to_owned()),
+            a(format!("{}=", basic(&format!("git:{text}")))),
+            a(basic(&format!("???>>>:{text}")).replace('+', "-").replace('/', "_")),
+            a(format!("{}, x", basic(&format!("git:{text}")))),
+            a(format!("{} charset=utf-8", basic(&format!("git:{text}")))),
+            a(basic(&format!("git:{text}")).replace("Basic", "Bearer")),
+            a(format!("Token {}", BASE64_STANDARD.encode(&text))),
             a(basic(&format!("git:x{text}"))),
             a("Token pcl_cut-short".into()),
             a(basic(&format!("{text}:"))),

@@ -27,6 +27,9 @@ pub struct TokenText {
 }
 
 impl TokenText {
+    /// How long one is at least in base64, whatever stands before it.
+    pub(super) const ENCODED: usize = LENGTH * 4 / 3;
+
     /// Makes one. The text is for whoever asked for it, and for nobody else.
     pub fn generate(random: &dyn Random) -> (String, Self) {
         let mut text = String::with_capacity(LENGTH);

@@ -67,7 +67,7 @@ pub struct PooledConnection {
     /// The check at which it is too old.
     old_at: u32,
     /// Its user, if connections are not shared.
-    user: Option<Box<str>>,
+    user: Option<Box<[u8]>>,
     /// It is tied to one client, who has signed in on it or is about to.
     is_tied: bool,
 }
@@ -75,7 +75,8 @@ pub struct PooledConnection {
 /// The request's demands on a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
-    pub user: &'a str,
+    /// Whose connections it may have where they are kept apart: a user's, or a token's.
+    pub user: &'a [u8],
     /// It can be sent again if the connection turns out to be dead.
     pub repeatable: bool,
 }

@@ -442,8 +442,10 @@ fn few_guesses() -> Builder {
 }
 
 #[tokio::test]
-async fn guesses_are_counted_like_those_at_passwords_and_hold_up_no_token_that_is_known() {
-    let (gateway, browser) = few_guesses().start().await;
+async fn guesses_are_counted_like_those_at_passwords_and_hold_up_nobody_who_has_a_good_token_or_password() {
+    let rules = r#"[{path = "/public/*", level = "bypass"}]"#;
+    let (gateway, browser) = few_guesses().set("access.rules", rules).start().await;
+    gateway.add_user(ADA).await;
     let token = service(&gateway, "t", Scope::default()).await;
     let revoked = service(&gateway, "r", Scope::default()).await;
     gateway.administration().revoke_token("r").await.unwrap();
@@ -453,6 +455,10 @@ async fn guesses_are_counted_like_those_at_passwords_and_hold_up_no_token_that_i
         assert_eq!(refusal(&bearer(&browser, "/", &revoked).await), "revoked");
     }
     let mut statuses = Vec::new();
+    for _ in 0..8 {
+        let (guess, _) = portcullis::tokens::TokenText::generate(&portcullis::random::OsRandom);
+        assert_eq!(bearer(&browser, "/public/a", &guess).await.status, StatusCode::OK, "they gain nothing");
+    }
     for _ in 0..6 {
         let (guess, _) = portcullis::tokens::TokenText::generate(&portcullis::random::OsRandom);
         statuses.push(bearer(&browser, "/", &guess).await.status.as_u16());
@@ -462,6 +468,12 @@ async fn guesses_are_counted_like_those_at_passwords_and_hold_up_no_token_that_i
     let held = bearer(&browser, "/", &guess).await;
     assert!(held.header("retry-after").parse::<u64>().unwrap() > 0, "{held:?}");
     assert_eq!(refusal(&bearer(&browser, "/", &token).await), "");
+    // Nor one that this gateway has not seen yet.
+    let fresh = service(&gateway, "fresh", Scope::default()).await;
+    assert_eq!(refusal(&bearer(&browser, "/", &fresh).await), "");
+    let ada = gateway.browser();
+    ada.log_in(ADA).await;
+    assert_eq!(ada.get("/sims").await.status, StatusCode::OK);
 }
 
 #[tokio::test]
