@@ -1,11 +1,20 @@
 //! Rules that can never match, because an earlier one takes all that they are about.
 
-use super::AccessRule;
+use super::{AccessRule, ClientKind, Ruling};
 
 /// Each such rule, with the earlier one.
 pub fn covered(rules: &[AccessRule]) -> Vec<(usize, usize)> {
     let earlier = |(index, rule): (usize, &AccessRule)| {
-        let cover = rules.get(..index)?.iter().position(|earlier| earlier.covers(rule))?;
+        let before = rules.get(..index)?;
+        let covers = |(at, earlier): &(usize, &AccessRule)| {
+            // Where browsers are asked for a login, a rule for everybody is not what lets a machine in.
+            let is_passed_over = rule.client == Some(ClientKind::Token)
+                && earlier.client.is_none()
+                && Ruling::of(earlier, *at).takes_tokens()
+                && before[..*at].iter().any(|first| first.client == Some(ClientKind::Browser));
+            earlier.covers(rule) && !is_passed_over
+        };
+        let (cover, _) = before.iter().enumerate().find(covers)?;
         Some((index, cover))
     };
     rules.iter().enumerate().filter_map(earlier).collect()
@@ -29,7 +38,7 @@ impl AccessRule {
         if self.paths.is_empty() && self.regexes.is_empty() {
             return true;
         }
-        let all = self.paths.iter().any(|path| path.first_segment().is_none());
+        let all = self.paths.iter().any(|path| path.first_segments().is_none());
         let names_paths = !other.paths.is_empty() || !other.regexes.is_empty();
         all || (names_paths
             && other.paths.iter().all(|path| self.paths.iter().any(|wide| wide.covers(path)))

@@ -24,10 +24,10 @@ impl Index {
         let (mut anywhere, mut anywhere_or_regex) = (Vec::new(), Vec::new());
         for (index, rule) in rules.iter().enumerate() {
             let has_regex = !rule.regexes.is_empty();
-            let firsts: Option<Vec<_>> = rule.paths.iter().map(|path| path.first_segment()).collect();
+            let firsts: Option<Vec<_>> = rule.paths.iter().map(|path| path.first_segments()).collect();
             match firsts.filter(|firsts| has_regex || !firsts.is_empty()) {
                 Some(firsts) => {
-                    for first in firsts {
+                    for first in firsts.into_iter().flatten() {
                         let known = segments.entry(key(first, &mut [0; LOOKED_AT]).into()).or_default();
                         if known.last() != Some(&index) {
                             known.push(index);

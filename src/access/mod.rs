@@ -24,7 +24,7 @@ use self::{
     index::Index,
     methods::Methods,
     pattern::Fit,
-    readings::Readings,
+    readings::{Reading, Readings},
     regexes::{Fits, Regexes},
 };
 use crate::users::CanonicalName;
@@ -319,16 +319,27 @@ impl AccessRules {
     ) {
         let readings = Readings::of(request.path);
         for method in &request.methods {
-            let mut one = |path: Option<&[u8]>| tell(self.of_reading(path, method, request), path, method);
+            let mut one = |path: Option<&[u8]>, is_folded| {
+                tell(self.of_reading((path, is_folded), method, request), path, method);
+            };
             match &readings {
-                Readings::Plain(path) => one(Some(path)),
-                Readings::Several(paths) => paths.iter().for_each(|path| one(Some(path))),
-                Readings::Any => one(None),
+                Readings::Plain(path) => one(Some(path), false),
+                Readings::Several(all) => {
+                    for Reading { path, is_folded } in all {
+                        one(Some(path), *is_folded);
+                    }
+                }
+                Readings::Any => one(None, false),
             }
         }
     }
 
-    fn of_reading(&self, path: Option<&[u8]>, method: &Method, request: &AccessRequest<'_>) -> Ruling {
+    fn of_reading(
+        &self,
+        (path, is_folded): (Option<&[u8]>, bool),
+        method: &Method,
+        request: &AccessRequest<'_>,
+    ) -> Ruling {
         let fits = path.map_or(Fits::none(), |path| self.regexes.fits(path));
         let mut strictest: Option<Ruling> = None;
         let mut to_sign_in = None;
@@ -342,7 +353,7 @@ impl AccessRules {
             let fit = match path {
                 _ if rule.paths.is_empty() && rule.regexes.is_empty() => Fit::Exactly,
                 Some(path) => {
-                    let by_path = rule.paths.iter().map(|known| known.fit(path)).max();
+                    let by_path = rule.paths.iter().map(|known| known.fit(path, is_folded)).max();
                     by_path.unwrap_or(Fit::No).max(fits.of(index))
                 }
                 None => Fit::Loosely,
@@ -355,7 +366,8 @@ impl AccessRules {
                 for_browsers = for_browsers.or_else(|| ruling.keeps_machines_out(rule.client));
                 continue;
             }
-            if for_browsers.is_some() && rule.client.is_none() {
+            // What it asks of everybody holds for machines too, but it does not let them in.
+            if for_browsers.is_some() && rule.client.is_none() && ruling.takes_tokens() {
                 continue;
             }
             if rule.names_users() {

@@ -53,8 +53,10 @@ impl AccessPath {
         Ok(Self { exact: path.to_owned(), folded: folded(path), below })
     }
 
-    pub(super) fn fit(&self, path: &[u8]) -> Fit {
-        let (exact, folded) = (self.exact.as_bytes(), self.folded.as_bytes());
+    /// `is_folded`: to whoever reads the path so, names are the same that are folded alike.
+    pub(super) fn fit(&self, path: &[u8], is_folded: bool) -> Fit {
+        let folded = self.folded.as_bytes();
+        let exact = if is_folded { folded } else { self.exact.as_bytes() };
         if self.below {
             if path.starts_with(exact) {
                 return Fit::Exactly;
@@ -79,10 +81,11 @@ impl AccessPath {
         }
     }
 
-    /// What the first segment of every path that fits begins with, without telling case; none: any.
-    pub(super) fn first_segment(&self) -> Option<&[u8]> {
+    /// What the first segment of every path that fits begins with, without telling case: as it is written, or folded; none:
+    /// any.
+    pub(super) fn first_segments(&self) -> Option<[&[u8]; 2]> {
         let is_root = self.below && self.folded == "/";
-        (!is_root).then(|| first_segment(self.folded.as_bytes()))
+        (!is_root).then(|| [&self.exact, &self.folded].map(|path| first_segment(path.as_bytes())))
     }
 }
 
@@ -139,10 +142,14 @@ mod tests {
             ("/*", "/", Exactly),
             ("/*", "/a", Exactly),
             ("/Größe", "/Größe", Exactly),
-            ("/Größe", "/grösse", Loosely),
+            ("/Größe", "/grosse", Loosely),
             ("/a b", "/a b", Exactly),
         ] {
-            assert_eq!(AccessPath::parse(pattern).unwrap().fit(path.as_bytes()), fit, "{pattern} {path}");
+            assert_eq!(
+                AccessPath::parse(pattern).unwrap().fit(path.as_bytes(), false),
+                fit,
+                "{pattern} {path}"
+            );
         }
     }
 

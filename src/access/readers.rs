@@ -87,6 +87,11 @@ fn read(path: &[u8], habits: u16) -> Vec<u8> {
     if has(8) {
         text = text.split(|&byte| byte == 0).next().unwrap_or_default().to_vec();
     }
+    // Two slashes begin a host.
+    if has(12) && text.starts_with(b"//") {
+        let rest: Vec<u8> = text.iter().copied().skip_while(|&byte| byte == b'/').collect();
+        text = rest.iter().copied().skip_while(|&byte| byte != b'/').collect();
+    }
     let mut kept: Vec<Vec<u8>> = Vec::new();
     for segment in text.split(|&byte| byte == b'/') {
         match segment {
@@ -163,7 +168,7 @@ fn no_reader_finds_what_is_closed_at_a_path_that_is_not() {
         let request = AccessRequest::new(&Method::GET, &HeaderMap::new(), &path, None, [10, 0, 0, 1].into());
         let (closed, public) = (closed.of(&request).level, public.of(&request).level);
         for _ in 0..256 {
-            let habits = u16::from_le_bytes(random.bytes()) % (1 << 12);
+            let habits = u16::from_le_bytes(random.bytes()) % (1 << 13);
             let read = read(path.as_bytes(), habits);
             let segment = read.split(|&byte| byte == b'/').nth(1).unwrap_or_default();
             if segment == b"admin" {

@@ -5,13 +5,15 @@
 
 use caseless::Caseless as _;
 use percent_encoding::percent_decode;
-use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
-use crate::web::path::PLAIN;
+use crate::{users::is_invisible, web::path::PLAIN};
 
 /// Readings of one path at most, and bytes in all of them. What has more can be read as anything.
 const MOST: usize = 64;
 const MOST_BYTES: usize = 64 * 1024;
+/// Bytes of other characters than ASCII's in all readings that are folded.
+const MOST_FOLDED: usize = 4096;
 
 /// How a path can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,26 +21,35 @@ pub(super) enum Readings<'a> {
     /// As it is written.
     Plain(&'a [u8]),
     /// The first is the path decoded once.
-    Several(Vec<Vec<u8>>),
+    Several(Vec<Reading>),
     /// In more ways than anybody lists in good faith: it may be any path.
     Any,
+}
+
+/// A path as some portal reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    pub(super) path: Vec<u8>,
+    /// Whether whoever reads so takes names for the same that differ in how they are written.
+    pub(super) is_folded: bool,
 }
 
 /// One habit of some reader: another path that it makes of one, or none.
 type Habit = fn(&[u8]) -> Option<Vec<u8>>;
 
-const HABITS: [Habit; 14] = [
+const HABITS: [Habit; 15] = [
     decode_once,
     decode_utf16,
     shorten_overlong,
     drop_broken_utf8,
-    fold_unicode,
+    replace_broken_utf8,
     cut_at_query,
     cut_at_null,
     drop_controls,
     turn_backslashes,
     drop_parameters,
     merge_slashes,
+    drop_authority,
     resolve_dots,
     trim_segments,
     read_plus_as_space,
@@ -51,34 +62,72 @@ impl<'a> Readings<'a> {
         if is_plain(bytes) {
             return Self::Plain(bytes);
         }
-        let mut all = vec![percent_decode(bytes).collect::<Vec<u8>>()];
-        let mut size = all[0].len();
-        let undecoded = keep_structure(bytes);
-        let mut at = 0;
-        let mut found = (undecoded != all[0]).then_some(undecoded);
-        loop {
-            for reading in found.take().into_iter().chain(next(&all, at)) {
-                if all.contains(&reading) {
-                    continue;
-                }
-                size += reading.len();
-                if all.len() >= MOST || size > MOST_BYTES {
-                    return Self::Any;
-                }
-                all.push(reading);
-            }
-            at += 1;
-            if at >= all.len() {
-                return Self::Several(all);
-            }
-        }
+        Search::of(bytes).map_or(Self::Any, |search| Self::Several(search.found))
     }
 }
 
-/// What the habits make of one of these.
-fn next(all: &[Vec<u8>], at: usize) -> Vec<Vec<u8>> {
-    let Some(reading) = all.get(at) else { return Vec::new() };
-    HABITS.iter().filter_map(|habit| habit(reading)).collect()
+/// What has been found of the readings of one path.
+struct Search {
+    found: Vec<Reading>,
+    /// Bytes in all of them.
+    size: usize,
+    /// Bytes of other characters than ASCII's that have been folded, which takes its time.
+    folded: usize,
+}
+
+/// There are too many.
+struct TooMany;
+
+impl Search {
+    /// None: there are too many.
+    fn of(path: &[u8]) -> Option<Self> {
+        let mut search = Self { found: Vec::new(), size: 0, folded: 0 };
+        search.all(path).is_ok().then_some(search)
+    }
+
+    fn all(&mut self, path: &[u8]) -> Result<(), TooMany> {
+        self.note(percent_decode(path).collect(), false)?;
+        self.note(keep_structure(path), false)?;
+        let mut at = 0;
+        while let Some(reading) = self.found.get(at).cloned() {
+            for habit in HABITS {
+                if let Some(read) = habit(&reading.path) {
+                    self.note(read, reading.is_folded)?;
+                }
+            }
+            if !reading.is_folded
+                && let Some(read) = self.fold(&reading.path)?
+            {
+                self.note(read, true)?;
+            }
+            at += 1;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, path: Vec<u8>, is_folded: bool) -> Result<(), TooMany> {
+        if self.found.iter().any(|known| known.path == path) {
+            return Ok(());
+        }
+        self.size += path.len();
+        if self.found.len() >= MOST || self.size > MOST_BYTES {
+            return Err(TooMany);
+        }
+        self.found.push(Reading { path, is_folded });
+        Ok(())
+    }
+
+    /// Characters that are the same to who compares names in Unicode: of another case, wide, composed, with an accent.
+    fn fold(&mut self, path: &[u8]) -> Result<Option<Vec<u8>>, TooMany> {
+        let Some(text) = std::str::from_utf8(path).ok().filter(|text| !text.is_ascii()) else {
+            return Ok(None);
+        };
+        self.folded += text.bytes().filter(|byte| !byte.is_ascii()).count();
+        if self.folded > MOST_FOLDED {
+            return Err(TooMany);
+        }
+        Ok(changed(path, folded(text).into_bytes()))
+    }
 }
 
 /// Whether nobody reads it in another way, letter case and a slash at its end aside.
@@ -88,7 +137,8 @@ fn is_plain(path: &[u8]) -> bool {
         let ends_segment = byte == b'/' && matches!(before, b'/' | b'.');
         // Some read a plus as a space.
         let is_itself = PLAIN[usize::from(byte)] && byte != b'+';
-        if !is_itself || ends_segment || (byte == b':' && before == b':') {
+        let begins_stream = before == b':' && matches!(byte, b':' | b'$');
+        if !is_itself || ends_segment || begins_stream {
             return false;
         }
         before = byte;
@@ -185,18 +235,31 @@ fn drop_broken_utf8(path: &[u8]) -> Option<Vec<u8>> {
     Some(path.utf8_chunks().flat_map(|chunk| chunk.valid().bytes()).collect())
 }
 
-/// Characters that are the same to who compares names in Unicode: of another case, wide, composed.
-fn fold_unicode(path: &[u8]) -> Option<Vec<u8>> {
-    if path.is_ascii() {
-        return None;
-    }
-    let text = std::str::from_utf8(path).ok()?;
-    changed(path, folded(text).into_bytes())
+/// Others put the character in their place that stands for what cannot be read.
+fn replace_broken_utf8(path: &[u8]) -> Option<Vec<u8>> {
+    changed(path, String::from_utf8_lossy(path).into_owned().into_bytes())
 }
 
-/// A name as those compare it who tell no case: as patterns are folded as well.
+/// A name as those compare it who tell neither case nor accents, and do not see what cannot be seen: as patterns are folded
+/// as well.
 pub(super) fn folded(text: &str) -> String {
-    text.nfkc().default_case_fold().nfkc().collect()
+    let bare = text.nfkd().filter(|&c| !is_combining_mark(c) && !is_invisible(c)).map(best_fit);
+    bare.default_case_fold().nfkc().collect()
+}
+
+/// What Windows puts in the place of a character that a code page lacks, and databases compare it as.
+fn best_fit(character: char) -> char {
+    match character {
+        'ı' => 'i',
+        'ł' | 'Ł' => 'l',
+        'đ' | 'Đ' => 'd',
+        'ħ' | 'Ħ' => 'h',
+        'ŧ' | 'Ŧ' => 't',
+        'ø' | 'Ø' => 'o',
+        '⁄' | '∕' | '╱' => '/',
+        '∖' | '⧵' => '\\',
+        other => other,
+    }
 }
 
 /// A decoded `?` or `#` begins a query or fragment for who decodes first and splits later.
@@ -207,7 +270,8 @@ fn cut_at_query(path: &[u8]) -> Option<Vec<u8>> {
 
 /// A text of C ends here, and a file of Windows' goes on as a stream.
 fn cut_at_null(path: &[u8]) -> Option<Vec<u8>> {
-    let end = memchr::memchr(0, path).or_else(|| memchr::memmem::find(path, b"::"))?;
+    let stream = || path.windows(2).position(|two| matches!(two, b"::" | b":$"));
+    let end = memchr::memchr(0, path).or_else(stream)?;
     Some(path[..end].to_vec())
 }
 
@@ -229,6 +293,15 @@ fn merge_slashes(path: &[u8]) -> Option<Vec<u8>> {
     let mut merged = path.to_vec();
     merged.dedup_by(|byte, before| *byte == b'/' && *before == b'/');
     changed(path, merged)
+}
+
+/// What two slashes begin is an address without its scheme: a host, then the path. Some pass over further slashes as well.
+fn drop_authority(path: &[u8]) -> Option<Vec<u8>> {
+    let host = path.strip_prefix(b"//")?;
+    let host = &host[host.iter().position(|&byte| byte != b'/').unwrap_or(host.len())..];
+    let end = memchr::memchr(b'/', host).unwrap_or(host.len());
+    let rest = &host[end..];
+    Some(if rest.is_empty() { b"/".to_vec() } else { rest.to_vec() })
 }
 
 /// Dot segments, which only another habit can have brought about: the request gate refuses those that were sent.
@@ -284,7 +357,7 @@ mod tests {
         match Readings::of(path) {
             Readings::Plain(plain) => vec![String::from_utf8_lossy(plain).into_owned()],
             Readings::Several(all) => {
-                all.iter().map(|reading| String::from_utf8_lossy(reading).into_owned()).collect()
+                all.iter().map(|reading| String::from_utf8_lossy(&reading.path).into_owned()).collect()
             }
             Readings::Any => vec!["any".to_owned()],
         }
@@ -306,7 +379,7 @@ mod tests {
         {
             assert_eq!(read(path), [reading], "{path}");
         }
-        assert_eq!(read("/%C3%BC"), ["/ü"]);
+        assert_eq!(read("/%C3%BC"), ["/ü", "/u"]);
     }
 
     #[test]
@@ -345,6 +418,26 @@ mod tests {
             "/x/%c0%ae%c0%ae/admin",
             "/x%c0%af..%c0%afadmin",
             "/x/%c0%2e%c0%2e/admin",
+            // An address without its scheme.
+            "//x/admin",
+            "///x/admin",
+            "//localhost:8443/admin",
+            "//u@x%2fadmin",
+            "/%2fx/admin",
+            "/%5c%5cx/admin",
+            "//x/..%2fadmin",
+            // Streams of Windows' files.
+            "/admin:$i30:$INDEX_ALLOCATION",
+            // What cannot be seen, accents, and what they are taken for.
+            "/ad%E2%80%8Dmin",
+            "/ad%C2%ADmin",
+            "/%EF%BB%BFadmin",
+            "/%C3%A1dmin",
+            "/%C4%81dmin",
+            "/a%CC%81dmin",
+            "/adm%C4%B1n",
+            "/%E2%88%95admin",
+            "/x%E2%81%84..%E2%81%84admin",
             // Broken UTF-8.
             "/ad%ffmin",
             "/ad%c3min",
@@ -390,5 +483,13 @@ mod tests {
         assert_eq!(Readings::of(&long), Readings::Any);
         let deep = format!("/%{}61", "25".repeat(5000));
         assert_eq!(Readings::of(&deep), Readings::Any);
+        // A character of three bytes that becomes eighteen when it is folded, and one that stays what it is.
+        for letter in ["%EF%B7%BA", "%E4%B8%AD"] {
+            assert_eq!(Readings::of(&format!("/{}", letter.repeat(1700))), Readings::Any, "{letter}");
+            assert!(
+                matches!(Readings::of(&format!("/{}", letter.repeat(250))), Readings::Several(_)),
+                "{letter}"
+            );
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! The regular expressions of all rules, in one automaton: a path is looked at once, in linear time.
 
 use regex_automata::{
-    Input, PatternSet,
-    meta::{Config, Regex},
-    util::syntax,
+    Input, MatchKind, PatternSet,
+    meta::{BuildError, Config, Regex},
+};
+use regex_syntax::{
+    ParserBuilder,
+    hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind},
 };
 
 use super::{AccessRule, pattern::Fit};
@@ -17,7 +20,7 @@ const MOST_BYTES: usize = 32 << 20;
 /// Compiled.
 #[derive(Debug)]
 pub(super) struct Regexes {
-    /// All in one automaton, case-insensitive. `None` without any expression.
+    /// All in one automaton, of any letter case. `None` without any expression.
     loose: Option<Regex>,
     exact: Vec<Regex>,
     /// The rule of each.
@@ -30,8 +33,8 @@ pub(super) struct Fits(Vec<Fit>);
 /// Says what is wrong with an expression.
 pub fn check(pattern: &str) -> Result<(), String> {
     // Alone first, so that what is put around it cannot make it another one.
-    compile(&[pattern.to_owned()], false)?;
-    compile(&[whole(pattern)], true).map(drop)
+    compile(&[parse(pattern)?])?;
+    compile(&[in_any_case(parse(&whole(pattern))?)]).map(drop)
 }
 
 impl Regexes {
@@ -40,10 +43,15 @@ impl Regexes {
             .iter()
             .enumerate()
             .flat_map(|(index, rule)| rule.regexes.iter().map(move |one| (index, one)));
-        let (rules, wholes): (Vec<_>, Vec<_>) = each.map(|(index, one)| (index, whole(one))).unzip();
-        let loose = if wholes.is_empty() { None } else { Some(compile(&wholes, true)?) };
-        let exact = wholes.iter().map(|one| compile(std::slice::from_ref(one), false));
-        Ok(Self { loose, exact: exact.collect::<Result<_, _>>()?, rules })
+        let (mut of_rules, mut loose, mut exact) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, one) in each {
+            let whole = parse(&whole(one))?;
+            exact.push(compile(std::slice::from_ref(&whole))?);
+            loose.push(in_any_case(whole));
+            of_rules.push(index);
+        }
+        let loose = if loose.is_empty() { None } else { Some(compile(&loose)?) };
+        Ok(Self { loose, exact, rules: of_rules })
     }
 
     /// How a path fits them. Most fit none, which one look shows.
@@ -104,14 +112,57 @@ fn whole(pattern: &str) -> String {
     format!(r"\A(?:{pattern})\z")
 }
 
-fn compile(patterns: &[String], any_case: bool) -> Result<Regex, String> {
-    let syntax = syntax::Config::new().utf8(false).case_insensitive(any_case).dot_matches_new_line(true);
-    let config = Config::new().utf8_empty(false).nfa_size_limit(Some(MOST_BYTES));
-    let built = Regex::builder().configure(config).syntax(syntax).build_many(patterns);
-    built.map_err(|error| match (error.syntax_error(), error.size_limit()) {
-        (Some(syntax), _) => format!("is no regular expression: {}", last_line(&syntax.to_string())),
-        (None, Some(_)) => "is too large when compiled; use paths, or a shorter expression".to_owned(),
-        (None, None) => format!("cannot be used: {error}"),
+fn parse(pattern: &str) -> Result<Hir, String> {
+    let parsed = ParserBuilder::new().utf8(false).dot_matches_new_line(true).build().parse(pattern);
+    parsed.map_err(|error| format!("is no regular expression: {}", last_line(&error.to_string())))
+}
+
+/// What matches every text that differs only in letter case from one that `hir` matches; also where `hir` says which
+/// letters not.
+fn in_any_case(hir: Hir) -> Hir {
+    match hir.into_kind() {
+        HirKind::Empty => Hir::empty(),
+        HirKind::Look(look) => Hir::look(look),
+        HirKind::Literal(literal) => {
+            let chunks = literal.0.utf8_chunks().flat_map(|chunk| {
+                let letters = chunk.valid().chars().map(|letter| {
+                    let mut class = ClassUnicode::new([ClassUnicodeRange::new(letter, letter)]);
+                    class.case_fold_simple();
+                    Hir::class(Class::Unicode(class))
+                });
+                let broken = (!chunk.invalid().is_empty()).then(|| Hir::literal(chunk.invalid()));
+                letters.chain(broken).collect::<Vec<_>>()
+            });
+            Hir::concat(chunks.collect())
+        }
+        HirKind::Class(Class::Unicode(mut class)) => {
+            class.case_fold_simple();
+            Hir::class(Class::Unicode(class))
+        }
+        HirKind::Class(Class::Bytes(mut class)) => {
+            class.case_fold_simple();
+            Hir::class(Class::Bytes(class))
+        }
+        HirKind::Repetition(mut repetition) => {
+            repetition.sub = Box::new(in_any_case(*repetition.sub));
+            Hir::repetition(repetition)
+        }
+        HirKind::Capture(mut capture) => {
+            capture.sub = Box::new(in_any_case(*capture.sub));
+            Hir::capture(capture)
+        }
+        HirKind::Concat(all) => Hir::concat(all.into_iter().map(in_any_case).collect()),
+        HirKind::Alternation(all) => Hir::alternation(all.into_iter().map(in_any_case).collect()),
+    }
+}
+
+fn compile(patterns: &[Hir]) -> Result<Regex, String> {
+    // Of several that match, each is asked for.
+    let config = Config::new().utf8_empty(false).nfa_size_limit(Some(MOST_BYTES)).match_kind(MatchKind::All);
+    let built = Regex::builder().configure(config).build_many_from_hir(patterns);
+    built.map_err(|error: BuildError| match error.size_limit() {
+        Some(_) => "is too large when compiled; use paths, or a shorter expression".to_owned(),
+        None => format!("cannot be used: {error}"),
     })
 }
 
@@ -163,6 +214,36 @@ mod tests {
         ] {
             assert_eq!(fit(pattern, path), expected, "{pattern} {path}");
         }
+    }
+
+    #[test]
+    fn what_excludes_letters_is_about_every_case_of_the_others() {
+        use Fit::{Exactly, Loosely, No};
+        for (pattern, path, expected) in [
+            ("/[^a-z]+", "/ADMIN", Exactly),
+            ("/[^a-z]+", "/A1", Exactly),
+            ("/[^a-z]+", "/admin", Loosely),
+            ("/[^a-z]+", "/aDMIN", Loosely),
+            ("/[^/]+", "/admin", Exactly),
+            ("/[^a-z]+", "/a/", Loosely),
+            (r"/\P{Lu}+", "/admin", Exactly),
+            (r"/\P{Lu}+", "/ADMIN", Loosely),
+            (r"/[^\d]+", "/123", No),
+            ("/x(?:[^a]|b{2,3})", "/XA", Loosely),
+            ("/größe", "/GRÖSSE", No),
+            ("/größe", "/GRÖßE", Loosely),
+        ] {
+            assert_eq!(fit(pattern, path), expected, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn of_several_that_match_each_is_known() {
+        let patterns = ["/v[0-9]+/admin(/.*)?", "/V.*", "/v[0-9]+/admin(/.*)?", "/x", ".*"];
+        let rules = patterns.map(|one| AccessRule { regexes: vec![one.into()], ..AccessRule::default() });
+        let fits = Regexes::new(&rules).unwrap().fits(b"/v2/admin/x");
+        let found: Vec<_> = (0..patterns.len()).map(|rule| fits.of(rule)).collect();
+        assert_eq!(found, [Fit::Exactly, Fit::Loosely, Fit::Exactly, Fit::No, Fit::Exactly]);
     }
 
     #[test]

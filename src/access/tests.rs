@@ -338,6 +338,10 @@ fn rules_tell_tokens_from_browsers_and_what_is_for_browsers_is_not_left_to_token
             of(browser, rule(&["/open"], Bypass)),
             of(browser, rule(&["/shut"], Deny)),
             of(token, rule(&["/machines"], Bypass)),
+            of(browser, rule(&["/api/*"], TwoFactor)),
+            rule(&["/api/internal/*"], Deny),
+            AccessRule { max_age: Some(Duration::from_mins(15)), ..rule(&["/api/fresh/*"], TwoFactor) },
+            of(token, rule(&["/api/*"], TwoFactor)),
             rule(&["/people/*", "/machines", "/never"], OneFactor),
         ],
     );
@@ -353,11 +357,75 @@ fn rules_tell_tokens_from_browsers_and_what_is_for_browsers_is_not_left_to_token
         ("GET /shut", Deny, TwoFactor),
         ("GET /machines", OneFactor, Bypass),
         ("GET /else", TwoFactor, TwoFactor),
+        ("GET /api/a", TwoFactor, TwoFactor),
+        ("GET /api/internal/x", TwoFactor, Deny),
     ] {
         let (method, path) = request.split_once(' ').unwrap();
         let (method, headers) = (method.parse().unwrap(), HeaderMap::new());
         let asked = || AccessRequest::new(&method, &headers, path, None, [10, 0, 0, 1].into());
         let found = (rules.of(&asked()).level, rules.of(&asked().with_token()).level);
         assert_eq!(found, (to_browser, to_token), "{request}");
+    }
+    let (method, headers) = (Method::GET, HeaderMap::new());
+    let fresh = AccessRequest::new(&method, &headers, "/api/fresh/x", None, [10, 0, 0, 1].into());
+    assert!(!rules.of(&fresh.with_token()).takes_tokens(), "a code that is fresh takes a person");
+}
+
+#[test]
+fn a_rule_for_tokens_behind_one_that_does_not_let_them_in_is_not_called_covered() {
+    let of = |client, level| AccessRule { client, ..rule(&["/api/*"], level) };
+    let people = of(Some(ClientKind::Browser), TwoFactor);
+    let machines = of(Some(ClientKind::Token), Bypass);
+    let everybody = |level| of(None, level);
+    assert_eq!(covered(&[people.clone(), everybody(OneFactor), machines.clone()]), []);
+    assert_eq!(covered(&[people.clone(), everybody(Deny), machines.clone()]), [(2, 1)]);
+    assert_eq!(covered(&[everybody(OneFactor), people, machines]), [(1, 0), (2, 0)]);
+}
+
+#[test]
+fn a_second_expression_about_a_path_holds_where_the_first_is_not_for_the_user() {
+    let regex = |text: &str, rule: AccessRule| AccessRule { regexes: vec![text.into()], ..rule };
+    let rules = rules(
+        TwoFactor,
+        &[
+            groups(&["staff"], regex("/v[0-9]+/admin(/.*)?", rule(&[], TwoFactor))),
+            regex("/v[0-9]+/admin(/.*)?", rule(&[], Deny)),
+            regex("/[^/]+/closed/.*", rule(&[], Deny)),
+        ],
+    );
+    for (request, level) in [
+        ("GET /v2/admin/x", Deny),
+        ("GET /v2/admin", Deny),
+        ("GET /v2/other", TwoFactor),
+        ("GET /tenant/closed/x", Deny),
+        ("GET /%ff/closed/x", Deny),
+        ("GET /%c3/closed/x", Deny),
+    ] {
+        let bob = Some(("bob", &["users"][..]));
+        assert_eq!(ruling(&rules, request, &[], bob).level, level, "{request}");
+    }
+}
+
+#[test]
+fn a_path_of_other_letters_than_asciis_is_opened_and_closed_as_it_is_written() {
+    let rules = rules(
+        TwoFactor,
+        &[rule(&["/Über/*", "/straße", "/x/Übung", "/ünter/*"], Bypass), rule(&["/größe/*"], Deny)],
+    );
+    for (path, level) in [
+        ("/%C3%9Cber/a", Bypass),
+        ("/stra%C3%9Fe", Bypass),
+        ("/x/%C3%9Cbung", Bypass),
+        ("/%C3%BCnter/a", Bypass),
+        // Who takes these for the same may not be the portal.
+        ("/%C3%BCber/a", TwoFactor),
+        ("/uber/a", TwoFactor),
+        ("/strasse", TwoFactor),
+        ("/gro%C3%9Fe/a", Deny),
+        ("/GR%C3%96SSE/a", Deny),
+        ("/grosse/a", Deny),
+        ("/%C3%9Cber/..%2fgr%C3%B6%C3%9Fe/a", Deny),
+    ] {
+        assert_eq!(ruling(&rules, &format!("GET {path}"), &[], STRANGER).level, level, "{path}");
     }
 }

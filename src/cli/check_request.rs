@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, uri::PathAndQuery};
 use serde::Serialize;
 
 use super::output::Output;
@@ -139,6 +139,38 @@ async fn find_token(name: &str, config: &Config) -> anyhow::Result<Who> {
 }
 
 impl<'a> Typed<'a> {
+    /// What becomes of a request before any rule is looked at: the level that is reported, and why.
+    fn not_for_rules(&self, health_path: Option<&str>) -> Option<(&'static str, &'static str)> {
+        let is_clean = PathAndQuery::try_from(self.target()).is_ok()
+            && self.query.is_none_or(path::is_clean_query)
+            && !self.target().contains([' ', '\t']);
+        let refused = |reason| Some(("refused", reason));
+        match path::check(self.path) {
+            _ if method::is_misspelt(&self.method) => refused("methods are told by their case (501)"),
+            _ if matches!(self.method, Method::TRACE | Method::CONNECT) => {
+                refused("this method is for the gateway itself, which doesn't offer it (405)")
+            }
+            _ if !is_clean => {
+                refused("the target has a character that no address may have as it is: encode it (400)")
+            }
+            Err(path::NotCanonical) => refused(
+                "the path has a dot segment, a backslash, a control character or broken encoding (400)",
+            ),
+            Ok(Territory::Ours) => {
+                Some(("own", "it is one of the gateway's own pages, for which there are no rules"))
+            }
+            Ok(Territory::Portal) if health_path == Some(self.path) => {
+                Some(("own", "the gateway answers it itself (server.health_path)"))
+            }
+            Ok(Territory::Portal) => None,
+        }
+    }
+
+    /// Path and query.
+    fn target(&self) -> String {
+        self.query.map_or_else(|| self.path.to_owned(), |query| format!("{}?{query}", self.path))
+    }
+
     fn parse(text: &'a str) -> anyhow::Result<Self> {
         let text = text.trim();
         let (method, target) = match text.split_once(' ') {
@@ -186,25 +218,8 @@ fn report(typed: &Typed<'_>, who: &Who, from: Option<IpAddr>, config: &Config) -
             format!("this gateway answers for {} only (421)", site.origin().ascii_serialization()),
         ));
     }
-    if method::is_misspelt(&typed.method) {
-        return Ok(bare("refused", "methods are told by their case (501)".to_owned()));
-    }
-    match path::check(typed.path) {
-        Err(path::NotCanonical) => {
-            let reason =
-                "the path has a dot segment, a backslash, a control character or broken encoding (400)";
-            return Ok(bare("refused", reason.to_owned()));
-        }
-        Ok(Territory::Ours) => {
-            return Ok(bare(
-                "own",
-                "it is one of the gateway's own pages, for which there are no rules".to_owned(),
-            ));
-        }
-        Ok(Territory::Portal) if config.web.health_path.as_deref() == Some(typed.path) => {
-            return Ok(bare("own", "the gateway answers it itself (server.health_path)".to_owned()));
-        }
-        Ok(Territory::Portal) => {}
+    if let Some((level, reason)) = typed.not_for_rules(config.web.health_path.as_deref()) {
+        return Ok(bare(level, reason.to_owned()));
     }
     let rules = AccessRules::new(&config.access).map_err(|reason| anyhow!("access.rules: {reason}"))?;
     let address = from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical();

@@ -8,8 +8,7 @@ mod name;
 use std::sync::Arc;
 
 pub use id::{SERVICE, UserId};
-pub use name::CanonicalName;
-use name::is_invisible;
+pub use name::{CanonicalName, is_invisible};
 use sqlx::{Row as _, any::AnyRow};
 
 use crate::{

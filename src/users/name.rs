@@ -47,7 +47,7 @@ impl CanonicalName {
 
 /// Whether nobody can see a character, so that two names which differ in it look the same: Unicode's default ignorable
 /// code points, which a copied address may bring along, and annotations.
-pub(super) fn is_invisible(c: char) -> bool {
+pub fn is_invisible(c: char) -> bool {
     matches!(
         c,
         '\u{ad}'

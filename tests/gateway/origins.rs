@@ -80,10 +80,18 @@ const STEPS_UP: [&str; 26] = [
     "..%3f",
     "..%23",
 ];
-const OTHERS: [&str; 30] = [
+const OTHERS: [&str; 38] = [
     "/public/a.txt",
     "/secret/a.txt",
     "//secret/a.txt",
+    "//x/secret/a.txt",
+    "///x/secret/a.txt",
+    "//u@x:80/secret/a.txt",
+    "//x/public/a.txt",
+    "//public/secret/a.txt",
+    "/%2fx/secret/a.txt",
+    "//x%2fsecret/a.txt",
+    "//u@x%2fsecret%2fa.txt",
     "/%73ecret/a.txt",
     "/secret%2fa.txt",
     "/%2573ecret/a.txt",
@@ -235,8 +243,9 @@ async fn no_server_serves_a_path_that_passes_from_elsewhere() {
                     // An application that decodes twice, drops parameters or forgives more reads more spellings of the
                     // same folder; none that leads from the one to the other.
                     let other = if folder == "/secret/" { "/public" } else { "/secret" };
-                    if path.starts_with(other) || (name != "gunicorn" && !reading(&path).starts_with(folder))
-                    {
+                    // Some take what two slashes begin for a host; what is asked of a path thinks of that.
+                    let is_lax = name == "gunicorn" || path.starts_with("//");
+                    if path.starts_with(other) || (!is_lax && !reading(&path).starts_with(folder)) {
                         faults.push(format!("{name} serves {path} from {folder}"));
                     }
                 }

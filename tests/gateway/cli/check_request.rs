@@ -72,6 +72,10 @@ async fn the_rule_that_decides_is_named_with_file_and_line() {
         ("GET https://other.example.com/health", "refused", "https://iot.example.com only (421)"),
         ("GET /a/../health", "refused", "dot segment"),
         ("get /health", "refused", "501"),
+        ("TRACE /health", "refused", "405"),
+        ("GET /he alth", "refused", "encode it (400)"),
+        ("GET /health?a=<b>", "refused", "encode it (400)"),
+        ("GET /health`", "refused", "encode it (400)"),
         ("GET /.portcullis/login", "own", "no rules"),
     ] {
         let facts = ask(&file, request, &[]).await;

@@ -15,15 +15,15 @@ use tokio::net::TcpStream;
 
 use super::{PATIENCE, soon};
 
-pub(crate) const NAMES: [&str; 6] = ["nginx", "apache", "lighttpd", "node", "python", "gunicorn"];
+pub(crate) const NAMES: [&str; 7] = ["nginx", "apache", "lighttpd", "node", "python", "gunicorn", "php"];
 
-/// Decodes, joins and opens, as a careless application does.
+/// Decodes, joins and opens, as a careless application does. To it, two slashes begin a host.
 const NODE: &str = r#"
 const [http, fs, path] = ["http", "fs", "path"].map(require);
 const [root, port] = process.argv.slice(2);
 http.createServer((request, response) => {
   let asked = "/none";
-  try { asked = decodeURIComponent(new URL("http://portal" + request.url).pathname); } catch {}
+  try { asked = decodeURIComponent(new URL(request.url, "http://portal").pathname); } catch {}
   fs.readFile(path.join(root, asked), (error, content) => {
     response.writeHead(error ? 404 : 200);
     response.end(error ? "no" : content);
@@ -44,6 +44,14 @@ def app(environ, start_response):
     except (OSError, ValueError):
         start_response("404 Not Found", [("Content-Length", "2")])
         return [b"no"]
+"#;
+
+/// The same in PHP, whose own reader of addresses it uses.
+const PHP: &str = r#"<?php
+$asked = rawurldecode(parse_url($_SERVER["REQUEST_URI"], PHP_URL_PATH) ?: "/none");
+$file = str_contains($asked, "\0") ? false : $_SERVER["DOCUMENT_ROOT"] . $asked;
+if ($file === false || !is_file($file)) { http_response_code(404); echo "no"; return; }
+readfile($file);
 "#;
 
 /// One server. It has stopped when this is dropped.
@@ -161,6 +169,10 @@ fn command(name: &str, root: &Path, folder: &Path, port: u16) -> Command {
                 start("gunicorn", &["--bind", &bind, "--chdir", &own.to_string(), "portal:app"]);
             command.env("ROOT", root);
             command
+        }
+        "php" => {
+            let file = write("portal.php", PHP).display().to_string();
+            start("php", &["-S", &format!("127.0.0.1:{port}"), "-t", &root, &file])
         }
         other => panic!("{other} is no server that is known here"),
     }
