@@ -305,7 +305,6 @@ async fn a_file_that_is_gone_is_not_made_anew() {
     drop(held);
 }
 
-/// Of each five the fastest is looked at: a busy machine is slow now and then, and never fast by chance.
 #[tokio::test]
 async fn a_server_that_is_gone_is_an_error_at_once_that_names_it() {
     let server = PostgresServer::start(&[]);
@@ -315,17 +314,13 @@ async fn a_server_that_is_gone_is_an_error_at_once_that_names_it() {
     assert!(table.to_string().contains(&format!("(PostgreSQL at 127.0.0.1:{})", server.port())), "{table}");
     server.kill();
     assert!(database.ping().await.is_err());
-    for _ in 0..4 {
-        let mut fastest = Duration::MAX;
-        for _ in 0..5 {
-            let start = tokio::time::Instant::now();
-            let error = database.ping().await.unwrap_err();
-            fastest = fastest.min(start.elapsed());
-            let said = crate::errors::Chain(&error).to_string();
-            assert!(said.contains(&format!("127.0.0.1:{}", server.port())), "{said}");
-            assert_eq!(said.matches("refused").count(), 1, "{said}");
-        }
-        assert!(fastest < Duration::from_millis(50), "{fastest:?}");
+    for _ in 0..20 {
+        // Less than the wait for a connection.
+        let answer = tokio::time::timeout(Duration::from_secs(1), database.ping()).await;
+        let error = answer.expect("at once").unwrap_err();
+        let said = crate::errors::Chain(&error).to_string();
+        assert!(said.contains(&format!("127.0.0.1:{}", server.port())), "{said}");
+        assert_eq!(said.matches("refused").count(), 1, "{said}");
     }
 }
 

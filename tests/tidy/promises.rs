@@ -87,7 +87,7 @@ fn is_there(what: &str) -> bool {
         return command.starts_with(|first: char| first.is_uppercase()) || root().join(command).exists();
     };
     let module = module.replace("::", "/");
-    let places = ["tests/gateway", "src"].map(|room| root().join(room).join(&module));
+    let places = ["tests/gateway", "tests/alone", "src"].map(|room| root().join(room).join(&module));
     let files = places.iter().flat_map(|place| {
         [place.with_extension("rs"), place.join("mod.rs"), place.join("tests.rs"), place.join("tests/mod.rs")]
     });

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{test_server::RedisServer, *};
@@ -10,7 +11,7 @@ use crate::{errors::Chain, random::OsRandom};
 /// Long enough for a busy machine, and never waited for in full.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For a machine that is busy with other tests.
-const SLACK: Duration = Duration::from_millis(250);
+const SLACK: Duration = Duration::from_secs(1);
 
 async fn open(config: &Config) -> Result<RedisPool, RedisError> {
     RedisPool::open(config, Arc::new(OsRandom)).await
@@ -29,15 +30,9 @@ async fn until(pool: &RedisPool, wanted: impl Fn(&Result<(), RedisError>) -> boo
     start.elapsed()
 }
 
-/// Whether commands fail without waiting: the fastest of five says that, and a busy machine does not.
-async fn is_down_at_once(pool: &RedisPool) -> bool {
-    let mut fastest = PATIENCE;
-    for _ in 0..5 {
-        let start = Instant::now();
-        assert!(matches!(pool.ping().await, Err(RedisError { reason: Reason::Down, .. })));
-        fastest = fastest.min(start.elapsed());
-    }
-    fastest < Duration::from_millis(50)
+/// Whether a command fails without waiting for anything.
+fn is_down_at_once(pool: &RedisPool) -> bool {
+    matches!(pool.ping().now_or_never(), Some(Err(RedisError { reason: Reason::Down, .. })))
 }
 
 #[tokio::test]
@@ -145,7 +140,7 @@ async fn a_killed_server_fails_fast_and_is_found_again_within_a_second() {
     assert!(pool.ping().await.is_err());
     assert!(start.elapsed() < server.config().timeout + SLACK);
     until(&pool, |answer| matches!(answer, Err(RedisError { reason: Reason::Down, .. }))).await;
-    assert!(is_down_at_once(&pool).await);
+    assert!(is_down_at_once(&pool));
 
     server.restart().await;
     assert!(until(&pool, Result::is_ok).await < Duration::from_secs(1));
@@ -161,7 +156,7 @@ async fn a_frozen_server_costs_one_deadline_and_then_nothing() {
     let first = pool.ping().await;
     assert!(matches!(first, Err(RedisError { reason: Reason::Slow | Reason::Down, .. })), "{first:?}");
     assert!(start.elapsed() < server.config().timeout + SLACK);
-    assert!(is_down_at_once(&pool).await);
+    assert!(is_down_at_once(&pool));
 
     server.thaw();
     assert!(until(&pool, Result::is_ok).await < Duration::from_secs(1));

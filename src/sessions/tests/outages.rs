@@ -1,5 +1,6 @@
 //! Stores that are down, hang, forget or come back: an error, never "no session", and never a stale one.
 
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::*;
@@ -7,21 +8,15 @@ use super::*;
 /// The deadline of a command, as configured by default.
 const DEADLINE: Duration = Duration::from_millis(250);
 /// For a machine that is busy with other tests.
-const SLACK: Duration = Duration::from_millis(250);
+const SLACK: Duration = Duration::from_secs(1);
 
 async fn fails(gateway: &Gateway, id: &TokenHash) -> bool {
     gateway.sessions.load(id, Use::Counts).await.is_err()
 }
 
-/// Whether looking up fails each time, and without waiting: the fastest of five says that, and a busy machine does not.
-async fn fails_fast(gateway: &Gateway, id: &TokenHash) -> bool {
-    let mut fastest = PATIENCE;
-    for _ in 0..5 {
-        let start = Instant::now();
-        assert!(fails(gateway, id).await);
-        fastest = fastest.min(start.elapsed());
-    }
-    fastest < Duration::from_millis(50)
+/// Whether looking up fails without waiting for anything.
+fn fails_at_once(gateway: &Gateway, id: &TokenHash) -> bool {
+    fails(gateway, id).now_or_never().is_some_and(|fails| fails)
 }
 
 #[tokio::test]
@@ -37,7 +32,7 @@ async fn a_killed_redis_is_an_error_and_an_empty_one_is_no_session() {
     eventually("the cache is no longer believed", async || gateway.cached(&cached, Use::Counts).is_none())
         .await;
     for id in [&cached, &fresh] {
-        assert!(fails_fast(&gateway, id).await);
+        assert!(fails_at_once(&gateway, id));
     }
     assert!(gateway.sessions.create(login("ada"), origin()).await.is_err());
     assert!(gateway.sessions.ping().await.is_err());
@@ -62,7 +57,7 @@ async fn a_frozen_redis_ends_trust_within_a_second_and_loses_nothing() {
     server.freeze();
     let distrust = eventually("distrust", async || gateway.cached(&id, Use::Counts).is_none()).await;
     assert!(distrust < BOUND + SLACK, "{distrust:?}");
-    assert!(fails_fast(&gateway, &id).await);
+    assert!(fails_at_once(&gateway, &id));
 
     server.thaw();
     let back = eventually("the session is back", async || {
