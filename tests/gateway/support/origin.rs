@@ -99,8 +99,7 @@ fn command(name: &str, root: &Path, folder: &Path, port: u16) -> Command {
         fs::write(&path, text).unwrap();
         path
     };
-    let (root, own) = (root.display(), folder.display());
-    let (root, port) = (root.to_string(), port.to_string());
+    let (root, own, port) = (root.display().to_string(), folder.display(), port.to_string());
     let start = |program: &str, arguments: &[&str]| {
         let mut command = Command::new(program);
         command.args(arguments);
