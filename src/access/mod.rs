@@ -180,7 +180,8 @@ impl Ruling {
     }
 
     /// What both ask for.
-    fn and(self, other: Self) -> Self {
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
         let age = |ruling: &Self| ruling.max_age.unwrap_or(Duration::MAX);
         let stricter =
             (other.level, std::cmp::Reverse(age(&other))) > (self.level, std::cmp::Reverse(age(&self)));

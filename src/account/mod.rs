@@ -1,5 +1,7 @@
 //! What users see and change of their own accounts once logged in. Sees no HTTP; what an operator does is `administration`'s.
 
+mod tokens;
+
 use std::sync::Arc;
 
 use secrecy::SecretString;
@@ -12,6 +14,7 @@ use crate::{
     login::{Login, PendingLogins, Source},
     secret::TokenHash,
     sessions::{Session, SessionError, SessionSummary, Sessions},
+    tokens::{TokenStore, TokensError},
 };
 
 /// Why nothing was shown or changed.
@@ -23,6 +26,8 @@ pub enum AccountError {
     Pending(#[from] DatabaseError),
     #[error("cannot read or end the session")]
     Sessions(#[from] SessionError),
+    #[error("cannot read or change the user's tokens")]
+    Tokens(#[from] TokensError),
 }
 
 /// A user's devices, codes and sessions.
@@ -41,13 +46,15 @@ pub struct Accounts {
     pub sessions: Arc<Sessions>,
     pub pending: PendingLogins,
     pub tries: Tries,
+    pub tokens: TokenStore,
     pub audit: Arc<Audit>,
 }
 
-/// In the stores of the login.
-impl From<&Login> for Accounts {
-    fn from(login: &Login) -> Self {
+impl Accounts {
+    /// In the stores of the login.
+    pub fn new(login: &Login, tokens: TokenStore) -> Self {
         Self {
+            tokens,
             devices: login.devices.clone(),
             recovery_codes: login.recovery_codes.clone(),
             sessions: Arc::clone(&login.sessions),
@@ -56,9 +63,7 @@ impl From<&Login> for Accounts {
             audit: Arc::clone(&login.audit),
         }
     }
-}
 
-impl Accounts {
     pub async fn overview(&self, session: &Session) -> Result<Overview, AccountError> {
         let user = &session.user;
         Ok(Overview {

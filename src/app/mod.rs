@@ -267,7 +267,8 @@ async fn site(config: &Config, stores: &Stores, environment: &Environment) -> an
     let assertions = assertions(config, stores, environment).await?;
     let login = stores.login(config, environment);
     let dependencies = pages::PageDependencies {
-        accounts: Accounts::from(&login),
+        accounts: Accounts::new(&login, stores.administration.tokens.clone()),
+        own_tokens: config.tokens,
         login,
         challenger: challenger.clone(),
         saved_forms: stores.administration.saved_forms.clone(),

@@ -199,6 +199,14 @@ impl<'a> Typed<'a> {
     }
 }
 
+/// A token that its user has made opens nothing that the user could not open.
+fn explain(rules: &AccessRules, request: AccessRequest<'_>, who: &Who) -> Explanation {
+    let Who::Token(record, _) = who else { return rules.explain(&request) };
+    let as_person = record.is_own().then(|| rules.explain(&request));
+    let as_person = as_person.filter(|explained| !explained.ruling.takes_tokens());
+    as_person.unwrap_or_else(|| rules.explain(&request.with_token()))
+}
+
 fn report(typed: &Typed<'_>, who: &Who, from: Option<IpAddr>, config: &Config) -> anyhow::Result<Report> {
     let user = who.user();
     let bare = |level, reason: String| Report {
@@ -233,8 +241,7 @@ fn report(typed: &Typed<'_>, who: &Who, from: Option<IpAddr>, config: &Config) -
         Who::SignedIn(_) => true,
         Who::Token(record, _) => record.admits(&request, &authority_of(site)),
     };
-    let request = if matches!(who, Who::Token(..)) { request.with_token() } else { request };
-    let explained = rules.explain(&request);
+    let explained = explain(&rules, request, who);
     let ruling = explained.ruling;
     let suffices = match who {
         Who::Nobody => false,

@@ -21,6 +21,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tokens;
 mod values;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
@@ -55,6 +56,8 @@ pub struct Config {
     pub saved_forms: crate::saved_forms::Config,
     pub credentials: crate::credentials::Config,
     pub throttle: crate::throttle::Config,
+    /// What users may do with tokens by themselves.
+    pub tokens: crate::tokens::Config,
     pub rollout: crate::rollout::Config,
     pub identity: crate::identity::Config,
     /// What a target asks of whoever wants something of it.
@@ -91,6 +94,7 @@ struct Document {
     storage: storage::Section,
     sessions: sessions::Section,
     login: login::Section,
+    tokens: tokens::Section,
     second_factor: second_factor::Section,
     identity: identity::Section,
     access: access::Section,
@@ -132,6 +136,7 @@ impl Config {
         let storage = document.storage.validate(&mut layers);
         let sessions = document.sessions.validate(&mut layers);
         let login = document.login.validate(&mut layers);
+        let tokens = document.tokens.validate(&mut layers);
         let portal_name = portal.pages.as_ref().map(|pages| pages.portal_name.as_str());
         let second_factor = document.second_factor.validate(portal_name, &mut layers);
         let origin = server.web.as_ref().map(|web| web.public_url.origin().ascii_serialization());
@@ -167,6 +172,7 @@ impl Config {
                 issuer: second_factor.issuer,
             },
             throttle: login.throttle,
+            tokens,
             rollout: second_factor.rollout,
             identity,
             access,

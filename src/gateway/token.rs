@@ -17,6 +17,7 @@ use super::{
 use crate::{
     access::{AccessLevel, AccessRequest, Ruling, SignedIn},
     gate::{Credential, Identity},
+    proxy::ForwardError,
     server::ConnectionHandle,
     tokens::{LiveToken, Shown, TokenFault, TokenRefusal},
     web::{
@@ -83,7 +84,15 @@ impl Gateway {
         let now = self.shared.sessions.time_at(&self.shared.clock.moment());
         let identity = self.judge_token(site, &request, about_any, token, record)?;
         let passed = Passed { site, identity: &identity, cookies, now, whole: None };
-        self.pass(request, passed, on, record).await
+        self.pass(request, passed, on, record).await.map_err(|failure| match failure {
+            // Revoked or expired since it was looked at.
+            Failure::Forward(ForwardError::SessionEnded) if let Some(live) = identity.subject() => {
+                let is_expired = live.session.expires_at <= self.shared.sessions.now();
+                let refusal = if is_expired { TokenRefusal::Expired } else { TokenRefusal::Revoked };
+                Failure::Token { fault: TokenFault::Refused(refusal), is_basic: shown.is_basic }
+            }
+            failure => failure,
+        })
     }
 
     /// The token, if it is good for the request. Where everybody passes a bad one stops nobody, and where nobody does it is not
@@ -150,10 +159,15 @@ impl Gateway {
         record: &mut RequestRecord,
     ) -> Result<Identity, Failure> {
         let ruling = match &token {
-            Some(token) if about_any.depends_on_user => {
+            Some(token) if about_any.depends_on_user || token.is_own => {
                 let facts = &token.live.session;
                 let user = SignedIn { name: &facts.name, groups: &facts.groups };
-                ruling(site, &with_token(request, record.client_ip).by(user))
+                let by_token = ruling(site, &with_token(request, record.client_ip).by(user));
+                if token.is_own {
+                    by_token.and(ruling(site, &asked(request, record.client_ip).by(user)))
+                } else {
+                    by_token
+                }
             }
             _ => about_any,
         };

@@ -64,6 +64,7 @@ impl Pages {
                 kept_until: other.remembered.then(|| date(other.expires_at)),
             })
             .collect();
+        let tokens = self.token_rows(session).await?;
         let view = View::Account(AccountPage {
             email: &session.email,
             signed_in_since: &date(session.created_at),
@@ -72,12 +73,14 @@ impl Pages {
             sessions: &sessions,
             others: sessions.iter().any(|other| !other.current),
             full: session.level() == Level::Two,
+            tokens: &tokens,
+            makes_tokens: self.own_tokens.self_service,
             csrf: &self.csrf.token(&session.id),
         });
         Ok(answer::html(StatusCode::OK, self.templates.render(&view)))
     }
 
-    /// Ends another session of the same user, or all others.
+    /// Ends another session of the same user, or all others, or a token that the user has made.
     pub(super) async fn post_account(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
         let Some(live) = &visit.session else {
             let path = ReturnTo::parse(paths::ACCOUNT).append_to(paths::LOGIN);
@@ -88,6 +91,11 @@ impl Pages {
         }
         if live.session.level() == Level::One {
             return Ok(self.message(Message::takes_a_second_factor(&visit.request_id)));
+        }
+        let token = form.value("revoke");
+        if !token.is_empty() {
+            self.accounts.revoke_token(&live.session, token, &visit.source()).await?;
+            return Ok(answer::see_other(paths::ACCOUNT));
         }
         let which = match form.value("end") {
             "others" => None,

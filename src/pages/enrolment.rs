@@ -114,7 +114,7 @@ impl Pages {
     }
 
     /// Whether the page with this token was shown while the session was fresh, and not too long ago.
-    fn was_shown_in_time(&self, session: &Session, token: &str) -> bool {
+    pub(super) fn was_shown_in_time(&self, session: &Session, token: &str) -> bool {
         self.csrf.made(token).is_some_and(|shown| {
             shown.since(session.proved_at()) <= FRESH && self.clock.now().since(shown) <= OPEN
         })

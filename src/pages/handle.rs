@@ -27,6 +27,7 @@ use crate::{
     sealing::Sealer,
     secret::TokenHash,
     sessions::Newcomer,
+    tokens,
     web::{
         answer::{self, Answer, ProblemDetails},
         cookies,
@@ -50,6 +51,7 @@ pub struct Pages {
     prepared: [(Trouble, Prepared); 2],
     pub(super) login: Login,
     pub(super) accounts: Accounts,
+    pub(super) own_tokens: tokens::Config,
     pub(super) csrf: Csrf,
     pub(super) challenger: Challenger,
     pub(super) saved_forms: SavedForms,
@@ -68,6 +70,7 @@ pub struct Pages {
 pub struct PageDependencies {
     pub login: Login,
     pub accounts: Accounts,
+    pub own_tokens: tokens::Config,
     pub challenger: Challenger,
     pub saved_forms: SavedForms,
     /// What browsers forget when a session is signed out of; absent: nothing.
@@ -102,6 +105,7 @@ impl Pages {
             csrf: Csrf::new(sealer, Arc::clone(&dependencies.clock)),
             login: dependencies.login,
             accounts: dependencies.accounts,
+            own_tokens: dependencies.own_tokens,
             challenger: dependencies.challenger,
             saved_forms: dependencies.saved_forms,
             clear_on_sign_out: dependencies.clear_on_sign_out,
@@ -198,6 +202,7 @@ impl Pages {
             Route::Enrol => self.show_enrol(visit).await,
             Route::RecoveryCodes => self.show_recovery_codes(visit).await,
             Route::Account => self.show_account(visit).await,
+            Route::NewToken => Ok(self.show_new_token(visit)),
             Route::Logout => Ok(self.show_logout(visit)),
             Route::SavedForm(name) => self.show_saved(name, visit).await,
             Route::WhoAmI => Ok(self.who_am_i(visit)),
@@ -217,6 +222,7 @@ impl Pages {
             Route::Logout => self.post_logout(visit, form).await,
             Route::SavedForm(name) => self.discard_saved(name, &visit, form).await,
             Route::Account => self.post_account(visit, form).await,
+            Route::NewToken => self.post_new_token(visit, form).await,
             Route::WhoAmI | Route::Jwks | Route::Asset(_) => {
                 Ok(self.message_page(StatusCode::METHOD_NOT_ALLOWED, &visit.request_id))
             }

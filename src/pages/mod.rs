@@ -14,6 +14,7 @@ mod saved_form;
 mod sign_in;
 pub mod templates;
 pub mod texts;
+mod tokens;
 pub mod views;
 mod visit;
 

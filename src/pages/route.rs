@@ -16,6 +16,7 @@ pub enum Route<'a> {
     Enrol,
     RecoveryCodes,
     Account,
+    NewToken,
     Logout,
     /// A saved form, by its name.
     SavedForm(&'a str),
@@ -52,6 +53,7 @@ impl<'a> Route<'a> {
             "enrol" => Self::Enrol,
             "recovery-codes" => Self::RecoveryCodes,
             "account" => Self::Account,
+            "tokens" => Self::NewToken,
             "logout" => Self::Logout,
             "whoami" => Self::WhoAmI,
             _ => return None,
@@ -69,6 +71,7 @@ impl<'a> Route<'a> {
             | Self::Enrol
             | Self::RecoveryCodes
             | Self::Account
+            | Self::NewToken
             | Self::Logout
             | Self::SavedForm(_) => "GET, HEAD, POST",
             Self::WhoAmI | Self::Jwks | Self::Asset(_) => "GET, HEAD",
@@ -97,7 +100,7 @@ impl<'a> Route<'a> {
 
     /// Whether what it shows is enough to sign in with.
     pub(super) fn shows_secrets(self) -> bool {
-        matches!(self, Self::Enrol | Self::RecoveryCodes)
+        matches!(self, Self::Enrol | Self::RecoveryCodes | Self::NewToken)
     }
 
     /// Whether the session matters to it.
@@ -116,4 +119,5 @@ pub(super) mod paths {
     pub(in crate::pages) const RECOVERY_CODES: &str = "/.portcullis/recovery-codes";
     pub(in crate::pages) const LOGOUT: &str = "/.portcullis/logout";
     pub(in crate::pages) const ACCOUNT: &str = "/.portcullis/account";
+    pub(in crate::pages) const NEW_TOKEN: &str = "/.portcullis/tokens";
 }

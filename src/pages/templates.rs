@@ -14,7 +14,7 @@ use super::{
 use crate::errors::Chain;
 
 /// Names and texts of the built-in templates. The ending `.html` is what switches escaping on.
-pub(super) const SOURCES: [(&str, &str); 17] = [
+pub(super) const SOURCES: [(&str, &str); 19] = [
     ("base.html", include_str!("templates/base.html")),
     ("parts.html", include_str!("templates/parts.html")),
     ("login.html", include_str!("templates/login.html")),
@@ -27,6 +27,8 @@ pub(super) const SOURCES: [(&str, &str); 17] = [
     ("recovered.html", include_str!("templates/recovered.html")),
     ("recovery_codes.html", include_str!("templates/recovery_codes.html")),
     ("account.html", include_str!("templates/account.html")),
+    ("new_token.html", include_str!("templates/new_token.html")),
+    ("token_made.html", include_str!("templates/token_made.html")),
     ("kept.html", include_str!("templates/kept.html")),
     ("once_more.html", include_str!("templates/once_more.html")),
     ("leaving.html", include_str!("templates/leaving.html")),

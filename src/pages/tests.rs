@@ -12,8 +12,9 @@ use super::{
     texts,
     views::{
         AccountPage, Action, CodePage, DeviceRow, EnrolErrors, EnrolPage, FirstCodePage, Invite, LeavingPage,
-        LoginPage, Message, NewRecoveryCodesPage, OnceMorePage, RecoveredPage, RecoveryCodesPage,
-        RecoveryPage, Remember, SavedFormPage, SessionRow, View, WrongTriesPage, WrongTriesRow,
+        LifetimeChoice, LoginPage, Message, NewRecoveryCodesPage, NewTokenErrors, NewTokenPage, OnceMorePage,
+        RecoveredPage, RecoveryCodesPage, RecoveryPage, Remember, SavedFormPage, SessionRow, TokenMadePage,
+        TokenRow, View, WrongTriesPage, WrongTriesRow,
     },
 };
 
@@ -33,6 +34,8 @@ struct Filling {
     fields: Vec<(String, String)>,
     devices: Vec<DeviceRow>,
     sessions: Vec<SessionRow>,
+    tokens: Vec<TokenRow>,
+    lifetimes: Vec<LifetimeChoice>,
     wrong_tries: Vec<WrongTriesRow>,
 }
 
@@ -54,14 +57,52 @@ impl Filling {
             fields: vec![(text.to_owned(), text.to_owned()); 2],
             devices: vec![DeviceRow { name: text.into(), added: text.into(), last_used: Some(text.into()) }],
             sessions: vec![row(true), row(false)],
+            tokens: vec![TokenRow {
+                id: text.into(),
+                name: text.into(),
+                made: text.into(),
+                last_used: Some(text.into()),
+                expires: Some(text.into()),
+                is_over: false,
+                is_own: true,
+                limits: text.into(),
+            }],
+            lifetimes: vec![LifetimeChoice { seconds: 86_400, label: text.into(), chosen: true }],
             wrong_tries: vec![WrongTriesRow { what: text.into(), from: text.into(), last: text.into() }],
         }
+    }
+
+    /// What a user sees once signed in.
+    fn account(&self) -> [View<'_>; 3] {
+        let text = self.text.as_str();
+        [
+            View::Account(AccountPage {
+                email: text,
+                signed_in_since: text,
+                devices: &self.devices,
+                recovery_left: 2,
+                sessions: &self.sessions,
+                others: true,
+                full: true,
+                tokens: &self.tokens,
+                makes_tokens: true,
+                csrf: text,
+            }),
+            View::NewToken(NewTokenPage {
+                name: text,
+                paths: text,
+                lifetimes: &self.lifetimes,
+                errors: NewTokenErrors::default(),
+                csrf: text,
+            }),
+            View::TokenMade(TokenMadePage { token: text, row: &self.tokens[0] }),
+        ]
     }
 
     fn views(&self) -> Vec<View<'_>> {
         let text = self.text.as_str();
         let some = Some(text);
-        vec![
+        let mut views = vec![
             View::Login(LoginPage {
                 email: text,
                 error: some,
@@ -95,16 +136,6 @@ impl Filling {
             View::RecoveryCodes(RecoveryCodesPage { codes: &self.list, error: some, csrf: text, rd: some }),
             View::NewRecoveryCodes(NewRecoveryCodesPage { left: 2, csrf: text }),
             View::Recovered(RecoveredPage { left: 2, path: text }),
-            View::Account(AccountPage {
-                email: text,
-                signed_in_since: text,
-                devices: &self.devices,
-                recovery_left: 2,
-                sessions: &self.sessions,
-                others: true,
-                full: true,
-                csrf: text,
-            }),
             View::SavedForm(SavedFormPage {
                 path: text,
                 when: text,
@@ -133,7 +164,9 @@ impl Filling {
                 retry: true,
                 action: Some(Action { label: text, path: text, target: Some("_blank") }),
             }),
-        ]
+        ];
+        views.extend(self.account());
+        views
     }
 }
 
@@ -183,9 +216,14 @@ fn no_value_of_a_view_goes_missing() {
         marked.views().iter().map(|view| templates.render(view).matches("marker").count()).collect();
     for (view, count) in marked.views().iter().zip(counts) {
         let fewest = match view {
-            View::Code(_) | View::Recovery(_) | View::FirstCode(_) | View::SavedForm(_) => 4,
+            View::Code(_)
+            | View::Recovery(_)
+            | View::FirstCode(_)
+            | View::SavedForm(_)
+            | View::NewToken(_)
+            | View::TokenMade(_) => 4,
             View::Enrol(_) => 14,
-            View::Account(_) => 12,
+            View::Account(_) => 18,
             View::SignedOut | View::Recovered(_) => 0,
             View::NewRecoveryCodes(_) => 1,
             View::Leaving(_) => 3,
@@ -398,18 +436,6 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
     let code = |error| View::Code(CodePage { email, error, csrf, rd });
     let recovery = |error| View::Recovery(RecoveryPage { email, error, csrf, rd });
     let invite = || Some(Invite { date: "2 March 2026".into(), days_left: 12 });
-    let account = |devices, sessions: &'a [SessionRow], recovery_left| {
-        View::Account(AccountPage {
-            email,
-            signed_in_since: "09:12 today",
-            devices,
-            recovery_left,
-            others: sessions.len() > 1,
-            full: true,
-            sessions,
-            csrf,
-        })
-    };
     let wrong_tries = |rows, codes| {
         View::WrongTries(WrongTriesPage { email, rows, codes, until: 0, error: None, csrf, rd })
     };
@@ -435,7 +461,7 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
         ("enrol-name-error", View::Enrol(EnrolPage { errors: unnamed, device_name: "Work phone", ..page() })),
         ("enrol-invite", View::Enrol(EnrolPage { invite: invite(), ..page() })),
         ("recovery-codes", View::RecoveryCodes(codes)),
-        ("account", account(&filling.devices, &filling.sessions, 8)),
+        ("account", account(filling, &filling.devices, 2, 8)),
         (
             "kept",
             View::SavedForm(SavedFormPage {
@@ -450,7 +476,7 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
         ("form-gone", View::Message(Message::form_is_gone("4f1c"))),
         ("code-first", View::FirstCode(FirstCodePage { email, error: None, csrf, rd })),
         ("wrong-tries", wrong_tries(&filling.wrong_tries, true)),
-        ("account-bare", account(&[], &filling.sessions[..1], 2)),
+        ("account-bare", account(filling, &[], 1, 2)),
         ("signed-out", View::SignedOut),
         ("message-403", message(403)),
         ("message-404", message(404)),
@@ -458,11 +484,32 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
     ]
 }
 
+fn account<'a>(
+    filling: &'a Samples,
+    devices: &'a [DeviceRow],
+    sessions: usize,
+    recovery_left: u32,
+) -> View<'a> {
+    View::Account(AccountPage {
+        email: "ada.lovelace@example.com",
+        signed_in_since: "09:12 today",
+        devices,
+        recovery_left,
+        others: sessions > 1,
+        full: true,
+        sessions: &filling.sessions[..sessions],
+        tokens: &filling.tokens,
+        makes_tokens: true,
+        csrf: "Y3NyZg",
+    })
+}
+
 struct Samples {
     groups: Vec<String>,
     codes: Vec<String>,
     devices: Vec<DeviceRow>,
     sessions: Vec<SessionRow>,
+    tokens: Vec<TokenRow>,
     wrong_tries: Vec<WrongTriesRow>,
 }
 
@@ -490,6 +537,7 @@ impl Samples {
                 session("Firefox on Linux", "since 09:12 today", true),
                 session("Safari on iPhone", "since yesterday, 17:40", false),
             ],
+            tokens: [(true, false), (true, true), (false, false)].map(token_row).into(),
             wrong_tries: [
                 ("4 wrong passwords", "203.0.113.7"),
                 ("2 wrong passwords and 3 wrong codes", "2001:db8:4:2::/64"),
@@ -501,6 +549,19 @@ impl Samples {
             })
             .into(),
         }
+    }
+}
+
+fn token_row((is_own, is_over): (bool, bool)) -> TokenRow {
+    TokenRow {
+        id: "s84A2Ml1T2".into(),
+        name: "backup-script".into(),
+        made: "12 January 2026, 09:12 UTC".into(),
+        last_used: (!is_over).then(|| "today, 09:12".to_owned()),
+        expires: is_own.then(|| "11 February 2026, 17:40 UTC".to_owned()),
+        is_over,
+        is_own,
+        limits: if is_over { String::new() } else { "/api/*, /health".into() },
     }
 }
 

@@ -78,6 +78,22 @@ pub const DEVICE_NAME_TOO_LONG: &str = "That name is too long. Please use at mos
 pub const DEVICE_NAME_TAKEN: &str =
     "You already have a device with that name. Please choose another, for example “Work phone 2”.";
 
+pub const TOKEN_NAME_WRONG: &str =
+    "Please use up to 64 letters, digits, spaces, dots, hyphens and underscores.";
+
+pub const TOKEN_NAME_TAKEN: &str =
+    "You already have a token with that name. Please choose another one, or revoke the old token first.";
+
+pub const TOKEN_PATH_WRONG: &str =
+    "Please enter one path per line, such as /api/sims, or /api/* for everything below it.";
+
+pub const TOO_MANY_TOKEN_PATHS: &str = "Please use at most 20 paths.";
+
+pub const TOKEN_LIFETIME_MISSING: &str = "Please choose when the token expires.";
+
+pub const TOO_MANY_TOKENS: &str =
+    "You've reached the limit of 20 tokens. Revoke one you no longer use, or contact support.";
+
 pub const STORE_UNAVAILABLE: &str = "We can't check sign-ins right now. If you were already signed in, you'll stay signed in and nothing has been lost. Please try again in a minute.";
 
 /// On the login page, when the cookie that it set does not come back.
@@ -219,7 +235,7 @@ impl<'a> Message<'a> {
     pub(super) fn takes_a_second_factor(request_id: &'a str) -> Self {
         Self {
             title: "Set up your authenticator app first",
-            text: "You signed in with your password alone. Once your authenticator app is set up, you can sign out your other devices."
+            text: "You signed in with your password alone. Changes here take a code as well, so set up your authenticator app first."
                 .into(),
             status: 403,
             request_id: Some(request_id),

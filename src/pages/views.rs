@@ -24,6 +24,8 @@ pub enum View<'a> {
     NewRecoveryCodes(NewRecoveryCodesPage<'a>),
     Recovered(RecoveredPage<'a>),
     Account(AccountPage<'a>),
+    NewToken(NewTokenPage<'a>),
+    TokenMade(TokenMadePage<'a>),
     SavedForm(SavedFormPage<'a>),
     OnceMore(OnceMorePage<'a>),
     Leaving(LeavingPage<'a>),
@@ -157,7 +159,62 @@ pub struct AccountPage<'a> {
     pub others: bool,
     /// Whether the one that asks has proved both factors: one factor ends no other session.
     pub full: bool,
+    /// Those that act as the user.
+    pub tokens: &'a [TokenRow],
+    /// Whether users may make some.
+    pub makes_tokens: bool,
     pub csrf: &'a str,
+}
+
+/// A token of a user. Times are in words.
+#[derive(Serialize)]
+pub struct TokenRow {
+    /// What names it when it is to be revoked.
+    pub id: String,
+    pub name: String,
+    pub made: String,
+    pub last_used: Option<String>,
+    /// `None`: never.
+    pub expires: Option<String>,
+    pub is_over: bool,
+    /// Whether its user has made it.
+    pub is_own: bool,
+    /// The paths that it is for, or empty.
+    pub limits: String,
+}
+
+/// What a new token is to be.
+#[derive(Serialize)]
+pub struct NewTokenPage<'a> {
+    /// What was typed before, or empty.
+    pub name: &'a str,
+    pub paths: &'a str,
+    pub lifetimes: &'a [LifetimeChoice],
+    pub errors: NewTokenErrors,
+    pub csrf: &'a str,
+}
+
+/// What is wrong, by the place where the page says so.
+#[derive(Default, Serialize)]
+pub struct NewTokenErrors {
+    pub name: Option<&'static str>,
+    pub paths: Option<&'static str>,
+    pub lifetime: Option<&'static str>,
+    pub form: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+pub struct LifetimeChoice {
+    pub seconds: u64,
+    pub label: String,
+    pub chosen: bool,
+}
+
+/// A new token, shown this once.
+#[derive(Serialize)]
+pub struct TokenMadePage<'a> {
+    pub token: &'a str,
+    pub row: &'a TokenRow,
 }
 
 #[derive(Serialize)]
@@ -289,6 +346,8 @@ impl View<'_> {
             Self::NewRecoveryCodes(_) => "new_recovery_codes.html",
             Self::Recovered(_) => "recovered.html",
             Self::Account(_) => "account.html",
+            Self::NewToken(_) => "new_token.html",
+            Self::TokenMade(_) => "token_made.html",
             Self::SavedForm(_) => "kept.html",
             Self::OnceMore(_) => "once_more.html",
             Self::Leaving(_) => "leaving.html",
@@ -312,9 +371,14 @@ impl View<'_> {
             Self::RecoveryCodes(page) => page.error.is_some(),
             Self::FirstCode(page) => page.error.is_some(),
             Self::WrongTries(page) => page.error.is_some(),
+            Self::NewToken(page) => {
+                let NewTokenErrors { name, paths, lifetime, form } = page.errors;
+                [name, paths, lifetime, form].iter().any(Option::is_some)
+            }
             Self::NewRecoveryCodes(_)
             | Self::Recovered(_)
             | Self::Account(_)
+            | Self::TokenMade(_)
             | Self::SavedForm(_)
             | Self::OnceMore(_)
             | Self::Leaving(_)
@@ -336,6 +400,8 @@ impl View<'_> {
             Self::NewRecoveryCodes(_)
             | Self::Recovered(_)
             | Self::Account(_)
+            | Self::NewToken(_)
+            | Self::TokenMade(_)
             | Self::SavedForm(_)
             | Self::OnceMore(_)
             | Self::Leaving(_)

@@ -5,6 +5,7 @@
 //! What a target asks of a token is for the rules and the gate to say.
 
 mod cache;
+mod own;
 mod scope;
 mod shown;
 mod store;
@@ -29,6 +30,7 @@ use self::{
     scope::Limits,
 };
 pub use self::{
+    own::{Config, NewOwnToken, own_name},
     scope::Scope,
     shown::Shown,
     store::{Holder, NewToken, TokenRecord, TokenStore},
@@ -81,6 +83,8 @@ pub enum TokensError {
     Service(String),
     #[error("the token cannot be limited so: {0}")]
     Scope(String),
+    #[error("the user has too many tokens")]
+    TooMany,
     #[error("the database, which keeps the tokens, failed")]
     Database(#[from] DatabaseError),
     #[error("cannot look up the token's user")]
@@ -159,6 +163,8 @@ pub enum TokenFault {
 #[derive(Debug)]
 pub struct LiveToken {
     pub name: String,
+    /// Its user has made it: it opens nothing that the user could not open.
+    pub is_own: bool,
     /// What the portal is told, and what ends with the token.
     pub live: Arc<Live>,
     limits: Limits,
@@ -292,6 +298,7 @@ impl Tokens {
     ) -> Result<LiveToken, TokensError> {
         let limits = record.scope.limits().map_err(|_| DatabaseError::Corrupt("a token's scope"))?;
         let expires_at = record.expires_at.unwrap_or_else(|| record.created_at.plus(FOR_EVER));
+        let is_own = record.is_own();
         let (id, name, email, display_name, groups) = match (user, record.holder) {
             (Some(user), _) => {
                 let groups = record.scope.groups_of_user(user.groups);
@@ -321,7 +328,7 @@ impl Tokens {
             proved_at: None,
         };
         let live = Arc::new(Live::of_machine(facts, held.over.clone(), ongoing));
-        Ok(LiveToken { name: record.name, live, limits, held })
+        Ok(LiveToken { is_own, name: record.name, live, limits, held })
     }
 
     fn hear(&self, event: &FeedEvent) {

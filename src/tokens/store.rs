@@ -67,10 +67,13 @@ impl TokenRecord {
 /// The tokens of this installation, for whoever makes and ends them.
 #[derive(Clone, Debug)]
 pub struct TokenStore {
-    database: Database,
+    pub(super) database: Database,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
 }
+
+/// Characters of a name.
+pub(super) const NAME_LIMIT: usize = 64;
 
 const INSERT: &str = "INSERT INTO tokens (id, name, is_current, hash, user_id, service, scope, created_at, expires_at) \
                       VALUES ($1, $2, 1, $3, $4, $5, $6, $7, $8)";
@@ -203,7 +206,7 @@ impl TokenStore {
         row.as_ref().map(read).transpose()?.ok_or_else(|| TokensError::NoToken(name.to_owned()))
     }
 
-    async fn insert(
+    pub(super) async fn insert(
         &self,
         transaction: &mut Transaction,
         new: NewToken,
@@ -251,7 +254,7 @@ impl TokenStore {
 /// Names stand in commands, logs and addresses.
 fn check_name(name: &str) -> Result<(), TokensError> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    let is_name = (1..=64).contains(&name.len()) && name.bytes().all(fits) && !name.starts_with('-');
+    let is_name = (1..=NAME_LIMIT).contains(&name.len()) && name.bytes().all(fits) && !name.starts_with('-');
     if is_name { Ok(()) } else { Err(TokensError::Name(name.to_owned())) }
 }
 
@@ -263,7 +266,7 @@ fn check_service(name: &str) -> Result<(), TokensError> {
     }
 }
 
-fn read(row: &AnyRow) -> Result<TokenRecord, TokensError> {
+pub(super) fn read(row: &AnyRow) -> Result<TokenRecord, TokensError> {
     let time = |column: &str| -> Result<Option<Timestamp>, TokensError> {
         Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_unix_millis))
     };

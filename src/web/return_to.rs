@@ -17,7 +17,7 @@ const QUERY_VALUE: &AsciiSet =
 /// The longest path, in bytes.
 const LONGEST: usize = 2048;
 /// Our pages that a login may return to, in this exact spelling: viewing them changes nothing.
-const OWN: [&str; 2] = ["/.portcullis/account", "/.portcullis/enrol"];
+const OWN: [&str; 3] = ["/.portcullis/account", "/.portcullis/enrol", "/.portcullis/tokens"];
 
 /// A path, perhaps with a query, on this site.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Machines at the door: what a token opens, what it does not, and that it ends. The promises of `docs/tokens.md`.
 
 mod ending;
+mod own;
 mod postgres;
 
 use std::time::Duration;
