@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | base | [`background`] [`clock`] [`agreement`] [`errors`] [`permission`] [`random`] [`secret`] [`sealing`] | supervised work beside the requests, injected time, one time for all gateways, chains of errors, why a file may not be opened, randomness, tokens and their hashes, secrets at rest |
 //! | plumbing | [`telemetry`] [`http1`] [`web`] [`database`] [`redis_pool`] | logs and metrics; HTTP/1.1, read and written; the strict request gate, bodies, cookies, forms; the two kinds of store |
-//! | facts | [`users`] [`access`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`tokens`] [`saved_forms`] [`audit`] | who there is, what a target asks for, what they have proved, what machines may show, how often somebody failed |
+//! | facts | [`users`] [`access`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`tokens`] [`saved_forms`] [`hand_overs`] [`audit`] | who there is, what a target asks for, what they have proved, what machines may show, how often somebody failed |
 //! | judgement | [`identity`] [`gate`] [`login`] [`account`] [`administration`] | who a request is from, whether it passes, how a login goes on; what users do with their accounts, and operators with everybody's |
 //! | surface | [`pages`] [`forward_auth`] [`tls`] [`server`] [`upstream`] [`proxy`] | our own URLs; what other proxies ask; sockets, workers and protocols; the way to the portal |
 //! | whole | [`gateway`] [`config`] [`monitoring`] [`app`] [`demo`] [`cli`] | the straight line; everything put together |
@@ -35,6 +35,7 @@
 //!    asked by another proxy          > forward_auth: the same line up to here about the request that it holds, and an answer that it acts on
 //!  7 any error > gateway::rescue     the only place where an error becomes an answer
 //!  8 the body's end                  one access-log line, metrics
+//! login at another site > pages/hand_over: the first site, with a login or without, gives a code > arrive > cookie of that site
 //! POST login: pages/sign_in > login (place in the queue > throttle > password > pending login) > code or enrolment > sessions.create > cookie > 303
 //! ```
 //!
@@ -73,7 +74,8 @@
 //! - Nobody but [`gate::Gate`] makes the [`gate::Identity`] that [`proxy::Proxy::forward`] demands; nobody but the
 //!   request gate makes the [`web::gate::CanonicalRequest`] behind it; only proofs make a [`sessions::NewSession`]: one of two
 //!   factors takes a [`sessions::PasswordProof`] and a [`credentials::VerifiedCode`] of one user.
-//! - No portal is built in: what differs between two of them is in the [`gateway::Site`] that the request gate finds.
+//! - No portal is built in: what differs between two of them is in the [`gateway::Site`] that the request gate finds. What is kept
+//!   of a session or a connection for one of them is kept for each of them apart.
 //! - No answer has a second head: whoever reads or sets a field does it on the [`web::reply::Reply`].
 //! - No module reads [`config`]; each owns its `Config`, which `config` fills.
 
@@ -95,6 +97,7 @@ pub mod web;
 pub mod access;
 pub mod audit;
 pub mod credentials;
+pub mod hand_overs;
 pub mod rollout;
 pub mod saved_forms;
 pub mod sessions;

@@ -11,6 +11,7 @@ mod preset;
 mod readers;
 mod readings;
 mod regexes;
+mod routes;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,9 @@ use std::{fmt, net::IpAddr, time::Duration};
 use http::{HeaderMap, Method, header};
 use ipnet::IpNet;
 
-pub use self::{covered::covered, pattern::AccessPath, preset::Preset, regexes::check as check_regex};
+pub use self::{
+    covered::covered, pattern::AccessPath, preset::Preset, regexes::check as check_regex, routes::PathRoutes,
+};
 use self::{
     index::Index,
     methods::Methods,

@@ -15,6 +15,7 @@ use crate::{
     credentials::{Devices, Hashing, Passwords, RecoveryCodes, SecondFactor, Tries, Turns},
     database::Database,
     errors::Chain,
+    hand_overs::HandOvers,
     identity::SigningKeys,
     login::{KnownBrowsers, Login, PendingLogins},
     random::{OsRandom, Random},
@@ -59,6 +60,7 @@ pub struct Stores {
     pub signing_keys: Arc<SigningKeys>,
     pub agreement: Arc<Agreement>,
     pub tokens: Arc<Tokens>,
+    pub hand_overs: HandOvers,
     second_factor: SecondFactor,
     failures: Arc<dyn ThrottleStore>,
 }
@@ -149,17 +151,17 @@ impl Stores {
             context_words: context_words(config),
         };
         let signing_keys = SigningKeys::new(d.clone(), Arc::clone(&s), Arc::clone(&administration.audit));
-        let signing_keys = Arc::new(signing_keys);
         let tokens = tokens(&database, &administration.sessions, config, &failures, environment);
-        let second_factor = SecondFactor::new(d, s, c, watermark);
+        let hand_overs = HandOvers::new(d.clone(), &s, Arc::clone(&c), Arc::clone(random));
         Ok(Self {
             administration,
             database,
             sealer,
             hashing,
-            signing_keys,
+            signing_keys: Arc::new(signing_keys),
             tokens,
-            second_factor,
+            hand_overs,
+            second_factor: SecondFactor::new(d, s, c, watermark),
             failures,
             agreement: Arc::new(agreement),
         })

@@ -54,6 +54,8 @@ events! {
     LoginFull = "login.full", "login refused, for too many sessions";
     LoginFinished = "login.finished", "logged in";
     Logout = "logout", "logged out";
+    /// From the first site to another, for the same browser.
+    SessionHandedOver = "session.handed_over", "session handed over to another site";
     SessionRevoked = "session.revoked", "session revoked";
     EnrolmentStarted = "enrolment.started", "enrolment started";
     EnrolmentFinished = "enrolment.finished", "device enrolled";

@@ -3,6 +3,7 @@
 
 use anyhow::bail;
 use serde::Serialize;
+use url::Url;
 
 use super::{
     output::{self, Output},
@@ -10,10 +11,10 @@ use super::{
 };
 use crate::{
     clock::{Clock as _, SystemClock},
-    config::Config,
+    config::{Config, SiteConfig},
     errors::Chain,
     tls,
-    upstream::{Connector, Peer},
+    upstream::{self, Connector, Peer},
 };
 
 #[derive(Serialize)]
@@ -24,6 +25,8 @@ struct Report {
     public_url: String,
     listen: Vec<String>,
     upstreams: Vec<String>,
+    /// Further sites.
+    sites: Vec<Site>,
     database: String,
     certificate_expires_at: String,
     /// As it was written; absent: it is mandatory now.
@@ -31,42 +34,65 @@ struct Report {
     warnings: usize,
 }
 
+#[derive(Serialize)]
+struct Site {
+    public_url: String,
+    upstreams: Vec<String>,
+}
+
+impl Site {
+    fn of(site: &SiteConfig) -> Self {
+        let texts = |urls: &[Url]| urls.iter().map(ToString::to_string).collect();
+        Self { public_url: site.public_url.to_string(), upstreams: texts(&site.upstream.upstreams) }
+    }
+
+    fn in_words(&self) -> String {
+        format!("{}, in front of {}", self.public_url, self.upstreams.join(", "))
+    }
+}
+
 pub(super) async fn run(config: &Config, output: Output) -> anyhow::Result<()> {
-    let certificate = tls::load(&config.tls)?.certificate;
+    let certificates = tls::load(&config.tls)?;
     config.key.read()?;
-    let connector = Connector::new(&config.upstream)?;
     let now = SystemClock.now();
     let mut warnings: Vec<String> =
-        certificate.warning(now).into_iter().chain(certificate.stranger(now)).collect();
-    for peer in config.upstream.upstreams.iter().filter_map(Peer::parse) {
-        match connector.try_out(&peer).await {
-            Err(error) if error.is_of_tls() => return Err(error.into()),
-            Err(error) => warnings.push(format!("the portal's TLS could not be tried: {}", Chain(&error))),
-            Ok(()) => {}
+        certificates.warnings(now).into_iter().chain(certificates.strangers(now)).collect();
+    let sites = config.sites();
+    for site in &sites {
+        for servers in std::iter::once(&site.upstream).chain(site.routes.iter().map(|route| &route.upstream))
+        {
+            warnings.extend(try_servers(servers).await?);
         }
     }
     for warning in &warnings {
         output::explain(&format!("warning: {warning}"));
     }
-    let faults: Vec<String> = certificate.faults(now).iter().map(ToString::to_string).collect();
+    let faults: Vec<String> = certificates.faults(now).iter().map(ToString::to_string).collect();
     if !faults.is_empty() {
         bail!("{}", faults.join("; "));
     }
+    let mut sites = sites.iter().map(Site::of);
+    let Some(first) = sites.next() else { bail!("there is no site") };
     let report = Report {
         ok: true,
         files: config.files.iter().map(|file| super::absolute(file)).collect(),
-        public_url: config.web.public_url.to_string(),
+        public_url: first.public_url,
         listen: config.server.listen.iter().map(ToString::to_string).collect(),
-        upstreams: config.upstream.upstreams.iter().map(ToString::to_string).collect(),
+        upstreams: first.upstreams,
+        sites: sites.collect(),
         database: config.database.to_string(),
-        certificate_expires_at: certificate.not_after().to_string(),
+        certificate_expires_at: certificates.not_after().to_string(),
         mandatory_from: config.rollout.written(),
         warnings: config.warnings.iter().count() + warnings.len(),
     };
     output.print(&report, |report| {
+        let others = report.sites.iter().fold(String::new(), |mut others, site| {
+            others.extend(["Another site: ", &site.in_words(), ".\n"]);
+            others
+        });
         format!(
             "The configuration is good: {} on {}, in front of {}.\n\
-             Read from {}. The certificate expires on {}. A second factor is mandatory {}.",
+             {others}Read from {}. The certificate expires on {}. A second factor is mandatory {}.",
             report.public_url,
             report.listen.join(", "),
             report.upstreams.join(", "),
@@ -76,4 +102,18 @@ pub(super) async fn run(config: &Config, output: Output) -> anyhow::Result<()> {
         )
     });
     Ok(())
+}
+
+/// What could not be tried of a portal's servers. An error: we do not trust one.
+async fn try_servers(servers: &upstream::Config) -> anyhow::Result<Vec<String>> {
+    let connector = Connector::new(servers)?;
+    let mut untried = Vec::new();
+    for peer in servers.upstreams.iter().filter_map(Peer::parse) {
+        match connector.try_out(&peer).await {
+            Err(error) if error.is_of_tls() => return Err(error.into()),
+            Err(error) => untried.push(format!("the portal's TLS could not be tried: {}", Chain(&error))),
+            Ok(()) => {}
+        }
+    }
+    Ok(untried)
 }

@@ -142,7 +142,7 @@ impl Line {
         let usual = Connector::new(&towards)?;
         let connector = match usual.try_out(&peer).await {
             Err(error) if error.is_of_tls() => {
-                towards.ca = Some(config.tls.certificate.clone());
+                towards.ca = config.tls.pairs.first().map(|pair| pair.certificate.clone());
                 Connector::new(&towards)?
             }
             Err(error) => return Err(error.into()),

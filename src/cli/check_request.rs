@@ -15,7 +15,7 @@ use super::output::Output;
 use crate::{
     access::{AccessLevel, AccessRequest, AccessRules, Explanation, SignedIn},
     clock::{Clock as _, SystemClock},
-    config::Config,
+    config::{Config, SiteConfig},
     identity::IdentityHeaders,
     tokens::TokenRecord,
     users::User,
@@ -219,17 +219,17 @@ fn report(typed: &Typed<'_>, who: &Who, from: Option<IpAddr>, config: &Config) -
         passes: false,
         headers: BTreeMap::new(),
     };
-    let site = &config.web.public_url;
-    if !typed.authority.is_none_or(|authority| is_of(authority, site)) {
-        return Ok(bare(
-            "refused",
-            format!("this gateway answers for {} only (421)", site.origin().ascii_serialization()),
-        ));
-    }
+    let sites = config.sites();
+    let asked =
+        |site: &&SiteConfig| typed.authority.is_none_or(|authority| is_of(authority, &site.public_url));
+    let Some(site) = sites.iter().find(asked) else {
+        let known: Vec<_> = sites.iter().map(|site| site.public_url.origin().ascii_serialization()).collect();
+        return Ok(bare("refused", format!("this gateway answers for {} only (421)", known.join(" and "))));
+    };
     if let Some((level, reason)) = typed.not_for_rules(config.web.health_path.as_deref()) {
         return Ok(bare(level, reason.to_owned()));
     }
-    let rules = AccessRules::new(&config.access).map_err(|reason| anyhow!("access.rules: {reason}"))?;
+    let rules = AccessRules::new(&site.access).map_err(|reason| anyhow!("access.rules: {reason}"))?;
     let address = from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical();
     let request = AccessRequest::new(&typed.method, &HeaderMap::new(), typed.path, typed.query, address);
     let request = match user {
@@ -239,7 +239,7 @@ fn report(typed: &Typed<'_>, who: &Who, from: Option<IpAddr>, config: &Config) -
     let admitted = match who {
         Who::Nobody => false,
         Who::SignedIn(_) => true,
-        Who::Token(record, _) => record.admits(&request, &authority_of(site)),
+        Who::Token(record, _) => record.admits(&request, &authority_of(&site.public_url)),
     };
     let explained = explain(&rules, request, who);
     let ruling = explained.ruling;
@@ -251,8 +251,8 @@ fn report(typed: &Typed<'_>, who: &Who, from: Option<IpAddr>, config: &Config) -
     let passes = ruling.level == AccessLevel::Bypass || suffices;
     let mut headers = BTreeMap::new();
     if let Some(user) = user.filter(|_| passes && admitted && ruling.asks_who()) {
-        headers.extend(IdentityHeaders::new(&config.identity).told(user)?);
-        if config.identity.assertion.is_some() {
+        headers.extend(IdentityHeaders::new(&site.identity).told(user)?);
+        if site.identity.assertion.is_some() {
             headers.insert("X-Portcullis-Jwt-Assertion".to_owned(), "signed for each session".to_owned());
         }
     }

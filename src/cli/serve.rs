@@ -23,7 +23,7 @@ pub(super) async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(
         %public_url,
         users,
-        certificate_expires = %app.certificate().not_after(),
+        certificate_expires = %app.certificates().not_after(),
         mandatory_from = mandatory_from.as_deref().unwrap_or("now"),
         "serving"
     );

@@ -168,10 +168,11 @@ pub(super) async fn run(
 
 async fn create(new: Create, config: &Config, stores: &Stores, output: Output) -> anyhow::Result<()> {
     let Create { name, user, service, path, method, network, group, site, expires } = new;
-    let authority = super::check_request::authority_of(&config.web.public_url);
+    let served: Vec<_> =
+        config.sites().iter().map(|site| super::check_request::authority_of(&site.public_url)).collect();
     for site in &site {
-        if !site.eq_ignore_ascii_case(&authority) {
-            bail!("there is no site {site}: this gateway serves {authority}");
+        if !served.iter().any(|known| site.eq_ignore_ascii_case(known)) {
+            bail!("there is no site {site}: this gateway serves {}", served.join(" and "));
         }
     }
     if let Some(group) = group.iter().find(|group| group.trim().is_empty() || group.contains(',')) {

@@ -58,16 +58,18 @@ impl Default for Section {
 }
 
 impl Section {
-    /// `site` is the address of the one that the rules are for.
-    pub(super) fn validate(self, site: Option<&Url>, layers: &mut Layers) -> access::Config {
+    /// `site` is the address of the one that the rules are for, one of `all`.
+    pub(super) fn validate(self, site: Option<&Url>, all: &[Url], layers: &mut Layers) -> access::Config {
         let is_bare = self.rules.is_empty() && self.presets.0.is_empty();
-        let rules = self.rules.into_iter().enumerate();
-        let mut rules: Vec<AccessRule> =
-            rules.filter_map(|(index, rule)| Some(rule?.validate(index, site, layers))).collect();
+        let (mut rules, mut written) = (Vec::new(), Vec::new());
+        for (index, rule) in self.rules.into_iter().enumerate() {
+            let Some(rule) = rule.and_then(|rule| rule.validate(index, site, all, layers)) else { continue };
+            rules.push(rule);
+            written.push(index);
+        }
         if layers.sound(&["access"]) {
-            let written = rules.len();
             rules.extend(self.presets.0.iter().map(|preset| preset.rule()));
-            warn_of_covered(&rules, written, layers);
+            warn_of_covered(&rules, &written, layers);
         }
         let Parsed(default) = self.default;
         if default == AccessLevel::Bypass && is_bare {
@@ -84,7 +86,14 @@ impl Section {
 }
 
 impl RuleSection {
-    fn validate(self, index: usize, site: Option<&Url>, layers: &mut Layers) -> AccessRule {
+    /// None: it is for other sites.
+    fn validate(
+        self,
+        index: usize,
+        site: Option<&Url>,
+        all: &[Url],
+        layers: &mut Layers,
+    ) -> Option<AccessRule> {
         let mut rule = Keys { index, layers };
         let level = self.level.map_or(AccessLevel::TwoFactor, |Parsed(level)| level);
         let max_age = self.max_age.map(|Parsed(age)| age);
@@ -106,12 +115,16 @@ impl RuleSection {
             }
         }
         for SiteName(name) in self.sites.iter().flat_map(|OneOrMore(sites)| sites) {
-            if let Some(host) = site.filter(|site| !is_of(name, site)).and_then(Url::host_str) {
-                rule.fault("sites", format!("`{name}` is no site of this gateway; expected `{host}`"));
+            if site.is_some() && !all.iter().any(|site| is_of(name, site)) {
+                let hosts: Vec<_> = all.iter().filter_map(Url::host_str).collect();
+                let expected = hosts.join("` or `");
+                rule.fault("sites", format!("`{name}` is no site of this gateway; expected `{expected}`"));
             }
         }
-        rule.list("sites", self.sites);
-        AccessRule {
+        let sites = rule.list("sites", self.sites);
+        let is_here =
+            sites.is_empty() || site.is_none_or(|site| sites.iter().any(|SiteName(name)| is_of(name, site)));
+        let read = AccessRule {
             paths: rule.list("path", self.path),
             regexes: rule.list("regex", self.regex).into_iter().map(|PathRegex(regex)| regex).collect(),
             methods: rule.list("methods", self.methods),
@@ -124,7 +137,8 @@ impl RuleSection {
             max_age,
             anonymous: self.anonymous,
             place: rule.layers.written_at(&rule.key()),
-        }
+        };
+        is_here.then_some(read)
     }
 }
 
@@ -162,15 +176,18 @@ impl Keys<'_> {
     }
 }
 
-/// The first `written` rules are the operator's, the others are presets.
-fn warn_of_covered(rules: &[AccessRule], written: usize, layers: &mut Layers) {
+/// The first rules are the operator's, which are `written` in these places of their list; the others are presets.
+fn warn_of_covered(rules: &[AccessRule], written: &[usize], layers: &mut Layers) {
     for (index, cover) in access::covered(rules) {
         let place = rules.get(cover).map_or("", |rule| &rule.place);
-        let by = if cover < written { format!("access.rules[{cover}] ({place})") } else { place.to_owned() };
-        if index < written {
+        let by = match written.get(cover) {
+            Some(number) => format!("access.rules[{number}] ({place})"),
+            None => place.to_owned(),
+        };
+        if let Some(number) = written.get(index) {
             let message = format!("never matches: {by} comes first and matches all of it");
-            layers.warn(&format!("access.rules.{index}"), message);
-        } else if cover < written {
+            layers.warn(&format!("access.rules.{number}"), message);
+        } else if cover < written.len() {
             let preset = rules.get(index).and_then(|rule| rule.place.rsplit(' ').next()).unwrap_or_default();
             layers.warn(
                 "access.presets",

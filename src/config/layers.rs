@@ -12,8 +12,8 @@ use std::{
 
 use figment::{
     Figment, Metadata, Profile, Provider, Source,
-    error::{Actual, Kind},
-    value::{Dict, Empty, Map, Value},
+    error::Kind,
+    value::{Dict, Map, Value},
 };
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
@@ -21,9 +21,12 @@ use zeroize::Zeroizing;
 
 use super::{
     Flag,
+    key_path::{find, find_mut, shown, steps, take_out},
+    kinds::{in_words, kind_of},
     known::{PREFIX, instead_of, suggestion},
     masking::mask,
     problems::{Location, Position, Problem, Problems, Severity},
+    site_scope::SiteScope,
     slips,
     source::{SourceFile, parse_value},
     values::{Parsed, Secret},
@@ -47,6 +50,8 @@ pub(super) struct Layers {
     hidden: Vec<(PathBuf, Range<usize>)>,
     /// A file cannot be read or is no TOML: what seems to be missing may only be illegible.
     illegible: bool,
+    /// The site whose keys are looked at; absent: the first, or what is no site's.
+    site: Option<SiteScope>,
 }
 
 /// One layer on its way into figment.
@@ -79,6 +84,7 @@ impl Layers {
             credentials: None,
             hidden: Vec::new(),
             illegible: false,
+            site: None,
         };
         for path in files {
             layers.add_file(path);
@@ -154,7 +160,36 @@ impl Layers {
 
     /// Reads all values into a shape, noting whatever does not fit.
     pub(super) fn read<T: DeserializeOwned + Default>(&mut self) -> T {
-        let mut values = self.values.clone();
+        self.read_from(self.values.clone())
+    }
+
+    /// The same of one site, which goes by `site` from then on, until [told otherwise](Self::leave_site).
+    pub(super) fn read_site<T: DeserializeOwned + Default>(&mut self, site: SiteScope) -> T {
+        let values = site.values(&self.values);
+        self.site = Some(site);
+        self.read_from(values)
+    }
+
+    /// From here on keys are no single site's.
+    pub(super) fn leave_site(&mut self) -> Option<SiteScope> {
+        self.site.take()
+    }
+
+    pub(super) fn enter_site(&mut self, site: Option<SiteScope>) {
+        self.site = site;
+    }
+
+    /// What there is below `[[sites]]`, as it is written; a variable may hold all of it.
+    pub(super) fn sites(&self) -> Vec<Value> {
+        let listed = match find(&self.values, &steps("sites")) {
+            (Value::String(_, text), 1) => parse_value(text),
+            (value, 1) => Some(value.clone()),
+            _ => None,
+        };
+        listed.and_then(Value::into_array).unwrap_or_default()
+    }
+
+    fn read_from<T: DeserializeOwned + Default>(&mut self, mut values: Value) -> T {
         loop {
             let error = match T::deserialize(&values) {
                 Ok(read) => return read,
@@ -183,12 +218,21 @@ impl Layers {
 
     fn note_misfit<T: DeserializeOwned>(&mut self, error: &figment::Error) {
         let unknown = matches!(error.kind, Kind::UnknownField(..));
-        let place = self.place(&error.path, unknown);
+        let (path, inherited) = self.located(error.path.clone());
+        if inherited {
+            // It has been noted where it stands.
+            return;
+        }
+        let place = self.place(&path, unknown);
         if unknown {
-            self.hide_value(&error.path);
+            self.hide_value(&path);
         }
         let message = match &error.kind {
             Kind::Message(message) => message.clone(),
+            Kind::UnknownField(name, known) if self.site.is_some() => {
+                let own = if path.len() == 3 { SiteScope::KEYS } else { &[] };
+                format!("unknown key; {}", suggestion(name, &[known, own].concat()))
+            }
             Kind::UnknownField(name, known) => {
                 let variable = match &place {
                     Location::Setting(name) => Some(name.as_str()),
@@ -204,7 +248,32 @@ impl Layers {
             }
             other => other.to_string(),
         };
-        self.note(Severity::Fault, shown(&error.path), place, message);
+        let message = self.said_of_site(message);
+        self.note(Severity::Fault, shown(&path), place, message);
+    }
+
+    /// Where a key is written that may be a site's; and whether that has it from the first.
+    fn located(&self, path: Vec<String>) -> (Vec<String>, bool) {
+        match &self.site {
+            Some(site) => site.locate(path),
+            None => (path, false),
+        }
+    }
+
+    /// Whether the site itself says something about this key, and has it not from the first.
+    pub(super) fn locates_at_site(&self, key: &str) -> bool {
+        self.site.is_some() && !self.located(steps(key)).1
+    }
+
+    fn said_of_site(&self, message: String) -> String {
+        match &self.site {
+            Some(site) => site.say(&message),
+            None => message,
+        }
+    }
+
+    fn has_noted(&self, severity: Severity, key: &str) -> bool {
+        self.problems.iter().any(|problem| problem.severity == severity && problem.key == key)
     }
 
     fn note(&mut self, severity: Severity, key: String, place: Location, message: String) {
@@ -218,9 +287,13 @@ impl Layers {
 
     /// Notes that the value of a key is wrong; the message says what would be right.
     pub(super) fn fault(&mut self, key: &str, message: impl Into<String>) {
-        let path = steps(key);
+        let (path, inherited) = self.located(steps(key));
+        if inherited && self.has_noted(Severity::Fault, &shown(&path)) {
+            return;
+        }
         let place = self.place(&path, false);
-        self.note(Severity::Fault, shown(&path), place, message.into());
+        let message = self.said_of_site(message.into());
+        self.note(Severity::Fault, shown(&path), place, message);
     }
 
     /// Notes that a key without a default is absent, unless a fault already says why.
@@ -232,9 +305,14 @@ impl Layers {
 
     /// Notes something that works but is probably not meant.
     pub(super) fn warn(&mut self, key: &str, message: impl Into<String>) {
-        let path = steps(key);
+        let (path, inherited) = self.located(steps(key));
+        if inherited {
+            // What has no effect at one site may have one at the next.
+            return;
+        }
         let place = self.place(&path, false);
-        self.note(Severity::Warning, shown(&path), place, message.into());
+        let message = self.said_of_site(message.into());
+        self.note(Severity::Warning, shown(&path), place, message);
     }
 
     /// Whether no fault was noted at these keys, in them or around them. A rule between keys makes no sense where one
@@ -243,13 +321,22 @@ impl Layers {
         let within = |inner: &str, outer: &str| {
             inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
+        let keys: Vec<String> = keys
+            .iter()
+            .flat_map(|key| match &self.site {
+                Some(site) => site.both(key),
+                None => vec![(*key).to_owned()],
+            })
+            .collect();
         let mut faults = self.problems.iter().filter(|problem| problem.severity == Severity::Fault);
         !faults.any(|fault| keys.iter().any(|key| within(&fault.key, key) || within(key, &fault.key)))
     }
 
     /// Whether any layer says something about this key or table.
     pub(super) fn says(&self, key: &str) -> bool {
-        find(&self.values, &steps(key)).1 == steps(key).len()
+        let (path, inherited) = self.located(steps(key));
+        let is_of_site = !inherited && self.site.as_ref().is_some_and(|site| site.says(key));
+        is_of_site || find(&self.values, &path).1 == path.len()
     }
 
     /// A relative path in a file is meant from that file's folder, and so is a default when there is a file. Paths in
@@ -286,20 +373,22 @@ impl Layers {
 
     /// Where a key is written, in a few words: file and line, or a variable.
     pub(super) fn written_at(&self, key: &str) -> String {
-        match self.place(&steps(key), false) {
+        let (path, _) = self.located(steps(key));
+        match self.place(&path, false) {
             Location::File { path, position } => {
                 let path = std::path::absolute(&path).unwrap_or(path);
                 let line = position.map_or_else(String::new, |position| format!(":{}", position.line));
                 format!("{}{line}", path.display())
             }
             Location::Setting(name) => name,
-            Location::Nowhere => shown(&steps(key)),
+            Location::Nowhere => shown(&path),
         }
     }
 
     /// The file that says what a key is; none when a variable or a flag does, or nobody.
     pub(super) fn file_of(&self, key: &str) -> Option<&Path> {
-        let value = self.says(key).then(|| find(&self.values, &steps(key)).0)?;
+        let (path, _) = self.located(steps(key));
+        let value = self.says(key).then(|| find(&self.values, &path).0)?;
         self.source_of(value).and_then(Source::file_path)
     }
 
@@ -433,104 +522,5 @@ fn same_line(a: &Location, b: &Location) -> bool {
             a == b && at.line == bt.line
         }
         _ => false,
-    }
-}
-
-fn steps(key: &str) -> Vec<String> {
-    key.split('.').map(str::to_owned).collect()
-}
-
-/// `server.listen.1` as people write it: `server.listen[1]`.
-fn shown(path: &[String]) -> String {
-    let is_index = |step: &String| step.bytes().all(|byte| byte.is_ascii_digit());
-    let mut shown = String::new();
-    for step in path {
-        match step {
-            index if is_index(index) => shown.extend(["[", index, "]"]),
-            first if shown.is_empty() => shown.push_str(first),
-            next => shown.extend([".", next]),
-        }
-    }
-    shown
-}
-
-/// Follows a path as far as it goes: the value reached, and how many steps were taken.
-fn find<'v>(values: &'v Value, path: &[String]) -> (&'v Value, usize) {
-    let mut value = values;
-    for (depth, step) in path.iter().enumerate() {
-        let next = match value {
-            Value::Dict(_, dict) => dict.get(step),
-            Value::Array(_, elements) => step.parse::<usize>().ok().and_then(|index| elements.get(index)),
-            _ => None,
-        };
-        match next {
-            Some(next) => value = next,
-            None => return (value, depth),
-        }
-    }
-    (value, path.len())
-}
-
-fn find_mut<'v>(values: &'v mut Value, path: &[String]) -> Option<&'v mut Value> {
-    path.iter().try_fold(values, |value, step| match value {
-        Value::Dict(_, dict) => dict.get_mut(step),
-        Value::Array(_, elements) => step.parse::<usize>().ok().and_then(|index| elements.get_mut(index)),
-        _ => None,
-    })
-}
-
-/// Takes a value out. An element of a list leaves a gap, so that the others keep their index.
-fn take_out(values: &mut Value, path: &[String]) -> bool {
-    let Some((last, parents)) = path.split_last() else { return false };
-    match find_mut(values, parents) {
-        Some(Value::Dict(_, dict)) => dict.remove(last).is_some(),
-        Some(Value::Array(tag, elements)) => {
-            match last.parse::<usize>().ok().and_then(|index| elements.get_mut(index)) {
-                Some(element) if !matches!(element, Value::Empty(..)) => {
-                    *element = Value::Empty(*tag, Empty::None);
-                    true
-                }
-                _ => false,
-            }
-        }
-        _ => false,
-    }
-}
-
-/// What serde calls a type, in the operator's words.
-fn in_words(expected: &str) -> &str {
-    match expected {
-        "u32" => "a whole number up to 4294967295",
-        "usize" => "a whole number",
-        "a boolean" => "true or false",
-        "a string" => "text in quotes",
-        "a sequence" => "a list",
-        expected if expected.starts_with("struct ") => "a table",
-        expected => expected,
-    }
-}
-
-/// What was found instead, without repeating it: it may be a secret.
-fn kind_of(found: &Actual) -> &'static str {
-    match found {
-        Actual::Bool(_) => "true or false",
-        Actual::Signed(number) if *number < 0 => "a negative number",
-        Actual::Unsigned(_) | Actual::Signed(_) => "a whole number",
-        Actual::Float(number) if number.is_infinite() => "a number too large",
-        Actual::Float(_) => "a number that is not whole",
-        Actual::Str(_) => "text",
-        Actual::Seq => "a list",
-        Actual::Map => "a table",
-        _ => "something else",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_is_shown_as_people_write_it() {
-        assert_eq!(shown(&steps("server.listen.1")), "server.listen[1]");
     }
 }

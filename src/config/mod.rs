@@ -5,6 +5,8 @@
 
 mod access;
 mod identity;
+mod key_path;
+mod kinds;
 mod known;
 mod layers;
 mod log;
@@ -15,6 +17,8 @@ mod problems;
 mod second_factor;
 mod server;
 mod sessions;
+mod site_scope;
+mod sites;
 mod slips;
 mod source;
 mod storage;
@@ -26,7 +30,9 @@ mod values;
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
+use figment::value::Dict;
 use serde::Deserialize;
+use url::Url;
 
 use self::layers::Layers;
 pub use self::problems::{Location, Position, Problem, Problems, Severity};
@@ -39,6 +45,8 @@ pub struct Config {
     pub web: crate::web::Config,
     pub tls: crate::tls::Config,
     pub upstream: crate::upstream::Config,
+    /// Paths of the portal that go to other servers.
+    pub routes: Vec<RouteConfig>,
     pub pages: crate::pages::Config,
     pub portal_answers: crate::web::portal_answers::Config,
     /// What browsers forget when a session is signed out of; absent: nothing.
@@ -67,10 +75,32 @@ pub struct Config {
     pub access_log: bool,
     /// Where `/live`, `/ready` and `/metrics` are served; absent: nowhere.
     pub admin_listen: Option<SocketAddr>,
+    /// All sites but the first, which is told by the fields above.
+    pub others: Vec<SiteConfig>,
     /// What works but is probably not meant. Shown by whoever loads the configuration.
     pub warnings: Problems,
     /// The files that were read, in their order. None: the environment says it all.
     pub files: Vec<PathBuf>,
+}
+
+/// What one site is told.
+#[derive(Clone, Debug)]
+pub struct SiteConfig {
+    pub public_url: Url,
+    pub upstream: crate::upstream::Config,
+    pub routes: Vec<RouteConfig>,
+    pub pages: crate::pages::Config,
+    pub portal_answers: crate::web::portal_answers::Config,
+    pub logout_paths: LogoutPaths,
+    pub identity: crate::identity::Config,
+    pub access: crate::access::Config,
+}
+
+/// Paths of a site that go to servers of their own.
+#[derive(Clone, Debug)]
+pub struct RouteConfig {
+    pub paths: Vec<crate::access::AccessPath>,
+    pub upstream: crate::upstream::Config,
 }
 
 /// One key set on the command line.
@@ -99,6 +129,9 @@ struct Document {
     identity: identity::Section,
     access: access::Section,
     log: log::Section,
+    /// Further portals, each with what is different there. Looked into one by one.
+    #[serde(rename = "sites")]
+    _sites: Vec<Option<Dict>>,
 }
 
 /// Another store than the configured one, `own`, whose password and authority hold where nothing else is said.
@@ -130,8 +163,17 @@ impl Config {
         let document: Document = layers.read();
 
         let server = document.server.validate(&mut layers);
-        let host = server.web.as_ref().and_then(|web| web.public_url.host_str());
-        let tls = document.tls.validate(host, &mut layers);
+        let site = server.web.as_ref().map(|web| &web.public_url);
+        let others = sites::read(&mut layers);
+        sites::check_addresses(site, &others, &mut layers);
+        let urls = site.into_iter().chain(others.iter().filter_map(|other| other.public_url.as_ref()));
+        let urls: Vec<Url> = urls.cloned().collect();
+        let hosts = sites::hosts(&urls);
+        if hosts.len() < urls.len() && server.web.as_ref().is_some_and(|web| web.believes_forwarded_host) {
+            let message = "several sites have the same host: the proxy has to send the port with it";
+            layers.warn("server.client_host", message);
+        }
+        let tls = document.tls.validate(hosts, &mut layers);
         let portal = document.portal.validate(server.server.workers, &mut layers);
         let storage = document.storage.validate(&mut layers);
         let sessions = document.sessions.validate(&mut layers);
@@ -143,12 +185,16 @@ impl Config {
         let inactivity = sessions.sessions.inactivity;
         let identity =
             document.identity.validate(origin.as_deref(), inactivity, portal.pass_headers, &mut layers);
-        let site = server.web.as_ref().map(|web| &web.public_url);
-        let access = document.access.validate(site, &mut layers);
+        let access = document.access.validate(site, &urls, &mut layers);
+        let workers = server.server.workers;
+        let others = others.into_iter().map(|other| other.validate(&urls, workers, inactivity, &mut layers));
+        let others: Option<Vec<_>> = others.collect();
         let log = document.log.validate();
 
         let (faults, warnings) = layers.finish();
-        let (Some(web), Some(pages), true) = (server.web, portal.pages, faults.is_empty()) else {
+        let (Some(web), Some(pages), Some(others), true) =
+            (server.web, portal.pages, others, faults.is_empty())
+        else {
             return Err(faults);
         };
         Ok(Self {
@@ -156,6 +202,7 @@ impl Config {
             web,
             tls,
             upstream: portal.upstream,
+            routes: portal.routes,
             pages,
             portal_answers: portal.answers,
             clear_on_sign_out: sessions.clear_on_sign_out,
@@ -179,6 +226,7 @@ impl Config {
             log: log.log,
             access_log: log.access_log,
             admin_listen: server.admin_listen,
+            others,
             warnings,
             files: files.to_vec(),
         })

@@ -8,10 +8,13 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{
+    RouteConfig,
+    key_path::{shown, steps},
     layers::Layers,
-    values::{ConfigValue, List, Parsed, origin},
+    values::{ConfigValue, List, OneOrMore, Parsed, origin},
 };
 use crate::{
+    access::{AccessPath, PathRoutes},
     pages,
     upstream::{self, HostName, Sharing},
     web::{
@@ -25,6 +28,7 @@ use crate::{
 /// What `[portal]` says, validated. What lacks a required key is absent, and that is a fault.
 pub(super) struct PortalSettings {
     pub(super) upstream: upstream::Config,
+    pub(super) routes: Vec<RouteConfig>,
     pub(super) pages: Option<pages::Config>,
     pub(super) logout_paths: LogoutPaths,
     pub(super) pass_headers: Vec<HeaderName>,
@@ -88,6 +92,18 @@ pub(super) struct Section {
     max_streams: usize,
     /// The same of one user.
     max_streams_per_user: u32,
+    /// Paths that go to other servers; the first that matches wins.
+    routes: Vec<Option<Route>>,
+}
+
+/// All of the portal's keys hold for these servers as well.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Route {
+    /// Paths as the portal sees them, decoded; with `/*` at its end everything below. Required.
+    path: Option<OneOrMore<AccessPath>>,
+    /// Its servers: `http` or `https` URLs without a path. Required.
+    upstreams: List<UpstreamUrl>,
 }
 
 impl Default for Section {
@@ -116,6 +132,7 @@ impl Default for Section {
             max_connections_per_user: None,
             max_streams: 10_000,
             max_streams_per_user: 200,
+            routes: Vec::new(),
         }
     }
 }
@@ -126,7 +143,10 @@ impl Section {
             layers.missing("portal.name", "set it to the name that users know the portal by");
         }
         let upstreams: Vec<_> = self.upstreams.0.into_iter().map(|UpstreamUrl(url)| url).collect();
-        check_upstreams(&upstreams, layers);
+        check_upstreams("portal.upstreams", &upstreams, layers);
+        let routes = routes(self.routes, layers);
+        let all: Vec<Url> =
+            upstreams.iter().chain(routes.iter().flat_map(|(_, upstreams)| upstreams)).cloned().collect();
         if self.max_connections == Some(0) {
             layers.fault("portal.max_connections", "must be at least 1");
         }
@@ -140,37 +160,43 @@ impl Section {
         let max_connections = self
             .max_connections
             .unwrap_or_else(|| workers.saturating_mul(CONNECTIONS_A_WORKER).max(LEAST_CONNECTIONS));
-        let encrypted = upstreams.iter().any(|url| url.scheme() == "https");
+        let encrypted = all.iter().any(|url| url.scheme() == "https");
         for (key, is_set) in [("portal.ca", self.ca.is_some()), ("portal.tls_name", self.tls_name.is_some())]
         {
             if is_set && !encrypted {
                 layers.warn(key, "has no effect: none of `portal.upstreams` is `https`");
             }
         }
-        check_origin(self.origin.0, &self.host.0, &upstreams, layers);
-        PortalSettings {
-            upstream: upstream::Config {
-                upstreams,
-                host: self.host.0,
-                tls_name: self.tls_name.map(|Parsed(name)| name),
-                ca: self.ca.map(|Parsed(ca)| layers.resolve("portal.ca", &ca)),
-                connect_timeout: self.connect_timeout.0,
-                response_timeout: self.response_timeout.0,
-                limits: upstream::PoolLimits {
-                    connections: max_connections,
-                    waiting: self.max_waiting,
-                    streams: self.max_streams,
-                },
-                per_user: upstream::PerUser {
-                    connections: self.max_connections_per_user.unwrap_or(u32::MAX),
-                    leaves_room: self
-                        .max_connections_per_user
-                        .is_none_or(|most| usize::try_from(most).is_ok_and(|most| most < max_connections)),
-                    streams: self.max_streams_per_user,
-                },
-                sharing: self.connections.0,
-                max_age: self.max_connection_age.0,
+        check_origin(self.origin.0, &self.host.0, &all, layers);
+        let upstream = upstream::Config {
+            upstreams,
+            host: self.host.0,
+            tls_name: self.tls_name.map(|Parsed(name)| name),
+            ca: self.ca.map(|Parsed(ca)| layers.resolve("portal.ca", &ca)),
+            connect_timeout: self.connect_timeout.0,
+            response_timeout: self.response_timeout.0,
+            limits: upstream::PoolLimits {
+                connections: max_connections,
+                waiting: self.max_waiting,
+                streams: self.max_streams,
             },
+            per_user: upstream::PerUser {
+                connections: self.max_connections_per_user.unwrap_or(u32::MAX),
+                leaves_room: self
+                    .max_connections_per_user
+                    .is_none_or(|most| usize::try_from(most).is_ok_and(|most| most < max_connections)),
+                streams: self.max_streams_per_user,
+            },
+            sharing: self.connections.0,
+            max_age: self.max_connection_age.0,
+        };
+        let route = |(paths, upstreams)| RouteConfig {
+            paths,
+            upstream: upstream::Config { upstreams, ..upstream.clone() },
+        };
+        PortalSettings {
+            routes: routes.into_iter().map(route).collect(),
+            upstream,
             answers: portal_answers::Config {
                 inner_origin: self.origin.0 == OriginAs::Upstream,
                 rewrite_redirects: self.rewrite_redirects,
@@ -212,18 +238,43 @@ fn check_shares(most: Option<usize>, workers: usize, layers: &mut Layers) {
     }
 }
 
-fn check_upstreams(upstreams: &[Url], layers: &mut Layers) {
-    const KEY: &str = "portal.upstreams";
-    if upstreams.is_empty() && layers.sound(&[KEY]) {
-        if layers.says(KEY) {
-            layers.fault(KEY, "is empty; list at least one server of the portal");
+/// The routes that have all they need.
+fn routes(listed: Vec<Option<Route>>, layers: &mut Layers) -> Vec<(Vec<AccessPath>, Vec<Url>)> {
+    let mut routes: Vec<(Vec<AccessPath>, Vec<Url>)> = Vec::new();
+    for (index, route) in listed.into_iter().enumerate() {
+        let Some(route) = route else { continue };
+        let key = format!("portal.routes.{index}");
+        let OneOrMore(paths) = route.path.unwrap_or(OneOrMore(Vec::new()));
+        if paths.is_empty() && layers.sound(&[&format!("portal.routes[{index}].path")]) {
+            layers.fault(
+                &format!("{key}.path"),
+                "is missing; say which paths go to these servers, such as `/api/*`",
+            );
+        }
+        let upstreams: Vec<_> = route.upstreams.0.into_iter().map(|UpstreamUrl(url)| url).collect();
+        check_upstreams(&format!("{key}.upstreams"), &upstreams, layers);
+        routes.push((paths, upstreams));
+        let all = PathRoutes::new(routes.iter().map(|(paths, _)| paths.clone()).collect());
+        if let Some(cover) = all.cover_of(routes.len() - 1).filter(|_| layers.sound(&["portal.routes"])) {
+            let by = layers.written_at(&format!("portal.routes.{cover}"));
+            layers.warn(&key, format!("never matches: the route at {by} comes first and takes all of it"));
+        }
+    }
+    routes
+}
+
+/// `key` is that of the list.
+fn check_upstreams(key: &str, upstreams: &[Url], layers: &mut Layers) {
+    if upstreams.is_empty() && layers.sound(&[&shown(&steps(key))]) {
+        if layers.says(key) {
+            layers.fault(key, "is empty; list at least one server of the portal");
         } else {
-            layers.missing(KEY, "list the portal's servers, such as `[\"http://127.0.0.1:3000\"]`");
+            layers.missing(key, "list the portal's servers, such as `[\"http://127.0.0.1:3000\"]`");
         }
     }
     for (index, url) in upstreams.iter().enumerate() {
-        if upstreams[..index].contains(url) && layers.sound(&[KEY]) {
-            layers.fault(KEY, format!("lists `{url}` twice"));
+        if upstreams[..index].contains(url) && layers.sound(&[&shown(&steps(key))]) {
+            layers.fault(key, format!("lists `{url}` twice"));
         }
     }
 }

@@ -276,7 +276,7 @@ impl Section {
 }
 
 /// An `https` URL without a path.
-struct PublicUrl(Url);
+pub(super) struct PublicUrl(pub(super) Url);
 
 impl ConfigValue for PublicUrl {
     const EXPECTED: &'static str = "a URL such as `https://iot.example.com`";

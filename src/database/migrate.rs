@@ -24,6 +24,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (17, "last logins", include_str!("migrations/0017_last_logins.sql")),
     (20, "guessing", include_str!("migrations/0020_guessing.sql")),
     (24, "tokens", include_str!("migrations/0024_tokens.sql")),
+    (28, "hand-overs", include_str!("migrations/0028_hand_overs.sql")),
 ];
 
 /// PostgreSQL's advisory lock that whoever migrates holds.

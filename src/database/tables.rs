@@ -167,4 +167,14 @@ pub(super) const TABLES: &[Table] = &[
             Number("last_used_at"),
         ],
     },
+    Table {
+        name: "hand_overs",
+        key: 1,
+        columns: &[Text("id"), Text("browser"), Text("site"), Bytes("record"), Number("made_at")],
+    },
+    Table {
+        name: "session_sites",
+        key: 2,
+        columns: &[Text("session_id"), Text("site"), Number("since"), Number("expires_at")],
+    },
 ];

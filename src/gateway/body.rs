@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Gateway, SharedGateway, Site, context::Held, limits::Counts, sign_off};
+use super::{Backend, Gateway, SharedGateway, Site, context::Held, limits::Counts, sign_off};
 use crate::{
     clock::Moment,
     errors::Chain,
@@ -56,6 +56,8 @@ pub(super) struct RequestRecord {
     gateway: Rc<Gateway>,
     /// The site that the request is for, or the first where nothing says so.
     pub(super) site: Rc<Site>,
+    /// The route that it takes to the portal, if it takes one.
+    pub(super) route: Option<usize>,
     pub(super) source: BodySource,
     /// What another proxy wants to know of the request; absent: the request is a client's.
     pub(super) question: Option<Question>,
@@ -105,6 +107,7 @@ impl RequestRecord {
         Self {
             gateway,
             site,
+            route: None,
             source: BodySource::Own(None),
             question: None,
             method: request.method().clone(),
@@ -130,6 +133,11 @@ impl RequestRecord {
             counts: Counts::default(),
             stream: None,
         }
+    }
+
+    /// The servers that it goes to.
+    pub(super) fn servers(&self) -> &Backend {
+        self.site.servers(self.route)
     }
 
     pub(super) fn gateway(&self) -> &Gateway {
@@ -170,6 +178,9 @@ impl RequestRecord {
     /// Counts the request, whose answer has taken so long.
     pub(super) fn count(&self, took: Duration) {
         self.shared().metrics.request(self.outcome, self.status.as_u16(), took);
+        if let Some(requests) = &self.site.shared.requests {
+            requests.count();
+        }
     }
 
     pub(super) fn request_id(&self) -> &str {

@@ -25,7 +25,7 @@ impl Gateway {
 
     /// Counts a request that goes to the portal, unless its user has too many there: then it is to [wait](Self::wait_turn).
     pub(super) fn enters(&self, way: Way, identity: &Identity, record: &mut RequestRecord) -> bool {
-        let enters = record.site.bounds.queue.enter(self.ongoing(identity), way);
+        let enters = record.servers().bounds.queue.enter(self.ongoing(identity), way);
         record.counts.at_portal = enters.then_some(way);
         enters
     }
@@ -37,8 +37,9 @@ impl Gateway {
         identity: &Identity,
         record: &mut RequestRecord,
     ) -> Result<(), Failure> {
-        let (too_much, longest) = (Failure::TooMuch(Limit::Requests), record.site.proxy.response_timeout());
-        let Some(turn) = record.site.bounds.queue.wait(self.ongoing(identity), way) else {
+        let (too_much, longest) =
+            (Failure::TooMuch(Limit::Requests), record.servers().proxy.response_timeout());
+        let Some(turn) = record.servers().bounds.queue.wait(self.ongoing(identity), way) else {
             return Err(too_much);
         };
         tokio::select! {
@@ -78,7 +79,7 @@ impl Gateway {
         if record.stream.is_none() {
             return Err(Failure::TooMuch(Limit::Connection));
         }
-        record.counts.is_stream = self.ongoing(identity).open_stream(record.site.bounds.streams);
+        record.counts.is_stream = self.ongoing(identity).open_stream(record.servers().bounds.streams);
         if record.counts.is_stream { Ok(()) } else { Err(Failure::TooMuch(Limit::Streams)) }
     }
 
@@ -108,7 +109,7 @@ impl RequestRecord {
     /// The request waits for nothing of the portal any more, or what it waits for keeps nobody waiting.
     pub(super) fn leaves_portal(&mut self) {
         if let Some(way) = self.counts.at_portal.take() {
-            self.site.bounds.queue.leave(self.ongoing(), way);
+            self.servers().bounds.queue.leave(self.ongoing(), way);
         }
     }
 

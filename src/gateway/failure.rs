@@ -201,7 +201,7 @@ impl FailureProfile {
                 | LoginError::Password(_),
             )
             | PageError::Account(_) => Self::of_store().told(Trouble::NoSignIns),
-            PageError::SavedForm(_) => Self::of_store(),
+            PageError::SavedForm(_) | PageError::HandOver(_) => Self::of_store(),
             PageError::TooOften(wait) => Self::too_much(Limit::Pages, *wait),
             PageError::Qr(_) => Self::of_gateway(StatusCode::INTERNAL_SERVER_ERROR),
         }
@@ -300,6 +300,7 @@ mod tests {
             (page(LoginError::Busy.into()), 503, Error, Load, false, Some(2)),
             (page(AccountError::Pending(store()).into()), 503, Error, Store, false, Some(5)),
             (page(PageError::SavedForm(store())), 503, Error, Store, false, Some(5)),
+            (page(PageError::HandOver(store())), 503, Error, Store, false, Some(5)),
             (page(PageError::TooOften(wait)), 429, Refuse, User(Limit::Pages), false, Some(7)),
         ]
     }

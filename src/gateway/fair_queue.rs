@@ -41,11 +41,11 @@ impl Way {
     }
 }
 
-/// The queue of one worker.
+/// The queue of one worker for one pool.
 #[derive(Debug)]
 pub(super) struct FairQueue {
-    worker: usize,
-    workers: usize,
+    lane: usize,
+    lanes: usize,
     limits: PerUser,
     pool: Rc<Pool>,
     /// Requests of all users, calls aside.
@@ -95,12 +95,12 @@ fn most(limits: PerUser, way: Way, free: usize, room: usize) -> usize {
 }
 
 impl FairQueue {
-    pub(super) fn new(worker: usize, workers: usize, limits: PerUser, pool: Rc<Pool>) -> Self {
-        Self { worker, workers, limits, pool, under_way: Cell::new(0), waiting: RefCell::default() }
+    pub(super) fn new(lane: usize, lanes: usize, limits: PerUser, pool: Rc<Pool>) -> Self {
+        Self { lane, lanes, limits, pool, under_way: Cell::new(0), waiting: RefCell::default() }
     }
 
     fn count<'a>(&self, ongoing: &'a Ongoing, way: Way) -> Option<&'a AtomicU32> {
-        let lane = ongoing.lane(self.worker, self.workers)?;
+        let lane = ongoing.lane(self.lane, self.lanes)?;
         Some(match way {
             Way::Connection => &lane.requests,
             Way::Call => &lane.calls,

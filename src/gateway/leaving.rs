@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use url::Url;
 
 use super::{BodySource, Site, body::own};
@@ -12,13 +12,6 @@ use crate::web::{portal_fields::PortalFields, reply::Reply};
 
 /// How long after a login a redirect of the portal may still be a part of it.
 pub(super) const LONGEST_AFTER_LOGIN: Duration = Duration::from_mins(5);
-
-/// Whether a browser says that it comes from one of our own pages.
-pub(super) fn is_from_our_page(headers: &HeaderMap, origin: &str) -> bool {
-    let referer = headers.get(header::REFERER).and_then(|referer| referer.to_str().ok());
-    let path = referer.and_then(|url| url.strip_prefix(origin));
-    path.is_some_and(|path| path.starts_with("/.portcullis/"))
-}
 
 /// The page in place of a redirect to another site.
 pub(super) fn instead(status: StatusCode, fields: &PortalFields, site: &Site) -> Option<Reply<BodySource>> {

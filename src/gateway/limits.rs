@@ -13,9 +13,9 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Those of one of so many workers, whose requests go through `pool`.
-    pub fn new(worker: usize, workers: usize, limits: PerUser, pool: Rc<Pool>) -> Self {
-        Self { queue: Rc::new(FairQueue::new(worker, workers, limits, pool)), streams: limits.streams }
+    /// Those of one of so many lanes, of which each worker has one for each pool: this one's requests go through `pool`.
+    pub fn new(lane: usize, lanes: usize, limits: PerUser, pool: Rc<Pool>) -> Self {
+        Self { queue: Rc::new(FairQueue::new(lane, lanes, limits, pool)), streams: limits.streams }
     }
 }
 

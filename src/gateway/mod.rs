@@ -39,7 +39,7 @@ use self::{
 pub use self::{
     context::ConnectionContext,
     limits::Bounds,
-    site::{SharedSite, Site, SiteAddress},
+    site::{Backend, SharedSite, Site, SiteAddress},
 };
 use crate::{
     clock::{Clock, Moment, Timestamp},
@@ -206,8 +206,9 @@ impl Gateway {
         if let Some(answer) = request.spend_hop() {
             return Ok(own(answer));
         }
+        record.route = site.shared.routes.of(request.path());
         if request.has_body() {
-            Box::pin(site.proxy.await_body(&mut request, identity)).await?;
+            Box::pin(record.servers().proxy.await_body(&mut request, identity)).await?;
         }
         let way = Way::of(request.method(), request.headers());
         if !self.enters(way, identity, record) {
@@ -340,7 +341,8 @@ impl Gateway {
         let counts = if request.upgrade().is_some() { self.counts(site, &request) } else { Use::Counts };
         let asked = self.shared.access_log.is_enabled().then(Instant::now);
         let client = Client { connection, tie: &context.tie };
-        let forwarded = site.proxy.forward(request, whole, identity, &additions, client, counts);
+        let forwarded =
+            site.servers(record.route).proxy.forward(request, whole, identity, &additions, client, counts);
         Ok(async move {
             let forwarded = forwarded.await;
             record.portal_took = asked.map(|asked| asked.elapsed());
@@ -433,7 +435,7 @@ fn is_from_our_form(
     let is_new = identity
         .session()
         .is_some_and(|live| now.since(live.session.created_at) < leaving::LONGEST_AFTER_LOGIN);
-    (is_new || sends_kept) && leaving::is_from_our_page(request.headers(), site.origin())
+    (is_new || sends_kept) && origin::is_from_our_page(request.headers(), site.origin())
 }
 
 /// What the gate has let pass.

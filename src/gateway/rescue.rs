@@ -203,6 +203,10 @@ fn challenge_of_token(refusal: TokenRefusal) -> HeaderValue {
 fn detail(failure: &Failure, blame: Blame, site: &Site) -> Option<String> {
     Some(match (blame, failure) {
         (Blame::User(limit), _) => limit.detail().to_owned(),
+        // Which hosts there are is not for everybody.
+        (_, Failure::Refused(Refusal::Misdirected(_))) if site.shared.requests.is_some() => {
+            "this gateway has no site at this host".to_owned()
+        }
         (_, Failure::Refused(Refusal::Misdirected(_))) => {
             format!("this gateway answers for {} only", site.origin())
         }

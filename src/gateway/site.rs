@@ -9,11 +9,12 @@ use url::Url;
 
 use super::Bounds;
 use crate::{
-    access::AccessRules,
+    access::{AccessRules, PathRoutes},
     gate::Challenger,
     identity::{Assertions, IdentityHeaders},
     pages::Pages,
     proxy::Proxy,
+    telemetry::metrics::SiteRequests,
     web::{cookies, gate::Named, logout::LogoutPaths, path::PathPattern, portal_answers::PortalAnswers},
 };
 
@@ -28,6 +29,10 @@ pub struct SharedSite {
     pub identity: IdentityHeaders,
     /// Signs for this site's audience; absent: nothing is signed.
     pub assertions: Option<Assertions>,
+    /// Which paths go to other servers.
+    pub routes: PathRoutes,
+    /// Counts its requests; absent: there is no other site.
+    pub requests: Option<SiteRequests>,
     /// Where the portal logs out.
     pub logout_paths: LogoutPaths,
     /// Requests to these do not count as use of a session.
@@ -37,19 +42,37 @@ pub struct SharedSite {
 /// A site as one worker serves it.
 pub struct Site {
     pub(super) shared: Arc<SharedSite>,
-    /// The way to the portal, on connections of this worker's.
-    pub(super) proxy: Proxy,
     pub(super) answers: PortalAnswers,
-    pub(super) bounds: Bounds,
+    /// Where everything goes that takes no route.
+    rest: Backend,
+    /// In the order of the routes.
+    routed: Vec<Backend>,
+}
+
+/// The way to servers of the portal, on connections of one worker's, and what users may have under way there.
+pub struct Backend {
+    pub proxy: Proxy,
+    pub bounds: Bounds,
 }
 
 impl Site {
-    pub fn new(shared: Arc<SharedSite>, proxy: Proxy, answers: PortalAnswers, bounds: Bounds) -> Rc<Self> {
-        Rc::new(Self { shared, proxy, answers, bounds })
+    /// `routed` are those of the routes.
+    pub fn new(
+        shared: Arc<SharedSite>,
+        answers: PortalAnswers,
+        rest: Backend,
+        routed: Vec<Backend>,
+    ) -> Rc<Self> {
+        Rc::new(Self { shared, answers, rest, routed })
+    }
+
+    /// The servers of a route; those of the rest, when there is none.
+    pub(super) fn servers(&self, route: Option<usize>) -> &Backend {
+        route.and_then(|route| self.routed.get(route)).unwrap_or(&self.rest)
     }
 
     pub(super) fn authority(&self) -> &str {
-        &self.shared.address.authority
+        self.shared.address.authority()
     }
 
     pub(super) fn origin(&self) -> &str {
@@ -89,5 +112,9 @@ impl SiteAddress {
 
     pub fn origin(&self) -> &str {
         &self.origin
+    }
+
+    pub fn authority(&self) -> &str {
+        &self.authority
     }
 }

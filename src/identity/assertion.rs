@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{
     AssertionConfig, GroupChoice, SigningKeys,
     signing_key::Unusable,
-    wire_forms::{Perishable, WireForms},
+    wire_forms::{Perishable, SiteSlot, WireForms},
 };
 use crate::{
     clock::Timestamp,
@@ -65,6 +65,7 @@ pub struct Assertions {
     /// Turns the id of a session into one that finds nothing in a store.
     session_ids: hmac::Key,
     random: Arc<dyn Random>,
+    site: SiteSlot,
 }
 
 impl Assertions {
@@ -85,13 +86,20 @@ impl Assertions {
             groups,
             session_ids: hmac::Key::new(hmac::HMAC_SHA256, session_ids.as_slice()),
             random,
+            site: SiteSlot::new(0, 1),
         }
+    }
+
+    /// The same of one of several sites.
+    #[must_use]
+    pub fn at_site(self, site: SiteSlot) -> Self {
+        Self { site, ..self }
     }
 
     /// The session's assertion. Signs only when there is none yet or the last one nears its end; two workers may then
     /// both sign, and either's is good.
     pub fn of(&self, live: &Live, now: Timestamp) -> Result<HeaderValue, Unsigned> {
-        let kept = WireForms::of(live).ok_or(Unsigned::NoPlace)?;
+        let kept = WireForms::of(live, self.site).ok_or(Unsigned::NoPlace)?;
         self.current(&live.session, &kept.assertion, now)
     }
 

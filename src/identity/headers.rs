@@ -5,7 +5,11 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use quick_cache::sync::Cache;
 
-use super::{Config, Encoding, GroupChoice, reserved::ReservedNames, wire_forms::WireForms};
+use super::{
+    Config, Encoding, GroupChoice,
+    reserved::ReservedNames,
+    wire_forms::{SiteSlot, WireForms},
+};
 use crate::{
     http1::{fields::Block, spelling::Spelled},
     sessions::{Live, Session},
@@ -36,6 +40,7 @@ pub struct IdentityHeaders {
     choice: GroupChoice,
     /// Whether an assertion says it all once more.
     signs: bool,
+    site: SiteSlot,
     reserved: ReservedNames,
     /// Of whom somebody was told, and of how many bytes: a session may be loaded for each request while a store is down.
     told: Arc<Cache<(String, usize), ()>>,
@@ -54,8 +59,15 @@ impl IdentityHeaders {
             encoding: config.encoding,
             choice: config.groups.clone(),
             signs: config.assertion.is_some(),
+            site: SiteSlot::new(0, 1),
             told: Arc::new(Cache::new(REMEMBERED)),
         }
+    }
+
+    /// The same of one of several sites.
+    #[must_use]
+    pub fn at_site(self, site: SiteSlot) -> Self {
+        Self { site, ..self }
     }
 
     /// Whether a portal could read `name` as one of the identity's, or of the forwarding's, in any spelling.
@@ -65,7 +77,7 @@ impl IdentityHeaders {
 
     /// The headers of one session, made once.
     pub fn of<'a>(&self, live: &'a Live) -> Result<&'a Block, Unrepresentable> {
-        let kept = &WireForms::of(live).ok_or(Unrepresentable("session"))?.headers;
+        let kept = &WireForms::of(live, self.site).ok_or(Unrepresentable("session"))?.headers;
         if let Some(headers) = kept.get() {
             return Ok(headers);
         }

@@ -26,6 +26,7 @@ pub use self::{
     headers::{IdentityHeaders, Unrepresentable},
     rotation::{HANDOVER, NOTICE, State, Term},
     signing_keys::{ListedKey, PublicKeys, Rotation, SigningKeys, SigningKeysError},
+    wire_forms::SiteSlot,
 };
 
 /// How the portal wants to be told who the user is.

@@ -26,7 +26,7 @@ use crate::{
     server::{Health, Hung, Load},
     sessions::Sessions,
     telemetry::metrics::{self, Metrics},
-    tls::Certificate,
+    tls::Certificates,
 };
 
 /// How long a store may take to say that it is there.
@@ -45,7 +45,7 @@ pub struct Monitoring {
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
     pub load: Arc<Load>,
-    pub certificate: Arc<ArcSwap<Certificate>>,
+    pub certificates: Arc<ArcSwap<Certificates>>,
     pub clock: Arc<dyn Clock>,
     pub lost: Losses,
     /// Cancelled while the gateway stops: it is alive, and no longer ready.
@@ -122,7 +122,7 @@ impl Monitoring {
                 self.metrics.clock_behind(self.sessions.clock_behind());
                 self.metrics.clocks(self.agreement.differences());
                 self.metrics.threads_hung(self.health.hung().len());
-                self.metrics.certificate_expiry(self.certificate.load().not_after().unix_seconds());
+                self.metrics.certificate_expiry(self.certificates.load().not_after().unix_seconds());
                 self.metrics.load(self.load.level() as u8, self.load.memory(), self.load.max_memory());
                 text(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics.render())
             }
@@ -153,7 +153,7 @@ impl Monitoring {
             clock: if self.sessions.clock_behind() > credentials::TOLERANCE { "set back" } else { "ok" },
             clocks: self.agreement.state(),
             draining,
-            certificate: self.certificate.load().state(self.clock.now()),
+            certificate: self.certificates.load().state(self.clock.now()),
             hung: self.health.hung().iter().map(ToString::to_string).collect(),
             lost: self.lost.names(),
             load: self.load.level().to_string(),

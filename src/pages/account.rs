@@ -1,5 +1,7 @@
 //! The user's own page, signing out, and what a script may know of the session.
 
+use std::collections::HashMap;
+
 use http::StatusCode;
 use serde::Serialize;
 
@@ -15,7 +17,7 @@ use crate::{
     errors::Chain,
     login::Source,
     secret::TokenHash,
-    sessions::{Level, Live, Session},
+    sessions::{Level, Live, Session, SessionSummary},
     web::{
         answer::{self, Answer},
         clear_site_data, cookies,
@@ -51,10 +53,12 @@ impl Pages {
                 last_used: device.last_used_at.map(date),
             })
             .collect();
+        let mut sites = self.sites_of(&account.sessions).await?;
         let sessions: Vec<SessionRow> = account
             .sessions
             .iter()
             .map(|other| SessionRow {
+                sites: sites.remove(&other.id).unwrap_or_default(),
                 when: date(other.created_at),
                 where_: other.origin.client_ip.to_string(),
                 seen: date(other.last_seen),
@@ -78,6 +82,24 @@ impl Pages {
             csrf: &self.csrf.token(&session.id),
         });
         Ok(answer::html(StatusCode::OK, self.templates.render(&view)))
+    }
+
+    /// Where each session is used, where there are several places.
+    async fn sites_of(
+        &self,
+        sessions: &[SessionSummary],
+    ) -> Result<HashMap<TokenHash, Vec<String>>, PageError> {
+        if !self.neighbours.are_several() {
+            return Ok(HashMap::new());
+        }
+        let ids: Vec<_> = sessions.iter().map(|session| session.id).collect();
+        let mut others = self.hand_overs.sites_of(&ids).await.map_err(PageError::HandOver)?;
+        let all = ids.into_iter().map(|id| {
+            let mut sites = vec![self.neighbours.first_name().to_owned()];
+            sites.extend(others.remove(&id).unwrap_or_default());
+            (id, sites)
+        });
+        Ok(all.collect())
     }
 
     /// Ends another session of the same user, or all others, or a token that the user has made.
@@ -127,6 +149,9 @@ impl Pages {
         cookies::clear(&mut answer, &self.cookies.session);
         cookies::clear(&mut answer, &self.cookies.login);
         cookies::clear(&mut answer, &self.cookies.forms);
+        if !self.neighbours.is_first() {
+            cookies::clear(&mut answer, &self.cookies.asked);
+        }
         if let Some(value) = &self.clear_on_sign_out {
             answer.headers_mut().insert(clear_site_data::NAME.clone(), value.clone());
         }

@@ -20,6 +20,8 @@ pub enum PageError {
     Account(#[from] AccountError),
     #[error("cannot look up the saved form")]
     SavedForm(#[from] DatabaseError),
+    #[error("cannot hand a session over from one site to another")]
+    HandOver(#[source] DatabaseError),
     #[error("too many page requests by this user")]
     TooOften(Duration),
     #[error("cannot draw the QR code")]

@@ -11,7 +11,8 @@ use super::{
     assets::{self, Asset, Assets},
     csrf::Csrf,
     error::PageError,
-    route::{Factor, Route},
+    neighbours::{Crossing, Neighbours},
+    route::{Factor, Route, paths},
     templates::{Templates, TemplatesError},
     texts::Trouble,
     views::{LeavingPage, Message, View},
@@ -21,6 +22,7 @@ use crate::{
     account::Accounts,
     clock::Clock,
     gate::{Challenger, Missing},
+    hand_overs::HandOvers,
     identity::SigningKeys,
     login::Login,
     saved_forms::SavedForms,
@@ -64,6 +66,8 @@ pub struct Pages {
     pub(super) issuer: String,
     /// The public origin, without a slash at its end.
     pub(super) origin: String,
+    pub(super) neighbours: Neighbours,
+    pub(super) hand_overs: HandOvers,
 }
 
 /// What the pages need of the rest of the gateway.
@@ -82,6 +86,7 @@ pub struct PageDependencies {
     /// What authenticator apps show above a code.
     pub issuer: String,
     pub origin: String,
+    pub crossing: Crossing,
 }
 
 impl Pages {
@@ -115,6 +120,8 @@ impl Pages {
             signing_keys: dependencies.signing_keys,
             issuer: dependencies.issuer,
             origin: dependencies.origin,
+            neighbours: dependencies.crossing.neighbours,
+            hand_overs: dependencies.crossing.hand_overs,
         })
     }
 
@@ -194,6 +201,9 @@ impl Pages {
 
     async fn show(&self, route: Route<'_>, visit: &Visit) -> Result<Answer, PageError> {
         match route {
+            _ if route.is_of_first_site() && !self.neighbours.is_first() => Ok(self.ask_first(route, visit)),
+            Route::HandOver if self.neighbours.is_first() => self.hand_over(visit).await,
+            Route::Arrive if !self.neighbours.is_first() => self.arrive(visit).await,
             Route::Login => Ok(self.show_login(visit)),
             Route::Code => self.show_second_factor(visit, Factor::Code).await,
             Route::Recovery => self.show_second_factor(visit, Factor::Recovery).await,
@@ -206,12 +216,18 @@ impl Pages {
             Route::Logout => Ok(self.show_logout(visit)),
             Route::SavedForm(name) => self.show_saved(name, visit).await,
             Route::WhoAmI => Ok(self.who_am_i(visit)),
-            Route::Jwks | Route::Asset(_) => Ok(self.message_page(StatusCode::NOT_FOUND, &visit.request_id)),
+            Route::Jwks | Route::Asset(_) | Route::HandOver | Route::Arrive => {
+                Ok(self.message_page(StatusCode::NOT_FOUND, &visit.request_id))
+            }
         }
     }
 
     async fn post(&self, route: Route<'_>, visit: Visit, form: &Form) -> Result<Answer, PageError> {
         match route {
+            // There is no such form here.
+            _ if route.is_of_first_site() && !self.neighbours.is_first() => {
+                Ok(answer::see_other(paths::LOGIN))
+            }
             Route::Login => self.post_login(visit, form).await,
             Route::Code => self.post_second_factor(visit, form, Factor::Code).await,
             Route::Recovery => self.post_second_factor(visit, form, Factor::Recovery).await,
@@ -223,7 +239,7 @@ impl Pages {
             Route::SavedForm(name) => self.discard_saved(name, &visit, form).await,
             Route::Account => self.post_account(visit, form).await,
             Route::NewToken => self.post_new_token(visit, form).await,
-            Route::WhoAmI | Route::Jwks | Route::Asset(_) => {
+            Route::WhoAmI | Route::Jwks | Route::Asset(_) | Route::HandOver | Route::Arrive => {
                 Ok(self.message_page(StatusCode::METHOD_NOT_ALLOWED, &visit.request_id))
             }
         }

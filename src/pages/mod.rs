@@ -6,7 +6,9 @@ mod csrf;
 mod enrolment;
 mod error;
 mod guessing;
+mod hand_over;
 mod handle;
+mod neighbours;
 pub mod qr;
 mod recovery_codes;
 mod route;
@@ -23,6 +25,7 @@ mod tests;
 
 pub use error::PageError;
 pub use handle::{PageDependencies, Pages};
+pub use neighbours::{Crossing, Neighbours};
 pub use route::Route;
 pub use texts::{NotSaved, Trouble};
 pub use visit::Visit;

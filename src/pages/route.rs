@@ -18,6 +18,10 @@ pub enum Route<'a> {
     Account,
     NewToken,
     Logout,
+    /// From the first site on to another.
+    HandOver,
+    /// At another site, with what the first has given.
+    Arrive,
     /// A saved form, by its name.
     SavedForm(&'a str),
     WhoAmI,
@@ -55,6 +59,8 @@ impl<'a> Route<'a> {
             "account" => Self::Account,
             "tokens" => Self::NewToken,
             "logout" => Self::Logout,
+            "hand-over" => Self::HandOver,
+            "arrive" => Self::Arrive,
             "whoami" => Self::WhoAmI,
             _ => return None,
         })
@@ -75,6 +81,8 @@ impl<'a> Route<'a> {
             | Self::Logout
             | Self::SavedForm(_) => "GET, HEAD, POST",
             Self::WhoAmI | Self::Jwks | Self::Asset(_) => "GET, HEAD",
+            // Each of them does something, once.
+            Self::HandOver | Self::Arrive => "GET",
         }
     }
 
@@ -95,7 +103,23 @@ impl<'a> Route<'a> {
 
     /// Whether a login in progress goes on with it. Those with which one begins are bounded by what they check.
     pub(super) fn goes_on(self) -> bool {
-        self.takes_turns() && !matches!(self, Self::Login | Self::FirstCode)
+        self.takes_turns() && !matches!(self, Self::Login | Self::FirstCode | Self::HandOver | Self::Arrive)
+    }
+
+    /// Whether it belongs to signing in or to a user's account, which all sites leave to the first.
+    pub(super) fn is_of_first_site(self) -> bool {
+        matches!(
+            self,
+            Self::Login
+                | Self::Code
+                | Self::Recovery
+                | Self::FirstCode
+                | Self::WrongTries
+                | Self::Enrol
+                | Self::RecoveryCodes
+                | Self::Account
+                | Self::NewToken
+        )
     }
 
     /// Whether what it shows is enough to sign in with.
@@ -120,4 +144,5 @@ pub(super) mod paths {
     pub(in crate::pages) const LOGOUT: &str = "/.portcullis/logout";
     pub(in crate::pages) const ACCOUNT: &str = "/.portcullis/account";
     pub(in crate::pages) const NEW_TOKEN: &str = "/.portcullis/tokens";
+    pub(in crate::pages) const ARRIVE: &str = "/.portcullis/arrive";
 }

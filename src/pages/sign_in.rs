@@ -247,9 +247,10 @@ impl Pages {
             Next::WrongTries => return_to.append_to(paths::WRONG_TRIES),
         };
         let mut answer = answer::see_other(&path);
+        let given = self.cookies.given(&login.token);
         match login.kept_for {
-            Some(lasts) => cookies::set_for(&mut answer, &self.cookies.session, &login.token, lasts),
-            None => cookies::set(&mut answer, &self.cookies.session, &login.token),
+            Some(lasts) => cookies::set_for(&mut answer, &self.cookies.session, &given, lasts),
+            None => cookies::set(&mut answer, &self.cookies.session, &given),
         }
         cookies::clear(&mut answer, &self.cookies.login);
         cookies::set_text_for(&mut answer, &self.cookies.known, login.known.clone(), KNOWN_FOR);

@@ -43,6 +43,7 @@ impl Filling {
     fn new(text: &str) -> Self {
         let row = |current| SessionRow {
             kept_until: Some(text.into()),
+            sites: vec![text.into(); 2],
             when: text.into(),
             seen: text.into(),
             id: text.into(),
@@ -521,6 +522,7 @@ impl Samples {
             last_used: used.map(str::to_owned),
         };
         let session = |agent: &str, when: &str, current: bool| SessionRow {
+            sites: Vec::new(),
             kept_until: (!current).then(|| "11 February 2026, 17:40 UTC".to_owned()),
             when: when.into(),
             seen: "09:40 today".into(),

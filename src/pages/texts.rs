@@ -216,6 +216,18 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// A way here from another site that was no good: it took too long, or was gone already.
+    pub(super) fn not_handed_over(request_id: &'a str) -> Self {
+        Self {
+            title: "Sign in to {portal}",
+            text: "The way here took too long, was used before, or began in another browser. You haven't been signed in here.".into(),
+            status: 401,
+            request_id: Some(request_id),
+            retry: false,
+            action: Some(Action { label: "Sign in", path: paths::LOGIN, target: None }),
+        }
+    }
+
     /// A form of a login whose place another one has taken in the same browser, as the user of this e-mail.
     pub(super) fn other_login(email: &str, path: &'a str, request_id: &'a str) -> Self {
         Self {

@@ -241,6 +241,8 @@ pub struct SessionRow {
     pub current: bool,
     /// Until when its user is kept signed in, when that was asked for.
     pub kept_until: Option<String>,
+    /// The sites where it was used; empty where there is only one.
+    pub sites: Vec<String>,
 }
 
 /// A form that came when there was no session any more.

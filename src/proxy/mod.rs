@@ -285,7 +285,7 @@ impl Proxy {
             tie: Rc::clone(client.tie),
             session: identity.subject().map(|live| live.session.id),
         };
-        let message = match owner.lease().or_else(|| self.pool.idle(ask(identity, repeatable))) {
+        let message = match owner.lease(&self.pool).or_else(|| self.pool.idle(ask(identity, repeatable))) {
             Some(lease) => Message::Leased(Box::new(Exchange::new(lease, upload, owner, is_head))),
             None => Message::Waiting(Box::new(upload), owner),
         };

@@ -33,7 +33,7 @@ pub struct Ongoing {
     told: AtomicI64,
 }
 
-/// Requests of one user that one worker has sent to the portal and that are not answered to the end.
+/// Requests of one user that one worker has sent to one portal and that are not answered to the end.
 #[derive(Debug, Default)]
 pub struct Lane {
     /// On connections of their own.
@@ -72,9 +72,9 @@ impl Default for Ongoing {
 }
 
 impl Ongoing {
-    /// That of one of so many workers.
-    pub fn lane(&self, worker: usize, workers: usize) -> Option<&Lane> {
-        self.lanes.get_or_init(|| (0..workers.max(1)).map(|_| Lane::default()).collect()).get(worker)
+    /// One of so many: each worker has one for each pool of connections.
+    pub fn lane(&self, lane: usize, lanes: usize) -> Option<&Lane> {
+        self.lanes.get_or_init(|| (0..lanes.max(1)).map(|_| Lane::default()).collect()).get(lane)
     }
 
     /// Counts a WebSocket or a stream of events. False when there are `most` already.

@@ -1,7 +1,8 @@
 //! Every metric there is, and its exposition as OpenMetrics text.
 //!
 //! What each request touches is counted in stripes, one per thread, which are summed when someone looks: a proxied
-//! request takes no lock and shares no cache line. Labels are few and fixed; none holds a path, a user or a host.
+//! request takes no lock and shares no cache line. Labels are few and fixed; none holds a path, a user or a host that a client
+//! has named.
 
 use std::{
     fmt,
@@ -40,6 +41,7 @@ type Labels = [(&'static str, &'static str); 1];
 pub struct Metrics {
     registry: Registry,
     hot: Arc<Hot>,
+    site_requests: Family<[(&'static str, String); 1], Counter>,
     audit_events: Family<Labels, Counter>,
     connections: Gauge,
     handshake_failures: Counter,
@@ -59,6 +61,17 @@ pub struct Metrics {
     memory: Gauge,
     max_memory: Gauge,
     panics: Counter,
+}
+
+/// Counts the requests of one site.
+#[derive(Clone, Debug)]
+pub struct SiteRequests(Counter);
+
+impl SiteRequests {
+    /// One more.
+    pub fn count(&self) {
+        self.0.inc();
+    }
 }
 
 /// Counts as one open connection until it is dropped.
@@ -91,6 +104,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::default(),
             hot: Arc::new(Hot { stripes: std::array::from_fn(|_| Stripe::default()), log }),
+            site_requests: Family::default(),
             audit_events: Family::default(),
             connections: Gauge::default(),
             handshake_failures: Counter::default(),
@@ -121,6 +135,8 @@ impl Metrics {
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("portcullis_build", "What is running", build);
         registry.register_collector(Box::new(Arc::clone(&self.hot)));
+        let (name, help) = ("portcullis_site_requests", "Requests, by site, where there are several");
+        registry.register(name, help, self.site_requests.clone());
         let (name, help) = ("portcullis_audit_events", "Audited events");
         registry.register(name, help, self.audit_events.clone());
         let (name, help) = ("portcullis_connections", "Connections open now");
@@ -162,6 +178,11 @@ impl Metrics {
         registry.register(name, help, self.max_memory.clone());
         let (name, help) = ("portcullis_panics", "Requests and tasks that ended in a fault of ours");
         registry.register(name, help, self.panics.clone());
+    }
+
+    /// What counts the requests of this site.
+    pub fn of_site(&self, site: &str) -> SiteRequests {
+        SiteRequests(self.site_requests.get_or_create_owned(&[("site", site.to_owned())]))
     }
 
     /// A request is over.
@@ -398,6 +419,8 @@ mod tests {
         metrics.session_cache_miss();
         metrics.session_cache_miss();
         metrics.audit_event("login.succeeded");
+        metrics.of_site("iot.example.com").count();
+        metrics.of_site("iot.example.com").count();
         metrics.handshake_failed();
         metrics.connection_refused("network");
         metrics.upstream_error("timeout");
@@ -425,6 +448,7 @@ mod tests {
                 "portcullis_session_cache_misses_total 2",
                 "portcullis_log_dropped_total 0",
                 "portcullis_audit_events_total{event=\"login.succeeded\"} 1",
+                "portcullis_site_requests_total{site=\"iot.example.com\"} 2",
                 "portcullis_connections 1",
                 "portcullis_handshake_failures_total 1",
                 "portcullis_connections_refused_total{reason=\"network\"} 1",

@@ -20,21 +20,18 @@ const STAGES: [u32; 4] = [30, 14, 3, 1];
 
 /// A chain of certificates, as read.
 #[derive(Clone, Debug)]
-pub struct Certificate {
+pub(super) struct Certificate {
     chain: Vec<CertificateDer<'static>>,
-    host: String,
     not_before: Timestamp,
     /// The first end in the chain.
     not_after: Timestamp,
-    /// The hosts that it is for; absent: it is for ours.
-    other_hosts: Option<Vec<String>>,
     signs_itself: bool,
 }
 
 /// Why clients will refuse a certificate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    #[error("the certificate is for {}, not for {host}: get one for the host of `server.public_url`", hosts(.names))]
+    #[error("the certificate is for {}, not for {host}: get one for the host of its `public_url`", hosts(.names))]
     OtherHost { host: String, names: Vec<String> },
     #[error("the certificate expired on {0}: renew it")]
     Expired(Timestamp),
@@ -49,8 +46,8 @@ fn hosts(names: &[String]) -> String {
 }
 
 impl Certificate {
-    /// Looks at a chain that is to be for `host`. None: it is not a certificate of X.509.
-    pub(super) fn of(chain: Vec<CertificateDer<'static>>, host: &str) -> Option<Self> {
+    /// Looks at a chain. None: it is not a certificate of X.509.
+    pub(super) fn of(chain: Vec<CertificateDer<'static>>) -> Option<Self> {
         let first = Facts::of(chain.first()?)?;
         let mut not_after = first.not_after;
         for further in &chain[1..] {
@@ -59,24 +56,26 @@ impl Certificate {
         Some(Self {
             not_before: first.not_before,
             not_after,
-            other_hosts: other_hosts(&chain[0], host),
             signs_itself: first.issuer == first.subject,
-            host: host.to_owned(),
             chain,
         })
     }
 
     /// When clients begin to refuse it.
-    pub fn not_after(&self) -> Timestamp {
+    pub(super) fn not_after(&self) -> Timestamp {
         self.not_after
     }
 
-    /// Why clients refuse it now.
-    pub fn faults(&self, now: Timestamp) -> Vec<Fault> {
-        let other = self.other_hosts.clone().map(|names| Fault::OtherHost { host: self.host.clone(), names });
+    /// The names that it has instead, when it is not for `host`.
+    pub(super) fn other_hosts(&self, host: &str) -> Option<Vec<String>> {
+        other_hosts(self.chain.first()?, host)
+    }
+
+    /// Why clients of any host refuse it now.
+    pub(super) fn faults(&self, now: Timestamp) -> Vec<Fault> {
         let expired = (self.not_after < now).then_some(Fault::Expired(self.not_after));
         let early = (now < self.not_before).then_some(Fault::NotYet(self.not_before));
-        other.into_iter().chain(expired).chain(early).collect()
+        expired.into_iter().chain(early).collect()
     }
 
     /// How near the end is: 0 for far, 4 for a day, 5 for past it. What lives for days alone is renewed late.
@@ -89,7 +88,7 @@ impl Certificate {
     }
 
     /// The end in words, when it is near.
-    pub fn warning(&self, now: Timestamp) -> Option<String> {
+    pub(super) fn warning(&self, now: Timestamp) -> Option<String> {
         let left = self.not_after.since(now).as_secs() / DAY.as_secs();
         let days = match left {
             0 => "less than a day".to_owned(),
@@ -100,14 +99,8 @@ impl Certificate {
         near.then(|| format!("the certificate expires on {}, in {days}: renew it", self.not_after))
     }
 
-    /// How it is, in a few words.
-    pub fn state(&self, now: Timestamp) -> String {
-        let fault = self.faults(now).first().map(ToString::to_string);
-        fault.or_else(|| self.warning(now)).unwrap_or_else(|| "ok".to_owned())
-    }
-
     /// Why clients that know the authorities of this machine would not know who signed it.
-    pub fn stranger(&self, now: Timestamp) -> Option<String> {
+    pub(super) fn stranger(&self, now: Timestamp) -> Option<String> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let parsed = ParsedCertificate::try_from(self.chain.first()?).ok()?;
@@ -239,13 +232,13 @@ mod tests {
         params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
     }
 
-    fn of(names: &[&str], host: &str) -> Certificate {
-        Certificate::of(vec![made(names)], host).unwrap()
+    fn of(names: &[&str]) -> Certificate {
+        Certificate::of(vec![made(names)]).unwrap()
     }
 
     #[test]
     fn the_dates_are_read_and_told() {
-        let certificate = of(&["iot.example.com"], "iot.example.com");
+        let certificate = of(&["iot.example.com"]);
         assert_eq!(certificate.not_after(), at("2026-06-01T00:00:00Z"));
         for (now, stage, says) in [
             ("2026-04-01T00:00:00Z", 0, None),
@@ -269,7 +262,7 @@ mod tests {
 
     #[test]
     fn what_lives_for_days_is_not_told_of_for_all_its_life() {
-        let mut certificate = of(&["a.example"], "a.example");
+        let mut certificate = of(&["a.example"]);
         certificate.not_after = certificate.not_before.plus(6 * DAY);
         assert_eq!(certificate.stage(certificate.not_before), 0);
         assert_eq!(certificate.stage(certificate.not_after.minus(3 * DAY)), 1);
@@ -278,7 +271,6 @@ mod tests {
 
     #[test]
     fn it_is_for_its_hosts_and_for_no_other() {
-        let now = at("2026-04-01T00:00:00Z");
         for (names, host, fits) in [
             (&["iot.example.com"][..], "iot.example.com", true),
             (&["a.example", "iot.example.com"], "iot.example.com", true),
@@ -292,19 +284,25 @@ mod tests {
             (&["iot.example.com"], "192.0.2.1", false),
             (&["xn--bcher-kva.example"], "xn--bcher-kva.example", true),
         ] {
-            let faults = of(names, host).faults(now);
-            assert_eq!(faults.is_empty(), fits, "{names:?} {host}: {faults:?}");
+            let others = of(names).other_hosts(host);
+            assert_eq!(others.is_none(), fits, "{names:?} {host}: {others:?}");
         }
-        let told = of(&["www.example.com", "example.com"], "iot.example.com").faults(now)[0].to_string();
-        assert!(told.contains("is for www.example.com, example.com, not for iot.example.com"), "{told}");
-        let nameless = of(&[], "iot.example.com").faults(now)[0].to_string();
-        assert!(nameless.contains("is for no host at all"), "{nameless}");
+        let told = |names: &[&str]| {
+            let names = of(names).other_hosts("iot.example.com").unwrap();
+            Fault::OtherHost { host: "iot.example.com".to_owned(), names }.to_string()
+        };
+        let several = told(&["www.example.com", "example.com"]);
+        assert!(
+            several.contains("is for www.example.com, example.com, not for iot.example.com"),
+            "{several}"
+        );
+        assert!(told(&[]).contains("is for no host at all"));
     }
 
     #[test]
     fn whoever_signed_it_is_looked_for() {
         let now = at("2026-04-01T00:00:00Z");
-        let own = of(&["a.example"], "a.example").stranger(now);
+        let own = of(&["a.example"]).stranger(now);
         assert!(own.unwrap().contains("signed by itself"));
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
         authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -314,10 +312,10 @@ mod tests {
         let mut leaf = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
         leaf.distinguished_name = rcgen::DistinguishedName::new();
         let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &issuer).unwrap();
-        let alone = Certificate::of(vec![leaf.der().clone()], "a.example").unwrap().stranger(now).unwrap();
+        let alone = Certificate::of(vec![leaf.der().clone()]).unwrap().stranger(now).unwrap();
         assert!(alone.contains("use the file with the whole chain"), "{alone}");
         let chain = vec![leaf.der().clone(), root.der().clone()];
-        let whole = Certificate::of(chain, "a.example").unwrap().stranger(now).unwrap();
+        let whole = Certificate::of(chain).unwrap().stranger(now).unwrap();
         assert!(whole.contains("an authority that this machine does not know"), "{whole}");
     }
 
@@ -325,13 +323,13 @@ mod tests {
     fn no_bytes_break_the_reader() {
         let whole = made(&["a.example"]);
         for length in 0..whole.len() {
-            let _ = Certificate::of(vec![CertificateDer::from(whole[..length].to_vec())], "a.example");
+            let _ = Certificate::of(vec![CertificateDer::from(whole[..length].to_vec())]);
         }
         for at in 0..whole.len() {
             for value in [0, 0x7f, 0x80, 0x84, 0xff] {
                 let mut bytes = whole.to_vec();
                 bytes[at] = value;
-                let _ = Certificate::of(vec![CertificateDer::from(bytes)], "a.example");
+                let _ = Certificate::of(vec![CertificateDer::from(bytes)]);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The TLS front: certificates and what protocols are spoken.
 
 mod certificate;
+mod certificates;
 mod instead;
 mod reload;
 
@@ -10,7 +11,9 @@ use std::{
     sync::Arc,
 };
 
-pub use certificate::{Certificate, Fault};
+use certificate::Certificate;
+pub use certificate::Fault;
+pub use certificates::Certificates;
 use instead::Wanted;
 pub use reload::Reload;
 use rustls::{
@@ -24,23 +27,29 @@ use zeroize::Zeroizing;
 
 use crate::permission::{Need, explained};
 
-/// Where the certificate is.
+/// Where the certificates are.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// At least one. Who names no host of ours is shown the first.
+    pub pairs: Vec<PairFiles>,
+    /// What there has to be one for each of: the hosts that users type.
+    pub hosts: Vec<String>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug)]
+pub struct PairFiles {
     /// PEM: the certificate and its chain.
     pub certificate: PathBuf,
     /// PEM: its private key.
     pub key: PathBuf,
-    /// What it has to be for: the host that users type.
-    pub host: String,
 }
 
 /// A pair that fits.
-#[derive(Debug)]
-pub struct Loaded {
-    /// What TLS connections are accepted with.
-    pub server: ServerConfig,
-    pub certificate: Certificate,
+#[derive(Clone, Debug)]
+struct Pair {
+    certificate: Certificate,
+    key: Arc<CertifiedKey>,
 }
 
 /// Why there is no certificate to serve with.
@@ -75,44 +84,51 @@ pub enum TlsError {
     Unusable(#[source] rustls::Error),
 }
 
-/// Reads the pair and makes what TLS connections are accepted with: 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN.
-pub fn load(config: &Config) -> Result<Loaded, TlsError> {
-    let chain = certificates(&config.certificate)?;
-    let key = private_key(&config.key)?;
-    let certificate = Certificate::of(chain.clone(), &config.host).ok_or_else(|| TlsError::Malformed {
+/// Reads all pairs, and says what clients will see.
+pub fn load(config: &Config) -> Result<Certificates, TlsError> {
+    let pairs = config.pairs.iter().map(read_pair).collect::<Result<Vec<_>, _>>()?;
+    Ok(Certificates::new(pairs, &config.hosts))
+}
+
+/// Reads a pair, whose halves have to belong together.
+fn read_pair(files: &PairFiles) -> Result<Pair, TlsError> {
+    let chain = certificates(&files.certificate)?;
+    let key = private_key(&files.key)?;
+    let certificate = Certificate::of(chain.clone()).ok_or_else(|| TlsError::Malformed {
         what: Wanted::Certificate.name(),
-        path: config.certificate.clone(),
+        path: files.certificate.clone(),
         instead: "what is in it is not an X.509 certificate".to_owned(),
     })?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = aws_lc_rs::default_provider();
     let fits = |certificate: &CertificateDer<'static>| {
         CertifiedKey::from_der(vec![certificate.clone()], key.clone_key(), &provider).is_ok()
     };
-    let pair = match CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider) {
-        Ok(pair) => pair,
+    match CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider) {
+        Ok(key) => Ok(Pair { certificate, key: Arc::new(key) }),
         Err(rustls::Error::InconsistentKeys(_)) if chain[1..].iter().any(fits) => {
-            return Err(TlsError::Order { path: config.certificate.clone() });
+            Err(TlsError::Order { path: files.certificate.clone() })
         }
         Err(rustls::Error::InconsistentKeys(_)) => {
-            return Err(TlsError::Mismatch {
-                certificate: config.certificate.clone(),
-                key: config.key.clone(),
-            });
+            Err(TlsError::Mismatch { certificate: files.certificate.clone(), key: files.key.clone() })
         }
-        Err(error) => return Err(TlsError::Unusable(error)),
-    };
-    let mut server = ServerConfig::builder_with_provider(provider)
+        Err(error) => Err(TlsError::Unusable(error)),
+    }
+}
+
+/// What TLS connections are accepted with: 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN.
+fn server(certificates: &Certificates) -> Result<ServerConfig, TlsError> {
+    let mut server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Unusable)?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair)));
+        .with_cert_resolver(Arc::new(certificates.resolver()));
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Tickets resume without memory here; early data stays off, since it can be replayed (RFC 8470).
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Unusable)?;
     server.send_tls13_tickets = 1;
     server.max_early_data_size = 0;
-    Ok(Loaded { server, certificate })
+    Ok(server)
 }
 
 /// Every certificate of a PEM file, in order.
@@ -151,12 +167,11 @@ mod tests {
 
     use super::*;
 
-    fn pair(folder: &Path, name: &str) -> Config {
+    fn pair(folder: &Path, name: &str) -> PairFiles {
         let Made { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let config = Config {
+        let config = PairFiles {
             certificate: folder.join(format!("{name}.pem")),
             key: folder.join(format!("{name}.key")),
-            host: "localhost".to_owned(),
         };
         std::fs::write(&config.certificate, cert.pem()).unwrap();
         std::fs::write(&config.key, signing_key.serialize_pem()).unwrap();
@@ -166,7 +181,8 @@ mod tests {
     #[test]
     fn a_fitting_pair_loads() {
         let folder = tempfile::tempdir().unwrap();
-        let server = load(&pair(folder.path(), "a")).unwrap().server;
+        let config = Config { pairs: vec![pair(folder.path(), "a")], hosts: vec!["localhost".to_owned()] };
+        let server = server(&load(&config).unwrap()).unwrap();
         assert_eq!(server.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
         assert_eq!(server.max_early_data_size, 0);
     }
@@ -175,12 +191,10 @@ mod tests {
     fn each_fault_of_a_pair_says_which_file_and_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         let (a, b) = (pair(folder.path(), "a"), pair(folder.path(), "b"));
-        let with = |certificate: &Path, key: &Path| Config {
-            certificate: certificate.into(),
-            key: key.into(),
-            host: "localhost".to_owned(),
-        };
-        let why = |certificate: &Path, key: &Path| load(&with(certificate, key)).unwrap_err().to_string();
+        let with =
+            |certificate: &Path, key: &Path| PairFiles { certificate: certificate.into(), key: key.into() };
+        let why =
+            |certificate: &Path, key: &Path| read_pair(&with(certificate, key)).unwrap_err().to_string();
         let crossed = why(&a.certificate, &b.key);
         assert!(crossed.contains("does not belong to") && crossed.contains("b.key"), "{crossed}");
         let swapped = why(&a.key, &a.certificate);
@@ -214,18 +228,14 @@ mod tests {
             openssl(folder.path(), make);
             openssl(folder.path(), &format!("req -x509 -key {file} -subj /CN=localhost -out c-{file}"));
             let path = |name: String| folder.path().join(name);
-            let config = Config {
-                certificate: path(format!("c-{file}")),
-                key: path(file.to_owned()),
-                host: "localhost".to_owned(),
-            };
-            load(&config).unwrap_or_else(|error| panic!("{make}: {error}"));
+            let config = PairFiles { certificate: path(format!("c-{file}")), key: path(file.to_owned()) };
+            read_pair(&config).unwrap_or_else(|error| panic!("{make}: {error}"));
             // As some editors save it.
             for file in [&config.certificate, &config.key] {
                 let text = std::fs::read_to_string(file).unwrap();
                 std::fs::write(file, format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap();
             }
-            load(&config).unwrap_or_else(|error| panic!("{make}: {error}"));
+            read_pair(&config).unwrap_or_else(|error| panic!("{make}: {error}"));
         }
     }
 

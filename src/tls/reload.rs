@@ -11,20 +11,19 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
-use super::{Certificate, Config, Loaded, TlsError, load};
+use super::{Certificates, Config, PairFiles, TlsError, load, read_pair, server};
 use crate::{clock::Clock, errors::Chain};
 
 /// How often the files are looked at. Their renewal is a matter of weeks.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// The pair in force, and how it is kept up to date.
+/// The pairs in force, and how they are kept up to date.
 #[derive(Debug)]
 pub struct Reload {
-    config: Config,
+    watched: Vec<(PairFiles, Fingerprint)>,
     clock: Arc<dyn Clock>,
     current: Arc<ArcSwap<ServerConfig>>,
-    certificate: Arc<ArcSwap<Certificate>>,
-    seen: Fingerprint,
+    certificates: Arc<ArcSwap<Certificates>>,
     /// How near the end was when it was last told.
     told: usize,
 }
@@ -32,28 +31,27 @@ pub struct Reload {
 type Fingerprint = [Option<(SystemTime, u64)>; 2];
 
 impl Reload {
-    /// Loads the pair for the first time.
+    /// Loads the pairs for the first time.
     pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
-        let seen = fingerprint(config);
-        let Loaded { server, certificate } = load(config)?;
+        let watched = config.pairs.iter().map(|files| (files.clone(), fingerprint(files))).collect();
+        let certificates = load(config)?;
         Ok(Self {
-            config: config.clone(),
+            watched,
             clock,
-            current: Arc::new(ArcSwap::from_pointee(server)),
-            certificate: Arc::new(ArcSwap::from_pointee(certificate)),
-            seen,
+            current: Arc::new(ArcSwap::from_pointee(server(&certificates)?)),
+            certificates: Arc::new(ArcSwap::from_pointee(certificates)),
             told: 0,
         })
     }
 
-    /// What is accepted with, always the last good pair.
+    /// What is accepted with, always the last good pairs.
     pub fn current(&self) -> Arc<ArcSwap<ServerConfig>> {
         Arc::clone(&self.current)
     }
 
-    /// The certificate that is accepted with.
-    pub fn certificate(&self) -> Arc<ArcSwap<Certificate>> {
-        Arc::clone(&self.certificate)
+    /// The certificates that are accepted with.
+    pub fn certificates(&self) -> Arc<ArcSwap<Certificates>> {
+        Arc::clone(&self.certificates)
     }
 
     /// Follows the files until `stop` is cancelled.
@@ -70,67 +68,80 @@ impl Reload {
         }
     }
 
-    /// Takes the files when they have changed since the last look. What every browser would refuse does not take the
-    /// place of what none refuses.
+    /// Takes each pair whose files have changed since the last look.
     fn look(&mut self) {
-        let seen = fingerprint(&self.config);
-        if seen == self.seen {
-            return;
-        }
-        self.seen = seen;
-        let Loaded { server, certificate } = match load(&self.config) {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                tracing::error!(error = %Chain(&error), "the new certificate is refused, the old one stays in force");
-                return;
+        for index in 0..self.watched.len() {
+            let Some((files, seen)) = self.watched.get_mut(index) else { return };
+            let now = fingerprint(files);
+            if now == *seen {
+                continue;
             }
-        };
-        let now = self.clock.now();
-        if let Some(fault) = certificate.faults(now).first()
-            && self.certificate.load().faults(now).is_empty()
-        {
-            tracing::error!(error = %fault, "the new certificate is refused, the old one stays in force");
-            return;
+            *seen = now;
+            let files = files.clone();
+            match self.take(index, &files) {
+                Ok(true) => self.judge(),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(error = %Chain(&error), "the new certificate is refused, the old one stays in force");
+                }
+            }
         }
-        let expires = certificate.not_after();
-        self.current.store(Arc::new(server));
-        self.certificate.store(Arc::new(certificate));
-        tracing::info!(certificate = %self.config.certificate.display(), %expires, "the certificate was reloaded");
-        self.judge();
     }
 
-    /// Says what is wrong with the certificate that came into force.
+    /// What more browsers would refuse does not take the place of what fewer do. Says whether it is in force.
+    fn take(&self, index: usize, files: &PairFiles) -> Result<bool, TlsError> {
+        let before = self.certificates.load();
+        let after = before.with(index, read_pair(files)?);
+        let now = self.clock.now();
+        let (faults, faults_before) = (after.faults(now), before.faults(now));
+        if faults.len() > faults_before.len()
+            && let Some(fault) = faults.iter().find(|fault| !faults_before.contains(fault))
+        {
+            tracing::error!(error = %fault, "the new certificate is refused, the old one stays in force");
+            return Ok(false);
+        }
+        let expires = after.not_after();
+        self.current.store(Arc::new(server(&after)?));
+        self.certificates.store(Arc::new(after));
+        tracing::info!(certificate = %files.certificate.display(), %expires, "the certificate was reloaded");
+        Ok(true)
+    }
+
+    /// Says what is wrong with the certificates that came into force.
     fn judge(&mut self) {
-        let (certificate, now) = (self.certificate.load(), self.clock.now());
-        for fault in certificate.faults(now) {
+        let (certificates, now) = (self.certificates.load(), self.clock.now());
+        for fault in certificates.faults(now) {
             tracing::error!(error = %fault, "browsers refuse the certificate");
         }
-        for warning in certificate.warning(now).into_iter().chain(certificate.stranger(now)) {
+        for warning in certificates.warnings(now).into_iter().chain(certificates.strangers(now)) {
             tracing::warn!("{warning}");
         }
-        self.told = certificate.stage(now);
+        self.told = certificates.stage(now);
     }
 
     /// Says so each time that the end has come nearer.
     fn remind(&mut self) {
-        let (certificate, now) = (self.certificate.load(), self.clock.now());
-        let stage = certificate.stage(now);
+        let (certificates, now) = (self.certificates.load(), self.clock.now());
+        let stage = certificates.stage(now);
         if stage > self.told {
-            match certificate.warning(now) {
-                Some(warning) => tracing::warn!("{warning}"),
-                None => tracing::error!("{}", certificate.state(now)),
+            let warnings = certificates.warnings(now);
+            for warning in &warnings {
+                tracing::warn!("{warning}");
+            }
+            if warnings.is_empty() || !certificates.faults(now).is_empty() {
+                tracing::error!("{}", certificates.state(now));
             }
         }
         self.told = stage;
     }
 }
 
-fn fingerprint(config: &Config) -> Fingerprint {
+fn fingerprint(files: &PairFiles) -> Fingerprint {
     let of = |path: &Path| {
         let facts = std::fs::metadata(path).ok()?;
         Some((facts.modified().ok()?, facts.len()))
     };
-    [of(&config.certificate), of(&config.key)]
+    [of(&files.certificate), of(&files.key)]
 }
 
 #[cfg(test)]
@@ -145,11 +156,11 @@ mod tests {
     const TODAY: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
 
     fn write(config: &Config, age: u64) {
-        write_for(config, age, "localhost", 2040);
+        write_for(&config.pairs[0], age, "localhost", 2040);
     }
 
     /// A pair for a host, that ends with this year's first day.
-    fn write_for(config: &Config, age: u64, host: &str, year: i32) {
+    fn write_for(config: &PairFiles, age: u64, host: &str, year: i32) {
         let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         params.not_after = date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();
@@ -176,7 +187,7 @@ mod tests {
         let second = reload.current().load_full();
         assert!(!Arc::ptr_eq(&first, &second));
 
-        std::fs::write(&config.key, "half a file").unwrap();
+        std::fs::write(&config.pairs[0].key, "half a file").unwrap();
         reload.look();
         assert!(Arc::ptr_eq(&second, &reload.current().load_full()));
 
@@ -187,7 +198,38 @@ mod tests {
 
     fn config(folder: &tempfile::TempDir) -> Config {
         let file = |name: &str| folder.path().join(name);
-        Config { certificate: file("c.pem"), key: file("k.pem"), host: "localhost".to_owned() }
+        let pair = PairFiles { certificate: file("c.pem"), key: file("k.pem") };
+        Config { pairs: vec![pair], hosts: vec!["localhost".to_owned()] }
+    }
+
+    #[test]
+    fn each_of_several_pairs_is_taken_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&folder);
+        let file = |name: &str| folder.path().join(name);
+        config.pairs.push(PairFiles { certificate: file("c2.pem"), key: file("k2.pem") });
+        config.hosts.push("b.example".to_owned());
+        let [one, two] = &config.pairs[..] else { panic!() };
+        write_for(one, 1000, "localhost", 2040);
+        write_for(two, 1000, "b.example", 2040);
+        let clock = Arc::new(ManualClock::at(TODAY));
+        let mut reload = Reload::new(&config, clock).unwrap();
+        assert_eq!(reload.certificates().load().faults(TODAY), []);
+        let before = reload.current().load_full();
+        // One that cannot be used keeps no other from being renewed.
+        std::fs::write(&one.key, "half a file").unwrap();
+        write_for(two, 2000, "b.example", 2041);
+        reload.look();
+        assert!(!Arc::ptr_eq(&before, &reload.current().load_full()));
+        let before = reload.current().load_full();
+        write_for(two, 3000, "c.example", 2041);
+        reload.look();
+        assert!(Arc::ptr_eq(&before, &reload.current().load_full()), "b.example would be left without one");
+        assert_eq!(reload.certificates().load().faults(TODAY), []);
+        write_for(one, 4000, "localhost", 2042);
+        reload.look();
+        assert!(!Arc::ptr_eq(&before, &reload.current().load_full()));
+        assert_eq!(reload.certificates().load().not_after().to_string(), "2041-01-01T00:00:00Z");
     }
 
     #[test]
@@ -199,27 +241,27 @@ mod tests {
         let mut reload = Reload::new(&config, clock.clone()).unwrap();
         let good = reload.current().load_full();
         for (age, host, year) in [(2000, "other.example", 2040), (3000, "localhost", 2020)] {
-            write_for(&config, age, host, year);
+            write_for(&config.pairs[0], age, host, year);
             reload.look();
             assert!(Arc::ptr_eq(&good, &reload.current().load_full()), "{host} {year}");
         }
         // Once the old one has expired, what is wrong in another way is as good as any.
         clock.advance(5000 * DAY);
-        write_for(&config, 4000, "other.example", 2060);
+        write_for(&config.pairs[0], 4000, "other.example", 2060);
         reload.look();
         assert!(!Arc::ptr_eq(&good, &reload.current().load_full()));
-        assert!(reload.certificate().load().state(clock.now()).contains("is for other.example"));
+        assert!(reload.certificates().load().state(clock.now()).contains("is for other.example"));
     }
 
     #[test]
     fn the_end_is_told_as_it_comes_nearer_and_once_each_time() {
         let folder = tempfile::tempdir().unwrap();
         let config = config(&folder);
-        write_for(&config, 1000, "localhost", 2040);
+        write_for(&config.pairs[0], 1000, "localhost", 2040);
         let end = Timestamp::from_unix_seconds(2_208_988_800);
         let clock = Arc::new(ManualClock::at(end.minus(40 * DAY)));
         let mut reload = Reload::new(&config, clock.clone()).unwrap();
-        assert_eq!(reload.certificate().load().not_after(), end);
+        assert_eq!(reload.certificates().load().not_after(), end);
         let mut stages = Vec::new();
         for days_left in (0..40).rev() {
             clock.set(end.minus(days_left * DAY));

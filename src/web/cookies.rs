@@ -6,6 +6,7 @@ use cookie::{Cookie, SameSite, time};
 use http::{HeaderMap, HeaderValue, Response, header};
 use url::Url;
 
+use super::site_tokens::SiteTokens;
 use crate::secret::{Token, TokenHash};
 
 /// The prefix of our cookies' names, for all gateways of this host.
@@ -13,8 +14,11 @@ const PREFIX: &str = "__Host-portcullis";
 
 /// The names of our cookies. Cookies are not separated by port: if `public_url` has one, it is part of the names, so that two
 /// gateways on one host do not overwrite each other's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct CookieNames {
+    /// Which of the gateway's sites they are for.
+    site: usize,
+    tokens: SiteTokens,
     /// The session.
     pub session: String,
     /// A pending login, and before that the browser's half of the form token.
@@ -23,13 +27,39 @@ pub struct CookieNames {
     pub forms: String,
     /// The users that know this browser.
     pub known: String,
+    /// Proves that it is this browser which asked another site who it is.
+    pub asked: String,
 }
 
 impl CookieNames {
     pub fn new(public_url: &Url) -> Self {
         let port = public_url.port().map(|port| format!("-{port}")).unwrap_or_default();
         let named = |what: &str| format!("{PREFIX}{what}{port}");
-        Self { session: named(""), login: named("-login"), forms: named("-forms"), known: named("-known") }
+        Self {
+            site: 0,
+            tokens: SiteTokens::of_first(),
+            session: named(""),
+            login: named("-login"),
+            forms: named("-forms"),
+            known: named("-known"),
+            asked: named("-asked"),
+        }
+    }
+
+    /// Those of one of several sites, where sessions go by tokens of its own.
+    #[must_use]
+    pub fn at_site(self, site: usize, tokens: SiteTokens) -> Self {
+        Self { site, tokens, ..self }
+    }
+
+    /// What a browser is given at this site of a session.
+    pub fn given(&self, session: &Token) -> Token {
+        self.tokens.given(session)
+    }
+
+    /// The token of the session that a browser shows, which may be none of ours.
+    pub fn session_token(&self, headers: &HeaderMap) -> Option<Token> {
+        token(headers, &self.session).map(|given| self.tokens.of_session(&given))
     }
 }
 
@@ -139,7 +169,7 @@ pub struct Cookies {
 
 impl Cookies {
     pub fn of(headers: &HeaderMap, names: &CookieNames) -> Self {
-        let session = token(headers, &names.session).map(|token| token.hash());
+        let session = names.session_token(headers).map(|token| token.hash());
         Self { session, others: without_ours(headers) }
     }
 }
@@ -149,6 +179,8 @@ impl Cookies {
 /// To find out by the time that the comparison takes what another request carried, one would have to guess half a token.
 #[derive(Debug, Default)]
 pub struct Jar {
+    /// One connection may carry requests for several sites, which read the same cookie differently.
+    site: usize,
     lines: Vec<HeaderValue>,
     cookies: Cookies,
 }
@@ -159,11 +191,11 @@ impl Jar {
 
     pub fn open(&mut self, headers: &HeaderMap, names: &CookieNames) -> Cookies {
         let lines = headers.get_all(header::COOKIE);
-        if lines.iter().eq(&self.lines) {
+        if self.site == names.site && lines.iter().eq(&self.lines) {
             return self.cookies.clone();
         }
         // The empty jar is that of a request without cookies.
-        *self = Self::default();
+        *self = Self { site: names.site, ..Self::default() };
         let cookies = Cookies::of(headers, names);
         if lines.iter().map(HeaderValue::len).sum::<usize>() <= Self::MOST_BYTES {
             self.cookies = cookies.clone();

@@ -36,6 +36,13 @@ pub fn names(headers: &HeaderMap, origin: &str) -> bool {
     only(headers).is_some_and(|sent| sent.as_bytes().eq_ignore_ascii_case(origin.as_bytes()))
 }
 
+/// Whether a browser says that it comes from one of our own pages.
+pub fn is_from_our_page(headers: &HeaderMap, origin: &str) -> bool {
+    let referer = headers.get(header::REFERER).and_then(|referer| referer.to_str().ok());
+    let path = referer.and_then(|url| url.strip_prefix(origin));
+    path.is_some_and(|path| path.starts_with("/.portcullis/"))
+}
+
 /// The single `Origin`. `None` if there are two: the portal might read the other one (RFC 6454 §7.3).
 fn only(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut sent = headers.get_all(header::ORIGIN).iter();

@@ -19,6 +19,11 @@ const LONGEST: usize = 2048;
 /// Our pages that a login may return to, in this exact spelling: viewing them changes nothing.
 const OWN: [&str; 3] = ["/.portcullis/account", "/.portcullis/enrol", "/.portcullis/tokens"];
 
+/// Where somebody who has signed in goes on to the site that sent them.
+pub const HAND_OVER: &str = "/.portcullis/hand-over";
+/// The longest of these, which has another target in it.
+const LONGEST_HAND_OVER: usize = 4 * LONGEST;
+
 /// A path, perhaps with a query, on this site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReturnTo(String);
@@ -40,7 +45,10 @@ impl ReturnTo {
             && !text.starts_with("//")
             && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\' && byte != b'#');
         let path = text.split('?').next().unwrap_or_default();
-        if OWN.contains(&text) || is_kept_form(text) || (plain && path::check(path) == Ok(Territory::Portal))
+        if OWN.contains(&text)
+            || is_kept_form(text)
+            || is_hand_over(text)
+            || (plain && path::check(path) == Ok(Territory::Portal))
         {
             Self(text.to_owned())
         } else {
@@ -64,11 +72,20 @@ impl ReturnTo {
 
     /// `base`, and the path as its parameter `rd` unless it is just `/`.
     pub fn append_to(&self, base: &str) -> String {
+        let join = if base.contains('?') { '&' } else { '?' };
         match self.unless_start() {
-            Some(path) => format!("{base}?rd={}", utf8_percent_encode(path, QUERY_VALUE)),
+            Some(path) => format!("{base}{join}rd={}", utf8_percent_encode(path, QUERY_VALUE)),
             None => base.to_owned(),
         }
     }
+}
+
+/// Whether it is a hand-over to another site, in the one spelling that we give it.
+fn is_hand_over(text: &str) -> bool {
+    text.len() <= LONGEST_HAND_OVER
+        && text.strip_prefix(HAND_OVER).and_then(|rest| rest.strip_prefix('?')).is_some_and(|query| {
+            query.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"=&%-._~/:[]".contains(&byte))
+        })
 }
 
 /// The targets allowed after a login.
@@ -146,6 +163,8 @@ mod tests {
             OWN[0],
             OWN[1],
             "/.portcullis/kept/aZ-_0",
+            "/.portcullis/hand-over?site=b.example:8443&for=00ff&rd=/a%3Fb%3Dc",
+            "/.portcullis/hand-over?site=[::1]:8443&for=00ff",
         ] {
             assert_eq!(ReturnTo::parse(good).as_str(), good);
         }
@@ -167,6 +186,12 @@ mod tests {
             "/.portcullis/login?rd=/x",
             "/.portcullis/enrol?rd=/x",
             "/.portcullis/enrol/",
+            "/.portcullis/hand-over",
+            "/.portcullis/hand-over/?site=a",
+            "/.portcullis/hand-over?site=a#b",
+            "/.portcullis/hand-over?site=a\\b",
+            "/.portcullis/hand-over?site=a\tb",
+            "/.portcullis/arrive?code=a",
             "/.portcullis/Enrol",
             "/.portcullis/%65nrol",
             "//.portcullis/enrol",

@@ -105,6 +105,7 @@ mod sessions;
 #[cfg(test)]
 mod signed_in_connections;
 #[cfg(test)]
+mod sites;
 mod smoke;
 #[cfg(test)]
 mod smuggling;

@@ -224,3 +224,19 @@ async fn an_ordinary_sign_in_shares_its_connection() {
     }
     assert_eq!(gateway.upstream.connections(), before);
 }
+
+#[tokio::test]
+async fn it_is_kept_while_the_client_asks_other_servers_and_never_asked_in_their_place() {
+    let (url, open) = portal("WWW-Authenticate: NTLM");
+    let api = Upstream::start();
+    let route = format!("[{{ path = \"/api/*\", upstreams = [\"{}\"] }}]", api.url());
+    let (_gateway, ada, _) = ada_and_eve(&url, &[("portal.routes", &route)]).await;
+    let mut client = Client::of(&ada).await;
+    client.sign_in("NTLM", "ada").await;
+    for times in 1..3 {
+        assert_eq!(client.ask("/api/a", "").await.0, StatusCode::OK);
+        assert_eq!(api.requests().len(), times, "they have been asked themselves");
+        assert_eq!(client.ask("/", "").await.1, "the page of ada");
+    }
+    assert_eq!(open.load(Ordering::SeqCst), 1);
+}

@@ -7,6 +7,7 @@ mod sealing_key;
 mod server;
 mod sessions;
 mod shipped;
+mod sites;
 
 use std::{
     ffi::OsString,
@@ -479,8 +480,8 @@ fn a_relative_path_is_meant_from_where_it_is_written() {
     let file = folder.file("portcullis.toml", &format!("{LEAST}{added}"));
     let variables = environment(&[("PORTCULLIS_PORTAL__CA", "d.pem")]);
     let config = Config::load(&[file], variables, &[]).unwrap();
-    assert_eq!(config.tls.certificate, folder.path("a.pem"));
-    assert_eq!(config.tls.key, Path::new("/b.pem"));
+    assert_eq!(config.tls.pairs[0].certificate, folder.path("a.pem"));
+    assert_eq!(config.tls.pairs[0].key, Path::new("/b.pem"));
     assert_eq!(config.database.to_string(), format!("sqlite:{}?mode=rw", folder.path("c.db").display()));
     assert_eq!(config.upstream.ca.as_deref(), Some(Path::new("d.pem")));
     assert_eq!(
@@ -589,12 +590,11 @@ fn the_documented_defaults_hold() {
     assert_eq!(config.admin_listen, Some("127.0.0.1:9180".parse().unwrap()));
     assert_eq!(config.sessions.inactivity, Duration::from_hours(1));
     assert_eq!(config.sessions.expiration, Duration::from_hours(12));
-    assert_eq!(config.sessions.remember_me, None);
     assert!(matches!(config.sessions.store, Store::Database));
     assert_eq!(config.credentials.issuer, "IoT Connectivity");
     assert_eq!(config.credentials.password_min_length, 15);
     assert_eq!(config.credentials.password_max_length, 256);
-    assert_eq!(config.rollout.mandatory_from, None);
+    assert_eq!((config.sessions.remember_me, config.rollout.mandatory_from), (None, None));
     assert_eq!((config.throttle.max_retries, config.throttle.network_max_retries), (5, 50));
     assert_eq!(config.identity.headers.groups.unwrap().name.as_str(), "remote-groups");
 }

@@ -127,7 +127,7 @@ fn the_environment_alone_is_a_configuration() {
     assert_eq!(config.upstream.upstreams.len(), 2);
     assert!(format!("{:?}", config.identity).to_lowercase().contains("x-user"));
     assert!(!config.access_log && config.files.is_empty());
-    assert_eq!(config.tls.certificate, std::path::Path::new("certs/fullchain.pem"));
+    assert_eq!(config.tls.pairs[0].certificate, std::path::Path::new("certs/fullchain.pem"));
     let crate::database::Config::Postgres(postgres) = &config.database else {
         panic!("{:?}", config.database)
     };

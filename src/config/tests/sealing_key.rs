@@ -77,7 +77,7 @@ fn every_file_may_be_a_credential_of_systemds() {
     };
     let config = load("[storage]\nkey_file", "sealing", Some(directory)).unwrap();
     assert!(matches!(&config.key, KeySource::Credential(path) if *path == folder.path("sealing")));
-    assert_eq!(load("[tls]\nkey", "tls", Some(directory)).unwrap().tls.key, folder.path("tls"));
+    assert_eq!(load("[tls]\nkey", "tls", Some(directory)).unwrap().tls.pairs[0].key, folder.path("tls"));
     for (name, directory, says) in [
         ("sealing", None, "run this under systemd and give its unit `LoadCredential=sealing:/path"),
         ("sealing", Some("relative"), "run this under systemd"),

@@ -287,7 +287,7 @@ impl Pool {
             return true;
         }
         drop(idle);
-        self.ties.close_one(|lease| lease.permit.server == index)
+        self.ties.close_one(self, |lease| lease.permit.server == index)
     }
 
     fn permit(self: &Rc<Self>, server: usize, counts_as: Count) -> Permit {
@@ -315,7 +315,7 @@ impl Pool {
                 self.spoke(index);
             }
         }
-        self.ties.tidy(|lease| looks - lease.pooled.idle_since >= TIED_LOOKS || !lease.is_usable());
+        self.ties.tidy(self, |lease| looks - lease.pooled.idle_since >= TIED_LOOKS || !lease.is_usable());
     }
 
     /// A server has sent bytes without a request.
@@ -427,6 +427,10 @@ impl Lease {
     /// Reports that the server closed a kept-alive connection.
     pub(super) fn lost(&self) {
         self.permit.pool.lost(self.permit.server);
+    }
+
+    fn pool(&self) -> &Rc<Pool> {
+        &self.permit.pool
     }
 
     /// Registers a holder of tied connections with the pool.

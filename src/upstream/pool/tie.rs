@@ -2,18 +2,17 @@
 //! attributes every request on it to that user. It is closed with the client's connection.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     rc::{Rc, Weak},
 };
 
-use super::Lease;
+use super::{Lease, Pool};
 use crate::secret::TokenHash;
 
-/// The tied connection of one client. Usually there is none.
+/// The tied connections of one client, one to each portal. Usually there is none.
 #[derive(Debug, Default)]
 pub struct Tie {
-    held: RefCell<Option<Held>>,
-    is_known: Cell<bool>,
+    held: RefCell<Vec<Held>>,
 }
 
 #[derive(Debug)]
@@ -32,28 +31,35 @@ pub struct ConnectionOwner {
 }
 
 impl ConnectionOwner {
-    /// The connection tied to this owner, if it is still usable. One tied to another session is closed.
-    pub fn lease(&self) -> Option<Lease> {
-        let Held { lease, session } = self.tie.held.borrow_mut().take()?;
+    /// The connection of this pool that is tied to this owner, if it is still usable. One tied to another session is closed.
+    pub fn lease(&self, pool: &Rc<Pool>) -> Option<Lease> {
+        let Held { lease, session } = self.tie.take(pool)?;
         (session.is_some() && session == self.session).then_some(lease).and_then(Lease::if_usable)
     }
 
     /// Keeps a connection for this owner only.
     pub(super) fn keep(self, lease: Lease) {
-        if !self.tie.is_known.replace(true) {
-            lease.know(Rc::downgrade(&self.tie));
-        }
-        let before = self.tie.held.borrow_mut().replace(Held { lease, session: self.session });
+        lease.know(Rc::downgrade(&self.tie));
+        let before = self.tie.take(lease.pool());
+        self.tie.held.borrow_mut().push(Held { lease, session: self.session });
         drop(before);
     }
 }
 
 impl Tie {
-    /// Closes the tied connection if `is_over`. Returns whether it did.
-    pub(super) fn close_if(&self, is_over: impl FnOnce(&mut Lease) -> bool) -> bool {
+    fn take(&self, pool: &Rc<Pool>) -> Option<Held> {
         let mut held = self.held.borrow_mut();
-        let is_over = held.as_mut().is_some_and(|held| is_over(&mut held.lease));
-        let over = if is_over { held.take() } else { None };
+        let at = held.iter().position(|held| Rc::ptr_eq(held.lease.pool(), pool))?;
+        Some(held.swap_remove(at))
+    }
+
+    /// Closes the tied connection of a pool if `is_over`. Returns whether it did.
+    pub(super) fn close_if(&self, pool: &Pool, is_over: impl FnOnce(&mut Lease) -> bool) -> bool {
+        let mut held = self.held.borrow_mut();
+        let own = held.iter().position(|held| std::ptr::eq(Rc::as_ptr(held.lease.pool()), pool));
+        let over = own
+            .filter(|&at| held.get_mut(at).is_some_and(|held| is_over(&mut held.lease)))
+            .map(|at| held.swap_remove(at));
         // Dropping a lease calls the pool, which may come back here.
         drop(held);
         over.is_some()
@@ -65,23 +71,27 @@ impl Tie {
 pub(super) struct Ties(RefCell<Vec<Weak<Tie>>>);
 
 impl Ties {
+    /// Each is listed once.
     pub(super) fn add(&self, tie: Weak<Tie>) {
-        self.0.borrow_mut().push(tie);
+        let mut ties = self.0.borrow_mut();
+        if !ties.iter().any(|known| known.ptr_eq(&tie)) {
+            ties.push(tie);
+        }
     }
 
     /// Closes connections that are over, and drops the ties of clients that have gone.
-    pub(super) fn tidy(&self, mut is_over: impl FnMut(&mut Lease) -> bool) {
+    pub(super) fn tidy(&self, pool: &Pool, mut is_over: impl FnMut(&mut Lease) -> bool) {
         self.0.borrow_mut().retain(|tie| {
             tie.upgrade().is_some_and(|tie| {
-                tie.close_if(&mut is_over);
+                tie.close_if(pool, &mut is_over);
                 true
             })
         });
     }
 
     /// Closes one connection that `suits`. Returns whether there was one.
-    pub(super) fn close_one(&self, mut suits: impl FnMut(&mut Lease) -> bool) -> bool {
+    pub(super) fn close_one(&self, pool: &Pool, mut suits: impl FnMut(&mut Lease) -> bool) -> bool {
         let ties = self.0.borrow();
-        ties.iter().filter_map(Weak::upgrade).any(|tie| tie.close_if(&mut suits))
+        ties.iter().filter_map(Weak::upgrade).any(|tie| tie.close_if(pool, &mut suits))
     }
 }

@@ -1,4 +1,4 @@
-// A certificate for the host that the tests call the portal by, made with openssl for one run.
+// A certificate for the hosts that the tests call portals by, made with openssl for one run.
 
 import { execFileSync } from 'node:child_process';
 import crypto from 'node:crypto';
@@ -7,6 +7,8 @@ import path from 'node:path';
 
 /** The portal's name in every test. The browser finds it on the loopback interface, and nothing else anywhere. */
 export const HOST = 'portal.test';
+/** That of a second site, where a test has one. */
+export const OTHER_HOST = 'crm.test';
 
 export function makeCertificate(folder, host = HOST) {
   const certificate = path.join(folder, 'fullchain.pem');
@@ -14,7 +16,7 @@ export function makeCertificate(folder, host = HOST) {
   execFileSync(
     'openssl',
     ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2']
-      .concat(['-subj', `/CN=${host}`, '-addext', `subjectAltName=DNS:${host}`])
+      .concat(['-subj', `/CN=${host}`, '-addext', `subjectAltName=DNS:${host},DNS:${OTHER_HOST}`])
       .concat(['-keyout', key, '-out', certificate]),
     { stdio: 'ignore' },
   );

@@ -25,7 +25,8 @@ export class Gateway {
   #read = 0;
 
   /**
-   * Writes the configuration and starts the gateway. `settings` go over the defaults below, section by section;
+   * Writes the configuration and starts the gateway. `settings` go over the defaults below, section by section, or make
+   * such of the port;
    * `publicPort` is the port of the public URL where something else than the gateway listens there.
    */
   static async start({ folder, host = HOST, certificate, upstream, publicPort, settings = {} }) {
@@ -46,7 +47,7 @@ export class Gateway {
           key_file: path.join(folder, 'portcullis.key'),
         },
       },
-      settings,
+      typeof settings === 'function' ? settings(gateway.port) : settings,
     );
     await gateway.resume();
     return gateway;

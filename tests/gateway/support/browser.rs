@@ -107,6 +107,11 @@ impl Browser {
         Self { authority: authority.to_owned(), ..self }
     }
 
+    /// What stands in its address bar as the host.
+    pub(crate) fn host(&self) -> &str {
+        &self.authority
+    }
+
     /// The same browser at another address, as a proxy in front tells it.
     #[must_use]
     pub(crate) fn from(self, address: &str) -> Self {

@@ -30,7 +30,7 @@ use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 use portcullis::clock::{Clock as _, SystemClock, Timestamp};
 
 pub(crate) use browser::{Answer, Browser, RawConnection};
-pub(crate) use test_gateway::{HOST, PASSWORD, TestGateway};
+pub(crate) use test_gateway::{HOST, OTHER_HOST, PASSWORD, TestGateway};
 pub(crate) use upstream::{Exchange, Upstream};
 
 /// Users by the names they log in with. Eve is the one who means harm.
@@ -109,6 +109,12 @@ pub(crate) fn now() -> Timestamp {
 
 /// The authority-less certificate of a server of a test's own, as PEM: certificate and key.
 pub(crate) fn certificate(name: &str) -> (String, String) {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    certificate_for(&[name])
+}
+
+/// The same for several names.
+pub(crate) fn certificate_for(names: &[&str]) -> (String, String) {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
     (made.cert.pem(), made.signing_key.serialize_pem())
 }

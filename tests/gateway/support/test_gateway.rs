@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Browser, PATIENCE, Upstream,
     browser::{self, Surroundings},
-    certificate,
+    certificate_for,
     log::{Memory, Sink},
     now,
     phone::Phone,
@@ -35,6 +35,8 @@ use super::{
 
 /// The host of every gateway: what it answers to does not depend on the port that it happens to have.
 pub(crate) const HOST: &str = "iot.example.com";
+/// The host of a second site, where a test has one. Certificates are for both.
+pub(crate) const OTHER_HOST: &str = "crm.example.com";
 /// What every user's password is unless a test says otherwise.
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
@@ -158,7 +160,8 @@ impl Builder {
                 phones: Phones::default(),
             },
         };
-        let config = self.config(&shared);
+        // Boxed, since futures are made of all that lives in them.
+        let config = Box::new(self.config(&shared));
         let clock = shared.clock.clone();
         let environment = Environment {
             clock: self
@@ -177,7 +180,7 @@ impl Builder {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let app = Box::pin(App::build_in(its_config, access_log, its_environment)).await.unwrap();
+                let app = Box::pin(App::build_in(*its_config, access_log, its_environment)).await.unwrap();
                 ready
                     .send(Listens {
                         public: app.addresses()[0],
@@ -191,7 +194,7 @@ impl Builder {
             })
         });
         let listens = is_ready.await.expect("the gateway starts");
-        let stores = Stores::open_in(&config, &environment).await.unwrap();
+        let stores = Box::pin(Stores::open_in(&config, &environment)).await.unwrap();
         let surroundings = Arc::new(Surroundings {
             address: listens.public,
             certificate: std::fs::read(shared.folder.path().join("certificate.pem")).unwrap(),
@@ -259,10 +262,10 @@ store = "{store}"
     )
 }
 
-/// A folder of a test's own with a certificate for [`HOST`] in it.
+/// A folder of a test's own with a certificate for [`HOST`] and [`OTHER_HOST`] in it.
 pub(crate) fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = certificate(HOST);
+    let (certificate, key) = certificate_for(&[HOST, OTHER_HOST]);
     std::fs::write(folder.path().join("certificate.pem"), certificate).unwrap();
     std::fs::write(folder.path().join("key.pem"), key).unwrap();
     folder

@@ -1,0 +1,188 @@
+//! From site to site without a login: codes with which somebody who is signed in at one gets into another.
+//!
+//! A code is good once, for half a minute, at one site, and in the browser that asked there: that has had a cookie of this
+//! site's since. Whoever makes a code does not learn that cookie, and whoever has one cannot make a code for it. What a code
+//! opens is sealed with a key that takes the code. Makes no session: the session is the one there is.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use aws_lc_rs::hmac;
+use sqlx::{AssertSqlSafe, Row as _};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::{
+    clock::{Clock, Timestamp},
+    database::{Database, DatabaseError},
+    errors::Chain,
+    random::Random,
+    sealing::Sealer,
+    secret::{Token, TokenHash, constant_time_eq},
+};
+
+/// How long a code is good: for a redirect.
+pub const LIFETIME: Duration = Duration::from_secs(30);
+/// How often what is over is cleared away.
+const TIDY: Duration = Duration::from_mins(1);
+const TOKEN: usize = 32;
+
+/// Makes codes, and takes them.
+#[derive(Clone)]
+pub struct HandOvers {
+    database: Database,
+    /// Shared, since the whole is handed about.
+    key: Arc<hmac::Key>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+}
+
+/// Who is to arrive where.
+#[derive(Clone, Copy, Debug)]
+pub struct Passage<'a> {
+    /// The host of the site, with its port if that is not the usual one.
+    pub site: &'a str,
+    /// The hash of what the browser has had since it asked there.
+    pub browser: &'a TokenHash,
+    /// The session's token.
+    pub session: &'a Token,
+    /// The page asked for.
+    pub target: &'a str,
+}
+
+/// Somebody whose code was good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    pub session: Token,
+    pub target: String,
+}
+
+impl HandOvers {
+    pub fn new(database: Database, sealer: &Sealer, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, sealer.derive("hand-overs").as_slice());
+        Self { database, key: Arc::new(key), clock, random }
+    }
+
+    /// Makes a code.
+    pub async fn make(&self, passage: Passage<'_>) -> Result<Token, DatabaseError> {
+        let code = Token::generate(&*self.random);
+        let plain = [passage.session.as_bytes().as_slice(), passage.target.as_bytes()].concat();
+        let record = self.sealer(&code).seal(&["hand-overs", passage.site], &plain);
+        sqlx::query(
+            "INSERT INTO hand_overs (id, browser, site, record, made_at) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(code.hash().to_hex())
+        .bind(passage.browser.to_hex())
+        .bind(passage.site.to_owned())
+        .bind(record)
+        .bind(self.clock.now().unix_millis())
+        .execute(&self.database)
+        .await?;
+        Ok(code)
+    }
+
+    /// Takes a code, which is good for nothing from then on, whoever has shown it.
+    pub async fn take(
+        &self,
+        code: &Token,
+        browser: &TokenHash,
+        site: &str,
+    ) -> Result<Option<Arrived>, DatabaseError> {
+        let row =
+            sqlx::query("DELETE FROM hand_overs WHERE id = $1 RETURNING browser, site, record, made_at")
+                .bind(code.hash().to_hex())
+                .fetch_optional(&self.database)
+                .await?;
+        let Some(row) = row else { return Ok(None) };
+        let (of_browser, of_site): (String, String) = (row.try_get("browser")?, row.try_get("site")?);
+        let record: Vec<u8> = row.try_get("record")?;
+        let made_at = Timestamp::from_unix_millis(row.try_get("made_at")?);
+        let is_fresh = self.clock.now().since(made_at) < LIFETIME;
+        let is_meant =
+            of_site == site && constant_time_eq(of_browser.as_bytes(), browser.to_hex().as_bytes());
+        if !is_fresh || !is_meant {
+            return Ok(None);
+        }
+        let Ok(plain) = self.sealer(code).open(&["hand-overs", site], &record) else { return Ok(None) };
+        let Some((session, target)) = plain.split_first_chunk::<TOKEN>() else { return Ok(None) };
+        let target = String::from_utf8(target.to_vec()).unwrap_or_else(|_| "/".to_owned());
+        Ok(Some(Arrived { session: Token::from_bytes(*session), target }))
+    }
+
+    /// Notes that a session is used at a site.
+    pub async fn note(
+        &self,
+        session: &TokenHash,
+        site: &str,
+        expires_at: Timestamp,
+    ) -> Result<(), DatabaseError> {
+        sqlx::query(
+            "INSERT INTO session_sites (session_id, site, since, expires_at) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (session_id, site) DO NOTHING",
+        )
+        .bind(session.to_hex())
+        .bind(site.to_owned())
+        .bind(self.clock.now().unix_millis())
+        .bind(expires_at.unix_millis())
+        .execute(&self.database)
+        .await?;
+        Ok(())
+    }
+
+    /// Where else each of these sessions has been used than where it began, in the order of that.
+    pub async fn sites_of(
+        &self,
+        sessions: &[TokenHash],
+    ) -> Result<HashMap<TokenHash, Vec<String>>, DatabaseError> {
+        let mut sites: HashMap<TokenHash, Vec<String>> = HashMap::new();
+        for few in sessions.chunks(100) {
+            let places: Vec<String> = (1..=few.len()).map(|place| format!("${place}")).collect();
+            let query = format!(
+                "SELECT session_id, site FROM session_sites WHERE session_id IN ({}) ORDER BY since, site",
+                places.join(", ")
+            );
+            let query = few
+                .iter()
+                .fold(sqlx::query(AssertSqlSafe(query)), |query, session| query.bind(session.to_hex()));
+            for row in query.fetch_all(&self.database).await? {
+                let (session, site): (String, String) = (row.try_get("session_id")?, row.try_get("site")?);
+                if let Some(session) = TokenHash::from_hex(&session) {
+                    sites.entry(session).or_default().push(site);
+                }
+            }
+        }
+        Ok(sites)
+    }
+
+    /// Forgets now and then what is over, for ever.
+    pub async fn maintain(self) {
+        let mut turns = interval(TIDY);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            if let Err(error) = self.purge().await {
+                tracing::warn!(error = %Chain(&error), "cannot purge hand-overs between sites that are over");
+            }
+        }
+    }
+
+    async fn purge(&self) -> Result<(), DatabaseError> {
+        let now = self.clock.now();
+        sqlx::query("DELETE FROM hand_overs WHERE made_at <= $1")
+            .bind(now.minus(LIFETIME).unix_millis())
+            .execute(&self.database)
+            .await?;
+        sqlx::query("DELETE FROM session_sites WHERE expires_at <= $1")
+            .bind(now.unix_millis())
+            .execute(&self.database)
+            .await?;
+        Ok(())
+    }
+
+    fn sealer(&self, code: &Token) -> Sealer {
+        let mut key = [0; 32];
+        key.copy_from_slice(hmac::sign(&self.key, code.as_bytes()).as_ref());
+        Sealer::from_key(&key)
+    }
+}
+
+#[cfg(test)]
+mod tests;
