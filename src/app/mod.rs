@@ -25,7 +25,7 @@ use crate::{
     gate::Gate,
     gateway::{Gateway, SharedGateway},
     monitoring::{self, Logins, Monitoring},
-    server::Bound,
+    server::{Bound, ListenAddress},
     telemetry::{access_log::AccessLog, metrics::Metrics, writer::LogWriter},
     tls,
     web::{gate::RequestGate, loop_mark::LoopMark},
@@ -105,7 +105,7 @@ impl App {
     }
 
     /// Where the public listeners are.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[ListenAddress] {
         self.bound.addresses()
     }
 

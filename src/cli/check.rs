@@ -111,7 +111,14 @@ async fn try_servers(servers: &upstream::Config) -> anyhow::Result<Vec<String>> 
     for peer in servers.upstreams.iter().filter_map(Peer::parse) {
         match connector.try_out(&peer).await {
             Err(error) if error.is_of_tls() => return Err(error.into()),
-            Err(error) => untried.push(format!("the portal's TLS could not be tried: {}", Chain(&error))),
+            Err(error) => {
+                let what = if peer.tls.is_some() {
+                    "the portal's TLS could not be tried"
+                } else {
+                    "the portal can't be reached"
+                };
+                untried.push(format!("{what}: {}", Chain(&error)));
+            }
             Ok(()) => {}
         }
     }

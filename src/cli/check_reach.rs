@@ -13,7 +13,7 @@ use tokio::{
 use super::output::Output;
 use crate::{
     config::Config,
-    upstream::{Connector, Peer},
+    upstream::{Connector, Peer, PeerAddress},
 };
 
 /// How long an answer may take.
@@ -135,7 +135,7 @@ impl Line {
         let host = url.authority().to_owned();
         let mut peer = Peer::parse(url).ok_or_else(|| anyhow!("{url} is no address"))?;
         if let Some(at) = at {
-            (peer.host, peer.port) = (at.ip().to_string(), at.port());
+            peer.address = PeerAddress::Network { host: at.ip().to_string(), port: at.port() };
         }
         let mut towards = config.upstream.clone();
         (towards.upstreams, towards.ca) = (vec![url.clone()], None);

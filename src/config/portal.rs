@@ -11,7 +11,7 @@ use super::{
     RouteConfig,
     key_path::{shown, steps},
     layers::Layers,
-    values::{ConfigValue, List, OneOrMore, Parsed, origin},
+    values::{ConfigValue, List, OneOrMore, Parsed, origin, socket_path},
 };
 use crate::{
     access::{AccessPath, PathRoutes},
@@ -47,7 +47,7 @@ const LEAST_CONNECTIONS: usize = 256;
 pub(super) struct Section {
     /// The portal's name, in headings and, unless `second_factor.issuer` says otherwise, in authenticator apps. Required.
     name: Option<Parsed<Name>>,
-    /// The portal's servers: `http` or `https` URLs without a path. Required.
+    /// The portal's servers: `http` or `https` URLs without a path, or `unix:/path` for HTTP over a Unix socket. Required.
     upstreams: List<UpstreamUrl>,
     /// What `Host` says to them: `public` for the host of `server.public_url`, `upstream` for that of each URL, or a name.
     host: Parsed<HostName>,
@@ -168,6 +168,12 @@ impl Section {
             }
         }
         check_origin(self.origin.0, &self.host.0, &all, layers);
+        if self.host.0 == HostName::Upstream && all.iter().any(|url| url.scheme() == "unix") {
+            layers.fault(
+                "portal.host",
+                "is `upstream`, and a Unix socket has no host; give the name, or leave it out",
+            );
+        }
         let upstream = upstream::Config {
             upstreams,
             host: self.host.0,
@@ -281,7 +287,7 @@ fn check_upstreams(key: &str, upstreams: &[Url], layers: &mut Layers) {
 
 fn check_origin(origin: OriginAs, host: &HostName, upstreams: &[Url], layers: &mut Layers) {
     const KEY: &str = "portal.origin";
-    let is_plain = |url: &Url| url.scheme() == "http";
+    let is_plain = |url: &Url| url.scheme() != "https";
     if origin == OriginAs::Client || *host != HostName::Public || upstreams.is_empty() {
         return;
     }
@@ -385,10 +391,18 @@ impl ConfigValue for Hsts {
 struct UpstreamUrl(Url);
 
 impl ConfigValue for UpstreamUrl {
-    const EXPECTED: &'static str = "a URL such as `http://127.0.0.1:3000`";
+    const EXPECTED: &'static str = "a URL such as `http://127.0.0.1:3000`, or `unix:/run/app.sock`";
 
     fn read(text: &str) -> Result<Self, String> {
-        origin(text, &["http", "https"]).map(Self)
+        let Some(path) = text.strip_prefix("unix:") else {
+            return origin(text, &["http", "https"]).map(Self);
+        };
+        socket_path(path)?;
+        // As it is written: whatever a URL would write otherwise would be another file.
+        let url = Url::parse(text).ok().filter(|url| url.path() == path && url.as_str() == text);
+        url.map(Self).ok_or_else(|| {
+            format!("`{text}` has characters that the path of a socket may not have here: only letters, digits and `/-._~`")
+        })
     }
 }
 

@@ -1,6 +1,11 @@
 //! `[server]` and `[server.timeouts]`: where the gateway listens, who it believes, how patient it is.
 
-use std::{collections::HashSet, net::SocketAddr, thread, time::Duration};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    thread,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -8,11 +13,11 @@ use url::Url;
 
 use super::{
     layers::Layers,
-    values::{ConfigValue, List, Parsed, Size, origin},
+    values::{ConfigValue, List, Parsed, Size, origin, socket_path},
 };
 use crate::{
     http1::request_head::MOST_HEAD_BYTES,
-    server,
+    server::{self, ListenAddress, NO_ADDRESS},
     web::{self, client::AddressField},
 };
 
@@ -27,8 +32,10 @@ pub(super) struct ServerSettings {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Section {
-    /// The addresses and ports to serve HTTPS on. `[::]` takes IPv4 as well.
-    listen: List<SocketAddr>,
+    /// The addresses and ports to serve HTTPS on, or `unix:/path` for a Unix socket. `[::]` takes IPv4 as well.
+    listen: List<ListenAddress>,
+    /// The mode of the file of a Unix socket: who may connect.
+    socket_mode: Parsed<FileMode>,
     /// The addresses and ports that lead plain HTTP to `public_url`: pages only. Absent: none.
     redirect_listen: List<SocketAddr>,
     /// The `https` URL that users type, without a path. Redirects and cookies are made for it. Required.
@@ -38,9 +45,9 @@ pub(super) struct Section {
     /// Where the proxies in `trusted_proxies` ask what they may let pass, over plain HTTP. Absent: nowhere.
     forward_auth_listen: Option<SocketAddr>,
     /// Load balancers whose `X-Forwarded-For` or `Forwarded` names the client: networks or single addresses.
-    trusted_proxies: List<IpNet>,
+    trusted_proxies: List<Front>,
     /// Balancers that open each connection with a PROXY protocol header, version 1 or 2, which tells the client; nobody else may.
-    proxy_protocol: List<IpNet>,
+    proxy_protocol: List<Front>,
     /// Where trusted proxies say who the client is: `x-forwarded-for` or `forwarded`; `peer` believes neither.
     client_address: ClientAddress,
     /// Where trusted proxies say which host was asked for: `host`, or `x-forwarded-host`.
@@ -101,7 +108,8 @@ enum ClientHost {
 impl Default for Section {
     fn default() -> Self {
         Self {
-            listen: List(vec![SocketAddr::from(([0; 16], 8443))]),
+            listen: List(vec![ListenAddress::Tcp(SocketAddr::from(([0; 16], 8443)))]),
+            socket_mode: Parsed(FileMode(0o660)),
             redirect_listen: List::default(),
             public_url: None,
             admin_listen: Parsed(AdminListen(Some(SocketAddr::from(([127, 0, 0, 1], 9180))))),
@@ -146,10 +154,12 @@ impl Section {
             );
         }
         let timeouts = self.timeouts;
+        let trusted_proxies = networks(&self.trusted_proxies);
         let Parsed(AdminListen(admin_listen)) = self.admin_listen;
         ServerSettings {
             server: server::Config {
                 listen: self.listen.0,
+                socket_mode: self.socket_mode.0.0,
                 redirect_listen: self.redirect_listen.0,
                 proxies_listen: self.forward_auth_listen,
                 workers: self
@@ -163,15 +173,15 @@ impl Section {
                 drain_timeout: timeouts.drain.0,
                 max_connections: self.max_connections,
                 max_connections_per_network: self.max_connections_per_network,
-                trusted_proxies: self.trusted_proxies.0.clone(),
-                proxy_protocol: self.proxy_protocol.0,
+                trusted_proxies: trusted_proxies.clone(),
+                proxy_protocol: networks(&self.proxy_protocol),
                 min_rate: self.min_rate,
                 max_header_size: self.max_header_size.0.0,
                 max_memory: self.max_memory.map(|Parsed(Size(bytes))| bytes),
             },
             web: self.public_url.map(|Parsed(PublicUrl(public_url))| web::Config {
                 public_url,
-                trusted_proxies: self.trusted_proxies.0,
+                trusted_proxies,
                 client_address: match self.client_address {
                     ClientAddress::XForwardedFor => AddressField::XForwardedFor,
                     ClientAddress::Forwarded => AddressField::Forwarded,
@@ -188,7 +198,9 @@ impl Section {
         const KEY: &str = "server.forward_auth_listen";
         let Some(address) = self.forward_auth_listen else { return };
         let Parsed(AdminListen(admin)) = self.admin_listen;
-        if address.port() != 0 && (self.listen.0.contains(&address) || admin == Some(address)) {
+        if address.port() != 0
+            && (self.listen.0.contains(&ListenAddress::Tcp(address)) || admin == Some(address))
+        {
             layers.fault(KEY, "is also in `server.listen` or `server.admin_listen`; choose another port");
         }
         if self.trusted_proxies.0.is_empty() && layers.sound(&["server.trusted_proxies"]) {
@@ -218,10 +230,13 @@ impl Section {
             layers
                 .fault("server.listen", "is empty; give at least one address and port, such as `[::]:8443`");
         }
-        let List(redirect_listen) = &self.redirect_listen;
+        let plain: Vec<_> = self.redirect_listen.0.iter().copied().map(ListenAddress::Tcp).collect();
+        let redirect_listen = &plain;
         let mut seen = HashSet::new();
         for (key, addresses) in [("server.listen", listen), ("server.redirect_listen", redirect_listen)] {
-            for address in addresses.iter().filter(|address| address.port() != 0) {
+            for address in
+                addresses.iter().filter(|address| address.tcp().is_none_or(|address| address.port() != 0))
+            {
                 if !seen.insert(address) {
                     let elsewhere = key != "server.listen" && listen.contains(address);
                     let text = if elsewhere { "is also in `server.listen`" } else { "is there twice" };
@@ -231,7 +246,7 @@ impl Section {
         }
         if let Parsed(AdminListen(Some(admin))) = self.admin_listen {
             for (key, addresses) in [("server.listen", listen), ("server.redirect_listen", redirect_listen)] {
-                if addresses.contains(&admin) && admin.port() != 0 {
+                if addresses.contains(&ListenAddress::Tcp(admin)) && admin.port() != 0 {
                     layers.fault("server.admin_listen", format!("is also in `{key}`; choose another port"));
                 }
             }
@@ -247,13 +262,16 @@ impl Section {
             ("server.trusted_proxies", &self.trusted_proxies.0),
             ("server.proxy_protocol", &self.proxy_protocol.0),
         ] {
-            for (index, _) in networks.iter().enumerate().filter(|(_, network)| network.prefix_len() == 0) {
+            for (index, _) in
+                networks.iter().enumerate().filter(|(_, Front(network))| network.prefix_len() == 0)
+            {
                 layers.warn(
                     &format!("{key}.{index}"),
                     "trusts the whole internet: every client may choose the address it is known by",
                 );
             }
         }
+        self.check_sockets(layers);
         let nobody = self.trusted_proxies.0.is_empty() && layers.sound(&["server.trusted_proxies"]);
         for (key, is_set) in [
             ("server.client_address", self.client_address == ClientAddress::Forwarded),
@@ -272,6 +290,71 @@ impl Section {
         if self.max_connections_per_network == 0 {
             layers.fault("server.max_connections_per_network", "must be at least 1");
         }
+    }
+}
+
+fn networks(fronts: &List<Front>) -> Vec<IpNet> {
+    fronts.0.iter().map(|Front(network)| *network).collect()
+}
+
+impl Section {
+    fn check_sockets(&self, layers: &mut Layers) {
+        let List(listen) = &self.listen;
+        if listen.iter().all(|address| address.tcp().is_some()) {
+            return;
+        }
+        let tells = |fronts: &List<Front>| {
+            networks(fronts).iter().any(|network| network.contains(&IpAddr::from(NO_ADDRESS)))
+        };
+        if !tells(&self.trusted_proxies) && !tells(&self.proxy_protocol) {
+            layers.warn(
+                "server.listen",
+                "has a Unix socket, whose clients have no address: all of them count as one. Add `unix` to \
+                 `server.proxy_protocol` or `server.trusted_proxies`, by how the proxy in front tells who the client is",
+            );
+        }
+        if self.socket_mode.0.0 & 0o002 != 0 {
+            layers.warn(
+                "server.socket_mode",
+                "lets every user of this machine connect, and choose the address it is known by where `unix` is trusted",
+            );
+        }
+    }
+}
+
+/// Whoever stands in front: a network, an address, or `unix` for the peers of Unix sockets.
+struct Front(IpNet);
+
+impl ConfigValue for Front {
+    const EXPECTED: &'static str = "a network such as `10.0.0.0/8`, one address, or `unix`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        if text == "unix" { Ok(Self(IpAddr::from(NO_ADDRESS).into())) } else { IpNet::read(text).map(Self) }
+    }
+}
+
+impl ConfigValue for ListenAddress {
+    const EXPECTED: &'static str =
+        "an address and port such as `[::]:8443`, or a Unix socket such as `unix:/run/portcullis/https.sock`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some(path) => socket_path(path).map(Self::Unix),
+            None => SocketAddr::read(text).map(Self::Tcp),
+        }
+    }
+}
+
+/// The mode of a file, as `chmod` has it.
+struct FileMode(u32);
+
+impl ConfigValue for FileMode {
+    const EXPECTED: &'static str = "a mode in octal such as `\"0660\"`";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+        let plain = (3..=4).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        mode.filter(|_| plain).map(Self).ok_or_else(|| format!("`{text}` is not {}", Self::EXPECTED))
     }
 }
 

@@ -277,6 +277,23 @@ impl ConfigValue for Instant {
     }
 }
 
+/// The path of a Unix socket, which is whole and fits into what the kernel has for one.
+pub(super) fn socket_path(text: &str) -> Result<PathBuf, String> {
+    const LONGEST: usize = 107;
+    let plain = text.starts_with('/') && !text.ends_with('/') && !text.chars().any(char::is_control);
+    if !plain {
+        return Err(format!(
+            "`unix:{text}` is not `unix:` and the whole path of a socket, such as `unix:/run/app.sock`"
+        ));
+    }
+    if text.len() > LONGEST {
+        return Err(format!(
+            "is longer than {LONGEST} bytes, which is the most that a socket's path may have"
+        ));
+    }
+    Ok(text.into())
+}
+
 /// Where a server is, and nothing else: a scheme, a host, perhaps a port.
 pub(super) fn origin(text: &str, schemes: &[&str]) -> Result<Url, String> {
     let wanted = schemes.iter().map(|scheme| format!("`{scheme}://host`")).collect::<Vec<_>>().join(" or ");

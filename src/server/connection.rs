@@ -6,7 +6,6 @@ use futures_util::future::poll_immediate;
 use rustls::server::Acceptor;
 use tokio::{
     io::AsyncWriteExt as _,
-    net::TcpStream,
     task::yield_now,
     time::{Instant, timeout_at},
 };
@@ -57,14 +56,12 @@ impl Front {
 /// Serves one accepted socket until it is closed.
 pub(super) async fn serve<S: Service>(
     worker: Rc<Worker<S>>,
-    socket: TcpStream,
+    mut socket: Socket,
     peer: SocketAddr,
     front: Front,
     mut permit: ConnectionPermit,
 ) {
     let until = Instant::now() + worker.config.handshake_timeout;
-    // Fails only if the socket is gone already.
-    let Ok(mut socket) = Socket::new(socket) else { return };
     if front == Front::Asks {
         return serve_proxy(worker, socket, peer, permit).await;
     }
@@ -121,7 +118,11 @@ pub(super) async fn client_of<S: Service>(
     }
     let told = timeout_at(until, proxy_protocol::read(socket)).await;
     let fault: &dyn Display = match &told {
-        Ok(Ok(Ok(Told::Nobody))) => return Some(peer),
+        // The connection is the balancer's own.
+        Ok(Ok(Ok(Told::Nobody))) => {
+            permit.is_of(worker.admit(peer).ok()?);
+            return Some(peer);
+        }
         Ok(Ok(Ok(Told::Client(client)))) => {
             permit.is_of(worker.admit(*client).ok()?);
             return Some(*client);

@@ -28,13 +28,7 @@ mod unread;
 mod watchdog;
 mod worker;
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    rc::Rc,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, thread, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -48,10 +42,16 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     client::{ConnectionHandle, Interim},
     health::{Health, Hung},
+    listener::{ListenAddress, NO_ADDRESS},
     load::{Load, LoadLevel},
     tunnel_guard::TunnelGuard,
 };
-use self::{health::Heartbeat, networks::NetworkLimits, watchdog::Watchdog};
+use self::{
+    health::Heartbeat,
+    listener::{Listening, SocketFile},
+    networks::NetworkLimits,
+    watchdog::Watchdog,
+};
 use crate::web::{gate::Refusal, incoming::Incoming, reply::Reply};
 
 /// How long the workers may take to end after their drain.
@@ -85,7 +85,9 @@ const LAST_TURNS: Duration = Duration::from_secs(5);
 /// new connections get fewer streams, and finally are refused (`load`).
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<ListenAddress>,
+    /// The mode of Unix sockets.
+    pub socket_mode: u32,
     /// Where plain HTTP is led to HTTPS.
     pub redirect_listen: Vec<SocketAddr>,
     /// Plain HTTP/1.1, for trusted proxies alone; absent: nowhere.
@@ -134,7 +136,7 @@ impl Config {
 pub enum ServerError {
     #[error("cannot listen on {address}")]
     Listen {
-        address: SocketAddr,
+        address: ListenAddress,
         #[source]
         source: std::io::Error,
     },
@@ -210,8 +212,10 @@ pub enum Refused {
 pub struct Bound {
     config: Arc<Config>,
     /// One set of listeners per worker.
-    listeners: Vec<Vec<(Door, TcpListener)>>,
-    addresses: Vec<SocketAddr>,
+    listeners: Vec<Vec<(Door, Listening)>>,
+    addresses: Vec<ListenAddress>,
+    /// Removed when serving is over.
+    files: Vec<SocketFile>,
     proxies_address: Option<SocketAddr>,
     redirect_addresses: Vec<SocketAddr>,
     health: Arc<Health>,
@@ -224,28 +228,32 @@ impl Bound {
         let config = Arc::new(config.clone());
         let mut listeners: Vec<Vec<_>> = (0..config.workers.max(1)).map(|_| Vec::new()).collect();
         let (mut addresses, mut proxies_address, mut redirect_addresses) = (Vec::new(), None, Vec::new());
-        let doors = config.listen.iter().map(|&address| (Door::Public, address));
-        let doors = doors.chain(config.proxies_listen.map(|address| (Door::Proxies, address)));
-        let redirects = config.redirect_listen.iter().map(|&address| (Door::Redirect, address));
+        let mut files = Vec::new();
+        let doors = config.listen.iter().map(|address| (Door::Public, address.clone()));
+        let doors =
+            doors.chain(config.proxies_listen.map(|address| (Door::Proxies, ListenAddress::Tcp(address))));
+        let redirects =
+            config.redirect_listen.iter().map(|&address| (Door::Redirect, ListenAddress::Tcp(address)));
         for (door, address) in doors.chain(redirects) {
-            let error = |source| ServerError::Listen { address, source };
-            let bound = listener::bind(address, listeners.len()).map_err(error)?;
+            let bound = listener::bind(&address, config.socket_mode, listeners.len());
+            let bound = bound.map_err(|source| ServerError::Listen { address, source })?;
+            files.extend(bound.file);
             match door {
                 Door::Public => addresses.push(bound.address),
-                Door::Proxies => proxies_address = Some(bound.address),
-                Door::Redirect => redirect_addresses.push(bound.address),
+                Door::Proxies => proxies_address = bound.address.tcp(),
+                Door::Redirect => redirect_addresses.extend(bound.address.tcp()),
             }
-            for (mine, listener) in listeners.iter_mut().zip(bound.listeners) {
+            for (mine, listener) in listeners.iter_mut().zip(bound.sockets) {
                 mine.push((door, listener));
             }
         }
         let health = Arc::new(Health::new(listeners.len()));
         let load = Arc::new(Load::new(&config));
-        Ok(Self { config, listeners, addresses, proxies_address, redirect_addresses, health, load })
+        Ok(Self { config, listeners, addresses, files, proxies_address, redirect_addresses, health, load })
     }
 
     /// The bound address, with the port that the kernel chose for port 0.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[ListenAddress] {
         &self.addresses
     }
 
@@ -281,6 +289,7 @@ impl Bound {
         service: impl Fn() -> S + Clone + Send + 'static,
     ) -> Result<(), ServerError> {
         memory::forgo_huge_pages();
+        let _files = self.files;
         let trusted = self.config.trusted_proxies.clone();
         let networks = NetworkLimits::new(self.config.max_connections_per_network, trusted);
         let _watchdog =

@@ -8,7 +8,6 @@ use bytes::BytesMut;
 use http::{Method, Response, header};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
 
@@ -28,13 +27,12 @@ const HANDSHAKE: u8 = 22;
 /// Answers one request.
 pub(super) async fn serve<S: Service>(
     worker: Rc<Worker<S>>,
-    socket: TcpStream,
+    mut socket: Socket,
     peer: SocketAddr,
     front: Front,
     mut permit: ConnectionPermit,
 ) {
     let until = Instant::now() + worker.config.handshake_timeout;
-    let Ok(mut socket) = Socket::new(socket) else { return };
     let Some(client) = client_of(&worker, &mut socket, peer, front, &mut permit, until).await else { return };
     // What goes wrong on a client's connection is its own affair.
     let _ = answer(&worker, socket, client).await;

@@ -81,7 +81,8 @@ struct Running {
 
 pub(super) fn config(workers: usize) -> Config {
     Config {
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        listen: vec![ListenAddress::Tcp("127.0.0.1:0".parse().unwrap())],
+        socket_mode: 0,
         redirect_listen: Vec::new(),
         proxies_listen: None,
         workers,
@@ -126,7 +127,8 @@ impl Running {
     fn start<S: Service>(workers: usize, service: impl Fn() -> S + Clone + Send + 'static) -> Self {
         let (identity, client) = tls();
         let bound = Bound::new(&config(workers)).unwrap();
-        let (address, health, drain) = (bound.addresses()[0], bound.health(), CancellationToken::new());
+        let (address, health, drain) =
+            (bound.addresses()[0].tcp().unwrap(), bound.health(), CancellationToken::new());
         let tls = Arc::new(ArcSwap::from_pointee(identity));
         let served = tokio::spawn(bound.serve(tls, drain.clone(), service));
         Self { address, health, served, drain, client: Arc::new(client) }

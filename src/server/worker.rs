@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener as StdListener},
+    net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
@@ -11,7 +11,6 @@ use std::{
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::{
-    net::{TcpListener, TcpStream},
     runtime::LocalRuntime,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -22,6 +21,7 @@ use super::{
     Config, Door, Refused, Service,
     connection::{self, Front},
     health::{Heartbeat, next_look},
+    listener::{Accepting, Listening},
     load::{Load, LoadLevel},
     monitor::ConnectionMonitor,
     networks::{NetworkLimits, TooMany},
@@ -29,6 +29,7 @@ use super::{
     state::{ConnectionPermit, Worker},
     timeouts::Timeouts,
 };
+use crate::web::socket::Socket;
 
 /// The pause after running out of file descriptors.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
@@ -39,7 +40,7 @@ const PLAIN_SHARE: usize = 8;
 /// The parameters of a worker.
 pub(super) struct Start {
     pub(super) config: Arc<Config>,
-    pub(super) listeners: Vec<(Door, StdListener)>,
+    pub(super) listeners: Vec<(Door, Listening)>,
     pub(super) tls: Arc<ArcSwap<ServerConfig>>,
     pub(super) drain: CancellationToken,
     pub(super) heartbeat: Arc<Heartbeat>,
@@ -60,7 +61,7 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
         // A flood of plain HTTP takes no places from HTTPS.
         let permits_of_plain = Arc::new(Semaphore::new(most.div_ceil(PLAIN_SHARE)));
         for (door, listener) in listeners {
-            let listener = TcpListener::from_std(listener)?;
+            let listener = listener.begin()?;
             let permits = Arc::clone(if door == Door::Redirect { &permits_of_plain } else { &permits });
             accepting.spawn_local(accept(Rc::clone(&worker), (door, listener), permits));
         }
@@ -83,7 +84,7 @@ pub(super) fn run<S: Service>(start: Start, service: impl FnOnce() -> S) -> io::
 
 async fn accept<S: Service>(
     worker: Rc<Worker<S>>,
-    (door, listener): (Door, TcpListener),
+    (door, listener): (Door, Accepting),
     permits: Arc<Semaphore>,
 ) {
     loop {
@@ -97,9 +98,11 @@ async fn accept<S: Service>(
             } => accepted,
         };
         match accepted {
-            (Ok(permit), Ok((socket, peer))) => {
+            (Ok(permit), Ok((Some(socket), peer))) => {
                 take(&worker, door, socket, peer, permit);
             }
+            // The client has gone.
+            (Ok(_), Ok((None, _))) => {}
             // Out of file descriptors, or the client has gone: neither ends the worker.
             (Ok(_), Err(error)) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -115,7 +118,7 @@ async fn accept<S: Service>(
 fn take<S: Service>(
     worker: &Rc<Worker<S>>,
     door: Door,
-    socket: TcpStream,
+    socket: Socket,
     peer: SocketAddr,
     permit: OwnedSemaphorePermit,
 ) {

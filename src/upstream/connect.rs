@@ -3,15 +3,19 @@
 use std::{io, sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, RootCertStore, client::WebPkiServerVerifier, crypto::aws_lc_rs};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+};
 use tokio_rustls::TlsConnector;
 
 use super::{
-    Config, Peer, dial,
+    Config, Peer, PeerAddress, dial,
     http1::{PortalConnection, Transport},
     pinned::Pinned,
 };
 use crate::{
+    permission::{self, Need},
     tls::{self, TlsError},
     web::socket::Socket,
 };
@@ -107,9 +111,10 @@ impl Connector {
         self.limit
     }
 
-    /// Tries a TLS handshake with `peer`, if it has TLS. An error with [`ConnectError::is_of_tls`] will not go away by itself.
+    /// Tries to connect to `peer`, if it has TLS or is on this machine. An error with [`ConnectError::is_of_tls`] will not go away
+    /// by itself.
     pub async fn try_out(&self, peer: &Peer) -> Result<(), ConnectError> {
-        if peer.tls.is_none() {
+        if peer.tls.is_none() && matches!(peer.address, PeerAddress::Network { .. }) {
             return Ok(());
         }
         self.transport(peer, &self.tls).await.map(drop)
@@ -148,7 +153,13 @@ impl Connector {
 }
 
 async fn connect(peer: &Peer, tls: &TlsConnector, limit: Duration) -> io::Result<Transport> {
-    let socket = Socket::new(dial::dial(&peer.host, peer.port, limit).await?)?;
+    let socket = match &peer.address {
+        PeerAddress::Network { host, port } => Socket::new(dial::dial(host, *port, limit).await?)?,
+        PeerAddress::Socket(path) => {
+            let stream = UnixStream::connect(path).await;
+            Socket::of_unix(stream.map_err(|error| permission::explained(path, Need::Write, error))?)
+        }
+    };
     Ok(match &peer.tls {
         None => Transport::Plain(socket),
         Some(name) => Transport::Tls(Box::new(tls.connect(name.clone(), socket).await?)),

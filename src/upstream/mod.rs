@@ -18,7 +18,7 @@ use rustls::pki_types::ServerName;
 use url::Url;
 
 pub use connect::{ConnectError, Connector};
-pub use peer::Peer;
+pub use peer::{Peer, PeerAddress};
 pub use permits::PoolLimits;
 pub use pool::{Ask, ConnectionOwner, Lease, Pool, Tie};
 
@@ -59,7 +59,7 @@ pub struct PerUser {
 /// The portal's servers, timeouts and limits.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `http` or `https` origins without a path; at least one.
+    /// `http` or `https` origins without a path, or `unix:` and a path; at least one.
     pub upstreams: Vec<Url>,
     /// The host in requests to the portal.
     pub host: HostName,

@@ -1,17 +1,26 @@
 //! One server of the portal.
 
+use std::path::PathBuf;
+
 use http::uri::Authority;
 use rustls::pki_types::ServerName;
 use url::{Host, Url};
 
 use super::{Config, HostName};
 
+/// Where one server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerAddress {
+    /// A host name to resolve, or an address.
+    Network { host: String, port: u16 },
+    /// A Unix socket.
+    Socket(PathBuf),
+}
+
 /// The address and protocol of one server.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The host name to resolve, or an address.
-    pub host: String,
-    pub port: u16,
+    pub address: PeerAddress,
     /// The name that its certificate must have; `None` for plain HTTP.
     pub tls: Option<ServerName<'static>>,
     /// The value of `Host`; `None` for the public host.
@@ -21,8 +30,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Parses an origin. `None` when it is neither `http` nor `https`, or has no host.
+    /// Parses an origin, or `unix:` and a path. `None` when it is neither.
     pub fn parse(url: &Url) -> Option<Self> {
+        if url.scheme() == "unix" {
+            let address = PeerAddress::Socket(url.path().into());
+            return Some(Self { address, tls: None, named: None, label: url.to_string() });
+        }
         let host = match url.host()? {
             Host::Domain(name) => name.to_owned(),
             Host::Ipv4(address) => address.to_string(),
@@ -33,8 +46,8 @@ impl Peer {
             "https" => Some(ServerName::try_from(host.clone()).ok()?),
             _ => return None,
         };
-        let port = url.port_or_known_default()?;
-        Some(Self { host, port, tls, named: None, label: url.origin().ascii_serialization() })
+        let address = PeerAddress::Network { host, port: url.port_or_known_default()? };
+        Some(Self { address, tls, named: None, label: url.origin().ascii_serialization() })
     }
 
     /// The same server with the configured names.
@@ -101,13 +114,17 @@ mod tests {
     fn origins_become_peers() {
         let peer = |text: &str| Peer::parse(&Url::parse(text).unwrap());
         let plain = peer("http://127.0.0.1:3000").unwrap();
-        assert_eq!((plain.host.as_str(), plain.port, plain.tls.is_none()), ("127.0.0.1", 3000, true));
+        let at = |host: &str, port| PeerAddress::Network { host: host.to_owned(), port };
+        assert_eq!((plain.address, plain.tls.is_none()), (at("127.0.0.1", 3000), true));
         let secure = peer("https://portal.internal").unwrap();
         assert_eq!(
-            (secure.port, secure.tls.is_some(), secure.label.as_str()),
-            (443, true, "https://portal.internal")
+            (secure.address, secure.tls.is_some(), secure.label.as_str()),
+            (at("portal.internal", 443), true, "https://portal.internal")
         );
-        assert_eq!(peer("http://[::1]:3000").unwrap().host, "::1");
+        assert_eq!(peer("http://[::1]:3000").unwrap().address, at("::1", 3000));
+        let socket = peer("unix:/run/app.sock").unwrap();
+        assert_eq!(socket.address, PeerAddress::Socket("/run/app.sock".into()));
+        assert_eq!((socket.tls.is_none(), socket.label.as_str()), (true, "unix:/run/app.sock"));
         assert!(peer("ftp://portal.internal").is_none());
     }
 }

@@ -77,7 +77,8 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
 
-/// Parses an address with or without brackets, port and zone; the zone is dropped.
+/// Parses an address with or without brackets, port and zone; the zone is dropped. The unspecified one is nobody's: peers of
+/// Unix sockets have it.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -97,7 +98,8 @@ fn parse_address(text: &str) -> Option<IpAddr> {
         Some((address, zone)) if !zone.is_empty() => address.parse::<Ipv6Addr>().ok()?.into(),
         _ => host.parse().ok()?,
     };
-    Some(address.to_canonical())
+    let address = address.to_canonical();
+    (!address.is_unspecified()).then_some(address)
 }
 
 /// The `for` of one element of `Forwarded` (RFC 7239 §4): the only one, in whole quotes or in none.
@@ -274,6 +276,9 @@ mod tests {
             ("::ffff:192.0.2.44", X, &[(XFF, "198.51.100.7")], "198.51.100.7"),
             ("192.0.3.1", X, &[(XFF, "198.51.100.7")], "192.0.3.1"),
             // Nothing that two readers would take for two addresses.
+            ("10.0.0.1", X, &[(XFF, "198.51.100.7, ::")], "10.0.0.1"),
+            ("::", X, &[(XFF, "0.0.0.0")], "::"),
+            ("::", X, &[(XFF, "192.0.2.1, 198.51.100.7")], "::"),
             ("10.0.0.1", X, &[(XFF, "010.0.0.7")], "10.0.0.1"),
             ("10.0.0.1", X, &[(XFF, "198.51.100.7:")], "10.0.0.1"),
             ("10.0.0.1", X, &[(XFF, "198.51.100.7:+80")], "10.0.0.1"),

@@ -135,7 +135,7 @@ impl InnerOrigin {
     /// `authority` is that of `public_url`; `asked_as` is what `Host` says to the portal's servers where it says something else.
     /// `None`: the portal knows itself by our name.
     pub fn new(authority: &str, upstreams: &[Url], asked_as: &[Authority]) -> Option<Self> {
-        let is_plain = upstreams.iter().any(|upstream| upstream.scheme() == "http");
+        let is_plain = upstreams.iter().any(|upstream| upstream.scheme() != "https");
         let inside = asked_as.iter().flat_map(as_urls).map(|name| name.origin().ascii_serialization());
         (is_plain || !asked_as.is_empty()).then(|| Self {
             ours: format!("https://{authority}"),

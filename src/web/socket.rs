@@ -1,4 +1,4 @@
-//! A TCP socket that uses the cheaper system call for single-slice writes, and a client's connection over it.
+//! A socket that uses the cheaper system call for single-slice writes, and a client's connection over it.
 //!
 //! HTTP and TLS pass lists of slices that mostly have one element, for which `send` costs less than `writev`.
 
@@ -8,9 +8,10 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::BytesMut;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
 };
 use tokio_rustls::server::TlsStream;
 
@@ -38,59 +39,111 @@ pub fn write_pieces<'a>(
     }
 }
 
-/// A TCP socket.
+/// Reads from the bytes that were read ahead; false when there are none left. The buffer is released with the last byte, since
+/// upgraded connections are long-lived.
+pub fn give_ahead(ahead: &mut BytesMut, buffer: &mut ReadBuf<'_>) -> bool {
+    let gives = !ahead.is_empty();
+    let bytes = ahead.split_to(ahead.len().min(buffer.remaining()));
+    buffer.put_slice(&bytes);
+    if ahead.is_empty() {
+        *ahead = BytesMut::new();
+    }
+    gives
+}
+
+/// A TCP or Unix socket.
 #[derive(Debug)]
-pub struct Socket(TcpStream);
+pub enum Socket {
+    Tcp(TcpStream),
+    Unix {
+        stream: UnixStream,
+        /// Looked at already, and not read yet.
+        ahead: BytesMut,
+    },
+}
 
 impl Socket {
     /// Sets `TCP_NODELAY`: small messages are sent at once.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self(stream))
+        Ok(Self::Tcp(stream))
+    }
+
+    pub fn of_unix(stream: UnixStream) -> Self {
+        Self::Unix { stream, ahead: BytesMut::new() }
     }
 
     /// The first bytes that are there, without consuming them: one at least.
-    pub async fn first<'a>(&self, space: &'a mut [u8]) -> io::Result<&'a [u8]> {
-        match self.0.peek(space).await? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            count => Ok(space.get(..count).unwrap_or_default()),
+    pub async fn first<'a>(&mut self, space: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        let count = match self {
+            Self::Tcp(stream) => stream.peek(space).await?,
+            // Such a socket cannot be looked into.
+            Self::Unix { stream, ahead } => {
+                let count = stream.read(space).await?;
+                ahead.extend_from_slice(space.get(..count).unwrap_or_default());
+                count
+            }
+        };
+        if count == 0 {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        } else {
+            Ok(space.get(..count).unwrap_or_default())
         }
     }
 
     /// Ready when bytes have arrived, or the peer has closed.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_read_ready(cx)
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix { stream, ahead } if ahead.is_empty() => stream.poll_read_ready(cx),
+            Self::Unix { .. } => Poll::Ready(Ok(())),
+        }
     }
 
     /// Writes what fits into the buffer.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix { stream, .. } => stream.try_write(bytes),
+        }
     }
 }
 
 impl AsyncRead for Socket {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix { stream, ahead } => {
+                if give_ahead(ahead, buffer) {
+                    return Poll::Ready(Ok(()));
+                }
+                Pin::new(stream).poll_read(cx, buffer)
+            }
+        }
     }
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
+        }
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match pieces {
-            [piece] => Pin::new(&mut self.0).poll_write(cx, piece),
-            pieces => Pin::new(&mut self.0).poll_write_vectored(cx, pieces),
+        match (self.get_mut(), pieces) {
+            (Self::Tcp(stream), [piece]) => Pin::new(stream).poll_write(cx, piece),
+            (Self::Tcp(stream), pieces) => Pin::new(stream).poll_write_vectored(cx, pieces),
+            (Self::Unix { stream, .. }, pieces) => Pin::new(stream).poll_write_vectored(cx, pieces),
         }
     }
 
@@ -98,12 +151,18 @@ impl AsyncWrite for Socket {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix { stream, .. } => Pin::new(stream).poll_flush(cx),
+        }
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix { stream, .. } => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }
 

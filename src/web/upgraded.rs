@@ -13,7 +13,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::socket::{ClientStream, write_pieces};
+use super::socket::{ClientStream, give_ahead, write_pieces};
 
 /// Resolves to the byte stream once the response to the upgrade has been sent.
 #[derive(Debug)]
@@ -45,18 +45,6 @@ impl OnUpgrade {
             }
         }
     }
-}
-
-/// Reads from the bytes that were read ahead; false when there are none left. The buffer is released with the last byte, since
-/// upgraded connections are long-lived.
-pub fn give_ahead(ahead: &mut BytesMut, buffer: &mut ReadBuf<'_>) -> bool {
-    let gives = !ahead.is_empty();
-    let bytes = ahead.split_to(ahead.len().min(buffer.remaining()));
-    buffer.put_slice(&bytes);
-    if ahead.is_empty() {
-        *ahead = BytesMut::new();
-    }
-    gives
 }
 
 /// The byte stream.

@@ -129,6 +129,8 @@ mod two_ports;
 #[cfg(test)]
 mod unauthenticated;
 #[cfg(test)]
+mod unix_sockets;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod websocket;

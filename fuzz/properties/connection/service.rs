@@ -17,7 +17,7 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use portcullis::{
-    server::{Bound, Config, ConnectionHandle, Door, Refused, Service},
+    server::{Bound, Config, ConnectionHandle, Door, ListenAddress, Refused, Service},
     web::{gate::Refusal, incoming::Incoming, reply::Reply},
 };
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
@@ -152,7 +152,7 @@ pub(super) static SERVER: LazyLock<Server> = LazyLock::new(|| {
     let (identity, client) = super::client::tls();
     let runs = Arc::<Mutex<HashMap<u16, Run>>>::default();
     let bound = Bound::new(&config()).expect("a socket");
-    let (address, known) = (bound.addresses()[0], Arc::clone(&runs));
+    let (address, known) = (bound.addresses()[0].tcp().expect("an address"), Arc::clone(&runs));
     let tls = Arc::new(ArcSwap::from_pointee(identity));
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -182,7 +182,7 @@ fn config() -> Config {
     /// Longer than a client of ours waits, so that what only a deadline ends is a fault.
     const PATIENCE: Duration = Duration::from_mins(1);
     Config {
-        listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        listen: vec![ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))],
         proxies_listen: None,
         workers: 1,
         handshake_timeout: PATIENCE,
@@ -195,6 +195,7 @@ fn config() -> Config {
         drain_timeout: PATIENCE,
         max_connections: 10_000,
         max_connections_per_network: 10_000,
+        socket_mode: 0,
         redirect_listen: Vec::new(),
         trusted_proxies: Vec::new(),
         proxy_protocol: Vec::new(),

@@ -23,7 +23,7 @@ use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 
 use super::{Config, Flag, Location, Problem, Problems};
-use crate::{clock::Timestamp, sessions::Store, telemetry::log::Format};
+use crate::{clock::Timestamp, server::ListenAddress, sessions::Store, telemetry::log::Format};
 
 /// A file with nothing but the keys that have no default; what a test adds begins in line 7.
 const LEAST: &str = r#"[server]
@@ -385,11 +385,11 @@ fn a_variable_goes_over_the_file_and_a_flag_over_the_variable() {
     let config = Config::load(&files, environment(&variables), &[]).unwrap();
     assert_eq!((config.log.level.as_str(), config.log.format), ("error", Format::Json));
     let address = |text: &str| text.parse::<SocketAddr>().unwrap();
-    assert_eq!(config.server.listen, [address("[::]:3"), address("127.0.0.1:4")]);
+    assert_eq!(config.server.listen, [address("[::]:3"), address("127.0.0.1:4")].map(ListenAddress::Tcp));
     assert_eq!(config.server.workers, 7);
 
     let config = Config::load(&files, environment(&variables), &[flag]).unwrap();
-    assert_eq!(config.server.listen, [address("[::]:5")]);
+    assert_eq!(config.server.listen, [ListenAddress::Tcp(address("[::]:5"))]);
 }
 
 #[test]
@@ -586,7 +586,7 @@ fn the_assertion_is_on_and_for_the_public_url_unless_something_else_is_said() {
 fn the_documented_defaults_hold() {
     let config = load(LEAST).unwrap();
     assert!(config.warnings.is_empty());
-    assert_eq!(config.server.listen, ["[::]:8443".parse().unwrap()]);
+    assert_eq!(config.server.listen, [ListenAddress::Tcp("[::]:8443".parse().unwrap())]);
     assert_eq!(config.admin_listen, Some("127.0.0.1:9180".parse().unwrap()));
     assert_eq!(config.sessions.inactivity, Duration::from_hours(1));
     assert_eq!(config.sessions.expiration, Duration::from_hours(12));

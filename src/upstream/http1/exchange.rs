@@ -25,7 +25,7 @@ use super::{
 use crate::{
     http1::{answer_head::MalformedAnswer, body_part::Part, framing::Framing},
     upstream::{ConnectionOwner, Lease},
-    web::{portal_fields::PortalFields, upgraded::give_ahead},
+    web::{portal_fields::PortalFields, socket::give_ahead},
 };
 
 /// Most interim responses (1xx) to one request.

@@ -183,7 +183,7 @@ impl Builder {
                 let app = Box::pin(App::build_in(*its_config, access_log, its_environment)).await.unwrap();
                 ready
                     .send(Listens {
-                        public: app.addresses()[0],
+                        public: app.addresses()[0].tcp().unwrap(),
                         admin: app.admin_address().unwrap(),
                         proxies: app.proxies_address(),
                         plain: app.redirect_addresses().first().copied(),
