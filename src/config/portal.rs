@@ -168,12 +168,7 @@ impl Section {
             }
         }
         check_origin(self.origin.0, &self.host.0, &all, layers);
-        if self.host.0 == HostName::Upstream && all.iter().any(|url| url.scheme() == "unix") {
-            layers.fault(
-                "portal.host",
-                "is `upstream`, and a Unix socket has no host; give the name, or leave it out",
-            );
-        }
+        check_host(&self.host.0, &all, layers);
         let upstream = upstream::Config {
             upstreams,
             host: self.host.0,
@@ -295,6 +290,15 @@ fn check_origin(origin: OriginAs, host: &HostName, upstreams: &[Url], layers: &m
         layers.warn(KEY, "has no effect: all of `portal.upstreams` are `https`, and so is the origin");
     } else if !upstreams.iter().all(is_plain) {
         layers.fault(KEY, "needs `portal.upstreams` that are all `http`: their origin depends on it");
+    }
+}
+
+fn check_host(host: &HostName, upstreams: &[Url], layers: &mut Layers) {
+    if *host == HostName::Upstream && upstreams.iter().any(|url| url.scheme() == "unix") {
+        layers.fault(
+            "portal.host",
+            "is `upstream`, and a Unix socket has no host; give the name, or leave it out",
+        );
     }
 }
 

@@ -120,7 +120,7 @@ pub(super) async fn client_of<S: Service>(
     let fault: &dyn Display = match &told {
         // The connection is the balancer's own.
         Ok(Ok(Ok(Told::Nobody))) => {
-            permit.is_of(worker.admit(peer).ok()?);
+            permit.is_uncounted(worker.networks.trusts(peer.ip()));
             return Some(peer);
         }
         Ok(Ok(Ok(Told::Client(client)))) => {

@@ -48,6 +48,11 @@ impl NetworkLimits {
         Arc::new(Self { limit, trusted, counts: Mutex::new(HashMap::new()) })
     }
 
+    pub(super) fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted.iter().any(|network| network.contains(&peer))
+    }
+
     /// Counts a connection from `peer`; those of trusted proxies are not counted.
     pub(super) fn admit(
         self: &Arc<Self>,
@@ -55,7 +60,7 @@ impl NetworkLimits {
         now: Instant,
     ) -> Result<Option<NetworkPermit>, TooMany> {
         let peer = peer.to_canonical();
-        if self.trusted.iter().any(|network| network.contains(&peer)) {
+        if self.trusts(peer) {
             return Ok(None);
         }
         let network = network(peer);

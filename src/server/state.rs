@@ -54,22 +54,28 @@ pub(super) struct Worker<S> {
 pub(super) struct ConnectionPermit {
     _worker: OwnedSemaphorePermit,
     network: Option<NetworkPermit>,
+    is_trusted: bool,
     _load: Open,
 }
 
 impl ConnectionPermit {
     pub(super) fn new(worker: OwnedSemaphorePermit, network: Option<NetworkPermit>, load: Open) -> Self {
-        Self { _worker: worker, network, _load: load }
+        Self { _worker: worker, is_trusted: network.is_none(), network, _load: load }
     }
 
     /// The network of the client, which is known only now.
     pub(super) fn is_of(&mut self, network: Option<NetworkPermit>) {
-        self.network = network;
+        (self.is_trusted, self.network) = (network.is_none(), network);
+    }
+
+    /// The connection is a balancer's own, which is counted for no network. That alone does not make it a trusted proxy's.
+    pub(super) fn is_uncounted(&mut self, is_trusted: bool) {
+        (self.is_trusted, self.network) = (is_trusted, None);
     }
 
     /// Whether the peer is a trusted proxy, whose connections are not counted per network.
     pub(super) fn is_trusted(&self) -> bool {
-        self.network.is_none()
+        self.is_trusted
     }
 }
 
