@@ -2,8 +2,6 @@
 
 use http::{HeaderName, header};
 
-use super::service_worker;
-
 /// The header for a token of ours that leaves `Authorization` to the portal.
 pub static X_PORTCULLIS_TOKEN: HeaderName = HeaderName::from_static("x-portcullis-token");
 
@@ -34,15 +32,29 @@ fn bit(name: &HeaderName) -> u16 {
         header::UPGRADE => 1 << 5,
         header::EXPECT => 1 << 6,
         header::AUTHORIZATION => 1 << 7,
-        _ if *name == service_worker::ASKS => 1 << 8,
-        _ if *name == X_PORTCULLIS_TOKEN => 1 << 9,
-        _ => 0,
+        // Told by their length first, as most are none of these.
+        _ => match name.as_str() {
+            "service-worker" => 1 << 8,
+            "x-portcullis-token" => 1 << 9,
+            _ => 0,
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web::service_worker;
+
+    #[test]
+    fn names_of_ours_are_told_by_their_text() {
+        for name in [&X_PORTCULLIS_TOKEN, &service_worker::ASKS] {
+            let mut field_set = FieldSet::default();
+            assert!(!field_set.may_have(name), "{name}");
+            field_set.note(name);
+            assert!(field_set.may_have(name), "{name}");
+        }
+    }
 
     #[test]
     fn what_was_not_noted_is_not_there_unless_nobody_notes_it() {
