@@ -166,12 +166,15 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// A client's connection: TLS, or plain from a proxy that has ended it.
+/// A socket, with TLS over it or without.
 #[derive(Debug)]
-pub enum ClientStream {
-    Tls(Box<TlsStream<Socket>>),
+pub enum MaybeTls<T> {
     Plain(Socket),
+    Tls(Box<T>),
 }
+
+/// A client's connection: TLS, or plain from a proxy that has ended it.
+pub type ClientStream = MaybeTls<TlsStream<Socket>>;
 
 impl ClientStream {
     /// What the bytes travel over.
@@ -191,7 +194,7 @@ impl ClientStream {
     }
 }
 
-impl AsyncRead for ClientStream {
+impl<T: AsyncRead + Unpin> AsyncRead for MaybeTls<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -204,7 +207,7 @@ impl AsyncRead for ClientStream {
     }
 }
 
-impl AsyncWrite for ClientStream {
+impl<T: AsyncWrite + Unpin> AsyncWrite for MaybeTls<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),

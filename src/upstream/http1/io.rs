@@ -1,17 +1,17 @@
 //! A connection to a server of the portal: the socket and its read buffer.
 
 use std::{
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     task::{Context, Poll, Waker},
 };
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio_rustls::client::TlsStream;
 use tokio_util::io::poll_read_buf;
 
-use crate::web::socket::Socket;
+use crate::web::socket::{MaybeTls, Socket};
 
 /// The size of one read. A usual response fits.
 const READ: usize = 8 * 1024;
@@ -47,12 +47,8 @@ fn is_unasked(bytes: &[u8]) -> bool {
     !takes_leave && !bytes.iter().all(|byte| b"\r\n".contains(byte))
 }
 
-/// The transport: TCP or TLS.
-#[derive(Debug)]
-pub enum Transport {
-    Plain(Socket),
-    Tls(Box<TlsStream<Socket>>),
-}
+/// The transport: a socket, or TLS over one.
+pub type Transport = MaybeTls<TlsStream<Socket>>;
 
 impl PortalConnection {
     pub fn new(transport: Transport) -> Self {
@@ -93,57 +89,6 @@ impl PortalConnection {
         if self.ask_for != READ {
             self.ask_for = READ;
             self.read = BytesMut::new();
-        }
-    }
-}
-
-impl AsyncRead for Transport {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Transport {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, pieces),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
