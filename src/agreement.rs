@@ -12,9 +12,12 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, timeout};
 
-use crate::clock::{Clock, Timestamp};
+use crate::{
+    background::regularly,
+    clock::{Clock, Timestamp},
+};
 
 /// Clocks that are no further apart than this agree. Less than that is lost on the way to a busy store now and then.
 pub const TOLERANCE: Duration = Duration::from_secs(2);
@@ -84,8 +87,7 @@ impl Agreement {
     /// For ever: now and then, and as soon as the machine's clock has been set. A machine that was suspended finds its clock
     /// set and its connections dead: then until the database answers.
     pub async fn keep(self: Arc<Self>) {
-        let mut beats = interval(BEAT);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beats = regularly(BEAT);
         let (mut lead, mut next) = (self.lead(), Instant::now());
         loop {
             beats.tick().await;

@@ -12,12 +12,19 @@ use std::{
 
 use tokio::{
     task::{Id, JoinSet},
-    time::timeout,
+    time::{Interval, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 /// How long requests in progress may take once something has been lost: as long as an ended session may be served.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
+/// Ticks every `period`, of a millisecond at least, the first time at once. A tick that is late puts off those after it.
+pub fn regularly(period: Duration) -> Interval {
+    let mut ticks = interval(period.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
 
 /// A piece of background work that ended although nobody stopped it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

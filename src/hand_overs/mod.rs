@@ -8,9 +8,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use aws_lc_rs::hmac;
 use sqlx::{AssertSqlSafe, Row as _};
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
+    background::regularly,
     clock::{Clock, Timestamp},
     database::{Database, DatabaseError},
     errors::Chain,
@@ -154,8 +154,7 @@ impl HandOvers {
 
     /// Forgets now and then what is over, for ever.
     pub async fn maintain(self) {
-        let mut turns = interval(TIDY);
-        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turns = regularly(TIDY);
         loop {
             turns.tick().await;
             if let Err(error) = self.purge().await {

@@ -13,7 +13,6 @@ use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::hmac;
 use sqlx::{Any, AssertSqlSafe, Executor, Row as _, any::AnyRow};
-use tokio::time::{MissedTickBehavior, interval};
 
 use self::room::FairSemaphore;
 pub use self::{
@@ -21,6 +20,7 @@ pub use self::{
     room::Room,
 };
 use crate::{
+    background::regularly,
     clock::{Clock, Timestamp},
     database::{Database, DatabaseError, Transaction},
     errors::Chain,
@@ -294,8 +294,7 @@ impl SavedForms {
 
     /// Forgets now and then what is too old, for ever.
     pub async fn maintain(self) {
-        let mut turns = interval(TIDY);
-        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turns = regularly(TIDY);
         loop {
             turns.tick().await;
             if let Err(error) = self.purge().await {

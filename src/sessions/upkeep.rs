@@ -3,13 +3,16 @@
 use std::{collections::HashSet, future::pending, sync::Arc, time::Duration};
 
 use futures_util::stream::{self, StreamExt as _};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::{
     Sessions,
     feed::{FRESH, FeedEvent, FeedSource, apply, follow_database},
 };
-use crate::{background::Background, errors::Chain};
+use crate::{
+    background::{Background, regularly},
+    errors::Chain,
+};
 
 /// How soon a doubt that could not be resolved is looked at again.
 const RETRY: Duration = Duration::from_millis(200);
@@ -193,10 +196,4 @@ impl Sessions {
             }
         }
     }
-}
-
-fn regularly(period: Duration) -> tokio::time::Interval {
-    let mut ticks = interval(period.max(Duration::from_millis(1)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }

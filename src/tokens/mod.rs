@@ -22,7 +22,7 @@ use std::{
 use futures_util::stream::{self, StreamExt as _};
 use tokio::{
     sync::Semaphore,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use self::{
@@ -38,7 +38,7 @@ pub use self::{
 };
 use crate::{
     access::AccessRequest,
-    background::Background,
+    background::{Background, regularly},
     clock::{Moment, Timestamp},
     database::DatabaseError,
     errors::Chain,
@@ -412,10 +412,4 @@ impl Tokens {
             held.store_has(at);
         }
     }
-}
-
-fn regularly(period: Duration) -> tokio::time::Interval {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }
