@@ -8,10 +8,10 @@ use portcullis::clock::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{
-    ADA, Answer, BOB, Browser, Exchange, PATIENCE, TestGateway, Upstream, body, empty, now, soon,
+    ADA, Answer, BOB, Browser, PATIENCE, TestGateway, body, empty, now, soon,
     test_gateway::Builder,
-    upstream::{Recorded, ordinary},
-    websocket, within,
+    upstream::{Recorded, keeping_open},
+    within,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -33,29 +33,8 @@ const RULES: &str = r#"[
     {path = "/mixed/*", level = "bypass"},
 ]"#;
 
-/// A portal with a WebSocket that echoes and a stream of events.
-fn portal() -> Upstream {
-    Upstream::scripted(async |mut exchange: Exchange| {
-        let target = exchange.target();
-        if target.ends_with("/live") {
-            let mut tunnel = websocket::accept(exchange, "").await?;
-            let mut bytes = [0; 64];
-            while let Ok(read @ 1..) = tunnel.read(&mut bytes).await {
-                tunnel.write_all(&bytes[..read]).await.ok()?;
-            }
-            return None;
-        }
-        if target.ends_with("/events") {
-            exchange.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n").await?;
-            let _ = exchange.wire.read_some().await;
-            return None;
-        }
-        ordinary(exchange).await
-    })
-}
-
 fn with_rules(rules: &str) -> Builder {
-    TestGateway::builder().upstream(&portal()).set("access.rules", rules)
+    TestGateway::builder().upstream(&keeping_open()).set("access.rules", rules)
 }
 
 async fn signed_in(gateway: &TestGateway, email: &str) -> Browser {

@@ -8,8 +8,7 @@ use portcullis::clock::Timestamp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{
-    ADA, BOB, Browser, Exchange, TestGateway, Upstream, empty, now, soon, test_gateway::Builder,
-    upstream::ordinary, websocket, within,
+    ADA, BOB, Browser, TestGateway, empty, now, soon, test_gateway::Builder, upstream::keeping_open, within,
 };
 
 const SESSION: &str = "__Host-portcullis";
@@ -77,31 +76,6 @@ const SIGN_IN: &str = "Sign in";
 const SET_UP: &str = "Set up your authenticator app";
 const YOURS: &str = "Your account";
 const NEW_CODES: &str = "Get new recovery codes";
-
-/// A portal that keeps WebSockets, event streams and downloads open.
-fn keeping_open() -> Upstream {
-    Upstream::scripted(async |mut exchange: Exchange| match exchange.target().as_str() {
-        "/live" => {
-            let mut tunnel = websocket::accept(exchange, "").await?;
-            let mut bytes = [0; 64];
-            while let Ok(read @ 1..) = tunnel.read(&mut bytes).await {
-                tunnel.write_all(&bytes[..read]).await.ok()?;
-            }
-            None
-        }
-        "/events" => {
-            exchange.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n").await?;
-            let _ = exchange.wire.read_some().await;
-            None
-        }
-        "/download" => {
-            exchange.write("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nsome").await?;
-            let _ = exchange.wire.read_some().await;
-            None
-        }
-        _ => ordinary(exchange).await,
-    })
-}
 
 #[tokio::test]
 async fn each_cell_of_the_table_holds() {

@@ -18,12 +18,15 @@ use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    PATIENCE, certificate,
+    PATIENCE, certificate, websocket,
     wire::{Content, Head, Wire},
 };
 
@@ -291,6 +294,30 @@ impl Exchange {
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) -> Option<()> {
         self.wire.write(bytes.as_ref()).await.ok()
     }
+}
+
+/// A portal that keeps a WebSocket open, which echoes, a stream of events and a download: at `live`, `events` and `download` in
+/// any folder.
+pub(crate) fn keeping_open() -> Upstream {
+    Upstream::scripted(async |mut exchange: Exchange| {
+        let target = exchange.target();
+        let head = match target.rsplit('/').next().unwrap_or_default() {
+            "live" => {
+                let mut tunnel = websocket::accept(exchange, "").await?;
+                let mut bytes = [0; 64];
+                while let Ok(read @ 1..) = tunnel.read(&mut bytes).await {
+                    tunnel.write_all(&bytes[..read]).await.ok()?;
+                }
+                return None;
+            }
+            "events" => "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n",
+            "download" => "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nsome",
+            _ => return ordinary(exchange).await,
+        };
+        exchange.write(head).await?;
+        let _ = exchange.wire.read_some().await;
+        None
+    })
 }
 
 /// The ordinary portal: reads everything, then says what it was asked.

@@ -9,13 +9,11 @@ use std::time::Duration;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{Request, StatusCode, header};
 use portcullis::{administration::For, tokens::Scope};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{
-    Answer, Browser, Exchange, HOST, TestGateway, Upstream, body, empty, logged_in, soon,
+    Answer, Browser, HOST, TestGateway, body, empty, logged_in, soon,
     test_gateway::Builder,
-    upstream::{Recorded, ordinary},
-    websocket,
+    upstream::{Recorded, keeping_open},
 };
 
 const ADA: &str = "ada@example.com";
@@ -23,29 +21,8 @@ const ADA: &str = "ada@example.com";
 const BOUND: Duration = Duration::from_secs(1);
 const OWN: &str = "x-portcullis-token";
 
-/// A portal with a WebSocket that echoes, a stream of events, and an answer that never ends.
-fn portal() -> Upstream {
-    Upstream::scripted(async |mut exchange: Exchange| {
-        let target = exchange.target();
-        if target.ends_with("/live") {
-            let mut tunnel = websocket::accept(exchange, "").await?;
-            let mut bytes = [0; 64];
-            while let Ok(read @ 1..) = tunnel.read(&mut bytes).await {
-                tunnel.write_all(&bytes[..read]).await.ok()?;
-            }
-            return None;
-        }
-        if target.ends_with("/events") {
-            exchange.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n").await?;
-            let _ = exchange.wire.read_some().await;
-            return None;
-        }
-        ordinary(exchange).await
-    })
-}
-
 fn builder() -> Builder {
-    TestGateway::builder().upstream(&portal())
+    TestGateway::builder().upstream(&keeping_open())
 }
 
 async fn service(gateway: &TestGateway, name: &str, scope: Scope) -> String {
