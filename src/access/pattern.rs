@@ -53,7 +53,7 @@ impl AccessPath {
         Ok(Self { exact: path.to_owned(), folded: folded(path), below })
     }
 
-    /// `is_folded`: to whoever reads the path so, names are the same that are folded alike.
+    /// `is_folded`: whoever reads the path so takes names that fold alike for the same.
     pub(super) fn fit(&self, path: &[u8], is_folded: bool) -> Fit {
         let folded = self.folded.as_bytes();
         let exact = if is_folded { folded } else { self.exact.as_bytes() };

@@ -30,7 +30,7 @@ pub(super) enum Readings<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub(super) path: Vec<u8>,
-    /// Whether whoever reads so takes names for the same that differ in how they are written.
+    /// Whether whoever reads it so compares names folded.
     pub(super) is_folded: bool,
 }
 
