@@ -30,6 +30,7 @@
 //!  5 access.of, gate.decide          pure: what the rules ask, what is shown > Allow(Identity) | Challenge(Missing) | Deny
 //!  6 Allow > proxy.forward           the head rebuilt, the signed assertion in it, the body streamed, or a tunnel
 //!          > web::portal_answers     what the answer may say to a browser
+//!          > gateway::notice         a page that is opened gets the script that tells of the session's end, if that is wanted
 //!    else  > gate::Challenger        302 or 303 for a page, 401 for a script
 //!    a form whose session ran out  > saved_forms, and sent from its own address when its user says so
 //!    asked by another proxy          > forward_auth: the same line up to here about the request that it holds, and an answer that it acts on

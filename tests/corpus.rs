@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// The properties, by the folder of the corpus that each has to hold for.
-const PROPERTIES: [(&str, fn(&[u8])); 14] = [
+const PROPERTIES: [(&str, fn(&[u8])); 15] = [
     ("answer", answer::holds),
     ("client", client::holds),
     ("config", config::holds),
@@ -17,6 +17,7 @@ const PROPERTIES: [(&str, fn(&[u8])); 14] = [
     ("request_head", request_head::holds),
     ("return_to", return_to::holds),
     ("second_reader", second_reader::holds),
+    ("session_notice", session_notice::holds),
     ("stored_hash", stored_hash::holds),
 ];
 
@@ -59,6 +60,9 @@ mod return_to;
 #[cfg(test)]
 #[path = "../fuzz/properties/second_reader.rs"]
 mod second_reader;
+#[cfg(test)]
+#[path = "../fuzz/properties/session_notice.rs"]
+mod session_notice;
 #[cfg(test)]
 #[path = "../fuzz/properties/stored_hash.rs"]
 mod stored_hash;

@@ -16,15 +16,17 @@ use crate::{
     gate::Challenger,
     gateway::{Backend, Bounds, SharedSite, Site, SiteAddress},
     identity::{Assertions, IdentityHeaders, SiteSlot},
-    pages::{self, Crossing, Neighbours, Pages},
+    pages::{self, Crossing, Neighbours, Pages, assets::Assets},
     proxy::{CallBody, ForwardTimeouts, Proxy},
     random::Random,
     sessions::Sessions,
     upstream::{self, Connector, Peer, PerUser, Pool, PoolLimits, Sharing, http2::Http2},
     web::{
         cookies::CookieNames,
+        path::PathPattern,
         portal_answers::{self, PortalAnswers},
         return_to::Returns,
+        session_notice::{self, InPages, SessionNotice},
         site_tokens::SiteTokens,
     },
 };
@@ -78,6 +80,7 @@ pub(super) async fn open(
             shared: Arc::new(shared),
             answers: Box::new(portal_answers::Parts {
                 config: site.portal_answers.clone(),
+                session_notice: has_notice(site).then(|| notice(site)),
                 public_url: site.public_url.clone(),
                 upstreams: site.upstream.upstreams.iter().chain(upstreams).cloned().collect(),
                 named: all.flat_map(|group| &group.peers).filter_map(|peer| peer.named.clone()).collect(),
@@ -177,6 +180,7 @@ async fn shared(
         cookies: cookies.clone(),
         signing_keys: site.identity.assertion.is_some().then(|| Arc::clone(&stores.signing_keys)),
         issuer: config.credentials.issuer.clone(),
+        notices: has_notice(site),
         origin: address.origin().to_owned(),
         crossing: Crossing {
             neighbours: Neighbours::new(Arc::clone(origins), index),
@@ -195,8 +199,24 @@ async fn shared(
         assertions: assertions.map(|assertions| assertions.at_site(slot)),
         routes: PathRoutes::new(site.routes.iter().map(|route| route.paths.clone()).collect()),
         logout_paths: site.logout_paths.clone(),
-        passive_paths: config.passive_paths.clone(),
+        passive_paths: passive_paths(site, config),
     })
+}
+
+fn has_notice(site: &SiteConfig) -> bool {
+    site.portal_answers.session_notice == InPages::Yes
+}
+
+/// What puts the notice of a session's end into this site's pages.
+fn notice(site: &SiteConfig) -> SessionNotice {
+    let (path, script) = Assets::embedded().notice();
+    SessionNotice::new(SiteAddress::new(&site.public_url).origin().to_owned(), path, script)
+}
+
+/// The configured ones, and where open pages look how long their session lasts.
+fn passive_paths(site: &SiteConfig, config: &Config) -> Vec<PathPattern> {
+    let look = has_notice(site).then(|| PathPattern::Exact(session_notice::LOOK.to_owned()));
+    config.passive_paths.iter().cloned().chain(look).collect()
 }
 
 /// Reads the signing keys, and makes the first one when there is none.

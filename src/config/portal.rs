@@ -22,6 +22,7 @@ use crate::{
         path::PathPattern,
         portal_answers::{self, Hsts},
         service_worker::Policy,
+        session_notice::InPages,
     },
 };
 
@@ -70,6 +71,8 @@ pub(super) struct Section {
     upgrade_insecure_requests: bool,
     /// What becomes of service workers that could answer in place of our pages: `refuse` or `allow`.
     service_worker: Parsed<Policy>,
+    /// Whether pages that are open tell their users when the session ends, and how to go on.
+    session_notice: bool,
     /// Paths whose answers are the same for all users, so that shared caches may keep them.
     cacheable_paths: List<PathPattern>,
     /// PEM file with the authority that signed the portal's certificate. Absent: the system's authorities.
@@ -121,6 +124,7 @@ impl Default for Section {
             hsts: Parsed(Hsts::Says(HeaderValue::from_static("max-age=31536000"))),
             upgrade_insecure_requests: false,
             service_worker: Parsed(Policy::Refuse),
+            session_notice: false,
             cacheable_paths: List::default(),
             ca: None,
             connect_timeout: Parsed(Duration::from_secs(2)),
@@ -204,6 +208,7 @@ impl Section {
                 hsts: self.hsts.0,
                 upgrade_insecure_requests: self.upgrade_insecure_requests,
                 service_worker: self.service_worker.0,
+                session_notice: if self.session_notice { InPages::Yes } else { InPages::No },
                 cacheable_paths: self.cacheable_paths.0,
             },
             logout_paths: LogoutPaths::new(self.logout_paths.0),

@@ -8,6 +8,7 @@ mod failure;
 mod fair_queue;
 mod leaving;
 mod limits;
+mod notice;
 mod plain;
 mod questions;
 mod rescue;
@@ -317,6 +318,7 @@ impl Gateway {
             self.opens_stream(passed.identity, (connection, context), record)?;
         }
         let guards = workers::admit(&mut request, &site.answers)?;
+        let notices = notice::admit(&mut request, passed.identity, site);
         let Passed { identity, cookies, now, whole, .. } = passed;
         let forwarded = self.forwarded_fields(site, record.client_ip, context);
         let additions = Additions {
@@ -360,6 +362,9 @@ impl Gateway {
             }
             if guards {
                 workers::guard(status, &mut fields, &mut followed)?;
+            }
+            if notices {
+                notice::insert(status, &mut fields, &mut followed, site);
             }
             Ok(Reply { status, head: Head::Portal(fields), body: BodySource::from(followed) })
         })

@@ -1,4 +1,4 @@
-//! The style sheet, the script and the icon, built into the program.
+//! The style sheet, the scripts and the icon, built into the program.
 //!
 //! Each has its content's hash in its name, so a browser may keep it for ever and still sees a new one at once. This
 //! file answers no request: the handler looks a name up and sends what it finds.
@@ -29,6 +29,7 @@ pub struct Assets {
     style: Asset,
     script: Asset,
     icon: Asset,
+    notice: Asset,
 }
 
 /// The URLs that templates write.
@@ -53,12 +54,22 @@ impl Assets {
                 include_bytes!("assets/portcullis.js"),
             ),
             icon: Asset::new("icon.svg", "image/svg+xml", include_bytes!("assets/icon.svg")),
+            notice: Asset::new(
+                "session-notice.js",
+                "text/javascript; charset=utf-8",
+                include_bytes!("assets/session-notice.js"),
+            ),
         }
     }
 
     /// Looks up what follows [`PREFIX`]. A name with another version's hash is unknown, never a newer content.
     pub fn find(&self, file: &str) -> Option<&Asset> {
-        [&self.style, &self.script, &self.icon].into_iter().find(|asset| asset.file == file)
+        [&self.style, &self.script, &self.icon, &self.notice].into_iter().find(|asset| asset.file == file)
+    }
+
+    /// The script in the portal's pages: its path, and what is there.
+    pub fn notice(&self) -> (String, &'static [u8]) {
+        (self.notice.url(), self.notice.body)
     }
 
     /// The style sheet itself, for a page that must not depend on loading it.
@@ -99,6 +110,7 @@ mod tests {
             (&urls.style, "portcullis.css", "text/css; charset=utf-8"),
             (&urls.script, "portcullis.js", "text/javascript; charset=utf-8"),
             (&urls.icon, "icon.svg", "image/svg+xml"),
+            (&assets.notice().0, "session-notice.js", "text/javascript; charset=utf-8"),
         ] {
             let asset = assets.find(url.strip_prefix(PREFIX).unwrap()).unwrap();
             assert_eq!(asset.content_type, kind);
@@ -121,6 +133,7 @@ mod tests {
             include_str!("assets/portcullis.css"),
             include_str!("assets/portcullis.js"),
             include_str!("assets/icon.svg"),
+            include_str!("assets/session-notice.js"),
         ] {
             let body = body.replace(r#"xmlns="http://www.w3.org/2000/svg""#, "");
             let body = body.replace("fetch(\"/.portcullis/whoami\"", "");

@@ -64,6 +64,8 @@ pub struct Pages {
     /// Absent: nothing is signed.
     signing_keys: Option<Arc<SigningKeys>>,
     pub(super) issuer: String,
+    /// Whether pages of the portal get the notice of a session's end.
+    notices: bool,
     /// The public origin, without a slash at its end.
     pub(super) origin: String,
     pub(super) neighbours: Neighbours,
@@ -85,6 +87,8 @@ pub struct PageDependencies {
     pub signing_keys: Option<Arc<SigningKeys>>,
     /// What authenticator apps show above a code.
     pub issuer: String,
+    /// Whether pages of the portal get the notice of a session's end.
+    pub notices: bool,
     pub origin: String,
     pub crossing: Crossing,
 }
@@ -119,6 +123,7 @@ impl Pages {
             newcomers: Cache::new(NEWCOMERS),
             signing_keys: dependencies.signing_keys,
             issuer: dependencies.issuer,
+            notices: dependencies.notices,
             origin: dependencies.origin,
             neighbours: dependencies.crossing.neighbours,
             hand_overs: dependencies.crossing.hand_overs,
@@ -130,7 +135,8 @@ impl Pages {
         // A cookie that we did not make may be one that somebody else knows.
         visit.login = visit.login.take().filter(|token| self.login.pending.cookies().made(token));
         let path = visit.path.clone();
-        let Some(route) = Route::parse(&path) else {
+        let route = Route::parse(&path).filter(|route| self.notices || !route.is_for_notices());
+        let Some(route) = route else {
             return Ok(self.message_page(StatusCode::NOT_FOUND, &visit.request_id));
         };
         if !route.allows(&visit.method) {
@@ -216,7 +222,9 @@ impl Pages {
             Route::Logout => Ok(self.show_logout(visit)),
             Route::SavedForm(name) => self.show_saved(name, visit).await,
             Route::WhoAmI => Ok(self.who_am_i(visit)),
-            Route::Jwks | Route::Asset(_) | Route::HandOver | Route::Arrive => {
+            Route::Session => self.standing(visit).await,
+            Route::SignedIn => Ok(self.show_signed_in(visit)),
+            Route::Stay | Route::Jwks | Route::Asset(_) | Route::HandOver | Route::Arrive => {
                 Ok(self.message_page(StatusCode::NOT_FOUND, &visit.request_id))
             }
         }
@@ -239,9 +247,14 @@ impl Pages {
             Route::SavedForm(name) => self.discard_saved(name, &visit, form).await,
             Route::Account => self.post_account(visit, form).await,
             Route::NewToken => self.post_new_token(visit, form).await,
-            Route::WhoAmI | Route::Jwks | Route::Asset(_) | Route::HandOver | Route::Arrive => {
-                Ok(self.message_page(StatusCode::METHOD_NOT_ALLOWED, &visit.request_id))
-            }
+            Route::Stay => self.post_stay(&visit).await,
+            Route::WhoAmI
+            | Route::Session
+            | Route::SignedIn
+            | Route::Jwks
+            | Route::Asset(_)
+            | Route::HandOver
+            | Route::Arrive => Ok(self.message_page(StatusCode::METHOD_NOT_ALLOWED, &visit.request_id)),
         }
     }
 

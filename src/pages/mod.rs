@@ -13,6 +13,7 @@ pub mod qr;
 mod recovery_codes;
 mod route;
 mod saved_form;
+mod session_notice;
 mod sign_in;
 pub mod templates;
 pub mod texts;

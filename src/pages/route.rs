@@ -25,6 +25,12 @@ pub enum Route<'a> {
     /// A saved form, by its name.
     SavedForm(&'a str),
     WhoAmI,
+    /// How long the session lasts, for the notice in the portal's pages.
+    Session,
+    /// A use of it.
+    Stay,
+    /// The end of a login beside such a page.
+    SignedIn,
     Jwks,
     Asset(&'a str),
 }
@@ -62,6 +68,9 @@ impl<'a> Route<'a> {
             "hand-over" => Self::HandOver,
             "arrive" => Self::Arrive,
             "whoami" => Self::WhoAmI,
+            "session" => Self::Session,
+            "stay" => Self::Stay,
+            "signed-in" => Self::SignedIn,
             _ => return None,
         })
     }
@@ -80,7 +89,8 @@ impl<'a> Route<'a> {
             | Self::NewToken
             | Self::Logout
             | Self::SavedForm(_) => "GET, HEAD, POST",
-            Self::WhoAmI | Self::Jwks | Self::Asset(_) => "GET, HEAD",
+            Self::Stay => "POST",
+            Self::WhoAmI | Self::Session | Self::SignedIn | Self::Jwks | Self::Asset(_) => "GET, HEAD",
             // Each of them does something, once.
             Self::HandOver | Self::Arrive => "GET",
         }
@@ -92,13 +102,18 @@ impl<'a> Route<'a> {
 
     /// Whether it is shown to people.
     pub(super) fn is_page(self) -> bool {
-        !matches!(self, Self::WhoAmI | Self::Jwks | Self::Asset(_))
+        !matches!(self, Self::WhoAmI | Self::Session | Self::Stay | Self::Jwks | Self::Asset(_))
+    }
+
+    /// Whether it is there only where pages of the portal get the notice.
+    pub(super) fn is_for_notices(self) -> bool {
+        matches!(self, Self::Session | Self::Stay | Self::SignedIn)
     }
 
     /// Whether a user's requests for it, or those of a login in progress, wait for each other, and are counted. Signing out never waits, and what asks no store
     /// need not.
     pub(super) fn takes_turns(self) -> bool {
-        self.is_page() && self != Self::Logout
+        self.is_page() && !matches!(self, Self::Logout | Self::SignedIn)
     }
 
     /// Whether a login in progress goes on with it. Those with which one begins are bounded by what they check.
@@ -142,6 +157,7 @@ pub(super) mod paths {
     pub(in crate::pages) const ENROL: &str = "/.portcullis/enrol";
     pub(in crate::pages) const RECOVERY_CODES: &str = "/.portcullis/recovery-codes";
     pub(in crate::pages) const LOGOUT: &str = "/.portcullis/logout";
+    pub(in crate::pages) const SIGNED_IN: &str = "/.portcullis/signed-in";
     pub(in crate::pages) const ACCOUNT: &str = "/.portcullis/account";
     pub(in crate::pages) const NEW_TOKEN: &str = "/.portcullis/tokens";
     pub(in crate::pages) const ARRIVE: &str = "/.portcullis/arrive";

@@ -14,7 +14,7 @@ use super::{
 use crate::errors::Chain;
 
 /// Names and texts of the built-in templates. The ending `.html` is what switches escaping on.
-pub(super) const SOURCES: [(&str, &str); 19] = [
+pub(super) const SOURCES: [(&str, &str); 20] = [
     ("base.html", include_str!("templates/base.html")),
     ("parts.html", include_str!("templates/parts.html")),
     ("login.html", include_str!("templates/login.html")),
@@ -32,6 +32,7 @@ pub(super) const SOURCES: [(&str, &str); 19] = [
     ("kept.html", include_str!("templates/kept.html")),
     ("once_more.html", include_str!("templates/once_more.html")),
     ("leaving.html", include_str!("templates/leaving.html")),
+    ("signed_in.html", include_str!("templates/signed_in.html")),
     ("signed_out.html", include_str!("templates/signed_out.html")),
     ("message.html", include_str!("templates/message.html")),
 ];

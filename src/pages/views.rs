@@ -31,6 +31,8 @@ pub enum View<'a> {
     Leaving(LeavingPage<'a>),
     FirstCode(FirstCodePage<'a>),
     WrongTries(WrongTriesPage<'a>),
+    /// The end of a login beside another page.
+    SignedIn,
     SignedOut,
     Message(Message<'a>),
 }
@@ -355,6 +357,7 @@ impl View<'_> {
             Self::Leaving(_) => "leaving.html",
             Self::FirstCode(_) => "first_code.html",
             Self::WrongTries(_) => "wrong_tries.html",
+            Self::SignedIn => "signed_in.html",
             Self::SignedOut => "signed_out.html",
             Self::Message(_) => "message.html",
         }
@@ -384,6 +387,7 @@ impl View<'_> {
             | Self::SavedForm(_)
             | Self::OnceMore(_)
             | Self::Leaving(_)
+            | Self::SignedIn
             | Self::SignedOut => false,
             Self::Message(page) => page.status >= 400,
         }
@@ -407,6 +411,7 @@ impl View<'_> {
             | Self::SavedForm(_)
             | Self::OnceMore(_)
             | Self::Leaving(_)
+            | Self::SignedIn
             | Self::SignedOut
             | Self::Message(_) => None,
         }

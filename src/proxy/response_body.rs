@@ -15,7 +15,10 @@ use super::{
     session_bound_body::SessionBoundBody,
     trailers::without_forged_trailers,
 };
-use crate::{upstream::http1::Exchange, web::body::BodyError};
+use crate::{
+    upstream::http1::Exchange,
+    web::{body::BodyError, session_notice::Insertion},
+};
 
 /// How it comes back.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ enum Answer {
 pub struct PortalBody {
     /// Goes ahead of the portal's body.
     lead: Option<Bytes>,
+    /// Goes into the portal's body.
+    insertion: Option<Box<Insertion>>,
     body: Answer,
     /// Absent when nothing followed the request's head.
     upload: Option<Rc<Progress>>,
@@ -43,12 +48,12 @@ impl PortalBody {
         server: Rc<str>,
         upload: Option<Rc<Progress>>,
     ) -> Self {
-        Self { lead: None, body: Answer::Http1(body), upload, server, broken: None }
+        Self { lead: None, insertion: None, body: Answer::Http1(body), upload, server, broken: None }
     }
 
     pub(super) fn of_call(body: CallAnswer, server: Rc<str>, upload: Rc<Progress>) -> Self {
         let body = Answer::Http2(Box::new(body));
-        Self { lead: None, body, upload: Some(upload), server, broken: None }
+        Self { lead: None, insertion: None, body, upload: Some(upload), server, broken: None }
     }
 
     /// Puts bytes ahead of it.
@@ -56,9 +61,48 @@ impl PortalBody {
         self.lead = Some(bytes);
     }
 
+    /// Puts something into it.
+    pub fn insert(&mut self, insertion: Insertion) {
+        self.insertion = Some(Box::new(insertion));
+    }
+
     /// Which of the portal's servers answers.
     pub fn server(&self) -> Rc<str> {
         Rc::clone(&self.server)
+    }
+
+    fn poll_portal(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.body {
+            Answer::Http1(body) => body.poll_frame(cx),
+            Answer::Http2(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    /// The same with something inserted. Nothing that may go on waits.
+    #[cold]
+    fn poll_inserted(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let frame = ready!(self.poll_portal(cx));
+            let Some(insertion) = &mut self.insertion else { return Poll::Ready(frame) };
+            let passed = match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => insertion.pass(data),
+                    // The page has ended. Nobody needs its trailers (RFC 9110 §6.5.1), and what is held goes first.
+                    Err(trailers) => match insertion.rest() {
+                        Some(rest) => rest,
+                        None => return Poll::Ready(Some(Ok(trailers))),
+                    },
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => match insertion.rest() {
+                    Some(rest) => rest,
+                    None => return Poll::Ready(None),
+                },
+            };
+            if !passed.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(passed))));
+            }
+        }
     }
 
     /// How much of the request's body has been sent on.
@@ -81,11 +125,9 @@ impl Body for PortalBody {
         if let Some(lead) = self.lead.take() {
             return Poll::Ready(Some(Ok(Frame::data(lead))));
         }
-        let frame = match &mut self.body {
-            Answer::Http1(body) => body.poll_frame(cx),
-            Answer::Http2(body) => Pin::new(body).poll_frame(cx),
-        };
-        match ready!(frame) {
+        let frame =
+            ready!(if self.insertion.is_some() { self.poll_inserted(cx) } else { self.poll_portal(cx) });
+        match frame {
             // An error closes the connection at once. What came before it goes out first: a client that got nothing at all
             // might take the request for one that was never seen, and send it again.
             Some(Err(error)) => {
@@ -101,6 +143,7 @@ impl Body for PortalBody {
     fn is_end_stream(&self) -> bool {
         self.broken.is_none()
             && self.lead.is_none()
+            && self.insertion.as_ref().is_none_or(|insertion| insertion.holds_nothing())
             && match &self.body {
                 Answer::Http1(body) => body.is_end_stream(),
                 Answer::Http2(body) => body.is_end_stream(),
@@ -108,6 +151,10 @@ impl Body for PortalBody {
     }
 
     fn size_hint(&self) -> SizeHint {
+        // Whether there is a place for it shows only on the way.
+        if self.insertion.is_some() {
+            return SizeHint::new();
+        }
         let hint = match &self.body {
             Answer::Http1(body) => body.size_hint(),
             Answer::Http2(body) => body.size_hint(),

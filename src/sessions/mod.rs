@@ -9,6 +9,7 @@
 mod cache;
 mod device;
 mod feed;
+mod left;
 mod limit;
 mod live;
 mod monotonic;
@@ -44,6 +45,7 @@ use self::{
 };
 pub use self::{
     feed::{FeedEvent, Hear},
+    left::Left,
     limit::WhenFull,
     live::{Activity, Live, Use},
     new_session::{NewSession, OtherUser},

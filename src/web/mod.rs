@@ -25,6 +25,7 @@ pub mod raw_paths;
 pub mod reply;
 pub mod return_to;
 pub mod service_worker;
+pub mod session_notice;
 pub mod site_tokens;
 pub mod socket;
 pub mod upgraded;

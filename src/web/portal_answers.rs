@@ -13,6 +13,7 @@ use super::{
     portal_fields::{Fate, Ours, PortalFields, Topics},
     portal_origin::{InnerOrigin, Origins},
     service_worker::{self, Policy},
+    session_notice::{InPages, SessionNotice},
 };
 use crate::http1::fields::Block;
 
@@ -27,6 +28,8 @@ pub struct Config {
     /// Whether browsers are told to load `http` resources by `https`.
     pub upgrade_insecure_requests: bool,
     pub service_worker: Policy,
+    /// Whether pages that are opened get the notice of a session's end.
+    pub session_notice: InPages,
     /// Responses here are the same for all users: shared caches may store them if the portal allows it.
     pub cacheable_paths: Vec<PathPattern>,
 }
@@ -44,6 +47,8 @@ pub enum Hsts {
 #[derive(Clone, Debug)]
 pub struct Parts {
     pub config: Config,
+    /// The notice for pages; absent: they get none.
+    pub session_notice: Option<SessionNotice>,
     pub public_url: Url,
     pub upstreams: Vec<Url>,
     /// The values of `Host` towards them, where that is not the public host.
@@ -72,11 +77,12 @@ pub struct PortalAnswers {
     hsts: Hsts,
     ours: Rc<Block>,
     service_worker: Policy,
+    session_notice: Option<SessionNotice>,
     cacheable_paths: Vec<PathPattern>,
 }
 
 impl PortalAnswers {
-    pub fn new(Parts { config, public_url: public, upstreams, named }: &Parts) -> Self {
+    pub fn new(Parts { config, session_notice, public_url: public, upstreams, named }: &Parts) -> Self {
         let mut ours = Vec::new();
         if let Hsts::Says(value) = &config.hsts {
             ours.push((header::STRICT_TRANSPORT_SECURITY, value.clone()));
@@ -96,6 +102,7 @@ impl PortalAnswers {
             hsts: config.hsts.clone(),
             ours: Rc::new(Block::new(ours)),
             service_worker: config.service_worker,
+            session_notice: session_notice.clone(),
             cacheable_paths: config.cacheable_paths.clone(),
         }
     }
@@ -121,6 +128,11 @@ impl PortalAnswers {
     /// Whether service workers' scripts get the prelude that hides our pages from them.
     pub fn guards_workers(&self) -> bool {
         self.service_worker == Policy::Allow
+    }
+
+    /// What puts a notice of the session's end into pages; absent: nothing does.
+    pub fn session_notice(&self) -> Option<&SessionNotice> {
+        self.session_notice.as_ref()
     }
 
     /// Applies the rules to the portal's fields.

@@ -17,7 +17,8 @@ const QUERY_VALUE: &AsciiSet =
 /// The longest path, in bytes.
 const LONGEST: usize = 2048;
 /// Our pages that a login may return to, in this exact spelling: viewing them changes nothing.
-const OWN: [&str; 3] = ["/.portcullis/account", "/.portcullis/enrol", "/.portcullis/tokens"];
+const OWN: [&str; 4] =
+    ["/.portcullis/account", "/.portcullis/enrol", "/.portcullis/tokens", "/.portcullis/signed-in"];
 
 /// Where somebody who has signed in goes on to the site that sent them.
 pub const HAND_OVER: &str = "/.portcullis/hand-over";

@@ -11,8 +11,19 @@ use crate::support::{
 
 const DORA: &str = "dora@example.com";
 const FORMS: &str = "__Host-portcullis-forms";
-const PAGES: [&str; 8] =
-    ["login", "code", "recovery", "enrol", "recovery-codes", "account", "logout", "whoami"];
+const PAGES: [&str; 11] = [
+    "login",
+    "code",
+    "recovery",
+    "enrol",
+    "recovery-codes",
+    "account",
+    "logout",
+    "whoami",
+    "session",
+    "stay",
+    "signed-in",
+];
 
 /// Has a form of Ada's kept, and says where and for which browser.
 async fn kept(gateway: &TestGateway) -> (String, String) {
@@ -30,7 +41,8 @@ async fn everybody(builder: Builder) -> (TestGateway, Vec<(&'static str, Browser
     // Passive: a use of a session is written down some time, whatever it was.
     let builder = builder
         .mandatory_from(now().plus(Duration::from_mins(75)))
-        .set("sessions.passive_paths", "[\"/\", \"/.portcullis/*\"]");
+        .set("sessions.passive_paths", "[\"/\", \"/.portcullis/*\"]")
+        .set("portal.session_notice", "true");
     let (gateway, nobody) = builder.start().await;
     for email in [ADA, BOB, DORA, EVE] {
         gateway.add_user(email).await;
@@ -156,7 +168,7 @@ async fn looking_at_a_page_writes_nothing_and_neither_does_a_form_that_is_not_ou
             gateway.clock.advance(Duration::from_mins(later));
             let redis = in_redis(&gateway).await;
             let lock = gateway.stores().database.write().await.unwrap();
-            assert_eq!(look_at_all(&states, &kept, &theirs).await, 7 * 10 * 11);
+            assert_eq!(look_at_all(&states, &kept, &theirs).await, 7 * 13 * 11);
             assert_eq!(in_redis(&gateway).await, redis);
             drop(lock);
         }

@@ -101,6 +101,8 @@ mod secrets;
 #[cfg(test)]
 mod service_workers;
 #[cfg(test)]
+mod session_notice;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod signed_in_connections;

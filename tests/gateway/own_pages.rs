@@ -5,8 +5,19 @@ use http::{Method, Request, StatusCode, header};
 
 use crate::support::{ADA, Answer, Browser, TestGateway, body, empty};
 
-const PAGES: [&str; 8] =
-    ["login", "code", "recovery", "enrol", "recovery-codes", "account", "logout", "whoami"];
+const PAGES: [&str; 11] = [
+    "login",
+    "code",
+    "recovery",
+    "enrol",
+    "recovery-codes",
+    "account",
+    "logout",
+    "whoami",
+    "session",
+    "stay",
+    "signed-in",
+];
 
 fn request(method: &str, path: &str) -> http::request::Builder {
     Request::builder().method(method).uri(path).header("accept", "text/html")
@@ -18,7 +29,7 @@ async fn ask(browser: &Browser, method: &str, path: &str) -> Answer {
 
 /// One gateway and a browser in every state that matters to a page.
 async fn in_every_state() -> (TestGateway, Vec<(&'static str, Browser)>) {
-    let (gateway, nobody) = TestGateway::start().await;
+    let (gateway, nobody) = TestGateway::builder().set("portal.session_notice", "true").start().await;
     gateway.add_user(ADA).await;
     gateway.add_user("bob@example.com").await;
     let full = gateway.browser();
@@ -236,7 +247,11 @@ async fn each_page_answers_to_its_own_methods_alone() {
     for (state, browser) in &states {
         for page in PAGES {
             let path = format!("/.portcullis/{page}");
-            let allowed = if page == "whoami" { "GET, HEAD" } else { "GET, HEAD, POST" };
+            let allowed = match page {
+                "whoami" | "session" | "signed-in" => "GET, HEAD",
+                "stay" => "POST",
+                _ => "GET, HEAD, POST",
+            };
             for method in ["PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "BREW"] {
                 let answer = ask(&browser.copy(), method, &path).await;
                 assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{state}: {method} {path}");
@@ -271,7 +286,12 @@ async fn no_page_of_ours_is_shown_inside_another() {
                 ["image", "iframe", "frame", "script", "style", "object", "embed", "audio", "worker", "x"]
             {
                 for method in [Method::GET, Method::POST] {
-                    if method == Method::POST && matches!(page, "account" | "whoami") {
+                    let other = match page {
+                        "account" | "whoami" | "session" | "signed-in" => Some(Method::POST),
+                        "stay" => Some(Method::GET),
+                        _ => None,
+                    };
+                    if other.as_ref() == Some(&method) {
                         continue;
                     }
                     let browser = browser.copy();

@@ -86,6 +86,12 @@
     location.replace(link.hash ? link.href : link.href + location.hash);
   });
 
+  // A login beside a page that was open: that page hears of it and goes on.
+  each("[data-beside]", () => {
+    new BroadcastChannel("portcullis-session").postMessage("signed in");
+    close();
+  });
+
   // A login that is begun in a frame leads back to the page around it.
   each("[data-whole-window]", (link) => {
     link.addEventListener("click", () => {

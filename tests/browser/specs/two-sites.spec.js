@@ -5,6 +5,7 @@ import path from 'node:path';
 import { OTHER_HOST } from '../support/certificate.js';
 import { Gateway } from '../support/gateway.js';
 import { Portal } from '../support/portal.js';
+import { Visitor } from '../support/visitor.js';
 import { expect, test as base } from '../support/world.js';
 
 const test = base.extend({
@@ -16,7 +17,7 @@ const test = base.extend({
       certificate,
       upstream: portal.url,
       settings: (port) => ({
-        sites: [{ public_url: `https://${OTHER_HOST}:${port}`, name: 'Customers', upstreams: [crm.url] }],
+        sites: [{ public_url: `https://${OTHER_HOST}:${port}`, name: 'Customers', upstreams: [crm.url], session_notice: true }],
       }),
     });
     const other = `https://${OTHER_HOST}:${gateway.port}`;
@@ -103,6 +104,32 @@ test('a code that has been used, and one of another browser, end at the login pa
   await thief.page.goto(await kept);
   await thief.expectHeading('Sign in to Customers');
   expect((await thief.page.context().cookies(other)).map((cookie) => cookie.name)).not.toContain(session.name);
+});
+
+test('a page of the other site that is open when the session ends goes on after a login beside it, at the first', async ({ sites, newVisitor }) => {
+  const { gateway, other, abroad } = sites;
+  const visitor = await newVisitor({ gateway, abroad });
+  const { page } = visitor;
+  await visitor.signIn('/sims');
+  await page.goto(`${other}/page/bare`);
+  await page.getByLabel('Notes').fill('half a sentence');
+  await gateway.portcullis(['session', 'revoke', '--user', visitor.email]);
+  const notice = page.getByRole('region', { name: 'Your session' });
+  await expect(async () => {
+    await page.evaluate(() => dispatchEvent(new Event('focus')));
+    await expect(notice.getByText("You're signed out")).toBeVisible({ timeout: 1000 });
+  }).toPass();
+  const [window] = await Promise.all([page.waitForEvent('popup'), notice.getByRole('button', { name: 'Sign in' }).click()]);
+  const beside = new Visitor({ ...visitor, page: window, person: visitor });
+  await beside.expectHeading('Sign in');
+  expect(window.url().startsWith(`${gateway.url}/.portcullis/login`)).toBe(true);
+  await beside.givePassword();
+  await beside.expectHeading('Enter your code');
+  const code = await beside.authenticator.code();
+  await Promise.all([window.waitForEvent('close'), beside.field('Six-digit code').fill(code)]);
+  await expect(notice.getByText("You're signed in again")).toBeVisible();
+  await expect(page.getByLabel('Notes')).toHaveValue('half a sentence');
+  expect(await page.evaluate(async () => (await fetch('/api/sims')).status)).toBe(200);
 });
 
 /** The address with a code that a page is led to next. */

@@ -107,6 +107,13 @@ export class Portal {
     if (pathname === '/sims') {
       return sendPage(response, 'SIM list', searchParams.get('q') ?? '');
     }
+    if (pathname === '/raw') {
+      response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' });
+      return response.end(searchParams.get('html'));
+    }
+    if (pathname.startsWith('/page/')) {
+      return sendNotes(response, pathname.slice('/page/'.length));
+    }
     if (pathname === '/') {
       return sendPage(response, 'Overview', '');
     }
@@ -148,6 +155,63 @@ function sendPage(response, heading, query) {
 <body data-portal><main><h1>${heading}</h1><p id="query">${shown}</p><p>Confidential: ${SIMS[0].iccid}</p>
 <nav><a href="/">Overview</a> <a href="/sims">SIM list</a> <a href="/auth/logout">Log out</a></nav></main></body></html>`);
 }
+
+/** A page to write on, of a kind that is hard on whoever puts something into it. */
+function sendNotes(response, kind) {
+  const { policy, before = '<!doctype html><html lang="en"><head>', script = '', around = ['<main>', '</main>'], type = 'text/html; charset=utf-8' } = NOTES[kind];
+  response.setHeader('content-type', type);
+  if (policy) {
+    response.setHeader('content-security-policy', policy);
+  }
+  response.write(before);
+  response.end(`<title>Notes</title><body>${around[0]}<h1>Notes</h1><label data-portal>Notes <textarea></textarea></label>${around[1]}${script}`);
+}
+
+const NOTES = {
+  strict: { policy: "default-src 'none'; require-trusted-types-for 'script'; trusted-types 'none'; frame-ancestors 'none'" },
+  nonce: {
+    policy: "default-src 'self'; script-src 'nonce-bm90ZXM=' 'strict-dynamic'; style-src 'none'; object-src 'none'; base-uri 'none'",
+    script: '<script nonce="bm90ZXM=">document.body.dataset.ran = "yes"</script>',
+  },
+  bare: { before: '<!doctype html><!-- <head> -->' },
+  dialog: {
+    around: ['<dialog aria-label="Note">', '</dialog>'],
+    script: '<script>document.querySelector("dialog").showModal()</script>',
+  },
+  // An address of another host for all that is not a whole one, and a policy of the page's own.
+  base: { before: '<!doctype html><html lang="en"><head><base href="https://elsewhere.example/">' },
+  meta: {
+    before: `<!doctype html><html lang="en"><head><meta http-equiv="content-security-policy" content="default-src 'none'; connect-src 'self'">`,
+  },
+  // Everything is somewhere else than it says, cut off and covered.
+  moved: {
+    before: `<!doctype html><html lang="en"><head><style>
+      html { transform: translate(0, -400px) scale(0.5); overflow: hidden; opacity: 0.3 }
+      dialog { transform: translate(-50%, -50%); overflow: hidden; contain: strict; width: 300px; height: 200px }
+      ::backdrop { background: rgb(200 0 0 / 50%) }
+    </style>`,
+    around: ['<dialog aria-label="Note">', '</dialog>'],
+    script: '<script>document.querySelector("dialog").showModal()</script>',
+  },
+  // Whatever the page says of everything in it.
+  loud: {
+    before: `<!doctype html><html lang="en"><head><style>
+      * { --surface: red; --ink: red; --muted: red; --line: red; --fill: red; --strong: red; --accent: red }
+      body, body *, html > :not(head, body), html > :not(head, body) * {
+        all: unset !important; display: block !important; max-width: 100% !important; color: red !important; background: yellow !important;
+        font: italic 700 30px/2 serif !important; letter-spacing: 0.2em !important; direction: rtl !important; text-transform: uppercase !important;
+      }
+      html > :not(head, body), [popover] {
+        display: none !important; position: static !important; visibility: hidden !important; opacity: 0 !important; z-index: -1 !important;
+        transform: rotate(180deg) !important; filter: blur(9px) !important; clip-path: circle(0) !important; pointer-events: none !important;
+        width: 1px !important; height: 1px !important; overflow: hidden !important; animation: spin 1s infinite !important; inset: auto !important;
+      }
+      ::backdrop { background: rgb(200 0 0 / 50%) !important; display: block !important }
+      @keyframes spin { to { transform: rotate(1turn) } }
+    </style>`,
+  },
+  sandbox: { policy: 'sandbox allow-scripts allow-forms allow-same-origin' },
+};
 
 /** A form of text, and one with a file. */
 function sendForms(response, tab) {

@@ -5,13 +5,13 @@ import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 
-import { afterLunch, behind, endSession, expect, firstLogin, laterLogin, listen, saved, signInAgain } from '../support/behind.js';
+import { afterLunch, behind, comeBack, endSession, expect, firstLogin, laterLogin, listen, notice, saved, signInAgain, signInBeside } from '../support/behind.js';
 import { SUITE, Server, python } from '../support/server.js';
 
 const LIST = '/admin/sims/sim/';
 const DATASHEET = { name: 'datasheet “ü”.bin', mimeType: 'application/octet-stream', buffer: Buffer.from([0, 255, 13, 10, 195, 40]) };
 
-const test = behind(startDjango, { host: 'upstream', origin: 'upstream', logout_paths: ['/admin/logout/'] });
+const test = behind(startDjango, { host: 'upstream', origin: 'upstream', logout_paths: ['/admin/logout/'], session_notice: true });
 
 test('the administration site works from its own login to its own log-out', async ({ visitor }) => {
   const { page } = visitor;
@@ -57,6 +57,25 @@ test('a form that is sent when the session has run out arrives after the login',
   await visitor.press('Send');
   await expect(page.getByText('was added successfully')).toContainText('Tracker 29');
   await page.getByRole('link', { name: 'Tracker 29' }).first().click();
+  const { bytes } = await saved(page, () => page.getByRole('link', { name: /datasheets/ }).click());
+  expect(bytes).toEqual(DATASHEET.buffer);
+  await gateway.passTime(0);
+});
+
+test('a half-written form is still there after a login beside it, and is taken', async ({ visitor, gateway }) => {
+  const { page } = visitor;
+  await logIn(visitor);
+  await page.getByRole('link', { name: 'Add sim' }).first().click();
+  await page.getByLabel('Label:').fill('Meter 30');
+  await page.getByLabel('Datasheet:').setInputFiles(DATASHEET);
+  await afterLunch(visitor);
+  await comeBack(visitor);
+  await expect(notice(visitor).getByText("You're signed out")).toBeVisible();
+  await signInBeside(visitor);
+  await expect(page.getByLabel('Label:')).toHaveValue('Meter 30');
+  await visitor.press('Save');
+  await expect(page.getByText('was added successfully')).toContainText('Meter 30');
+  await page.getByRole('link', { name: 'Meter 30' }).first().click();
   const { bytes } = await saved(page, () => page.getByRole('link', { name: /datasheets/ }).click());
   expect(bytes).toEqual(DATASHEET.buffer);
   await gateway.passTime(0);

@@ -3,13 +3,13 @@
 import fs from 'node:fs';
 import path from 'node:path';
 
-import { behind, endSession, expect, firstLogin, laterLogin, listen, saved, signInElsewhere } from '../support/behind.js';
+import { behind, comeBack, endSession, expect, firstLogin, laterLogin, listen, notice, saved, signInBeside, signInElsewhere } from '../support/behind.js';
 import { Server, python } from '../support/server.js';
 
 const TOKEN = 'a-token-of-the-portal';
 const NOTEBOOK = '/lab/tree/pumps.ipynb';
 
-const test = behind(startJupyterLab, { host: 'upstream', origin: 'upstream', logout_paths: ['/logout'] });
+const test = behind(startJupyterLab, { host: 'upstream', origin: 'upstream', logout_paths: ['/logout'], session_notice: true });
 
 test('a notebook runs, files go up and come down, and its log-out ends both sessions', async ({ visitor }) => {
   const { page } = visitor;
@@ -63,6 +63,25 @@ test('a notebook that is open when the session ends is saved after a login in an
   await expect(status.getByText('Saving completed')).toBeVisible();
   const kept = JSON.parse((await visitor.fetch('/api/contents/pumps.ipynb?content=1')).text);
   expect(kept.content.cells[0].outputs[0].text).toBe('4 pumps\n');
+});
+
+test('what is typed while the session is over is saved after a login beside the notebook', async ({ visitor }) => {
+  const { page } = visitor;
+  await logIn(visitor);
+  await runCell(visitor);
+  await endSession(visitor);
+  await comeBack(visitor);
+  await expect(notice(visitor).getByText("You're signed out")).toBeVisible();
+  await closeDialogs(page);
+  await page.locator('.jp-Notebook .jp-InputArea-editor').first().click();
+  await page.keyboard.press('ControlOrMeta+End');
+  await page.keyboard.type('  # typed meanwhile');
+  await signInBeside(visitor);
+  await closeDialogs(page);
+  await page.keyboard.press('ControlOrMeta+s');
+  await expect(page.locator('#jp-main-statusbar').getByText('Saving completed')).toBeVisible();
+  const kept = JSON.parse((await visitor.fetch('/api/contents/pumps.ipynb?content=1')).text);
+  expect(kept.content.cells[0].source).toContain('# typed meanwhile');
 });
 
 test('a deep link keeps its fragment through the login', async ({ visitor }) => {

@@ -2,6 +2,7 @@
 // gateway. And what users do at every portal.
 
 import { scannedText } from '../../browser/support/measure.js';
+import { Visitor } from '../../browser/support/visitor.js';
 import { test as base, expect } from '../../browser/support/world.js';
 
 export { expect };
@@ -72,6 +73,31 @@ export async function signInElsewhere(visitor) {
   await other.expectHeading('Sign in');
   await signInAgain(other);
   await visitor.page.bringToFront();
+}
+
+/** The notice that the gateway has put into this page. */
+export function notice({ page }) {
+  return page.getByRole('region', { name: 'Your session' });
+}
+
+/** Somebody comes back to this page, which looks how its session is. */
+export async function comeBack({ page }) {
+  await page.bringToFront();
+  await page.evaluate(() => dispatchEvent(new Event('focus')));
+}
+
+/** Signs in again in the window that the notice opens. That closes by itself, and the page goes on. */
+export async function signInBeside(visitor) {
+  const { page } = visitor;
+  const [window] = await Promise.all([page.waitForEvent('popup'), notice(visitor).getByRole('button', { name: 'Sign in' }).click()]);
+  const beside = new Visitor({ ...visitor, page: window, person: visitor });
+  await beside.expectHeading('Sign in');
+  await beside.givePassword();
+  await beside.expectHeading('Enter your code');
+  const [code] = await Promise.all([beside.authenticator.code(), window.waitForLoadState()]);
+  await Promise.all([window.waitForEvent('close'), beside.field('Six-digit code').fill(code)]);
+  await expect(notice(visitor).getByText("You're signed in again")).toBeVisible();
+  await expect(notice(visitor)).toBeHidden();
 }
 
 /** An operator ends all sessions of this user, and the gateway has heard of it. */
