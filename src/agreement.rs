@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    background::regularly,
+    background::{BEAT, regularly},
     clock::{Clock, Timestamp},
 };
 
@@ -23,8 +23,6 @@ use crate::{
 pub const TOLERANCE: Duration = Duration::from_secs(2);
 /// How often they are compared.
 const PERIOD: Duration = Duration::from_mins(1);
-/// How often it is looked whether the machine's clock has been set.
-const BEAT: Duration = Duration::from_secs(1);
 /// A store that takes longer to answer says nothing about clocks.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The difference of a clock that could not be read yet.

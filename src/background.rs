@@ -6,24 +6,38 @@
 use std::{
     collections::HashMap,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     task::{Id, JoinSet},
-    time::{Interval, MissedTickBehavior, interval, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 /// How long requests in progress may take once something has been lost: as long as an ended session may be served.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
-/// Ticks every `period`, of a millisecond at least, the first time at once. A tick that is late puts off those after it.
+/// How often it is looked at what has to be known within a second.
+pub const BEAT: Duration = Duration::from_millis(900);
+
+/// From here all periods count: what has the same one is due at the same instants, and one wake-up of a thread serves it all.
+static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Ticks every `period`, of a millisecond at least, the first time at once. A tick that comes too late is left out.
 pub fn regularly(period: Duration) -> Interval {
-    let mut ticks = interval(period.max(Duration::from_millis(1)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let period = period.max(Duration::from_millis(1));
+    let mut ticks = interval_at(next_tick(period) - period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
+}
+
+/// The next instant at which everything of this period, of a millisecond at least, is due.
+pub fn next_tick(period: Duration) -> Instant {
+    let now = Instant::now();
+    let into = now.saturating_duration_since(*ORIGIN).as_nanos() % period.as_nanos().max(1);
+    now + period.saturating_sub(Duration::from_nanos(u64::try_from(into).unwrap_or(0)))
 }
 
 /// A piece of background work that ended although nobody stopped it.

@@ -12,6 +12,7 @@ use super::stores::{Environment, Stores};
 use crate::{
     access::{AccessRules, PathRoutes},
     account::Accounts,
+    background::{BEAT, regularly},
     config::{Config, SiteConfig},
     gate::Challenger,
     gateway::{Backend, Bounds, SharedSite, Site, SiteAddress},
@@ -30,9 +31,6 @@ use crate::{
         site_tokens::SiteTokens,
     },
 };
-
-/// How often a worker closes idle connections to the portal.
-const TIDY: Duration = Duration::from_secs(1);
 
 /// A site that workers can serve.
 pub(super) struct OpenSite {
@@ -234,9 +232,9 @@ async fn assertions(
 
 /// Closes what has been idle too long, as long as the pool is in use.
 async fn tidy(pool: Weak<Pool>, http2: Weak<Http2<CallBody>>) {
-    let mut interval = tokio::time::interval(TIDY);
+    let mut ticks = regularly(BEAT);
     loop {
-        interval.tick().await;
+        ticks.tick().await;
         let Some((pool, http2)) = pool.upgrade().zip(http2.upgrade()) else { return };
         pool.tidy();
         http2.tidy();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use sqlx::postgres::{PgListener, PgPoolOptions};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::{
     Change, Database, DatabaseError,
@@ -123,19 +123,19 @@ impl ChangeFeed {
         }
     }
 
-    /// Waits until there may be something to read, and no longer than `longest`.
-    pub async fn wait(&mut self, longest: Duration) {
+    /// Waits until there may be something to read, and hardly longer than until `latest`.
+    pub async fn wait_until(&mut self, latest: Instant) {
         let began = Instant::now();
         match &mut self.ear {
             Ear::Open(listener) => {
-                if let Ok(told) = timeout(longest, listener.try_recv()).await {
+                if let Ok(told) = timeout_at(latest, listener.try_recv()).await {
                     if matches!(told, Ok(Some(_))) {
                         while listener.next_buffered().is_some() {}
                     } else {
                         self.open(Duration::ZERO);
                     }
                 }
-                sleep((began + PACE).saturating_duration_since(Instant::now())).await;
+                sleep_until(began + PACE).await;
             }
             Ear::Opening(opening) => {
                 if let Ok(opened) = timeout(DISTANT_POLL, opening).await {
@@ -149,7 +149,7 @@ impl ChangeFeed {
                 }
             }
             Ear::File(ear) => {
-                match timeout(longest, ear.watched.written()).await {
+                match timeout_at(latest, ear.watched.written()).await {
                     Ok(Ok(())) => ear.written = Instant::now(),
                     Ok(Err(error)) => {
                         tracing::debug!(%error, "cannot watch the database's file, and look at it");
@@ -157,7 +157,7 @@ impl ChangeFeed {
                     }
                     Err(_elapsed) => {}
                 }
-                sleep((began + FILE_PACE).saturating_duration_since(Instant::now())).await;
+                sleep_until(began + FILE_PACE).await;
             }
             Ear::Closed => {
                 self.open(Duration::ZERO);
@@ -244,7 +244,7 @@ mod tests {
     async fn hears(feed: &mut ChangeFeed, user: &str) {
         let heard = async {
             while feed.read().await.unwrap_or_default() != [Change::User(user.into())] {
-                feed.wait(BEAT).await;
+                feed.wait_until(Instant::now() + BEAT).await;
             }
         };
         timeout(PATIENCE, heard).await.unwrap();
@@ -255,7 +255,7 @@ mod tests {
         feed.read().await.unwrap();
         let open = async {
             while !matches!(feed.ear, Ear::Open(_) | Ear::File(_)) {
-                feed.wait(BEAT).await;
+                feed.wait_until(Instant::now() + BEAT).await;
             }
         };
         timeout(PATIENCE, open).await.unwrap();
@@ -343,7 +343,7 @@ mod tests {
         hears(&mut feed, "bob").await;
         let open = async {
             while !matches!(feed.ear, Ear::Open(_)) {
-                feed.wait(BEAT).await;
+                feed.wait_until(Instant::now() + BEAT).await;
             }
         };
         timeout(PATIENCE, open).await.unwrap();
@@ -360,7 +360,7 @@ mod tests {
         };
         let before = statements();
         for _ in 0..3 {
-            feed.wait(BEAT).await;
+            feed.wait_until(Instant::now() + BEAT).await;
             assert_eq!(feed.read().await.unwrap(), []);
         }
         assert_eq!(statements() - before, 3);

@@ -6,7 +6,7 @@
 mod key_source;
 mod keys;
 
-use std::{fmt, path::Path, time::Duration};
+use std::{fmt, path::Path};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::{
@@ -20,15 +20,17 @@ pub use self::{
     key_source::{KeyError, KeySource},
     keys::{KeyId, Keys, SecretKey},
 };
-use crate::{errors::Chain, random::Random};
+use crate::{
+    background::{BEAT, regularly},
+    errors::Chain,
+    random::Random,
+};
 
 /// The first byte of a record that does not say which key sealed it. Written as long as there is one key, so that a
 /// program from before there were several reads it.
 const WITHOUT_ID: u8 = 1;
 /// The first byte of a record whose next four name its key.
 const WITH_ID: u8 = 2;
-/// How often a running gateway looks whether its key file has changed; a prepared key is known within a second.
-const LOOK: Duration = Duration::from_millis(900);
 
 /// A sealed record that does not open: another key, another place, or damage.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +114,7 @@ impl Sealer {
         };
         // It may have changed since it was read.
         let mut seen = None;
+        let mut looks = regularly(BEAT);
         loop {
             let now = fingerprint();
             if now != seen {
@@ -124,7 +127,8 @@ impl Sealer {
                 }
                 seen = now;
             }
-            if stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+            // A prepared key is known within a second.
+            if stop.run_until_cancelled(looks.tick()).await.is_none() {
                 return;
             }
         }
@@ -214,7 +218,7 @@ fn aad(place: &[&str]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
+    use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
     use super::*;
     use crate::random::OsRandom;

@@ -13,6 +13,7 @@ use super::{
     health::{Health, next_look},
     load::Load,
 };
+use crate::background::{BEAT, next_tick};
 
 /// Runs until it is dropped.
 pub(super) struct Watchdog {
@@ -46,6 +47,6 @@ impl Drop for Watchdog {
 async fn beat(health: Arc<Health>, load: Arc<Load>) {
     loop {
         health.control().beat();
-        tokio::time::sleep(next_look(&load).1).await;
+        tokio::time::sleep_until(next_tick(next_look(&load).1.min(BEAT))).await;
     }
 }

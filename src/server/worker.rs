@@ -29,7 +29,10 @@ use super::{
     state::{ConnectionPermit, Worker},
     timeouts::Timeouts,
 };
-use crate::web::socket::Socket;
+use crate::{
+    background::{BEAT, next_tick},
+    web::socket::Socket,
+};
 
 /// The pause after running out of file descriptors.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
@@ -162,9 +165,9 @@ async fn sweep<S: Service>(worker: Rc<Worker<S>>, heartbeat: Arc<Heartbeat>) {
             close_idle(&worker.monitors.borrow());
         }
         worker.flows.check(timeouts);
-        let (_, pause) = next_look(&worker.load);
+        let next = next_tick(next_look(&worker.load).1.min(BEAT));
         // A first connection ends the long pause of a gateway without any.
-        let _ = tokio::time::timeout(pause, worker.first_connection()).await;
+        let _ = tokio::time::timeout_at(next, worker.first_connection()).await;
     }
 }
 

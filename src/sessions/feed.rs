@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{SessionError, cache::Cache};
 use crate::{
+    background::{BEAT, next_tick},
     database::{Change, Database},
     errors::Chain,
 };
@@ -17,10 +18,8 @@ use crate::{
 /// For how long one sign of life of a source is good; also the bound on how late a change is heard.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
 
-/// How often the database's feed is read of which somebody would tell: as a sign of life, twice a second at most by whoever
-/// has nothing to do.
-pub(crate) const BEAT: Duration = Duration::from_millis(600);
-/// The same in use.
+/// How often the database's feed is read by a gateway in use, although somebody would tell: as a sign of life. Without anything to
+/// do, once within what a sign of life is good for.
 const BUSY_BEAT: Duration = Duration::from_millis(150);
 
 /// What a source of changes has to tell, in the order in which it happened.
@@ -186,6 +185,6 @@ pub(super) async fn follow_database(database: &Database, freshness: &Freshness, 
             }
         }
         // A busy machine must not make a gateway that is in use doubt what it knows.
-        feed.wait(if freshness.was_used() { BUSY_BEAT } else { BEAT }).await;
+        feed.wait_until(next_tick(if freshness.was_used() { BUSY_BEAT } else { BEAT })).await;
     }
 }

@@ -3,14 +3,14 @@
 use std::{collections::HashSet, future::pending, sync::Arc, time::Duration};
 
 use futures_util::stream::{self, StreamExt as _};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     Sessions,
     feed::{FRESH, FeedEvent, FeedSource, apply, follow_database},
 };
 use crate::{
-    background::{Background, regularly},
+    background::{BEAT, Background, next_tick, regularly},
     errors::Chain,
 };
 
@@ -18,10 +18,6 @@ use crate::{
 const RETRY: Duration = Duration::from_millis(200);
 /// Doubts resolved at once.
 const AT_ONCE: usize = 32;
-/// How often limits are looked after without a request.
-const SWEEP: Duration = Duration::from_secs(1);
-/// How often it is looked whether the date has come.
-const LOOK: Duration = Duration::from_millis(250);
 /// The longest that the store may be behind with what it knows of uses.
 const FLUSH: Duration = Duration::from_secs(10);
 /// Uses written in one go.
@@ -123,7 +119,7 @@ impl Sessions {
     }
 
     async fn sweep_regularly(&self) {
-        let mut sweeps = regularly(SWEEP.min(self.limits.inactivity));
+        let mut sweeps = regularly(BEAT.min(self.limits.inactivity));
         let mut complained = false;
         loop {
             sweeps.tick().await;
@@ -151,7 +147,7 @@ impl Sessions {
                     break;
                 }
                 // Looked at again and again: the clock may be set.
-                sleep(left.min(LOOK)).await;
+                sleep_until(next_tick(BEAT).min(Instant::now() + left)).await;
             }
             self.cache.cut_one_factor();
         }

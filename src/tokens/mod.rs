@@ -38,7 +38,7 @@ pub use self::{
 };
 use crate::{
     access::AccessRequest,
-    background::{Background, regularly},
+    background::{BEAT, Background, regularly},
     clock::{Moment, Timestamp},
     database::DatabaseError,
     errors::Chain,
@@ -58,8 +58,6 @@ const RETRY: Duration = Duration::from_millis(200);
 const SUSPECTS: usize = 8;
 /// Doubts resolved at once.
 const AT_ONCE: usize = 32;
-/// How often it is looked whose time is up.
-const SWEEP: Duration = Duration::from_secs(1);
 /// How often the last uses are written down.
 const FLUSH: Duration = Duration::from_mins(1);
 const PURGE: Duration = Duration::from_hours(1);
@@ -345,7 +343,7 @@ impl Tokens {
         background.run("checking tokens that may be over", async move { mine.resolve_doubts().await });
         let mine = Arc::clone(self);
         background.run("ending tokens whose time is up", async move {
-            let mut sweeps = regularly(SWEEP);
+            let mut sweeps = regularly(BEAT);
             loop {
                 sweeps.tick().await;
                 mine.cache.sweep(mine.sessions.now());
