@@ -101,7 +101,7 @@ pub struct Gateway {
     request_gate: RequestGate<Rc<Site>>,
     turned_away: rescue::TurnedAway,
     /// Sets this worker's request ids apart from all others.
-    id_prefix: u32,
+    id_prefix: [u8; 8],
     id_next: Cell<u32>,
     /// Requests of nobody in particular that are not over.
     public: Cell<u32>,
@@ -111,8 +111,8 @@ impl Gateway {
     pub fn new(shared: Arc<SharedGateway>, request_gate: RequestGate<Rc<Site>>, random: &dyn Random) -> Self {
         let [id_prefix, id_first] = [random.bytes::<4>(), random.bytes::<4>()].map(u32::from_be_bytes);
         let turned_away = rescue::TurnedAway::default();
-        let (id_next, public) = (Cell::new(id_first), Cell::new(0));
-        Self { shared, request_gate, turned_away, id_prefix, id_next, public }
+        let (id_prefix, id_next) = (hex_digits(id_prefix), Cell::new(id_first));
+        Self { shared, request_gate, turned_away, id_prefix, id_next, public: Cell::new(0) }
     }
 
     /// The straight line. The record collects what the access log and the metrics need.
@@ -183,7 +183,11 @@ impl Gateway {
             Ok(identity) => {
                 let passed =
                     Passed { site, identity: &identity, cookies: cookies.others.as_ref(), now, whole: None };
-                self.pass(request, passed, (connection, context), record).await
+                // As `pass` does, whose future would hand the answer through once more.
+                if let Some(answer) = self.before_the_portal(&mut request, &passed, record).await? {
+                    return Ok(answer);
+                }
+                self.forward(request, passed, connection, context, record)?.await
             }
             Err(missing) => {
                 let has_cookie = cookies.session.is_some();
@@ -200,22 +204,35 @@ impl Gateway {
         (connection, context): (&ConnectionHandle, &ConnectionContext),
         record: &mut RequestRecord,
     ) -> Result<Reply<BodySource>, Failure> {
-        let Passed { site, identity, .. } = passed;
+        if let Some(answer) = self.before_the_portal(&mut request, &passed, record).await? {
+            return Ok(answer);
+        }
+        self.forward(request, passed, connection, context, record)?.await
+    }
+
+    /// What a request waits for that may pass: its turn, and its body. An answer: it does not go to the portal.
+    async fn before_the_portal(
+        &self,
+        request: &mut CanonicalRequest<Incoming>,
+        passed: &Passed<'_>,
+        record: &mut RequestRecord,
+    ) -> Result<Option<Reply<BodySource>>, Failure> {
+        let identity = passed.identity;
         if record.question.is_some() {
-            return Self::allow(&mut request, &passed, record);
+            return Self::allow(request, passed, record).map(Some);
         }
         if let Some(answer) = request.spend_hop() {
-            return Ok(own(answer));
+            return Ok(Some(own(answer)));
         }
-        record.route = site.shared.routes.of(request.path());
+        record.route = passed.site.shared.routes.of(request.path());
         if request.has_body() {
-            Box::pin(record.servers().proxy.await_body(&mut request, identity)).await?;
+            Box::pin(record.servers().proxy.await_body(request, identity)).await?;
         }
         let way = Way::of(request.method(), request.headers());
         if !self.enters(way, identity, record) {
             Box::pin(self.wait_turn(way, identity, record)).await?;
         }
-        self.forward(request, passed, connection, context, record)?.await
+        Ok(None)
     }
 
     fn client_ip(&self, connection: &ConnectionHandle, headers: &HeaderMap) -> IpAddr {
@@ -391,14 +408,22 @@ impl Gateway {
     fn request_id(&self) -> [u8; 16] {
         let number = self.id_next.get();
         self.id_next.set(number.wrapping_add(1));
-        let id = (u64::from(self.id_prefix) << 32) | u64::from(number);
-        let mut digits = [0; 16];
-        for (place, digit) in digits.iter_mut().enumerate() {
-            let nibble = (id >> (60 - 4 * place)) & 0xf;
-            *digit = b"0123456789abcdef"[usize::try_from(nibble).unwrap_or(0)];
-        }
-        digits
+        let mut id = [0; 16];
+        let (prefix, own) = id.split_at_mut(8);
+        prefix.copy_from_slice(&self.id_prefix);
+        own.copy_from_slice(&hex_digits(number));
+        id
     }
+}
+
+/// The eight hexadecimal digits of a number.
+fn hex_digits(number: u32) -> [u8; 8] {
+    let mut digits = [0; 8];
+    for (place, digit) in digits.iter_mut().enumerate() {
+        let nibble = (number >> (28 - 4 * place)) & 0xf;
+        *digit = b"0123456789abcdef"[usize::try_from(nibble).unwrap_or(0)];
+    }
+    digits
 }
 
 /// The way to prove what is missing, for a request that the gate does not let pass.
