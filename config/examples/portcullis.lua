@@ -5,9 +5,10 @@
 local told = {
     "remote-user", "remote-email", "remote-name", "remote-groups", "x-portcullis-jwt-assertion", "cookie", "authorization",
 }
--- What holds between the client and HAProxy, and the body that stays here.
+-- What holds between the client and HAProxy, and the body that stays here. Not `upgrade`: the protocol that the portal is
+-- offered is the gateway's to allow.
 local of_this_hop = {
-    "host", "connection", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect", "keep-alive",
+    "host", "connection", "content-length", "transfer-encoding", "te", "trailer", "expect", "keep-alive",
     "proxy-connection",
 }
 

@@ -219,6 +219,51 @@ async fn bodies_and_websockets_get_through() {
 }
 
 #[tokio::test]
+async fn no_proxy_offers_the_portal_a_protocol_that_the_gateway_would_not() {
+    const SETTINGS: &str = "HTTP2-Settings: AAMAAABkAAQAAP__\r\n";
+    with_each(async |gateway, proxy, stranger, user| {
+        let name = proxy.name;
+        let direct = gateway.browser();
+        for browser in [&stranger, &user] {
+            // Within any of the first ones, requests would reach the portal that nobody has been asked about.
+            for (upgrade, fields) in [
+                ("h2c", ""),
+                ("h2c", SETTINGS),
+                ("H2C", SETTINGS),
+                ("h2c, websocket", SETTINGS),
+                ("websocket, h2c", SETTINGS),
+                ("websocket\r\nUpgrade: h2c", SETTINGS),
+                ("h2c\r\nUpgrade: websocket", SETTINGS),
+                ("HTTP/2.0", ""),
+                ("http/1.1", ""),
+                ("TLS/1.0", ""),
+                ("tls/1.2, HTTP/1.1", ""),
+                ("websocket", "Sec-WebSocket-Version: 8\r\n"),
+                ("other", ""),
+            ] {
+                let request = format!(
+                    "GET /public/a HTTP/1.1\r\nHost: {HOST}\r\nCookie: {}\r\n\
+                     Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {upgrade}\r\n{fields}\r\n",
+                    browser.cookies()
+                );
+                gateway.upstream.forget();
+                direct.raw(&request).await.answer().await;
+                let is_offered = !gateway.upstream.requests().is_empty();
+                assert_eq!(is_offered, upgrade == "other", "{upgrade}");
+                gateway.upstream.forget();
+                let answer = browser.raw(request).await.answer().await;
+                for request in gateway.upstream.requests() {
+                    // Whether that is well said is for the portal to see.
+                    let offer = request.value("upgrade").filter(|offer| offer != "websocket");
+                    assert!(is_offered || offer.is_none(), "{name}, {upgrade} {fields}: {answer:?} {request:?}");
+                }
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn no_spelling_of_a_path_opens_more_than_it_does_at_the_gateway() {
     for name in NAMES {
         let (gateway, direct) = guarded().start().await;
