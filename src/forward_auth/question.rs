@@ -35,6 +35,8 @@ const OF_THIS_HOP: [HeaderName; 7] = [
     header::CONTENT_LENGTH,
     header::EXPECT,
 ];
+/// Stands in a handshake for a key that only the portal needs.
+const NO_KEY: HeaderValue = HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA==");
 /// Where each dialect is spoken.
 const ENVOY: &str = "/auth/envoy";
 
@@ -107,6 +109,8 @@ fn about(
     if let Some(upgrade) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, upgrade);
+        // Over HTTP/2 a handshake has none (RFC 8441 §5), and the portal is given one by the proxy.
+        headers.entry(header::SEC_WEBSOCKET_KEY).or_insert(NO_KEY);
     }
     let own = original.headers_mut();
     for (name, value) in &headers {

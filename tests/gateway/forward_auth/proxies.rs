@@ -214,6 +214,21 @@ async fn bodies_and_websockets_get_through() {
         let nobody = stranger.try_tunnel("/live", &[]).await;
         assert_eq!(nobody.err().unwrap().status, StatusCode::UNAUTHORIZED, "{name}");
         assert!(gateway.upstream.requests().is_empty(), "{name}");
+        // The others offer none over HTTP/2.
+        if name == "haproxy" {
+            let (stranger, user) = (stranger.http2(), user.http2());
+            assert_eq!(user.fetch("/").await.status, StatusCode::OK);
+            gateway.upstream.forget();
+            let socket = user.open(websocket::connect("/live", &[])).await;
+            assert_eq!(socket.status(), StatusCode::OK, "{socket:?}");
+            is_ada(&gateway.upstream.only_request(), name);
+            gateway.upstream.forget();
+            let foreign = user.try_tunnel("/live", &[("origin", "https://evil.example")]).await;
+            assert_eq!(foreign.err().unwrap().status, StatusCode::FORBIDDEN, "{name}");
+            let nobody = stranger.try_tunnel("/live", &[]).await;
+            assert_eq!(nobody.err().unwrap().status, StatusCode::UNAUTHORIZED, "{name}");
+            assert!(gateway.upstream.requests().is_empty(), "{name}");
+        }
     })
     .await;
 }
