@@ -15,7 +15,7 @@ use crate::{
     database::{Database, DatabaseError},
     errors::Chain,
     random::Random,
-    sealing::Sealer,
+    sealing::{MarkedTokens, Sealer},
     secret::{Token, TokenHash, constant_time_eq},
 };
 
@@ -31,6 +31,7 @@ pub struct HandOvers {
     database: Database,
     /// Shared, since the whole is handed about.
     key: Arc<hmac::Key>,
+    codes: MarkedTokens,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
 }
@@ -58,12 +59,13 @@ pub struct Arrived {
 impl HandOvers {
     pub fn new(database: Database, sealer: &Sealer, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, sealer.derive("hand-overs").as_slice());
-        Self { database, key: Arc::new(key), clock, random }
+        let codes = MarkedTokens::new(sealer, "hand-over codes");
+        Self { database, key: Arc::new(key), codes, clock, random }
     }
 
     /// Makes a code.
     pub async fn make(&self, passage: Passage<'_>) -> Result<Token, DatabaseError> {
-        let code = Token::generate(&*self.random);
+        let code = self.codes.generate(&*self.random);
         let plain = [passage.session.as_bytes().as_slice(), passage.target.as_bytes()].concat();
         let record = self.sealer(&code).seal(&["hand-overs", passage.site], &plain);
         sqlx::query(
@@ -86,6 +88,10 @@ impl HandOvers {
         browser: &TokenHash,
         site: &str,
     ) -> Result<Option<Arrived>, DatabaseError> {
+        // Whoever makes codes up has the store write nothing.
+        if !self.codes.made(code) {
+            return Ok(None);
+        }
         let row =
             sqlx::query("DELETE FROM hand_overs WHERE id = $1 RETURNING browser, site, record, made_at")
                 .bind(code.hash().to_hex())

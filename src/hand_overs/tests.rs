@@ -19,7 +19,11 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let (guard, database) = TestDatabase::new(On::Sqlite).await;
+        Self::on(On::Sqlite).await
+    }
+
+    async fn on(kind: On) -> Self {
+        let (guard, database) = TestDatabase::new(kind).await;
         let clock = Arc::new(ManualClock::at(Timestamp::from_unix_seconds(1_800_000_000)));
         let sealer = Sealer::from_key(&[1; 32]);
         let all = HandOvers::new(database, &sealer, clock.clone(), Arc::new(OsRandom));
@@ -59,6 +63,20 @@ async fn a_code_is_good_once_and_for_what_it_was_made() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_show_a_code_at_once_one_arrives() {
+    for on in [On::Sqlite, On::Postgres] {
+        let scene = Scene::on(on).await;
+        let code = scene.make().await;
+        let arrivals = futures_util::future::join_all((0..20).map(|_| {
+            let (all, code, browser) = (scene.all.clone(), code.clone(), scene.browser);
+            tokio::spawn(async move { all.take(&code, &browser, SITE).await.unwrap().is_some() })
+        }));
+        let arrived = arrivals.await.into_iter().filter(|arrived| *arrived.as_ref().unwrap()).count();
+        assert_eq!(arrived, 1);
+    }
+}
+
 #[tokio::test]
 async fn nobody_reads_a_session_out_of_the_store() {
     let scene = Scene::new().await;
@@ -69,7 +87,7 @@ async fn nobody_reads_a_session_out_of_the_store() {
     assert!(!has(scene.session.as_bytes()) && !has(code.as_bytes()) && !has(b"/a?b=c"));
     assert_ne!(row.get::<String, _>("id"), crate::secret::hex(code.as_bytes()));
     // Put under the name of another code of one's own it does not open.
-    let other = Token::generate(&OsRandom);
+    let other = scene.all.codes.generate(&OsRandom);
     sqlx::query("UPDATE hand_overs SET id = $1")
         .bind(other.hash().to_hex())
         .execute(&scene.all.database)
@@ -100,4 +118,18 @@ async fn where_a_session_was_used_is_kept_as_long_as_the_session() {
     assert!(
         sqlx::query("SELECT id FROM hand_overs").fetch_all(&scene.all.database).await.unwrap().is_empty()
     );
+}
+
+#[tokio::test]
+async fn a_code_that_nobody_made_costs_the_store_nothing() {
+    let scene = Scene::new().await;
+    let code = scene.make().await;
+    sqlx::query("DROP TABLE hand_overs").execute(&scene.all.database).await.unwrap();
+    for place in 0..TOKEN {
+        let mut bytes = *code.as_bytes();
+        bytes[place] ^= 1;
+        assert_eq!(scene.take(&Token::from_bytes(bytes)).await, None, "{place}");
+    }
+    assert_eq!(scene.take(&Token::generate(&OsRandom)).await, None);
+    assert!(scene.all.take(&code, &scene.browser, SITE).await.is_err(), "its own is asked for");
 }

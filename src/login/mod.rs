@@ -3,7 +3,6 @@
 //! Every step looks the user up again: one that was disabled half-way gets no session. Refusals are outcomes; errors
 //! mean that something did not answer, and never let anybody in.
 
-mod cookie;
 mod enrolment;
 mod known;
 mod outcome;
@@ -14,7 +13,6 @@ use std::{net::IpAddr, sync::Arc};
 use aws_lc_rs::hmac;
 use secrecy::SecretString;
 
-pub use cookie::LoginCookies;
 pub use enrolment::{BindOutcome, Enrolment, FRESH, NewDevice};
 pub use known::{KNOWN_FOR, KnownBrowsers};
 pub use outcome::{CodeOutcome, Finish, FirstCodeOutcome, LoginError, NewLogin, Next, PasswordOutcome};

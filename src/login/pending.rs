@@ -13,13 +13,12 @@ use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, Row as _};
 use zeroize::Zeroizing;
 
-use super::LoginCookies;
 use crate::{
     clock::{Clock, Timestamp},
     credentials::TotpSecret,
     database::{Database, DatabaseError, Transaction},
     random::Random,
-    sealing::Sealer,
+    sealing::{MarkedTokens, Sealer},
     secret::{Token, TokenHash},
     sessions::PasswordProof,
     users::UserId,
@@ -109,7 +108,7 @@ impl Pending {
 pub struct PendingLogins {
     database: Database,
     sealer: Arc<Sealer>,
-    cookies: LoginCookies,
+    cookies: MarkedTokens,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
 }
@@ -121,12 +120,12 @@ impl PendingLogins {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Self {
-        let cookies = LoginCookies::new(&sealer);
+        let cookies = MarkedTokens::new(&sealer, "login cookies");
         Self { database, sealer, cookies, clock, random }
     }
 
     /// What makes the cookies of logins, of those as well that nobody has given a password for.
-    pub fn cookies(&self) -> &LoginCookies {
+    pub fn cookies(&self) -> &MarkedTokens {
         &self.cookies
     }
 

@@ -5,6 +5,7 @@
 
 mod key_source;
 mod keys;
+mod marked;
 
 use std::{fmt, path::Path};
 
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 pub use self::{
     key_source::{KeyError, KeySource},
     keys::{KeyId, Keys, SecretKey},
+    marked::MarkedTokens,
 };
 use crate::{
     background::{BEAT, regularly},

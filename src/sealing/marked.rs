@@ -1,24 +1,27 @@
-//! The cookie of a login: half of it is chance, half says that we made it.
+//! Tokens that tell by themselves that we made them: half of one is chance, half the mark.
 //!
-//! A script of the portal can plant a cookie of this name, but none that counts unless a browser was given it by us.
+//! A script of the portal can plant a cookie, but none that counts unless a browser was given it by us; and what somebody has made up
+//! costs no look at a store.
+
+use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 
+use super::Sealer;
 use crate::{
     random::Random,
-    sealing::Sealer,
     secret::{Token, constant_time_eq},
 };
 
 const HALF: usize = 16;
 
-/// Makes the tokens of logins, and knows them again.
+/// Makes the tokens of one purpose, and knows them again. Shared, since it is handed about.
 #[derive(Clone, Debug)]
-pub struct LoginCookies(hmac::Key);
+pub struct MarkedTokens(Arc<hmac::Key>);
 
-impl LoginCookies {
-    pub(super) fn new(sealer: &Sealer) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, sealer.derive("login cookies").as_slice()))
+impl MarkedTokens {
+    pub fn new(sealer: &Sealer, purpose: &str) -> Self {
+        Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, sealer.derive(purpose).as_slice())))
     }
 
     pub fn generate(&self, random: &dyn Random) -> Token {
@@ -48,11 +51,13 @@ mod tests {
     use crate::random::OsRandom;
 
     #[test]
-    fn only_a_cookie_that_we_made_counts() {
-        let ours = LoginCookies::new(&Sealer::from_key(&[1; 32]));
+    fn only_a_token_that_we_made_for_the_purpose_counts() {
+        let ours = MarkedTokens::new(&Sealer::from_key(&[1; 32]), "a");
         let token = ours.generate(&OsRandom);
         assert!(ours.made(&token));
-        assert!(!LoginCookies::new(&Sealer::from_key(&[2; 32])).made(&token));
+        for (key, purpose) in [([2; 32], "a"), ([1; 32], "b")] {
+            assert!(!MarkedTokens::new(&Sealer::from_key(&key), purpose).made(&token));
+        }
         for place in 0..2 * HALF {
             let mut bytes = *token.as_bytes();
             bytes[place] ^= 1;
