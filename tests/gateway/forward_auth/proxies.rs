@@ -191,6 +191,44 @@ async fn what_a_client_says_of_who_it_is_gets_through_no_proxy() {
 }
 
 #[tokio::test]
+async fn an_identity_of_other_names_gets_through_every_proxy() {
+    for name in NAMES {
+        let builder = guarded().set("identity.headers.user", "X-Forwarded-User");
+        let (gateway, _) = builder.set("identity.headers.email", "X-Auth-Request-Email").start().await;
+        let renamed: &[_] = match name {
+            "nginx" => &[
+                ("upstream_http_remote_user", "upstream_http_x_forwarded_user"),
+                ("header Remote-User", "header X-Forwarded-User"),
+                ("upstream_http_remote_email", "upstream_http_x_auth_request_email"),
+                ("header Remote-Email", "header X-Auth-Request-Email"),
+            ],
+            "traefik" | "caddy" => {
+                &[("Remote-User", "X-Forwarded-User"), ("Remote-Email", "X-Auth-Request-Email")]
+            }
+            _ => &[("remote-user", "x-forwarded-user"), ("remote-email", "x-auth-request-email")],
+        };
+        let proxy = AskingProxy::start_with(name, &gateway, renamed).await;
+        gateway.add_user(ADA).await;
+        let user = proxy.browser();
+        user.log_in(ADA).await;
+        for path in ["/sims", "/public/a"] {
+            gateway.upstream.forget();
+            assert_eq!(user.get(path).await.status, StatusCode::OK, "{name}");
+            let request = gateway.upstream.only_request();
+            for told in ["x-forwarded-user", "x-auth-request-email"] {
+                assert_eq!(request.value(told).as_deref(), Some(ADA), "{name}: {request:?}");
+            }
+            assert_eq!(request.value("x-forwarded-proto").as_deref(), Some("https"), "{name}: {request:?}");
+        }
+        gateway.upstream.forget();
+        let forged = format!("GET /public/a HTTP/1.1\r\nHost: {HOST}\r\nX-Forwarded-User: eve\r\n\r\n");
+        proxy.browser().raw(forged).await.answer().await;
+        let told = gateway.upstream.requests().iter().any(|request| format!("{request:?}").contains("eve"));
+        assert!(!told, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn bodies_and_websockets_get_through() {
     with_each(async |gateway, proxy, stranger, user| {
         let name = proxy.name;
@@ -270,7 +308,10 @@ async fn no_proxy_offers_the_portal_a_protocol_that_the_gateway_would_not() {
                 for request in gateway.upstream.requests() {
                     // Whether that is well said is for the portal to see.
                     let offer = request.value("upgrade").filter(|offer| offer != "websocket");
-                    assert!(is_offered || offer.is_none(), "{name}, {upgrade} {fields}: {answer:?} {request:?}");
+                    assert!(
+                        is_offered || offer.is_none(),
+                        "{name}, {upgrade} {fields}: {answer:?} {request:?}"
+                    );
                 }
             }
         }

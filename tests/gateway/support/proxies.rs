@@ -35,15 +35,15 @@ impl AskingProxy {
         Self::start_with(name, gateway, &[]).await
     }
 
-    /// The same with mistakes in its file: what stands there, and what an operator has in its place.
+    /// The same with changes to its file, in HAProxy's case to its script: what stands there, and what an operator has in its place.
     pub(crate) async fn start_with(
         name: &'static str,
         gateway: &TestGateway,
-        mistakes: &[(&str, &str)],
+        changes: &[(&str, &str)],
     ) -> Self {
         let folder = readable_folder();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut command = command(name, (gateway, mistakes), folder.path(), address);
+        let mut command = command(name, (gateway, changes), folder.path(), address);
         let log = fs::File::create(folder.path().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap_or_else(|error| {
@@ -93,16 +93,21 @@ impl Drop for AskingProxy {
     }
 }
 
+/// A file as an operator has it.
+fn changed(text: &str, changes: &[(&str, &str)]) -> String {
+    changes.iter().fold(text.to_owned(), |text, (written, instead)| {
+        assert!(text.contains(written), "there is {written} in it");
+        text.replace(written, instead)
+    })
+}
+
 /// The file for a proxy, with these addresses in place of those that it comes with.
-fn example(file: &str, (gateway, mistakes): Setting<'_>, listen: (&str, String)) -> String {
+fn example(file: &str, (gateway, changes): Setting<'_>, listen: (&str, String)) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples").join(file);
     let mut text = fs::read_to_string(path).unwrap();
     let folder = gateway.folder().display();
     let (asked, portal) = (gateway.proxies_address(), gateway.upstream.address());
-    for (written, instead) in mistakes {
-        assert!(text.contains(written), "{file} has {written}");
-        text = text.replace(written, instead);
-    }
+    text = changed(&text, changes);
     assert!(text.contains(listen.0), "{file} has {}", listen.0);
     for (written, here) in [
         ("127.0.0.1:9191", asked.to_string()),
@@ -187,7 +192,8 @@ fn command(name: &str, setting: Setting<'_>, folder: &Path, address: SocketAddr)
             let read = |file: &str| fs::read_to_string(gateway.folder().join(file)).unwrap();
             let pair = write("pair.pem", &(read("certificate.pem") + &read("key.pem")));
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/portcullis.lua");
-            let text = example("haproxy.cfg", setting, ("bind :443", format!("bind {address}")))
+            let script = write("portcullis.lua", &changed(&fs::read_to_string(script).unwrap(), setting.1));
+            let text = example("haproxy.cfg", (gateway, &[]), ("bind :443", format!("bind {address}")))
                 .replace("/etc/haproxy/portal.pem", &pair.display().to_string())
                 .replace("/etc/haproxy/portcullis.lua", &script.display().to_string());
             let mut command = Command::new(sbin("haproxy"));
