@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// The properties, by the folder of the corpus that each has to hold for.
-const PROPERTIES: [(&str, fn(&[u8])); 15] = [
+const PROPERTIES: [(&str, fn(&[u8])); 16] = [
     ("answer", answer::holds),
     ("client", client::holds),
     ("config", config::holds),
@@ -16,6 +16,7 @@ const PROPERTIES: [(&str, fn(&[u8])); 15] = [
     ("raw_frames", raw_frames::holds),
     ("request_head", request_head::holds),
     ("return_to", return_to::holds),
+    ("rules", rules::holds),
     ("second_reader", second_reader::holds),
     ("session_notice", session_notice::holds),
     ("stored_hash", stored_hash::holds),
@@ -57,6 +58,9 @@ mod request_head;
 #[cfg(test)]
 #[path = "../fuzz/properties/return_to.rs"]
 mod return_to;
+#[cfg(test)]
+#[path = "../fuzz/properties/rules.rs"]
+mod rules;
 #[cfg(test)]
 #[path = "../fuzz/properties/second_reader.rs"]
 mod second_reader;

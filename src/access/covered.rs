@@ -1,6 +1,6 @@
 //! Rules that can never match, because an earlier one takes all that they are about.
 
-use super::{AccessRule, ClientKind, Ruling};
+use super::{AccessPath, AccessRule, ClientKind, Ruling};
 
 /// Each such rule, with the earlier one.
 pub fn covered(rules: &[AccessRule]) -> Vec<(usize, usize)> {
@@ -38,7 +38,7 @@ impl AccessRule {
         if self.paths.is_empty() && self.regexes.is_empty() {
             return true;
         }
-        let all = self.paths.iter().any(|path| path.first_segments().is_none());
+        let all = self.paths.iter().any(AccessPath::is_everything);
         let names_paths = !other.paths.is_empty() || !other.regexes.is_empty();
         all || (names_paths
             && other.paths.iter().all(|path| self.paths.iter().any(|wide| wide.covers(path)))

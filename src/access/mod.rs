@@ -27,7 +27,7 @@ use self::{
     index::Index,
     methods::Methods,
     pattern::Fit,
-    readings::{Reading, Readings},
+    readings::{Reader, Reading, Readings},
     regexes::{Fits, Regexes},
 };
 use crate::users::CanonicalName;
@@ -323,24 +323,24 @@ impl AccessRules {
     ) {
         let readings = Readings::of(request.path);
         for method in &request.methods {
-            let mut one = |path: Option<&[u8]>, is_folded| {
-                tell(self.of_reading((path, is_folded), method, request), path, method);
+            let mut one = |path: Option<&[u8]>, by: Reader| {
+                tell(self.of_reading((path, by), method, request), path, method);
             };
             match &readings {
-                Readings::Plain(path) => one(Some(path), false),
+                Readings::Plain(path) => one(Some(path), Reader::default()),
                 Readings::Several(all) => {
-                    for Reading { path, is_folded } in all {
-                        one(Some(path), *is_folded);
+                    for Reading { path, by } in all {
+                        one(Some(path), *by);
                     }
                 }
-                Readings::Any => one(None, false),
+                Readings::Any => one(None, Reader::default()),
             }
         }
     }
 
     fn of_reading(
         &self,
-        (path, is_folded): (Option<&[u8]>, bool),
+        (path, by): (Option<&[u8]>, Reader),
         method: &Method,
         request: &AccessRequest<'_>,
     ) -> Ruling {
@@ -357,7 +357,7 @@ impl AccessRules {
             let fit = match path {
                 _ if rule.paths.is_empty() && rule.regexes.is_empty() => Fit::Exactly,
                 Some(path) => {
-                    let by_path = rule.paths.iter().map(|known| known.fit(path, is_folded)).max();
+                    let by_path = rule.paths.iter().map(|known| known.fit(path, by)).max();
                     by_path.unwrap_or(Fit::No).max(fits.of(index))
                 }
                 None => Fit::Loosely,

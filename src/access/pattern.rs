@@ -1,6 +1,6 @@
 //! The paths that a rule names, and how well a path fits one of them.
 
-use super::readings::folded;
+use super::readings::{Reader, folded, without_scripts};
 
 /// How a path fits a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,10 +14,23 @@ pub(super) enum Fit {
 /// A path, or all paths below one. Written as the portal sees it: decoded.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessPath {
-    exact: String,
-    folded: String,
+    written: Name,
+    /// To whoever skips scripts, if that is another one.
+    without_scripts: Option<Name>,
     /// Whether it ends in `/*`; the slash is kept.
     below: bool,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Name {
+    exact: String,
+    folded: String,
+}
+
+impl Name {
+    fn new(path: &str) -> Self {
+        Self { exact: path.to_owned(), folded: folded(path) }
+    }
 }
 
 impl AccessPath {
@@ -50,13 +63,18 @@ impl AccessPath {
         if path.split('/').any(ends_oddly) {
             return Err(format!("`{text}`: portals differ about dots and spaces at the end of a name"));
         }
-        Ok(Self { exact: path.to_owned(), folded: folded(path), below })
+        let bare = String::from_utf8(without_scripts(path.as_bytes())).ok().filter(|bare| bare != path);
+        Ok(Self { written: Name::new(path), without_scripts: bare.as_deref().map(Name::new), below })
     }
 
-    /// `is_folded`: whoever reads the path so takes names that fold alike for the same.
-    pub(super) fn fit(&self, path: &[u8], is_folded: bool) -> Fit {
-        let folded = self.folded.as_bytes();
-        let exact = if is_folded { folded } else { self.exact.as_bytes() };
+    /// Whether a path fits to whoever reads it so.
+    pub(super) fn fit(&self, path: &[u8], by: Reader) -> Fit {
+        let name = match &self.without_scripts {
+            Some(name) if by.skips_scripts => name,
+            _ => &self.written,
+        };
+        let folded = name.folded.as_bytes();
+        let exact = if by.folds { folded } else { name.exact.as_bytes() };
         if self.below {
             if path.starts_with(exact) {
                 return Fit::Exactly;
@@ -74,24 +92,28 @@ impl AccessPath {
 
     /// Whether every path that fits `other` exactly fits this one so.
     pub(super) fn covers(&self, other: &Self) -> bool {
-        if self.below {
-            other.exact.starts_with(&self.exact)
-        } else {
-            !other.below && other.exact == self.exact
-        }
+        let (own, other_name) = (&self.written.exact, &other.written.exact);
+        if self.below { other_name.starts_with(own) } else { !other.below && other_name == own }
+    }
+
+    /// Whether every path fits.
+    pub(super) fn is_everything(&self) -> bool {
+        self.below && self.written.folded == "/"
     }
 
     /// What the first segment of every path that fits begins with, without telling case: as it is written, or folded; none:
     /// any.
-    pub(super) fn first_segments(&self) -> Option<[&[u8]; 2]> {
-        let is_root = self.below && self.folded == "/";
-        (!is_root).then(|| [&self.exact, &self.folded].map(|path| first_segment(path.as_bytes())))
+    pub(super) fn first_segments(&self) -> Option<impl Iterator<Item = &[u8]>> {
+        let names = || std::iter::once(&self.written).chain(&self.without_scripts);
+        let is_root = self.below && names().any(|name| name.folded == "/");
+        let texts = names().flat_map(|name| [&name.exact, &name.folded]);
+        (!is_root).then(|| texts.map(|path| first_segment(path.as_bytes())))
     }
 }
 
 impl std::fmt::Debug for AccessPath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}{}", self.exact, if self.below { "*" } else { "" })
+        write!(f, "{}{}", self.written.exact, if self.below { "*" } else { "" })
     }
 }
 
@@ -146,10 +168,29 @@ mod tests {
             ("/a b", "/a b", Exactly),
         ] {
             assert_eq!(
-                AccessPath::parse(pattern).unwrap().fit(path.as_bytes(), false),
+                AccessPath::parse(pattern).unwrap().fit(path.as_bytes(), Reader::default()),
                 fit,
                 "{pattern} {path}"
             );
+        }
+    }
+
+    #[test]
+    fn a_pattern_with_the_program_in_it_fits_whoever_skips_that_as_well() {
+        use Fit::{Exactly, Loosely, No};
+        let skips = Reader { skips_scripts: true, ..Reader::default() };
+        for (pattern, path, fit, fit_skipped) in [
+            ("/index.php/apps/*", "/index.php/apps/x", Exactly, No),
+            ("/index.php/apps/*", "/apps/x", No, Exactly),
+            ("/index.php/apps/*", "/APPS/x", No, Loosely),
+            ("/index.php/*", "/apps", No, Exactly),
+            ("/index.php", "/index.php", Exactly, Exactly),
+            ("/a/index.php/b", "/a/b", No, Exactly),
+            ("/apps/*", "/apps/x", Exactly, Exactly),
+        ] {
+            let pattern = AccessPath::parse(pattern).unwrap();
+            let fits = [Reader::default(), skips].map(|by| pattern.fit(path.as_bytes(), by));
+            assert_eq!(fits, [fit, fit_skipped], "{pattern:?} {path}");
         }
     }
 

@@ -11,7 +11,10 @@ use crate::{
 };
 
 /// What paths are put together from.
-const PIECES: [&str; 44] = [
+const PIECES: [&str; 47] = [
+    "index.php",
+    "/index.php/",
+    "INDEX%2ephp/",
     "/",
     "/",
     "//",
@@ -87,15 +90,20 @@ fn read(path: &[u8], habits: u16) -> Vec<u8> {
     if has(8) {
         text = text.split(|&byte| byte == 0).next().unwrap_or_default().to_vec();
     }
+    if has(14) {
+        text = text.split(|&byte| byte == b';').next().unwrap_or_default().to_vec();
+    }
     // Two slashes begin a host.
     if has(12) && text.starts_with(b"//") {
         let rest: Vec<u8> = text.iter().copied().skip_while(|&byte| byte == b'/').collect();
         text = rest.iter().copied().skip_while(|&byte| byte != b'/').collect();
     }
     let mut kept: Vec<Vec<u8>> = Vec::new();
+    let is_script = |segment: &[u8]| has(13) && segment.eq_ignore_ascii_case(b"index.php");
     for segment in text.split(|&byte| byte == b'/') {
         match segment {
             b"" | b"." if has(9) => {}
+            segment if is_script(segment) => {}
             b".." if has(9) => _ = kept.pop(),
             segment => {
                 let end =
@@ -168,7 +176,7 @@ fn no_reader_finds_what_is_closed_at_a_path_that_is_not() {
         let request = AccessRequest::new(&Method::GET, &HeaderMap::new(), &path, None, [10, 0, 0, 1].into());
         let (closed, public) = (closed.of(&request).level, public.of(&request).level);
         for _ in 0..256 {
-            let habits = u16::from_le_bytes(random.bytes()) % (1 << 13);
+            let habits = u16::from_le_bytes(random.bytes()) % (1 << 15);
             let read = read(path.as_bytes(), habits);
             let segment = read.split(|&byte| byte == b'/').nth(1).unwrap_or_default();
             if segment == b"admin" {

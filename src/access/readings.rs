@@ -30,14 +30,23 @@ pub(super) enum Readings<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub(super) path: Vec<u8>,
-    /// Whether whoever reads it so compares names folded.
-    pub(super) is_folded: bool,
+    /// Who reads it so.
+    pub(super) by: Reader,
+}
+
+/// How somebody compares paths who reads them otherwise than most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reader {
+    /// Names that fold alike are the same.
+    pub(super) folds: bool,
+    /// `index.php` is no part of a path.
+    pub(super) skips_scripts: bool,
 }
 
 /// One habit of some reader: another path that it makes of one, or none.
 type Habit = fn(&[u8]) -> Option<Vec<u8>>;
 
-const HABITS: [Habit; 15] = [
+const HABITS: [Habit; 16] = [
     decode_once,
     decode_utf16,
     shorten_overlong,
@@ -48,6 +57,7 @@ const HABITS: [Habit; 15] = [
     drop_controls,
     turn_backslashes,
     drop_parameters,
+    cut_at_parameters,
     merge_slashes,
     drop_authority,
     resolve_dots,
@@ -86,26 +96,29 @@ impl Search {
     }
 
     fn all(&mut self, path: &[u8]) -> Result<(), TooMany> {
-        self.note(percent_decode(path).collect(), false)?;
-        self.note(keep_structure(path), false)?;
+        self.note(percent_decode(path).collect(), Reader::default())?;
+        self.note(keep_structure(path), Reader::default())?;
         let mut at = 0;
-        while let Some(reading) = self.found.get(at).cloned() {
+        while let Some(Reading { path, by }) = self.found.get(at).cloned() {
             for habit in HABITS {
-                if let Some(read) = habit(&reading.path) {
-                    self.note(read, reading.is_folded)?;
+                if let Some(read) = habit(&path) {
+                    self.note(read, by)?;
                 }
             }
-            if !reading.is_folded
-                && let Some(read) = self.fold(&reading.path)?
+            if !by.folds
+                && let Some(read) = self.fold(&path)?
             {
-                self.note(read, true)?;
+                self.note(read, Reader { folds: true, ..by })?;
+            }
+            if let Some(read) = changed(&path, without_scripts(&path)) {
+                self.note(read, Reader { skips_scripts: true, ..by })?;
             }
             at += 1;
         }
         Ok(())
     }
 
-    fn note(&mut self, path: Vec<u8>, is_folded: bool) -> Result<(), TooMany> {
+    fn note(&mut self, path: Vec<u8>, by: Reader) -> Result<(), TooMany> {
         if self.found.iter().any(|known| known.path == path) {
             return Ok(());
         }
@@ -113,7 +126,7 @@ impl Search {
         if self.found.len() >= MOST || self.size > MOST_BYTES {
             return Err(TooMany);
         }
-        self.found.push(Reading { path, is_folded });
+        self.found.push(Reading { path, by });
         Ok(())
     }
 
@@ -133,8 +146,10 @@ impl Search {
 /// Whether nobody reads it in another way, letter case and a slash at its end aside.
 fn is_plain(path: &[u8]) -> bool {
     let mut before = 0;
-    for &byte in path {
-        let ends_segment = byte == b'/' && matches!(before, b'/' | b'.');
+    for (at, &byte) in path.iter().enumerate() {
+        let ends_segment = byte == b'/'
+            && (matches!(before, b'/' | b'.')
+                || (matches!(before, b'p' | b'P') && ends_in_script(&path[..at])));
         // Some read a plus as a space.
         let is_itself = PLAIN[usize::from(byte)] && byte != b'+';
         let begins_stream = before == b':' && matches!(byte, b':' | b'$');
@@ -144,6 +159,22 @@ fn is_plain(path: &[u8]) -> bool {
         before = byte;
     }
     before != b'.'
+}
+
+/// The program that PHP portals are, which takes what follows for the path.
+const SCRIPT: &[u8] = b"index.php";
+
+fn ends_in_script(path: &[u8]) -> bool {
+    path.rsplit(|&byte| byte == b'/').next().is_some_and(|name| name.eq_ignore_ascii_case(SCRIPT))
+}
+
+/// Without the name of that program where something follows, as for patterns.
+pub(super) fn without_scripts(path: &[u8]) -> Vec<u8> {
+    let last = path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+    let (folders, name) = path.split_at(last);
+    let kept: Vec<&[u8]> =
+        folders.split(|&byte| byte == b'/').filter(|name| !name.eq_ignore_ascii_case(SCRIPT)).collect();
+    [&kept.join(&b'/'), name].concat()
 }
 
 /// Decodes everything but slashes, dots and semicolons: what a portal sees that routes first and decodes later.
@@ -289,6 +320,11 @@ fn drop_parameters(path: &[u8]) -> Option<Vec<u8>> {
     Some(by_segment(path, |segment| segment.split(|&byte| byte == b';').next().unwrap_or_default()))
 }
 
+/// Fastify takes them for the query.
+fn cut_at_parameters(path: &[u8]) -> Option<Vec<u8>> {
+    Some(path[..memchr::memchr(b';', path)?].to_vec())
+}
+
 fn merge_slashes(path: &[u8]) -> Option<Vec<u8>> {
     let mut merged = path.to_vec();
     merged.dedup_by(|byte, before| *byte == b'/' && *before == b'/');
@@ -365,9 +401,21 @@ mod tests {
 
     #[test]
     fn a_plain_path_has_one_reading() {
-        for path in
-            ["/", "/a/b.html", "/a-b_c~d/", "/a.b.c", "/.well-known/x", "/..a/...b", "/@me/x:y,z=1", "/A"]
-        {
+        for path in [
+            "/",
+            "/index.php",
+            "/a/index.php",
+            "/xindex.php/a",
+            "/index.phpx/a",
+            "/x.php/a",
+            "/a/b.html",
+            "/a-b_c~d/",
+            "/a.b.c",
+            "/.well-known/x",
+            "/..a/...b",
+            "/@me/x:y,z=1",
+            "/A",
+        ] {
             assert_eq!(Readings::of(path), Readings::Plain(path.as_bytes()), "{path}");
         }
     }
@@ -398,6 +446,8 @@ mod tests {
             "/admin%3bx",
             "/admin%253bx",
             "/admin;",
+            "/admin;/x",
+            "/admin;a/../b",
             // Dots and spaces at the end.
             "/admin.",
             "/admin..",
@@ -455,6 +505,15 @@ mod tests {
             "/admin%c0%80.png",
             "/admin::$DATA",
             "/admin%3a%3a$DATA",
+            // The program that a portal in PHP is.
+            "/index.php/admin",
+            "/Index.PHP/admin/",
+            "/index.php//admin",
+            "/index%2ephp/admin",
+            "/index.php%2fadmin",
+            "/%69ndex.php/ADMIN",
+            "/index.php/index.php/admin",
+            "/index.php;x/admin",
             // Backslashes that only come about.
             "/x%c1%9c..%c1%9cadmin",
         ] {

@@ -2,7 +2,7 @@
 
 use super::{
     pattern::{AccessPath, Fit},
-    readings::{Reading, Readings},
+    readings::{Reader, Reading, Readings},
 };
 
 /// Paths that go to other servers than the rest, the first match first.
@@ -23,12 +23,10 @@ impl PathRoutes {
         let readings = Readings::of(path);
         self.0.iter().position(|route| {
             let takes =
-                |path: &[u8], is_folded| route.iter().any(|known| known.fit(path, is_folded) == Fit::Exactly);
+                |path: &[u8], by: Reader| route.iter().any(|known| known.fit(path, by) == Fit::Exactly);
             match &readings {
-                Readings::Plain(path) => takes(path, false),
-                Readings::Several(all) => {
-                    all.iter().all(|Reading { path, is_folded }| takes(path, *is_folded))
-                }
+                Readings::Plain(path) => takes(path, Reader::default()),
+                Readings::Several(all) => all.iter().all(|Reading { path, by }| takes(path, *by)),
                 Readings::Any => false,
             }
         })
