@@ -11,6 +11,7 @@ mod limits;
 mod notice;
 mod plain;
 mod questions;
+mod request_ids;
 mod rescue;
 mod saved_form;
 mod sign_off;
@@ -35,6 +36,7 @@ use self::{
     body::{BodySource, ClientBody, RequestRecord, Sent, own},
     failure::Failure,
     fair_queue::Way,
+    request_ids::RequestIds,
     rescue::Audience,
 };
 pub use self::{
@@ -100,19 +102,15 @@ pub struct Gateway {
     shared: Arc<SharedGateway>,
     request_gate: RequestGate<Rc<Site>>,
     turned_away: rescue::TurnedAway,
-    /// Sets this worker's request ids apart from all others.
-    id_prefix: [u8; 8],
-    id_next: Cell<u32>,
+    request_ids: RequestIds,
     /// Requests of nobody in particular that are not over.
     public: Cell<u32>,
 }
 
 impl Gateway {
     pub fn new(shared: Arc<SharedGateway>, request_gate: RequestGate<Rc<Site>>, random: &dyn Random) -> Self {
-        let [id_prefix, id_first] = [random.bytes::<4>(), random.bytes::<4>()].map(u32::from_be_bytes);
-        let turned_away = rescue::TurnedAway::default();
-        let (id_prefix, id_next) = (hex_digits(id_prefix), Cell::new(id_first));
-        Self { shared, request_gate, turned_away, id_prefix, id_next, public: Cell::new(0) }
+        let (request_ids, turned_away) = (RequestIds::new(random), rescue::TurnedAway::default());
+        Self { shared, request_gate, turned_away, request_ids, public: Cell::new(0) }
     }
 
     /// The straight line. The record collects what the access log and the metrics need.
@@ -403,27 +401,6 @@ impl Gateway {
             }
         }
     }
-
-    /// Sixteen hexadecimal digits that no other request has had.
-    fn request_id(&self) -> [u8; 16] {
-        let number = self.id_next.get();
-        self.id_next.set(number.wrapping_add(1));
-        let mut id = [0; 16];
-        let (prefix, own) = id.split_at_mut(8);
-        prefix.copy_from_slice(&self.id_prefix);
-        own.copy_from_slice(&hex_digits(number));
-        id
-    }
-}
-
-/// The eight hexadecimal digits of a number.
-fn hex_digits(number: u32) -> [u8; 8] {
-    let mut digits = [0; 8];
-    for (place, digit) in digits.iter_mut().enumerate() {
-        let nibble = (number >> (28 - 4 * place)) & 0xf;
-        *digit = b"0123456789abcdef"[usize::try_from(nibble).unwrap_or(0)];
-    }
-    digits
 }
 
 /// The way to prove what is missing, for a request that the gate does not let pass.
@@ -500,7 +477,7 @@ impl Service for Gateway {
         let mut record = Box::new(RequestRecord::new(
             Rc::clone(&self),
             &request,
-            self.request_id(),
+            self.request_ids.next(),
             connection.peer().ip(),
             began,
         ));
@@ -531,8 +508,13 @@ impl Service for Gateway {
         let mut unread = Request::new(());
         *unread.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
         let began = self.shared.clock.moment();
-        let mut record =
-            Box::new(RequestRecord::new(Rc::clone(&self), &unread, self.request_id(), peer.ip(), began));
+        let mut record = Box::new(RequestRecord::new(
+            Rc::clone(&self),
+            &unread,
+            self.request_ids.next(),
+            peer.ip(),
+            began,
+        ));
         // Too many cookies are a person's trouble, and theirs to mend.
         let is_page = refusal == Refusal::TooLarge && client::reads_like_navigation(read);
         let audience = if is_page { Audience::Person } else { Audience::Script };
@@ -544,7 +526,7 @@ impl Service for Gateway {
         let mut unread = Request::new(());
         *unread.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
         let request = asked.as_ref().map_or(&unread, |(request, _)| request);
-        let (began, id) = (self.shared.clock.moment(), self.request_id());
+        let (began, id) = (self.shared.clock.moment(), self.request_ids.next());
         let mut record = RequestRecord::new(Rc::clone(&self), request, id, client.ip(), began);
         let answer = match asked {
             Ok((request, has_body)) => self.plainly(request, has_body, &mut record),
