@@ -357,14 +357,15 @@ async fn looking_keeps_no_session_and_a_press_on_the_button_does() {
 
 #[tokio::test]
 async fn a_session_that_is_in_use_at_another_gateway_is_not_about_to_end() {
-    let (gateway, browser) = logged_in(builder()).await;
+    // Uses are written down within a tenth of this.
+    let (gateway, browser) = logged_in(builder().set("sessions.inactivity", "20s")).await;
     let (_twin, elsewhere) = gateway.twin().await;
     elsewhere.set_cookie("__Host-portcullis", &browser.session());
     told(&browser).await;
     // The clock of both.
-    gateway.clock.advance(Duration::from_mins(58));
+    gateway.clock.advance(Duration::from_secs(15));
     assert_eq!(elsewhere.get("/sims").await.status, StatusCode::OK);
-    soon(PATIENCE, "this gateway knows of it", async || told(&browser).await.0 > 3000).await;
+    soon(PATIENCE, "this gateway knows of it", async || told(&browser).await.0 > 15).await;
 }
 
 #[tokio::test]
