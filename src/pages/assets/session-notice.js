@@ -31,6 +31,7 @@
   let due = Infinity;
   let timer;
   let asking = false;
+  let again = false;
   let asked = -Infinity;
   let failures = 0;
 
@@ -70,6 +71,12 @@
     await hear(() => ask(LOOK, {}));
   }
 
+  // There is something new: an answer that is on its way may be older.
+  function lookAgain() {
+    again = asking;
+    look();
+  }
+
   async function hear(question) {
     clearTimeout(timer);
     asking = true;
@@ -90,6 +97,10 @@
       return false;
     } finally {
       asking = false;
+      if (again) {
+        again = false;
+        look();
+      }
     }
   }
 
@@ -128,7 +139,7 @@
     others = new BroadcastChannel("portcullis-session");
     others.addEventListener("message", () => {
       asked = -Infinity;
-      look();
+      lookAgain();
     });
   }
 
@@ -316,7 +327,7 @@
     const refused = (entry) => entry.responseStatus === 401 && entry.name.startsWith(`${location.origin}/`);
     new PerformanceObserver((list) => {
       if (!shown.startsWith("out") && list.getEntries().some(refused)) {
-        look();
+        lookAgain();
       }
     }).observe({ type: "resource" });
   } catch {
