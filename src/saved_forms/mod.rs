@@ -229,7 +229,7 @@ impl SavedForms {
     /// What there is to say about a form. Writes nothing: it is asked for pages that are only looked at.
     pub async fn find(&self, claim: FormClaim<'_>) -> Result<Found, DatabaseError> {
         let Some(row) = self.row(claim).await? else { return Ok(Found::Nothing) };
-        if row.user != claim.user.as_str() {
+        if row.user != *claim.user {
             return Ok(Found::OtherUser);
         }
         Ok(match self.open(claim, &row) {
@@ -240,7 +240,7 @@ impl SavedForms {
 
     /// Gives a form out, once, if it was sent to `target`.
     pub async fn take(&self, claim: FormClaim<'_>, target: &str) -> Result<Option<SavedForm>, DatabaseError> {
-        let Some(row) = self.row(claim).await?.filter(|row| row.user == claim.user.as_str()) else {
+        let Some(row) = self.row(claim).await?.filter(|row| row.user == *claim.user) else {
             return Ok(None);
         };
         let Some(form) = self.open(claim, &row).filter(|form| form.head.target == target) else {
@@ -271,7 +271,7 @@ impl SavedForms {
     /// Forgets what is in a form that its user has no more use for.
     pub async fn discard(&self, claim: FormClaim<'_>) -> Result<(), DatabaseError> {
         let row = self.row(claim).await?;
-        if row.is_some_and(|row| row.user == claim.user.as_str() && !row.record.is_empty()) {
+        if row.is_some_and(|row| row.user == *claim.user && !row.record.is_empty()) {
             self.empty(claim.id).await?;
         }
         Ok(())
@@ -354,7 +354,7 @@ impl SavedForms {
 }
 
 struct Stored {
-    user: String,
+    user: UserId,
     record: Vec<u8>,
     kept_at: Timestamp,
     taken: bool,
@@ -363,7 +363,8 @@ struct Stored {
 impl Stored {
     fn read(row: &AnyRow) -> Result<Self, DatabaseError> {
         Ok(Self {
-            user: row.try_get("user_id")?,
+            user: UserId::parse(&row.try_get::<String, _>("user_id")?)
+                .ok_or(DatabaseError::Corrupt("a user's id"))?,
             record: row.try_get("record")?,
             kept_at: Timestamp::from_unix_millis(row.try_get("kept_at")?),
             taken: row.try_get::<Option<i64>, _>("taken_at")?.is_some(),

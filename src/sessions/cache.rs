@@ -172,8 +172,8 @@ impl Cache {
     }
 
     /// Drops the entries of these users, and doubts those sessions of theirs that are in use.
-    pub(super) fn doubt_users(&self, users: &HashSet<String>) {
-        self.doubt(|known| known.facts.as_ref().is_some_and(|facts| users.contains(facts.user.as_str())));
+    pub(super) fn doubt_users(&self, users: &HashSet<UserId>) {
+        self.doubt(|known| known.facts.as_ref().is_some_and(|facts| users.contains(&facts.user)));
     }
 
     /// Drops every entry, and doubts every session in use.

@@ -17,6 +17,7 @@ use crate::{
     },
     sealing::Sealer,
     secret::TokenHash,
+    users::UserId,
 };
 
 const INACTIVITY: Duration = Duration::from_hours(1);
@@ -26,10 +27,15 @@ fn id(number: u8) -> TokenHash {
     TokenHash::from_bytes([number; 32])
 }
 
+/// Where Redis lists the sessions of a user.
+fn index(user: &str) -> String {
+    format!("portcullis:u:{}", UserId::of(user))
+}
+
 fn session(number: u8, user: &str) -> StoredSession {
     StoredSession {
         id: id(number),
-        user: user.to_owned(),
+        user: UserId::of(user),
         record: (0..=255).rev().collect(),
         last_seen: NOW,
         expires_at: NOW.plus(12 * INACTIVITY),
@@ -54,14 +60,15 @@ async fn honours_the_contract(store: &dyn SessionStore) {
 async fn what_goes_in_comes_out(store: &dyn SessionStore) {
     assert_eq!(store.load(&id(1)).await.unwrap(), None);
     assert_eq!(store.list(None).await.unwrap(), []);
-    let awkward = "*[a-z]?\\ \r\nü{u1}:";
+    // As awkward as an id can be.
+    let awkward = "-_-u1";
     for put in [session(1, "u1"), session(2, "u1"), session(3, awkward)] {
         store.insert(&put).await.unwrap();
         assert_eq!(store.load(&put.id).await.unwrap(), Some(put));
     }
-    assert_eq!(ids(&store.list(Some("u1")).await.unwrap()), [id(1), id(2)].into());
-    assert_eq!(store.list(Some(awkward)).await.unwrap(), [session(3, awkward)]);
-    assert_eq!(store.list(Some("u")).await.unwrap(), []);
+    assert_eq!(ids(&store.list(Some(&UserId::of("u1"))).await.unwrap()), [id(1), id(2)].into());
+    assert_eq!(store.list(Some(&UserId::of(awkward))).await.unwrap(), [session(3, awkward)]);
+    assert_eq!(store.list(Some(&UserId::of("u"))).await.unwrap(), []);
     assert_eq!(ids(&store.list(None).await.unwrap()), [id(1), id(2), id(3)].into());
 }
 
@@ -87,28 +94,28 @@ async fn what_is_removed_stays_removed(store: &dyn SessionStore) {
     store.remove(&id(99)).await.unwrap();
     assert_eq!(store.touch(&[(id(1), NOW.plus(INACTIVITY))]).await.unwrap(), [id(1)]);
     assert_eq!(store.load(&id(1)).await.unwrap(), None);
-    assert_eq!(ids(&store.list(Some("u1")).await.unwrap()), [id(2)].into());
+    assert_eq!(ids(&store.list(Some(&UserId::of("u1"))).await.unwrap()), [id(2)].into());
     assert_eq!(ids(&store.list(None).await.unwrap()), [id(2), id(3)].into());
 }
 
 async fn a_user_is_removed_alone_and_whole(store: &dyn SessionStore) {
     store.insert(&session(4, "u1")).await.unwrap();
     store.insert(&session(5, "u2")).await.unwrap();
-    let ended: BTreeSet<_> = store.remove_user("u1").await.unwrap().into_iter().collect();
+    let ended: BTreeSet<_> = store.remove_user(&UserId::of("u1")).await.unwrap().into_iter().collect();
     assert_eq!(ended, [id(2), id(4)].into());
     store.touch(&[(id(2), NOW.plus(INACTIVITY)), (id(4), NOW.plus(INACTIVITY))]).await.unwrap();
     for number in [2, 4] {
         assert_eq!(store.load(&id(number)).await.unwrap(), None);
     }
-    assert_eq!(store.list(Some("u1")).await.unwrap(), []);
-    assert_eq!(store.remove_user("u1").await.unwrap(), []);
+    assert_eq!(store.list(Some(&UserId::of("u1"))).await.unwrap(), []);
+    assert_eq!(store.remove_user(&UserId::of("u1")).await.unwrap(), []);
     assert_eq!(store.load(&id(5)).await.unwrap(), Some(session(5, "u2")));
 
     store.insert(&session(6, "u1")).await.unwrap();
-    let listed = store.list(Some("u1")).await.unwrap();
+    let listed = store.list(Some(&UserId::of("u1"))).await.unwrap();
     // The generation is the store's own.
     assert_eq!(listed, [StoredSession { generation: listed[0].generation, ..session(6, "u1") }]);
-    assert_eq!(store.remove_user("u1").await.unwrap(), [id(6)]);
+    assert_eq!(store.remove_user(&UserId::of("u1")).await.unwrap(), [id(6)]);
 }
 
 async fn purging_spares_what_is_good(store: &dyn SessionStore) {
@@ -147,6 +154,7 @@ async fn redis_beside(config: &redis_pool::Config, database: Database) -> RedisS
 on_each_database![
     the_database_honours_the_contract,
     the_database_purges_what_is_idle_or_too_old,
+    a_session_of_no_user_keeps_no_others_from_being_read,
     an_old_dump_brings_back_no_session_that_was_ended,
     ends_are_kept_as_long_as_a_session_can_live,
     a_session_is_ended_although_redis_is_dead,
@@ -220,6 +228,21 @@ async fn a_cluster_of_redis_over_tls_honours_the_contract() {
     honours_the_contract(&*redis(&cluster.config()).await).await;
 }
 
+async fn a_session_of_no_user_keeps_no_others_from_being_read(on: On) {
+    let (_store, database) = TestDatabase::new(on).await;
+    let store = SqlSessions::new(database.clone(), INACTIVITY, Arc::new(ManualClock::at(NOW)));
+    for number in [1, 2] {
+        SessionStore::insert(&store, &session(number, "u1")).await.unwrap();
+    }
+    sqlx::query("UPDATE sessions SET user_id = 'u1' WHERE id = $1")
+        .bind(id(1).as_bytes().to_vec())
+        .execute(&database)
+        .await
+        .unwrap();
+    assert_eq!(SessionStore::load(&store, &id(1)).await.unwrap(), None);
+    assert_eq!(SessionStore::list(&store, None).await.unwrap(), [session(2, "u1")]);
+}
+
 async fn the_database_purges_what_is_idle_or_too_old(on: On) {
     let (_store, database) = TestDatabase::new(on).await;
     let store = SqlSessions::new(database, INACTIVITY, Arc::new(ManualClock::at(NOW)));
@@ -237,10 +260,10 @@ async fn redis_forgets_by_itself_what_is_idle_or_too_old() {
     let store = redis(&server.config()).await;
     let put = session(1, "u1");
     SessionStore::insert(&*store, &put).await.unwrap();
-    let (key, index) = (format!("portcullis:s:{}", id(1).to_hex()), "portcullis:u:u1");
+    let (key, index) = (format!("portcullis:s:{}", id(1).to_hex()), index("u1"));
     let ttl = async |key: &str| server.command::<i64>(&["TTL", key]).await;
     assert!((3640..=3660).contains(&ttl(&key).await));
-    assert!((43240..=43260).contains(&ttl(index).await));
+    assert!((43240..=43260).contains(&ttl(&index).await));
 
     server.command::<()>(&["PERSIST", &key]).await;
     SessionStore::touch(&*store, &[(id(1), NOW.plus(Duration::from_secs(10)))]).await.unwrap();
@@ -252,10 +275,10 @@ async fn redis_forgets_by_itself_what_is_idle_or_too_old() {
     // A shorter session does not shorten the index, and a later one clears out what has ended.
     let shorter = StoredSession { expires_at: NOW.plus(INACTIVITY), ..session(2, "u1") };
     SessionStore::insert(&*store, &shorter).await.unwrap();
-    assert!((43230..=43260).contains(&ttl(index).await));
+    assert!((43230..=43260).contains(&ttl(&index).await));
     let later = StoredSession { last_seen: NOW.plus(2 * INACTIVITY), ..session(3, "u1") };
     SessionStore::insert(&*store, &later).await.unwrap();
-    let left: Vec<String> = server.command(&["ZRANGE", index, "0", "-1"]).await;
+    let left: Vec<String> = server.command(&["ZRANGE", &index, "0", "-1"]).await;
     assert_eq!(left, [id(1).to_hex(), id(3).to_hex()]);
 }
 
@@ -265,7 +288,7 @@ async fn a_session_that_could_not_be_ended_with_its_user_is_none() {
     let store = redis(&server.config()).await;
     SessionStore::insert(&*store, &session(1, "u1")).await.unwrap();
     // As a server does that is short of memory.
-    server.command::<()>(&["DEL", "portcullis:u:u1"]).await;
+    server.command::<()>(&["DEL", &index("u1")]).await;
     assert_eq!(SessionStore::load(&*store, &id(1)).await.unwrap(), None);
 }
 
@@ -277,7 +300,7 @@ async fn nothing_but_a_session_is_a_session_to_redis() {
         let key = format!("portcullis:s:{}", id(number).to_hex());
         let value: &[&str] = if command == "HSET" { &["user", "u1"] } else { &["x"] };
         server.command::<()>(&[&[command, &key], value].concat()).await;
-        server.command::<()>(&["ZADD", "portcullis:u:u1", "9e15", &id(number).to_hex()]).await;
+        server.command::<()>(&["ZADD", &index("u1"), "9e15", &id(number).to_hex()]).await;
         assert!(!matches!(SessionStore::load(&*store, &id(number)).await, Ok(Some(_))));
     }
 }
@@ -298,7 +321,7 @@ async fn an_old_dump_brings_back_no_session_that_was_ended(on: On) {
     SessionStore::remove(&store, &id(1)).await.unwrap();
     // Redis forgets all, and does not even know whom it had when the user is shut out.
     server.command::<()>(&["FLUSHALL"]).await;
-    assert_eq!(SessionStore::remove_user(&store, "u2").await.unwrap(), []);
+    assert_eq!(SessionStore::remove_user(&store, &UserId::of("u2")).await.unwrap(), []);
     let client = redis::Client::open(format!("redis://127.0.0.1:{}", server.port())).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     for (key, bytes) in &dump {
@@ -313,7 +336,7 @@ async fn an_old_dump_brings_back_no_session_that_was_ended(on: On) {
             assert_eq!(found, good.then(|| session(number, if number == 2 { "u1" } else { "u3" })));
         }
         assert_eq!(ids(&SessionStore::list(store, None).await.unwrap()), [id(2), id(4)].into());
-        assert_eq!(SessionStore::list(store, Some("u2")).await.unwrap(), []);
+        assert_eq!(SessionStore::list(store, Some(&UserId::of("u2"))).await.unwrap(), []);
     }
     // The user may come again, and the mark that tells the two apart cannot be passed on.
     SessionStore::insert(&store, &session(5, "u2")).await.unwrap();
@@ -342,7 +365,7 @@ async fn a_session_is_ended_although_redis_is_dead(on: On) {
     SessionStore::insert(&store, &session(1, "u1")).await.unwrap();
     server.kill();
     SessionStore::remove(&store, &id(1)).await.unwrap();
-    SessionStore::remove_user(&store, "u2").await.unwrap();
+    SessionStore::remove_user(&store, &UserId::of("u2")).await.unwrap();
     let (_, told) = database.changes_after(position).await.unwrap();
-    assert_eq!(told, [Change::Session(id(1)), Change::User("u2".into())]);
+    assert_eq!(told, [Change::Session(id(1)), Change::User(UserId::of("u2").to_string())]);
 }

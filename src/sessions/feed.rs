@@ -13,6 +13,7 @@ use crate::{
     background::{BEAT, next_tick},
     database::{Change, Database},
     errors::Chain,
+    users::UserId,
 };
 
 /// For how long one sign of life of a source is good; also the bound on how late a change is heard.
@@ -145,7 +146,7 @@ pub(super) fn apply(changes: Vec<Change>, cache: &Cache) {
     let mut sessions = Vec::new();
     for change in changes {
         match change {
-            Change::User(user) => drop(users.insert(user)),
+            Change::User(user) => users.extend(UserId::parse(&user)),
             Change::Session(id) => sessions.push(id),
             Change::SigningKeys | Change::Token(_) => {}
             Change::All => return cache.doubt_all(),

@@ -218,7 +218,7 @@ impl Sessions {
         let stored = StoredSession {
             id: session.id,
             record: record::seal(&self.sealer, &session),
-            user: session.user.to_string(),
+            user: session.user.clone(),
             last_seen: now,
             expires_at: session.expires_at,
             generation: 0,
@@ -283,10 +283,10 @@ impl Sessions {
 
     /// Ends all sessions of a user, and says how many there were.
     pub async fn revoke_user(&self, user: &UserId) -> Result<usize, SessionError> {
-        let ended = self.store.remove_user(user.as_str()).await?;
+        let ended = self.store.remove_user(user).await?;
         self.cache.end(&ended);
         // The store may have lost sight of a session that we still remember.
-        self.cache.doubt_users(&HashSet::from([user.to_string()]));
+        self.cache.doubt_users(&HashSet::from([user.clone()]));
         Ok(ended.len())
     }
 
@@ -334,7 +334,7 @@ impl Sessions {
         let now = self.clock.now();
         let mut list: Vec<_> = self
             .store
-            .list(user.map(UserId::as_str))
+            .list(user)
             .await?
             .into_iter()
             .filter_map(|stored| {

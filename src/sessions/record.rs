@@ -21,7 +21,7 @@ pub(super) fn open(sealer: &Sealer, stored: &StoredSession) -> Option<Session> {
     match plain.split_first() {
         Some((&FORMAT, json)) => {
             let session: Session = serde_json::from_slice(json).ok()?;
-            (session.user.as_str() == stored.user).then_some(Session { id: stored.id, ..session })
+            (session.user == stored.user).then_some(Session { id: stored.id, ..session })
         }
         _ => None,
     }

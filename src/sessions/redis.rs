@@ -26,6 +26,7 @@ use crate::{
     redis_pool::{RedisError, RedisPool, Script},
     sealing::Sealer,
     secret::TokenHash,
+    users::UserId,
 };
 
 /// How much longer than its limits a session is kept: a gateway judges the limits, by its own clock.
@@ -62,8 +63,8 @@ impl RedisSessions {
         self.pool.key("s:") + id
     }
 
-    fn index_key(&self, user: &str) -> String {
-        self.pool.key("u:") + user
+    fn index_key(&self, user: &UserId) -> String {
+        self.pool.key("u:") + user.as_str()
     }
 
     /// The index first: interrupted between the two steps, it lists a session that does not exist.
@@ -81,7 +82,7 @@ impl RedisSessions {
         let () = self.pool.invoke(&index).await?;
         let insert = INSERT
             .on([&*self.session_key(&id)])
-            .arg(user)
+            .arg(user.as_str())
             .arg(record)
             .arg(last_seen.unix_millis())
             .arg(expires_at.unix_millis())
@@ -100,7 +101,9 @@ impl RedisSessions {
         let (Some(user), Some(record), Some(last_seen), Some(expires_at), Some(sealed)) = found else {
             return Ok(None);
         };
-        let Some(generation) = self.generation(&hex, &user, &sealed) else {
+        let opened =
+            UserId::parse(&user).and_then(|user| Some((self.generation(&hex, &user, &sealed)?, user)));
+        let Some((generation, user)) = opened else {
             tracing::warn!(session.id = id.short(), "a session in Redis does not open with our key");
             return Ok(None);
         };
@@ -148,14 +151,14 @@ impl RedisSessions {
     async fn forget(&self, id: &TokenHash) -> Result<(), RedisError> {
         let hex = id.to_hex();
         let user: Option<String> = self.pool.invoke(&TAKE.on([&*self.session_key(&hex)])).await?;
-        let Some(user) = user else { return Ok(()) };
+        let Some(user) = user.as_deref().and_then(UserId::parse) else { return Ok(()) };
         let index = self.index_key(&user);
         let mut command = redis::cmd("ZREM");
         command.arg(&index).arg(&hex);
         self.pool.query(&index, &command).await
     }
 
-    async fn remove_user(&self, user: &str) -> Result<Vec<TokenHash>, SessionError> {
+    async fn remove_user(&self, user: &UserId) -> Result<Vec<TokenHash>, SessionError> {
         let known = self.listed(user).await.unwrap_or_default();
         self.revocations.end_user(user, &known).await?;
         match self.forget_user(user).await {
@@ -167,7 +170,7 @@ impl RedisSessions {
         }
     }
 
-    async fn forget_user(&self, user: &str) -> Result<Vec<TokenHash>, RedisError> {
+    async fn forget_user(&self, user: &UserId) -> Result<Vec<TokenHash>, RedisError> {
         let listed: Vec<String> = self.pool.invoke(&TAKE_INDEX.on([&*self.index_key(user)])).await?;
         let ids: Vec<_> = listed.iter().filter_map(|id| TokenHash::from_hex(id)).collect();
         let ended = stream::iter(ids).map(|id| async move {
@@ -179,7 +182,7 @@ impl RedisSessions {
     }
 
     /// The ids that a user's index knows.
-    async fn listed(&self, user: &str) -> Result<Vec<TokenHash>, RedisError> {
+    async fn listed(&self, user: &UserId) -> Result<Vec<TokenHash>, RedisError> {
         let index = self.index_key(user);
         let mut command = redis::cmd("ZRANGE");
         command.arg(&index).arg(0).arg(-1);
@@ -187,7 +190,7 @@ impl RedisSessions {
         Ok(ids.iter().filter_map(|id| TokenHash::from_hex(id)).collect())
     }
 
-    async fn list(&self, user: Option<&str>) -> Result<Vec<StoredSession>, SessionError> {
+    async fn list(&self, user: Option<&UserId>) -> Result<Vec<StoredSession>, SessionError> {
         let ids = match user {
             Some(user) => self.listed(user).await?,
             None => self.scan().await?,
@@ -232,7 +235,7 @@ impl RedisSessions {
     async fn clear_if(
         &self,
         id: &TokenHash,
-        is_past: impl Fn(&str, i64) -> bool,
+        is_past: impl Fn(&UserId, i64) -> bool,
     ) -> Result<bool, RedisError> {
         let hex = id.to_hex();
         let key = self.session_key(&hex);
@@ -240,6 +243,7 @@ impl RedisSessions {
         command.arg(&key).arg(&["user", "generation"]);
         let found: (Option<String>, Option<Vec<u8>>) = self.pool.query(&key, &command).await?;
         let (Some(user), Some(sealed)) = found else { return Ok(false) };
+        let Some(user) = UserId::parse(&user) else { return Ok(false) };
         match self.generation(&hex, &user, &sealed) {
             Some(generation) if is_past(&user, generation) => {
                 self.forget(id).await?;
@@ -250,7 +254,7 @@ impl RedisSessions {
     }
 
     /// What was sealed for this session: whoever can write to Redis cannot bring back what was ended.
-    fn generation(&self, hex: &str, user: &str, sealed: &[u8]) -> Option<i64> {
+    fn generation(&self, hex: &str, user: &UserId, sealed: &[u8]) -> Option<i64> {
         let plain = self.sealer.open(&place(hex, user), sealed).ok()?;
         Some(i64::from_be_bytes(*plain.as_array()?))
     }
@@ -306,11 +310,14 @@ impl SessionStore for RedisSessions {
         self.remove(id).boxed()
     }
 
-    fn remove_user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>> {
+    fn remove_user<'a>(&'a self, user: &'a UserId) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>> {
         self.remove_user(user).boxed()
     }
 
-    fn list<'a>(&'a self, user: Option<&'a str>) -> BoxFuture<'a, Result<Vec<StoredSession>, SessionError>> {
+    fn list<'a>(
+        &'a self,
+        user: Option<&'a UserId>,
+    ) -> BoxFuture<'a, Result<Vec<StoredSession>, SessionError>> {
         self.list(user).boxed()
     }
 
@@ -343,8 +350,8 @@ impl SessionStore for RedisSessions {
 }
 
 /// Where the generation of a session is sealed for.
-fn place<'a>(id: &'a str, user: &'a str) -> [&'a str; 3] {
-    ["sessions in redis", id, user]
+fn place<'a>(id: &'a str, user: &'a UserId) -> [&'a str; 3] {
+    ["sessions in redis", id, user.as_str()]
 }
 
 /// What is over lies in Redis until its time is up.

@@ -13,12 +13,13 @@ use crate::{
     clock::{Clock, Timestamp},
     database::{Change, Database, DatabaseError, Transaction},
     secret::TokenHash,
+    users::UserId,
 };
 
 /// Sessions asked about in one go.
 const BATCH: usize = 500;
-/// Stands for everybody among the users: none has this id.
-pub(super) const EVERYBODY: &str = "";
+/// Stands for everybody in the place of a user's id.
+const EVERYBODY: &str = "";
 
 /// The generation of a session that is made now, for whose user the column or parameter `$USER` holds the id.
 macro_rules! generation_of {
@@ -42,13 +43,16 @@ pub struct RevocationLog {
 }
 
 /// The generations at one moment.
-pub(super) struct Generations(HashMap<String, i64>);
+#[derive(Default)]
+pub(super) struct Generations {
+    everybody: i64,
+    users: HashMap<UserId, i64>,
+}
 
 impl Generations {
     /// Whether a session of this user and generation is over.
-    pub(super) fn are_past(&self, user: &str, generation: i64) -> bool {
-        let of = |user| self.0.get(user).copied().unwrap_or(0);
-        of(EVERYBODY) + of(user) > generation
+    pub(super) fn are_past(&self, user: &UserId, generation: i64) -> bool {
+        self.everybody + self.users.get(user).copied().unwrap_or(0) > generation
     }
 }
 
@@ -58,9 +62,9 @@ impl RevocationLog {
     }
 
     /// The generation that a session of this user belongs to which is made now.
-    pub(super) async fn generation(&self, user: &str) -> Result<i64, DatabaseError> {
+    pub(super) async fn generation(&self, user: &UserId) -> Result<i64, DatabaseError> {
         let row = sqlx::query(concat!("SELECT ", generation_of!("$1"), " AS generation"))
-            .bind(user.to_owned())
+            .bind(user.to_string())
             .fetch_one(&self.database)
             .await?;
         Ok(row.try_get("generation")?)
@@ -70,7 +74,7 @@ impl RevocationLog {
     pub(super) async fn has_ended(
         &self,
         id: &TokenHash,
-        user: &str,
+        user: &UserId,
         generation: i64,
     ) -> Result<bool, DatabaseError> {
         let row = sqlx::query(concat!(
@@ -79,7 +83,7 @@ impl RevocationLog {
             " > $3 THEN 1 ELSE 0 END) AS ends"
         ))
         .bind(id.to_hex())
-        .bind(user.to_owned())
+        .bind(user.to_string())
         .bind(generation)
         .fetch_one(&self.database)
         .await?;
@@ -99,7 +103,7 @@ impl RevocationLog {
             let listed = self.among("SELECT id FROM ended_sessions WHERE id IN", ids).await?;
             let listed: Vec<String> = listed.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
             let is_over = |(id, facts): &&(TokenHash, Facts)| {
-                generations.are_past(facts.user.as_str(), facts.generation) || listed.contains(&id.to_hex())
+                generations.are_past(&facts.user, facts.generation) || listed.contains(&id.to_hex())
             };
             ended.extend(batch.iter().filter(is_over).map(|(id, _)| *id));
         }
@@ -145,9 +149,9 @@ impl RevocationLog {
     }
 
     /// Ends all sessions that a user has, `known` among them.
-    pub(super) async fn end_user(&self, user: &str, known: &[TokenHash]) -> Result<(), DatabaseError> {
+    pub(super) async fn end_user(&self, user: &UserId, known: &[TokenHash]) -> Result<(), DatabaseError> {
         let mut transaction = self.database.write().await?;
-        raise(&mut transaction, user).await?;
+        raise(&mut transaction, Some(user)).await?;
         self.announce_user(&mut transaction, user, known).await?;
         transaction.commit().await
     }
@@ -156,7 +160,7 @@ impl RevocationLog {
     pub(super) async fn announce_user(
         &self,
         transaction: &mut Transaction,
-        user: &str,
+        user: &UserId,
         known: &[TokenHash],
     ) -> Result<(), DatabaseError> {
         let now = self.clock.now();
@@ -164,12 +168,12 @@ impl RevocationLog {
         for id in known {
             self.database.announce(transaction, &Change::Session(*id), now).await?;
         }
-        self.database.announce(transaction, &Change::User(user.to_owned()), now).await
+        self.database.announce(transaction, &Change::User(user.to_string()), now).await
     }
 
     /// Ends every session there is once `transaction` commits, which must be soon. That takes no more for a million.
     pub(super) async fn end_everybody(&self, transaction: &mut Transaction) -> Result<(), DatabaseError> {
-        raise(transaction, EVERYBODY).await?;
+        raise(transaction, None).await?;
         self.database.announce(transaction, &Change::All, self.clock.now()).await
     }
 
@@ -183,19 +187,27 @@ impl RevocationLog {
     }
 }
 
-/// Begins another generation of sessions of a user, or of everybody.
-pub(super) async fn raise(transaction: &mut Transaction, user: &str) -> Result<(), DatabaseError> {
+/// Begins another generation of sessions of a user; absent: of everybody.
+pub(super) async fn raise(transaction: &mut Transaction, user: Option<&UserId>) -> Result<(), DatabaseError> {
     sqlx::query(
         "INSERT INTO session_generations (user_id, generation) VALUES ($1, 1) \
          ON CONFLICT (user_id) DO UPDATE SET generation = session_generations.generation + 1",
     )
-    .bind(user.to_owned())
+    .bind(user.map_or(EVERYBODY, UserId::as_str).to_owned())
     .execute(&mut **transaction)
     .await?;
     Ok(())
 }
 
 fn read(rows: &[AnyRow]) -> Result<Generations, DatabaseError> {
-    let read = |row: &AnyRow| Ok((row.try_get("user_id")?, row.try_get("generation")?));
-    rows.iter().map(read).collect::<Result<_, sqlx::Error>>().map(Generations).map_err(DatabaseError::from)
+    let mut generations = Generations::default();
+    for row in rows {
+        let (user, generation): (String, i64) = (row.try_get("user_id")?, row.try_get("generation")?);
+        if user == EVERYBODY {
+            generations.everybody = generation;
+        } else if let Some(user) = UserId::parse(&user) {
+            generations.users.insert(user, generation);
+        }
+    }
+    Ok(generations)
 }

@@ -13,6 +13,7 @@ use crate::{
     clock::{Clock, Timestamp},
     database::{Change, Database, DatabaseError},
     secret::TokenHash,
+    users::UserId,
 };
 
 /// Sessions that are cleared away in one transaction.
@@ -50,7 +51,7 @@ impl SqlSessions {
             ")"
         ))
         .bind(bytes(&session.id))
-        .bind(session.user.clone())
+        .bind(session.user.to_string())
         .bind(session.record.clone())
         .bind(session.last_seen.unix_millis())
         .bind(session.expires_at.unix_millis())
@@ -64,8 +65,7 @@ impl SqlSessions {
             .bind(bytes(id))
             .fetch_optional(&self.lookups)
             .await?
-            .map(|row| read(&row))
-            .transpose()
+            .map_or(Ok(None), |row| read(&row))
     }
 
     async fn touch(&self, seen: &[(TokenHash, Timestamp)]) -> Result<Vec<TokenHash>, DatabaseError> {
@@ -98,16 +98,16 @@ impl SqlSessions {
         transaction.commit().await
     }
 
-    async fn remove_user(&self, user: &str) -> Result<Vec<TokenHash>, DatabaseError> {
+    async fn remove_user(&self, user: &UserId) -> Result<Vec<TokenHash>, DatabaseError> {
         let mut transaction = self.database.write().await?;
         // One that is just being made is of the generation before.
-        raise(&mut transaction, user).await?;
+        raise(&mut transaction, Some(user)).await?;
         // In the order in which uses are written down.
         let lock = self.database.locking();
         let lock = format!("SELECT id FROM sessions WHERE user_id = $1 ORDER BY id{lock}");
-        sqlx::query(AssertSqlSafe(lock)).bind(user.to_owned()).fetch_all(&mut *transaction).await?;
+        sqlx::query(AssertSqlSafe(lock)).bind(user.to_string()).fetch_all(&mut *transaction).await?;
         let rows = sqlx::query("DELETE FROM sessions WHERE user_id = $1 RETURNING id")
-            .bind(user.to_owned())
+            .bind(user.to_string())
             .fetch_all(&mut *transaction)
             .await?;
         let ids = rows.iter().map(id).collect::<Result<Vec<_>, _>>()?;
@@ -116,14 +116,14 @@ impl SqlSessions {
         Ok(ids)
     }
 
-    async fn list(&self, user: Option<&str>) -> Result<Vec<StoredSession>, DatabaseError> {
+    async fn list(&self, user: Option<&UserId>) -> Result<Vec<StoredSession>, DatabaseError> {
         let query = match user {
             Some(user) => {
-                sqlx::query(AssertSqlSafe(format!("{GOOD} AND user_id = $1"))).bind(user.to_owned())
+                sqlx::query(AssertSqlSafe(format!("{GOOD} AND user_id = $1"))).bind(user.to_string())
             }
             None => sqlx::query(GOOD),
         };
-        query.fetch_all(&self.database).await?.iter().map(read).collect()
+        query.fetch_all(&self.database).await?.iter().filter_map(|row| read(row).transpose()).collect()
     }
 
     async fn clear_ended(&self) -> Result<usize, DatabaseError> {
@@ -177,11 +177,14 @@ impl SessionStore for SqlSessions {
         self.remove(id).err_into().boxed()
     }
 
-    fn remove_user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>> {
+    fn remove_user<'a>(&'a self, user: &'a UserId) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>> {
         self.remove_user(user).err_into().boxed()
     }
 
-    fn list<'a>(&'a self, user: Option<&'a str>) -> BoxFuture<'a, Result<Vec<StoredSession>, SessionError>> {
+    fn list<'a>(
+        &'a self,
+        user: Option<&'a UserId>,
+    ) -> BoxFuture<'a, Result<Vec<StoredSession>, SessionError>> {
         self.list(user).err_into().boxed()
     }
 
@@ -208,13 +211,19 @@ fn id(row: &AnyRow) -> Result<TokenHash, DatabaseError> {
     Ok(TokenHash::from_bytes(bytes))
 }
 
-fn read(row: &AnyRow) -> Result<StoredSession, DatabaseError> {
-    Ok(StoredSession {
-        id: id(row)?,
-        user: row.try_get("user_id")?,
+/// None: it is of no user, which the log tells.
+fn read(row: &AnyRow) -> Result<Option<StoredSession>, DatabaseError> {
+    let id = id(row)?;
+    let Some(user) = UserId::parse(&row.try_get::<String, _>("user_id")?) else {
+        tracing::warn!(session.id = id.short(), "left out a session whose user has no valid id");
+        return Ok(None);
+    };
+    Ok(Some(StoredSession {
+        id,
+        user,
         record: row.try_get("record")?,
         last_seen: Timestamp::from_unix_millis(row.try_get("last_seen")?),
         expires_at: Timestamp::from_unix_millis(row.try_get("expires_at")?),
         generation: row.try_get("generation")?,
-    })
+    }))
 }

@@ -3,14 +3,13 @@
 use futures_util::future::BoxFuture;
 
 use super::{SessionError, feed::Hear};
-use crate::{clock::Timestamp, secret::TokenHash};
+use crate::{clock::Timestamp, secret::TokenHash, users::UserId};
 
 /// A session as a store sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredSession {
     pub id: TokenHash,
-    /// The user's id.
-    pub user: String,
+    pub user: UserId,
     /// The rest, sealed.
     pub record: Vec<u8>,
     pub last_seen: Timestamp,
@@ -39,14 +38,17 @@ pub trait SessionStore: Send + Sync {
     /// Ends one session. That there is none is announced as well.
     fn remove<'a>(&'a self, id: &'a TokenHash) -> BoxFuture<'a, Result<(), SessionError>>;
 
-    /// Ends all sessions of a user, by id, and says which.
-    fn remove_user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>>;
+    /// Ends all sessions of a user, and says which.
+    fn remove_user<'a>(&'a self, user: &'a UserId) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>>;
 
     /// Clears away the sessions of generations that have been ended, and says how many there were.
     fn clear_ended(&self) -> BoxFuture<'_, Result<usize, SessionError>>;
 
     /// The sessions of one user, or all. What cannot be read is named in the log and left out.
-    fn list<'a>(&'a self, user: Option<&'a str>) -> BoxFuture<'a, Result<Vec<StoredSession>, SessionError>>;
+    fn list<'a>(
+        &'a self,
+        user: Option<&'a UserId>,
+    ) -> BoxFuture<'a, Result<Vec<StoredSession>, SessionError>>;
 
     /// Forgets what was over at `now` already, and says how many.
     fn purge(&self, now: Timestamp) -> BoxFuture<'_, Result<u64, SessionError>>;

@@ -75,8 +75,8 @@ impl TokenState {
         (used > self.stored.load(Relaxed)).then(|| Timestamp::from_unix_millis(used))
     }
 
-    fn is_of(&self, user: &str) -> bool {
-        self.user.get().is_some_and(|known| known.as_str() == user)
+    fn is_of(&self, user: &UserId) -> bool {
+        self.user.get() == Some(user)
     }
 }
 
@@ -139,7 +139,10 @@ impl TokenCache {
         for change in changes {
             match change {
                 Change::Token(token) => self.doubt(|id, _| id == token),
-                Change::User(user) => self.doubt(|_, held| held.is_of(user)),
+                Change::User(user) => {
+                    let user = UserId::parse(user);
+                    self.doubt(|_, held| user.as_ref().is_some_and(|user| held.is_of(user)));
+                }
                 Change::All => self.doubt_all(),
                 Change::Session(_) | Change::SigningKeys => {}
             }

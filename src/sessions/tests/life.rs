@@ -210,7 +210,7 @@ async fn a_damaged_or_moved_record_is_no_session() {
         }
         // Nor is one that is listed as another user's, in whose name it would not be ended.
         store.remove(&id).await.unwrap();
-        store.insert(&StoredSession { user: UserId::of("bob").to_string(), ..good }).await.unwrap();
+        store.insert(&StoredSession { user: UserId::of("bob"), ..good }).await.unwrap();
         assert!(gateway.is_out(&id).await);
     }
 }

@@ -50,7 +50,7 @@ const STORES: [Kind; 3] = [Kind::Database, Kind::Postgres, Kind::Redis];
 /// The users, and whether anybody can ask for them.
 #[derive(Default)]
 struct People {
-    profiles: Mutex<HashMap<String, Profile>>,
+    profiles: Mutex<HashMap<UserId, Profile>>,
     unreachable: Mutex<bool>,
 }
 
@@ -62,7 +62,7 @@ impl AccountStatus for People {
         let answer = if *self.unreachable.lock().unwrap() {
             Err("nobody knows".into())
         } else {
-            Ok(self.profiles.lock().unwrap().get(user.as_str()).cloned())
+            Ok(self.profiles.lock().unwrap().get(user).cloned())
         };
         std::future::ready(answer).boxed()
     }
@@ -105,7 +105,7 @@ impl World {
             mandatory_from: None,
         };
         for user in ["ada", "bob"] {
-            world.people.profiles.lock().unwrap().insert(UserId::of(user).to_string(), profile(user, &[]));
+            world.people.profiles.lock().unwrap().insert(UserId::of(user), profile(user, &[]));
         }
         world
     }
@@ -179,14 +179,14 @@ impl World {
 
     /// Changes a user as the users' module does: the change and its announcement are one.
     async fn change_user(&self, user: &str, profile: Option<Profile>) {
-        let id = UserId::of(user).to_string();
+        let id = UserId::of(user);
         match profile {
             Some(profile) => drop(self.people.profiles.lock().unwrap().insert(id.clone(), profile)),
             None => drop(self.people.profiles.lock().unwrap().remove(&id)),
         }
         let database = self.database().await;
         let mut transaction = database.write().await.unwrap();
-        database.announce(&mut transaction, &Change::User(id), START).await.unwrap();
+        database.announce(&mut transaction, &Change::User(id.to_string()), START).await.unwrap();
         transaction.commit().await.unwrap();
     }
 }

@@ -52,13 +52,16 @@ impl SessionStore for Slow {
     fn remove<'a>(&'a self, id: &'a TokenHash) -> BoxFuture<'a, Result<(), SessionError>> {
         self.store.remove(id)
     }
-    fn remove_user<'a>(&'a self, user: &'a str) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>> {
+    fn remove_user<'a>(&'a self, user: &'a UserId) -> BoxFuture<'a, Result<Vec<TokenHash>, SessionError>> {
         self.store.remove_user(user)
     }
     fn clear_ended(&self) -> BoxFuture<'_, Result<usize, SessionError>> {
         self.store.clear_ended()
     }
-    fn list<'a>(&'a self, user: Option<&'a str>) -> BoxFuture<'a, Result<Vec<StoredSession>, SessionError>> {
+    fn list<'a>(
+        &'a self,
+        user: Option<&'a UserId>,
+    ) -> BoxFuture<'a, Result<Vec<StoredSession>, SessionError>> {
         self.store.list(user)
     }
     fn purge(&self, now: Timestamp) -> BoxFuture<'_, Result<u64, SessionError>> {
@@ -116,7 +119,7 @@ async fn rights_changed_while_they_are_looked_up_are_looked_up_again() {
 
         let looking = look_up(&gateway, id);
         slow.holds_back(1).await;
-        gateway.sessions.cache.doubt_users(&[UserId::of("ada").to_string()].into());
+        gateway.sessions.cache.doubt_users(&[UserId::of("ada")].into());
         slow.answers.add_permits(100);
         let found = timeout(PATIENCE, looking).await.unwrap().unwrap().unwrap();
         // The first answer was thrown away, since it might have been what was true before the change.
