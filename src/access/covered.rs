@@ -1,13 +1,13 @@
-//! Rules that can never match, because an earlier one takes all that they are about.
+//! Rules that can never match, because an earlier rule matches every request they could match.
 
 use super::{AccessPath, AccessRule, ClientKind, Ruling};
 
-/// Each such rule, with the earlier one.
+/// The indexes of each such rule and of the earlier rule.
 pub fn covered(rules: &[AccessRule]) -> Vec<(usize, usize)> {
     let earlier = |(index, rule): (usize, &AccessRule)| {
         let before = rules.get(..index)?;
         let covers = |(at, earlier): &(usize, &AccessRule)| {
-            // Where browsers are asked for a login, a rule for everybody is not what lets a machine in.
+            // Where a rule for browsers asks for a login, a rule for every client does not let a token in.
             let is_passed_over = rule.client == Some(ClientKind::Token)
                 && earlier.client.is_none()
                 && Ruling::of(earlier, *at).takes_tokens()
@@ -21,7 +21,7 @@ pub fn covered(rules: &[AccessRule]) -> Vec<(usize, usize)> {
 }
 
 impl AccessRule {
-    /// Whether it matches everything that `other` does.
+    /// Whether this rule matches every request that `other` matches.
     fn covers(&self, other: &Self) -> bool {
         let networks = |network: &ipnet::IpNet| self.networks.iter().any(|wide| wide.contains(network));
         self.covers_paths(other)
@@ -46,7 +46,7 @@ impl AccessRule {
     }
 }
 
-/// Whether a criterion holds wherever another does. An empty one always holds.
+/// Whether the criterion `wide` holds wherever `narrow` does. An empty criterion always holds.
 fn is_wider<T: PartialEq>(wide: &[T], narrow: &[T]) -> bool {
     wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(|one| wide.contains(one)))
 }

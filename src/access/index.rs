@@ -1,19 +1,19 @@
-//! Which rules can match a path at all, by its first segment: so that two hundred of them cost no more than a few.
+//! An index of the rules by the first path segment, so that two hundred rules cost little more than a few.
 
 use std::collections::BTreeMap;
 
 use super::{AccessRule, pattern::first_segment};
 
-/// Bytes of a first segment that are looked at.
+/// Bytes of a first segment that are compared.
 const LOOKED_AT: usize = 64;
 
-/// Rules by the first segment of what they are about, in their order.
+/// Rules by the first segment of their paths, in their order.
 #[derive(Debug)]
 pub(super) struct Index {
     segments: Vec<(Box<[u8]>, Vec<usize>)>,
-    /// About any path, as far as the first segment tells.
+    /// Rules whose paths may begin with any segment.
     anywhere: Vec<usize>,
-    /// The same, and those with regular expressions.
+    /// Those, and the rules with regular expressions.
     anywhere_or_regex: Vec<usize>,
     count: usize,
 }
@@ -45,8 +45,8 @@ impl Index {
         Self { segments, anywhere, anywhere_or_regex, count: rules.len() }
     }
 
-    /// In their order, one with both paths and regular expressions perhaps twice; without a path all of them. `by_regex` says
-    /// that the path matches a regular expression of some rule.
+    /// The rules that may match `path`, in their order; a rule with both paths and regular expressions may come twice.
+    /// Without a path: all rules. `by_regex`: the path matches a regular expression of some rule.
     pub(super) fn candidates(&self, path: Option<&[u8]>, by_regex: bool) -> impl Iterator<Item = usize> {
         let anywhere = if by_regex { &self.anywhere_or_regex } else { &self.anywhere };
         let (mut here, mut anywhere, mut all) = (&[][..], &anywhere[..], 0..0);
@@ -73,7 +73,7 @@ impl Index {
     }
 }
 
-/// The start of a segment, without telling case.
+/// The start of a segment, in lower case.
 fn key<'b>(segment: &[u8], buffer: &'b mut [u8; LOOKED_AT]) -> &'b [u8] {
     let length = segment.len().min(LOOKED_AT);
     buffer[..length].copy_from_slice(&segment[..length]);

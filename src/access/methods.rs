@@ -1,9 +1,9 @@
-//! The methods that a portal may take a request for.
+//! The methods that a portal may read in a request.
 
 use http::{HeaderMap, HeaderName, Method};
 use smallvec::{SmallVec, smallvec};
 
-/// Fields that put another method in the place of a request's own, in normal form.
+/// Fields that override the request's method, in normal form.
 const OVERRIDES: [&str; 6] = [
     "x-http-method",
     "x-http-method-override",
@@ -12,15 +12,15 @@ const OVERRIDES: [&str; 6] = [
     "x-tunneled-method",
     "x-original-method",
 ];
-/// The parameter that does so in a form or its address.
+/// The parameter that does so in a form or in the query.
 const PARAMETER: &str = "_method";
 
-/// Most often one.
+/// Most often one method.
 pub(super) type Methods = SmallVec<[Method; 2]>;
 
-/// The request's own first.
+/// The request's own method first.
 pub(super) fn of(method: &Method, headers: &HeaderMap, query: Option<&str>) -> Methods {
-    // A WebSocket over HTTP/2 is a GET to the portal.
+    // To the portal, a WebSocket over HTTP/2 is a GET.
     let own = if *method == Method::CONNECT { Method::GET } else { method.clone() };
     let mut all: Methods = smallvec![own];
     if *method == Method::HEAD {
@@ -46,7 +46,7 @@ fn add(all: &mut Methods, named: &[u8]) {
     }
 }
 
-/// In any spelling that CGI would make the same of.
+/// Whether the name is an override field in any spelling that CGI maps to the same variable.
 fn is_override(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
     let same = |(&byte, known): (&u8, u8)| byte == known || (known == b'-' && !byte.is_ascii_alphanumeric());

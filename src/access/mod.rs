@@ -1,6 +1,6 @@
-//! What each target requires: rules by path, method, network and user. The first that matches wins.
+//! Access rules: what each target requires, by path, method, network and user. The first rule that matches wins.
 //!
-//! Pure. A path or method that some portal could read differently gets the strictest level of all its readings.
+//! Pure. A path or method that portals could read differently gets the strictest level of all its readings.
 
 mod covered;
 mod index;
@@ -32,23 +32,23 @@ use self::{
 };
 use crate::users::CanonicalName;
 
-/// What a target asks for, the least first.
+/// What a target requires, the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AccessLevel {
-    /// Nothing.
+    /// Nothing: everybody gets through.
     Bypass,
     /// A password.
     OneFactor,
     /// A password, and a second factor as soon as the roll-out demands it.
     TwoFactor,
-    /// Nobody gets it.
+    /// Nobody gets through.
     Deny,
 }
 
 impl AccessLevel {
     pub const ALL: [Self; 4] = [Self::Bypass, Self::OneFactor, Self::TwoFactor, Self::Deny];
 
-    /// As the configuration has it.
+    /// The name in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Bypass => "bypass",
@@ -59,35 +59,35 @@ impl AccessLevel {
     }
 }
 
-/// With what a request shows who it is from.
+/// The kind of client, by the credential of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientKind {
-    /// With a session, or with nothing.
+    /// A session, or no credential.
     Browser,
-    /// With a token, for a machine.
+    /// A token of a machine.
     Token,
 }
 
-/// One rule. A criterion that is empty holds for everything.
+/// One rule. An empty criterion always holds.
 #[derive(Clone, Debug)]
 pub struct AccessRule {
     pub paths: Vec<AccessPath>,
-    /// Of whole paths.
+    /// Regular expressions for whole paths.
     pub regexes: Vec<String>,
     pub methods: Vec<Method>,
     pub networks: Vec<IpNet>,
-    /// Whoever is in one of them.
+    /// The user has to be in one of them.
     pub groups: Vec<String>,
     pub users: Vec<CanonicalName>,
     pub client: Option<ClientKind>,
-    /// Whether it is for what browsers ask before a request to another site.
+    /// Whether the rule is for CORS preflight requests.
     pub preflight: bool,
     pub level: AccessLevel,
-    /// How old a code may be.
+    /// The maximum age of the user's last code.
     pub max_age: Option<Duration>,
-    /// Whether the portal is not told who asks, even if that is known.
+    /// Whether the portal is not told who the user is, even if that is known.
     pub anonymous: bool,
-    /// Where it is written, for people.
+    /// Where the rule is in the configuration, for messages.
     pub place: String,
 }
 
@@ -110,10 +110,10 @@ impl Default for AccessRule {
     }
 }
 
-/// What a site asks for.
+/// The access rules of a site.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where no rule matches.
+    /// The level where no rule matches.
     pub default: AccessLevel,
     pub rules: Vec<AccessRule>,
 }
@@ -124,7 +124,7 @@ impl Default for Config {
     }
 }
 
-/// The rules of a site, ready to be asked.
+/// The compiled rules of a site.
 #[derive(Debug)]
 pub struct AccessRules {
     default: Ruling,
@@ -133,17 +133,17 @@ pub struct AccessRules {
     regexes: Regexes,
 }
 
-/// What the rules say of a request.
+/// What the rules require of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ruling {
     pub level: AccessLevel,
-    /// How old a code may be, where the level takes one.
+    /// The maximum age of the user's last code, where the level requires one.
     pub max_age: Option<Duration>,
-    /// Whether the portal is not told who asks.
+    /// Whether the portal is not told who the user is.
     pub anonymous: bool,
-    /// The rule that says so; none: the default.
+    /// The decisive rule; `None`: the default.
     pub rule: Option<usize>,
-    /// Whether it may be another one for another user, or for one who signs in.
+    /// Whether the ruling may differ for another user, or after a login.
     pub depends_on_user: bool,
 }
 
@@ -157,12 +157,12 @@ impl Ruling {
         Self { level, max_age, anonymous, rule: Some(index), depends_on_user: false }
     }
 
-    /// Whether it matters who sends the request.
+    /// Whether the sender of the request matters.
     pub fn asks_who(&self) -> bool {
         self.depends_on_user || !(self.level == AccessLevel::Bypass && self.anonymous)
     }
 
-    /// Whether it matters so much that the request cannot go on while nobody can say.
+    /// Whether the request has to wait until its sender is known.
     pub fn needs_to_know(&self) -> bool {
         match self.level {
             AccessLevel::Bypass => false,
@@ -171,18 +171,18 @@ impl Ruling {
         }
     }
 
-    /// A rule for browsers that asks for a login, as it is for a token.
+    /// A rule for browsers that requires a login, as it applies to a token.
     fn keeps_machines_out(self, client: Option<ClientKind>) -> Option<Self> {
         let asks = matches!(self.level, AccessLevel::OneFactor | AccessLevel::TwoFactor);
         (asks && client == Some(ClientKind::Browser)).then_some(Self { level: AccessLevel::Deny, ..self })
     }
 
-    /// Whether a token can give what is asked for, if it is good: it stands for all factors, and has no code that is fresh.
+    /// Whether a valid token can meet the requirement: a token stands for all factors, but has no fresh code.
     pub fn takes_tokens(&self) -> bool {
         self.level != AccessLevel::Deny && self.max_age.is_none()
     }
 
-    /// What both ask for.
+    /// Both requirements combined.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let age = |ruling: &Self| ruling.max_age.unwrap_or(Duration::MAX);
@@ -202,7 +202,7 @@ impl Ruling {
     }
 }
 
-/// Somebody who is signed in.
+/// A user who is signed in.
 #[derive(Clone, Copy, Debug)]
 pub struct SignedIn<'a> {
     /// The canonical name.
@@ -210,7 +210,7 @@ pub struct SignedIn<'a> {
     pub groups: &'a [String],
 }
 
-/// What is asked, of which the rules know this.
+/// The properties of a request that rules are about.
 #[derive(Clone, Debug)]
 pub struct AccessRequest<'a> {
     path: &'a str,
@@ -222,7 +222,7 @@ pub struct AccessRequest<'a> {
 }
 
 impl<'a> AccessRequest<'a> {
-    /// `path` is as it was sent, and `address` the client's.
+    /// `path` is the path as it was sent, `address` the client's address.
     pub fn new(
         method: &Method,
         headers: &HeaderMap,
@@ -237,32 +237,32 @@ impl<'a> AccessRequest<'a> {
         Self { path, methods, is_preflight, address, client: ClientKind::Browser, user: None }
     }
 
-    /// The same by somebody who is known.
+    /// The same request, sent by a known user.
     #[must_use]
     pub fn by(self, user: SignedIn<'a>) -> Self {
         Self { user: Some(user), ..self }
     }
 
-    /// The same with a token.
+    /// The same request, sent with a token.
     #[must_use]
     pub fn with_token(self) -> Self {
         Self { client: ClientKind::Token, ..self }
     }
 }
 
-/// Why a request gets what it gets.
+/// Why a request gets its ruling.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     pub ruling: Ruling,
-    /// The path and the method that are decisive.
+    /// The decisive path and method.
     pub path: String,
     pub method: Method,
-    /// Whether they are other ones than were sent, as some portals read them.
+    /// Whether they differ from those that were sent: some portals read them so.
     pub is_reading: bool,
 }
 
 impl AccessRules {
-    /// The regular expressions have been [checked](check_regex) one by one; together they may still be too large.
+    /// Each regular expression has been [checked](check_regex); all together may still be too large.
     pub fn new(config: &Config) -> Result<Self, String> {
         Ok(Self {
             default: Ruling::by_default(config.default),
@@ -272,22 +272,22 @@ impl AccessRules {
         })
     }
 
-    /// Whether everything is asked for alike.
+    /// Whether there are no rules, so that every request gets the default.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// What is asked for where no rule matches.
+    /// The ruling where no rule matches.
     pub fn default_ruling(&self) -> Ruling {
         self.default
     }
 
-    /// Where the rule is written that has decided.
+    /// Where the decisive rule is in the configuration.
     pub fn place(&self, ruling: &Ruling) -> &str {
         ruling.rule.and_then(|rule| self.rules.get(rule)).map_or("access.default", |rule| &rule.place)
     }
 
-    /// What is asked of a request: of all its readings the strictest.
+    /// The ruling for a request: the strictest of all its readings.
     pub fn of(&self, request: &AccessRequest<'_>) -> Ruling {
         let mut strictest = None;
         self.each_reading(request, |ruling, _, _| {
@@ -296,7 +296,7 @@ impl AccessRules {
         strictest.unwrap_or(Ruling::by_default(AccessLevel::Deny))
     }
 
-    /// The same, with why.
+    /// The ruling and the reason for it.
     pub fn explain(&self, request: &AccessRequest<'_>) -> Explanation {
         let ruling = self.of(request);
         let mut decisive = None;
@@ -315,7 +315,8 @@ impl AccessRules {
         Explanation { ruling, path, method, is_reading }
     }
 
-    /// What is said of each reading of a path by each method; without a path of one that can be read as any.
+    /// Calls back with the ruling for each reading of the path and each method. A path with too many readings is
+    /// matched as any path.
     fn each_reading(
         &self,
         request: &AccessRequest<'_>,
@@ -370,7 +371,7 @@ impl AccessRules {
                 for_browsers = for_browsers.or_else(|| ruling.keeps_machines_out(rule.client));
                 continue;
             }
-            // What it asks of everybody holds for machines too, but it does not let them in.
+            // A later rule for every client can deny a token, but cannot let it in.
             if for_browsers.is_some() && rule.client.is_none() && ruling.takes_tokens() {
                 continue;
             }
@@ -396,12 +397,12 @@ impl AccessRules {
             Some(found) => found.and(self.default),
             None => self.default,
         };
-        // Where a login is asked of browsers, only a rule for tokens lets a machine in.
+        // Where browsers are asked for a login, only a rule for tokens lets a token in.
         let found = match for_browsers {
             Some(closed) if !is_decided => found.and(closed),
             _ => found,
         };
-        // A stranger may be one of those who get it.
+        // A stranger may be one of the users whom the rule lets in.
         let found = match to_sign_in {
             Some(with_session) if found.level == AccessLevel::Deny => with_session,
             _ => found,
@@ -411,7 +412,7 @@ impl AccessRules {
 }
 
 impl AccessRule {
-    /// Whether its method, networks, client and preflight fit the request. Path and user are compared elsewhere.
+    /// Whether method, networks, client and preflight match the request. Path and user are compared elsewhere.
     fn is_about(&self, method: &Method, request: &AccessRequest<'_>) -> bool {
         let in_network = |network: &IpNet| network.contains(&request.address);
         (self.methods.is_empty() || self.methods.contains(method))

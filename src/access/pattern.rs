@@ -1,4 +1,4 @@
-//! The paths that a rule names, and how well a path fits one of them.
+//! The path patterns of a rule, and how well a path fits one.
 
 use super::readings::{Reader, folded, without_scripts};
 
@@ -6,18 +6,18 @@ use super::readings::{Reader, folded, without_scripts};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fit {
     No,
-    /// But for letter case or a slash at the end, which not every portal tells apart.
+    /// Except for letter case or a trailing slash, which not every portal distinguishes.
     Loosely,
     Exactly,
 }
 
-/// A path, or all paths below one. Written as the portal sees it: decoded.
+/// A path, or all paths below one. Written decoded, as the portal sees it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessPath {
     written: Name,
-    /// To whoever skips scripts, if that is another one.
+    /// For readers that skip scripts, if it differs.
     without_scripts: Option<Name>,
-    /// Whether it ends in `/*`; the slash is kept.
+    /// Whether the pattern ends in `/*`; the slash is kept.
     below: bool,
 }
 
@@ -34,7 +34,7 @@ impl Name {
 }
 
 impl AccessPath {
-    /// Reads one such as `/health` or `/webhooks/*`. The error says what would be right.
+    /// Parses a pattern such as `/health` or `/webhooks/*`. The error says what to write instead.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (path, below) =
             text.strip_suffix("/*").map_or((text, false), |_| (&text[..text.len() - 1], true));
@@ -67,7 +67,7 @@ impl AccessPath {
         Ok(Self { written: Name::new(path), without_scripts: bare.as_deref().map(Name::new), below })
     }
 
-    /// Whether a path fits to whoever reads it so.
+    /// How well a path fits for this reader.
     pub(super) fn fit(&self, path: &[u8], by: Reader) -> Fit {
         let name = match &self.without_scripts {
             Some(name) if by.skips_scripts => name,
@@ -90,7 +90,7 @@ impl AccessPath {
         if without_slash(path).eq_ignore_ascii_case(without_slash(folded)) { Fit::Loosely } else { Fit::No }
     }
 
-    /// Whether every path that fits `other` exactly fits this one so.
+    /// Whether every path that fits `other` exactly also fits this pattern exactly.
     pub(super) fn covers(&self, other: &Self) -> bool {
         let (own, other_name) = (&self.written.exact, &other.written.exact);
         if self.below { other_name.starts_with(own) } else { !other.below && other_name == own }
@@ -101,8 +101,7 @@ impl AccessPath {
         self.below && self.written.folded == "/"
     }
 
-    /// What the first segment of every path that fits begins with, without telling case: as it is written, or folded; none:
-    /// any.
+    /// The first segments of all paths that fit: as written, and folded. `None`: any segment.
     pub(super) fn first_segments(&self) -> Option<impl Iterator<Item = &[u8]>> {
         let names = || std::iter::once(&self.written).chain(&self.without_scripts);
         let is_root = self.below && names().any(|name| name.folded == "/");
@@ -117,7 +116,7 @@ impl std::fmt::Debug for AccessPath {
     }
 }
 
-/// The first name in a path.
+/// The first segment of a path.
 pub(super) fn first_segment(path: &[u8]) -> &[u8] {
     path.split(|&byte| byte == b'/').nth(1).unwrap_or_default()
 }
@@ -126,7 +125,7 @@ fn without_slash(path: &[u8]) -> &[u8] {
     path.strip_suffix(b"/").unwrap_or(path)
 }
 
-/// Whether a percent sign is followed by two digits.
+/// Whether the path contains a percent-encoded byte.
 fn escapes(path: &str) -> bool {
     let follows =
         |rest: &str| rest.as_bytes().get(..2).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit));

@@ -1,22 +1,22 @@
-//! What every site needs without a login, by one word each.
+//! Presets: rules that every site needs without a login, by name.
 
 use http::Method;
 
 use super::{AccessLevel, AccessPath, AccessRule};
 
-/// A set of rules with a name.
+/// A named set of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
     /// RFC 8615.
     WellKnown,
     /// RFC 9309.
     Robots,
-    /// What makes a site an app; browsers ask for it without cookies.
+    /// The manifest of a web app, which browsers fetch without cookies.
     Manifest,
     Favicon,
-    /// What browsers ask before a request to another site, without cookies.
+    /// CORS preflight requests, which browsers send without cookies.
     Preflight,
-    /// RFC 8555 §8.3: for a portal that gets its certificate itself.
+    /// RFC 8555 §8.3: for a portal that gets its own certificate.
     Acme,
 }
 
@@ -24,7 +24,7 @@ impl Preset {
     pub const ALL: [Self; 6] =
         [Self::WellKnown, Self::Robots, Self::Manifest, Self::Favicon, Self::Preflight, Self::Acme];
 
-    /// As the configuration has it.
+    /// The name in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::WellKnown => "well-known",
@@ -36,7 +36,7 @@ impl Preset {
         }
     }
 
-    /// The rule that it stands for.
+    /// The rule of this preset.
     pub fn rule(self) -> AccessRule {
         let (paths, regex): (&[&str], Option<&str>) = match self {
             Self::WellKnown => (&["/.well-known/*"], None),

@@ -1,5 +1,5 @@
-//! Readers of paths as they are in the world, made of their habits in every order that is usual: none of them finds what a rule
-//! closes at a path that the rule does not see.
+//! Path readers like those of real servers, built from their habits in every usual order. No reader may find a closed
+//! path at a path that the rule does not match.
 
 use http::{HeaderMap, Method};
 use percent_encoding::percent_decode;
@@ -10,7 +10,7 @@ use crate::{
     web::path,
 };
 
-/// What paths are put together from.
+/// The parts that test paths are made of.
 const PIECES: [&str; 47] = [
     "index.php",
     "/index.php/",
@@ -61,11 +61,11 @@ const PIECES: [&str; 47] = [
     "%C4%B0",
 ];
 
-/// One way to read a path, by bits.
+/// Reads a path with a set of habits, one per bit.
 fn read(path: &[u8], habits: u16) -> Vec<u8> {
     let has = |bit: u16| habits & (1 << bit) != 0;
     let mut text = path.to_vec();
-    // Who looks for parameters or empty segments first sees them before decoding, others after.
+    // Some readers look for parameters or empty segments before they decode, others after.
     if has(0) {
         text = without_parameters(&text);
     }
@@ -93,7 +93,7 @@ fn read(path: &[u8], habits: u16) -> Vec<u8> {
     if has(14) {
         text = text.split(|&byte| byte == b';').next().unwrap_or_default().to_vec();
     }
-    // Two slashes begin a host.
+    // Two leading slashes begin a host.
     if has(12) && text.starts_with(b"//") {
         let rest: Vec<u8> = text.iter().copied().skip_while(|&byte| byte == b'/').collect();
         text = rest.iter().copied().skip_while(|&byte| byte != b'/').collect();
@@ -130,7 +130,7 @@ fn without_parameters(path: &[u8]) -> Vec<u8> {
     segments.join(&b'/')
 }
 
-/// Decodes two bytes for whatever they would stand for, as decoders did before overlong forms were forbidden.
+/// Decodes two bytes to the character they would encode, like decoders from before overlong forms were forbidden.
 fn careless(path: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::new();
     let mut rest = path;

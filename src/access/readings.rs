@@ -1,7 +1,7 @@
-//! The ways in which portals read one path, so that a rule about it holds for each of them.
+//! The ways in which portals read a path, so that a rule holds for each of them.
 //!
-//! A plain path has one reading and costs a look at its bytes. Letter case and a slash at the end are no readings of their own:
-//! the comparison allows for them.
+//! A plain path has one reading, and one scan shows it. Letter case and a trailing slash are no separate readings: the
+//! comparison ignores them.
 
 use caseless::Caseless as _;
 use percent_encoding::percent_decode;
@@ -9,20 +9,20 @@ use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
 use crate::{users::is_invisible, web::path::PLAIN};
 
-/// Readings of one path at most, and bytes in all of them. What has more can be read as anything.
+/// Maximum number of readings of one path, and their bytes. A path with more can be read as any path.
 const MOST: usize = 64;
 const MOST_BYTES: usize = 64 * 1024;
-/// Bytes of other characters than ASCII's in all readings that are folded.
+/// Maximum number of non-ASCII bytes in all readings that are folded.
 const MOST_FOLDED: usize = 4096;
 
-/// How a path can be read.
+/// The ways to read a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Readings<'a> {
-    /// As it is written.
+    /// Only as it is written.
     Plain(&'a [u8]),
     /// The first is the path decoded once.
     Several(Vec<Reading>),
-    /// In more ways than anybody lists in good faith: it may be any path.
+    /// In more ways than anybody sends in good faith: it may be any path.
     Any,
 }
 
@@ -30,20 +30,20 @@ pub(super) enum Readings<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub(super) path: Vec<u8>,
-    /// Who reads it so.
+    /// The reader.
     pub(super) by: Reader,
 }
 
-/// How somebody compares paths who reads them otherwise than most.
+/// How a reader compares paths, where it differs from most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reader {
-    /// Names that fold alike are the same.
+    /// Names that fold to the same text are equal.
     pub(super) folds: bool,
-    /// `index.php` is no part of a path.
+    /// `index.php` is not a part of a path.
     pub(super) skips_scripts: bool,
 }
 
-/// One habit of some reader: another path that it makes of one, or none.
+/// One habit of some reader: the other path that it reads, if there is one.
 type Habit = fn(&[u8]) -> Option<Vec<u8>>;
 
 const HABITS: [Habit; 16] = [
@@ -66,7 +66,7 @@ const HABITS: [Habit; 16] = [
 ];
 
 impl<'a> Readings<'a> {
-    /// Of a path as it was sent.
+    /// The readings of a path as it was sent.
     pub(super) fn of(path: &'a str) -> Self {
         let bytes = path.as_bytes();
         if is_plain(bytes) {
@@ -76,20 +76,20 @@ impl<'a> Readings<'a> {
     }
 }
 
-/// What has been found of the readings of one path.
+/// The readings of one path found so far.
 struct Search {
     found: Vec<Reading>,
-    /// Bytes in all of them.
+    /// Bytes of all readings.
     size: usize,
-    /// Bytes of other characters than ASCII's that have been folded, which takes its time.
+    /// Non-ASCII bytes that have been folded, which takes time.
     folded: usize,
 }
 
-/// There are too many.
+/// There are too many readings.
 struct TooMany;
 
 impl Search {
-    /// None: there are too many.
+    /// `None` if there are too many.
     fn of(path: &[u8]) -> Option<Self> {
         let mut search = Self { found: Vec::new(), size: 0, folded: 0 };
         search.all(path).is_ok().then_some(search)
@@ -130,7 +130,8 @@ impl Search {
         Ok(())
     }
 
-    /// Characters that are the same to who compares names in Unicode: of another case, wide, composed, with an accent.
+    /// Folds characters that are equal to a reader who compares names in Unicode: other case, wide forms, compositions,
+    /// accents.
     fn fold(&mut self, path: &[u8]) -> Result<Option<Vec<u8>>, TooMany> {
         let Some(text) = std::str::from_utf8(path).ok().filter(|text| !text.is_ascii()) else {
             return Ok(None);
@@ -143,14 +144,14 @@ impl Search {
     }
 }
 
-/// Whether nobody reads it in another way, letter case and a slash at its end aside.
+/// Whether the path has one reading, apart from letter case and a trailing slash.
 fn is_plain(path: &[u8]) -> bool {
     let mut before = 0;
     for (at, &byte) in path.iter().enumerate() {
         let ends_segment = byte == b'/'
             && (matches!(before, b'/' | b'.')
                 || (matches!(before, b'p' | b'P') && ends_in_script(&path[..at])));
-        // Some read a plus as a space.
+        // Some readers take a plus for a space.
         let is_itself = PLAIN[usize::from(byte)] && byte != b'+';
         let begins_stream = before == b':' && matches!(byte, b':' | b'$');
         if !is_itself || ends_segment || begins_stream {
@@ -177,7 +178,7 @@ pub(super) fn without_scripts(path: &[u8]) -> Vec<u8> {
     [&kept.join(&b'/'), name].concat()
 }
 
-/// Decodes everything but slashes, dots and semicolons: what a portal sees that routes first and decodes later.
+/// Decodes everything except slashes, dots and semicolons: the reading of a portal that routes first and decodes later.
 fn keep_structure(path: &[u8]) -> Vec<u8> {
     let mut kept = Vec::with_capacity(path.len());
     let mut rest = path;
@@ -196,7 +197,7 @@ fn keep_structure(path: &[u8]) -> Vec<u8> {
     kept
 }
 
-/// The byte of the escape that a text begins with.
+/// The byte that the escape at the start of a text encodes.
 fn escape(text: &[u8]) -> Option<u8> {
     let &[b'%', high, low, ..] = text else { return None };
     Some(hex(high)? << 4 | hex(low)?)
@@ -206,12 +207,12 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-/// What was encoded twice is decoded twice somewhere.
+/// Some component decodes a path twice if it was encoded twice.
 fn decode_once(path: &[u8]) -> Option<Vec<u8>> {
     changed(path, percent_decode(path).collect())
 }
 
-/// `%uXXXX`, which once was a standard of JavaScript's and of IIS.
+/// Decodes `%uXXXX`, once a standard of JavaScript and IIS.
 fn decode_utf16(path: &[u8]) -> Option<Vec<u8>> {
     memchr::memmem::find(path, b"%u").or_else(|| memchr::memmem::find(path, b"%U"))?;
     let mut decoded = Vec::with_capacity(path.len());
@@ -237,14 +238,14 @@ fn decode_utf16(path: &[u8]) -> Option<Vec<u8>> {
     changed(path, decoded)
 }
 
-/// Characters of ASCII in two, three or four bytes, which a careless decoder takes for what they stand for.
+/// Decodes ASCII characters in two, three or four bytes, as a careless decoder does.
 fn shorten_overlong(path: &[u8]) -> Option<Vec<u8>> {
     let mut short = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((&first, after)) = rest.split_first() {
         let low = |byte: u8| byte & 0x3f;
         let (character, length) = match *rest {
-            // The highest bits of a byte that continues are not looked at by who reads so.
+            // Such a decoder ignores the high bits of a continuation byte.
             [lead @ (0xc0 | 0xc1), second, ..] => ((lead & 1) << 6 | low(second), 2),
             [0xe0, second, third, ..] if low(second) < 2 => (low(second) << 6 | low(third), 3),
             [0xf0, second, third, fourth, ..] if low(second) == 0 && low(third) < 2 => {
@@ -258,7 +259,7 @@ fn shorten_overlong(path: &[u8]) -> Option<Vec<u8>> {
     changed(path, short)
 }
 
-/// Bytes that are no UTF-8 are left out by some.
+/// Some readers drop bytes that are not valid UTF-8.
 fn drop_broken_utf8(path: &[u8]) -> Option<Vec<u8>> {
     if std::str::from_utf8(path).is_ok() {
         return None;
@@ -266,19 +267,19 @@ fn drop_broken_utf8(path: &[u8]) -> Option<Vec<u8>> {
     Some(path.utf8_chunks().flat_map(|chunk| chunk.valid().bytes()).collect())
 }
 
-/// Others put the character in their place that stands for what cannot be read.
+/// Other readers put the replacement character in their place.
 fn replace_broken_utf8(path: &[u8]) -> Option<Vec<u8>> {
     changed(path, String::from_utf8_lossy(path).into_owned().into_bytes())
 }
 
-/// A name as those compare it who tell neither case nor accents, and do not see what cannot be seen: as patterns are folded
-/// as well.
+/// A name without case, accents and invisible characters, for readers that compare names so. Patterns are folded in the
+/// same way.
 pub(super) fn folded(text: &str) -> String {
     let bare = text.nfkd().filter(|&c| !is_combining_mark(c) && !is_invisible(c)).map(best_fit);
     bare.default_case_fold().nfkc().collect()
 }
 
-/// What Windows puts in the place of a character that a code page lacks, and databases compare it as.
+/// The best-fit character of a Windows code page, which databases use to compare as well.
 fn best_fit(character: char) -> char {
     match character {
         'ı' => 'i',
@@ -293,13 +294,13 @@ fn best_fit(character: char) -> char {
     }
 }
 
-/// A decoded `?` or `#` begins a query or fragment for who decodes first and splits later.
+/// For a reader that decodes first and splits later, a decoded `?` or `#` begins a query or fragment.
 fn cut_at_query(path: &[u8]) -> Option<Vec<u8>> {
     let end = memchr::memchr2(b'?', b'#', path)?;
     Some(path[..end].to_vec())
 }
 
-/// A text of C ends here, and a file of Windows' goes on as a stream.
+/// A C string ends here, and a Windows file name continues with a stream.
 fn cut_at_null(path: &[u8]) -> Option<Vec<u8>> {
     let stream = || path.windows(2).position(|two| matches!(two, b"::" | b":$"));
     let end = memchr::memchr(0, path).or_else(stream)?;
@@ -314,7 +315,7 @@ fn turn_backslashes(path: &[u8]) -> Option<Vec<u8>> {
     changed(path, path.iter().map(|&byte| if byte == b'\\' { b'/' } else { byte }).collect())
 }
 
-/// Servlet containers leave out what follows a `;` in a segment.
+/// Servlet containers ignore the part of a segment after a `;`.
 fn drop_parameters(path: &[u8]) -> Option<Vec<u8>> {
     memchr::memchr(b';', path)?;
     Some(by_segment(path, |segment| segment.split(|&byte| byte == b';').next().unwrap_or_default()))
@@ -331,7 +332,8 @@ fn merge_slashes(path: &[u8]) -> Option<Vec<u8>> {
     changed(path, merged)
 }
 
-/// What two slashes begin is an address without its scheme: a host, then the path. Some pass over further slashes as well.
+/// Two leading slashes begin an address without a scheme: a host, then the path. Some readers skip further slashes as
+/// well.
 fn drop_authority(path: &[u8]) -> Option<Vec<u8>> {
     let host = path.strip_prefix(b"//")?;
     let host = &host[host.iter().position(|&byte| byte != b'/').unwrap_or(host.len())..];
@@ -340,7 +342,7 @@ fn drop_authority(path: &[u8]) -> Option<Vec<u8>> {
     Some(if rest.is_empty() { b"/".to_vec() } else { rest.to_vec() })
 }
 
-/// Dot segments, which only another habit can have brought about: the request gate refuses those that were sent.
+/// Resolves dot segments, which only another habit can produce: the request gate refuses those that were sent.
 fn resolve_dots(path: &[u8]) -> Option<Vec<u8>> {
     memchr::memmem::find(path, b"/.")?;
     let mut kept: Vec<&[u8]> = Vec::new();
@@ -360,18 +362,18 @@ fn resolve_dots(path: &[u8]) -> Option<Vec<u8>> {
     changed(path, resolved)
 }
 
-/// Windows leaves out dots and spaces at the end of a name, and others trim spaces.
+/// Windows drops dots and spaces at the end of a name, and other readers trim spaces.
 fn trim_segments(path: &[u8]) -> Option<Vec<u8>> {
     let trimmed = by_segment(path, |segment| {
         let end = segment.iter().rposition(|byte| !matches!(byte, b'.' | b' ')).map_or(0, |last| last + 1);
         let start = segment.iter().position(|&byte| byte != b' ').unwrap_or(0);
-        // Dots alone are no name.
+        // A segment of dots only is not a file name.
         if end == 0 { segment } else { &segment[start..end] }
     });
     changed(path, trimmed)
 }
 
-/// As in a query.
+/// Reads a plus as in a query.
 fn read_plus_as_space(path: &[u8]) -> Option<Vec<u8>> {
     changed(path, path.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect())
 }
@@ -456,7 +458,7 @@ mod tests {
             "/admin%20.",
             "/%20admin",
             "/admin%252e",
-            // Once more encoded.
+            // Encoded twice.
             "/%2561dmin",
             "/%252561dmin",
             "/ad%25%36%64in",
@@ -468,7 +470,7 @@ mod tests {
             "/x/%c0%ae%c0%ae/admin",
             "/x%c0%af..%c0%afadmin",
             "/x/%c0%2e%c0%2e/admin",
-            // An address without its scheme.
+            // An address without a scheme.
             "//x/admin",
             "///x/admin",
             "//localhost:8443/admin",
@@ -476,9 +478,9 @@ mod tests {
             "/%2fx/admin",
             "/%5c%5cx/admin",
             "//x/..%2fadmin",
-            // Streams of Windows' files.
+            // Streams of Windows files.
             "/admin:$i30:$INDEX_ALLOCATION",
-            // What cannot be seen, accents, and what they are taken for.
+            // Invisible characters, accents and best-fit characters.
             "/ad%E2%80%8Dmin",
             "/ad%C2%ADmin",
             "/%EF%BB%BFadmin",
@@ -492,13 +494,13 @@ mod tests {
             "/ad%ffmin",
             "/ad%c3min",
             "/%80admin",
-            // Other characters that are taken for these.
+            // Other characters that are read as these.
             "/%ef%bd%81dmin",
             "/%ef%bc%8fadmin",
             "/x/%ef%bc%8e%ef%bc%8e/admin",
             "/x%25u002f..%25u002fadmin",
             "/%25u0061dmin",
-            // What ends a path in some places.
+            // Characters that end a path for some readers.
             "/admin%3fx",
             "/admin%23x",
             "/admin%253fx",
@@ -514,7 +516,7 @@ mod tests {
             "/%69ndex.php/ADMIN",
             "/index.php/index.php/admin",
             "/index.php;x/admin",
-            // Backslashes that only come about.
+            // Backslashes that only decoding produces.
             "/x%c1%9c..%c1%9cadmin",
         ] {
             let folds = |reading: &String| reading.to_lowercase().trim_end_matches('/') == "/admin";
@@ -542,7 +544,7 @@ mod tests {
         assert_eq!(Readings::of(&long), Readings::Any);
         let deep = format!("/%{}61", "25".repeat(5000));
         assert_eq!(Readings::of(&deep), Readings::Any);
-        // A character of three bytes that becomes eighteen when it is folded, and one that stays what it is.
+        // A three-byte character that folds to eighteen bytes, and one that does not change.
         for letter in ["%EF%B7%BA", "%E4%B8%AD"] {
             assert_eq!(Readings::of(&format!("/{}", letter.repeat(1700))), Readings::Any, "{letter}");
             assert!(

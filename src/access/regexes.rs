@@ -1,4 +1,4 @@
-//! The regular expressions of all rules, in one automaton: a path is looked at once, in linear time.
+//! The regular expressions of all rules in one automaton: one linear scan of a path.
 
 use regex_automata::{
     Input, MatchKind, PatternSet,
@@ -11,28 +11,28 @@ use regex_syntax::{
 
 use super::{AccessRule, pattern::Fit};
 
-/// Paths so long are looked at without an allocation.
+/// Paths up to this length are scanned without an allocation.
 const USUAL_PATH: usize = 256;
 
-/// Bytes that they may take when compiled, all together.
+/// Maximum size of all compiled expressions, in bytes.
 const MOST_BYTES: usize = 32 << 20;
 
-/// Compiled.
+/// The compiled expressions.
 #[derive(Debug)]
 pub(super) struct Regexes {
-    /// All in one automaton, of any letter case. `None` without any expression.
+    /// All in one automaton, ignoring letter case. `None` if there are no expressions.
     loose: Option<Regex>,
     exact: Vec<Regex>,
-    /// The rule of each.
+    /// The rule of each expression.
     rules: Vec<usize>,
 }
 
-/// How one reading of a path fits them, by rule. Empty: it fits none.
+/// How one reading of a path fits the expressions, by rule. Empty if it fits none of them.
 pub(super) struct Fits(Vec<Fit>);
 
-/// Says what is wrong with an expression.
+/// Checks an expression. The error says what is wrong with it.
 pub fn check(pattern: &str) -> Result<(), String> {
-    // Alone first, so that what is put around it cannot make it another one.
+    // On its own first, so that the anchors around it cannot change its meaning.
     compile(&[parse(pattern)?])?;
     compile(&[in_any_case(parse(&whole(pattern))?)]).map(drop)
 }
@@ -54,7 +54,7 @@ impl Regexes {
         Ok(Self { loose, exact, rules: of_rules })
     }
 
-    /// How a path fits them. Most fit none, which one look shows.
+    /// How a path fits the expressions. Most paths fit none, which one scan shows.
     pub(super) fn fits(&self, path: &[u8]) -> Fits {
         let Some(loose) = &self.loose else { return Fits::none() };
         with_other_end(path, |other| {
@@ -86,13 +86,13 @@ impl Fits {
         self.0.is_empty()
     }
 
-    /// How it fits those of a rule.
+    /// How the path fits the expressions of a rule.
     pub(super) fn of(&self, rule: usize) -> Fit {
         self.0.get(rule).copied().unwrap_or(Fit::No)
     }
 }
 
-/// The path the other way about its last slash.
+/// The path with its trailing slash removed or added.
 fn with_other_end<T>(path: &[u8], look: impl FnOnce(&[u8]) -> T) -> T {
     if let Some(shorter) = path.strip_suffix(b"/").filter(|shorter| !shorter.is_empty()) {
         return look(shorter);
@@ -107,7 +107,7 @@ fn with_other_end<T>(path: &[u8], look: impl FnOnce(&[u8]) -> T) -> T {
     }
 }
 
-/// Of a whole path, whatever the expression says about its ends.
+/// Anchors an expression at both ends of the path.
 fn whole(pattern: &str) -> String {
     format!(r"\A(?:{pattern})\z")
 }
@@ -117,8 +117,8 @@ fn parse(pattern: &str) -> Result<Hir, String> {
     parsed.map_err(|error| format!("is no regular expression: {}", last_line(&error.to_string())))
 }
 
-/// What matches every text that differs only in letter case from one that `hir` matches; also where `hir` says which
-/// letters not.
+/// An expression that matches every text that differs only in letter case from a match of `hir`, even where `hir`
+/// excludes letters.
 fn in_any_case(hir: Hir) -> Hir {
     match hir.into_kind() {
         HirKind::Empty => Hir::empty(),
@@ -157,7 +157,7 @@ fn in_any_case(hir: Hir) -> Hir {
 }
 
 fn compile(patterns: &[Hir]) -> Result<Regex, String> {
-    // Of several that match, each is asked for.
+    // Reports every expression that matches.
     let config = Config::new().utf8_empty(false).nfa_size_limit(Some(MOST_BYTES)).match_kind(MatchKind::All);
     let built = Regex::builder().configure(config).build_many_from_hir(patterns);
     built.map_err(|error: BuildError| match error.size_limit() {
@@ -166,7 +166,7 @@ fn compile(patterns: &[Hir]) -> Result<Regex, String> {
     })
 }
 
-/// What is wrong, without the drawing above it.
+/// The message without the drawing above it.
 fn last_line(text: &str) -> &str {
     let line = text.lines().last().unwrap_or_default();
     line.strip_prefix("error: ").unwrap_or(line)

@@ -1,11 +1,11 @@
-//! Which of a site's servers a path goes to, by the same readings of it that the rules go by.
+//! The routes of a site: which server a path goes to, by the same readings that the rules use.
 
 use super::{
     pattern::{AccessPath, Fit},
     readings::{Reader, Reading, Readings},
 };
 
-/// Paths that go to other servers than the rest, the first match first.
+/// The paths of each route. The first route that matches wins.
 #[derive(Clone, Debug, Default)]
 pub struct PathRoutes(Vec<Vec<AccessPath>>);
 
@@ -14,8 +14,8 @@ impl PathRoutes {
         Self(routes)
     }
 
-    /// The first route that a path takes, however a portal reads it. None: it takes none, or not in every reading, and goes
-    /// where everything else goes. Where it is let through at all is the rules' to say, and they are for all servers alike.
+    /// The route of a path. `None` if it matches no route, or not in every reading: the portal's own servers get the
+    /// request. The rules decide whether it gets through at all, for all servers alike.
     pub fn of(&self, path: &str) -> Option<usize> {
         if self.0.is_empty() {
             return None;
@@ -32,7 +32,7 @@ impl PathRoutes {
         })
     }
 
-    /// The earlier route that takes all that one takes, if there is one.
+    /// The earlier route that matches every path of this one, if there is one.
     pub fn cover_of(&self, index: usize) -> Option<usize> {
         let paths = self.0.get(index)?;
         let covers = |earlier: &Vec<AccessPath>| {
@@ -65,7 +65,7 @@ mod tests {
             ("/api/a;b=c", Some(1)),
             ("/api/a//b", Some(1)),
             ("/api/a%2fb", Some(1)),
-            // Some are not.
+            // Some readings are not.
             ("/api/..%2fadmin", None),
             ("/api%2fsims", None),
             ("/x/..%2fapi/sims", None),
@@ -77,7 +77,7 @@ mod tests {
             ("/apis", None),
             ("/status/", None),
             ("/", None),
-            // In one reading it is below the first, in all below the second.
+            // One reading is below the first route, all are below the second.
             ("/api/v2%2fsims", Some(1)),
             ("/api/v2;x/sims", Some(1)),
         ] {

@@ -1,4 +1,4 @@
-//! What the rules say: first match, readings, users, networks.
+//! The rulings: first match, readings, users, networks.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn rules(default: AccessLevel, rules: &[AccessRule]) -> AccessRules {
     AccessRules::new(&Config { default, rules: rules.to_vec() }).unwrap()
 }
 
-/// What a request gets whose target and fields are these.
+/// The ruling for a target and fields.
 fn ruling(
     rules: &AccessRules,
     request: &str,
@@ -208,7 +208,7 @@ fn whose_fate_depends_on_who_they_are_is_asked_to_sign_in_unless_strangers_pass(
         let rules = rules(default, &listed);
         let of = |user| ruling(&rules, "GET /x", &[], user).level;
         assert_eq!((of(STRANGER), of(ada), of(bob)), (stranger, member, other), "{listed:?} {default}");
-        // Whether it depends is known without knowing who asks.
+        // Whether the ruling depends on the user is known without knowing the user.
         let depends = ruling(&rules, "GET /x", &[], STRANGER).depends_on_user;
         assert_eq!(depends, listed[0].names_users(), "{listed:?}");
     }
@@ -417,7 +417,7 @@ fn a_path_of_other_letters_than_asciis_is_opened_and_closed_as_it_is_written() {
         ("/stra%C3%9Fe", Bypass),
         ("/x/%C3%9Cbung", Bypass),
         ("/%C3%BCnter/a", Bypass),
-        // Who takes these for the same may not be the portal.
+        // The reader that treats these as equal may not be the portal.
         ("/%C3%BCber/a", TwoFactor),
         ("/uber/a", TwoFactor),
         ("/strasse", TwoFactor),

@@ -1,4 +1,4 @@
-//! What users see and change of their own accounts once logged in. Sees no HTTP; what an operator does is `administration`'s.
+//! Self-service: what users see and change of their own accounts. Sees no HTTP; operators use `administration`.
 
 mod tokens;
 
@@ -17,7 +17,7 @@ use crate::{
     tokens::{TokenStore, TokensError},
 };
 
-/// Why nothing was shown or changed.
+/// Why an account could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
     #[error("cannot read or change devices and recovery codes")]
@@ -30,7 +30,7 @@ pub enum AccountError {
     Tokens(#[from] TokensError),
 }
 
-/// A user's devices, codes and sessions.
+/// A user's devices, recovery codes and sessions.
 #[derive(Debug)]
 pub struct Overview {
     pub devices: Vec<Device>,
@@ -38,7 +38,7 @@ pub struct Overview {
     pub sessions: Vec<SessionSummary>,
 }
 
-/// The accounts of users, each to the user whose session is given.
+/// Users' accounts; every call is for the user of the given session.
 #[derive(Clone)]
 pub struct Accounts {
     pub devices: Devices,
@@ -51,7 +51,7 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// In the stores of the login.
+    /// Uses the stores of the login.
     pub fn new(login: &Login, tokens: TokenStore) -> Self {
         Self {
             tokens,
@@ -81,17 +81,17 @@ impl Accounts {
         Ok(self.recovery_codes.has_unseen(&session.user).await?)
     }
 
-    /// Wrong tries since the last login that a user is to be told of, by network, the latest first.
+    /// Wrong tries since the last login that the user has not been told of, by network, the latest first.
     pub async fn wrong_tries(&self, session: &Session) -> Result<Vec<WrongTries>, AccountError> {
         Ok(self.tries.list(&session.user).await?)
     }
 
-    /// They have been told, up to then.
+    /// Forgets the wrong tries up to this time: the user has been told.
     pub async fn forget_wrong_tries(&self, session: &Session, until: Timestamp) -> Result<(), AccountError> {
         Ok(self.tries.forget(&session.user, until).await?)
     }
 
-    /// Others in the place of all recovery codes, which the user has to save then.
+    /// Replaces all recovery codes; the user then has to save the new ones.
     pub async fn renew_recovery_codes(&self, session: &Session, source: &Source) -> Result<(), AccountError> {
         if self.recovery_codes.renew(&session.user).await? {
             self.audit.record(AuditEvent::RecoveryCodesReplaced, &source.of_session(session));
@@ -99,7 +99,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// The recovery codes that wait to be confirmed as stored.
+    /// The recovery codes that the user has not confirmed as saved.
     pub async fn unseen_recovery_codes(
         &self,
         session: &Session,
@@ -112,7 +112,7 @@ impl Accounts {
         Ok(codes)
     }
 
-    /// From here on they are never shown again.
+    /// Confirms the recovery codes as saved: they are never shown again.
     pub async fn acknowledge_recovery_codes(
         &self,
         session: &Session,
@@ -126,8 +126,8 @@ impl Accounts {
         Ok(())
     }
 
-    /// Ends those sessions of the same user that are not `session`: the one whose id begins with `which`, or all. That takes
-    /// both factors: whoever knows the password alone must not put the user out.
+    /// Ends other sessions of the same user: the one whose id begins with `which`, or all. Requires both factors, so
+    /// that the password alone cannot sign the user out.
     pub async fn end_others(
         &self,
         session: &Session,
@@ -145,7 +145,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// Ends a session, and a login in progress beside it.
+    /// Ends a session, and a login in progress in the same browser.
     pub async fn log_out(
         &self,
         session: &Session,

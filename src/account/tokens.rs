@@ -1,4 +1,4 @@
-//! Tokens that act as a user, where users may make some for themselves.
+//! Tokens that act as a user, and those that users may make for themselves.
 
 use super::{AccountError, Accounts};
 use crate::{
@@ -9,12 +9,12 @@ use crate::{
 };
 
 impl Accounts {
-    /// All that act as the user, operators' included.
+    /// All tokens that act as the user, including those made by operators.
     pub async fn tokens(&self, session: &Session) -> Result<Vec<TokenRecord>, AccountError> {
         Ok(self.tokens.of_user(&session.user).await?)
     }
 
-    /// Makes one. Takes both factors, proved lately: it opens as much as the session does, for longer.
+    /// Makes a token. Requires a recent proof of both factors: a token opens as much as the session does, for longer.
     pub async fn create_token(
         &self,
         session: &Session,
@@ -27,7 +27,7 @@ impl Accounts {
         Ok(made)
     }
 
-    /// Ends one that the user has made, with all that it has open.
+    /// Ends a token that the user has made, and its open connections.
     pub async fn revoke_token(
         &self,
         session: &Session,

@@ -1,4 +1,4 @@
-//! What an operator does to users, their devices and their sessions. Sees neither HTTP nor a terminal.
+//! Administration: what operators do to users, their devices and their sessions. Sees neither HTTP nor a terminal.
 //!
 //! Whatever takes a right away ends the sessions that were made with it.
 
@@ -44,13 +44,13 @@ pub enum AdministrationError {
         #[source]
         source: UsersError,
     },
-    #[error("the user cannot be changed")]
+    #[error("cannot change the user")]
     Users(#[from] UsersError),
-    #[error("the password cannot be set")]
+    #[error("cannot set the password")]
     Password(#[from] PasswordError),
-    #[error("the devices cannot be changed")]
+    #[error("cannot change the devices")]
     Credentials(#[from] CredentialsError),
-    #[error("the sessions cannot be changed")]
+    #[error("cannot change the sessions")]
     Sessions(#[from] SessionError),
     #[error(transparent)]
     Tokens(#[from] TokensError),
@@ -58,7 +58,7 @@ pub enum AdministrationError {
     Begun(#[from] DatabaseError),
 }
 
-/// Everything that administration needs.
+/// The stores that administration works on.
 pub struct Administration {
     pub database: Database,
     pub users: Users,
@@ -75,7 +75,7 @@ pub struct Administration {
     pub context_words: Vec<String>,
 }
 
-/// A user with what hangs on them.
+/// A user with devices, recovery codes and sessions.
 #[derive(Debug)]
 pub struct UserDetails {
     pub user: User,
@@ -85,7 +85,7 @@ pub struct UserDetails {
 }
 
 impl Administration {
-    /// Makes a user. The password is looked at first, so that a refused one leaves no user behind.
+    /// Adds a user. The password is checked first, so that a refused one leaves no user behind.
     pub async fn add_user(
         &self,
         new: NewUser,
@@ -103,11 +103,11 @@ impl Administration {
         Ok(user)
     }
 
-    /// Sets a password; sessions made with the old one end.
+    /// Sets a password. Sessions made with the old one end.
     pub async fn set_password(&self, email: &str, password: SecretString) -> Result<(), AdministrationError> {
         let user = self.user(email).await?;
         self.check_password(&password, &user.email).map_err(AdministrationError::Weak)?;
-        // Before as well: broken off in between, no session of the old password is left under the new one.
+        // Once before as well: if this is interrupted, no session made with the old password is left under the new one.
         self.end_everything(&user).await?;
         self.passwords.set(&user.id, password).await?;
         self.end_everything(&user).await?;
@@ -115,7 +115,7 @@ impl Administration {
         Ok(())
     }
 
-    /// Keeps a user out, or lets one in again. Answers whether that changed anything.
+    /// Disables or enables a user. Returns whether that changed anything.
     pub async fn set_disabled(&self, email: &str, disabled: bool) -> Result<bool, AdministrationError> {
         let user = self.user(email).await?;
         let changed = self.users.set_disabled(&user.id, disabled).await?;
@@ -126,7 +126,7 @@ impl Administration {
         Ok(changed)
     }
 
-    /// Changes the name for people. Live sessions and what the portal is told of them follow.
+    /// Changes the display name, also in live sessions and in what the portal is told.
     pub async fn set_name(&self, email: &str, name: &str) -> Result<User, AdministrationError> {
         let user = self.user(email).await?;
         self.users.set_display_name(&user.id, name).await?;
@@ -134,7 +134,7 @@ impl Administration {
         self.changed(user).await
     }
 
-    /// Puts a user into these groups and no others. Live sessions follow.
+    /// Replaces the groups of a user, also in live sessions.
     pub async fn set_groups(&self, email: &str, groups: Vec<String>) -> Result<User, AdministrationError> {
         let user = self.user(email).await?;
         self.users.set_groups(&user.id, groups).await?;
@@ -142,7 +142,8 @@ impl Administration {
         self.changed(user).await
     }
 
-    /// Changes what a user logs in with, and what the portal knows them by. Live sessions follow; password and devices stay.
+    /// Changes the e-mail, by which the user logs in and the portal knows the user, also in live sessions; password and
+    /// devices stay.
     pub async fn set_email(&self, email: &str, new: &str) -> Result<User, AdministrationError> {
         let before = self.user(email).await?;
         self.users.set_email(&before.id, new).await?;
@@ -158,7 +159,7 @@ impl Administration {
         Ok(user)
     }
 
-    /// The user as they are now.
+    /// The user after the change.
     async fn changed(&self, user: User) -> Result<User, AdministrationError> {
         self.users.by_id(&user.id).await?.ok_or(AdministrationError::NoUser(user.email))
     }
@@ -171,7 +172,7 @@ impl Administration {
         Ok(())
     }
 
-    /// The user of this e-mail, if there is one.
+    /// The user with this e-mail, if there is one.
     pub async fn find(&self, email: &str) -> Result<Option<User>, AdministrationError> {
         match CanonicalName::parse(email) {
             Some(name) => Ok(self.users.find(&name).await?),
@@ -179,7 +180,7 @@ impl Administration {
         }
     }
 
-    /// Everybody by name, with how many devices each has.
+    /// All users by name, with their number of devices.
     pub async fn roster(&self) -> Result<Vec<(User, u32)>, AdministrationError> {
         let (users, devices) = (self.users.list().await?, self.devices.counts().await?);
         let with_devices = |user: User| {
@@ -203,7 +204,7 @@ impl Administration {
         })
     }
 
-    /// Takes a device away, by id or name. Sessions that it opened end.
+    /// Removes a device, by id or name. The sessions that it opened end.
     pub async fn remove_device(&self, email: &str, device: &str) -> Result<Device, AdministrationError> {
         let user = self.user(email).await?;
         let devices = self.devices.list(&user.id).await?;
@@ -230,7 +231,7 @@ impl Administration {
     /// Ends the session whose id begins with `digits`.
     pub async fn revoke_session(&self, digits: &str) -> Result<TokenHash, AdministrationError> {
         let digits = digits.to_ascii_lowercase();
-        // Over or not by the clock of whoever asks: what is in the store can be ended.
+        // Whether it is over by the caller's clock does not matter: what is in the store can be ended.
         let matching = self.sessions.beginning_with(&digits).await?;
         let (id, name) = match &*matching {
             [(id, name)] if digits.len() >= 8 => (*id, name.as_deref()),
@@ -253,8 +254,8 @@ impl Administration {
         Ok(ended)
     }
 
-    /// Ends every session, every login in progress and every saved form there is, in one step that no store of sessions and
-    /// no clock has a part in. Says how many sessions there were, unless their store is silent.
+    /// Ends every session, every login in progress and every saved form in one transaction, independent of the session
+    /// store and of any clock. Returns how many sessions there were, unless their store is silent.
     pub async fn revoke_all(&self) -> Result<Option<usize>, AdministrationError> {
         let mut transaction = self.database.write().await?;
         self.pending.remove_all(&mut transaction).await?;
@@ -265,7 +266,7 @@ impl Administration {
         Ok(self.sessions.clear_ended().await)
     }
 
-    /// Whether a password may be used by whoever has this e-mail.
+    /// Whether a user with this e-mail may have this password.
     pub fn check_password(&self, password: &SecretString, email: &str) -> Result<(), Weakness> {
         let local_part = email.split('@').next().unwrap_or_default();
         let mut words: Vec<&str> = self.context_words.iter().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! What an operator does to tokens of machines.
+//! What operators do to tokens.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     users::{CanonicalName, SERVICE, User, UserId},
 };
 
-/// Whom a token is to be for.
+/// Who a token is for.
 #[derive(Clone, Copy, Debug)]
 pub enum For<'a> {
     /// By e-mail.
@@ -19,7 +19,7 @@ pub enum For<'a> {
 }
 
 impl Administration {
-    /// Makes a token, whose text is shown this once.
+    /// Makes a token. The text is shown only this once.
     pub async fn create_token(
         &self,
         name: &str,
@@ -37,7 +37,7 @@ impl Administration {
         Ok(made)
     }
 
-    /// Puts another token in the place of the current one; that stays good for `overlap`.
+    /// Replaces the current token, which stays valid for `overlap`.
     pub async fn rotate_token(
         &self,
         name: &str,
@@ -49,14 +49,15 @@ impl Administration {
         Ok(made)
     }
 
-    /// Ends the token of this name, and what has been replaced by it. What they have open ends within a second, at every gateway.
+    /// Ends the token of this name and those that it has replaced. Their open connections end within a second, at every
+    /// gateway.
     pub async fn revoke_token(&self, name: &str) -> Result<usize, AdministrationError> {
         let ended = self.tokens.revoke(name).await?;
         self.audit.record(AuditEvent::TokenRevoked, &Context { token: Some(name), ..Context::default() });
         Ok(ended)
     }
 
-    /// Every token that has gone by this name, the current one first, and whom it is for.
+    /// Every token that has had this name, the current one first, and who it is for.
     pub async fn tokens_named(&self, name: &str) -> Result<Vec<(TokenRecord, String)>, AdministrationError> {
         let named = self.tokens.named(name).await?;
         if named.is_empty() {
@@ -65,7 +66,7 @@ impl Administration {
         self.with_holders(named).await
     }
 
-    /// Whoever the current token of this name is for, as the portal is told of them.
+    /// The holder of the current token of this name, as the portal is told of them.
     pub async fn token_holder(&self, name: &str) -> Result<(TokenRecord, User), AdministrationError> {
         let named = self.tokens.named(name).await?;
         let record = named.into_iter().next().ok_or_else(|| TokensError::NoToken(name.to_owned()))?;
@@ -85,7 +86,7 @@ impl Administration {
         self.with_holders(all).await
     }
 
-    /// The name under which the portal knows whoever a token is for.
+    /// The name under which the portal knows a token's holder.
     pub async fn holder(&self, holder: &Holder) -> Result<String, AdministrationError> {
         match holder {
             Holder::Service(service) => Ok(format!("{SERVICE}{service}")),
@@ -107,7 +108,7 @@ impl Administration {
 
     async fn name_of(&self, id: &UserId) -> Result<String, AdministrationError> {
         let user = self.users.by_id(id).await?;
-        // Removed this very moment, and the token with them.
+        // The user was removed at this very moment, and the token with them.
         Ok(user.map_or_else(|| id.to_string(), |user| user.name.to_string()))
     }
 

@@ -1,5 +1,5 @@
-//! From a decision to an answer that the proxy acts on. To every proxy any 2xx means "let it pass", whatever it says besides: only
-//! [`allowance`] is one.
+//! Turns a decision into the response that the proxy acts on. To every proxy any 2xx means "let it pass", whatever else
+//! it says: only [`allowance`] makes one.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use super::Dialect;
 use crate::web::answer::{self, Answer};
 
-/// The answer for a request that may pass. `fields` are those that the portal is to get in place of the client's: an empty one stands
-/// for none, so that nothing of the client's takes its place.
+/// The response for a request that may pass. `fields` replace the client's fields on the way to the portal; an empty
+/// value removes a field, so that the client's own never gets through.
 pub fn allowance(dialect: Dialect, fields: impl IntoIterator<Item = (HeaderName, HeaderValue)>) -> Answer {
     if dialect == Dialect::NginxAnswer {
-        // It was not allowed a moment ago.
+        // The request was not allowed a moment ago.
         let mut answer = answer::empty(StatusCode::SERVICE_UNAVAILABLE);
         answer::retry_after(&mut answer, Duration::from_secs(1));
         return answer;
@@ -24,9 +24,9 @@ pub fn allowance(dialect: Dialect, fields: impl IntoIterator<Item = (HeaderName,
     answer
 }
 
-/// Makes of an answer for the client what the proxy takes for a refusal. `origin` is the site's.
+/// Turns a response for the client into one that the proxy treats as a refusal. `origin` is the site's origin.
 pub fn dress(dialect: Dialect, status: &mut StatusCode, headers: &mut HeaderMap, origin: &str) {
-    // Proxies take a path for one of this port's.
+    // Proxies resolve a bare path against this port.
     if let Some(location) = headers.get(header::LOCATION).filter(|value| value.as_bytes().starts_with(b"/")) {
         let absolute = [origin.as_bytes(), location.as_bytes()].concat();
         match HeaderValue::from_bytes(&absolute) {
@@ -34,7 +34,7 @@ pub fn dress(dialect: Dialect, status: &mut StatusCode, headers: &mut HeaderMap,
             Err(_) => headers.remove(header::LOCATION),
         };
     }
-    // Calls are refused with 200, and so are the scripts of workers.
+    // gRPC calls and service workers' scripts are refused with 200.
     if status.is_success() || status.is_informational() {
         *status = StatusCode::UNAUTHORIZED;
     }

@@ -1,7 +1,7 @@
-//! Questions of other proxies: whether a request that they hold may pass, and as whom.
+//! Forward auth: other proxies ask whether a request that they hold may pass, and as whom.
 //!
-//! Each proxy asks in a dialect of its own. Here a question becomes the request that it is about, read by the one reader that reads
-//! those of clients; and what was decided becomes an answer that the proxy acts on. Nothing is decided here.
+//! Each proxy asks in its own dialect. A question becomes the request that it is about, read by the same reader as
+//! clients' requests; a decision becomes a response that the proxy acts on. Nothing is decided here.
 
 mod answer;
 mod question;
@@ -14,36 +14,36 @@ pub use self::{
 };
 use crate::{http1::request_head::MalformedRequest, web::incoming::Incoming};
 
-/// How a proxy asks, and what it makes of the answer.
+/// How a proxy asks, and how it acts on the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// A subrequest, of whose answer only 2xx, 401 and 403 have a meaning.
+    /// A subrequest; only the statuses 2xx, 401 and 403 have a meaning.
     Nginx,
-    /// What nginx shows in place of the page that it may not.
+    /// The page that nginx shows for a refused request.
     NginxAnswer,
-    /// The answer goes to the client as it is, unless it is 2xx. Caddy and HAProxy ask like this as well.
+    /// The client gets the response as it is, unless it is 2xx. Caddy and HAProxy ask in the same way.
     Traefik,
-    /// The same, asked at the path that it is about.
+    /// The same, with the path of the request appended.
     Envoy,
 }
 
-/// What a proxy wants to know of the request that it holds.
+/// A proxy's question about the request that it holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Question {
     pub dialect: Dialect,
-    /// It has been let pass.
+    /// The proxy has let it pass already.
     pub passes: bool,
 }
 
-/// What has come on the port for proxies.
+/// A request on the port for proxies.
 #[derive(Debug)]
 pub enum ProxyRequest {
     About(Dialect, Box<Request<Incoming>>),
-    /// A page of ours, which the proxy passes on.
+    /// One of our pages, passed on by the proxy.
     Page(Box<Request<Incoming>>),
 }
 
-/// Why a question has no answer. All of them let nobody pass.
+/// Why a question cannot be answered. The proxy lets no such request pass.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unclear {
     #[error(

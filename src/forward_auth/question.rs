@@ -1,4 +1,5 @@
-//! From a question to the request that it is about. What is missing, doubled or could be read in two ways is refused, never guessed.
+//! Turns a question into the request that it is about. A field that is missing, repeated or ambiguous is refused, never
+//! guessed.
 
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
@@ -18,14 +19,14 @@ const METHOD: &str = "x-forwarded-method";
 const PROTO: &str = "x-forwarded-proto";
 const HOST: &str = "x-forwarded-host";
 const TARGET: &str = "x-forwarded-uri";
-// Names that no portal believes: nginx sends the portal what the client has under any other.
+// Names that no portal trusts: nginx sends the portal the client's fields under any other name.
 const ORIGINAL_METHOD: &str = "x-portcullis-method";
 const ORIGINAL_URL: &str = "x-portcullis-url";
 
-/// What Traefik says for itself; Caddy says the first four.
+/// The fields that Traefik sets; Caddy sets the first four.
 const OF_TRAEFIK: &[&str] =
     &[METHOD, PROTO, HOST, TARGET, "x-forwarded-port", "x-forwarded-server", "x-real-ip"];
-/// What holds between the proxy and us.
+/// Fields about the connection between the proxy and the gateway.
 const OF_THIS_HOP: [HeaderName; 7] = [
     header::HOST,
     header::CONNECTION,
@@ -37,16 +38,17 @@ const OF_THIS_HOP: [HeaderName; 7] = [
 ];
 /// Stands in a handshake for a key that only the portal needs.
 const NO_KEY: HeaderValue = HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA==");
-/// Where each dialect is spoken.
+/// The path of each dialect.
 const ENVOY: &str = "/auth/envoy";
 
-/// What a proxy has sent on its port. `field` is where it says who the client is. A fault comes with the dialect to answer in.
+/// Reads a request on the port for proxies. `field` is the header with the client's address. An error includes the
+/// dialect to answer in.
 pub fn read(
     request: Box<Request<Incoming>>,
     field: AddressField,
 ) -> Result<ProxyRequest, (Option<Dialect>, Unclear)> {
     let path = request.uri().path();
-    // Caddy adds the query of the request that it holds.
+    // Caddy appends the query of the request that it holds.
     let dialect = match path {
         "/auth/nginx" => Dialect::Nginx,
         "/auth/nginx/answer" => Dialect::NginxAnswer,
@@ -63,7 +65,7 @@ pub fn read(
     }
 }
 
-/// A page of ours is worth what a question is: it must not be read over plain HTTP, and failures count by the client's network.
+/// Checks a page like a question: no plain HTTP, and failures count by the client's network.
 fn page(request: Box<Request<Incoming>>, field: AddressField) -> Result<ProxyRequest, Unclear> {
     check_scheme(said(request.headers(), PROTO)?)?;
     check_client(request.headers(), field)?;
@@ -119,7 +121,7 @@ fn about(
     Ok(original)
 }
 
-/// What the proxy says for itself, in place of anything that the client has sent under these names.
+/// The fields that the proxy sets itself, overwriting the client's.
 const fn reports(dialect: Dialect) -> &'static [&'static str] {
     match dialect {
         Dialect::Nginx | Dialect::NginxAnswer => &[ORIGINAL_METHOD, ORIGINAL_URL],
@@ -128,7 +130,7 @@ const fn reports(dialect: Dialect) -> &'static [&'static str] {
     }
 }
 
-/// The one value of a field.
+/// The single value of a field.
 fn said<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a [u8], Unclear> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -137,7 +139,7 @@ fn said<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a [u8], Uncl
     }
 }
 
-/// Traefik names the protocol that a WebSocket's address begins with.
+/// Traefik names the scheme of the WebSocket's address.
 fn check_scheme(scheme: &[u8]) -> Result<(), Unclear> {
     if matches!(scheme, b"https" | b"wss") { Ok(()) } else { Err(Unclear::Scheme) }
 }
@@ -146,7 +148,7 @@ fn check_client(headers: &HeaderMap, field: AddressField) -> Result<(), Unclear>
     if client::is_told(headers, field) { Ok(()) } else { Err(Unclear::Client) }
 }
 
-/// nginx says it in one: `https://host/path`.
+/// nginx sends the address in one field: `https://host/path`.
 fn of_url(headers: &HeaderMap) -> Result<Vec<u8>, Unclear> {
     let (method, url) = (said(headers, ORIGINAL_METHOD)?, said(headers, ORIGINAL_URL)?);
     let rest = url.strip_prefix(b"https://").ok_or(Unclear::Scheme)?;
@@ -155,7 +157,7 @@ fn of_url(headers: &HeaderMap) -> Result<Vec<u8>, Unclear> {
     line(method, host, target)
 }
 
-/// The start of the request as a client would have sent it. Its parts are told apart by spaces: none may have any.
+/// The request line and host as a client would have sent them. Spaces separate the parts, so no part may contain one.
 fn line(method: &[u8], host: &[u8], target: &[u8]) -> Result<Vec<u8>, Unclear> {
     let is_plain = |part: &[u8]| part.iter().all(|&byte| byte > b' ' && byte != 0x7f);
     if Method::from_bytes(method).is_err() {
@@ -170,16 +172,16 @@ fn line(method: &[u8], host: &[u8], target: &[u8]) -> Result<Vec<u8>, Unclear> {
     Ok([method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n\r\n"].concat())
 }
 
-/// The protocol that the client would switch to. Most proxies take `Upgrade` for a matter of theirs; what a browser's WebSocket says
-/// besides, no page can.
+/// The protocol that the client wants to switch to. Most proxies keep `Upgrade` to themselves; no page can set the
+/// other fields of a browser's WebSocket.
 fn offered(headers: &HeaderMap) -> Option<HeaderValue> {
     let offer = headers.get(header::UPGRADE).cloned();
     let is_socket = || headers.keys().any(|name| name.as_str().starts_with("sec-websocket-"));
     offer.or_else(|| is_socket().then(|| HeaderValue::from_static("websocket")))
 }
 
-/// A field of the client's under a name that is not the client's to use: what the proxy lets through, the portal would see.
-/// `is_reserved` knows the names; in `field` the proxy says who the client is.
+/// A client's field under a reserved name: the proxy would pass it on to the portal. `is_reserved` knows the names;
+/// `field` is the header with the client's address.
 pub fn forged(
     headers: &HeaderMap,
     dialect: Dialect,

@@ -1,4 +1,5 @@
-//! What a site's rules say of a request, and whether it passes: as whom, as a stranger, or not at all.
+//! Access to a site: what its rules require of a request, and whether it passes as a user, as a stranger, or not at
+//! all.
 
 use std::{net::IpAddr, rc::Rc, sync::Arc};
 
@@ -14,11 +15,11 @@ use crate::{
     web::{gate::CanonicalRequest, incoming::Incoming, origin},
 };
 
-/// Requests of nobody in particular that a worker serves at once under strain: what is public stays so, and takes nothing from
-/// users.
+/// Public requests of strangers that a worker serves at once when overloaded: public paths stay available, and take
+/// nothing from users.
 pub(super) const PUBLIC_UNDER_STRAIN: u32 = 16;
 
-/// What is asked of whoever sends a request, as far as that can be said without knowing who it is.
+/// The ruling for a request whose sender is not known yet.
 pub(super) fn ruling(site: &Site, request: &CanonicalRequest<Incoming>, client: IpAddr) -> Ruling {
     let rules = &site.shared.access;
     if rules.is_empty() { rules.default_ruling() } else { rules.of(&asked(request, client)) }
@@ -29,7 +30,8 @@ pub(super) fn asked(request: &CanonicalRequest<Incoming>, client: IpAddr) -> Acc
 }
 
 impl Gateway {
-    /// Under strain this comes before all else: a stranger costs a look at the cookie, and no page.
+    /// Turns requests away when overloaded. Comes before everything else: a stranger costs a look at the cookie, and no
+    /// page.
     pub(super) async fn shed(
         &self,
         site: &Site,
@@ -56,7 +58,7 @@ impl Gateway {
         Err(Failure::Overload)
     }
 
-    /// Asks the store for a session. Where everybody passes, or nobody, its silence stops no one.
+    /// Loads a session. If everybody or nobody gets through anyway, a store that does not answer stops no request.
     pub(super) async fn load_for(
         &self,
         ruling: &Ruling,
@@ -75,8 +77,8 @@ impl Gateway {
         }
     }
 
-    /// Has the gate decide, and notes whom the request is from: the identity that passes, or what it has to prove first.
-    /// `ruling` is that of a stranger.
+    /// Asks the gate, and records who the request is from: the identity that passes, or what has to be proved first.
+    /// `ruling` is the one for a stranger.
     pub(super) fn judge(
         &self,
         (site, request): (&Rc<Site>, &CanonicalRequest<Incoming>),
@@ -95,7 +97,7 @@ impl Gateway {
         };
         let is_public = ruling.level == AccessLevel::Bypass;
         let credential = match session {
-            // A page of another site may open a public socket, but not as the user.
+            // Another site's page may open a public WebSocket, but not as the user.
             Some(_) if is_public && is_foreign_socket(site, request) => Credential::Nothing,
             Some(live) => Credential::Session(live),
             None => Credential::Nothing,
@@ -104,7 +106,7 @@ impl Gateway {
         self.decide(site, &ruling, credential, now, record)
     }
 
-    /// Has the gate decide by what has been shown.
+    /// Asks the gate, with the credential of the request.
     pub(super) fn decide(
         &self,
         site: &Site,
@@ -118,7 +120,7 @@ impl Gateway {
                 let is_public = ruling.level == AccessLevel::Bypass;
                 record.outcome = if is_public { Outcome::Bypass } else { Outcome::Allow };
                 if identity.subject().is_none() {
-                    // Who is nobody to the portal is nobody to the log and the limits.
+                    // A request that is anonymous to the portal is anonymous in the log and for the limits.
                     (record.session, record.token) = (None, None);
                     record.is_public = true;
                     self.public.set(self.public.get() + 1);
@@ -131,7 +133,7 @@ impl Gateway {
     }
 }
 
-/// A page of another site could otherwise open a socket with the user's cookie.
+/// Refuses WebSockets opened by pages of other sites: they would come with the user's cookie.
 pub(super) fn admit_socket(
     site: &Site,
     request: &CanonicalRequest<Incoming>,
@@ -148,7 +150,7 @@ fn is_foreign_socket(site: &Site, request: &CanonicalRequest<Incoming>) -> bool 
 }
 
 impl RequestRecord {
-    /// The request of nobody in particular is over.
+    /// A public request of a stranger has ended.
     pub(super) fn leaves_public(&self) {
         if self.is_public {
             let public = &self.gateway().public;

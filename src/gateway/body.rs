@@ -1,4 +1,4 @@
-//! The body that the client gets, and the record of its request, written down when the last byte has gone.
+//! The response body on its way to the client, and the record of the request, written when the last byte is out.
 
 use std::{
     net::IpAddr,
@@ -26,11 +26,11 @@ use crate::{
     web::{answer::Answer, body::BodyError, reply::Reply},
 };
 
-/// Where an answer's body comes from.
+/// The source of a response body.
 pub(super) enum BodySource {
     Own(Option<Bytes>),
     Portal(PortalBody),
-    /// Bytes both ways, which are not the body's.
+    /// A tunnel: bytes in both directions instead of a body.
     Tunnel {
         server: Rc<str>,
         tally: Rc<Tally>,
@@ -46,20 +46,20 @@ impl From<Followed> for BodySource {
     }
 }
 
-/// An answer that is not the portal's.
+/// Wraps a response that does not come from the portal.
 pub(super) fn own(answer: Answer) -> Reply<BodySource> {
     Reply::from(answer).map(|bytes| BodySource::Own(Some(bytes)))
 }
 
-/// What is known of one request. Dropped with the body, it becomes a line in the access log.
+/// What is known of one request. When it is dropped with the body, it becomes a line in the access log.
 pub(super) struct RequestRecord {
     gateway: Rc<Gateway>,
-    /// The site that the request is for, or the first where nothing says so.
+    /// The site of the request, or the first site if the request names none.
     pub(super) site: Rc<Site>,
-    /// The route that it takes to the portal, if it takes one.
+    /// The route to the portal; `None`: the site's own servers.
     pub(super) route: Option<usize>,
     pub(super) source: BodySource,
-    /// What another proxy wants to know of the request; absent: the request is a client's.
+    /// The question of another proxy; `None`: the request is a client's.
     pub(super) question: Option<Question>,
     pub(super) method: Method,
     pub(super) uri: Uri,
@@ -68,30 +68,30 @@ pub(super) struct RequestRecord {
     sent: u64,
     received: u64,
     server: Option<Rc<str>>,
-    /// Hexadecimal digits.
+    /// Hexadecimal digits of the id.
     request_id: [u8; 16],
     pub(super) client_ip: IpAddr,
     pub(super) session: Option<Arc<Live>>,
-    /// The token that the request has shown, in which case that is what it stands for.
+    /// The token of the request, if the request stands on one.
     pub(super) token: Option<Arc<LiveToken>>,
     pub(super) outcome: Outcome,
     pub(super) status: StatusCode,
-    /// The protocol that the client would switch to.
+    /// The protocol that the client wants to switch to.
     pub(super) upgrade: Option<HeaderValue>,
-    /// The host that was asked for, when it is not ours.
+    /// The requested host, if it is not ours.
     pub(super) asked_host: Option<Box<str>>,
     pub(super) portal_took: Option<Duration>,
-    /// The portal has logged out: the session ends with this.
+    /// The portal has logged the user out: the session ends with this response.
     pub(super) signs_off: bool,
-    /// The connection serves nothing after this.
+    /// The connection closes after this response.
     pub(super) closes: bool,
-    /// Counts this answer among those that the client has not taken.
+    /// Counts a response that the client has not read yet.
     pub(super) unread: Option<Held>,
-    /// Nobody in particular has sent it, and it has passed.
+    /// A public request of a stranger that got through.
     pub(super) is_public: bool,
-    /// What it counts as among what its user has under way.
+    /// What it counts as in its user's limits.
     pub(super) counts: Counts,
-    /// Counts a WebSocket or a stream of events among those of its connection.
+    /// Counts a WebSocket or an event stream of its connection.
     pub(super) stream: Option<Held>,
 }
 
@@ -135,7 +135,7 @@ impl RequestRecord {
         }
     }
 
-    /// The servers that it goes to.
+    /// The servers that the request goes to.
     pub(super) fn servers(&self) -> &Backend {
         self.site.servers(self.route)
     }
@@ -148,12 +148,12 @@ impl RequestRecord {
         &self.gateway.shared
     }
 
-    /// What an answer of ours says of plain HTTP.
+    /// The HSTS value of our own responses.
     pub(super) fn own_hsts(&self) -> Option<&HeaderValue> {
         self.site.answers.own_hsts()
     }
 
-    /// The portal's answer is not all there, and neither is what the client gets.
+    /// The portal's response is incomplete, and so is the client's.
     fn broke_off(&self, error: &BodyError) {
         let by_client = match error {
             BodyError::SessionEnded => return,
@@ -175,7 +175,7 @@ impl RequestRecord {
         }
     }
 
-    /// Counts the request, whose answer has taken so long.
+    /// Adds the request to the metrics, with its duration.
     pub(super) fn count(&self, took: Duration) {
         self.shared().metrics.request(self.outcome, self.status.as_u16(), took);
         if let Some(requests) = &self.site.shared.requests {
@@ -209,7 +209,7 @@ impl Drop for RequestRecord {
                 self.received = body.sent();
                 self.server = Some(body.server());
             }
-            // It has been counted when it was opened: how long it lasts says nothing about the portal.
+            // A tunnel was counted when it was opened: its duration says nothing about the portal.
             BodySource::Tunnel { server, tally } => {
                 (self.received, self.sent) = (tally.from_client(), tally.to_client());
                 self.server = Some(Rc::clone(server));
@@ -247,13 +247,13 @@ impl Drop for RequestRecord {
     }
 }
 
-/// An answer's body on its way to the client.
+/// A response body on its way to the client.
 pub struct ClientBody(pub(super) Sent);
 
 pub(super) enum Sent {
-    /// The record holds its source, in one box that is handed on.
+    /// Holds the record, and the source in it, in one box that is passed on.
     Recorded(Box<RequestRecord>),
-    /// A tunnel holds the record.
+    /// The tunnel holds the record.
     Tunnel,
 }
 

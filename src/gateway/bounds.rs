@@ -1,4 +1,4 @@
-//! What one user may have under way, so that whoever overdoes it, or somebody with their session, slows nobody else.
+//! The limits of one user, so that too many requests of one, or of somebody with their session, slow nobody else down.
 
 use std::sync::Arc;
 
@@ -14,23 +14,23 @@ use super::{
 };
 use crate::{gate::Identity, proxy::ForwardError, server::ConnectionHandle, sessions::Ongoing};
 
-/// The connection that a request came on.
+/// The connection of a request.
 type On<'a> = (&'a ConnectionHandle, &'a ConnectionContext);
 
 impl Gateway {
-    /// What whoever asks has in progress. Those who are not known count as one user.
+    /// What the user of an identity has in progress. All strangers together count as one user.
     fn ongoing<'a>(&'a self, identity: &'a Identity) -> &'a Arc<Ongoing> {
         identity.subject().map_or(&self.shared.strangers, |live| &live.ongoing)
     }
 
-    /// Counts a request that goes to the portal, unless its user has too many there: then it is to [wait](Self::wait_turn).
+    /// Counts a request to the portal, unless its user has too many there: then it has to [wait](Self::wait_turn).
     pub(super) fn enters(&self, way: Way, identity: &Identity, record: &mut RequestRecord) -> bool {
         let enters = record.servers().bounds.queue.enter(self.ongoing(identity), way);
         record.counts.at_portal = enters.then_some(way);
         enters
     }
 
-    /// Waits until others have been answered, no longer than for an answer of the portal.
+    /// Waits for a turn, no longer than for a response of the portal.
     pub(super) async fn wait_turn(
         &self,
         way: Way,
@@ -52,7 +52,7 @@ impl Gateway {
         }
     }
 
-    /// Says that a user has come up against a limit: each time to the metrics, now and then to the log.
+    /// Reports that a user has reached a limit: to the metrics each time, to the log at intervals.
     pub(super) fn held_back(&self, limit: Limit, record: &RequestRecord) {
         self.shared.metrics.user_limited(limit.word());
         let Some(live) = record.session.as_ref() else { return };
@@ -68,7 +68,7 @@ impl Gateway {
         }
     }
 
-    /// Counts what may become a WebSocket.
+    /// Counts a request that may become a WebSocket.
     pub(super) fn opens_stream(
         &self,
         identity: &Identity,
@@ -83,7 +83,7 @@ impl Gateway {
         if record.counts.is_stream { Ok(()) } else { Err(Failure::TooMuch(Limit::Streams)) }
     }
 
-    /// Counts what has become a WebSocket or a stream of events as such, and as nothing else.
+    /// Counts a request as the WebSocket or event stream that it has become, and as nothing else.
     pub(super) fn became(
         &self,
         stream: bool,
@@ -106,7 +106,7 @@ impl Gateway {
 }
 
 impl RequestRecord {
-    /// The request waits for nothing of the portal any more, or what it waits for keeps nobody waiting.
+    /// The request no longer waits for the portal, or what it waits for blocks nobody.
     pub(super) fn leaves_portal(&mut self) {
         if let Some(way) = self.counts.at_portal.take() {
             self.servers().bounds.queue.leave(self.ongoing(), way);

@@ -1,5 +1,4 @@
-//! What is kept of one connection, so that its next request need not be asked the same again, and so that one client does
-//! not have us hold much for it.
+//! What a connection keeps for its next request, and the limits on what one client makes us hold in memory.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,30 +15,32 @@ use crate::{
     web::cookies::Jar,
 };
 
-/// Forms under way at once on one connection. A head of 16 KiB each is what an attacker has us hold meanwhile.
+/// Concurrent forms on one connection. An attacker makes us hold a head of 16 KiB for each.
 const MOST_FORMS: u32 = 8;
-/// Forms to be saved that wait for those: with them, those of ten tabs.
+/// Forms to be saved that wait for one of those: together, the forms of ten tabs.
 const MOST_WAITING: u32 = 4;
-/// Pages of ours at once that one client of HTTP/2 has asked for and not taken yet: one is some kilobytes.
+/// Pages of ours that one HTTP/2 client has requested and not read yet; a page has some kilobytes.
 const MOST_UNREAD: u32 = 16;
-/// How long it waits for more of either.
+/// How long a request over these limits waits.
 const TAKES: Duration = Duration::from_secs(5);
 
-/// One connection.
+/// The context of one connection.
 pub struct ConnectionContext {
     _open: OpenConnection,
     pub(super) cookies: RefCell<Jar>,
-    /// The last client at the last site: always the same, except behind a trusted proxy, which sends requests of many.
+    /// The last client at the last site: always the same, except behind a trusted proxy, which sends requests of many
+    /// clients.
     pub(super) forwarded: RefCell<Option<(IpAddr, Rc<Site>, Rc<ForwardedFields>)>>,
-    /// What it has at the portal for itself.
+    /// The connection to the portal that is reserved for it.
     pub(super) tie: Rc<Tie>,
     forms: Rc<Count>,
     waiting: Rc<Count>,
     unread: Rc<Count>,
     streams: Rc<Count>,
-    /// Of a trusted proxy, which shares it between many and limits those itself: nothing is limited here.
+    /// Comes from a trusted proxy, which shares it between many clients and limits them itself: nothing is limited
+    /// here.
     shared: bool,
-    /// Where it has come in.
+    /// The listener that accepted it.
     door: Door,
 }
 
@@ -49,7 +50,7 @@ struct Count {
     freed: Notify,
 }
 
-/// One of the things that are counted, until it is dropped.
+/// One unit of a count, until it is dropped.
 pub(super) struct Held(Rc<Count>);
 
 impl ConnectionContext {
@@ -68,22 +69,22 @@ impl ConnectionContext {
         }
     }
 
-    /// Whether it is that of a proxy which is believed.
+    /// Whether it comes from a trusted proxy.
     pub(super) fn is_of_trusted_proxy(&self) -> bool {
         self.shared
     }
 
-    /// Whether a proxy asks here what it may let pass, instead of passing it on.
+    /// Whether it is on the port where other proxies ask.
     pub(super) fn is_for_questions(&self) -> bool {
         self.door == Door::Proxies
     }
 
-    /// Counts a form until it has been dealt with; none if there are too many.
+    /// Counts a form until it has been handled; `None` if there are too many.
     pub(super) fn form(&self) -> Option<Held> {
         self.hold(&self.forms, MOST_FORMS)
     }
 
-    /// The same, and waits a while for the others, unless too many do.
+    /// The same, but waits for a while, unless too many wait already.
     pub(super) async fn form_in_time(&self) -> Option<Held> {
         if let Some(form) = self.form() {
             return Some(form);
@@ -92,17 +93,17 @@ impl ConnectionContext {
         self.hold_in_time(&self.forms, MOST_FORMS).await
     }
 
-    /// Counts an answer of our own until it has been taken; none when there are too many.
+    /// Counts a response of ours until the client has read it; `None` if there are too many.
     pub(super) fn unread(&self) -> Option<Held> {
         self.hold(&self.unread, MOST_UNREAD)
     }
 
-    /// The same, and waits a while for the client to take one: the tabs of a browser that opens all of them again ask at once.
+    /// The same, but waits for a while: a browser that restores its tabs requests all pages at once.
     pub(super) async fn unread_in_time(&self) -> Option<Held> {
         self.hold_in_time(&self.unread, MOST_UNREAD).await
     }
 
-    /// Counts a WebSocket or a stream of events until it ends; none when there are `most` on this connection.
+    /// Counts a WebSocket or an event stream until it ends; `None` if there are `most` on this connection.
     pub(super) fn stream(&self, most: u32) -> Option<Held> {
         self.hold(&self.streams, most)
     }

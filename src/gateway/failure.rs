@@ -1,4 +1,4 @@
-//! Everything that can keep a request from its answer, and what follows from each: one table.
+//! Every reason why a request gets no regular response, and what follows from each, in one table.
 
 use std::time::Duration;
 
@@ -21,12 +21,12 @@ use crate::{
     web::gate::Refusal,
 };
 
-/// When it is worth asking again, as far as anybody can say.
+/// When to try again, as far as can be known.
 const SOON: Duration = Duration::from_secs(5);
 /// The same for a password: hashing one takes less than a second.
 const PASSWORD_SOON: Duration = Duration::from_secs(2);
 
-/// Everything that can keep a request from its answer.
+/// Every reason why a request gets no regular response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("the request was refused")]
@@ -45,7 +45,7 @@ pub(super) enum Failure {
     Token {
         #[source]
         fault: TokenFault,
-        /// It was shown as a password.
+        /// It was sent as a Basic password.
         is_basic: bool,
     },
     #[error("overloaded: serving signed-in users only")]
@@ -72,30 +72,30 @@ pub(super) enum Failure {
     Lost(#[source] tokio::task::JoinError),
 }
 
-/// Whose fault a failure is. It decides how loud the log is.
+/// Who caused a failure, which decides the level in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blame {
     Client,
-    /// The user has too much of something.
+    /// The user has reached a limit.
     User(Limit),
-    /// There is more to do than the gateway can.
+    /// The gateway is overloaded.
     Load,
-    /// By the word for it in `portcullis_upstream_errors`.
+    /// With the label in `portcullis_upstream_errors`.
     Portal(&'static str),
     Store,
     Gateway,
 }
 
-/// What follows from a failure.
+/// The consequences of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FailureProfile {
     pub(super) status: StatusCode,
     pub(super) outcome: Outcome,
     pub(super) blame: Blame,
-    /// The rest of the connection's bytes may not be what they seem.
+    /// The following bytes of the connection may be misread.
     pub(super) closes: bool,
     pub(super) retry_after: Option<Duration>,
-    /// What a person is told where the status does not say it all.
+    /// The text on the page, if the status does not say it all.
     pub(super) trouble: Option<Trouble>,
 }
 
@@ -135,7 +135,7 @@ impl FailureProfile {
         refused.after(wait).told(trouble)
     }
 
-    /// The portal has not answered.
+    /// The portal has not responded.
     fn unanswered(status: StatusCode, kind: &'static str) -> Self {
         Self::new(status, Outcome::Error, Blame::Portal(kind))
     }
@@ -209,7 +209,7 @@ impl FailureProfile {
 }
 
 impl Failure {
-    /// All that follows from it. A new failure has its place here, and nowhere else.
+    /// The consequences of this failure. A new failure goes here, and nowhere else.
     pub(super) fn profile(&self) -> FailureProfile {
         match self {
             Self::Refused(refusal) => {

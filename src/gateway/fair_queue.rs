@@ -1,8 +1,8 @@
-//! The fair queue of requests for the portal: whose are sent now, and whose wait.
+//! The fair queue of requests to the portal: which are sent now, and which wait.
 //!
-//! A user may have one request more as long as they have fewer than there are connections free. So one who wants everything
-//! has half, each of two a third, and as much again stays free for whoever comes. Of those who wait, the one who has least
-//! under way is first.
+//! A user may send one more request as long as they have fewer than there are free connections. So one user who wants
+//! everything gets half, each of two a third, and as much again stays free for others. Of the waiting users, the one
+//! with the fewest requests at the portal is next.
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,15 +23,15 @@ use crate::{
     web::grpc::needs_http2,
 };
 
-/// Requests of one user that wait for their turn on one worker: those of four connections of HTTP/2.
+/// Waiting requests of one user on one worker: those of four HTTP/2 connections.
 const MOST_WAITING: usize = 256;
 
 /// How a request goes to the portal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// On a connection that it has for itself.
+    /// On a connection of its own.
     Connection,
-    /// On the one that all calls of gRPC share.
+    /// On the connection that all gRPC calls share.
     Call,
 }
 
@@ -48,12 +48,12 @@ pub(super) struct FairQueue {
     lanes: usize,
     limits: PerUser,
     pool: Rc<Pool>,
-    /// Requests of all users, calls aside.
+    /// Requests of all users, without gRPC calls.
     under_way: Cell<usize>,
     waiting: RefCell<Vec<Waiting>>,
 }
 
-/// Requests of one user, in the order in which they came.
+/// The waiting requests of one user, in their order.
 #[derive(Debug)]
 struct Waiting {
     ongoing: Arc<Ongoing>,
@@ -61,7 +61,7 @@ struct Waiting {
     turns: VecDeque<Sender<Admitted>>,
 }
 
-/// A request that is let through and counts until this is dropped.
+/// A request that may go to the portal, counted until this is dropped.
 #[derive(Debug)]
 pub(super) struct Admitted {
     all: Rc<FairQueue>,
@@ -70,7 +70,7 @@ pub(super) struct Admitted {
 }
 
 impl Admitted {
-    /// Leaves it to the caller to say when the request [leaves](FairQueue::leave).
+    /// From here on the caller has to report when the request [leaves](FairQueue::leave).
     pub(super) fn take(mut self) -> Option<Way> {
         self.way.take()
     }
@@ -84,7 +84,7 @@ impl Drop for Admitted {
     }
 }
 
-/// How many a user may have at once while so many connections are free, of so many.
+/// How many requests a user may have at once, given the free connections and their total.
 fn most(limits: PerUser, way: Way, free: usize, room: usize) -> usize {
     let of_room = match way {
         _ if !limits.leaves_room => usize::MAX,
@@ -127,7 +127,7 @@ impl FairQueue {
         }
     }
 
-    /// Counts a request. False when its user has too many, or others of theirs wait.
+    /// Counts a request. False if its user has too many, or has others waiting.
     pub(super) fn enter(&self, ongoing: &Arc<Ongoing>, way: Way) -> bool {
         let waits = |one: &Waiting| one.way == way && Arc::ptr_eq(&one.ongoing, ongoing);
         let enters = !self.waiting.borrow().iter().any(waits) && self.may_enter(ongoing, way);
@@ -137,7 +137,7 @@ impl FairQueue {
         enters
     }
 
-    /// Joins the queue; `None` when there are too many of the same user. Whoever drops the receiver has left it.
+    /// Joins the queue; `None` if too many requests of the same user wait. Dropping the receiver leaves it.
     pub(super) fn wait(&self, ongoing: &Arc<Ongoing>, way: Way) -> Option<Receiver<Admitted>> {
         let (turn, comes) = oneshot::channel();
         let mut waiting = self.waiting.borrow_mut();
@@ -156,7 +156,7 @@ impl FairQueue {
         Some(comes)
     }
 
-    /// Counts a request no longer, and lets those in whose turn it is.
+    /// Ends the count of a request, and lets the next ones in.
     pub(super) fn leave(self: &Rc<Self>, ongoing: &Ongoing, way: Way) {
         if let Some(count) = self.count(ongoing, way) {
             count.fetch_sub(1, Relaxed);
@@ -166,12 +166,12 @@ impl FairQueue {
         }
         while let Some((ongoing, way, turn)) = self.next() {
             self.begin(&ongoing, way);
-            // Should they be gone after all, it counts no longer.
+            // If the receiver is gone after all, dropping the message ends the count.
             let _ = turn.send(Admitted { all: Rc::clone(self), ongoing, way: Some(way) });
         }
     }
 
-    /// Whoever still waits, may enter, and has least under way.
+    /// The waiting user with the fewest requests who may send one more.
     fn next(&self) -> Option<(Arc<Ongoing>, Way, Sender<Admitted>)> {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.is_empty() {
@@ -192,7 +192,7 @@ impl FairQueue {
 mod tests {
     use super::*;
 
-    /// How many each of so many users gets who want everything.
+    /// How many requests each of so many users gets if all want everything.
     fn shares(users: usize, room: usize) -> Vec<usize> {
         let limits = PerUser { connections: u32::MAX, leaves_room: true, streams: 0 };
         let mut have = vec![0; users];

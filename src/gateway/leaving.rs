@@ -1,6 +1,6 @@
-//! The way from a form of ours to another site. Ours may lead nowhere but here (`form-action`), and browsers hold that against
-//! every redirect that follows: a portal whose first page leads to its identity provider would never be reached. So such a
-//! redirect becomes a page, which ends the chain, and leads on from there.
+//! Redirects that leave the site after one of our forms. `form-action` restricts our forms to this site, and browsers
+//! apply it to every redirect that follows: the login would never reach a portal whose first page redirects to an
+//! identity provider. So such a redirect becomes a page, which ends the chain and leads on from there.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use url::Url;
 use super::{BodySource, Site, body::own};
 use crate::web::{portal_fields::PortalFields, reply::Reply};
 
-/// How long after a login a redirect of the portal may still be a part of it.
+/// How long after a login a redirect of the portal may still belong to it.
 pub(super) const LONGEST_AFTER_LOGIN: Duration = Duration::from_mins(5);
 
 /// The page in place of a redirect to another site.
 pub(super) fn instead(status: StatusCode, fields: &PortalFields, site: &Site) -> Option<Reply<BodySource>> {
-    // The others repeat the form itself, which no page can do.
+    // The other statuses repeat the POST, which a page cannot do.
     if ![StatusCode::MOVED_PERMANENTLY, StatusCode::FOUND, StatusCode::SEE_OTHER].contains(&status) {
         return None;
     }
@@ -29,7 +29,7 @@ pub(super) fn instead(status: StatusCode, fields: &PortalFields, site: &Site) ->
     Some(own(page))
 }
 
-/// The whole address, if it is one of another site.
+/// The whole address, if it is on another site.
 fn elsewhere(location: &str, origin: &str) -> Option<Url> {
     let here = Url::parse(origin).ok()?;
     let to = here.join(location).ok()?;

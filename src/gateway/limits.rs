@@ -1,11 +1,11 @@
-//! How much one user may have under way, and how that is counted and told.
+//! The limits of one user: what is counted, and how it is reported.
 
 use std::rc::Rc;
 
 use super::fair_queue::{FairQueue, Way};
 use crate::upstream::{PerUser, Pool};
 
-/// A worker's limits for each user.
+/// The per-user limits of a worker.
 #[derive(Debug)]
 pub struct Bounds {
     pub(super) queue: Rc<FairQueue>,
@@ -13,27 +13,27 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Those of one of so many lanes, of which each worker has one for each pool: this one's requests go through `pool`.
+    /// The limits in one of `lanes` lanes, one per worker and pool; requests of this one go through `pool`.
     pub fn new(lane: usize, lanes: usize, limits: PerUser, pool: Rc<Pool>) -> Self {
         Self { queue: Rc::new(FairQueue::new(lane, lanes, limits, pool)), streams: limits.streams }
     }
 }
 
-/// What a user has too much of.
+/// A limit that a user has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Limit {
     /// Requests at the portal.
     Requests,
-    /// WebSockets and streams of events.
+    /// WebSockets and event streams.
     Streams,
-    /// The same, of one connection of HTTP/2.
+    /// WebSockets and event streams on one HTTP/2 connection.
     Connection,
     /// Pages of ours.
     Pages,
 }
 
 impl Limit {
-    /// For the log and the metrics.
+    /// The label in the log and the metrics.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Requests => "requests",
@@ -43,7 +43,7 @@ impl Limit {
         }
     }
 
-    /// What an operator can set.
+    /// The setting, if there is one.
     pub(super) fn key(self) -> Option<&'static str> {
         match self {
             Self::Requests => Some("portal.max_connections_per_user"),
@@ -52,7 +52,7 @@ impl Limit {
         }
     }
 
-    /// What a script is told.
+    /// The `detail` of the problem document.
     pub(super) fn detail(self) -> &'static str {
         match self {
             Self::Requests => {
@@ -69,11 +69,11 @@ impl Limit {
     }
 }
 
-/// What one request counts as, until it is over.
+/// What a request counts as until it ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     /// A request at the portal.
     pub(super) at_portal: Option<Way>,
-    /// A WebSocket or a stream of events.
+    /// A WebSocket or an event stream.
     pub(super) is_stream: bool,
 }

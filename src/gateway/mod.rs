@@ -1,4 +1,4 @@
-//! The straight line that every request follows, and the only place where an error becomes an answer.
+//! The straight line that every request follows, and the only place where an error becomes a response.
 
 mod access;
 mod body;
@@ -72,38 +72,38 @@ use crate::{
     },
 };
 
-/// What all workers and all sites share.
+/// What all workers and sites share.
 pub struct SharedGateway {
     pub loop_mark: LoopMark,
     pub gate: Gate,
     pub sessions: Arc<Sessions>,
     pub tokens: Arc<Tokens>,
-    /// What those have in progress whom nobody knows.
+    /// What all strangers together have in progress.
     pub strangers: Arc<Ongoing>,
     pub saved_forms: SavedForms,
-    /// What browsers forget when a session is signed out of; absent: nothing.
+    /// The `Clear-Site-Data` value for a sign-out; `None`: not sent.
     pub clear_on_sign_out: Option<HeaderValue>,
     pub activity: Activity,
     pub trusted_proxies: Vec<IpNet>,
-    /// Where those say who the client is.
+    /// The field in which trusted proxies name the client.
     pub client_address: AddressField,
-    /// Whether those say in `X-Forwarded-Host` which host was asked for.
+    /// Whether trusted proxies name the requested host in `X-Forwarded-Host`.
     pub believes_forwarded_host: bool,
     pub load: Arc<Load>,
     pub access_log: AccessLog,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
-    /// Where our pages and the stores do their work, away from the workers.
+    /// The runtime of our pages and the stores, away from the workers.
     pub control: Handle,
 }
 
-/// One worker's gateway.
+/// The gateway of one worker.
 pub struct Gateway {
     shared: Arc<SharedGateway>,
     request_gate: RequestGate<Rc<Site>>,
     turned_away: rescue::TurnedAway,
     request_ids: RequestIds,
-    /// Requests of nobody in particular that are not over.
+    /// Public requests of strangers that have not ended.
     public: Cell<u32>,
 }
 
@@ -140,7 +140,7 @@ impl Gateway {
         }
         let cookies = context.cookies.borrow_mut().open(request.headers(), &site.shared.cookies);
         if let Some(shown) = token::take(&mut request) {
-            // Nothing of a session is looked at: a request is from one or the other.
+            // The session is ignored: a request stands on a token or on a session, not both.
             let others = cookies.others.as_ref();
             return Box::pin(self.by_token(site, request, (shown, others), (connection, context), record))
                 .await;
@@ -154,7 +154,7 @@ impl Gateway {
         }
         if request.is_ours() {
             record.outcome = Outcome::Own;
-            // Boxed like every way that is not the usual one: what the usual one moves about stays small.
+            // Boxed like every unusual way, so that the futures of the usual one stay small.
             return Ok(own(Box::pin(self.own(site, request, cookies.session, context, record)).await?));
         }
         let ruling = access::ruling(site, &request, record.client_ip);
@@ -194,7 +194,7 @@ impl Gateway {
         }
     }
 
-    /// Sends a request on that the gate has let pass.
+    /// Forwards a request that passed the gate.
     async fn pass(
         &self,
         mut request: CanonicalRequest<Incoming>,
@@ -238,7 +238,7 @@ impl Gateway {
         client::address(connection.peer().ip(), headers, trusted_proxies, *client_address)
     }
 
-    /// Whether a request keeps its session.
+    /// Whether a request counts as use of its session.
     fn counts(&self, site: &Site, request: &CanonicalRequest<Incoming>) -> Use {
         let passive = site.shared.passive_paths.iter().any(|known| known.matches(request.path()))
             || (self.shared.activity == Activity::People
@@ -246,7 +246,7 @@ impl Gateway {
         if passive { Use::Passive } else { Use::Counts }
     }
 
-    /// What this gateway knows of the browser's session without asking anybody.
+    /// What this gateway knows of the session without asking a store.
     fn known_session(&self, claimed: Option<TokenHash>, counts: Use, at: &Moment) -> Lookup {
         let Some(id) = claimed else { return Lookup::Nobody };
         match self.shared.sessions.cached(&id, counts, at) {
@@ -258,7 +258,7 @@ impl Gateway {
         }
     }
 
-    /// Asks the store. An error is its silence, never "no session".
+    /// Loads the session from the store. An error means that the store did not answer, never "no session".
     async fn load_session(&self, id: TokenHash, counts: Use) -> Result<Option<Arc<Live>>, Failure> {
         self.shared.metrics.session_cache_miss();
         let sessions = Arc::clone(&self.shared.sessions);
@@ -266,7 +266,7 @@ impl Gateway {
         Ok(loaded.await.map_err(Failure::Lost)??)
     }
 
-    /// Our own pages, off the worker: what they do can take its time.
+    /// Serves our own pages off the worker, since they may take long.
     async fn own(
         &self,
         site: &Site,
@@ -275,7 +275,7 @@ impl Gateway {
         context: &ConnectionContext,
         record: &mut RequestRecord,
     ) -> Result<Answer, Failure> {
-        // Before there is a page, or many would be made for somebody who takes none of them.
+        // Before a page is rendered, or a client that reads none of them could make us render many.
         if request.version() == Version::HTTP_2 {
             record.unread = Some(context.unread_in_time().await.ok_or(Failure::TooManyPages)?);
         }
@@ -316,7 +316,7 @@ impl Gateway {
         Ok(answered.await.map_err(Failure::Lost)??)
     }
 
-    /// Sends the request on. What it returns is to be waited for.
+    /// Forwards the request. The returned future has to be awaited.
     fn forward<'a>(
         &'a self,
         mut request: CanonicalRequest<Incoming>,
@@ -345,7 +345,7 @@ impl Gateway {
             identity: identity.headers(&site.shared.identity)?,
             assertion: assertion(site, identity, now)?,
         };
-        // A token is not signed out of.
+        // A token cannot be signed out.
         let logs_out = match request.upgrade() {
             Some(_) => None,
             None if is_personal && !is_session => None,
@@ -385,7 +385,7 @@ impl Gateway {
         })
     }
 
-    /// Where requests of this client come from, in header form.
+    /// The forwarding fields for a client.
     fn forwarded_fields(
         &self,
         site: &Rc<Site>,
@@ -403,7 +403,7 @@ impl Gateway {
     }
 }
 
-/// The way to prove what is missing, for a request that the gate does not let pass.
+/// Leads to the page that proves what is missing.
 fn challenge(
     site: &Site,
     request: &CanonicalRequest<Incoming>,
@@ -425,13 +425,13 @@ fn challenge(
     }
 }
 
-/// What the portal is told in signed form.
+/// The signed assertion for the portal.
 fn assertion(site: &Site, identity: &Identity, now: Timestamp) -> Result<Option<HeaderValue>, Unsigned> {
     let assertions = site.shared.assertions.as_ref();
     assertions.zip(identity.subject()).map(|(assertions, live)| assertions.of(live, now)).transpose()
 }
 
-/// Whether a form of ours has led here, as at the end of a login. Looked for where it can be, not on every request.
+/// Whether one of our forms has led here, as at the end of a login. Only looked for where that is possible.
 fn is_from_our_form(
     site: &Site,
     request: &CanonicalRequest<Incoming>,
@@ -445,14 +445,14 @@ fn is_from_our_form(
     (is_new || sends_kept) && origin::is_from_our_page(request.headers(), site.origin())
 }
 
-/// What the gate has let pass.
+/// A request that passed the gate.
 struct Passed<'a> {
     site: &'a Rc<Site>,
     identity: &'a Identity,
-    /// Those of the client's cookies that are the portal's.
+    /// The portal's share of the client's cookies.
     cookies: Option<&'a HeaderValue>,
     now: Timestamp,
-    /// The body, when it does not come with the request.
+    /// The body, if it was read before.
     whole: Option<Bytes>,
 }
 
@@ -496,7 +496,7 @@ impl Service for Gateway {
             Ok(answer) => answer,
             Err(failure) => own(self.rescue(&failure, audience, &mut record)),
         };
-        // After a request whose bytes could be misread nothing more is read.
+        // After a request that could be misread, no more bytes are read.
         if record.closes && about.0 != Version::HTTP_2 {
             connection.finish();
         }
@@ -504,7 +504,7 @@ impl Service for Gateway {
     }
 
     fn refuse(self: Rc<Self>, refusal: Refusal, read: &[u8], peer: SocketAddr) -> Reply<ClientBody> {
-        // Nothing more is known of a malformed request.
+        // Nothing else is known of a malformed request.
         let mut unread = Request::new(());
         *unread.method_mut() = Method::from_bytes(b"-").unwrap_or_default();
         let began = self.shared.clock.moment();
@@ -515,7 +515,7 @@ impl Service for Gateway {
             peer.ip(),
             began,
         ));
-        // Too many cookies are a person's trouble, and theirs to mend.
+        // Too many cookies are a person's problem, who can clear them.
         let is_page = refusal == Refusal::TooLarge && client::reads_like_navigation(read);
         let audience = if is_page { Audience::Person } else { Audience::Script };
         let answer = own(self.rescue(&refusal.into(), audience, &mut record));
@@ -553,14 +553,14 @@ impl Service for Gateway {
     }
 }
 
-/// The health check on the portal's port, for balancers. It leaves the stores out: all gateways share them.
+/// The health check on the portal's port, for load balancers. It does not ask the stores, which all gateways share.
 fn health(stops: bool) -> Answer {
     let (status, word) =
         if stops { (StatusCode::SERVICE_UNAVAILABLE, "stopping\n") } else { (StatusCode::OK, "ok\n") };
     answer::text(status, word)
 }
 
-/// Makes an answer what the server can send: for a request of this version, which may have been a HEAD.
+/// Turns a response into one that the server can send for this version and for a HEAD.
 fn give(
     Reply { mut status, mut head, body }: Reply<BodySource>,
     (version, is_head): (Version, bool),
@@ -577,7 +577,7 @@ fn give(
             head.set(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
             BodySource::Own(None)
         }
-        // The client has not read the earlier ones: this one is a status without a page.
+        // The client has not read the earlier pages: this response has a status and no page.
         BodySource::Own(Some(bytes)) if version == Version::HTTP_2 && !bytes.is_empty() => {
             record.unread = record.unread.take().or_else(|| context?.unread());
             if record.unread.is_none() {

@@ -1,6 +1,6 @@
-//! Requests over plain HTTP: a page is sent to HTTPS, and nothing else is helped.
+//! Requests over plain HTTP: a page request is redirected to HTTPS, everything else is refused.
 //!
-//! A client that posts or signs in here has shown its secrets to whoever is on the way. An answer that works would hide that.
+//! A client that posts or signs in here has exposed its secrets on the network. A response that works would hide that.
 
 use std::rc::Rc;
 
@@ -14,11 +14,11 @@ use crate::web::{
     gate::{CanonicalRequest, Refusal},
 };
 
-/// How the cookies of ours begin.
+/// The prefix of our cookies.
 const OURS: &[u8] = b"__Host-portcullis";
 
 impl Gateway {
-    /// The answer to a request over plain HTTP. `has_body`: one follows.
+    /// The response to a request over plain HTTP. `has_body`: the request has a body.
     pub(super) fn plainly(
         &self,
         mut request: Box<Request<()>>,
@@ -60,7 +60,7 @@ impl Gateway {
     }
 }
 
-/// What cannot be read in one way only.
+/// The response to a malformed request.
 pub(super) fn refused(refusal: &Refusal) -> Answer {
     answer::text(refusal.status(), format!("{refusal}\n"))
 }
@@ -73,7 +73,7 @@ fn shows_credentials<B>(request: &CanonicalRequest<B>) -> bool {
         || cookies.iter().any(|line| memchr::memmem::find(line.as_bytes(), OURS).is_some())
 }
 
-/// The same page of the same site. Not for ever: `public_url` may change.
+/// The redirect to the same page of the same site. Not a permanent one: `public_url` may change.
 fn moved<B>(site: &Site, request: &CanonicalRequest<B>) -> Answer {
     let mut answer = answer::empty(StatusCode::MOVED_PERMANENTLY);
     match HeaderValue::from_str(&format!("{}{}", site.origin(), request.target())) {

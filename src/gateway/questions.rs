@@ -1,5 +1,5 @@
-//! The port for proxies: what they ask of a request that they hold goes the way of a client's, up to where that would be sent to the
-//! portal, and pages of ours are served as everywhere.
+//! The port for proxies. A question follows the straight line like the client's request that it is about, up to the
+//! point where that would be forwarded; our pages are served as everywhere.
 
 use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 
@@ -25,7 +25,7 @@ use crate::{
 };
 
 impl Gateway {
-    /// What a question may be about: a request of the portal's, in which nothing says by itself who it is from.
+    /// Checks a question: it has to be about a request of the portal that carries nothing else to say who it is from.
     pub(super) fn check_question(
         &self,
         site: &Site,
@@ -34,7 +34,7 @@ impl Gateway {
         record: &RequestRecord,
     ) -> Result<(), Failure> {
         let Some(Question { dialect, .. }) = record.question else {
-            // From this port nothing goes on to the portal.
+            // This port forwards nothing to the portal.
             let is_astray = context.is_for_questions() && !request.is_ours();
             return if is_astray { Err(Unclear::NotHere.into()) } else { Ok(()) };
         };
@@ -49,7 +49,7 @@ impl Gateway {
         }
     }
 
-    /// Answers what has come on the port for proxies.
+    /// Answers a request on the port for proxies.
     pub(super) async fn hear(
         &self,
         request: Box<Request<Incoming>>,
@@ -73,7 +73,7 @@ impl Gateway {
         };
         let mut reply = answered.unwrap_or_else(|failure| own(self.rescue(&failure, audience, record)));
         if let Some(Question { dialect, passes: false }) = &record.question {
-            // No question gets as far as the portal.
+            // No question reaches the portal.
             let Head::Own(headers) = &mut reply.head else {
                 return own(answer::empty(StatusCode::INTERNAL_SERVER_ERROR));
             };
@@ -82,7 +82,7 @@ impl Gateway {
         reply
     }
 
-    /// The answer for a request that may pass: with all that the portal is to be told.
+    /// The response for a request that may pass, with everything that the portal is told.
     pub(super) fn allow(
         request: &mut CanonicalRequest<Incoming>,
         passed: &Passed<'_>,
@@ -90,7 +90,7 @@ impl Gateway {
     ) -> Result<Reply<BodySource>, Failure> {
         let Passed { site, identity, cookies, now, .. } = *passed;
         access::admit_socket(site, request, identity)?;
-        // What would go ahead of its script cannot be sent from here.
+        // A service worker's script cannot be guarded from here.
         workers::admit(request, &site.answers)?;
         let names = &site.shared.identity;
         let block = identity.headers(names)?;

@@ -1,4 +1,4 @@
-//! From errors to answers. Whatever went wrong, the answer lets nobody in and takes no cookie away.
+//! Turns errors into responses. Whatever went wrong, the response lets nobody in and removes no cookie.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -22,10 +22,10 @@ use crate::{
     },
 };
 
-/// How often the log reports sign-ins that were turned away: a flood of them does not flood the log.
+/// How often the log reports rejected sign-ins, so that a flood of them does not flood the log.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Sign-ins for which there was no place, on one worker, and when the log last said so.
+/// Sign-ins rejected for lack of capacity on one worker, and when the log last reported them.
 #[derive(Debug, Default)]
 pub(super) struct TurnedAway {
     unsaid: Cell<u64>,
@@ -33,7 +33,7 @@ pub(super) struct TurnedAway {
 }
 
 impl TurnedAway {
-    /// Counts one. When it is time for a line: how many there have been since the last.
+    /// Counts one. When a line is due: how many there have been since the last.
     fn tells(&self, now: Duration) -> Option<u64> {
         let unsaid = self.unsaid.get() + 1;
         if self.said.get().is_some_and(|said| now.saturating_sub(said) < TELL_EVERY) {
@@ -46,19 +46,19 @@ impl TurnedAway {
     }
 }
 
-/// Who reads the answer.
+/// Who reads the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Audience {
     Person,
-    /// A person who sees it as a part of a page of the portal.
+    /// A person who sees it inside a page of the portal.
     Frame,
     Script,
-    /// A client of gRPC.
+    /// A gRPC client.
     Call,
 }
 
 impl Gateway {
-    /// The answer to a request that failed: a page for a person, a problem for a script.
+    /// The response to a request that failed: a page for a person, a problem document for a script.
     pub(super) fn rescue(&self, failure: &Failure, audience: Audience, record: &mut RequestRecord) -> Answer {
         let profile = failure.profile();
         let site = Rc::clone(&record.site);
@@ -70,17 +70,17 @@ impl Gateway {
         }
         self.report(failure, profile.blame, record);
         if matches!(failure, Failure::TooManyPages) {
-            // A page is what such a client would have us hold.
+            // Such a client would make us hold pages.
             let mut answer = answer::empty(status);
             profile.retry_after.into_iter().for_each(|wait| answer::retry_after(&mut answer, wait));
             return answer;
         }
-        // A fault in HTTP itself is answered in HTTP.
+        // A malformed HTTP request gets an HTTP status.
         if audience == Audience::Call && !matches!(failure, Failure::Refused(_)) {
             let word = refusal_of_token(failure).map_or_else(|| word(profile), TokenRefusal::detail);
             return grpc::refusal(grpc::status_like(status), word);
         }
-        // Who shows a token is a program, whatever it says that it accepts.
+        // A client with a token is a program, whatever it accepts.
         let reads_pages = matches!(audience, Audience::Person | Audience::Frame)
             && !matches!(failure, Failure::Token { .. });
         let mut answer = if reads_pages {
@@ -125,7 +125,7 @@ impl Gateway {
         answer
     }
 
-    /// One line in the log, by whose fault it is: the operator's things are loud, a client's quiet.
+    /// Writes one log line, by who caused the failure: loud for operators' problems, quiet for clients'.
     fn report(&self, failure: &Failure, blame: Blame, record: &RequestRecord) {
         let request_id = record.request_id();
         match blame {
@@ -140,7 +140,7 @@ impl Gateway {
                     );
                 }
             }
-            // The level of load has been logged when it changed.
+            // The change of the load level has been logged.
             Blame::Load => {}
             Blame::Portal(kind) => {
                 self.shared.metrics.upstream_error(kind);
@@ -157,7 +157,7 @@ impl Gateway {
     }
 }
 
-/// What an operator may have to act on is logged at `info`, the rest at `debug`.
+/// Refusals that an operator may have to act on are logged at `info`, the rest at `debug`.
 fn report_refusal(failure: &Failure, record: &RequestRecord) {
     let request_id = record.request_id();
     match failure {
@@ -191,7 +191,7 @@ fn refusal_of_token(failure: &Failure) -> Option<TokenRefusal> {
     }
 }
 
-/// What is wrong with a token, in the words of RFC 6750 §3.
+/// The challenge for a refused token, in the words of RFC 6750 §3.
 fn challenge_of_token(refusal: TokenRefusal) -> HeaderValue {
     let error = if refusal == TokenRefusal::OutOfScope { "insufficient_scope" } else { "invalid_token" };
     let text =
@@ -199,11 +199,11 @@ fn challenge_of_token(refusal: TokenRefusal) -> HeaderValue {
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("Bearer"))
 }
 
-/// The detail that a script gets beside the status.
+/// The `detail` of the problem document.
 fn detail(failure: &Failure, blame: Blame, site: &Site) -> Option<String> {
     Some(match (blame, failure) {
         (Blame::User(limit), _) => limit.detail().to_owned(),
-        // Which hosts there are is not for everybody.
+        // The names of the sites are not public.
         (_, Failure::Refused(Refusal::Misdirected(_))) if site.shared.requests.is_some() => {
             "this gateway has no site at this host".to_owned()
         }
@@ -222,7 +222,7 @@ fn detail(failure: &Failure, blame: Blame, site: &Site) -> Option<String> {
     })
 }
 
-/// The message that a gRPC client gets beside the status.
+/// The message of a gRPC status.
 fn word(profile: FailureProfile) -> &'static str {
     match (profile.status, profile.blame) {
         (StatusCode::UNAUTHORIZED, _) => "the session has ended",
@@ -233,7 +233,7 @@ fn word(profile: FailureProfile) -> &'static str {
     }
 }
 
-/// A host as it came, less what is too long for a name of a host and may be a secret in the wrong place.
+/// The requested host, without a label that is too long for a host name and may be a misplaced secret.
 fn shown(host: &str) -> String {
     const LONGEST: usize = 40;
     let labels = host.split('.').take(16).map(|label| if label.len() > LONGEST { "…" } else { label });

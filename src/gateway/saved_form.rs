@@ -1,7 +1,7 @@
-//! Forms that arrive after their session has ended: saved until the user has signed in, then sent if they say so.
+//! Forms that arrive after their session has ended: saved until the user has signed in, then sent if the user confirms.
 //!
-//! Sending goes to the form's own address, with a mark at the end of the query: so the browser adds the cookies that
-//! belong there, and understands the portal's answer as one from there.
+//! A saved form is sent through its own address, with a mark at the end of the query, so that the browser adds the
+//! cookies of that path and resolves the portal's response against it.
 
 use std::rc::Rc;
 
@@ -41,12 +41,13 @@ use crate::{
     },
 };
 
-/// Fields of another site's form that are shown once more. Each is longer as an input of a page than in a form.
+/// Fields of another site's form that are shown for confirmation. Each is longer as an input of a page than in the
+/// form.
 const MOST_FIELDS: usize = 200;
-/// Bytes of `csrf=` and a token, with room to spare.
+/// Length of `csrf=` and a token, with a margin.
 const LONGEST_WISH: u8 = 128;
 
-/// The form that a request is to send, by the mark at the end of its query.
+/// The saved form that a request asks for, by the mark at the end of its query.
 pub(super) fn named(request: &CanonicalRequest<Incoming>) -> Option<FormId> {
     if *request.method() != Method::POST {
         return None;
@@ -62,12 +63,12 @@ fn mark_start(query: &str) -> Option<usize> {
 
 /// The target without the mark.
 fn unmarked(target: &str) -> Option<&str> {
-    // One more for the `?` or `&` before it.
+    // Also without the `?` or `&` before it.
     target.get(..mark_start(target)?.checked_sub(1)?)
 }
 
 impl Gateway {
-    /// A POST of somebody whom the gate does not let pass, or one that may ask for a saved form to be sent.
+    /// Handles a POST that did not pass the gate, or one that may ask for a saved form.
     pub(super) async fn posted(
         &self,
         mut posted: Posted<'_>,
@@ -84,7 +85,7 @@ impl Gateway {
             (Err(missing), asked) => {
                 record.outcome = Outcome::Challenge;
                 let (method, headers) = (posted.request.method(), posted.request.headers());
-                // The session that was to send it is over as well: the form is still there.
+                // The session that was to send it has ended as well: the form is still saved.
                 if let Some(Asked { id, .. }) = asked.filter(|_| client::is_navigation(method, headers)) {
                     return Ok(own(posted.site.shared.challenger.keep(id.as_str(), missing)));
                 }
@@ -99,7 +100,7 @@ impl Gateway {
         identity: &Identity,
         record: &mut RequestRecord,
     ) -> Result<Reply<BodySource>, Failure> {
-        // It was let pass before its body was read, or the form looked up.
+        // The request passed before its body was read or the form was looked up.
         if identity.has_ended() {
             return Err(ForwardError::SessionEnded.into());
         }
@@ -111,7 +112,7 @@ impl Gateway {
         self.forward(request, passed, connection, context, record)?.await
     }
 
-    /// Saves a form whose session has expired, or is not enough, and leads to the login.
+    /// Saves a form whose session has expired or does not suffice, and redirects to the login.
     async fn save(
         &self,
         posted: Posted<'_>,
@@ -173,15 +174,16 @@ impl Gateway {
         Ok(answer)
     }
 
-    /// The content type of a form that a page of this site sent, when it is one of the three that pages send.
+    /// The content type of a form that can be saved: a page of this site sent it, with one of the three types of HTML
+    /// forms.
     fn savable(&self, site: &Site, request: &CanonicalRequest<Incoming>) -> Option<String> {
         let headers = request.headers();
         let may_save = self.shared.saved_forms.max() > 0
             && client::destination(request.method(), headers) == Destination::Window
             && !headers.contains_key(header::CONTENT_ENCODING)
-            // What another site sends would be carried out in the user's name after a login that has nothing to do with it.
+            // A form of another site would be submitted in the user's name after an unrelated login.
             && provenance(headers, site.origin()) == Provenance::Here
-            // What a page of ours can lead to without leading to another site, or out.
+            // The return path of our pages has to lead back to this target.
             && site.shared.challenger.returns().to(request.target()).as_str() == request.target();
         let content_type = headers.get(header::CONTENT_TYPE).filter(|_| may_save)?.to_str().ok()?;
         let kind = content_type.split(';').next().unwrap_or_default().trim();
@@ -191,8 +193,8 @@ impl Gateway {
             .then(|| content_type.to_owned())
     }
 
-    /// Has the user send the form of another site once more, from here: with our cookie then, and only if they want to. It
-    /// would pass for a form of the portal's own otherwise.
+    /// Asks the user to submit another site's form again, from our page and so with our cookie. Without the question it
+    /// would pass for a form of the portal.
     async fn ask_once_more(
         &self,
         site: &Site,
@@ -277,7 +279,7 @@ impl Gateway {
         }
         record.outcome = Outcome::Allow;
         match self.send(posted, identity, record).await {
-            // Nothing of it has gone out, so it can be sent another time.
+            // No part of it has been sent, so it can be sent another time.
             Err(Failure::Forward(ForwardError::Connect(error))) => {
                 self.on_control(async move { forms.put_back(&name).await }).await??;
                 Err(Failure::Unsent(id, error))
@@ -297,13 +299,13 @@ impl Gateway {
     }
 }
 
-/// A request that may be about a saved form.
+/// A request that may concern a saved form.
 pub(super) struct Posted<'a> {
     pub(super) site: &'a Rc<Site>,
     pub(super) request: CanonicalRequest<Incoming>,
-    /// The session that its cookie names.
+    /// The session named by its cookie.
     pub(super) session: Option<TokenHash>,
-    /// The cookies that are the portal's.
+    /// The portal's share of the cookies.
     pub(super) cookies: Option<&'a HeaderValue>,
     pub(super) connection: &'a ConnectionHandle,
     pub(super) context: &'a ConnectionContext,
@@ -311,14 +313,14 @@ pub(super) struct Posted<'a> {
     pub(super) whole: Option<Bytes>,
 }
 
-/// The wish of our page to have a form sent.
+/// A request by our page to send a form.
 struct Asked {
     id: FormId,
     csrf: String,
 }
 
-/// Whether this is what our page sends: a token, and nothing else. Anything else at an address with a mark comes from the
-/// page with which the portal has answered a form that was sent there. It is the portal's, without the mark.
+/// Whether the body is what our page sends: a token, and nothing else. Any other body at an address with a mark comes
+/// from the page that the portal returned for the sent form: it goes to the portal, without the mark.
 async fn asked(posted: &mut Posted<'_>, id: FormId) -> Result<Option<Asked>, Failure> {
     let Posted { request, context, whole, .. } = posted;
     let small = length(request.headers()).is_some_and(|length| length <= u64::from(LONGEST_WISH));
@@ -337,8 +339,8 @@ async fn asked(posted: &mut Posted<'_>, id: FormId) -> Result<Option<Asked>, Fai
     Ok(None)
 }
 
-/// Whether a page of another site has sent a form here. Browsers leave our cookie out of it (`SameSite=Lax`), so nobody
-/// knows yet whether its user is signed in.
+/// Whether another site's page has sent a form here. Browsers then leave out our cookie (`SameSite=Lax`), so it is not
+/// known whether the user is signed in.
 fn comes_from_elsewhere(site: &Site, request: &CanonicalRequest<Incoming>) -> bool {
     let headers = request.headers();
     provenance(headers, site.origin()) == Provenance::Elsewhere
@@ -349,7 +351,7 @@ fn comes_from_elsewhere(site: &Site, request: &CanonicalRequest<Incoming>) -> bo
 }
 
 fn not_saved(why: NotSaved, record: &mut RequestRecord) -> Answer {
-    // What has not been read of it is never read.
+    // The rest of it is never read.
     record.closes = true;
     record.site.shared.pages.not_saved(why, record.request_id())
 }

@@ -1,7 +1,7 @@
-//! The portal's own way out: who has taken it has no session with us either.
+//! Sign-out at the portal: it ends our session as well.
 //!
-//! Nothing is refused because of which site the request came from: what the portal lets another site do, it has done by then,
-//! and a session of ours that stays behind would be worse.
+//! The origin of the request does not matter: the portal has carried it out by then, and leaving our session behind
+//! would be worse.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -14,8 +14,8 @@ use crate::{
     web::{clear_site_data, cookies, portal_fields::PortalFields},
 };
 
-/// Takes our cookies away when the portal has logged out. The session ends when its answer is over: not before, since the
-/// answer would be cut.
+/// Removes our cookies when the portal has logged the user out. The session ends with the response, not before, which
+/// would cut it off.
 pub(super) fn follow(fields: &mut PortalFields, site: &Site, shared: &SharedGateway) {
     let names = &site.shared.cookies;
     for name in [&names.session, &names.forms] {

@@ -1,6 +1,6 @@
-//! A site: one portal under one public address, and everything that another portal would have differently.
+//! A site: one portal at one public address, and everything that differs between portals.
 //!
-//! The request gate finds it by the host of a request. What follows is given it, and looks nowhere else.
+//! The request gate finds it by the host. Everything after that gets it as an argument.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -18,24 +18,24 @@ use crate::{
     web::{cookies, gate::Named, logout::LogoutPaths, path::PathPattern, portal_answers::PortalAnswers},
 };
 
-/// What all workers share of a site.
+/// The part of a site that all workers share.
 pub struct SharedSite {
     pub address: SiteAddress,
-    /// What it asks of whoever wants something of it.
+    /// The access rules.
     pub access: AccessRules,
     pub cookies: cookies::CookieNames,
     pub challenger: Challenger,
     pub pages: Arc<Pages>,
     pub identity: IdentityHeaders,
-    /// Signs for this site's audience; absent: nothing is signed.
+    /// Signs for this site's audience; `None`: no assertions.
     pub assertions: Option<Assertions>,
-    /// Which paths go to other servers.
+    /// The paths that go to other servers.
     pub routes: PathRoutes,
-    /// Counts its requests; absent: there is no other site.
+    /// Counts its requests; `None` if there is only one site.
     pub requests: Option<SiteRequests>,
-    /// Where the portal logs out.
+    /// The paths where the portal logs out.
     pub logout_paths: LogoutPaths,
-    /// Requests to these do not count as use of a session.
+    /// Requests to these paths do not count as use of a session.
     pub passive_paths: Vec<PathPattern>,
 }
 
@@ -43,20 +43,20 @@ pub struct SharedSite {
 pub struct Site {
     pub(super) shared: Arc<SharedSite>,
     pub(super) answers: PortalAnswers,
-    /// Where everything goes that takes no route.
+    /// The servers of everything without a route.
     rest: Backend,
-    /// In the order of the routes.
+    /// The servers of each route, in their order.
     routed: Vec<Backend>,
 }
 
-/// The way to servers of the portal, on connections of one worker's, and what users may have under way there.
+/// Servers of the portal: one worker's connections to them, and the limits of each user there.
 pub struct Backend {
     pub proxy: Proxy,
     pub bounds: Bounds,
 }
 
 impl Site {
-    /// `routed` are those of the routes.
+    /// `routed` are the servers of each route.
     pub fn new(
         shared: Arc<SharedSite>,
         answers: PortalAnswers,
@@ -66,7 +66,7 @@ impl Site {
         Rc::new(Self { shared, answers, rest, routed })
     }
 
-    /// The servers of a route; those of the rest, when there is none.
+    /// The servers of a route, or those of everything else.
     pub(super) fn servers(&self, route: Option<usize>) -> &Backend {
         route.and_then(|route| self.routed.get(route)).unwrap_or(&self.rest)
     }
@@ -91,10 +91,10 @@ impl Named for Rc<Site> {
     }
 }
 
-/// Where users find a site.
+/// The public address of a site.
 #[derive(Clone, Debug)]
 pub struct SiteAddress {
-    /// Host and port as they stand in `Host`: without the port when it is the scheme's own.
+    /// Host and port as in the `Host` field: without the default port.
     authority: String,
     /// `https://` and the authority.
     origin: String,
@@ -105,7 +105,7 @@ impl SiteAddress {
     pub fn new(public_url: &Url) -> Self {
         let host = public_url.host_str().unwrap_or_default();
         let authority = public_url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        // A host that parsed as part of a URL is a header value too.
+        // A host that parsed as part of a URL is a valid header value.
         let host = HeaderValue::from_str(&authority).unwrap_or(HeaderValue::from_static("localhost"));
         Self { origin: format!("https://{authority}"), authority, host }
     }

@@ -1,7 +1,7 @@
-//! Machines at the door: requests that show a token instead of a session.
+//! Requests with a token instead of a session.
 //!
-//! A request is from one or the other: where a token is shown, no session is looked at, and a token that is not good is not
-//! made up for by a session that is.
+//! A request stands on a token or on a session: with a token the session is ignored, and a valid session does not make
+//! up for an invalid token.
 
 use std::{net::IpAddr, rc::Rc, sync::Arc};
 
@@ -29,11 +29,12 @@ use crate::{
     },
 };
 
-/// What browsers send with the requests of pages, and programs do not. Asked for a password, a browser would ask its user.
+/// Fields that browsers send with a page's requests, and programs do not. A browser would ask its user for the
+/// password.
 const OF_BROWSERS: [&str; 6] =
     ["sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest", "origin", "referer", "x-requested-with"];
 
-/// The token that a request for the portal shows. The portal gets the request without it.
+/// Takes the token from a request for the portal, so that it is not forwarded.
 pub(super) fn take(request: &mut CanonicalRequest<Incoming>) -> Option<Shown> {
     let shown = Shown::of(request.headers(), request.field_set()).filter(|_| !request.is_ours())?;
     request.leave_out(std::slice::from_ref(&X_PORTCULLIS_TOKEN));
@@ -43,7 +44,7 @@ pub(super) fn take(request: &mut CanonicalRequest<Incoming>) -> Option<Shown> {
     Some(shown)
 }
 
-/// Whether a token would do for a request that comes without, and from a program that can be asked for one.
+/// Whether to ask for a token: it would suffice for this request, and the client is a program.
 pub(super) fn is_welcome(site: &Site, request: &CanonicalRequest<Incoming>, client: IpAddr) -> bool {
     let headers: &HeaderMap = request.headers();
     let by_browser = OF_BROWSERS.iter().any(|&name| headers.contains_key(name));
@@ -60,7 +61,7 @@ fn ruling(site: &Site, request: &AccessRequest<'_>) -> Ruling {
 }
 
 impl Gateway {
-    /// A request that shows a token. `cookies` are the portal's.
+    /// Handles a request with a token. `cookies` are the portal's.
     pub(super) async fn by_token(
         &self,
         site: &Rc<Site>,
@@ -85,7 +86,7 @@ impl Gateway {
         let identity = self.judge_token(site, &request, about_any, token, record)?;
         let passed = Passed { site, identity: &identity, cookies, now, whole: None };
         self.pass(request, passed, on, record).await.map_err(|failure| match failure {
-            // Revoked or expired since it was looked at.
+            // Revoked or expired since it was checked.
             Failure::Forward(ForwardError::SessionEnded) if let Some(live) = identity.subject() => {
                 let is_expired = live.session.expires_at <= self.shared.sessions.now();
                 let refusal = if is_expired { TokenRefusal::Expired } else { TokenRefusal::Revoked };
@@ -95,8 +96,8 @@ impl Gateway {
         })
     }
 
-    /// The token, if it is good for the request. Where everybody passes a bad one stops nobody, and where nobody does it is not
-    /// looked at.
+    /// The token, if it is valid for the request. Where everybody gets through an invalid token stops nobody, and where
+    /// nobody does it is not checked.
     async fn token_for(
         &self,
         site: &Site,
@@ -128,7 +129,7 @@ impl Gateway {
         record: &RequestRecord,
     ) -> Result<Arc<LiveToken>, Failure> {
         let refused = |fault| Failure::Token { fault, is_basic: shown.is_basic };
-        // A browser that has been given one as a password sends it for pages of other sites too.
+        // A browser that has stored it as a Basic password also sends it for pages of other sites.
         if shown.is_basic && origin::provenance(request.headers(), site.origin()) == Provenance::Elsewhere {
             return Err(Failure::ForeignOrigin);
         }
@@ -176,7 +177,7 @@ impl Gateway {
         let credential =
             token.map_or(Credential::Nothing, |token| Credential::Token(Arc::clone(&token.live)));
         let now = self.shared.sessions.now();
-        // Without a token only what asks for none comes this far.
+        // Without a token, only a request to a public path gets this far.
         self.decide(site, &ruling, credential, now, record)?.map_err(|_| Failure::Token {
             fault: TokenFault::Refused(TokenRefusal::Unknown),
             is_basic: false,

@@ -1,4 +1,4 @@
-//! The scripts of the portal's service workers: kept from browsers, or sent with what hides our pages from them.
+//! The scripts of the portal's service workers: refused, or guarded so that the worker cannot see our pages.
 
 use http::{HeaderName, StatusCode, header};
 
@@ -11,11 +11,11 @@ use crate::{
     },
 };
 
-/// What is said of a script that is not true of it with something ahead of it.
+/// Fields that no longer hold for a script with a prefix.
 const ABOUT_ITS_BYTES: [HeaderName; 4] =
     [header::CONTENT_LENGTH, header::ETAG, header::LAST_MODIFIED, header::ACCEPT_RANGES];
 
-/// Lets a request for such a script pass, or one for anything else. Answers whether the script is to be [guarded](guard).
+/// Checks a request for such a script; any other request passes. Returns whether the script has to be [guarded](guard).
 pub(super) fn admit(
     request: &mut CanonicalRequest<Incoming>,
     answers: &PortalAnswers,
@@ -27,13 +27,13 @@ pub(super) fn admit(
     }
     let guards = answers.guards_workers() && service_worker::asks_for_part(method, headers);
     if asks || guards {
-        // What the browser has kept may say of its scope what no longer holds, and a part of it cannot be guarded.
+        // A script in the browser's cache may still have an old scope, and a partial response cannot be guarded.
         request.leave_out(&service_worker::PARTIAL);
     }
     Ok(guards)
 }
 
-/// Puts what hides our pages from a worker ahead of its script.
+/// Puts the guard, which hides our pages from the worker, in front of its script.
 pub(super) fn guard(
     status: StatusCode,
     fields: &mut PortalFields,

@@ -1,8 +1,8 @@
-//! From site to site without a login: codes with which somebody who is signed in at one gets into another.
+//! Hand-overs between sites: a code gets a user who is signed in at one site into another without a login.
 //!
-//! A code is good once, for half a minute, at one site, and in the browser that asked there: that has had a cookie of this
-//! site's since. Whoever makes a code does not learn that cookie, and whoever has one cannot make a code for it. What a code
-//! opens is sealed with a key that takes the code. Makes no session: the session is the one there is.
+//! A code is valid once, for half a minute, at one site, and in the browser that asked there: the browser has had a
+//! cookie of that site since. Whoever makes a code does not learn that cookie, and whoever has the cookie cannot make a
+//! code. What a code opens is sealed with a key derived from it. No session is made: the existing one is used.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -19,17 +19,17 @@ use crate::{
     secret::{Token, TokenHash, constant_time_eq},
 };
 
-/// How long a code is good: for a redirect.
+/// The lifetime of a code, enough for a redirect.
 pub const LIFETIME: Duration = Duration::from_secs(30);
-/// How often what is over is cleared away.
+/// How often expired codes are deleted.
 const TIDY: Duration = Duration::from_mins(1);
 const TOKEN: usize = 32;
 
-/// Makes codes, and takes them.
+/// Makes and redeems codes.
 #[derive(Clone)]
 pub struct HandOvers {
     database: Database,
-    /// Shared, since the whole is handed about.
+    /// Shared, since this struct is cloned.
     key: Arc<hmac::Key>,
     codes: MarkedTokens,
     clock: Arc<dyn Clock>,
@@ -39,17 +39,17 @@ pub struct HandOvers {
 /// Who is to arrive where.
 #[derive(Clone, Copy, Debug)]
 pub struct Passage<'a> {
-    /// The host of the site, with its port if that is not the usual one.
+    /// The host of the site, with the port if it is not the default.
     pub site: &'a str,
-    /// The hash of what the browser has had since it asked there.
+    /// The hash of the cookie that the browser has had since it asked there.
     pub browser: &'a TokenHash,
-    /// The session's token.
+    /// The token of the session.
     pub session: &'a Token,
-    /// The page asked for.
+    /// The requested page.
     pub target: &'a str,
 }
 
-/// Somebody whose code was good.
+/// A user whose code was valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrived {
     pub session: Token,
@@ -81,7 +81,7 @@ impl HandOvers {
         Ok(code)
     }
 
-    /// Takes a code, which is good for nothing from then on, whoever has shown it.
+    /// Redeems a code, which is invalid from then on, whoever has shown it.
     pub async fn take(
         &self,
         code: &Token,
@@ -113,7 +113,7 @@ impl HandOvers {
         Ok(Some(Arrived { session: Token::from_bytes(*session), target }))
     }
 
-    /// Notes that a session is used at a site.
+    /// Records that a session is used at a site.
     pub async fn note(
         &self,
         session: &TokenHash,
@@ -133,7 +133,7 @@ impl HandOvers {
         Ok(())
     }
 
-    /// Where else each of these sessions has been used than where it began, in the order of that.
+    /// The other sites where each of these sessions has been used, in that order.
     pub async fn sites_of(
         &self,
         sessions: &[TokenHash],
@@ -158,7 +158,7 @@ impl HandOvers {
         Ok(sites)
     }
 
-    /// Forgets now and then what is over, for ever.
+    /// Deletes expired codes at intervals, for ever.
     pub async fn maintain(self) {
         let mut turns = regularly(TIDY);
         loop {

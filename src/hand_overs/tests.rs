@@ -1,4 +1,4 @@
-//! Codes that are shown too late, twice, or elsewhere, and what the store knows of them.
+//! Codes that are shown too late, twice or elsewhere, and what the store knows of them.
 
 use super::*;
 use crate::{
@@ -86,7 +86,7 @@ async fn nobody_reads_a_session_out_of_the_store() {
     let has = |secret: &[u8]| record.windows(secret.len()).any(|window| window == secret);
     assert!(!has(scene.session.as_bytes()) && !has(code.as_bytes()) && !has(b"/a?b=c"));
     assert_ne!(row.get::<String, _>("id"), crate::secret::hex(code.as_bytes()));
-    // Put under the name of another code of one's own it does not open.
+    // Stored under the name of another code it does not open.
     let other = scene.all.codes.generate(&OsRandom);
     sqlx::query("UPDATE hand_overs SET id = $1")
         .bind(other.hash().to_hex())

@@ -1,6 +1,6 @@
-//! What this gateway remembers of tokens, and which of them are in use, so that the end of one reaches what it has open.
+//! The tokens that this gateway remembers, and those in use, so that the end of a token also ends its open connections.
 //!
-//! Does not know whether it may be believed.
+//! Does not decide whether the cache may be trusted.
 
 use std::{
     collections::HashMap,
@@ -20,13 +20,13 @@ use crate::{clock::Timestamp, database::Change, users::UserId};
 const REMEMBERED: usize = 10_000;
 /// Uses closer together than this are one use, in milliseconds.
 const GRAIN: i64 = 60_000;
-/// There is none.
+/// The time of no use.
 const NEVER: i64 = i64::MIN;
 
-/// What outlives a [`LiveToken`]: several of one token share it.
+/// The part of a [`LiveToken`] that outlives it; all copies for one token share it.
 #[derive(Debug)]
 pub(super) struct TokenState {
-    /// Cancelled when the token is over.
+    /// Cancelled when the token ends.
     pub(super) over: CancellationToken,
     user: OnceLock<UserId>,
     expires_at: AtomicI64,
@@ -47,7 +47,7 @@ impl Default for TokenState {
 }
 
 impl TokenState {
-    /// Whose it is, and until when.
+    /// Sets the token's user and its expiry.
     pub(super) fn identify(&self, user: &UserId, expires_at: Timestamp) {
         self.user.get_or_init(|| user.clone());
         self.lasts_until(expires_at);
@@ -57,7 +57,7 @@ impl TokenState {
         self.expires_at.store(end.unix_millis(), Relaxed);
     }
 
-    /// Notes a use. Written once a minute: all workers share the line.
+    /// Records a use. Written once a minute, since all workers share the cache line.
     pub(super) fn saw(&self, at: Timestamp) {
         let at = at.unix_millis();
         if at.saturating_sub(self.last_used.load(Relaxed)) >= GRAIN {
@@ -69,7 +69,7 @@ impl TokenState {
         self.stored.fetch_max(at.unix_millis(), Relaxed);
     }
 
-    /// The last use, when the store does not know of it.
+    /// The last use, if the store does not know of it.
     fn unstored(&self) -> Option<Timestamp> {
         let used = self.last_used.load(Relaxed);
         (used > self.stored.load(Relaxed)).then(|| Timestamp::from_unix_millis(used))
@@ -82,9 +82,9 @@ impl TokenState {
 
 #[derive(Debug, Default)]
 struct Register {
-    /// Grows with every change: what was asked for before one is not kept after it.
+    /// Grows with every change: a look-up that began before a change is not cached after it.
     epoch: u64,
-    /// Everything in the cache is in here as well.
+    /// Includes everything in the cache.
     known: HashMap<String, Arc<TokenState>>,
     doubted: HashMap<String, Arc<TokenState>>,
 }
@@ -112,19 +112,20 @@ impl TokenCache {
         self.entries.get(id)
     }
 
-    /// Makes a token known, and says when that was.
+    /// Registers a token, and returns the current epoch.
     pub(super) fn enrol(&self, id: &str) -> (Arc<TokenState>, u64) {
         let mut register = self.register();
         let epoch = register.epoch;
         let held = register.known.entry(id.to_owned()).or_default();
-        // What was over may be good again: whose user was disabled and is enabled again.
+        // A token that ended may be valid again: its user was disabled and is enabled again.
         if held.over.is_cancelled() {
             *held = Arc::default();
         }
         (Arc::clone(held), epoch)
     }
 
-    /// Remembers what was asked for since `epoch`. False when something has changed meanwhile, or it is over.
+    /// Caches the result of a look-up that began at `epoch`. False if something has changed since, or the token has
+    /// ended.
     pub(super) fn keep(&self, id: &str, token: &Arc<LiveToken>, epoch: u64) -> bool {
         let register = self.register();
         let is_known = register.known.get(id).is_some_and(|held| Arc::ptr_eq(held, &token.held));
@@ -153,7 +154,7 @@ impl TokenCache {
         self.doubt(|_, _| true);
     }
 
-    /// Drops entries, and doubts what is in use of them.
+    /// Drops entries, and marks those in use as doubtful.
     fn doubt(&self, which: impl Fn(&str, &TokenState) -> bool) {
         let mut register = self.register();
         register.epoch += 1;
@@ -168,7 +169,7 @@ impl TokenCache {
         self.doubts.notify_one();
     }
 
-    /// Waits until something is doubted.
+    /// Waits until a token is doubtful.
     pub(super) async fn doubted(&self) {
         self.doubts.notified().await;
     }
@@ -185,7 +186,7 @@ impl TokenCache {
         self.register().doubted.entry(id).or_insert(held);
     }
 
-    /// Ends what is too old, and lets go of what nobody needs.
+    /// Ends expired tokens, and drops entries that nobody uses.
     pub(super) fn sweep(&self, now: Timestamp) {
         let mut register = self.register();
         register.known.retain(|id, held| {
@@ -208,12 +209,12 @@ impl TokenCache {
     }
 
     fn register(&self) -> MutexGuard<'_, Register> {
-        // Nothing that holds the lock leaves the register half changed, whatever else of it panics.
+        // A panic while the lock is held leaves the register consistent.
         self.register.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether a request, a tunnel, the cache or somebody who is just asking the store holds on to it.
+/// Whether a request, a tunnel, the cache or a look-up holds a reference.
 fn in_use(held: &Arc<TokenState>) -> bool {
     Arc::strong_count(held) > 1
 }

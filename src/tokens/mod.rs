@@ -1,8 +1,8 @@
-//! Tokens of machines: what scripts, git and collectors show in place of a login, and what each is good for.
+//! Tokens of machines: what scripts, git and collectors send in place of a login, and what each token may do.
 //!
-//! A request asks [`Tokens::cached`] and, when that knows nothing, [`Tokens::load`]. Like sessions, what is remembered is
-//! believed only while changes are heard of within a second; an error is a store that did not answer, never "no such token".
-//! What a target asks of a token is for the rules and the gate to say.
+//! A request asks [`Tokens::cached`], and [`Tokens::load`] on a miss. As with sessions, the cache is trusted only while
+//! changes arrive within a second, and an error means that the store did not answer, never "no such token". The access
+//! rules and the gate decide whether a target takes a token.
 
 mod cache;
 mod own;
@@ -48,25 +48,25 @@ use crate::{
     users::{SERVICE, User, UserId, Users, UsersError},
 };
 
-/// The longest that looking up one token may take.
+/// The longest that one look-up may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often a look-up starts over because something was changed meanwhile.
+/// How many times a look-up starts over because of a change in between.
 const ATTEMPTS: usize = 5;
-/// How soon what could not be asked for is asked for again.
+/// The wait before a failed check of a token is repeated.
 const RETRY: Duration = Duration::from_millis(200);
-/// Tokens looked up at once from networks that have shown too many unknown ones.
+/// Concurrent look-ups for networks that have sent too many unknown tokens.
 const SUSPECTS: usize = 8;
-/// Doubts resolved at once.
+/// Concurrent checks of doubtful tokens.
 const AT_ONCE: usize = 32;
-/// How often the last uses are written down.
+/// How often the last uses are stored.
 const FLUSH: Duration = Duration::from_mins(1);
 const PURGE: Duration = Duration::from_hours(1);
-/// For how long a token that is over is told from one that never was.
+/// How long an ended token is remembered, so that it is not counted as unknown.
 const REMEMBERED: Duration = Duration::from_hours(90 * 24);
-/// The end of tokens that have none, for what needs one.
+/// The lifetime of tokens without an expiry, where one is needed.
 const FOR_EVER: Duration = Duration::from_hours(100 * 365 * 24);
 
-/// Why a token was not made, changed or looked up.
+/// Why a token could not be made, changed or looked up.
 #[derive(Debug, thiserror::Error)]
 pub enum TokensError {
     #[error("a token named {0} exists already: choose another name, or use `token rotate`")]
@@ -75,11 +75,13 @@ pub enum TokensError {
     NoToken(String),
     #[error("the token {0} has been revoked already")]
     Revoked(String),
-    #[error("{0:?} is no name for a token: use 1 to 64 letters, digits, `.`, `_` and `-`")]
+    #[error("{0:?} is not a valid name for a token: use 1 to 64 letters, digits, `.`, `_` and `-`")]
     Name(String),
-    #[error("{0:?} is no name for a service: use 1 to 64 lower-case letters, digits, `.`, `_` and `-`")]
+    #[error(
+        "{0:?} is not a valid name for a service: use 1 to 64 lower-case letters, digits, `.`, `_` and `-`"
+    )]
     Service(String),
-    #[error("the token cannot be limited so: {0}")]
+    #[error("invalid limits for the token: {0}")]
     Scope(String),
     #[error("the user has too many tokens")]
     TooMany,
@@ -99,7 +101,7 @@ impl From<sqlx::Error> for TokensError {
     }
 }
 
-/// Why a token does not open anything here.
+/// Why a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenRefusal {
     Unknown,
@@ -111,7 +113,7 @@ pub enum TokenRefusal {
 impl TokenRefusal {
     pub const ALL: [Self; 4] = [Self::Unknown, Self::Expired, Self::Revoked, Self::OutOfScope];
 
-    /// For metrics and challenges.
+    /// The name in metrics and challenges.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -121,7 +123,7 @@ impl TokenRefusal {
         }
     }
 
-    /// The `type` of the problem that a script is told of.
+    /// The `type` of the problem document for scripts.
     pub const fn kind(self) -> &'static str {
         match self {
             Self::Unknown => "urn:portcullis:token:unknown",
@@ -131,7 +133,7 @@ impl TokenRefusal {
         }
     }
 
-    /// What a script is told.
+    /// The `detail` of the problem document.
     pub const fn detail(self) -> &'static str {
         match self {
             Self::Unknown => {
@@ -144,7 +146,7 @@ impl TokenRefusal {
     }
 }
 
-/// Why a request cannot go on with the token that it has shown.
+/// Why a request cannot proceed with its token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFault {
     #[error("the token is refused: {}", .0.word())]
@@ -157,30 +159,30 @@ pub enum TokenFault {
     Throttle(#[from] ThrottleError),
 }
 
-/// A token that was good when it was handed out.
+/// A token that was valid when it was returned.
 #[derive(Debug)]
 pub struct LiveToken {
     pub name: String,
-    /// Its user has made it: it opens nothing that the user could not open.
+    /// The user has made it: it opens nothing that the user could not open.
     pub is_own: bool,
-    /// What the portal is told, and what ends with the token.
+    /// What the portal is told; ends with the token.
     pub live: Arc<Live>,
     limits: Limits,
     held: Arc<TokenState>,
 }
 
 impl LiveToken {
-    /// Whether it is good for a request of a site.
+    /// Whether the token is valid for a request to a site.
     pub fn admits(&self, request: &AccessRequest<'_>, authority: &str) -> bool {
         self.limits.admit(request, authority)
     }
 }
 
-/// All tokens, as one gateway sees them.
+/// All tokens, as seen by one gateway.
 pub struct Tokens {
     store: TokenStore,
     users: Users,
-    /// For the time, and for what it hears of changes.
+    /// For the time, and for the freshness of the change feed.
     sessions: Arc<Sessions>,
     throttle: Throttle,
     cache: TokenCache,
@@ -201,8 +203,8 @@ impl Tokens {
         tokens
     }
 
-    /// The token, if this gateway knows for certain that it is good `at` this moment, since which nothing may have been waited
-    /// for.
+    /// The token, if this gateway is certain that it is valid `at` this moment. The caller must not have awaited
+    /// anything since.
     pub fn cached(&self, shown: &TokenText, at: &Moment) -> Option<Arc<LiveToken>> {
         if !self.sessions.hears_of_changes_at(at) {
             return None;
@@ -216,11 +218,10 @@ impl Tokens {
         })
     }
 
-    /// The token, if it is good: from the cache, else from the store. Guesses are counted against the client's network where
-    /// they `count`: where they gain nothing they cost nobody anything. A token that is over is no guess.
+    /// The token, if it is valid: from the cache, else from the store. A guess counts against the client's network if
+    /// `count` says so; guesses that gain nothing do not count. A token that has ended is not a guess.
     ///
-    /// Where there have been too many guesses, whoever has a good token still gets through, as far as a few look-ups at once
-    /// allow.
+    /// A network with too many guesses still gets a valid token through, within a limit on concurrent look-ups.
     pub async fn load(
         &self,
         shown: &TokenText,
@@ -242,7 +243,7 @@ impl Tokens {
             if let Some(throttled) = told {
                 return Err(TokenFault::Throttled(throttled.retry_after));
             }
-            // It stays counted.
+            // The guess stays counted.
             let counted = timeout(PATIENCE, self.throttle.admit_token(from)).await;
             if let Err(throttled) = counted.map_err(|_| TokensError::Slow)?? {
                 return Err(TokenFault::Throttled(throttled.retry_after));
@@ -255,7 +256,7 @@ impl Tokens {
 
     async fn look_up(&self, shown: &TokenText) -> Result<Result<Arc<LiveToken>, TokenRefusal>, TokensError> {
         for _ in 0..ATTEMPTS {
-            // Before the store is asked, so that what is announced meanwhile finds it.
+            // Registered before the store is asked, so that a change announced meanwhile finds it.
             let (held, epoch) = self.cache.enrol(shown.id());
             let record = self.store.find(shown.id()).await?;
             let is_it =
@@ -273,7 +274,7 @@ impl Tokens {
         Err(TokensError::Unsettled)
     }
 
-    /// Whom a token stands for now, if it is good now.
+    /// The user of a token, if the token is valid now.
     async fn facts(&self, record: &TokenRecord) -> Result<Result<Option<User>, TokenRefusal>, TokensError> {
         if let Some(refusal) = record.is_over(self.sessions.now()) {
             return Ok(Err(refusal));
@@ -282,7 +283,7 @@ impl Tokens {
             Holder::Service(_) => Ok(Ok(None)),
             Holder::User(id) => match self.users.by_id(id).await?.filter(|user| !user.disabled) {
                 Some(user) => Ok(Ok(Some(user))),
-                // Like all that the user had.
+                // Ended with everything else of the user.
                 None => Ok(Err(TokenRefusal::Revoked)),
             },
         }
@@ -337,7 +338,7 @@ impl Tokens {
         }
     }
 
-    /// What goes on beside the requests. The last uses are written down at the stop.
+    /// Starts the background work. The last uses are stored at shutdown.
     pub fn maintain(self: &Arc<Self>, background: &mut Background) {
         let mine = Arc::clone(self);
         background.run("checking tokens that may be over", async move { mine.resolve_doubts().await });
@@ -373,7 +374,7 @@ impl Tokens {
         });
     }
 
-    /// Asks again for what is in use and perhaps over, until the store answers.
+    /// Checks doubtful tokens in use until the store answers.
     async fn resolve_doubts(&self) {
         loop {
             tokio::select! {
@@ -385,7 +386,7 @@ impl Tokens {
                     match timeout(PATIENCE, self.still_good(&id)).await {
                         Ok(Ok(Some(expires_at))) => held.lasts_until(expires_at),
                         Ok(Ok(None)) => held.over.cancel(),
-                        // An error leaves the question open.
+                        // After an error the token stays doubtful.
                         Ok(Err(_)) | Err(_) => self.cache.doubt_again(id, held),
                     }
                 })
@@ -393,14 +394,14 @@ impl Tokens {
         }
     }
 
-    /// The end of a token that is good now; none: it is over.
+    /// The expiry of a token that is still valid; `None` if it has ended.
     async fn still_good(&self, id: &str) -> Result<Option<Timestamp>, TokensError> {
         let Some(record) = self.store.find(id).await? else { return Ok(None) };
         let end = record.expires_at.unwrap_or_else(|| record.created_at.plus(FOR_EVER));
         Ok(self.facts(&record).await?.is_ok().then_some(end))
     }
 
-    /// Writes down the uses that the store does not know of.
+    /// Stores the uses that the store does not know of.
     async fn flush(&self) {
         for (id, held, at) in self.cache.unstored() {
             if let Err(error) = self.store.note_use(&id, at).await {

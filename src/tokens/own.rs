@@ -1,5 +1,5 @@
-//! Tokens that users make for themselves. Each user has names of their own, so that nobody hears of anybody else's: a token is
-//! filed under `NAME/USER-ID`, which no operator's is.
+//! Tokens that users make for themselves. Each user has their own names, so that nobody learns those of others: the
+//! stored name is `NAME/USER-ID`, which no operator can give.
 
 use std::time::Duration;
 
@@ -9,44 +9,44 @@ use super::{
 };
 use crate::{clock::Timestamp, users::UserId};
 
-/// Stands between the name and the user.
+/// Separates the name and the user id.
 const SEPARATOR: char = '/';
-/// Tokens of one user that go by a name.
+/// Maximum number of one user's current tokens.
 const MOST: i64 = 20;
-/// Those that are over included, of as long as they are remembered.
+/// The same, including ended tokens as long as they are remembered.
 const MOST_REMEMBERED: i64 = 100;
 
-/// What users may do by themselves.
+/// The settings for users' own tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     pub self_service: bool,
-    /// The longest that a token may last that its user makes.
+    /// The maximum lifetime of a token.
     pub max_lifetime: Duration,
 }
 
 /// A token that a user asks for.
 #[derive(Clone, Debug)]
 pub struct NewOwnToken {
-    /// As typed.
+    /// The name as typed.
     pub name: String,
     pub paths: Vec<String>,
     pub expires_at: Timestamp,
 }
 
 impl TokenRecord {
-    /// Whether its user has made it.
+    /// Whether the user has made it.
     pub fn is_own(&self) -> bool {
         self.name.contains(SEPARATOR)
     }
 
-    /// What its user calls it.
+    /// The name that the user gave it.
     pub fn own_name(&self) -> &str {
         self.name.split(SEPARATOR).next().unwrap_or_default()
     }
 }
 
 impl TokenStore {
-    /// Makes a token for the user who asks for it. Its text is shown this once.
+    /// Makes a token for its user. The text is shown only this once.
     pub async fn create_own(
         &self,
         user: &UserId,
@@ -57,7 +57,7 @@ impl TokenStore {
         let scope = Scope { paths: new.paths, ..Scope::default() };
         scope.limits().map_err(TokensError::Scope)?;
         let mut transaction = self.database.write().await?;
-        // Whoever does the same at once waits here.
+        // Serializes concurrent calls for one user.
         let lock = format!("SELECT id FROM users WHERE id = $1{}", self.database.locking());
         sqlx::query(sqlx::AssertSqlSafe(lock))
             .bind(user.as_str().to_owned())
@@ -78,7 +78,7 @@ impl TokenStore {
         Ok(made)
     }
 
-    /// Those that act as a user and have not been revoked or replaced, by name.
+    /// The user's current tokens, by name.
     pub async fn of_user(&self, user: &UserId) -> Result<Vec<TokenRecord>, TokensError> {
         let rows = sqlx::query("SELECT * FROM tokens WHERE user_id = $1 AND is_current = 1 ORDER BY name")
             .bind(user.as_str().to_owned())
@@ -87,7 +87,7 @@ impl TokenStore {
         rows.iter().map(read).collect()
     }
 
-    /// Ends a token that its user has made. None: the user has no such token any more.
+    /// Ends a token that the user has made. `None` if the user has no such token any more.
     pub async fn revoke_own(&self, user: &UserId, id: &str) -> Result<Option<TokenRecord>, TokensError> {
         let is_own = |record: &TokenRecord| record.is_own() && record.holder == Holder::User(user.clone());
         let Some(record) = self.find(id).await?.filter(is_own) else { return Ok(None) };
@@ -99,7 +99,7 @@ impl TokenStore {
     }
 }
 
-/// The name that somebody has typed: words with gaps between them, which are no gaps in commands and logs.
+/// Normalises a typed name: words joined by a character that is safe in commands and logs.
 pub fn own_name(typed: &str) -> Option<String> {
     let name = typed.split_whitespace().collect::<Vec<_>>().join("-");
     let fits = |char: char| char.is_alphanumeric() || matches!(char, '.' | '_' | '-');

@@ -1,4 +1,4 @@
-//! What a token is good for: paths, methods, networks and sites, and as which groups. What is empty does not limit.
+//! The scope of a token: paths, methods, networks and sites, and the groups it acts with. An empty list does not limit.
 
 use http::Method;
 use ipnet::IpNet;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::{AccessLevel, AccessPath, AccessRequest, AccessRule, AccessRules, Config};
 
-/// As it was asked for, and as the store keeps it. A limit that this program does not know makes it unreadable, not wider.
+/// The scope as requested and stored. An unknown limit makes the record unreadable, not wider.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Scope {
@@ -16,15 +16,15 @@ pub struct Scope {
     pub methods: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<IpNet>,
-    /// Of a service: those that it is in. Of a user: those of the user's that the token has, and no others.
+    /// For a service: its groups. For a user: those of the user's groups that the token keeps.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
-    /// Hosts, with the port where it is not the usual one.
+    /// Hosts, with the port if it is not the default.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sites: Vec<String>,
 }
 
-/// A scope, ready to be asked.
+/// A compiled scope.
 #[derive(Debug)]
 pub(super) struct Limits {
     rules: AccessRules,
@@ -32,19 +32,19 @@ pub(super) struct Limits {
 }
 
 impl Scope {
-    /// The error says what would be right.
+    /// The error says what to write instead.
     pub(super) fn limits(&self) -> Result<Limits, String> {
         let paths = self.paths.iter().map(|path| AccessPath::parse(path)).collect::<Result<_, _>>()?;
         let methods = self.methods.iter().map(|method| read_method(method)).collect::<Result<_, _>>()?;
         let networks = self.networks.clone();
-        // The same reading of paths and methods as everywhere else: of several, the strictest counts.
+        // The same readings of paths and methods as in the access rules: the strictest counts.
         let rule =
             AccessRule { paths, methods, networks, level: AccessLevel::Bypass, ..AccessRule::default() };
         let rules = AccessRules::new(&Config { default: AccessLevel::Deny, rules: vec![rule] })?;
         Ok(Limits { rules, sites: self.sites.clone() })
     }
 
-    /// The groups that a token of a user has who is in `groups`.
+    /// The groups of a user's token, if the user is in `groups`.
     pub fn groups_of_user(&self, groups: Vec<String>) -> Vec<String> {
         if self.groups.is_empty() {
             return groups;
@@ -62,7 +62,7 @@ fn read_method(text: &str) -> Result<Method, String> {
 }
 
 impl Limits {
-    /// Whether a request of a site lies within.
+    /// Whether a request to a site is within the scope.
     pub(super) fn admit(&self, request: &AccessRequest<'_>, authority: &str) -> bool {
         let is_here =
             self.sites.is_empty() || self.sites.iter().any(|site| site.eq_ignore_ascii_case(authority));

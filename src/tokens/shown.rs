@@ -1,6 +1,6 @@
-//! The token that came with a request: in `Authorization`, as Bearer or as the password of Basic, or in a header of its own.
+//! The token of a request: in `Authorization`, as Bearer or as the password of Basic, or in a header of its own.
 //!
-//! Never in the address: that is written to logs.
+//! Never in the address, which is written to logs.
 
 use base64::{
     Engine as _,
@@ -13,7 +13,7 @@ use http::{HeaderMap, header};
 use super::text::{PREFIX, TokenText};
 use crate::web::field_set::{FieldSet, X_PORTCULLIS_TOKEN};
 
-/// As the most lenient readers decode.
+/// Decodes like the most lenient readers.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -21,25 +21,25 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What a request has shown.
+/// The token that a request carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// None: what was shown claims to be a token of ours and is none, or there is more than one.
+    /// `None` if it claims to be one of our tokens and is malformed, or if there are several.
     pub token: Option<TokenText>,
-    /// Whether it stands in `Authorization`, which must not go to the portal then. Our own header never does.
+    /// Whether it is in `Authorization`, which must then not be forwarded. Our own header never is.
     pub in_authorization: bool,
-    /// As a password, which browsers remember and send by themselves.
+    /// Sent as a Basic password, which browsers remember and send by themselves.
     pub is_basic: bool,
 }
 
 impl Shown {
-    /// None: nothing of ours, and `Authorization` is the portal's own.
+    /// `None` if the request has no token of ours: `Authorization` then belongs to the portal.
     pub fn of(headers: &HeaderMap, fields: FieldSet) -> Option<Self> {
         let own = fields.may_have(&X_PORTCULLIS_TOKEN).then(|| Self::in_own_header(headers)).flatten();
         let authorization =
             fields.may_have(&header::AUTHORIZATION).then(|| Self::in_authorization(headers)).flatten();
         match (own, authorization) {
-            // Which of the two is meant, nobody knows.
+            // It is ambiguous which of the two is meant.
             (Some(_), Some(authorization)) => Some(Self { token: None, ..authorization }),
             (own, authorization) => own.or(authorization),
         }
@@ -63,19 +63,19 @@ impl Shown {
             [Claim::Bearer(token) | Claim::Basic(token)] => token.clone(),
             [Claim::Misplaced] => None,
             lines if lines.iter().all(|claim| matches!(claim, Claim::Foreign)) => return None,
-            // Two fields, of which one is ours: whoever reads the other may take it for somebody else.
+            // Two fields, one of them ours: the portal's reader may pick the other.
             _ => None,
         };
         Some(Self { token, in_authorization: true, is_basic })
     }
 }
 
-/// What one `Authorization` says.
+/// The content of one `Authorization` field.
 enum Claim {
     Foreign,
     Bearer(Option<TokenText>),
     Basic(Option<TokenText>),
-    /// A token of ours where none belongs.
+    /// One of our tokens in the wrong place.
     Misplaced,
 }
 
@@ -111,8 +111,8 @@ impl Claim {
     }
 }
 
-/// Whether a token of ours stands somewhere in the text, which the portal must not see then: a whole one, or what begins a
-/// word like one. A long token of the portal's own may well have those four characters in its middle.
+/// Whether the text contains one of our tokens, so that the portal must not see it: a whole token, or a word that
+/// begins like one. A long token of the portal may contain those four characters in the middle.
 fn holds_token(text: &[u8]) -> bool {
     memchr::memmem::find_iter(text, PREFIX.as_bytes()).any(|at| {
         let (before, rest) = text.split_at(at);
@@ -121,7 +121,7 @@ fn holds_token(text: &[u8]) -> bool {
     })
 }
 
-/// Whether a whole token stands in some word of the text, encoded in base64 well enough for a lenient reader.
+/// Whether some word of the text contains a whole token in base64, as lenient readers decode it.
 fn hides_token(text: &[u8]) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
     text.split(|byte| !is_digit(byte)).filter(|word| word.len() >= TokenText::ENCODED).any(|word| {
@@ -133,7 +133,7 @@ fn hides_token(text: &[u8]) -> bool {
                 &other => other,
             })
             .collect();
-        // One digit more than there are whole bytes for is left out by some.
+        // Some decoders ignore a digit beyond the whole bytes.
         let whole = if word.len() % 4 == 1 { word.len() - 1 } else { word.len() };
         LENIENT.decode(&word[..whole]).is_ok_and(|decoded| {
             memchr::memmem::find_iter(&decoded, PREFIX.as_bytes()).any(|at| TokenText::begins(&decoded[at..]))
@@ -176,7 +176,7 @@ mod tests {
             (a(basic(&format!(":{text}"))), true),
             (a(basic(&format!("é:{text}")).replace("Basic", "bAsIc")), true),
             (x(&text), false),
-            // The portal's own stays beside it.
+            // The portal's own stays.
             ([x(&text), a("Bearer ey.portal".into())].concat(), false),
             ([x(&text), a(basic("ada:secret"))].concat(), false),
         ];

@@ -1,4 +1,4 @@
-//! The table of tokens. Knows hashes, and no token.
+//! The table of tokens. Stores hashes, never a token.
 
 use std::sync::Arc;
 
@@ -14,30 +14,30 @@ use crate::{
     users::UserId,
 };
 
-/// Whom a token is for.
+/// Who a token is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
     User(UserId),
-    /// A service of this name, which is no user.
+    /// A service of this name; it is not a user.
     Service(String),
 }
 
-/// What it takes to make a token.
+/// The properties of a new token.
 #[derive(Clone, Debug)]
 pub struct NewToken {
     pub name: String,
     pub holder: Holder,
     pub scope: Scope,
-    /// Absent: never.
+    /// `None` if it never expires.
     pub expires_at: Option<Timestamp>,
 }
 
-/// What is known of a token.
+/// A stored token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRecord {
     pub id: String,
     pub name: String,
-    /// The one that goes by its name; others have been replaced or revoked.
+    /// The current token of its name; the others have been replaced or revoked.
     pub is_current: bool,
     pub hash: TokenHash,
     pub holder: Holder,
@@ -45,12 +45,12 @@ pub struct TokenRecord {
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
-    /// To the minute.
+    /// Rounded to minutes.
     pub last_used_at: Option<Timestamp>,
 }
 
 impl TokenRecord {
-    /// Why it opens nothing at this time, whoever it is for.
+    /// Why the token is not valid at this time, whoever it is for; `None` if it is.
     pub fn is_over(&self, now: Timestamp) -> Option<TokenRefusal> {
         if self.revoked_at.is_some() {
             return Some(TokenRefusal::Revoked);
@@ -58,13 +58,13 @@ impl TokenRecord {
         self.expires_at.is_some_and(|end| end <= now).then_some(TokenRefusal::Expired)
     }
 
-    /// Whether it is for a request of a site, as a [`LiveToken`](super::LiveToken) has it.
+    /// Whether it is valid for a request to a site, as in [`LiveToken`](super::LiveToken).
     pub fn admits(&self, request: &AccessRequest<'_>, authority: &str) -> bool {
         self.scope.limits().is_ok_and(|limits| limits.admit(request, authority))
     }
 }
 
-/// The tokens of this installation, for whoever makes and ends them.
+/// The tokens of this installation, for making and ending them.
 #[derive(Clone, Debug)]
 pub struct TokenStore {
     pub(super) database: Database,
@@ -72,7 +72,7 @@ pub struct TokenStore {
     random: Arc<dyn Random>,
 }
 
-/// Characters of a name.
+/// Maximum number of characters in a name.
 pub(super) const NAME_LIMIT: usize = 64;
 
 const INSERT: &str = "INSERT INTO tokens (id, name, is_current, hash, user_id, service, scope, created_at, expires_at) \
@@ -83,7 +83,7 @@ impl TokenStore {
         Self { database, clock, random }
     }
 
-    /// Makes a token. Its text is shown this once.
+    /// Makes a token. The text is shown only this once.
     pub async fn create(&self, new: NewToken) -> Result<(String, TokenRecord), TokensError> {
         check_name(&new.name)?;
         if let Holder::Service(service) = &new.holder {
@@ -96,7 +96,7 @@ impl TokenStore {
         Ok(made)
     }
 
-    /// Puts another token in the place of the current one of this name, which is good for `overlap` from now.
+    /// Replaces the current token of this name, which stays valid for `overlap`.
     pub async fn rotate(
         &self,
         name: &str,
@@ -120,7 +120,7 @@ impl TokenStore {
         Ok(made)
     }
 
-    /// Ends every token of this name, and says how many were good.
+    /// Ends every token of this name. Returns how many were valid.
     pub async fn revoke(&self, name: &str) -> Result<usize, TokensError> {
         let now = self.clock.now();
         let mut transaction = self.database.write().await?;
@@ -148,19 +148,19 @@ impl TokenStore {
         Ok(good.into_iter().filter(|record| record.expires_at.is_none_or(|end| end > now)).count())
     }
 
-    /// Every token that has ever gone by this name, the latest first.
+    /// Every token that has had this name, the latest first.
     pub async fn named(&self, name: &str) -> Result<Vec<TokenRecord>, TokensError> {
         let rows = sqlx::query("SELECT * FROM tokens WHERE name = $1 ORDER BY is_current, created_at DESC")
             .bind(name)
             .fetch_all(&self.database)
             .await?;
         let mut records = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        // Where the two kinds of database put NULL, they do not agree.
+        // The two kinds of database sort NULL differently.
         records.sort_by_key(|record| (!record.is_current, std::cmp::Reverse(record.created_at)));
         Ok(records)
     }
 
-    /// All of them, by name; of those that are over, all that are still remembered.
+    /// All tokens, by name, including ended ones that are still remembered.
     pub async fn list(&self) -> Result<Vec<TokenRecord>, TokensError> {
         let rows =
             sqlx::query("SELECT * FROM tokens ORDER BY name, created_at").fetch_all(&self.database).await?;
@@ -175,7 +175,7 @@ impl TokenStore {
         row.as_ref().map(read).transpose()
     }
 
-    /// Notes when a token was last used. Nobody has to hear of it.
+    /// Stores when a token was last used. Not announced.
     pub(super) async fn note_use(&self, id: &str, at: Timestamp) -> Result<(), TokensError> {
         sqlx::query(
             "UPDATE tokens SET last_used_at = $1 WHERE id = $2 AND (last_used_at IS NULL OR last_used_at < $1)",
@@ -187,7 +187,7 @@ impl TokenStore {
         Ok(())
     }
 
-    /// Forgets tokens that were over before this: who shows one is told that it is unknown.
+    /// Deletes tokens that ended before this time; they are unknown from then on.
     pub(super) async fn purge(&self, before: Timestamp) -> Result<(), TokensError> {
         sqlx::query("DELETE FROM tokens WHERE revoked_at < $1 OR (is_current IS NULL AND expires_at < $1)")
             .bind(before.unix_millis())
@@ -251,14 +251,14 @@ impl TokenStore {
     }
 }
 
-/// Names stand in commands, logs and addresses.
+/// Names appear in commands, logs and addresses.
 fn check_name(name: &str) -> Result<(), TokensError> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     let is_name = (1..=NAME_LIMIT).contains(&name.len()) && name.bytes().all(fits) && !name.starts_with('-');
     if is_name { Ok(()) } else { Err(TokensError::Name(name.to_owned())) }
 }
 
-/// The same, and in lower case: portals do not tell names by it.
+/// The same in lower case: portals do not distinguish names by case.
 fn check_service(name: &str) -> Result<(), TokensError> {
     match check_name(name) {
         Ok(()) if !name.bytes().any(|byte| byte.is_ascii_uppercase()) => Ok(()),

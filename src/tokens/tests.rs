@@ -1,4 +1,4 @@
-//! The table of tokens in a real store, and what is remembered of it.
+//! The table of tokens in a real store, and the cache in front of it.
 
 use std::sync::Arc;
 
@@ -123,7 +123,7 @@ async fn revoking_ends_every_token_of_a_name_and_is_announced(on: On) {
     assert!(matches!(scene.tokens.revoke("t").await, Err(TokensError::Revoked(_))));
     assert!(matches!(scene.tokens.revoke("other").await, Err(TokensError::NoToken(_))));
     assert!(matches!(scene.tokens.rotate("t", None, HOUR).await, Err(TokensError::NoToken(_))));
-    // The name is free again, and the new one is another token.
+    // The name is free again, and its new token is a different one.
     let (_, again) = scene.tokens.create(named("t")).await.unwrap();
     assert_eq!(scene.tokens.named("t").await.unwrap()[0], again);
     assert_eq!(scene.tokens.revoke("t").await.unwrap(), 1);
@@ -148,7 +148,7 @@ async fn tokens_go_with_their_user_and_when_long_over(on: On) {
     scene.tokens.purge(NOW).await.unwrap();
     assert_eq!(names().await, ["expired", "replaced", "replaced", "revoked"]);
     scene.tokens.purge(NOW.plus(Duration::from_millis(1))).await.unwrap();
-    // An expired one still goes by its name, so that it can be rotated.
+    // An expired token keeps its name, so that it can be rotated.
     assert_eq!(names().await, ["expired", "replaced"]);
 }
 

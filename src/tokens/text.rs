@@ -1,25 +1,25 @@
-//! What a token looks like: `pcl_`, an id, a secret, and a checksum by which scanners for leaked secrets tell a token from chance.
+//! The text of a token: `pcl_`, an id, a secret, and a checksum by which secret scanners recognise it.
 //!
-//! Whoever holds a [`TokenText`] holds the id and a hash; the text itself is shown once and kept nowhere.
+//! A [`TokenText`] holds the id and a hash; the text itself is shown once and never stored.
 
 use crate::{
     random::Random,
     secret::{TokenHash, sha256},
 };
 
-/// What every token begins with.
+/// The prefix of every token.
 pub(super) const PREFIX: &str = "pcl_";
 /// Letters and digits, in the order of their values.
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// Names a row in the store.
+/// Length of the id, which names a row in the store.
 const ID: usize = 10;
-/// 256 bits.
+/// Length of the secret: 256 bits.
 const SECRET: usize = 43;
-/// CRC-32 of all before it.
+/// Length of the checksum: CRC-32 of everything before it.
 const CHECKSUM: usize = 6;
 const LENGTH: usize = PREFIX.len() + ID + SECRET + CHECKSUM;
 
-/// A token that somebody has shown: well-formed, and nothing more is known of it.
+/// A well-formed token that a request carried; nothing else is known about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenText {
     id: String,
@@ -27,10 +27,10 @@ pub struct TokenText {
 }
 
 impl TokenText {
-    /// How long one is at least in base64, whatever stands before it.
+    /// The minimum length of a token in base64, at any offset.
     pub(super) const ENCODED: usize = LENGTH * 4 / 3;
 
-    /// Makes one. The text is for whoever asked for it, and for nobody else.
+    /// Generates a token. The text is only for whoever asked for it.
     pub fn generate(random: &dyn Random) -> (String, Self) {
         let mut text = String::with_capacity(LENGTH);
         text.push_str(PREFIX);
@@ -41,7 +41,7 @@ impl TokenText {
         (text, made)
     }
 
-    /// Reads one; none when a single character of it is wrong.
+    /// Parses a token; `None` if a single character is wrong.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         if text.len() != LENGTH || !text.starts_with(PREFIX) {
@@ -54,7 +54,7 @@ impl TokenText {
         (checksum(body.as_bytes()) == sum).then(|| Self::of(text))
     }
 
-    /// Whether the text begins with a whole one.
+    /// Whether the text begins with a whole token.
     pub(super) fn begins(text: &[u8]) -> bool {
         text.get(..LENGTH).is_some_and(|start| Self::parse(start).is_some())
     }
@@ -64,18 +64,18 @@ impl TokenText {
         Self { id, hash: TokenHash::from_bytes(sha256(text.as_bytes())) }
     }
 
-    /// What it is filed under, which opens nothing.
+    /// The id under which it is stored, which is not secret.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Of the whole text.
+    /// The hash of the whole text.
     pub fn hash(&self) -> TokenHash {
         self.hash
     }
 }
 
-/// Letters without end, each as likely as any other.
+/// An endless sequence of letters, all equally likely.
 fn letters(random: &dyn Random) -> impl Iterator<Item = char> {
     // The largest multiple of 62 that a byte holds.
     const EVEN: u8 = 248;

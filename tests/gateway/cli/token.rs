@@ -83,8 +83,8 @@ async fn a_command_that_cannot_be_done_says_why() {
     for (arguments, why) in [
         (&service[..], "a token named t exists already"),
         (&["token", "create", "u", "--for", "nobody@example.com"], "there is no user nobody@example.com"),
-        (&["token", "create", "a b", "--service", "ci"], "is no name for a token"),
-        (&["token", "create", "u", "--service", "CI"], "is no name for a service"),
+        (&["token", "create", "a b", "--service", "ci"], "is not a valid name for a token"),
+        (&["token", "create", "u", "--service", "CI"], "is not a valid name for a service"),
         (&["token", "create", "u", "--service", "ci", "--path", "api"], "must begin with `/`"),
         (&["token", "create", "u", "--service", "ci", "--method", "get"], "is not a method"),
         (
