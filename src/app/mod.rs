@@ -1,5 +1,5 @@
-//! The composition root: from a configuration to stores, gateway and server. The only room that knows every concrete
-//! type.
+//! The composition root: builds stores, gateway and server from a configuration. The only module that knows every
+//! concrete type.
 
 mod sites;
 mod stores;
@@ -31,7 +31,7 @@ use crate::{
     web::{gate::RequestGate, loop_mark::LoopMark},
 };
 
-/// How long the last uses of sessions may take to be written down at the end.
+/// How long storing the last uses of sessions may take at shutdown.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 
 /// A gateway that is ready to serve.
@@ -45,21 +45,21 @@ pub struct App {
     admin: Option<(TcpListener, SocketAddr)>,
     certificates: tls::Reload,
     workers: usize,
-    /// For how long one key signs; absent: nothing is signed.
+    /// How long one key signs; `None`: no assertions.
     rotation: Option<Duration>,
     environment: Environment,
 }
 
 impl App {
-    /// Builds everything on the machine's clock and binds the sockets; nothing is served yet.
+    /// Builds everything with the machine's clock and binds the sockets. Nothing is served yet.
     pub async fn build(config: Config, log: &LogWriter) -> anyhow::Result<Self> {
         let access_log = AccessLog::new(config.log.format, config.access_log, log.clone());
         let environment = Environment::system(Metrics::with_log(log.clone()));
-        // Boxed, since what it holds on the way is much.
+        // Boxed, since the future is large.
         Box::pin(Self::build_in(config, access_log, environment)).await
     }
 
-    /// Builds everything in an environment of the caller's.
+    /// Builds everything in a given environment.
     pub async fn build_in(
         config: Config,
         access_log: AccessLog,
@@ -104,22 +104,22 @@ impl App {
         })
     }
 
-    /// Where the public listeners are.
+    /// The addresses of the public listeners.
     pub fn addresses(&self) -> &[ListenAddress] {
         self.bound.addresses()
     }
 
-    /// Where plain HTTP is led to HTTPS.
+    /// The addresses that redirect plain HTTP to HTTPS.
     pub fn redirect_addresses(&self) -> &[SocketAddr] {
         self.bound.redirect_addresses()
     }
 
-    /// Where proxies ask.
+    /// The address where other proxies ask.
     pub fn proxies_address(&self) -> Option<SocketAddr> {
         self.bound.proxies_address()
     }
 
-    /// Where the operator's listener is.
+    /// The address of the admin listener.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(|(_, address)| *address)
     }
@@ -137,9 +137,9 @@ impl App {
         &self.stores
     }
 
-    /// Serves until `drain` is cancelled and what was open has ended.
+    /// Serves until `drain` is cancelled and open requests have ended.
     pub async fn serve(self, drain: CancellationToken) -> anyhow::Result<()> {
-        // What runs beside the requests ends after them.
+        // Background work stops after the requests.
         let mut background = Background::default();
         let sessions = Arc::clone(&self.stores.administration.sessions);
         sessions.maintain(&mut background);
@@ -198,7 +198,7 @@ impl App {
     }
 }
 
-/// The operator's listener, where there is to be one.
+/// Binds the admin listener, if there is an address for it.
 async fn bind_admin(address: Option<SocketAddr>) -> anyhow::Result<Option<(TcpListener, SocketAddr)>> {
     let Some(address) = address else { return Ok(None) };
     let listener = monitoring::bind(address).await;

@@ -1,4 +1,4 @@
-//! From the configuration of each site to what workers serve it with.
+//! Builds each site from its configuration.
 
 use std::{
     rc::{Rc, Weak},
@@ -32,20 +32,20 @@ use crate::{
     },
 };
 
-/// A site that workers can serve.
+/// A site, ready to be given to workers.
 pub(super) struct OpenSite {
     shared: Arc<SharedSite>,
     rest: ServerGroup,
-    /// In the order of the routes.
+    /// The servers of each route, in their order.
     routed: Vec<ServerGroup>,
     answers: Box<portal_answers::Parts>,
-    /// For how long one key signs; absent: nothing is signed here.
+    /// How long one key signs; `None`: no assertions.
     pub(super) rotation: Option<Duration>,
 }
 
-/// Backend that are the same to a portal, and how they are reached.
+/// Interchangeable servers of the portal, and the way to reach them.
 struct ServerGroup {
-    /// Which of all of them on this gateway: each has a lane of its own in what users have under way.
+    /// The index of this group among all on this gateway: each group has its own lane in the per-user limits.
     lane: usize,
     peers: Vec<Peer>,
     connector: Connector,
@@ -92,12 +92,12 @@ pub(super) async fn open(
 }
 
 impl OpenSite {
-    /// How many groups of servers it has.
+    /// The number of server groups.
     pub(super) fn groups(&self) -> usize {
         1 + self.routed.len()
     }
 
-    /// The site as a worker serves it.
+    /// The site for one worker.
     pub(super) fn of_worker(&self, worker: &ThisWorker<'_>) -> Rc<Site> {
         let reserved = Rc::new(self.shared.identity.clone());
         let open = |group: &ServerGroup| group.of_worker(worker, &reserved);
@@ -106,11 +106,11 @@ impl OpenSite {
     }
 }
 
-/// One worker, and what it opens its servers with.
+/// A worker, and what it needs to reach servers.
 pub(super) struct ThisWorker<'a> {
     pub(super) number: usize,
     pub(super) of: usize,
-    /// Groups of servers of all sites.
+    /// The number of server groups of all sites.
     pub(super) groups: usize,
     pub(super) sessions: &'a Arc<Sessions>,
     pub(super) random: &'a Arc<dyn Random>,
@@ -164,7 +164,7 @@ async fn shared(
     };
     let cookies = CookieNames::new(public).at_site(index, tokens);
     let challenger = Challenger::new(address.origin(), Returns::new(public, site.logout_paths.clone()));
-    // Before the pages are made, which are large and would be held while this waits.
+    // Before the pages are made, which are large and would be held during this wait.
     let assertions = assertions(site, stores, environment).await?;
     let login = stores.login(config, environment);
     let dependencies = pages::PageDependencies {
@@ -217,7 +217,7 @@ fn passive_paths(site: &SiteConfig, config: &Config) -> Vec<PathPattern> {
     config.passive_paths.iter().cloned().chain(look).collect()
 }
 
-/// Reads the signing keys, and makes the first one when there is none.
+/// Loads the signing keys, and makes the first one if there are none.
 async fn assertions(
     site: &SiteConfig,
     stores: &Stores,
@@ -230,7 +230,7 @@ async fn assertions(
     Ok(Some(Assertions::new(config, groups, keys, &stores.sealer, Arc::clone(&environment.random))))
 }
 
-/// Closes what has been idle too long, as long as the pool is in use.
+/// Closes idle connections as long as the pool is in use.
 async fn tidy(pool: Weak<Pool>, http2: Weak<Http2<CallBody>>) {
     let mut ticks = regularly(BEAT);
     loop {

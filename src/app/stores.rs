@@ -1,4 +1,4 @@
-//! The durable state of an installation, opened: the stores, and everything that lives in them.
+//! Opens the durable state of an installation: the stores and everything built on them.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ use crate::{
     users::{UserId, Users},
 };
 
-/// What the stores are opened with besides the configuration.
+/// What the stores need besides the configuration.
 #[derive(Clone, Debug)]
 pub struct Environment {
     pub clock: Arc<dyn Clock>,
@@ -41,7 +41,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The machine's clock and randomness.
+    /// The clock and randomness of the machine.
     pub fn system(metrics: Metrics) -> Self {
         Self {
             clock: Arc::new(SharedClock::default()),
@@ -51,7 +51,7 @@ impl Environment {
     }
 }
 
-/// The stores, and what works on them without HTTP.
+/// The stores, and the services on top of them that know no HTTP.
 pub struct Stores {
     pub administration: Administration,
     pub database: Database,
@@ -66,7 +66,7 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Opens the stores beside a gateway that may be running. Makes none: where there are none, nobody is there to serve.
+    /// Opens existing stores, perhaps beside a running gateway. Fails if they do not exist.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let database = Database::open_existing(&config.database).await?;
         if config.key.read()?.is_none() {
@@ -75,12 +75,12 @@ impl Stores {
         Self::open_with(database, config, &Environment::system(Metrics::new())).await
     }
 
-    /// Opens the stores, and makes what is not there.
+    /// Opens the stores, and makes those that do not exist.
     pub async fn open_or_make(config: &Config) -> anyhow::Result<Self> {
         Self::open_in(config, &Environment::system(Metrics::new())).await
     }
 
-    /// The same with a clock, randomness and metrics of the caller's.
+    /// The same with a given clock, randomness and metrics.
     pub async fn open_in(config: &Config, environment: &Environment) -> anyhow::Result<Self> {
         Self::open_with(Database::open(&config.database).await?, config, environment).await
     }
@@ -97,7 +97,7 @@ impl Stores {
         let mut agreement = Agreement::new(Arc::clone(clock), time_of(&database));
         let (store, failures) =
             shared_stores(config, environment, &database, &sealer, &mut agreement).await?;
-        // Before anything is made that time matters to.
+        // Before anything is made that depends on the time.
         agreement.compare().await;
         let watermark = Arc::new(Watermark::new(Arc::clone(clock)));
         let dependencies = Dependencies {
@@ -195,14 +195,14 @@ impl Stores {
     }
 }
 
-/// Not urgent: whoever cannot log in for it is named in the log the next time as well.
+/// Not urgent: users who cannot log in because of it are named in the log at the next start as well.
 async fn renew_names(users: &Users) {
     if let Err(error) = users.renew_names().await {
         tracing::warn!(error = %Chain(&error), "cannot bring the names of users into their canonical form");
     }
 }
 
-/// Tokens as a gateway sees them; like sessions, they are looked up on connections that sign-ins never take.
+/// Tokens as a gateway uses them. Like sessions, they are looked up on connections that sign-ins never take.
 fn tokens(
     database: &Database,
     sessions: &Arc<Sessions>,
@@ -220,7 +220,7 @@ fn tokens(
     )
 }
 
-/// How the database is asked for its time.
+/// How to ask the database for its time.
 fn time_of(database: &Database) -> Asked {
     let database = database.clone();
     Box::new(move || {
@@ -229,7 +229,7 @@ fn time_of(database: &Database) -> Asked {
     })
 }
 
-/// Where sessions and failed logins are kept: in one store, which all gateways see.
+/// Opens the store of sessions and failed logins, which all gateways share.
 async fn shared_stores(
     config: &Config,
     environment: &Environment,
@@ -273,9 +273,9 @@ async fn shared_stores(
     }
 }
 
-/// Reads the sealing key, and makes one only for a database that nothing has been sealed in yet.
+/// Loads the sealing key. Makes one only for a database in which nothing has been sealed yet.
 ///
-/// A key that does not fit would make every device of every user useless, one by one and at the worst moment.
+/// A wrong key would make every user's device useless, one by one and at the worst moment.
 async fn open_key(database: &Database, config: &Config, random: &dyn Random) -> anyhow::Result<Sealer> {
     const FACT: &str = "key_check";
     let place = ["facts", FACT];
@@ -292,7 +292,7 @@ async fn open_key(database: &Database, config: &Config, random: &dyn Random) -> 
         Some(_) => {}
         None => {
             database.note_fact(FACT, &sealer.seal(&place, b"")).await?;
-            // Of two gateways that start at once with a fresh key each, the other may have come first.
+            // If two gateways start at once with new keys, the other one may have been first.
             let noted = database.fact(FACT).await?.unwrap_or_default();
             if sealer.open(&place, &noted).is_err() {
                 bail!(
@@ -305,24 +305,24 @@ async fn open_key(database: &Database, config: &Config, random: &dyn Random) -> 
     Ok(sealer)
 }
 
-/// How long Redis keeps a session that nobody uses. It takes one to know whose form it is that comes too late.
+/// How long Redis keeps an unused session. A late form still needs it to find its user.
 fn worth_keeping(config: &Config) -> Duration {
     let sessions = &config.sessions;
     longest(if config.saved_forms.max == 0 { sessions.inactivity } else { sessions.expiration }, config)
 }
 
-/// The longer of a limit of sessions and what takes its place when they are remembered. A store cannot tell them apart.
+/// The longer of a session limit and `remember_me`: a store cannot tell the two kinds of session apart.
 fn longest(limit: Duration, config: &Config) -> Duration {
     config.sessions.remember_me.map_or(limit, |remembered| limit.max(remembered))
 }
 
-/// Words that a password must not be made of.
+/// Words that no password may be made of.
 fn context_words(config: &Config) -> Vec<String> {
     let host = config.web.public_url.host_str().unwrap_or_default();
     vec!["portcullis".to_owned(), host.to_owned(), config.pages.portal_name.clone()]
 }
 
-/// A session is good only as long as its user is.
+/// A session is valid only as long as its user is.
 struct StatusOfUsers(Users);
 
 impl AccountStatus for StatusOfUsers {

@@ -19,35 +19,35 @@ use crate::{
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Section {
-    /// What is asked where no rule matches: `bypass`, `one_factor`, `two_factor` or `deny`.
+    /// The level where no rule matches: `bypass`, `one_factor`, `two_factor` or `deny`.
     default: Parsed<AccessLevel>,
-    /// What every site needs without a login, by name; after all rules.
+    /// Presets for what every site needs without a login; they come after all rules.
     presets: List<Preset>,
-    /// The first that matches wins.
+    /// The first rule that matches wins.
     rules: Vec<Option<RuleSection>>,
 }
 
-/// All criteria that are given must hold.
+/// All given criteria must hold.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RuleSection {
-    /// Paths as the portal sees them, decoded; with `/*` at its end everything below.
+    /// Paths as the portal sees them, decoded; with `/*` at the end, everything below.
     path: Option<OneOrMore<AccessPath>>,
-    /// Regular expressions of whole paths.
+    /// Regular expressions for whole paths.
     regex: Option<OneOrMore<PathRegex>>,
     methods: Option<OneOrMore<Method>>,
-    /// Where the client is.
+    /// The client's networks.
     networks: Option<OneOrMore<IpNet>>,
     groups: Option<OneOrMore<Group>>,
     users: Option<OneOrMore<CanonicalName>>,
     /// Hosts, as in the addresses that users type.
     sites: Option<OneOrMore<SiteName>>,
-    /// With what the client shows who it is: `browser` or `token`.
+    /// The kind of credential: `browser` or `token`.
     clients: Option<Parsed<ClientKind>>,
     level: Option<Parsed<AccessLevel>>,
-    /// How old the user's last code may be.
+    /// The maximum age of the user's last code.
     max_age: Option<Parsed<Duration>>,
-    /// Whether the portal is not told who asks, even if that is known.
+    /// Whether the portal is not told who the user is, even if that is known.
     anonymous: bool,
 }
 
@@ -58,7 +58,7 @@ impl Default for Section {
 }
 
 impl Section {
-    /// `site` is the address of the one that the rules are for, one of `all`.
+    /// `site` is the address of the site that has the rules, one of `all`.
     pub(super) fn validate(self, site: Option<&Url>, all: &[Url], layers: &mut Layers) -> access::Config {
         let is_bare = self.rules.is_empty() && self.presets.0.is_empty();
         let (mut rules, mut written) = (Vec::new(), Vec::new());
@@ -86,7 +86,7 @@ impl Section {
 }
 
 impl RuleSection {
-    /// None: it is for other sites.
+    /// `None` if the rule is for other sites.
     fn validate(
         self,
         index: usize,
@@ -142,14 +142,14 @@ impl RuleSection {
     }
 }
 
-/// Whether this is the host of a site, with or without its port.
+/// Whether `name` is the host of a site, with or without its port.
 fn is_of(name: &str, site: &Url) -> bool {
     let host = site.host_str().unwrap_or_default();
     let port = site.port_or_known_default().unwrap_or_default();
     name.eq_ignore_ascii_case(host) || name.eq_ignore_ascii_case(&format!("{host}:{port}"))
 }
 
-/// Says what is wrong with the keys of one rule.
+/// Reports faults in the keys of one rule.
 struct Keys<'a> {
     index: usize,
     layers: &'a mut Layers,
@@ -165,7 +165,7 @@ impl Keys<'_> {
         self.layers.fault(&key, message);
     }
 
-    /// What a criterion lists; nothing when it is left out.
+    /// The values of a criterion; empty if it is absent.
     fn list<T>(&mut self, key: &str, listed: Option<OneOrMore<T>>) -> Vec<T> {
         let Some(OneOrMore(listed)) = listed else { return Vec::new() };
         let shown = format!("access.rules[{}].{key}", self.index);
@@ -176,7 +176,7 @@ impl Keys<'_> {
     }
 }
 
-/// The first rules are the operator's, which are `written` in these places of their list; the others are presets.
+/// The first rules are the operator's, at the indexes `written` of their list; the others are presets.
 fn warn_of_covered(rules: &[AccessRule], written: &[usize], layers: &mut Layers) {
     for (index, cover) in access::covered(rules) {
         let place = rules.get(cover).map_or("", |rule| &rule.place);
@@ -263,7 +263,7 @@ impl ConfigValue for CanonicalName {
     }
 }
 
-/// A regular expression of whole paths.
+/// A regular expression for whole paths.
 struct PathRegex(String);
 
 impl ConfigValue for PathRegex {
@@ -275,7 +275,7 @@ impl ConfigValue for PathRegex {
     }
 }
 
-/// The name of a group, as users have it.
+/// The name of a group.
 struct Group(String);
 
 impl ConfigValue for Group {
@@ -287,7 +287,7 @@ impl ConfigValue for Group {
     }
 }
 
-/// A host as users type it.
+/// A host, as users type it.
 struct SiteName(String);
 
 impl ConfigValue for SiteName {

@@ -1,4 +1,4 @@
-//! `[identity]`: the headers that tell the portal who the user is, and the assertion that it can verify.
+//! `[identity]`: the headers that tell the portal who the user is, and the signed assertion.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     identity::{AssertionConfig, Config, Encoding, GroupChoice, GroupPattern, HeaderNames, IdentityHeaders},
 };
 
-/// Headers that mean something to HTTP, to a browser or to the gateway itself.
+/// Headers with a meaning to HTTP, to browsers or to the gateway itself.
 const RESERVED: [&str; 26] = [
     "authorization",
     "cache-control",
@@ -45,11 +45,11 @@ const RESERVED: [&str; 26] = [
 ];
 const RESERVED_PREFIXES: [&str; 6] = ["accept", "access-control-", "content-", "if-", "proxy-", "sec-"];
 const OURS: &str = "x-portcullis-";
-/// What each request to the portal says in our words, the identity aside.
+/// Headers that the gateway sets on each request to the portal, besides the identity.
 const SET: [&str; 6] =
     ["forwarded", "host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
 
-/// Whoever copies an assertion can use it until its end.
+/// Whoever copies an assertion can use it until it expires.
 const LONGEST_LIFETIME: Duration = Duration::from_mins(5);
 const SHORTEST_LIFETIME: Duration = Duration::from_mins(1);
 /// Keys are published for an hour before they sign and for an hour after.
@@ -58,12 +58,12 @@ const SHORTEST_ROTATION: Duration = Duration::from_hours(24);
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Section {
-    /// Names that portals already know: `remote`, `x-forwarded` or `x-auth-request`.
+    /// The names of a proxy that portals know: `remote`, `x-forwarded` or `x-auth-request`.
     preset: Preset,
     headers: Headers,
-    /// What the headers write for what is not ASCII: `percent`, `utf-8` or `rfc2047`.
+    /// The encoding of non-ASCII characters in headers: `percent`, `utf-8` or `rfc2047`.
     encoding: Coding,
-    /// The groups that the portal hears of, exactly or, with `*` at its end, all that begin so. Absent: all.
+    /// The groups that the portal is told, by name or, with `*` at the end, by prefix. Absent: all.
     groups: Option<List<GroupPattern>>,
     assertion: Assertion,
 }
@@ -82,13 +82,13 @@ enum Coding {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Assertion {
-    /// Whether a signed assertion goes with each request.
+    /// Whether a signed assertion is sent with each request.
     enabled: bool,
-    /// Whom it is for. Absent: `server.public_url`.
+    /// The audience. Absent: `server.public_url`.
     audience: Option<Parsed<Audience>>,
-    /// From its making to its end.
+    /// The lifetime of an assertion.
     lifetime: Parsed<Duration>,
-    /// For how long one key signs.
+    /// How long one key signs.
     rotation: Parsed<Duration>,
 }
 
@@ -103,7 +103,7 @@ impl Default for Assertion {
     }
 }
 
-/// Single names, in place of the preset's; `off` for none.
+/// Single names that replace the preset's; `off` for no such header.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Headers {
@@ -111,7 +111,7 @@ struct Headers {
     user: Option<Parsed<Name>>,
     /// The e-mail address.
     email: Option<Parsed<Name>>,
-    /// The name for people.
+    /// The display name.
     name: Option<Parsed<Name>>,
     /// The groups, separated by commas.
     groups: Option<Parsed<Name>>,
@@ -130,8 +130,8 @@ enum Preset {
 }
 
 impl Section {
-    /// `origin` is absent when the public URL is missing, which is a fault already. `inactivity` is that of sessions,
-    /// `passed` is `portal.pass_headers`.
+    /// `origin` is `None` if the public URL is missing, which is a fault already. `inactivity` is the limit of
+    /// sessions, `passed` is `portal.pass_headers`.
     pub(super) fn validate(
         self,
         origin: Option<&str>,
@@ -165,14 +165,14 @@ impl Section {
     }
 }
 
-/// Each header carries one fact.
+/// Each header carries one value.
 fn check_names(headers: &HeaderNames, layers: &mut Layers) {
     let mut seen: Vec<(&str, &HeaderName)> = Vec::new();
     for (fact, name) in ["user", "email", "name", "groups"].into_iter().zip(headers.all()) {
         let Some(name) = name else { continue };
         match seen.iter().find(|&&(_, earlier)| earlier == name) {
             Some((earlier, _)) => {
-                // Point at the one that was written, not at the preset's.
+                // Points at the name that was written, not at the preset's.
                 let key = format!("identity.headers.{fact}");
                 let key = if layers.says(&key) { key } else { format!("identity.headers.{earlier}") };
                 layers.fault(&key, format!("`{name}` would carry both `{earlier}` and `{fact}`"));
@@ -182,7 +182,7 @@ fn check_names(headers: &HeaderNames, layers: &mut Layers) {
     }
 }
 
-/// A client may say what portals believe, but never in our place.
+/// A client may send headers that portals trust, but none that the gateway sets.
 fn check_passed(passed: &[HeaderName], config: &Config, layers: &mut Layers) {
     let usual = IdentityHeaders::new(config);
     for (index, name) in passed.iter().enumerate() {
@@ -229,7 +229,7 @@ impl Assertion {
         Some(AssertionConfig {
             audience: self.audience.map_or_else(|| issuer.clone(), |Parsed(Audience(audience))| audience),
             issuer,
-            // So that none outlives an idle session.
+            // So that no assertion outlives an idle session.
             lifetime: lifetime.min(inactivity),
             rotation,
         })
@@ -258,7 +258,7 @@ impl Preset {
     }
 }
 
-/// The name of a header that is free to carry an identity, or `off`.
+/// The name of an identity header, or `off`.
 struct Name(Option<Spelled>);
 
 impl ConfigValue for Name {
@@ -306,7 +306,7 @@ impl ConfigValue for GroupPattern {
     }
 }
 
-/// What the portal knows itself by.
+/// The name by which the portal knows itself.
 struct Audience(String);
 
 impl ConfigValue for Audience {

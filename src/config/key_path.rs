@@ -1,4 +1,4 @@
-//! Paths of keys, and values found by them.
+//! Paths of keys, and look-ups by them.
 
 use figment::value::{Empty, Value};
 
@@ -7,7 +7,7 @@ pub(super) fn steps(key: &str) -> Vec<String> {
     key.split('.').map(str::to_owned).collect()
 }
 
-/// `server.listen.1` as people write it: `server.listen[1]`.
+/// A path as people write it: `server.listen.1` becomes `server.listen[1]`.
 pub(super) fn shown(path: &[String]) -> String {
     let is_index = |step: &String| step.bytes().all(|byte| byte.is_ascii_digit());
     let mut shown = String::new();
@@ -21,7 +21,7 @@ pub(super) fn shown(path: &[String]) -> String {
     shown
 }
 
-/// Follows a path as far as it goes: the value reached, and how many steps were taken.
+/// Follows a path as far as possible: the value reached, and how many steps were taken.
 pub(super) fn find<'v>(values: &'v Value, path: &[String]) -> (&'v Value, usize) {
     let mut value = values;
     for (depth, step) in path.iter().enumerate() {
@@ -46,7 +46,7 @@ pub(super) fn find_mut<'v>(values: &'v mut Value, path: &[String]) -> Option<&'v
     })
 }
 
-/// Takes a value out. An element of a list leaves a gap, so that the others keep their index.
+/// Removes a value. A list element leaves a gap, so that the others keep their index.
 pub(super) fn take_out(values: &mut Value, path: &[String]) -> bool {
     let Some((last, parents)) = path.split_last() else { return false };
     match find_mut(values, parents) {

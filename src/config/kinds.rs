@@ -2,7 +2,7 @@
 
 use figment::error::Actual;
 
-/// What serde calls a type, in the operator's words.
+/// Translates serde's name of a type.
 pub(super) fn in_words(expected: &str) -> &str {
     match expected {
         "u32" => "a whole number up to 4294967295",
@@ -15,7 +15,7 @@ pub(super) fn in_words(expected: &str) -> &str {
     }
 }
 
-/// What was found instead, without repeating it: it may be a secret.
+/// The kind of the value found instead. Never the value itself, which may be a secret.
 pub(super) fn kind_of(found: &Actual) -> &'static str {
     match found {
         Actual::Bool(_) => "true or false",

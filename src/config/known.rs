@@ -1,6 +1,6 @@
-//! The keys that there are, and which one was probably meant.
+//! The known keys, and suggestions for unknown ones.
 //!
-//! Asks the reader itself: an unknown key is answered with those beside it.
+//! The deserializer itself is asked: its error for an unknown key lists the known ones.
 
 use figment::{
     error::Kind,
@@ -8,20 +8,20 @@ use figment::{
 };
 use serde::de::DeserializeOwned;
 
-/// What our environment variables begin with; `__` stands between the levels of a key.
+/// The prefix of our environment variables; `__` separates the levels of a key.
 pub(super) const PREFIX: &str = "PORTCULLIS_";
-/// A key that is not known anywhere.
+/// A key that is unknown everywhere.
 const PROBE: &str = "\0";
 
-/// Says what to write in place of the unknown key `name`, beside which there are `known` ones. `variable` is the
-/// environment variable that sets it, if one does.
+/// What to write in place of the unknown key `name`; `known` are the keys of its table. `variable` is the environment
+/// variable that sets it, if one does.
 pub(super) fn instead_of<T: DeserializeOwned>(name: &str, known: &[&str], variable: Option<&str>) -> String {
     let all = every_key::<T>(&[]);
     if let Some(words) = variable.and_then(words) {
         if let Some(key) = all.iter().find(|key| key.join("_") == words) {
             return format!("write {}, with two underscores between the levels", as_variable(key));
         }
-        // Without its table.
+        // The key was written without its table.
         let mut meant = all.iter().filter(|key| key.last().is_some_and(|last| *last == words));
         if let (Some(key), None) = (meant.next(), meant.next()) {
             return format!("write {}", as_variable(key));
@@ -46,7 +46,7 @@ pub(super) fn suggestion(name: &str, known: &[&str]) -> String {
     }
 }
 
-/// The words of a variable of ours, however they are held together.
+/// The words of a variable of ours, whatever separates them.
 fn words(variable: &str) -> Option<String> {
     let rest = variable.strip_prefix(PREFIX)?.to_lowercase();
     let words: Vec<&str> =
@@ -118,7 +118,7 @@ mod tests {
         let known = ["server", "portal"];
         assert_eq!(instead_of::<Document>("public_url", &known, None), "it belongs in `[server]`");
         assert_eq!(instead_of::<Document>("max_retries", &known, None), "it belongs in `[login.throttle]`");
-        // More than one table has a key of this name.
+        // More than one table has a key with this name.
         assert!(instead_of::<Document>("key", &known, None).starts_with("expected one of"));
     }
 }

@@ -1,7 +1,7 @@
-//! The layers of the configuration: files, then environment, then flags, each over the one before; and what is wrong
+//! The layers of the configuration: files, then environment, then flags, each overriding the one before; and the faults
 //! in them.
 //!
-//! Every fault is found in one go: a value that cannot be read is noted, taken out, and the rest is read again.
+//! Every fault is found in one run: a value that cannot be read is reported and removed, and the rest is read again.
 
 use std::{
     ffi::OsString,
@@ -33,9 +33,9 @@ use super::{
 };
 use crate::permission::{Need, explained};
 
-/// What a path begins with that names a credential of systemd's.
+/// The prefix of a path that names a systemd credential.
 const CREDENTIAL: &str = "credential:";
-/// Where systemd says that they are.
+/// The variable with the folder of systemd's credentials.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
 /// All layers, merged, and the problems found so far.
@@ -44,17 +44,17 @@ pub(super) struct Layers {
     merged: Figment,
     values: Value,
     problems: Vec<Problem>,
-    /// The folder with the credentials of the service that this is.
+    /// The folder of the service's credentials.
     credentials: Option<PathBuf>,
-    /// What must not be shown of a file, beside the secrets that can be told by their names.
+    /// Ranges of a file that must not be shown, besides the secrets recognised by their keys.
     hidden: Vec<(PathBuf, Range<usize>)>,
-    /// A file cannot be read or is no TOML: what seems to be missing may only be illegible.
+    /// A file cannot be read or is not TOML: a missing key may only be illegible.
     illegible: bool,
-    /// The site whose keys are looked at; absent: the first, or what is no site's.
+    /// The site whose keys are being read; `None`: the first site, or keys of no site.
     site: Option<SiteScope>,
 }
 
-/// One layer on its way into figment.
+/// One layer for figment.
 struct Layer {
     source: Source,
     values: Dict,
@@ -134,7 +134,7 @@ impl Layers {
             let at = fault.span().map_or(0, |span| span.start);
             let position = fault.span().map(|span| Position::new(file.text(), span));
             let place = Location::File { path: path.into(), position };
-            // What follows in the same line follows from what is wrong in it.
+            // A second fault in the same line follows from the first.
             if !self.problems.iter().any(|earlier| same_line(&earlier.place, &place)) {
                 let message = slips::explained(file.text(), at, fault.message());
                 self.note(Severity::Fault, String::new(), place, message);
@@ -158,19 +158,19 @@ impl Layers {
         self.merged = std::mem::take(&mut self.merged).merge(Layer { source, values });
     }
 
-    /// Reads all values into a shape, noting whatever does not fit.
+    /// Reads all values into a struct, and reports each that does not fit.
     pub(super) fn read<T: DeserializeOwned + Default>(&mut self) -> T {
         self.read_from(self.values.clone())
     }
 
-    /// The same of one site, which goes by `site` from then on, until [told otherwise](Self::leave_site).
+    /// The same for one site: keys are the site's from then on, until [`Self::leave_site`].
     pub(super) fn read_site<T: DeserializeOwned + Default>(&mut self, site: SiteScope) -> T {
         let values = site.values(&self.values);
         self.site = Some(site);
         self.read_from(values)
     }
 
-    /// From here on keys are no single site's.
+    /// From here on keys belong to no single site.
     pub(super) fn leave_site(&mut self) -> Option<SiteScope> {
         self.site.take()
     }
@@ -179,7 +179,7 @@ impl Layers {
         self.site = site;
     }
 
-    /// What there is below `[[sites]]`, as it is written; a variable may hold all of it.
+    /// The entries of `[[sites]]`, as written; a variable may hold all of them.
     pub(super) fn sites(&self) -> Vec<Value> {
         let listed = match find(&self.values, &steps("sites")) {
             (Value::String(_, text), 1) => parse_value(text),
@@ -205,8 +205,8 @@ impl Layers {
         }
     }
 
-    /// The text of a variable or flag is taken as it stands, so that a password may be all digits. Where a text does
-    /// not fit, it is read as in TOML: as a number, a truth value, a list. Says whether that changed anything.
+    /// A variable's or flag's text is first taken as it is, so that a password may be all digits. Where text does not
+    /// fit, it is parsed as TOML: a number, a boolean, a list. Returns whether that changed anything.
     fn read_setting_as_toml(&self, values: &mut Value, path: &[String]) -> bool {
         let Some(value) = find_mut(values, path) else { return false };
         if !matches!(self.source_of(value), Some(Source::Custom(_))) {
@@ -220,7 +220,7 @@ impl Layers {
         let unknown = matches!(error.kind, Kind::UnknownField(..));
         let (path, inherited) = self.located(error.path.clone());
         if inherited {
-            // It has been noted where it stands.
+            // That fault has been reported where it is.
             return;
         }
         let place = self.place(&path, unknown);
@@ -252,7 +252,7 @@ impl Layers {
         self.note(Severity::Fault, shown(&path), place, message);
     }
 
-    /// Where a key is written that may be a site's; and whether that has it from the first.
+    /// Where a key is written that may be a site's, and whether the site inherits it from the first.
     fn located(&self, path: Vec<String>) -> (Vec<String>, bool) {
         match &self.site {
             Some(site) => site.locate(path),
@@ -260,7 +260,7 @@ impl Layers {
         }
     }
 
-    /// Whether the site itself says something about this key, and has it not from the first.
+    /// Whether the site itself sets this key instead of inheriting it.
     pub(super) fn locates_at_site(&self, key: &str) -> bool {
         self.site.is_some() && !self.located(steps(key)).1
     }
@@ -277,7 +277,7 @@ impl Layers {
     }
 
     fn note(&mut self, severity: Severity, key: String, place: Location, message: String) {
-        // What is odd about a value in a line that is no TOML follows from just that.
+        // A fault in a line that is not TOML follows from just that.
         let no_toml = |earlier: &Problem| earlier.key.is_empty() && same_line(&earlier.place, &place);
         if !key.is_empty() && self.problems.iter().any(no_toml) {
             return;
@@ -285,7 +285,7 @@ impl Layers {
         self.problems.push(Problem { severity, key, place, message });
     }
 
-    /// Notes that the value of a key is wrong; the message says what would be right.
+    /// Reports a fault at a key; the message says what to write instead.
     pub(super) fn fault(&mut self, key: &str, message: impl Into<String>) {
         let (path, inherited) = self.located(steps(key));
         if inherited && self.has_noted(Severity::Fault, &shown(&path)) {
@@ -296,18 +296,18 @@ impl Layers {
         self.note(Severity::Fault, shown(&path), place, message);
     }
 
-    /// Notes that a key without a default is absent, unless a fault already says why.
+    /// Reports a missing required key, unless another fault already explains it.
     pub(super) fn missing(&mut self, key: &str, wanted: &str) {
         if !self.illegible && self.sound(&[key]) {
             self.fault(key, format!("is missing; {wanted}"));
         }
     }
 
-    /// Notes something that works but is probably not meant.
+    /// Reports a setting that works but is probably not meant.
     pub(super) fn warn(&mut self, key: &str, message: impl Into<String>) {
         let (path, inherited) = self.located(steps(key));
         if inherited {
-            // What has no effect at one site may have one at the next.
+            // A setting without effect at one site may have one at the next.
             return;
         }
         let place = self.place(&path, false);
@@ -315,8 +315,8 @@ impl Layers {
         self.note(Severity::Warning, shown(&path), place, message);
     }
 
-    /// Whether no fault was noted at these keys, in them or around them. A rule between keys makes no sense where one
-    /// of them was unreadable.
+    /// Whether there is no fault at these keys, in them or around them. A rule between keys makes no sense if one of
+    /// them could not be read.
     pub(super) fn sound(&self, keys: &[&str]) -> bool {
         let within = |inner: &str, outer: &str| {
             inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -332,15 +332,15 @@ impl Layers {
         !faults.any(|fault| keys.iter().any(|key| within(&fault.key, key) || within(key, &fault.key)))
     }
 
-    /// Whether any layer says something about this key or table.
+    /// Whether any layer sets this key or something in this table.
     pub(super) fn says(&self, key: &str) -> bool {
         let (path, inherited) = self.located(steps(key));
         let is_of_site = !inherited && self.site.as_ref().is_some_and(|site| site.says(key));
         is_of_site || find(&self.values, &path).1 == path.len()
     }
 
-    /// A relative path in a file is meant from that file's folder, and so is a default when there is a file. Paths in
-    /// variables and flags are meant from the working directory. `credential:NAME` is a credential of systemd's.
+    /// Resolves a path. In a file, a relative path is relative to that file's folder, and so is a default if there is a
+    /// file; in variables and flags it is relative to the working directory. `credential:NAME` is a systemd credential.
     pub(super) fn resolve(&mut self, key: &str, path: &Path) -> PathBuf {
         if let Some(name) = credential_name(path) {
             return self.credential(key, name).unwrap_or_default();
@@ -371,7 +371,7 @@ impl Layers {
         Some(path)
     }
 
-    /// Where a key is written, in a few words: file and line, or a variable.
+    /// Where a key is written, for messages: file and line, or a variable.
     pub(super) fn written_at(&self, key: &str) -> String {
         let (path, _) = self.located(steps(key));
         match self.place(&path, false) {
@@ -385,14 +385,14 @@ impl Layers {
         }
     }
 
-    /// The file that says what a key is; none when a variable or a flag does, or nobody.
+    /// The file that sets a key; `None` if a variable or a flag does, or nothing.
     pub(super) fn file_of(&self, key: &str) -> Option<&Path> {
         let (path, _) = self.located(steps(key));
         let value = self.says(key).then(|| find(&self.values, &path).0)?;
         self.source_of(value).and_then(Source::file_path)
     }
 
-    /// The secret given by a key or by its `_file` twin.
+    /// The secret in a key or in its `_file` twin.
     pub(super) fn secret(
         &mut self,
         key: &str,
@@ -437,7 +437,7 @@ impl Layers {
         Some(SecretString::from(secret))
     }
 
-    /// Everything noted, split into whether it stops the start.
+    /// All problems: those that stop the start, and the warnings.
     pub(super) fn finish(self) -> (Problems, Problems) {
         let shown = |file: &SourceFile| {
             let hidden = self.hidden.iter().filter(|(path, _)| *path == file.path);
@@ -450,11 +450,11 @@ impl Layers {
         (Problems::new(faults, sources.clone()), Problems::new(warnings, sources))
     }
 
-    /// A misspelt key may be that of a secret: what it is set to is not shown.
+    /// A misspelt key may be that of a secret: its value is not shown.
     fn hide_value(&mut self, path: &[String]) {
         for file in &self.files {
             let spot = file.locate(path).filter(|spot| spot.depth == path.len());
-            // The span of a table with a header is that header, and stays.
+            // The span of a table with a header is that header, which can be shown.
             if let Some(spot) = spot.filter(|spot| spot.value.start >= spot.key.end) {
                 self.hidden.push((file.path.clone(), spot.value));
             }
@@ -465,10 +465,10 @@ impl Layers {
         self.merged.get_metadata(value.tag()).and_then(|layer| layer.source.as_ref())
     }
 
-    /// Where a key is written or, when it is missing, where its table is.
+    /// Where a key is written or, if it is missing, where its table is.
     fn place(&self, path: &[String], at_key: bool) -> Location {
         let (value, depth) = find(&self.values, path);
-        // A table may come from several layers; a value comes from one, also when the path would go on within it.
+        // A table may come from several layers, a value from one, even if the path continues below it.
         let written = !matches!(value, Value::Dict(..)) || depth == path.len();
         let source = self.source_of(value).filter(|_| written);
         if let Some(Source::Custom(name)) = source {
@@ -485,28 +485,28 @@ impl Layers {
     }
 }
 
-/// What follows `credential:` in a path.
+/// The part of a path after `credential:`.
 fn credential_name(path: &Path) -> Option<&str> {
     path.to_str()?.strip_prefix(CREDENTIAL)
 }
 
-/// Whether a path as it is written names a credential of systemd's.
+/// Whether a path names a systemd credential.
 pub(super) fn is_credential(path: &Path) -> bool {
     credential_name(path).is_some()
 }
 
-/// Whether everyone on this machine can read a file.
+/// Whether everyone on this machine can read the file.
 pub(super) fn is_public(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0)
 }
 
-/// A variable of ours, with a name that can be read.
+/// A variable of ours whose name is valid Unicode.
 pub(super) fn ours((name, value): (OsString, OsString)) -> Option<(String, OsString)> {
     let name = name.into_string().ok()?;
     (name.starts_with(PREFIX) && !is_of_kubernetes(&name)).then_some((name, value))
 }
 
-/// What Kubernetes sets in every container beside a service called `portcullis`.
+/// Whether Kubernetes sets it in every container next to a service called `portcullis`.
 fn is_of_kubernetes(name: &str) -> bool {
     name.strip_prefix(PREFIX).is_some_and(|rest| {
         rest == "PORT"

@@ -1,4 +1,4 @@
-//! `[log]`: how much is logged and in what form.
+//! `[log]`: level and format of the log.
 
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
@@ -6,7 +6,7 @@ use tracing::level_filters::LevelFilter;
 use super::values::{ConfigValue, Parsed};
 use crate::telemetry::log;
 
-/// What `[log]` says, validated.
+/// `[log]`, validated.
 pub(super) struct LogSettings {
     pub(super) log: log::Config,
     pub(super) access_log: bool,
@@ -17,9 +17,9 @@ pub(super) struct LogSettings {
 pub(super) struct Section {
     /// `error`, `warn`, `info`, `debug` or `trace`; or a filter by module, such as `info,portcullis::sessions=debug`.
     level: Parsed<Filter>,
-    /// `text` for people, `json` for machines; access log included.
+    /// `text` for people, `json` for machines; also for the access log.
     format: Format,
-    /// Whether each request leaves a line.
+    /// Whether each request is logged.
     access: bool,
 }
 
@@ -46,14 +46,14 @@ impl Section {
     }
 }
 
-/// A filter that `tracing` understands.
+/// A filter for `tracing`.
 struct Filter(String);
 
 impl ConfigValue for Filter {
     const EXPECTED: &'static str =
         "a level such as `info`, or a filter such as `info,portcullis::sessions=debug`";
 
-    /// Stricter than `tracing`, which takes a misspelt level for the name of a module and then logs nothing.
+    /// Stricter than `tracing`, which takes a misspelt level for a module and then logs nothing.
     fn read(text: &str) -> Result<Self, String> {
         for part in text.split(',') {
             let level = part.rsplit_once('=').map_or(part, |(_, level)| level).trim();

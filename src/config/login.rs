@@ -1,4 +1,4 @@
-//! `[login]` and `[login.throttle]`: how a password is checked, what is asked of new ones, how many wrong ones are too many.
+//! `[login]` and `[login.throttle]`: who checks passwords, the rules for new ones, and the limits for wrong ones.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use super::{
 };
 use crate::throttle;
 
-/// NIST SP 800-63B-4, 3.1.1.2: shorter passwords are not to be taken, and ones this long are not to be refused.
+/// NIST SP 800-63B-4, 3.1.1.2: shorter passwords must not be accepted, and ones this long must not be refused.
 const SHORTEST_ALLOWED: usize = 8;
 const LONGEST_REQUIRED: usize = 64;
 /// Above this, hashing a password costs more than a login should.
 const LONGEST_ALLOWED: usize = 4096;
 
-/// What `[login]` says, validated.
+/// `[login]`, validated.
 pub(super) struct LoginSettings {
     pub(super) throttle: throttle::Config,
     pub(super) password_min_length: usize,
@@ -28,9 +28,9 @@ pub(super) struct LoginSettings {
 pub(super) struct Section {
     /// Who checks passwords: `local`, the gateway's own store.
     source: Parsed<PasswordSource>,
-    /// Fewest characters of a new password, at least 8.
+    /// Minimum length of a new password in characters, at least 8.
     password_min_length: usize,
-    /// Most characters of a new password, at least 64.
+    /// Maximum length of a new password in characters, at least 64.
     password_max_length: usize,
     throttle: Throttle,
 }
@@ -38,14 +38,14 @@ pub(super) struct Section {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Throttle {
-    /// Failures of one account from one network, or in one browser that knows it, within `find_time` before it has to wait.
+    /// Failures for one account from one network, or in one known browser, within `find_time` before it has to wait.
     max_retries: u32,
-    /// Failures of one network, whatever the account, within `find_time` before it has to wait; twice as many of a /56, four
-    /// times of a /48.
+    /// Failures from one network, for any account, within `find_time` before it has to wait; twice as many for a /56,
+    /// four times for a /48.
     network_max_retries: u32,
-    /// For how long a failure counts.
+    /// How long a failure counts.
     find_time: Parsed<Duration>,
-    /// How long the wait is.
+    /// The length of the wait.
     ban_time: Parsed<Duration>,
 }
 
@@ -73,7 +73,7 @@ impl Default for Throttle {
 
 impl Section {
     pub(super) fn validate(self, layers: &mut Layers) -> LoginSettings {
-        // There is only one source yet, so that nothing has to be told which.
+        // There is only one source so far, so nothing depends on it.
         let Parsed(PasswordSource::Local) = self.source;
         self.check_lengths(layers);
         let throttle = self.throttle;

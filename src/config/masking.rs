@@ -1,14 +1,14 @@
-//! Blots out the secrets of a configuration file before any of its lines is shown.
+//! Masks the secrets of a configuration file before any of its lines is shown.
 //!
-//! Works on text rather than on parsed TOML, so that it also holds for a file with a syntax error; it would rather blot
-//! out too much. Every byte keeps its place.
+//! Works on text rather than on parsed TOML, so that it also works for a file with a syntax error; it masks too much
+//! rather than too little. No byte changes its position.
 
 use std::ops::Range;
 
-/// The keys whose values are secrets end in one of these words. `password_file` does not; `tls.key` does and is not a secret.
+/// The keys of secrets end in one of these words. `password_file` does not; `tls.key` does and is not a secret.
 const SECRET_KEYS: [&str; 2] = ["password", "key"];
 
-/// The same text with every secret replaced by asterisks, byte for byte; and so is what stands in `hidden`.
+/// The text with every secret, and every range in `hidden`, replaced by asterisks, byte for byte.
 pub(super) fn mask(text: &str, hidden: &[Range<usize>]) -> String {
     let mut masked = String::with_capacity(text.len());
     let mut open = None;
@@ -32,7 +32,7 @@ pub(super) fn mask(text: &str, hidden: &[Range<usize>]) -> String {
     masked
 }
 
-/// Where in a line the value of a secret key begins.
+/// Where the value of a secret key begins in a line.
 fn secret_start(line: &str) -> Option<usize> {
     let starts = SECRET_KEYS.iter().filter_map(|key| {
         line.match_indices(key).find_map(|(at, word)| {
@@ -44,7 +44,7 @@ fn secret_start(line: &str) -> Option<usize> {
     starts.min()
 }
 
-/// Copies text, without what stands between `://` and `@`: the credentials of a URL.
+/// Copies text, with the part between `://` and `@` masked: the credentials of a URL.
 fn blot_credentials(text: &str, masked: &mut String) {
     let mut rest = text;
     while let Some(start) = rest.find("://").map(|at| at + 3) {
@@ -74,7 +74,7 @@ mod tests {
         for (text, masked) in [
             ("password = \"hunter2\"\nuser = \"a\"\n", "password = *********\nuser = \"a\"\n"),
             ("password=\"ü\"", "password=****"),
-            // No TOML, and a secret all the same.
+            // Not TOML, and still a secret.
             ("password: x", "password: *"),
             ("{\"password\": \"x\"}", "{\"password\": ****"),
             ("redis.\"password\" = 'x' # why", "redis.\"password\" = *** * ***"),

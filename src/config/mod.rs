@@ -1,7 +1,7 @@
-//! The only reader of files and environment: turns them into every module's own `Config`, or into all that is wrong at once.
+//! Reads the configuration from files and environment: every module's own `Config`, or all faults at once.
 //!
-//! Layers, each over the one before: the defaults beside each key in the section files, the configuration files in
-//! their order, `PORTCULLIS_…` variables, flags. Does not open what the values point at, secrets in files excepted.
+//! The layers, each overriding the one before: the defaults beside each key in the section files, the configuration
+//! files in their order, `PORTCULLIS_…` variables, flags. Opens no file that a value names, except for secrets.
 
 mod access;
 mod identity;
@@ -38,22 +38,22 @@ use self::layers::Layers;
 pub use self::problems::{Location, Position, Problem, Problems, Severity};
 use crate::web::{logout::LogoutPaths, path::PathPattern};
 
-/// All that a gateway can be told: one field per module.
+/// The settings of a gateway: one field per module.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub server: crate::server::Config,
     pub web: crate::web::Config,
     pub tls: crate::tls::Config,
     pub upstream: crate::upstream::Config,
-    /// Paths of the portal that go to other servers.
+    /// Paths that go to other servers of the portal.
     pub routes: Vec<RouteConfig>,
     pub pages: crate::pages::Config,
     pub portal_answers: crate::web::portal_answers::Config,
-    /// What browsers forget when a session is signed out of; absent: nothing.
+    /// The `Clear-Site-Data` value for a sign-out; `None`: not sent.
     pub clear_on_sign_out: Option<http::HeaderValue>,
-    /// Where the portal logs out.
+    /// The paths where the portal logs out.
     pub logout_paths: LogoutPaths,
-    /// Requests to these do not count as use of a session.
+    /// Requests to these paths do not count as use of a session.
     pub passive_paths: Vec<PathPattern>,
     /// What else counts as use of a session.
     pub activity: crate::sessions::Activity,
@@ -64,26 +64,26 @@ pub struct Config {
     pub saved_forms: crate::saved_forms::Config,
     pub credentials: crate::credentials::Config,
     pub throttle: crate::throttle::Config,
-    /// What users may do with tokens by themselves.
+    /// What users may do with their own tokens.
     pub tokens: crate::tokens::Config,
     pub rollout: crate::rollout::Config,
     pub identity: crate::identity::Config,
-    /// What a target asks of whoever wants something of it.
+    /// The access rules of the first site.
     pub access: crate::access::Config,
     pub log: crate::telemetry::log::Config,
-    /// Whether each request leaves a line.
+    /// Whether each request is logged.
     pub access_log: bool,
-    /// Where `/live`, `/ready` and `/metrics` are served; absent: nowhere.
+    /// The address of `/live`, `/ready` and `/metrics`; `None`: not served.
     pub admin_listen: Option<SocketAddr>,
-    /// All sites but the first, which is told by the fields above.
+    /// All sites except the first, whose settings are the fields above.
     pub others: Vec<SiteConfig>,
-    /// What works but is probably not meant. Shown by whoever loads the configuration.
+    /// Settings that work but are probably not meant. The caller shows them.
     pub warnings: Problems,
-    /// The files that were read, in their order. None: the environment says it all.
+    /// The files that were read, in their order. Empty if the environment sets everything.
     pub files: Vec<PathBuf>,
 }
 
-/// What one site is told.
+/// The settings of one site.
 #[derive(Clone, Debug)]
 pub struct SiteConfig {
     pub public_url: Url,
@@ -96,25 +96,25 @@ pub struct SiteConfig {
     pub access: crate::access::Config,
 }
 
-/// Paths of a site that go to servers of their own.
+/// Paths of a site that go to their own servers.
 #[derive(Clone, Debug)]
 pub struct RouteConfig {
     pub paths: Vec<crate::access::AccessPath>,
     pub upstream: crate::upstream::Config,
 }
 
-/// One key set on the command line.
+/// A key set on the command line.
 #[derive(Clone, Debug)]
 pub struct Flag {
     /// The flag as typed, such as `--listen`; faults name it.
     pub name: String,
     /// The key it sets, such as `server.listen`.
     pub key: String,
-    /// As in an environment variable: text, or a number, a truth value or a list as in TOML.
+    /// As in an environment variable: text, or a number, a boolean or a list as in TOML.
     pub value: String,
 }
 
-/// The shape of a configuration file.
+/// The top level of a configuration file.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Document {
@@ -129,12 +129,12 @@ struct Document {
     identity: identity::Section,
     access: access::Section,
     log: log::Section,
-    /// Further portals, each with what is different there. Looked into one by one.
+    /// Further portals, each with its differences. Read one by one.
     #[serde(rename = "sites")]
     _sites: Vec<Option<Dict>>,
 }
 
-/// Another store than the configured one, `own`, whose password and authority hold where nothing else is said.
+/// The settings of another store than the configured one, `own`, whose password and authority are the defaults.
 pub fn other_store(
     url: &str,
     own: &crate::database::Config,
@@ -144,16 +144,15 @@ pub fn other_store(
     storage::other(url, own, password_file, ca)
 }
 
-/// Whether the environment says anything about the configuration, as it does in a container.
+/// Whether the environment sets anything, as in a container.
 pub fn is_in_environment(environment: impl IntoIterator<Item = (OsString, OsString)>) -> bool {
     environment.into_iter().any(|variable| layers::ours(variable).is_some())
 }
 
 impl Config {
-    /// Reads `files` in their order, then the variables of `environment` that begin with `PORTCULLIS_`, then `flags`.
+    /// Reads `files` in their order, then the variables in `environment` that begin with `PORTCULLIS_`, then `flags`.
     ///
-    /// Takes the environment as `std::env::vars_os()` gives it. Either everything is right, or the problems are all
-    /// there are.
+    /// `environment` is the result of `std::env::vars_os()`. An error contains all problems there are.
     pub fn load(
         files: &[PathBuf],
         environment: impl IntoIterator<Item = (OsString, OsString)>,

@@ -1,4 +1,4 @@
-//! `[portal]`: what the gateway stands in front of, and what our pages say about it.
+//! `[portal]`: the portal behind the gateway, and what our pages say about it.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// What `[portal]` says, validated. What lacks a required key is absent, and that is a fault.
+/// `[portal]`, validated. A missing required key is `None`, which is a fault.
 pub(super) struct PortalSettings {
     pub(super) upstream: upstream::Config,
     pub(super) routes: Vec<RouteConfig>,
@@ -36,10 +36,10 @@ pub(super) struct PortalSettings {
     pub(super) answers: portal_answers::Config,
 }
 
-/// Connections that a worker may have to each server: more than one HTTP/2 connection of a browser needs (64 streams), and
-/// as many again for everybody else.
+/// Connections of a worker to each server: as many as the 64 streams of a browser's HTTP/2 connection, and as many
+/// again for everybody else.
 const CONNECTIONS_A_WORKER: usize = 128;
-/// Of fewer connections one browser can take what it is allowed to, and wait for itself.
+/// With fewer connections, one browser can take all that it is allowed to and wait for itself.
 const FEW_CONNECTIONS: usize = 8;
 const LEAST_CONNECTIONS: usize = 256;
 
@@ -48,62 +48,64 @@ const LEAST_CONNECTIONS: usize = 256;
 pub(super) struct Section {
     /// The portal's name, in headings and, unless `second_factor.issuer` says otherwise, in authenticator apps. Required.
     name: Option<Parsed<Name>>,
-    /// The portal's servers: `http` or `https` URLs without a path, or `unix:/path` for HTTP over a Unix socket. Required.
+    /// The portal's servers: `http` or `https` URLs without a path, or `unix:/path` for HTTP over a Unix socket.
+    /// Required.
     upstreams: List<UpstreamUrl>,
-    /// What `Host` says to them: `public` for the host of `server.public_url`, `upstream` for that of each URL, or a name.
+    /// The `Host` field for them: `public` for the host of `server.public_url`, `upstream` for that of each URL, or a
+    /// name.
     host: Parsed<HostName>,
-    /// The name that the certificates of `https` servers bear, and that they are told ahead (SNI). Absent: that of the URL.
+    /// The name in the certificates of `https` servers, also sent as SNI. Absent: the host of the URL.
     tls_name: Option<Parsed<ServerName<'static>>>,
     /// Where users find help: a `mailto:`, `tel:` or `https:` URL, shown on every page. Absent: none is shown.
     support: Option<Parsed<Support>>,
-    /// Where the portal logs out, exactly or, with `/*` at its end, everything below; with a method in front and a query
-    /// behind it where the path alone does not say. The session ends with it.
+    /// The paths where the portal logs out, exact or, with `/*` at the end, everything below; with a method in front
+    /// and a query behind it where the path alone is ambiguous. The session ends there.
     logout_paths: List<LogoutPath>,
-    /// Headers that clients may send although proxies use them and portals tend to believe them.
+    /// Headers that clients may send although proxies use them and portals tend to trust them.
     pass_headers: List<HeaderName>,
-    /// Whether addresses of the portal's inside in its answers become addresses of `public_url`.
+    /// Whether internal addresses of the portal in its responses become addresses of `public_url`.
     rewrite_redirects: bool,
-    /// How requests name our origin to the portal: as the `client` does, or as the `upstream` knows itself.
+    /// The origin of requests that the portal sees: as the `client` sends it, or as the `upstream` knows itself.
     origin: Parsed<OriginAs>,
-    /// What browsers are told about plain HTTP: a value, `portal` for what the portal says, or `off`.
+    /// The HSTS policy for browsers: a value, `portal` for the portal's own, or `off`.
     hsts: Parsed<Hsts>,
-    /// Whether browsers load by `https` what the portal's pages name by `http`.
+    /// Whether browsers load `http` resources of the portal's pages over `https`.
     upgrade_insecure_requests: bool,
-    /// What becomes of service workers that could answer in place of our pages: `refuse` or `allow`.
+    /// What to do with service workers that could answer in place of our pages: `refuse` or `allow`.
     service_worker: Parsed<Policy>,
     /// Whether pages that are open tell their users when the session ends, and how to go on.
     session_notice: bool,
-    /// Paths whose answers are the same for all users, so that shared caches may keep them.
+    /// Paths whose responses are the same for all users, so that shared caches may store them.
     cacheable_paths: List<PathPattern>,
     /// PEM file with the authority that signed the portal's certificate. Absent: the system's authorities.
     ca: Option<Parsed<PathBuf>>,
-    /// To establish a connection to the portal, TLS included.
+    /// To establish a connection to the portal, including TLS.
     connect_timeout: Parsed<Duration>,
-    /// From the end of a request to the head of the portal's answer.
+    /// From the end of a request to the head of the portal's response.
     response_timeout: Parsed<Duration>,
-    /// Connections to each server, shared out evenly among the workers. Absent: 128 a worker, and at least 256.
+    /// Connections to each server, divided evenly among the workers. Absent: 128 per worker, and at least 256.
     max_connections: Option<usize>,
-    /// Requests that wait for a connection, at most `connect_timeout`; shared out likewise.
+    /// Requests that wait for a connection, at most `connect_timeout`; divided likewise.
     max_waiting: usize,
-    /// Who may use a connection to the portal again: `shared`, `user` or `once`.
+    /// Who may reuse a connection to the portal: `shared`, `user` or `once`.
     connections: Parsed<Sharing>,
-    /// How old a connection to the portal gets; names are looked up for each new one.
+    /// Maximum age of a connection to the portal; names are resolved for each new one.
     max_connection_age: Parsed<Duration>,
-    /// Requests of one user that a worker has answered at once; further ones wait. Absent: as many as there are connections free.
+    /// Concurrent requests of one user per worker; further ones wait. Absent: as many as there are free connections.
     max_connections_per_user: Option<u32>,
-    /// WebSockets and streams of events at once, which do not count as connections; shared out likewise.
+    /// Concurrent WebSockets and event streams, which do not count as connections; divided likewise.
     max_streams: usize,
-    /// The same of one user.
+    /// The same for one user.
     max_streams_per_user: u32,
-    /// Paths that go to other servers; the first that matches wins.
+    /// Paths that go to other servers; the first route that matches wins.
     routes: Vec<Option<Route>>,
 }
 
-/// All of the portal's keys hold for these servers as well.
+/// All keys of the portal also apply to these servers.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Route {
-    /// Paths as the portal sees them, decoded; with `/*` at its end everything below. Required.
+    /// Paths as the portal sees them, decoded; with `/*` at the end, everything below. Required.
     path: Option<OneOrMore<AccessPath>>,
     /// Its servers: `http` or `https` URLs without a path. Required.
     upstreams: List<UpstreamUrl>,
@@ -221,7 +223,7 @@ impl Section {
     }
 }
 
-/// Each worker has its own share of the connections, and gives users no connection of another's.
+/// Each worker has its own share of the connections, and cannot use those of another.
 fn check_shares(most: Option<usize>, workers: usize, layers: &mut Layers) {
     const KEY: &str = "portal.max_connections";
     let Some(most) = most.filter(|&most| most > 0) else { return };
@@ -244,7 +246,7 @@ fn check_shares(most: Option<usize>, workers: usize, layers: &mut Layers) {
     }
 }
 
-/// The routes that have all they need.
+/// The routes that are complete.
 fn routes(listed: Vec<Option<Route>>, layers: &mut Layers) -> Vec<(Vec<AccessPath>, Vec<Url>)> {
     let mut routes: Vec<(Vec<AccessPath>, Vec<Url>)> = Vec::new();
     for (index, route) in listed.into_iter().enumerate() {
@@ -269,7 +271,7 @@ fn routes(listed: Vec<Option<Route>>, layers: &mut Layers) -> Vec<(Vec<AccessPat
     routes
 }
 
-/// `key` is that of the list.
+/// `key` is the key of the list.
 fn check_upstreams(key: &str, upstreams: &[Url], layers: &mut Layers) {
     if upstreams.is_empty() && layers.sound(&[&shown(&steps(key))]) {
         if layers.says(key) {
@@ -307,7 +309,7 @@ fn check_host(host: &HostName, upstreams: &[Url], layers: &mut Layers) {
     }
 }
 
-/// A name that fits into a heading.
+/// A name that is short enough for a heading.
 struct Name(String);
 
 impl ConfigValue for Name {
@@ -407,7 +409,7 @@ impl ConfigValue for UpstreamUrl {
             return origin(text, &["http", "https"]).map(Self);
         };
         socket_path(path)?;
-        // As it is written: whatever a URL would write otherwise would be another file.
+        // Exactly as written: a path that a URL would normalise would name another file.
         let url = Url::parse(text).ok().filter(|url| url.path() == path && url.as_str() == text);
         url.map(Self).ok_or_else(|| {
             format!("`{text}` has characters that the path of a socket may not have here: only letters, digits and `/-._~`")
@@ -423,7 +425,7 @@ impl ConfigValue for HostName {
             "public" => Ok(Self::Public),
             "upstream" => Ok(Self::Upstream),
             _ => {
-                // The same rules as for the host of a URL, and the same letters out as in.
+                // The same rules as for the host of a URL, and no letter changed.
                 let url = origin(&format!("http://{text}"), &["http"]).ok();
                 let name: Option<Authority> = text.parse().ok();
                 let (Some(_), Some(name), true) = (url, name, text.is_ascii() && !text.ends_with('/')) else {
@@ -444,7 +446,7 @@ impl ConfigValue for ServerName<'static> {
     }
 }
 
-/// A link that helps.
+/// A link to the support.
 struct Support(String);
 
 impl ConfigValue for Support {

@@ -1,6 +1,6 @@
-//! What is wrong or doubtful in the configuration: collected, put in order, and shown where it is written.
+//! The faults and warnings of a configuration: collected, sorted, and shown with their lines.
 //!
-//! Takes texts whose secrets are masked already, and shows nothing else.
+//! The texts arrive with their secrets masked; nothing else is shown.
 
 use std::{fmt, ops::Range, path::PathBuf};
 
@@ -17,19 +17,19 @@ pub enum Severity {
     Warning,
 }
 
-/// Where the value in question was written.
+/// Where the value is written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Location {
-    /// A file; without a position when the problem is about the file as a whole.
+    /// A file; without a position if the problem concerns the whole file.
     File { path: PathBuf, position: Option<Position> },
     /// An environment variable or a command-line flag, by name.
     Setting(String),
-    /// Nowhere: a key that is missing, without any file where it could have been.
+    /// Nowhere: a missing key, and no file where it could have been.
     Nowhere,
 }
 
-/// A stretch of a file's text.
+/// A range in the text of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Position {
     /// From 1.
@@ -53,14 +53,14 @@ impl Position {
     }
 }
 
-/// One thing that is wrong or doubtful.
+/// One fault or warning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
     pub severity: Severity,
-    /// The key's path, such as `server.listen[0]`; empty when the problem is no key's.
+    /// The path of the key, such as `server.listen[0]`; empty if the problem concerns no key.
     pub key: String,
     pub place: Location,
-    /// What is wrong and what would be right.
+    /// What is wrong, and what to write instead.
     pub message: String,
 }
 
@@ -70,7 +70,7 @@ impl Problem {
     }
 }
 
-/// Every problem that was found, in the order of the files, with the text to show them in.
+/// All problems in the order of the files, with the texts to show them in.
 #[derive(Clone, Debug, Default)]
 pub struct Problems {
     list: Vec<Problem>,
@@ -78,7 +78,7 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// `sources` are the files in the order they were read, their secrets masked.
+    /// `sources` are the files in the order they were read, with their secrets masked.
     pub(super) fn new(mut list: Vec<Problem>, sources: Vec<(PathBuf, String)>) -> Self {
         list.sort_by_key(|problem| match &problem.place {
             Location::File { path, position } => {
@@ -98,7 +98,7 @@ impl Problems {
         self.list.iter()
     }
 
-    /// The report for a person, with escape sequences for colour only if asked for.
+    /// The report for a person, with colours only if asked for.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let reports: Vec<_> =

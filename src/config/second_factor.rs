@@ -1,4 +1,4 @@
-//! `[second_factor]`: what authenticator apps show, and from when everybody needs one.
+//! `[second_factor]`: the name in authenticator apps, and the date from which everybody needs one.
 
 use serde::Deserialize;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::rollout;
 
-/// What `[second_factor]` says, validated.
+/// `[second_factor]`, validated.
 pub(super) struct SecondFactorSettings {
     pub(super) issuer: String,
     pub(super) rollout: rollout::Config,
@@ -19,12 +19,12 @@ pub(super) struct SecondFactorSettings {
 pub(super) struct Section {
     /// The name that authenticator apps show above the code. No colon. Absent: `portal.name`.
     issuer: Option<Parsed<Issuer>>,
-    /// From this instant on nobody gets in without a device. With its offset. Absent: that holds now.
+    /// From this instant on nobody gets in without a device. With a UTC offset. Absent: from now on.
     mandatory_from: Option<Parsed<Instant>>,
 }
 
 impl Section {
-    /// `portal_name` is absent when it is missing, which is a fault already.
+    /// `portal_name` is `None` if it is missing, which is a fault already.
     pub(super) fn validate(self, portal_name: Option<&str>, layers: &mut Layers) -> SecondFactorSettings {
         let issuer = self.issuer.map(|Parsed(Issuer(issuer))| issuer).or_else(|| {
             let name = portal_name?;
@@ -48,7 +48,7 @@ impl Section {
     }
 }
 
-/// A name that survives in an `otpauth` URI.
+/// A name that is valid in an `otpauth` URI.
 struct Issuer(String);
 
 impl ConfigValue for Issuer {

@@ -1,4 +1,4 @@
-//! `[server]` and `[server.timeouts]`: where the gateway listens, who it believes, how patient it is.
+//! `[server]` and `[server.timeouts]`: listeners, trusted proxies, limits and timeouts.
 
 use std::{
     collections::HashSet,
@@ -21,10 +21,10 @@ use crate::{
     web::{self, client::AddressField},
 };
 
-/// What `[server]` says, validated.
+/// `[server]`, validated.
 pub(super) struct ServerSettings {
     pub(super) server: server::Config,
-    /// Absent when `public_url` is, which is a fault.
+    /// `None` if `public_url` is missing, which is a fault.
     pub(super) web: Option<web::Config>,
     pub(super) admin_listen: Option<SocketAddr>,
 }
@@ -32,41 +32,42 @@ pub(super) struct ServerSettings {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Section {
-    /// The addresses and ports to serve HTTPS on, or `unix:/path` for a Unix socket. `[::]` takes IPv4 as well.
+    /// The addresses and ports for HTTPS, or `unix:/path` for a Unix socket. `[::]` includes IPv4.
     listen: List<ListenAddress>,
-    /// The mode of the file of a Unix socket: who may connect.
+    /// The mode of a Unix socket's file: who may connect.
     socket_mode: Parsed<FileMode>,
-    /// The addresses and ports that lead plain HTTP to `public_url`: pages only. Absent: none.
+    /// The addresses and ports that redirect plain HTTP to `public_url`, for pages only. Absent: none.
     redirect_listen: List<SocketAddr>,
     /// The `https` URL that users type, without a path. Redirects and cookies are made for it. Required.
     public_url: Option<Parsed<PublicUrl>>,
-    /// Where `/live`, `/ready` and `/metrics` are served, without TLS or login; `off` for nowhere.
+    /// The address of `/live`, `/ready` and `/metrics`, without TLS or login; `off` for none.
     admin_listen: Parsed<AdminListen>,
-    /// Where the proxies in `trusted_proxies` ask what they may let pass, over plain HTTP. Absent: nowhere.
+    /// The address where the proxies in `trusted_proxies` ask what they may let pass, over plain HTTP. Absent: none.
     forward_auth_listen: Option<SocketAddr>,
     /// Load balancers whose `X-Forwarded-For` or `Forwarded` names the client: networks or single addresses.
     trusted_proxies: List<Front>,
-    /// Balancers that open each connection with a PROXY protocol header, version 1 or 2, which tells the client; nobody else may.
+    /// Balancers that open each connection with a PROXY protocol header, version 1 or 2, which names the client. Others
+    /// may not send one.
     proxy_protocol: List<Front>,
-    /// Where trusted proxies say who the client is: `x-forwarded-for` or `forwarded`; `peer` believes neither.
+    /// The field in which trusted proxies name the client: `x-forwarded-for` or `forwarded`; `peer` trusts neither.
     client_address: ClientAddress,
-    /// Where trusted proxies say which host was asked for: `host`, or `x-forwarded-host`.
+    /// The field in which trusted proxies name the requested host: `host`, or `x-forwarded-host`.
     client_host: ClientHost,
-    /// The path of a page for balancers that says whether this gateway serves, whatever the host. Absent: none.
+    /// The path of a health check for load balancers, for any host. Absent: none.
     health_path: Option<Parsed<HealthPath>>,
-    /// Threads that serve connections. Absent: one a core.
+    /// Threads that serve connections. Absent: one per core.
     workers: Option<usize>,
-    /// Connections at once; further ones wait until one closes.
+    /// Concurrent connections; further ones wait until one closes.
     max_connections: usize,
-    /// Connections at once from one IPv4 address or IPv6 /64; further ones are closed. Trusted proxies are exempt.
+    /// Concurrent connections from one IPv4 address or IPv6 /64; further ones are closed. Trusted proxies are exempt.
     max_connections_per_network: usize,
-    /// Memory of the whole process near which those without a session are turned away. Absent: three quarters of the
-    /// control group's limit, or else a quarter of the machine's.
+    /// Memory of the whole process near which requests without a session are turned away. Absent: three quarters of the
+    /// control group's limit, or else a quarter of the machine's memory.
     max_memory: Option<Parsed<Size>>,
-    /// The largest head of a request, cookies included: between 8 and 64 KiB.
+    /// The maximum size of a request's head, including cookies: between 8 and 64 KiB.
     max_header_size: Parsed<HeaderSize>,
-    /// Bytes a second that a client has to send of a request's body, and to take of an answer, while it is waited for;
-    /// judged over `timeouts.stall`. Zero: any progress is enough.
+    /// Bytes per second that a client has to send of a request body, and to read of a response, while the gateway waits
+    /// for it; measured over `timeouts.stall`. Zero: any progress is enough.
     min_rate: u32,
     timeouts: Timeouts,
 }
@@ -74,7 +75,7 @@ pub(super) struct Section {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Timeouts {
-    /// From the accepted connection to the finished TLS handshake.
+    /// From the accepted connection to the end of the TLS handshake.
     handshake: Parsed<Duration>,
     /// From the handshake to the first byte of the first request.
     first_byte: Parsed<Duration>,
@@ -82,9 +83,9 @@ struct Timeouts {
     head: Parsed<Duration>,
     /// Without any progress of a body, in either direction.
     stall: Parsed<Duration>,
-    /// Between two requests of one connection.
+    /// Between two requests on one connection.
     idle: Parsed<Duration>,
-    /// From the signal to stop until the connections still open are cut.
+    /// From the signal to stop until the open connections are closed.
     drain: Parsed<Duration>,
 }
 
@@ -322,7 +323,7 @@ impl Section {
     }
 }
 
-/// Whoever stands in front: a network, an address, or `unix` for the peers of Unix sockets.
+/// The peers in front of the gateway: a network, an address, or `unix` for the peers of Unix sockets.
 struct Front(IpNet);
 
 impl ConfigValue for Front {
@@ -345,7 +346,7 @@ impl ConfigValue for ListenAddress {
     }
 }
 
-/// The mode of a file, as `chmod` has it.
+/// A file mode, as in `chmod`.
 struct FileMode(u32);
 
 impl ConfigValue for FileMode {
@@ -369,7 +370,7 @@ impl ConfigValue for PublicUrl {
     }
 }
 
-/// A path of this gateway's own on the portal's port.
+/// A path on the portal's port that belongs to the gateway.
 struct HealthPath(String);
 
 impl ConfigValue for HealthPath {
@@ -390,7 +391,7 @@ impl ConfigValue for HealthPath {
     }
 }
 
-/// Bytes of a head. Of 64 streams of a connection each may have as much.
+/// Bytes of a head. Each of a connection's 64 streams may have as many.
 struct HeaderSize(usize);
 
 impl ConfigValue for HeaderSize {

@@ -1,4 +1,4 @@
-//! `[sessions]` and `[sessions.redis]`: how long a login lasts, and where it is kept.
+//! `[sessions]` and `[sessions.redis]`: how long sessions last, and where they are stored.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -16,15 +16,15 @@ use crate::{
     web::path::PathPattern,
 };
 
-/// NIST SP 800-63B-4 asks for a new login at least this often where two factors are required (AAL2).
+/// NIST SP 800-63B-4 requires a new login at least this often with two factors (AAL2).
 const LONGEST_ADVISED: Duration = Duration::from_hours(24);
-/// What an outage excuses.
+/// The maximum length of an outage that sessions may outlast.
 const LONGEST_GRACE: Duration = Duration::from_mins(1);
 
-/// The largest form that may be kept: it is held in memory on its way.
+/// The maximum size of a saved form, which is held in memory on its way.
 const LARGEST_FORM: u64 = 1 << 20;
 
-/// What `[sessions]` says, validated.
+/// `[sessions]`, validated.
 pub(super) struct SessionSettings {
     pub(super) sessions: sessions::Config,
     pub(super) saved_forms: saved_forms::Config,
@@ -38,25 +38,25 @@ pub(super) struct SessionSettings {
 pub(super) struct Section {
     /// `database`, or for many gateways the URL of a Redis: `redis://`, `redis+sentinel://`, `redis+cluster://`.
     store: Parsed<Store>,
-    /// A session that is not used for this long is over.
+    /// A session unused for this long is over.
     inactivity: Parsed<Duration>,
     /// A session this old is over, however busy.
     expiration: Parsed<Duration>,
-    /// How long a session lasts, used or not, when its user asks to be kept signed in. Absent: nobody can ask.
+    /// The lifetime of a session, used or not, if its user asks to be kept signed in. Absent: users cannot ask.
     remember_me: Option<Parsed<Duration>>,
-    /// Requests to these paths, or with `/*` at its end to everything below, do not count as use of a session.
+    /// Requests to these paths, or with `/*` at the end to everything below, do not count as use of a session.
     passive_paths: List<PathPattern>,
-    /// What counts as use besides that: `requests`, or `people` for what a browser says that a person has caused.
+    /// What else counts as use: `requests`, or `people` for requests that the browser attributes to a person.
     activity: Parsed<Activity>,
-    /// The most sessions of one user at once. Absent: any number.
+    /// The maximum number of one user's sessions. Absent: any number.
     max_per_user: Option<usize>,
-    /// What becomes of a login beyond `max_per_user`: `end_oldest` lets it in, `refuse` does not.
+    /// What happens to a login beyond `max_per_user`: `end_oldest` lets it in, `refuse` does not.
     when_full: Parsed<WhenFull>,
-    /// The largest form that is kept when it comes after the session has run out; `0`: none is.
+    /// The maximum size of a form that is saved when it arrives after the session has expired; `0`: no form is saved.
     kept_form_max: Parsed<FormSize>,
-    /// What browsers forget of the portal when a session is signed out of: its `cache`, its `storage`.
+    /// What browsers clear of the portal's data at a sign-out: its `cache`, its `storage`.
     clear_on_sign_out: List<Cleared>,
-    /// For how long those whose sessions are known go on when Redis has gone.
+    /// How long known sessions go on after Redis has gone.
     outage_grace: Parsed<Grace>,
     redis: Redis,
 }
@@ -68,20 +68,20 @@ struct Redis {
     user: Option<Parsed<Printable>>,
     /// The password, in place of one in the URL.
     password: Option<Parsed<Secret>>,
-    /// A file that holds the password; a newline at its end is cut off.
+    /// A file with the password; a final newline is cut off.
     password_file: Option<Parsed<PathBuf>>,
-    /// The user and the password of the sentinels, which do not know those of Redis.
+    /// The user and the password for the sentinels, which differ from those for Redis.
     sentinel_user: Option<Parsed<Printable>>,
     sentinel_password: Option<Parsed<Secret>>,
     sentinel_password_file: Option<Parsed<PathBuf>>,
     /// PEM file with the authority that signed the server's certificate. Absent: the system's authorities.
     ca: Option<Parsed<PathBuf>>,
-    /// PEM files with a certificate of the gateway's own and its key, for servers that ask for one.
+    /// PEM files with a client certificate and its key, for servers that ask for one.
     certificate: Option<Parsed<PathBuf>>,
     key: Option<Parsed<PathBuf>>,
-    /// What every key of ours begins with.
+    /// The prefix of all our keys.
     key_prefix: Parsed<Printable>,
-    /// The longest that one command may take.
+    /// The timeout of one command.
     timeout: Parsed<Duration>,
 }
 
@@ -126,7 +126,7 @@ impl Section {
     pub(super) fn validate(self, layers: &mut Layers) -> SessionSettings {
         let (inactivity, expiration) = (self.inactivity.0, self.expiration.0);
         if inactivity > expiration && layers.sound(&["sessions.inactivity", "sessions.expiration"]) {
-            // Point at what was written: the other one may be the default.
+            // Points at the key that was written: the other may be a default.
             let key = if layers.says("sessions.inactivity") { "inactivity" } else { "expiration" };
             layers.fault(
                 &format!("sessions.{key}"),
@@ -232,7 +232,7 @@ impl Redis {
     }
 }
 
-/// `database`, or the URL of a Redis, which may hold a password and is therefore never repeated in a message.
+/// `database`, or the URL of a Redis, which may contain a password and is therefore never repeated in a message.
 enum Store {
     Database,
     Redis(SecretString),
@@ -274,8 +274,8 @@ impl ConfigValue for WhenFull {
     }
 }
 
-/// A part of what a browser keeps of a site. Cookies are none of them: a browser would drop those of every site under the same
-/// domain.
+/// A part of the data that a browser stores for a site. Cookies are not among them: a browser would drop those of every
+/// site under the same domain.
 #[derive(Clone, Copy, PartialEq)]
 enum Cleared {
     Cache,
@@ -305,7 +305,7 @@ fn clearing(parts: &[Cleared]) -> Option<HeaderValue> {
     Some(HeaderValue::from_static(text))
 }
 
-/// A number of bytes, or `0` for nothing at all.
+/// A number of bytes, or `0` for none.
 struct FormSize(usize);
 
 impl ConfigValue for FormSize {
@@ -322,7 +322,7 @@ impl ConfigValue for FormSize {
     }
 }
 
-/// A duration that may be nothing, and is short.
+/// A short duration, which may be zero.
 #[derive(Clone, Copy)]
 struct Grace(Duration);
 

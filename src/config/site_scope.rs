@@ -1,11 +1,11 @@
-//! What one site of `[[sites]]` says, and which of its keys it has from the first site.
+//! One entry of `[[sites]]`: its own keys, and those that it inherits from the first site.
 
 use figment::value::{Dict, Value};
 use url::Url;
 
 use super::key_path::{find, shown, steps};
 
-/// Keys that no site has from the first: its name, its servers, and what these are called.
+/// Keys that no site inherits: its name, its servers, and how they are addressed.
 const OWN: [&[&str]; 7] = [
     &["server", "public_url"],
     &["portal", "name"],
@@ -16,17 +16,17 @@ const OWN: [&[&str]; 7] = [
     &["identity", "assertion", "audience"],
 ];
 
-/// What one site says, and where.
+/// The keys of one site, and where they are written.
 #[derive(Clone, Debug)]
 pub(super) struct SiteScope {
     index: usize,
-    /// Its host, or what stands in the place of one.
+    /// Its host, or a placeholder for one.
     name: String,
     said: Value,
 }
 
 impl SiteScope {
-    /// What a site has besides the keys of `[portal]`.
+    /// The keys of a site besides those of `[portal]`.
     pub(super) const KEYS: &'static [&'static str] = &["public_url", "access", "identity"];
 
     pub(super) fn new(index: usize, said: Value) -> Self {
@@ -35,12 +35,12 @@ impl SiteScope {
         Self { name: name.unwrap_or_else(|| format!("number {}", index + 2)), index, said }
     }
 
-    /// Its place in the list.
+    /// Its index in the list.
     pub(super) fn index(&self) -> usize {
         self.index
     }
 
-    /// The keys of a configuration with this site as its first and only.
+    /// The keys of a configuration in which this site is the first and only one.
     pub(super) fn values(&self, of_first: &Value) -> Value {
         let said = self.said.as_dict().cloned().unwrap_or_default();
         let (mut portal, mut all) = (Dict::new(), Dict::new());
@@ -67,7 +67,7 @@ impl SiteScope {
         over(below, Value::from(all))
     }
 
-    /// The path of a key within `[[sites]]`. None: sites have none of that name.
+    /// The path of a key within `[[sites]]`. `None` if sites have no such key.
     fn own_path(path: &[String]) -> Option<Vec<String>> {
         let (table, rest) = path.split_first()?;
         match &**table {
@@ -87,7 +87,7 @@ impl SiteScope {
         depth == path.len() || (depth > 0 && !matches!(value, Value::Dict(..)))
     }
 
-    /// Where a key is written, and whether the site has it from the first.
+    /// Where a key is written, and whether the site inherits it.
     pub(super) fn locate(&self, path: Vec<String>) -> (Vec<String>, bool) {
         let Some(own) = Self::own_path(&path) else { return (path, true) };
         let is_own = OWN.iter().any(|key| path.iter().take(key.len()).eq(key.iter()));
@@ -97,7 +97,7 @@ impl SiteScope {
         (["sites".to_owned(), self.index.to_string()].into_iter().chain(own).collect(), false)
     }
 
-    /// A key as people write it, here and at the first site.
+    /// A key as people write it, at this site and at the first.
     pub(super) fn both(&self, key: &str) -> Vec<String> {
         let path: Vec<String> =
             key.split(['.', '[']).map(|step| step.trim_end_matches(']').to_owned()).collect();
@@ -108,14 +108,14 @@ impl SiteScope {
         own.into_iter().chain(inherited.then(|| shown(&located))).collect()
     }
 
-    /// What is said of a key, in the words of this site.
+    /// A message about a key, in the words of this site.
     pub(super) fn say(&self, message: &str) -> String {
         let message = message.replace("`server.public_url`", "its `public_url`").replace("`portal.", "its `");
         format!("{message} (site {})", self.name)
     }
 }
 
-/// Tables are joined key by key; of anything else the one above counts.
+/// Merges tables key by key; any other value is replaced.
 fn over(below: Value, above: Value) -> Value {
     match (below, above) {
         (Value::Dict(_, mut below), Value::Dict(tag, above)) => {

@@ -1,7 +1,7 @@
 //! `[[sites]]`: further portals behind the same gateway.
 //!
-//! A site says what is different there: keys of `[portal]` as they are, those of `[access]` and `[identity]` in tables of
-//! these names. What it does not say holds as the first site has it, but for what only one site can have.
+//! A site lists its differences: keys of `[portal]` as they are, those of `[access]` and `[identity]` in tables of
+//! these names. It inherits everything else from the first site, except what only one site can have.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{
     values::Parsed,
 };
 
-/// The keys of a site, in the shape of a whole configuration.
+/// The keys of a site, in the form of a whole configuration.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Document {
@@ -30,14 +30,14 @@ struct Address {
     public_url: Option<Parsed<PublicUrl>>,
 }
 
-/// One site, read.
+/// One site, deserialized.
 pub(super) struct SiteSection {
     scope: SiteScope,
     pub(super) public_url: Option<Url>,
     document: Document,
 }
 
-/// Reads all sites but the first.
+/// Reads all sites except the first.
 pub(super) fn read(layers: &mut Layers) -> Vec<SiteSection> {
     let listed = layers.sites().into_iter().enumerate();
     let mut sites: Vec<SiteSection> = Vec::new();
@@ -57,7 +57,7 @@ pub(super) fn read(layers: &mut Layers) -> Vec<SiteSection> {
     sites
 }
 
-/// The hosts of these addresses, each once.
+/// The distinct hosts of these addresses.
 pub(super) fn hosts(urls: &[Url]) -> Vec<String> {
     let mut hosts: Vec<String> = Vec::new();
     for host in urls.iter().filter_map(Url::host_str) {
@@ -68,7 +68,7 @@ pub(super) fn hosts(urls: &[Url]) -> Vec<String> {
     hosts
 }
 
-/// Whether each site has an address of its own.
+/// Checks that each site has its own address.
 pub(super) fn check_addresses(first: Option<&Url>, sites: &[SiteSection], layers: &mut Layers) {
     let mut seen: Vec<&Url> = first.into_iter().collect();
     for site in sites {

@@ -1,8 +1,8 @@
-//! What somebody probably meant who wrote a line that is no TOML: what to write, in place of what a parser expects.
+//! Common mistakes in lines that are not TOML: says what to write, rather than what a parser expects.
 //!
 //! Repeats no value: it may be a secret.
 
-/// What is wrong at this place of a text, said for people.
+/// Explains a syntax error at this position of a text.
 pub(super) fn explained(text: &str, at: usize, parser: &str) -> String {
     let (before, rest) = text.split_at(text.floor_char_boundary(at));
     let start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -35,7 +35,7 @@ fn slip(line: &str, rest: &str, parser: &str, above: &str) -> Option<String> {
         if ["true", "false", "yes", "no", "on", "off"].contains(&word.to_ascii_lowercase().as_str()) {
             return Some("write `true` or `false`, in lower case, or text in quotes: `\"…\"`".to_owned());
         }
-        // In a list there are several values to a key.
+        // In a list a key has several values.
         let example = if rest.starts_with(line.split('=').nth(1).unwrap_or_default().trim_start()) {
             format!("`{key} = \"…\"`")
         } else {

@@ -1,6 +1,6 @@
-//! One configuration file: what TOML makes of its text, and where in it a key stands.
+//! One configuration file: its TOML, and the position of each key in the text.
 //!
-//! Does not know which keys there are.
+//! Does not know which keys are valid.
 
 use std::{
     fs, io,
@@ -11,23 +11,23 @@ use std::{
 use figment::value::{Dict, Value};
 use toml::de::{DeTable, DeValue};
 
-/// How the parser's messages begin when it has lost track of the brackets.
+/// The starts of the parser's messages after it has lost track of the brackets.
 const ASTRAY: [&str; 5] =
     ["unclosed", "missing comma", "unexpected `=`", "invalid inline", "extra assignment"];
 
-/// A file that was read, kept for pointing into it.
+/// A file that was read, with its text for showing positions.
 pub(super) struct SourceFile {
     pub(super) path: PathBuf,
     text: String,
 }
 
-/// How far a key's path could be followed in a file.
+/// How far the path of a key could be followed in a file.
 pub(super) struct Spot {
     /// How many steps of the path the file has.
     pub(super) depth: usize,
-    /// Where the last of these steps is named.
+    /// The range of the last step's key.
     pub(super) key: Range<usize>,
-    /// Where its value stands.
+    /// The range of its value.
     pub(super) value: Range<usize>,
 }
 
@@ -44,8 +44,8 @@ impl SourceFile {
         &self.text
     }
 
-    /// What the file says, and each place where it is not TOML. Past a bracket that does not close, anything read would
-    /// be a guess: there the faults end, and the file says nothing.
+    /// The values of the file, and each place where it is not TOML. After a bracket that does not close, any value
+    /// would be a guess: there the faults end, and the file has no values.
     pub(super) fn values(&self) -> (Dict, Vec<toml::de::Error>) {
         let (table, mut faults) = DeTable::parse_recoverable(&self.text);
         faults.sort_by_key(|fault| fault.span().map(|span| span.start));
@@ -59,7 +59,7 @@ impl SourceFile {
         }
     }
 
-    /// Follows a path of keys and indices as far as the file goes; `None` when it lacks even the first step.
+    /// Follows a path of keys and indexes as far as the file goes; `None` if it lacks even the first step.
     pub(super) fn locate(&self, path: &[String]) -> Option<Spot> {
         let (table, _) = DeTable::parse_recoverable(&self.text);
         let mut spot = None;
@@ -85,7 +85,7 @@ impl SourceFile {
     }
 }
 
-/// Reads a value written as in TOML, such as `4`, `true` or `["a", "b"]`.
+/// Parses a TOML value, such as `4`, `true` or `["a", "b"]`.
 pub(super) fn parse_value(text: &str) -> Option<Value> {
     DeValue::parse(text).ok().map(|parsed| value(parsed.get_ref()))
 }
@@ -94,7 +94,7 @@ fn dict(table: &DeTable<'_>) -> Dict {
     table.iter().map(|(key, entry)| (key.get_ref().clone().into_owned(), value(entry.get_ref()))).collect()
 }
 
-/// A date becomes text, because that is how the environment has to write one too.
+/// A date becomes text, as the environment has to write one.
 fn value(from: &DeValue<'_>) -> Value {
     match from {
         DeValue::String(text) => Value::from(text.as_ref()),

@@ -1,4 +1,4 @@
-//! `[storage]`: where users, devices and codes are kept, and the key that seals their secrets.
+//! `[storage]`: where users, devices and codes are stored, and the key that seals their secrets.
 
 use std::path::{Path, PathBuf};
 
@@ -20,10 +20,10 @@ use crate::{
 };
 
 const POSTGRES_PORT: u16 = 5432;
-/// Connections that one gateway may have open at once, unless it is told otherwise.
+/// Default maximum of a gateway's open connections.
 const CONNECTIONS: u32 = 8;
 
-/// What `[storage]` says, validated.
+/// `[storage]`, validated.
 pub(super) struct StorageSettings {
     pub(super) database: database::Config,
     pub(super) key: KeySource,
@@ -32,20 +32,20 @@ pub(super) struct StorageSettings {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Section {
-    /// The durable store: `sqlite:PATH`, made on first start with its folder, or for many gateways
+    /// The durable store: `sqlite:PATH`, made with its folder on first start, or for many gateways
     /// `postgres://user@host/database`.
     database: Parsed<Store>,
     /// The password for PostgreSQL, in place of one in the URL.
     password: Option<Parsed<Secret>>,
-    /// A file that holds the password; a newline at its end is cut off.
+    /// A file with the password; a final newline is cut off.
     password_file: Option<Parsed<PathBuf>>,
     /// PEM file with the authority that signed PostgreSQL's certificate. Absent: the public authorities.
     ca: Option<Parsed<PathBuf>>,
-    /// The most connections that this gateway opens to PostgreSQL.
+    /// The maximum number of this gateway's connections to PostgreSQL.
     max_connections: Option<u32>,
-    /// The key that seals secrets at rest; without it nobody's second factor works any more. Meant for the environment.
+    /// The key that seals secrets at rest; without it no second factor works any more. Meant for the environment.
     key: Option<Parsed<Keys>>,
-    /// A file that holds it. Made on first start, when neither is said.
+    /// A file with the key. Made on first start if neither is set.
     key_file: Option<Parsed<PathBuf>>,
 }
 
@@ -123,8 +123,8 @@ fn sealing_key(given: Option<Parsed<Keys>>, file: Option<Parsed<PathBuf>>, layer
     if is_credential(&written) { KeySource::Credential(path) } else { KeySource::file(path) }
 }
 
-/// Another store than the configured one, as typed on the command line. What goes without saying there is as in the
-/// configuration.
+/// The settings of another store than the configured one, as typed on the command line. They default to the configured
+/// ones.
 pub(super) fn other(
     text: &str,
     own: &database::Config,
@@ -168,7 +168,7 @@ enum Store {
         /// With the question mark, or empty.
         parameters: String,
     },
-    /// `postgres://user@host/database`, which may hold a password and is therefore never repeated in a message.
+    /// `postgres://user@host/database`, which may contain a password and is therefore never repeated in a message.
     Postgres(Postgres),
 }
 
@@ -214,10 +214,10 @@ impl ConfigValue for Store {
 }
 
 impl Postgres {
-    /// What comes after `postgres://`: one user, one or several hosts, one database.
+    /// Parses the part after `postgres://`: one user, one or several hosts, one database.
     fn read(text: &str) -> Result<Self, String> {
         let (place, parameters) = text.split_once('?').unwrap_or((text, ""));
-        // The last one: a password may hold the sign.
+        // The last `@`: a password may contain the character.
         let (login, place) =
             place.rsplit_once('@').ok_or("names no user; expected `postgres://user@host/database`")?;
         let (hosts, name) = place.split_once('/').unwrap_or((place, ""));
@@ -245,7 +245,7 @@ impl Postgres {
                 "host" if value.starts_with('/') => {
                     written.hosts.push(Host { name: value.into_owned(), port: POSTGRES_PORT });
                 }
-                // We always look for the server that takes changes.
+                // We always look for the server that accepts writes.
                 "target_session_attrs" if matches!(&*value, "read-write" | "primary") => {}
                 "target_session_attrs" => {
                     return Err(
@@ -276,7 +276,7 @@ impl Postgres {
         Ok(written)
     }
 
-    /// As asked for. Else, on the way over a network, nobody in between may read or answer.
+    /// The TLS mode, as requested. The default over a network lets nobody in between read or answer.
     fn tls(&self) -> String {
         let near = |host: &Host| {
             matches!(&*host.name, "localhost" | "127.0.0.1" | "[::1]") || host.name.starts_with('/')

@@ -10,11 +10,11 @@ use crate::tls::{self, PairFiles};
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Section {
-    /// PEM file with the certificate and its chain. Read again when it changes.
+    /// PEM file with the certificate and its chain. Reloaded when it changes.
     certificate: Parsed<PathBuf>,
     /// PEM file with the certificate's private key.
     key: Parsed<PathBuf>,
-    /// Several of them, in place of the one: each site is shown the first that is for its host.
+    /// Several certificates in place of the one: each site uses the first that is valid for its host.
     certificates: Vec<Option<PairSection>>,
 }
 

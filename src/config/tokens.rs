@@ -1,4 +1,4 @@
-//! `[tokens]`: what users may do with tokens by themselves.
+//! `[tokens]`: what users may do with their own tokens.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{layers::Layers, values::Parsed};
 use crate::tokens;
 
-/// Shorter ones are for nobody's scripts.
+/// Shorter lifetimes are useless for scripts.
 const SHORTEST: Duration = Duration::from_hours(1);
 
 #[derive(Deserialize)]
@@ -15,7 +15,7 @@ const SHORTEST: Duration = Duration::from_hours(1);
 pub(super) struct Section {
     /// Whether users make, see and revoke tokens of their own on the account page.
     self_service: bool,
-    /// The longest that such a token may last; at least 1h.
+    /// The maximum lifetime of such a token; at least 1h.
     max_lifetime: Parsed<Duration>,
 }
 

@@ -1,6 +1,6 @@
 //! The values of the configuration: durations, addresses, URLs, names, lists, secrets.
 //!
-//! A type here refuses what can never be right and says what would be. Rules between keys are the sections' own.
+//! A type here rejects what can never be valid, and says what would be. Rules between keys belong to the sections.
 
 use std::{
     fmt,
@@ -29,15 +29,15 @@ use crate::{
     },
 };
 
-/// The longest duration taken: what is longer is a slip, and would overflow deadlines.
+/// The maximum of a duration: anything longer is a mistake, and would overflow deadlines.
 const LONGEST: Duration = Duration::from_hours(365 * 24);
 
 /// A value that is text in the configuration.
 pub(super) trait ConfigValue: Sized {
-    /// What a right value looks like; completes "expected …".
+    /// A description of valid values; completes "expected …".
     const EXPECTED: &'static str;
 
-    /// Reads the text, or says what is wrong with it. The words must not repeat a text that may hold a secret.
+    /// Parses the text, or says what is wrong with it. The message must not repeat a text that may contain a secret.
     fn read(text: &str) -> Result<Self, String>;
 }
 
@@ -101,8 +101,7 @@ impl ConfigValue for LogoutPath {
     }
 }
 
-/// Several [`ConfigValue`] values. A lone text counts as a list, separated by commas, so that an environment variable
-/// needs no brackets.
+/// Several [`ConfigValue`]s. A plain text is a comma-separated list, so that an environment variable needs no brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct List<T>(pub(super) Vec<T>);
 
@@ -129,7 +128,7 @@ impl<'de, T: ConfigValue> Deserialize<'de> for List<T> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, elements: A) -> Result<Self::Value, A::Error> {
-                // An element already reported as faulty arrives as nothing, so that the others keep their index.
+                // An element that has been reported arrives as `None`, so that the others keep their index.
                 let elements = Vec::<Option<Parsed<T>>>::deserialize(SeqAccessDeserializer::new(elements))?;
                 Ok(List(elements.into_iter().flatten().map(|Parsed(element)| element).collect()))
             }
@@ -139,7 +138,7 @@ impl<'de, T: ConfigValue> Deserialize<'de> for List<T> {
     }
 }
 
-/// One [`ConfigValue`] value, or several in a list. A comma is a part of the value.
+/// One [`ConfigValue`], or several in a list. A comma is part of the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OneOrMore<T>(pub(super) Vec<T>);
 
@@ -168,7 +167,7 @@ impl<'de, T: ConfigValue> Deserialize<'de> for OneOrMore<T> {
     }
 }
 
-/// A secret written into the configuration itself. It is taken as it stands: no trimming, and no reading as a number.
+/// A secret in the configuration itself. Taken as it is: no trimming, and no parsing as a number.
 #[derive(Clone, Debug)]
 pub(super) struct Secret(pub(super) SecretString);
 
@@ -254,7 +253,7 @@ impl ConfigValue for Size {
     }
 }
 
-/// An absolute instant, and the offset that it was written with: a TOML offset date-time, or the same as text (RFC 3339).
+/// An instant with the UTC offset that it was written with: a TOML offset date-time, or the same as text (RFC 3339).
 pub(super) struct Instant {
     pub(super) instant: Timestamp,
     pub(super) offset: Offset,
@@ -277,7 +276,7 @@ impl ConfigValue for Instant {
     }
 }
 
-/// The path of a Unix socket, which is whole and fits into what the kernel has for one.
+/// The path of a Unix socket, absolute and short enough for the kernel.
 pub(super) fn socket_path(text: &str) -> Result<PathBuf, String> {
     const LONGEST: usize = 107;
     let plain = text.starts_with('/') && !text.ends_with('/') && !text.chars().any(char::is_control);
@@ -294,7 +293,7 @@ pub(super) fn socket_path(text: &str) -> Result<PathBuf, String> {
     Ok(text.into())
 }
 
-/// Where a server is, and nothing else: a scheme, a host, perhaps a port.
+/// The address of a server: a scheme, a host, perhaps a port, and nothing else.
 pub(super) fn origin(text: &str, schemes: &[&str]) -> Result<Url, String> {
     let wanted = schemes.iter().map(|scheme| format!("`{scheme}://host`")).collect::<Vec<_>>().join(" or ");
     if !text.contains("://") {

@@ -1,4 +1,4 @@
-//! `[access]`: rules in, or all that is wrong with them, each where it stands.
+//! `[access]`: rules, or all faults in them, each with its line.
 
 use super::{LEAST, expect_faults_in, line, load, load_with};
 use crate::access::AccessLevel;

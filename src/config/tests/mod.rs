@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use super::{Config, Flag, Location, Problem, Problems};
 use crate::{clock::Timestamp, server::ListenAddress, sessions::Store, telemetry::log::Format};
 
-/// A file with nothing but the keys that have no default; what a test adds begins in line 7.
+/// A file with only the keys that have no default; a test's own lines begin at line 7.
 const LEAST: &str = r#"[server]
 public_url = "https://iot.example.com"
 [portal]
@@ -34,7 +34,7 @@ upstreams = ["http://127.0.0.1:3000"]
 
 "#;
 
-/// A folder with configuration files in it.
+/// A folder with configuration files.
 struct Folder(TempDir);
 
 impl Folder {
@@ -85,7 +85,7 @@ fn expect_faults(text: &str, expected: &[(&str, usize, &str)]) {
     }
 }
 
-/// Faults in one added text: each with its key, its line within that text, and some words of it.
+/// The faults in one added text: each with its key, its line in that text, and some words of it.
 fn expect_faults_in(added: &str, expected: &[(&str, usize, &str)]) {
     let shifted: Vec<_> = expected.iter().map(|(key, line, words)| (*key, line + 6, *words)).collect();
     expect_faults(&format!("{LEAST}{added}"), &shifted);

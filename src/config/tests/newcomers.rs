@@ -1,9 +1,9 @@
-//! What people write who write a configuration for the first time, and what they are told to write.
+//! The mistakes of people who write a configuration for the first time, and the messages that they get.
 
 use super::{Folder, LEAST, environment, load, load_with};
 use crate::config::Config;
 
-/// The only problem of a text, without what it would look like in its place.
+/// The only problem of a text, without the excerpt of it.
 fn told(text: &str) -> String {
     let problems = load(text).expect_err(text);
     let messages: Vec<_> = problems.iter().map(|problem| problem.message.clone()).collect();

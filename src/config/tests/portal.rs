@@ -1,4 +1,4 @@
-//! `[portal]`: where it logs out, and what is said of it and to it.
+//! `[portal]`: its sign-out paths, and the headers for it and from it.
 
 use http::{HeaderMap, Method};
 
@@ -59,7 +59,7 @@ fn the_portals_origin_is_one() {
     assert!(warned.contains("portal.origin") && warned.contains("has no effect"), "{warned}");
     let refused = config("http://10.0.0.1, https://10.0.0.2").unwrap_err().to_string();
     assert!(refused.contains("portal.origin") && refused.contains("all `http`"), "{refused}");
-    // Asked by another name, each has an origin of its own.
+    // With another host name, each has its own origin.
     for (host, upstreams) in
         [("upstream", "http://10.0.0.1, https://10.0.0.2"), ("a.internal", "https://10.0.0.1")]
     {

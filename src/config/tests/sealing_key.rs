@@ -1,4 +1,4 @@
-//! Where the sealing key comes from: one place, which nobody else can read, and nothing shows it.
+//! The source of the sealing key: one place that nobody else can read, and that no message shows.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
@@ -11,7 +11,7 @@ use crate::{
 const DIGITS: &str = "c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00";
 const VARIABLE: &str = "PORTCULLIS_STORAGE__KEY";
 
-/// Reads a file of this mode that says this of the storage.
+/// Loads a file of this mode, with these lines in `[storage]`.
 fn load_file(storage: &str, mode: u32) -> Result<Config, Problems> {
     let folder = Folder::new();
     let file = folder.file("portcullis.toml", &format!("{LEAST}[storage]\n{storage}\n"));

@@ -1,4 +1,4 @@
-//! `server.forward_auth_listen`: what it needs beside it.
+//! `server.forward_auth_listen`: the settings that it requires.
 
 use super::{LEAST, load};
 

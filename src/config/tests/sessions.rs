@@ -1,4 +1,4 @@
-//! `[sessions]`: how long they last, what keeps them, and how many there may be.
+//! `[sessions]`: lifetimes, stores and limits.
 
 use std::time::Duration;
 

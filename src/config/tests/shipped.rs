@@ -1,4 +1,4 @@
-//! The shipped file: it explains every key there is, and says what holds without it.
+//! The shipped file: it explains every key, and states every default.
 
 use std::fs;
 
@@ -7,16 +7,16 @@ use crate::config::Config;
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/portcullis.toml");
 
-/// The shipped file with every key and table in force that is commented out there.
+/// The shipped file with every key and table that is commented out there.
 fn shipped_uncommented(examples: bool) -> String {
     let shipped = fs::read_to_string(SHIPPED).unwrap();
     let lines = shipped.lines().filter(|line| examples || !line.ends_with("# example"));
-    // Prose has a space after its `#`, a key or a table has none.
+    // Prose has a space after its `#`; a key or a table has not.
     let in_force = |line| str::strip_prefix(line, "#").filter(|rest| !rest.starts_with(' ')).unwrap_or(line);
     lines.map(in_force).collect::<Vec<_>>().join("\n")
 }
 
-/// All that a text sets, with the paths as they were written.
+/// All settings of a text, with the paths as written.
 fn effect(text: &str) -> String {
     let folder = Folder::new();
     let file = folder.file("portcullis.toml", text);
@@ -44,7 +44,7 @@ fn the_shipped_file_explains_every_key_there_is() {
     assert!(unexplained.is_empty(), "config/portcullis.toml says nothing about {unexplained:?}");
 }
 
-/// Asks the reader itself: an unknown key is answered with the known ones beside it.
+/// Asks the deserializer: its error for an unknown key lists the known ones.
 fn every_key(table: &str) -> Vec<String> {
     let path = |key: &str| if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
     let probe = path("zzzzzzzz");

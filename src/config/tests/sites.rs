@@ -1,4 +1,4 @@
-//! `[[sites]]`: what is said of a site, what it has from the first, and what is wrong with either, each where it stands.
+//! `[[sites]]`: own and inherited settings, and the faults in either, each with its line.
 
 use super::{Folder, LEAST, environment, expect_faults_in, line, load, load_with};
 use crate::{access::AccessLevel, config::Config, upstream::Sharing};
