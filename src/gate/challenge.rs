@@ -1,4 +1,4 @@
-//! What somebody without a sufficient session gets: a way to log in, in the form that the client can use.
+//! The response without a sufficient session: a way to log in, in a form that the client can use.
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
@@ -13,28 +13,28 @@ use crate::web::{
 
 /// The login page.
 const LOGIN: &str = "/.portcullis/login";
-/// The page on which a device is bound.
+/// The enrolment page.
 const ENROL: &str = "/.portcullis/enrol";
-/// Has the login page ask somebody who is in.
+/// Makes the login page ask a signed-in user again.
 const AGAIN: &str = "again=1";
 
-/// What the form of the answer depends on.
+/// What the form of the response depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Visitor<'a> {
     pub method: &'a Method,
     pub headers: &'a HeaderMap,
-    /// Path and query that were asked for.
+    /// The requested path and query.
     pub target: &'a str,
-    /// Whether it comes from a browser that has, or had, a session: by a cookie of ours, or from a page of this site.
+    /// Whether the browser has or had a session: it sent a cookie of ours, or comes from a page of this site.
     pub has_been_in: bool,
-    /// Whether it may be a program that would send a token as a password, if it is asked for one.
+    /// Whether the client may be a program that sends a token as a Basic password when asked for one.
     pub offers_basic: bool,
 }
 
-/// What such a program is asked for (RFC 7617).
+/// The challenge for such a program (RFC 7617).
 pub const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"portal\", charset=\"UTF-8\"");
 
-/// Makes the answers.
+/// Makes the responses.
 #[derive(Clone, Debug)]
 pub struct Challenger {
     origin: String,
@@ -43,24 +43,24 @@ pub struct Challenger {
 }
 
 impl Challenger {
-    /// `origin` is the public one, without a slash at its end.
+    /// `origin` is the public one, without a trailing slash.
     pub fn new(origin: &str, returns: Returns) -> Self {
         let text = format!("Portcullis realm=\"portal\", login_url=\"{origin}{LOGIN}\"");
         let authenticate = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("Portcullis"));
         Self { origin: origin.to_owned(), authenticate, returns }
     }
 
-    /// What a 401 names as the way in (RFC 9110 §11.6.1).
+    /// The challenge in a 401 (RFC 9110 §11.6.1).
     pub fn authenticate(&self) -> HeaderValue {
         self.authenticate.clone()
     }
 
-    /// What a login may lead to.
+    /// The return paths that a login may lead to.
     pub fn returns(&self) -> &Returns {
         &self.returns
     }
 
-    /// For whoever has to prove something first.
+    /// The response to a request that has to prove something first.
     pub fn challenge(&self, missing: Missing, visitor: Visitor<'_>) -> Answer {
         // Single-page applications show this text, and often nothing else.
         let detail = match missing {
@@ -74,24 +74,25 @@ impl Challenger {
         self.send_to(missing, detail, visitor)
     }
 
-    /// For a script that asks about a session that is not there.
+    /// The response to a script that asks about a session that does not exist.
     pub fn no_session(&self, request_id: &str) -> Answer {
         self.unauthorized("There is no session.", LOGIN, Some(request_id))
     }
 
-    /// For whoever sent the form that is kept under this name: the way in, and then to it.
+    /// The response to a form saved under this name: the login, and then the form.
     pub fn keep(&self, name: &str, missing: Missing) -> Answer {
         answer::see_other(&way_to_prove(missing, &ReturnTo::parse(&format!("{KEPT_FORM}{name}"))))
     }
 
-    /// The way in for somebody who sees a page that has asked, and back to that page: what was asked for is no page.
+    /// The login link for a page that has made this request, with that page as the target: the request itself is not a
+    /// page.
     pub fn from_page(&self, visitor: Visitor<'_>, missing: Missing) -> String {
         way_to_prove(missing, &self.returns.to_referer(visitor.headers))
     }
 
     fn send_to(&self, missing: Missing, detail: &str, visitor: Visitor<'_>) -> Answer {
         if client::destination(visitor.method, visitor.headers) == Destination::Window {
-            // A form that was posted cannot be asked for again with GET: the way back leads to the start.
+            // A POST cannot be repeated with GET: the target is the start page.
             return if matches!(*visitor.method, Method::GET | Method::HEAD) {
                 let path = way_to_prove(missing, &self.returns.to(visitor.target));
                 answer::redirect(StatusCode::FOUND, &path)
@@ -106,7 +107,7 @@ impl Challenger {
             };
             return grpc::refusal(grpc::UNAUTHENTICATED, what);
         }
-        // It would go on answering in place of the login, with what it has kept.
+        // A service worker would go on answering from its cache, in place of the login.
         if service_worker::asks(visitor.method, visitor.headers) {
             return service_worker::farewell();
         }
@@ -117,7 +118,7 @@ impl Challenger {
         answer
     }
 
-    /// For a script: what is missing, and at which path of ours to get it.
+    /// The response to a script: what is missing, and the path of the page for it.
     fn unauthorized(&self, detail: &str, path: &str, request_id: Option<&str>) -> Answer {
         let mut answer = answer::problem(&ProblemDetails {
             kind: "about:blank",
@@ -132,7 +133,7 @@ impl Challenger {
     }
 }
 
-/// The page on which something is proved, and that it leads to `return_to` then.
+/// The path of the page that proves what is missing, with `return_to` as the target after it.
 fn way_to_prove(missing: Missing, return_to: &ReturnTo) -> String {
     match missing {
         Missing::Session => return_to.append_to(LOGIN),

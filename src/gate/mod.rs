@@ -1,4 +1,4 @@
-//! Decides what happens to a request of the portal: pass, prove something first, or nothing of the kind.
+//! The gate decides what happens to a request for the portal: allow, challenge or deny.
 //!
 //! Pure: no clock, no store, no HTTP. The caller loads the session and acts on the [`Decision`].
 
@@ -19,7 +19,7 @@ use crate::{
     sessions::{Level, Live, Session},
 };
 
-/// Proof that the gate was passed, and as whom. Only [`Gate`] makes one, which is why the kinds of it are not public.
+/// Proof that a request passed the gate, and as whom. Only [`Gate`] makes one, so its kinds are private.
 #[derive(Clone, Debug)]
 pub struct Identity(Kind);
 
@@ -30,12 +30,12 @@ enum Kind {
     OneFactor(Arc<Live>),
     /// A machine, by its token.
     Token(Arc<Live>),
-    /// Nobody needs to be known.
+    /// A request that needs no identity.
     Anonymous,
 }
 
 impl Identity {
-    /// The session that passed; absent: a machine, or anonymous.
+    /// The session that passed; `None` for a token, and for an anonymous request.
     pub fn session(&self) -> Option<&Arc<Live>> {
         match &self.0 {
             Kind::Session(live) | Kind::OneFactor(live) => Some(live),
@@ -43,7 +43,7 @@ impl Identity {
         }
     }
 
-    /// Whom the portal is told of, with a session or a token; absent: anonymous.
+    /// The session or token that the portal is told of; `None` if anonymous.
     pub fn subject(&self) -> Option<&Arc<Live>> {
         match &self.0 {
             Kind::Session(live) | Kind::OneFactor(live) | Kind::Token(live) => Some(live),
@@ -51,22 +51,22 @@ impl Identity {
         }
     }
 
-    /// What the portal is told about the user in plain headers; absent: nothing.
+    /// The identity headers for the portal; `None` if anonymous.
     pub fn headers(&self, names: &IdentityHeaders) -> Result<Option<&Block>, Unrepresentable> {
         self.subject().map(|live| names.of(live)).transpose()
     }
 
-    /// Whether what it stands for is over.
+    /// Whether the session or token has ended.
     pub fn has_ended(&self) -> bool {
         self.ending().is_some_and(CancellationToken::is_cancelled)
     }
 
-    /// Cancelled when what it stands for is over; absent: it never is.
+    /// Cancelled when the session or token ends; `None` if anonymous.
     pub fn ended(&self) -> Option<CancellationToken> {
         self.ending().cloned()
     }
 
-    /// Waits until what it stands for is over.
+    /// Waits until the session or token ends.
     pub fn end(&self) -> impl Future<Output = ()> + use<> {
         let ended = self.ended();
         async move {
@@ -86,21 +86,21 @@ impl Identity {
     }
 }
 
-/// What came with a request to show who it is from.
+/// The credential of a request.
 #[derive(Clone, Debug)]
 pub enum Credential {
     Nothing,
     Session(Arc<Live>),
-    /// Of a token that is good for the request, and whom it stands for.
+    /// A token that is valid for the request, and whom it stands for.
     Token(Arc<Live>),
 }
 
-/// What is to happen to a request.
+/// The decision about a request.
 #[derive(Clone, Debug)]
 pub enum Decision {
     Allow(Identity),
     Challenge(Missing),
-    /// A rule closes what is asked for.
+    /// A rule denies the request.
     Deny,
 }
 
@@ -109,7 +109,7 @@ pub enum Decision {
 pub enum Missing {
     /// There is no session.
     Session,
-    /// The session has proved a password only, and that is no longer enough.
+    /// The session has only proved a password, and that is no longer enough.
     Device,
     /// The last code is too old.
     FreshCode,
@@ -126,8 +126,8 @@ impl Gate {
         Self { rollout }
     }
 
-    /// `now` is the time that sessions go by. A store failure is the caller's to report: it must never arrive here as
-    /// "no session". What is not good enough for the portal is not good enough to be named to it either.
+    /// `now` is the time that sessions go by. A store failure is for the caller to report: it must never arrive here as
+    /// "no session". A credential that does not suffice for the portal is not named to it either.
     pub fn decide(&self, ruling: &Ruling, credential: Credential, now: Timestamp) -> Decision {
         match (ruling.level, credential) {
             (AccessLevel::Deny, _) => Decision::Deny,
@@ -140,7 +140,7 @@ impl Gate {
                 Decision::Allow(Identity(Kind::Token(live)))
             }
             (AccessLevel::Bypass, _) => Decision::Allow(Identity(Kind::Anonymous)),
-            // What asks for a code that is fresh asks for a person.
+            // Only a person can have a fresh code.
             (_, Credential::Token(_)) if !ruling.takes_tokens() => Decision::Deny,
             (_, Credential::Token(live)) => Decision::Allow(Identity(Kind::Token(live))),
             (AccessLevel::OneFactor | AccessLevel::TwoFactor, Credential::Nothing) => {
@@ -195,7 +195,7 @@ mod tests {
         if methods.is_empty() { Credential::Nothing } else { Credential::Session(having_proved(methods)) }
     }
 
-    /// What one rule for everything says.
+    /// The ruling of one rule for everything.
     fn ruling(level: AccessLevel, max_age: Option<Duration>, anonymous: bool) -> Ruling {
         let rule = AccessRule { level, max_age, anonymous, ..AccessRule::default() };
         let rules = AccessRules::new(&Config { rules: vec![rule], ..Config::default() }).unwrap();
@@ -297,7 +297,7 @@ mod tests {
             (pass(AccessLevel::Bypass, session()), pass(AccessLevel::OneFactor, session()));
         let anonymous = pass(AccessLevel::Bypass, Credential::Nothing);
         assert!(!user.has_ended() && user.end().now_or_never().is_none());
-        // What is no longer enough elsewhere is enough there.
+        // One factor is no longer enough elsewhere, but it is here.
         live.ended.cancel();
         assert!(user.has_ended() && user.end().now_or_never().is_some());
         assert!(!one_factor.has_ended() && one_factor.end().now_or_never().is_none());

@@ -1,4 +1,4 @@
-//! Binding a device: the first one on the way to a session, or one from a session.
+//! Binding a device: the first one during a login, or one of a signed-in user.
 
 use aws_lc_rs::hmac;
 
@@ -14,19 +14,19 @@ use crate::{
     users::User,
 };
 
-/// For how long a proof lets its user bind a device, or see recovery codes, without proving it once more.
+/// How old a proof may be for binding a device or seeing recovery codes.
 pub const FRESH: std::time::Duration = std::time::Duration::from_mins(10);
 
-/// What the page shows on which a device is bound.
+/// The content of the enrolment page.
 pub struct Enrolment {
     pub user: User,
     pub secret: TotpSecret,
-    /// Present for a first device: whether it can wait.
+    /// Present for a first device: whether it can be skipped.
     pub requirement: Option<Requirement>,
     pub shown_before: Option<ShownBefore>,
 }
 
-/// What became of a code and a name for a new device, or of putting it off.
+/// The outcome of binding a device, or of skipping it.
 #[derive(Debug)]
 pub enum BindOutcome {
     Refused(EnrolRefusal),
@@ -35,14 +35,14 @@ pub enum BindOutcome {
     },
     /// There is no login in progress that could bind a device.
     Over,
-    /// It cannot be put off any more.
+    /// It cannot be skipped any more.
     Mandatory,
-    /// It is put off, and the session goes on as it was.
+    /// It was skipped, and the session goes on unchanged.
     PutOff,
     Finished(Finish),
 }
 
-/// What a user types to bind a device.
+/// The user's input for binding a device.
 #[derive(Clone, Copy, Debug)]
 pub struct NewDevice<'a> {
     pub code: &'a str,
@@ -50,7 +50,7 @@ pub struct NewDevice<'a> {
 }
 
 impl Login {
-    /// What to show of the device that is being bound; `None` on the step that binds none.
+    /// The device being bound in a login; `None` if this step binds none.
     pub fn enrolment(&self, pending: &Pending, user: User, source: &Source) -> Option<Enrolment> {
         let secret = pending.secret().filter(|_| pending.step == Step::Enrol)?;
         self.audit.record(AuditEvent::EnrolmentStarted, &source.context(user.name.as_str()));
@@ -58,9 +58,9 @@ impl Login {
         Some(Enrolment { user, secret, requirement, shown_before: pending.shown_before })
     }
 
-    /// What to show of a device that is bound from a session: the first, or a further one. `None` when its user may not.
+    /// The device being bound in a session: the first or a further one. `None` if the session may not bind one.
     ///
-    /// Nothing is stored: the secret follows from the session, which ends when a device is bound.
+    /// Nothing is stored: the secret is derived from the session, which ends when a device is bound.
     pub async fn enrolment_in(
         &self,
         session: &Session,
@@ -75,12 +75,12 @@ impl Login {
         Ok(Some(Enrolment { user, secret, requirement, shown_before: None }))
     }
 
-    /// Whether what a session has proved is recent enough to bind a device or to see recovery codes with.
+    /// Whether the proof of a session is recent enough for binding a device or seeing recovery codes.
     pub fn is_fresh(&self, session: &Session) -> bool {
         self.sessions.now().since(session.proved_at()) <= FRESH
     }
 
-    /// Binds the first device when the code is right, and finishes the login.
+    /// Binds the first device if the code is correct, and finishes the login.
     pub async fn bind(
         &self,
         id: &TokenHash,
@@ -104,7 +104,7 @@ impl Login {
         Ok(BindOutcome::Finished(finish))
     }
 
-    /// Binds a device from a session when the code is right, and puts another session in its place.
+    /// Binds a device in a session if the code is correct, and replaces the session.
     pub async fn bind_in(
         &self,
         session: &Session,
@@ -118,7 +118,7 @@ impl Login {
             return Ok(BindOutcome::Over);
         };
         let enrolment = match session.level() {
-            // A second device must not be had for a password alone.
+            // The password alone must not suffice for a second device.
             Level::One => credentials::EnrolmentScope::FirstDevice,
             Level::Two => credentials::EnrolmentScope::AnyDevice,
         };
@@ -161,7 +161,7 @@ impl Login {
             }
             Err(refusal) => {
                 if refusal != EnrolRefusal::WrongCode {
-                    // Nothing was guessed at.
+                    // That was not a guess.
                     admission.withdrawn().await;
                 }
                 self.audit.record(AuditEvent::EnrolmentRefused, &context);
@@ -170,8 +170,8 @@ impl Login {
         }
     }
 
-    /// Ends what was begun with the password alone, now that there is a device. What cannot be ended here passes nowhere
-    /// all the same: whoever looks such a session up is told of the device.
+    /// Ends the sessions with the password alone, now that there is a device. A session that cannot be ended here is
+    /// refused anyway: looking it up shows the device.
     async fn end_one_factor(&self, user: &User, source: &Source) {
         match self.sessions.end_one_factor(&user.id).await {
             Ok(ended) => {
@@ -186,7 +186,7 @@ impl Login {
         }
     }
 
-    /// Puts the first device off, as long as the roll-out lets the user.
+    /// Skips the first device, as long as the roll-out allows it.
     pub async fn skip(&self, id: &TokenHash, source: &Source) -> Result<BindOutcome, LoginError> {
         let Some((pending, user)) = self.progress(id).await? else { return Ok(BindOutcome::Over) };
         if pending.step != Step::Enrol {
@@ -195,7 +195,7 @@ impl Login {
         match self.requirement() {
             Requirement::Demand => Ok(BindOutcome::Mandatory),
             Requirement::Invite { .. } => {
-                // No code that works once guards this step, so the login itself has to.
+                // This step has no one-time code, so the login itself must be usable only once.
                 if !self.pending.remove(id).await? {
                     return Ok(BindOutcome::Over);
                 }
@@ -206,7 +206,7 @@ impl Login {
         }
     }
 
-    /// The same for somebody who is in: nothing changes.
+    /// The same in a session, which does not change.
     pub fn skip_in(&self, session: &Session, source: &Source) -> BindOutcome {
         match (session.level(), self.requirement()) {
             (Level::Two, _) => BindOutcome::Over,
@@ -222,10 +222,10 @@ impl Login {
         self.rollout.requirement(self.sessions.now())
     }
 
-    /// The secret of a device that is bound from a session: the same on every look, so that nobody scans twice.
+    /// The secret of a device that is bound in a session: the same each time, so that nobody has to scan twice.
     fn secret_in(&self, session: &Session) -> Option<TotpSecret> {
         let digest = hmac::sign(&self.seeds, session.id.as_bytes());
-        // 32 bytes hold 20.
+        // 20 of 32 bytes.
         digest.as_ref().get(..20).and_then(TotpSecret::from_bytes)
     }
 }

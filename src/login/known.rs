@@ -1,6 +1,6 @@
-//! The browsers in which somebody has logged in before: a cookie with a mark for each account, which we signed.
+//! Known browsers: a cookie with a signed mark for each account that has logged in there.
 //!
-//! A mark lets nobody in. It gives the account's guesses in this browser a budget that nobody else can use up.
+//! A mark lets nobody in. It gives the account a budget of guesses in this browser that nobody else can use up.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use crate::{
     clock::Timestamp, random::Random, sealing::Sealer, secret::constant_time_eq, throttle::KnownBrowser,
 };
 
-/// For how long a browser is known after a login.
+/// How long a browser is known after a login.
 pub const KNOWN_FOR: Duration = Duration::from_hours(90 * 24);
-/// For how long one is known that has proved a code before the password.
+/// How long a browser is known after a code before the password.
 pub(super) const KNOWN_BY_CODE: Duration = Duration::from_mins(10);
 
-/// Accounts that one browser is known to.
+/// Maximum number of accounts in one cookie.
 const MOST: usize = 6;
 const ID: usize = 16;
 const EXPIRY: usize = 4;
 const MARK: usize = ID + EXPIRY + 16;
 
-/// Signs marks, and knows them again.
+/// Signs and verifies marks.
 #[derive(Clone, Debug)]
 pub struct KnownBrowsers(hmac::Key);
 
@@ -31,15 +31,15 @@ impl KnownBrowsers {
         Self(hmac::Key::new(hmac::HMAC_SHA256, sealer.derive("known browsers").as_slice()))
     }
 
-    /// The browser that holds `cookie`, if it is known to `account`.
+    /// The browser with this `cookie`, if it is known to `account`.
     pub fn find(&self, cookie: &str, account: &str, now: Timestamp) -> Option<KnownBrowser> {
         let marks = decode(cookie);
         let mark = self.mark_of(&marks, account, now)?;
         Some(KnownBrowser::new(account, mark.get(..ID)?))
     }
 
-    /// The cookie of a browser that is known to `account` from now on, and to those that it was known to. The same browser
-    /// keeps its budget.
+    /// The cookie that makes the browser known to `account`, besides the accounts that it was known to. The same
+    /// browser keeps its budget.
     pub(super) fn with(
         &self,
         cookie: Option<&str>,
@@ -53,7 +53,7 @@ impl KnownBrowsers {
         self.sign(&marks, account, id, now.plus(KNOWN_FOR), now)
     }
 
-    /// The same for a short time, with a budget that nothing has been taken from.
+    /// The same for a short time, with an unused budget.
     pub(super) fn afresh(
         &self,
         cookie: Option<&str>,
@@ -65,7 +65,7 @@ impl KnownBrowsers {
         self.sign(&marks, account, random.bytes::<ID>().to_vec(), now.plus(KNOWN_BY_CODE), now)
     }
 
-    /// The marks with a new one for `account`, in the place of those that it had.
+    /// The marks with a new one for `account`, which replaces its old ones.
     fn sign(&self, marks: &[u8], account: &str, mut id: Vec<u8>, until: Timestamp, now: Timestamp) -> String {
         id.extend(expiry(until).to_be_bytes());
         let signature = self.signature(account, &id);
@@ -94,7 +94,7 @@ impl KnownBrowsers {
     }
 }
 
-/// The marks of a cookie; none when it is malformed or longer than one of ours.
+/// The marks in a cookie; empty if it is malformed or longer than one of ours.
 fn decode(cookie: &str) -> Vec<u8> {
     let marks = URL_SAFE_NO_PAD.decode(cookie).unwrap_or_default();
     if marks.len().is_multiple_of(MARK) && marks.len() <= MOST * MARK { marks } else { Vec::new() }
@@ -133,7 +133,7 @@ mod tests {
         let both = known(Some(&cookie), "bob");
         assert_eq!(browsers().find(&both, "ada", NOW), browser);
         assert!(browsers().find(&both, "bob", NOW).is_some());
-        // Logging in once more leaves the budget what it was.
+        // Another login does not refill the budget.
         assert_eq!(browsers().find(&known(Some(&both), "ada"), "ada", NOW), browser);
     }
 

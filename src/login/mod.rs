@@ -1,7 +1,7 @@
 //! Drives a login from e-mail and password to a session. Sees no HTTP.
 //!
-//! Every step looks the user up again: one that was disabled half-way gets no session. Refusals are outcomes; errors
-//! mean that something did not answer, and never let anybody in.
+//! Every step looks the user up again: a user who was disabled meanwhile gets no session. Refusals are outcomes; errors
+//! mean that a store did not answer, and never let anybody in.
 
 mod enrolment;
 mod known;
@@ -35,7 +35,7 @@ use crate::{
     users::{CanonicalName, User, UserId, Users},
 };
 
-/// Wrong tries from where somebody logs in that need no word.
+/// Wrong tries from the user's own network that are not reported.
 const OWN_SLIPS: u32 = 4;
 
 /// Where a step of a login comes from.
@@ -44,24 +44,24 @@ pub struct Source {
     pub client_ip: IpAddr,
     pub user_agent: String,
     pub request_id: String,
-    /// The session that the browser already holds; it ends when another begins in its place.
+    /// The session that the browser already has; it ends when another replaces it.
     pub replaces: Option<TokenHash>,
-    /// Whose session that is, by canonical name.
+    /// The user of that session, by canonical name.
     pub user: Option<String>,
-    /// The cookie that says to whom the browser is known.
+    /// The cookie with the accounts that the browser is known to.
     pub known: Option<String>,
 }
 
-/// What the login page asks for.
+/// The input of the login page.
 #[derive(Debug)]
 pub struct Credentials<'a> {
     pub email: &'a str,
     pub password: SecretString,
-    /// To be kept signed in, where the operator allows it.
+    /// Whether to keep the user signed in, if the operator allows it.
     pub remember: bool,
 }
 
-/// Everything that a login needs.
+/// The dependencies of a login.
 #[derive(Clone)]
 pub struct Login {
     pub users: Users,
@@ -75,21 +75,21 @@ pub struct Login {
     pub tries: Tries,
     pub turns: Turns,
     pub known: KnownBrowsers,
-    /// Makes of names that nobody has what stands in the log.
+    /// Masks names in the log that no user has.
     pub names: hmac::Key,
     pub audit: Arc<Audit>,
     pub rollout: rollout::Config,
-    /// Makes the secrets of devices that are bound from a session out of that session.
+    /// Derives the secrets of devices that are bound in a session.
     pub seeds: hmac::Key,
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
 }
 
 impl Login {
-    /// The first factor. An unknown account takes the same time, counts the same and gets the same answer as a wrong
+    /// The first factor. An unknown account takes the same time, counts the same and gets the same response as a wrong
     /// password.
     ///
-    /// `previous` is the cookie of an earlier login in the same browser: when that was of the same user, its QR code stays.
+    /// `previous` is the cookie of an earlier login in the same browser: for the same user, its QR code stays.
     pub async fn password(
         &self,
         given: Credentials<'_>,
@@ -102,12 +102,12 @@ impl Login {
         let attempt = Attempt::new(account, source.client_ip, self.browser(account, source));
         let claim = Claim::of(&attempt);
         let masked = self.masked(account);
-        // Before any store is asked: a flood takes nothing from anybody else.
+        // Before any store is asked: a flood takes nothing from others.
         let (turn, admission) = match self.throttle.told(&attempt) {
             Some(throttled) => (None, Err(throttled)),
             None => (Some(self.turns.take(&claim).await?), self.throttle.admit(&attempt).await?),
         };
-        // Only somebody who exists has a browser that is known.
+        // Only an existing account can have a known browser.
         let shown = if attempt.browser.is_some() { account } else { &masked };
         let admission = match self.admitted(admission, &source.context(shown)) {
             Ok(admission) => admission,
@@ -127,7 +127,7 @@ impl Login {
         drop(turn);
         self.audit.record(AuditEvent::LoginPasswordAccepted, &context);
         let password = PasswordProof::from(verified);
-        // A device's code, or else the first device.
+        // A code of a device, or else the first device.
         let has_device = self.devices.count(&user.id).await? > 0;
         let step = if has_device { Step::Code } else { Step::Enrol };
         let arrival = Arrival { cookie: previous.copied(), client_ip: source.client_ip };
@@ -135,8 +135,8 @@ impl Login {
         Ok(PasswordOutcome::Continue { token, step })
     }
 
-    /// A one-time code before the password, for a user whom strangers keep waiting: it opens nothing, and makes the browser
-    /// known for a while. An unknown account gets the same answer as a wrong code.
+    /// A one-time code before the password, for a user who has to wait because of strangers' guesses: it opens nothing,
+    /// and makes the browser known for a while. An unknown account gets the same response as a wrong code.
     pub async fn first_code(
         &self,
         email: &str,
@@ -181,7 +181,7 @@ impl Login {
         Ok(self.second_factor.verify_first(user.as_ref().map(|user| &user.id), code).await?)
     }
 
-    /// The browser, if it is one in which `account` has logged in before, or is logged in.
+    /// The browser, if `account` is or has been logged in there.
     fn browser(&self, account: &str, source: &Source) -> Option<KnownBrowser> {
         let by_cookie =
             source.known.as_deref().and_then(|cookie| self.known.find(cookie, account, self.clock.now()));
@@ -192,12 +192,12 @@ impl Login {
         })
     }
 
-    /// The cookie of a browser that is known to `account` from now on.
+    /// The cookie that makes the browser known to `account`.
     fn known_from_now_on(&self, account: &str, source: &Source) -> String {
         self.known.with(source.known.as_deref(), account, self.clock.now(), &*self.random)
     }
 
-    /// What stands in the log for a name that nobody has: it may be a password, typed into the wrong field.
+    /// The text in the log for a name that no user has: it may be a password in the wrong field.
     fn masked(&self, account: &str) -> String {
         if account.is_empty() {
             return String::new();
@@ -206,8 +206,8 @@ impl Login {
         format!("unknown-{}", hex(digest.as_ref().get(..8).unwrap_or_default()))
     }
 
-    /// Notes what the user is told at the next login. Nobody waits for it, and nobody's is written as well, or its time would
-    /// tell who exists.
+    /// Records a wrong try for the report at the next login. Runs in the background, also for unknown accounts, or the
+    /// time taken would reveal which exist.
     fn note_wrong(&self, user: Option<UserId>, attempt: &Attempt<'_>, wrong: Wrong) {
         let (tries, network) = (self.tries.clone(), attempt.networks.name());
         tokio::spawn(async move {
@@ -218,7 +218,7 @@ impl Login {
         });
     }
 
-    /// Notes it when there have been too many tries.
+    /// Records in the audit log if there have been too many tries.
     fn admitted(
         &self,
         admission: Result<Admission, Throttled>,
@@ -230,7 +230,7 @@ impl Login {
         admission
     }
 
-    /// The user, and the proof if the password is theirs. Takes as long for whoever does not exist.
+    /// The user, and the proof if the password is correct. Takes as long for an unknown account.
     async fn check_password(
         &self,
         name: Option<&CanonicalName>,
@@ -245,25 +245,25 @@ impl Login {
         Ok((user, verified))
     }
 
-    /// Where a login stands; `None` when it is over, or its user no longer may log in.
+    /// The current step of a login; `None` if it is over, or if the user may no longer log in.
     pub async fn progress(&self, id: &TokenHash) -> Result<Option<(Pending, User)>, LoginError> {
         let Some(mut pending) = self.pending.load(id).await? else { return Ok(None) };
         let Some(user) = self.users.by_id(pending.user()).await?.filter(|user| !user.disabled) else {
             return Ok(None);
         };
-        // Bound meanwhile, in another browser or just before we were cut off: its code is what is missing now.
+        // A device was bound meanwhile, in another browser or just before a crash: now its code is required.
         if pending.step == Step::Enrol && self.devices.count(&user.id).await? > 0 {
             pending.step = Step::Code;
         }
         Ok(Some((pending, user)))
     }
 
-    /// The second factor: a code of any device of the user.
+    /// The second factor: a code of any of the user's devices.
     pub async fn code(&self, id: &TokenHash, code: &str, source: &Source) -> Result<CodeOutcome, LoginError> {
         self.second_step(id, source, SecondStep::Code(code)).await
     }
 
-    /// The second factor: a recovery code in a device's stead.
+    /// The second factor: a recovery code.
     pub async fn recovery(
         &self,
         id: &TokenHash,
@@ -333,7 +333,7 @@ impl Login {
         }
     }
 
-    /// Whom a code of `user` is counted for: the browser that is known, or the network.
+    /// Where a code of `user` is counted: at the known browser, or at the network.
     fn code_attempt<'a>(&self, user: &'a User, source: &Source) -> Attempt<'a> {
         Attempt {
             account: user.id.as_str(),
@@ -342,7 +342,7 @@ impl Login {
         }
     }
 
-    /// Whether there is more to tell than somebody's own slips: a few, from where the login comes from now.
+    /// Whether there is more to report than the user's own mistakes: a few from the network of this login.
     async fn has_wrong_tries(&self, user: &User, source: &Source) -> Result<bool, LoginError> {
         let here = Networks::of(source.client_ip).name();
         let tries = self.tries.list(&user.id).await?;
@@ -351,7 +351,7 @@ impl Login {
         }))
     }
 
-    /// Makes the session that a login was for, and ends the one that the browser held.
+    /// Makes the session, and ends the one that the browser had.
     async fn finish(&self, user: &User, session: NewSession, source: &Source) -> Result<Finish, LoginError> {
         let next = match session.second() {
             Some(Method::Recovery) => Next::Recovered,
@@ -384,7 +384,7 @@ impl Login {
         context.session = Some(hash);
         self.audit.record(AuditEvent::LoginFinished, &context);
         if let Err(error) = self.users.note_login(&user.id).await {
-            // It is for the operator's list; whoever is in is in.
+            // It is only for the operator's list, so the login goes on.
             tracing::warn!(user.id = %user.id, error = %Chain(&error), "the time of a login could not be noted");
         }
         if let Err(error) = self.tries.forgive(&user.id).await {
@@ -394,7 +394,7 @@ impl Login {
         Ok(Finish::In(NewLogin { token, next, kept_for, known }))
     }
 
-    /// Ends what is beyond the most sessions of a user, perhaps the `new` one. Where nobody can tell, there is no new one.
+    /// Ends sessions beyond the maximum, perhaps the `new` one. If they cannot be counted, the new one ends.
     async fn within_limits(&self, user: &User, new: &TokenHash) -> Result<Vec<SessionSummary>, LoginError> {
         match self.sessions.evict_excess(&user.id).await {
             Ok(beyond) => Ok(beyond),
@@ -406,7 +406,7 @@ impl Login {
     }
 }
 
-/// A check that could not be made has told nobody whether a guess was right: it does not count as one.
+/// A check that failed has not revealed whether a guess was correct: it does not count as one.
 async fn withdraw_if_unknown<T, E>(admission: Admission, check: Result<T, E>) -> Result<(Admission, T), E> {
     match check {
         Ok(known) => Ok((admission, known)),

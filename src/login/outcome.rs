@@ -1,4 +1,4 @@
-//! What a step of a login can come to.
+//! The outcomes of a login's steps.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     users::UsersError,
 };
 
-/// Something did not answer. Nobody is let in, and nothing is forgotten.
+/// A store did not answer. Nobody is let in, and nothing is lost.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
     #[error("cannot look up the user")]
@@ -48,7 +48,7 @@ impl From<PasswordError> for LoginError {
     }
 }
 
-/// What became of e-mail and password.
+/// The outcome of e-mail and password.
 #[derive(Debug)]
 pub enum PasswordOutcome {
     Refused,
@@ -56,28 +56,28 @@ pub enum PasswordOutcome {
     Continue { token: Token, step: Step },
 }
 
-/// What became of a code before the password.
+/// The outcome of a code before the password.
 #[derive(Debug)]
 pub enum FirstCodeOutcome {
     Refused,
-    /// The code was right, and has been used before.
+    /// The code was correct, but has been used before.
     AlreadyUsed,
     Throttled {
         retry_after: Duration,
     },
-    /// The cookie of a browser that is known for a while.
+    /// The cookie that makes the browser known for a while.
     Accepted {
         known: String,
     },
 }
 
-/// What became of a code.
+/// The outcome of a code.
 #[derive(Debug)]
 pub enum CodeOutcome {
     Refused,
-    /// The code was right, and has been used before.
+    /// The code was correct, but has been used before.
     AlreadyUsed,
-    /// Too many wrong codes of this kind in a row: none counts until an operator steps in.
+    /// Too many wrong codes of this kind in a row: none is accepted until an operator unblocks the account.
     Off,
     Throttled {
         retry_after: Duration,
@@ -87,35 +87,35 @@ pub enum CodeOutcome {
     Finished(Finish),
 }
 
-/// How a login ends that has proved everything.
+/// The end of a login that has proved everything.
 #[derive(Debug)]
 pub enum Finish {
     In(NewLogin),
-    /// Its user has as many sessions as there may be, and is in none by this login.
+    /// The user has the maximum number of sessions, and this login makes none.
     Full {
         others: usize,
     },
 }
 
-/// What there is to tell somebody who has just got in.
+/// What to show a user after the login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     Portal,
-    /// There are recovery codes that the user has not confirmed to have saved.
+    /// There are recovery codes that the user has not confirmed as saved.
     RecoveryCodes,
     /// The user has used a recovery code.
     Recovered,
-    /// Somebody has tried wrong passwords or codes since the last login.
+    /// There were wrong passwords or codes since the last login.
     WrongTries,
 }
 
-/// A login that has succeeded.
+/// A successful login.
 #[derive(Debug)]
 pub struct NewLogin {
     pub token: Token,
     pub next: Next,
-    /// For how long the browser is to keep it; absent: until it is closed.
+    /// How long the browser is to store the cookie; `None`: until it is closed.
     pub kept_for: Option<Duration>,
-    /// The cookie that says to whom the browser is known.
+    /// The cookie with the accounts that the browser is known to.
     pub known: String,
 }

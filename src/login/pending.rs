@@ -1,7 +1,7 @@
-//! Logins between the password and the session. They never count as a session.
+//! Logins in progress, between the password and the session. They never count as a session.
 //!
-//! The browser holds a random token; the durable store holds the rest, sealed, under the token's hash. A login that nobody
-//! finished is remembered for a day, so that whoever has scanned its QR code need not scan another one.
+//! The browser has a random token; the durable store has the rest, sealed, under the token's hash. An unfinished login
+//! is remembered for a day, so that its QR code need not be scanned again.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -26,15 +26,14 @@ use crate::{
 
 /// Long enough to install an authenticator app on the way.
 const LIFETIME: Duration = Duration::from_mins(30);
-/// For how long the QR code of a login is remembered.
+/// How long the QR code of a login is remembered.
 const MEMORY: Duration = Duration::from_hours(24);
-/// For how long a cookie that a login has replaced still counts: as long as the tabs of one browser may be apart that send
-/// their forms at once.
+/// How long a replaced cookie of a login stays valid: the tabs of one browser may submit their forms this far apart.
 const AT_ONCE: Duration = Duration::from_secs(10);
-/// Logins of one user that are remembered.
+/// Maximum number of one user's remembered logins.
 const MOST_OF_A_USER: i64 = 20;
 
-/// What a login that has proved its password waits for.
+/// The next step of a login after the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
     /// A code of one of the user's devices, or a recovery code.
@@ -46,7 +45,7 @@ pub enum Step {
 /// Where a login begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
-    /// The cookie for logins that the browser holds, one that we made.
+    /// The login cookie of the browser, made by us.
     pub(super) cookie: Option<TokenHash>,
     pub(super) client_ip: IpAddr,
 }
@@ -56,24 +55,24 @@ pub struct Pending {
     /// The password that it began with.
     pub password: PasswordProof,
     pub step: Step,
-    /// The secret behind the QR code: the same on every look at the page, so that nobody scans twice.
+    /// The secret in the QR code: the same each time, so that nobody has to scan twice.
     seed: Option<Zeroizing<Vec<u8>>>,
     /// The same for all logins of one user in one browser.
     pub browser: TokenHash,
-    /// Whether its QR code is one that this browser was shown before, or one in the place of such.
+    /// Whether this browser was shown this QR code before, or one that this replaces.
     pub shown_before: Option<ShownBefore>,
     /// Whether the user asked, beside the password, to be kept signed in.
     pub remember: bool,
 }
 
-/// What became of the QR code of an earlier login in the same browser.
+/// The QR code of an earlier login in the same browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ShownBefore {
     Same,
     Other,
 }
 
-/// What is sealed of a login in progress beside its password.
+/// The sealed part of a login in progress, besides the password.
 #[derive(Serialize, Deserialize)]
 struct Rest {
     step: Step,
@@ -88,7 +87,7 @@ struct Earlier {
     rest: Rest,
     browser: TokenHash,
     begun_at: Timestamp,
-    /// The browser has held its cookie, not just the one that it replaced.
+    /// The browser sent its cookie, not just the one that it replaced.
     is_named: bool,
 }
 
@@ -97,7 +96,7 @@ impl Pending {
         self.password.user()
     }
 
-    /// The secret that is being bound, on the step that binds one.
+    /// The secret that is being bound, if this step binds one.
     pub fn secret(&self) -> Option<TotpSecret> {
         self.seed.as_deref().and_then(|seed| TotpSecret::from_bytes(seed))
     }
@@ -124,16 +123,16 @@ impl PendingLogins {
         Self { database, sealer, cookies, clock, random }
     }
 
-    /// What makes the cookies of logins, of those as well that nobody has given a password for.
+    /// Makes the cookies of logins, even before a password was given.
     pub fn cookies(&self) -> &MarkedTokens {
         &self.cookies
     }
 
-    /// Begins a login under a token that nobody has seen before.
+    /// Begins a login under a new token.
     ///
-    /// A first device has the secret of an earlier login of the same user that was not finished, in the same browser on
-    /// the same network, so that its QR code is the same. A cookie alone does not make the browser the same: a script of
-    /// the portal could have put one there that somebody else knows.
+    /// A first device gets the secret of an earlier, unfinished login of the same user in the same browser on the same
+    /// network, so that its QR code is the same. The cookie alone does not identify the browser: a script of the portal
+    /// could have set one that somebody else knows.
     pub(super) async fn begin(
         &self,
         password: &PasswordProof,
@@ -157,7 +156,7 @@ impl PendingLogins {
         });
         let browser = match (kept, from.cookie) {
             (Some(earlier), _) => earlier.browser,
-            // Whoever has been here with it may be somebody else.
+            // The earlier visitor with this cookie may be somebody else.
             (None, Some(cookie)) if earlier.is_none() => cookie,
             (None, _) => TokenHash::from_bytes(self.random.bytes()),
         };
@@ -194,7 +193,7 @@ impl PendingLogins {
         Ok(token)
     }
 
-    /// Logins of one user begin one by one.
+    /// Serializes the logins of one user.
     async fn queue(&self, transaction: &mut Transaction, user: &UserId) -> Result<(), DatabaseError> {
         let one_by_one = format!("SELECT id FROM users WHERE id = $1{}", self.database.locking());
         sqlx::query(AssertSqlSafe(one_by_one))
@@ -232,7 +231,7 @@ impl PendingLogins {
         }))
     }
 
-    /// Forgets what is too old, what another login in the same browser has taken the place of, and the oldest of too many.
+    /// Deletes what is too old, what another login in the same browser has replaced, and the oldest of too many.
     async fn make_room(
         &self,
         transaction: &mut Transaction,
@@ -274,10 +273,10 @@ impl PendingLogins {
                 .await?;
         let Some(row) = row else { return Ok(None) };
         let record: Vec<u8> = row.try_get("record")?;
-        // An older gateway has begun it.
+        // An older gateway began it.
         let Some(browser) = row.try_get::<Option<Vec<u8>>, _>("browser")? else { return Ok(None) };
         let browser = hash(browser)?;
-        // One that does not open was sealed with another key: it cannot be gone on with.
+        // One that does not open was sealed with another key, and cannot continue.
         let opened = PasswordProof::open_with(&self.sealer, &place(&id.to_hex()), &record);
         Ok(opened.map(|(password, rest)| {
             let Rest { step, seed, network: _, shown_before, remember } = rest;
@@ -285,7 +284,7 @@ impl PendingLogins {
         }))
     }
 
-    /// Ends one login. False: somebody else has ended it already.
+    /// Ends one login. False if another request has ended it already.
     pub async fn remove(&self, id: &TokenHash) -> Result<bool, DatabaseError> {
         let removed = sqlx::query("DELETE FROM pending_logins WHERE id_hash = $1")
             .bind(id.as_bytes().to_vec())
@@ -319,7 +318,7 @@ fn hash(bytes: Vec<u8>) -> Result<TokenHash, DatabaseError> {
     Ok(TokenHash::from_bytes(bytes))
 }
 
-/// What a browser does not leave while its user looks for their phone: the address, or the /64 of one.
+/// The network that a browser stays in while its user looks for the phone: the address, or its /64.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),

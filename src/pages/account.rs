@@ -1,4 +1,4 @@
-//! The user's own page, signing out, and what a script may know of the session.
+//! The account page, signing out, and `whoami` for scripts.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// What `whoami` tells.
+/// The body of `whoami`.
 #[derive(Serialize)]
 struct WhoAmI<'a> {
     email: &'a str,
@@ -84,7 +84,7 @@ impl Pages {
         Ok(answer::html(StatusCode::OK, self.templates.render(&view)))
     }
 
-    /// Where each session is used, where there are several places.
+    /// The sites where each session is used, if there are several.
     async fn sites_of(
         &self,
         sessions: &[SessionSummary],
@@ -127,7 +127,7 @@ impl Pages {
         Ok(answer::see_other(paths::ACCOUNT))
     }
 
-    /// Without a form there is nothing to confirm signing out with, so the page that has one is shown.
+    /// The sign-out page. Only its form signs out, so a link cannot.
     pub(super) fn show_logout(&self, visit: &Visit) -> Answer {
         if visit.session.is_some() {
             answer::see_other(paths::ACCOUNT)
@@ -144,7 +144,7 @@ impl Pages {
             let pending = visit.login_token().map(|token| token.hash());
             self.accounts.log_out(&live.session, pending.as_ref(), &visit.source()).await?;
         }
-        // A page of its own, so that going back to it sends nothing again.
+        // A page of its own, so that going back to it submits nothing again.
         let mut answer = answer::see_other(paths::LOGOUT);
         cookies::clear(&mut answer, &self.cookies.session);
         cookies::clear(&mut answer, &self.cookies.login);
@@ -158,7 +158,7 @@ impl Pages {
         Ok(answer)
     }
 
-    /// Ends the session of somebody who has logged out at the portal.
+    /// Ends the session of a user who has logged out at the portal.
     pub async fn log_out(&self, session: &Session, source: &Source) {
         if let Err(error) = self.accounts.log_out(session, None, source).await {
             tracing::error!(
@@ -176,7 +176,7 @@ impl Pages {
         }
     }
 
-    /// Whether a form was shown to this very session.
+    /// Whether a form was rendered for this session.
     pub fn is_session_form(&self, session: &TokenHash, token: &str) -> bool {
         self.csrf.check(token, Some(session)) == CsrfVerdict::Bound
     }

@@ -1,29 +1,29 @@
 //! The style sheet, the scripts and the icon, built into the program.
 //!
-//! Each has its content's hash in its name, so a browser may keep it for ever and still sees a new one at once. This
-//! file answers no request: the handler looks a name up and sends what it finds.
+//! Each file name contains a hash of the content, so a browser may cache it for ever and still gets a new version at
+//! once. This module answers no request: the handler looks a name up and sends what it finds.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Serialize;
 
 use crate::secret;
 
-/// Where the handler serves what [`Assets::find`] knows.
+/// The path below which the handler serves [`Assets::find`].
 pub const PREFIX: &str = "/.portcullis/assets/";
 
-/// A name never changes its content (RFC 8246).
+/// The content behind a name never changes (RFC 8246).
 pub const CACHE_CONTROL: &str = "public, max-age=31536000, immutable";
 
-/// One file as it is served.
+/// A file, ready to be served.
 #[derive(Debug)]
 pub struct Asset {
-    /// `<hash>-<name>`, what follows [`PREFIX`] in its URL.
+    /// `<hash>-<name>`: the part of its URL after [`PREFIX`].
     pub file: String,
     pub content_type: &'static str,
     pub body: &'static [u8],
 }
 
-/// Everything our pages load.
+/// All files that our pages load.
 #[derive(Debug)]
 pub struct Assets {
     style: Asset,
@@ -32,7 +32,7 @@ pub struct Assets {
     notice: Asset,
 }
 
-/// The URLs that templates write.
+/// The URLs for the templates.
 #[derive(Serialize)]
 pub(super) struct Urls {
     style: String,
@@ -62,7 +62,7 @@ impl Assets {
         }
     }
 
-    /// Looks up what follows [`PREFIX`]. A name with another version's hash is unknown, never a newer content.
+    /// Finds a file by the part of its URL after [`PREFIX`]. A name with the hash of another version is unknown.
     pub fn find(&self, file: &str) -> Option<&Asset> {
         [&self.style, &self.script, &self.icon, &self.notice].into_iter().find(|asset| asset.file == file)
     }
@@ -72,12 +72,12 @@ impl Assets {
         (self.notice.url(), self.notice.body)
     }
 
-    /// The style sheet itself, for a page that must not depend on loading it.
+    /// The style sheet itself, for pages that inline it.
     pub(super) fn style(&self) -> &'static str {
         std::str::from_utf8(self.style.body).unwrap_or_default()
     }
 
-    /// How a content security policy names that style sheet (CSP 3 §2.3.1).
+    /// The source expression of that style sheet in a content security policy (CSP 3 §2.3.1).
     pub(super) fn style_digest(&self) -> String {
         format!("sha256-{}", BASE64_STANDARD.encode(secret::sha256(self.style.body)))
     }

@@ -1,7 +1,7 @@
-//! Tokens that tie a form to the browser it was shown in.
+//! CSRF tokens, which tie a form to the browser it was shown in.
 //!
-//! A token names a digest of the cookie that the browser held, and when it was made, under a MAC. It proves two things
-//! apart from each other: that we made it not long ago, and that it was made for this very browser state.
+//! A token contains a digest of the browser's cookie and the time, under a MAC. It proves two separate things: that we
+//! made it recently, and that it was made for this browser state.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     users::UserId,
 };
 
-/// How long a form may lie open. Longer than a login may take, so that what ends is the login, not the form.
+/// How long a form stays valid. Longer than a login, so that the login expires first.
 const LIFETIME: Duration = Duration::from_hours(12);
 const BINDING: usize = 16;
 const TIME: usize = 8;
@@ -27,19 +27,19 @@ const MAC: usize = 32;
 pub(super) enum CsrfVerdict {
     /// It was made for this browser state.
     Bound,
-    /// It is ours and recent, and was made for another browser state: another tab went on meanwhile.
+    /// It is ours and recent, but for another browser state: another tab has changed it since.
     Elsewhere,
     Invalid,
 }
 
-/// What a token proves on a step of a login.
+/// What a token proves for a step of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StepVerdict {
     /// It was made for a login of this user in this browser.
     Bound,
-    /// It is ours and recent, and was made for another login of the same user.
+    /// It is ours and recent, but for another login of the same user.
     SameUser,
-    /// It is ours and recent, and was made for somebody else, or for no step.
+    /// It is ours and recent, but for another user, or for no step.
     OtherUser,
     Invalid,
 }
@@ -56,13 +56,13 @@ impl Csrf {
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, sealer.derive("form tokens").as_slice()), clock }
     }
 
-    /// A token for the browser that holds the cookie of this hash.
+    /// A token for the browser whose cookie has this hash.
     pub(super) fn token(&self, holder: &TokenHash) -> String {
         self.token_for(self.binding(holder))
     }
 
-    /// A token for a step of a login, which names its user as well: another login that has meanwhile begun in the same
-    /// browser is not what its page was about.
+    /// A token for a step of a login. It names the user as well, since another login may have begun in the same
+    /// browser.
     pub(super) fn step_token(&self, pending: &Pending) -> String {
         self.token_for(self.step(pending.user(), &pending.browser))
     }
@@ -84,7 +84,7 @@ impl Csrf {
         }
     }
 
-    /// Whether a token is of a login of this user, in this browser if there is one.
+    /// Checks a token against a login of this user, and against the browser if there is one.
     pub(super) fn check_step(&self, token: &str, user: &UserId, browser: Option<&TokenHash>) -> StepVerdict {
         let Some((binding, _)) = self.read(token) else { return StepVerdict::Invalid };
         match browser {
@@ -94,12 +94,12 @@ impl Csrf {
         }
     }
 
-    /// When a token of ours was made that still counts.
+    /// When a valid token was made.
     pub(super) fn made(&self, token: &str) -> Option<Timestamp> {
         self.read(token).map(|(_, made)| made)
     }
 
-    /// What a token of ours is bound to, and when it was made.
+    /// The binding of a valid token, and when it was made.
     fn read(&self, token: &str) -> Option<([u8; BINDING], Timestamp)> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok()?;
         let (claim, mac) = bytes.split_last_chunk::<MAC>()?;
@@ -131,7 +131,7 @@ impl Csrf {
     }
 }
 
-/// Apart from the message of [`Csrf::binding`] by its first word.
+/// Separated from the message of [`Csrf::binding`] by its first word.
 fn message(claim: &[u8]) -> Vec<u8> {
     [b"token:", claim].concat()
 }

@@ -1,4 +1,4 @@
-//! The page on which a device is bound: the first one on the way to a session, or one from a session.
+//! The enrolment page: binds the first device during a login, or a device of a signed-in user.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -31,17 +31,17 @@ use crate::{
     },
 };
 
-/// For how long the page may lie open when it was shown in a session: as long as a login may take.
+/// How long the page stays valid in a session: as long as a login may take.
 const OPEN: Duration = Duration::from_mins(30);
 
-/// What a device is bound on the way of.
+/// The login or the session that a device is bound in.
 enum Way {
     Login { id: TokenHash, pending: Box<Pending>, user: Box<User> },
     Session(Arc<Live>),
 }
 
 impl Pages {
-    /// Shows the QR code of the login in progress, or of a device to be bound in a session.
+    /// Shows the QR code for the login in progress, or for a signed-in user.
     pub(super) async fn show_enrol(&self, visit: &Visit) -> Result<Answer, PageError> {
         let return_to = visit.return_to();
         if let Some(token) = visit.login_token()
@@ -51,7 +51,7 @@ impl Pages {
             return self.enrol_page(&way, visit, EnrolForm::default()).await;
         }
         let Some(live) = &visit.session else { return Ok(start_over(visit)) };
-        // A login that was finished in another tab: on to its page. Whoever wants another device asks for no page.
+        // The login was finished in another tab: on to its page. A request to add a device names no page.
         if visit.full_session().is_some() && return_to.unless_start().is_some() {
             return Ok(start_over(visit));
         }
@@ -87,7 +87,7 @@ impl Pages {
         self.bound(outcome, &way, &visit, name).await
     }
 
-    /// Whose form it is; or what to answer when it is nobody's any more.
+    /// The login or session of a form, or the response if there is none any more.
     async fn way(&self, visit: &Visit, form: &Form) -> Result<Result<Way, Answer>, PageError> {
         let csrf = form.value("csrf");
         if let Some(live) = visit.session.as_ref().filter(|live| self.is_session_form(&live.session.id, csrf))
@@ -113,7 +113,7 @@ impl Pages {
         self.enrol_page(&way, visit, page).await.map(Err)
     }
 
-    /// Whether the page with this token was shown while the session was fresh, and not too long ago.
+    /// Whether the page with this token was shown while the session's proof was recent, and not too long ago.
     pub(super) fn was_shown_in_time(&self, session: &Session, token: &str) -> bool {
         self.csrf.made(token).is_some_and(|shown| {
             shown.since(session.proved_at()) <= FRESH && self.clock.now().since(shown) <= OPEN
@@ -132,7 +132,7 @@ impl Pages {
         })
     }
 
-    /// Where a device that was bound leads, or one that was not.
+    /// Where to go after a device was bound, or was not.
     async fn bound(
         &self,
         outcome: BindOutcome,
@@ -144,7 +144,7 @@ impl Pages {
         let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
         let (status, errors, wait) = match outcome {
             BindOutcome::Finished(finish) => {
-                // Whoever adds a further device comes from their own page, unless they say otherwise.
+                // A further device was requested on the account page, unless the form says otherwise.
                 let adds = matches!(way, Way::Session(live) if live.session.level() == Level::Two)
                     && return_to.unless_start().is_none();
                 let return_to = if adds { ReturnTo::parse(paths::ACCOUNT) } else { return_to };
@@ -172,7 +172,7 @@ impl Pages {
         Ok(answer)
     }
 
-    /// The form belongs to a login that has gone on without it: to where it stands now, or to the start.
+    /// The form belongs to an earlier step: on to the current step, or to the start.
     async fn bind_is_over(&self, way: &Way, visit: &Visit) -> Result<Answer, PageError> {
         let Way::Login { id, .. } = way else { return Ok(answer::see_other(paths::ACCOUNT)) };
         Ok(match self.login.progress(id).await? {
@@ -181,7 +181,7 @@ impl Pages {
         })
     }
 
-    /// The page with its QR code, the same on every look, and what is wrong; or on to the page for a code.
+    /// The page with its QR code, the same each time, and errors; or a redirect to the code page.
     async fn enrol_page(&self, way: &Way, visit: &Visit, page: EnrolForm<'_>) -> Result<Answer, PageError> {
         let (return_to, source) = (visit.return_to(), visit.source());
         let (enrolment, csrf) = match way {
@@ -243,7 +243,7 @@ impl Pages {
     }
 }
 
-/// Asks for the proofs once more, and comes back. Whoever has no device yet is led to it by the login itself.
+/// Requires the proofs once more, then comes back. The login itself leads a user without a device to this page.
 fn enrol_after_proof(session: &Session, return_to: &ReturnTo) -> Answer {
     match session.level() {
         Level::One => prove_again(return_to),
@@ -284,7 +284,7 @@ fn name_error(text: &'static str) -> EnrolErrors<'static> {
     EnrolErrors { device_name: Some(Cow::Borrowed(text)), ..EnrolErrors::default() }
 }
 
-/// Told before the code is looked at, so that a missing name costs no code.
+/// Checked before the code, so that a missing name uses up no code.
 fn name_fault(name: &str) -> Option<EnrolErrors<'static>> {
     match name.trim().chars().count() {
         0 => Some(name_error(texts::DEVICE_NAME_MISSING)),
@@ -293,7 +293,7 @@ fn name_fault(name: &str) -> Option<EnrolErrors<'static>> {
     }
 }
 
-/// An instant in words: the date, and the time of day where the date alone would mislead.
+/// An instant in words: the date, and the time of day if the date alone would mislead.
 pub(super) fn date(instant: Timestamp) -> String {
     let Ok(instant) = jiff::Timestamp::from_millisecond(instant.unix_millis()) else {
         return instant.to_string();

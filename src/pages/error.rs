@@ -1,11 +1,11 @@
-//! Why a page cannot be given.
+//! Why a page cannot be served.
 
 use std::time::Duration;
 
 use super::qr::QrError;
 use crate::{account::AccountError, database::DatabaseError, login::LoginError, web::form};
 
-/// Why a page cannot be given.
+/// Why a page cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
     #[error("the form was not sent as application/x-www-form-urlencoded")]

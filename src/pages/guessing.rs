@@ -1,4 +1,4 @@
-//! The pages that guessing makes necessary: a code before the password, and what somebody is told of wrong tries.
+//! The pages about guessing: a code before the password, and the report of wrong tries.
 
 use http::{StatusCode, header};
 
@@ -57,7 +57,7 @@ impl Pages {
             FirstCodeOutcome::Accepted { known } => {
                 let path = with_flag(&return_to.append_to(paths::LOGIN), "code");
                 let mut answer = answer::see_other(&path);
-                // The mark in it says for how long it counts.
+                // The signed mark contains its own expiry.
                 cookies::set_text_for(&mut answer, &self.cookies.known, known, KNOWN_FOR);
                 Ok(answer)
             }
@@ -82,7 +82,7 @@ impl Pages {
         answer
     }
 
-    /// What there is to tell of wrong tries; on to the page asked for when there is nothing.
+    /// The report of wrong tries; a redirect to the requested page if there is nothing to report.
     pub(super) async fn show_wrong_tries(&self, visit: &Visit) -> Result<Answer, PageError> {
         let Some(live) = &visit.session else { return Ok(start_over(visit)) };
         self.wrong_tries_page(&live.session, &visit.return_to(), StatusCode::OK, None).await
@@ -95,7 +95,7 @@ impl Pages {
             let error = Some(texts::FORM_OUT_OF_DATE);
             return self.wrong_tries_page(&live.session, &return_to, StatusCode::FORBIDDEN, error).await;
         }
-        // Whoever has nothing but the password may be the one who is told of: the next login tells it again.
+        // Somebody with only the password may be the one who guessed: the next login reports it again.
         if live.session.level() == Level::Two
             && let Ok(until) = form.value("until").parse()
         {

@@ -1,8 +1,8 @@
-//! One login for all sites, at the first. Another site's `login` gives the browser a cookie and leads to the first site's
-//! `hand-over`; that makes a code for the hash of the cookie, with a session or after a login, and leads to `arrive` at the other;
-//! which takes the code, with the cookie, once, and gives the browser its own cookie of the session.
+//! One login for all sites, at the first site. Another site's `login` sets a cookie and redirects to the first site's
+//! `hand-over`; that makes a code for the hash of the cookie, with a session or after a login, and redirects to the
+//! other site's `arrive`; which redeems the code, with the cookie, once, and sets its own cookie for the session.
 //!
-//! What does not fit ends on a page at the site that asked, never in another round.
+//! Whatever does not match ends on a page of the site that asked, never in another round.
 
 use std::time::Duration;
 
@@ -30,11 +30,11 @@ use crate::{
     },
 };
 
-/// How long a browser may take from the question to the answer: a login lies between them, perhaps an enrolment.
+/// How long a browser may take to come back: a login lies in between, perhaps with an enrolment.
 const ASKED_FOR: Duration = Duration::from_hours(1);
 
 impl Pages {
-    /// At another site than the first: what is asked for there is done at the first.
+    /// At another site than the first: redirects to the same page of the first site.
     pub(super) fn ask_first(&self, route: Route<'_>, visit: &Visit) -> Answer {
         let return_to = visit.return_to();
         match route {
@@ -50,12 +50,13 @@ impl Pages {
             Route::Account | Route::RecoveryCodes => {
                 answer::see_other(&format!("{}{}", self.neighbours.first(), paths::ACCOUNT))
             }
-            // They are steps of a login, and none is in progress here.
+            // These are steps of a login, and none is in progress here.
             _ => answer::see_other(&return_to.append_to(paths::LOGIN)),
         }
     }
 
-    /// Sends a browser to the first site, with a cookie by which it is known when it comes back. All its tabs have the same.
+    /// Redirects to the first site, with a cookie that identifies the browser when it comes back. All its tabs share
+    /// the cookie.
     fn ask(&self, route: Route<'_>, visit: &Visit, return_to: &ReturnTo) -> Answer {
         let asked = cookies::token(&visit.headers, &self.cookies.asked);
         let marks = self.login.pending.cookies();
@@ -74,7 +75,7 @@ impl Pages {
         answer
     }
 
-    /// At the first site: on to the one that asked, with a code; or to a login first.
+    /// At the first site: redirects to the site that asked, with a code, or to a login first.
     pub(super) async fn hand_over(&self, visit: &Visit) -> Result<Answer, PageError> {
         let value = |name| visit.query.as_deref().and_then(|query| form::query_value(query, name));
         let site = value("site").unwrap_or_default();
@@ -82,7 +83,7 @@ impl Pages {
         let (Some(to), Some(browser)) = (self.neighbours.find(&site), browser) else {
             return Ok(self.message_page(StatusCode::NOT_FOUND, &visit.request_id));
         };
-        // Only that site knows what of it may be returned to.
+        // Only that site can check the return path.
         let target = value("rd").unwrap_or_else(|| "/".to_owned());
         let token = self.cookies.session_token(&visit.headers);
         let held = visit.session.as_ref().zip(token).filter(|(live, token)| token.hash() == live.session.id);
@@ -94,7 +95,7 @@ impl Pages {
         let code = self.hand_overs.make(passage).await.map_err(PageError::HandOver)?;
         self.record(AuditEvent::SessionHandedOver, live, visit);
         let arrive = format!("{to}{}?code={}", paths::ARRIVE, code.expose());
-        // Browsers hold it against a form of ours where its redirects lead (`form-action`).
+        // Browsers apply `form-action` to the redirects after one of our forms.
         let after_form = origin::is_from_our_page(&visit.headers, &self.origin);
         Ok(match Url::parse(&arrive) {
             Ok(url) if after_form => self.leaving(&url),
@@ -102,7 +103,7 @@ impl Pages {
         })
     }
 
-    /// At another site: takes the code, and lets its bearer in as whom the first site knows them.
+    /// At another site: redeems the code, and lets the user in as the one that the first site knows.
     pub(super) async fn arrive(&self, visit: &Visit) -> Result<Answer, PageError> {
         let code = visit.query.as_deref().and_then(|query| form::query_value(query, "code"));
         let code = code.as_deref().and_then(Token::parse);
@@ -149,7 +150,7 @@ impl Pages {
     }
 }
 
-/// To the login page of this site, which says so and does not ask again by itself.
+/// Redirects to the login page of this site, which says so and does not ask again by itself.
 fn not_handed_over() -> Answer {
     answer::see_other(&with_flag(paths::LOGIN, "refused"))
 }

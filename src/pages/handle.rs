@@ -1,4 +1,4 @@
-//! From a request for one of our pages to its handler.
+//! Dispatches a request for one of our pages to its handler.
 
 use std::sync::Arc;
 
@@ -37,19 +37,19 @@ use crate::{
     },
 };
 
-/// Far less than the time for which a key is published before it signs and after.
+/// Much shorter than the time for which a key is published before and after it signs.
 const JWKS_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-/// Logins in progress whose requests for pages are counted: the latest.
+/// Logins in progress whose page requests are counted: the latest.
 const NEWCOMERS: usize = 4096;
 
-/// Our pages and everything that they need.
+/// Our pages and their dependencies.
 pub struct Pages {
     pub(super) templates: Templates,
     pub(super) assets: Assets,
-    /// For pages whose style is in themselves.
+    /// The policy of pages that inline the style sheet.
     message_policy: HeaderValue,
-    /// What strangers are told while there are too many of them.
+    /// The pages for strangers when there are too many of them.
     prepared: [(Trouble, Prepared); 2],
     pub(super) login: Login,
     pub(super) accounts: Accounts,
@@ -61,31 +61,31 @@ pub struct Pages {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) cookies: cookies::CookieNames,
     newcomers: Cache<TokenHash, Arc<Newcomer>>,
-    /// Absent: nothing is signed.
+    /// `None`: no assertions.
     signing_keys: Option<Arc<SigningKeys>>,
     pub(super) issuer: String,
     /// Whether pages of the portal get the notice of a session's end.
     notices: bool,
-    /// The public origin, without a slash at its end.
+    /// The public origin, without a trailing slash.
     pub(super) origin: String,
     pub(super) neighbours: Neighbours,
     pub(super) hand_overs: HandOvers,
 }
 
-/// What the pages need of the rest of the gateway.
+/// The dependencies of the pages.
 pub struct PageDependencies {
     pub login: Login,
     pub accounts: Accounts,
     pub own_tokens: tokens::Config,
     pub challenger: Challenger,
     pub saved_forms: SavedForms,
-    /// What browsers forget when a session is signed out of; absent: nothing.
+    /// The `Clear-Site-Data` value for a sign-out; `None`: not sent.
     pub clear_on_sign_out: Option<HeaderValue>,
     pub clock: Arc<dyn Clock>,
     pub cookies: cookies::CookieNames,
-    /// Whose public parts are published.
+    /// The keys whose public parts are published.
     pub signing_keys: Option<Arc<SigningKeys>>,
-    /// What authenticator apps show above a code.
+    /// The name that authenticator apps show above a code.
     pub issuer: String,
     /// Whether pages of the portal get the notice of a session's end.
     pub notices: bool,
@@ -107,7 +107,7 @@ impl Pages {
             prepared: [Trouble::Overload, Trouble::ManySignIns]
                 .map(|trouble| (trouble, Prepared::new(trouble, &templates))),
             templates,
-            // A digest in base64 is a value too.
+            // A digest in base64 is a valid header value.
             message_policy: HeaderValue::from_str(&policy)
                 .unwrap_or(HeaderValue::from_static("default-src 'none'")),
             assets,
@@ -132,7 +132,7 @@ impl Pages {
 
     /// Answers a request for one of our pages.
     pub async fn answer(&self, mut visit: Visit) -> Result<Answer, PageError> {
-        // A cookie that we did not make may be one that somebody else knows.
+        // A cookie that we did not make may be known to somebody else.
         visit.login = visit.login.take().filter(|token| self.login.pending.cookies().made(token));
         let path = visit.path.clone();
         let route = Route::parse(&path).filter(|route| self.notices || !route.is_for_notices());
@@ -149,11 +149,11 @@ impl Pages {
                 .resource(route)
                 .unwrap_or_else(|| self.message_page(StatusCode::NOT_FOUND, &visit.request_id)));
         }
-        // Our pages belong into a window of their own: not into a frame, an image or a script of somebody's page.
+        // Our pages open in a window of their own, not in a frame, an image or a script.
         if visit.is_embedded() {
             return Ok(self.message_page(StatusCode::FORBIDDEN, &visit.request_id));
         }
-        // A script of the portal's has our origin: whatever it may fetch it may read, and so may whoever has got a script in.
+        // A script of the portal has our origin: it can read whatever it can fetch, and so can an injected script.
         if !visit.may_see(route) {
             return Ok(answer::problem(&ProblemDetails {
                 kind: "about:blank",
@@ -164,7 +164,7 @@ impl Pages {
                 request_id: Some(&visit.request_id),
             }));
         }
-        // Read first: nobody waits for their turn behind a client who is slow with a form.
+        // Read before the turn is taken: nobody waits for a client that sends a form slowly.
         let form = if visit.method == Method::POST { Some(visit.form().await?) } else { None };
         let (session, newcomer) = (visit.session.clone(), self.newcomer(&visit, route));
         let turn = match (&session, &newcomer) {
@@ -173,14 +173,14 @@ impl Pages {
             _ => None,
         };
         let _turn = turn.transpose().map_err(|often| PageError::TooOften(often.retry_after))?;
-        // Boxed, so that a client who is slow with a form has no more held for it than the wait.
+        // Boxed, so that little memory is held for a client that sends a form slowly.
         match form {
             Some(form) => Box::pin(self.post(route, visit, &form)).await,
             None => Box::pin(self.show(route, &visit)).await,
         }
     }
 
-    /// The login in progress that a page goes on with, if there is one of that cookie.
+    /// The login in progress of that cookie, for a page that continues it.
     fn newcomer(&self, visit: &Visit, route: Route<'_>) -> Option<Arc<Newcomer>> {
         let id = visit.login.as_ref().filter(|_| route.goes_on())?.hash();
         if let Some(known) = self.newcomers.get(&id) {
@@ -191,7 +191,7 @@ impl Pages {
         Some(newcomer)
     }
 
-    /// What is the same for everybody, with or without a session.
+    /// The resources that are the same for everybody, with or without a session.
     fn resource(&self, route: Route<'_>) -> Option<Answer> {
         match route {
             Route::Asset(file) => self.assets.find(file).map(serve),
@@ -232,7 +232,7 @@ impl Pages {
 
     async fn post(&self, route: Route<'_>, visit: Visit, form: &Form) -> Result<Answer, PageError> {
         match route {
-            // There is no such form here.
+            // Other sites have no such form.
             _ if route.is_of_first_site() && !self.neighbours.is_first() => {
                 Ok(answer::see_other(paths::LOGIN))
             }
@@ -258,12 +258,12 @@ impl Pages {
         }
     }
 
-    /// A page for a person that says what a status means and what to do.
+    /// A page for a person that explains a status and what to do.
     pub fn message_page(&self, status: StatusCode, request_id: &str) -> Answer {
         self.message(Message::for_status(status.as_u16(), Some(request_id)))
     }
 
-    /// A page for a person that says what is wrong where the status does not say it all.
+    /// A page for a person that explains a trouble beyond the status.
     pub fn trouble_page(&self, trouble: Trouble, status: StatusCode, request_id: &str) -> Answer {
         match self.prepared.iter().find(|(known, _)| *known == trouble) {
             Some((_, page)) => self.message_of(Prepared::STATUS, page.with(request_id)),
@@ -271,7 +271,7 @@ impl Pages {
         }
     }
 
-    /// What a frame of one of the portal's pages shows in the portal's place: the way in, for the whole window.
+    /// The page for a frame of the portal: a link to the login, for the whole window.
     pub fn in_frame(&self, way_in: &str, missing: Missing, was_sent: bool, request_id: &str) -> Answer {
         let mut page = self.message(Message::in_frame(way_in, missing, was_sent, request_id));
         page.headers_mut().insert(header::WWW_AUTHENTICATE, self.challenger.authenticate());
@@ -279,7 +279,7 @@ impl Pages {
         page
     }
 
-    /// A page that leads on to another site.
+    /// A page with a link to another site.
     pub fn leaving(&self, to: &Url) -> Answer {
         let host = to.host_str().unwrap_or_default();
         answer::html(
@@ -288,7 +288,7 @@ impl Pages {
         )
     }
 
-    /// A page that needs nothing but itself: where it is shown, what it would load may be refused as well.
+    /// A page that loads nothing: where it is shown, other requests may be refused as well.
     pub(super) fn message(&self, message: Message<'_>) -> Answer {
         let status = StatusCode::from_u16(message.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         self.message_of(status, self.templates.render(&View::Message(message)))
@@ -301,7 +301,7 @@ impl Pages {
     }
 }
 
-/// A page that a flood is answered with: rendered once, since that would be most of the work, but for the request's id.
+/// A page for floods: rendered once, since that is most of the work, except for the request id.
 struct Prepared {
     before: String,
     after: String,
@@ -309,7 +309,7 @@ struct Prepared {
 
 impl Prepared {
     const STATUS: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
-    /// Stands where the id goes.
+    /// The placeholder for the id.
     const MARK: &str = "REQUEST-ID";
 
     fn new(trouble: Trouble, templates: &Templates) -> Self {
@@ -319,7 +319,7 @@ impl Prepared {
         Self { before: before.to_owned(), after: after.to_owned() }
     }
 
-    /// The id is of our own making and needs no escaping.
+    /// The id is made by us and needs no escaping.
     fn with(&self, request_id: &str) -> String {
         [&self.before, request_id, &self.after].concat()
     }

@@ -1,4 +1,4 @@
-//! Our own URLs: login, enrolment, recovery codes, errors.
+//! Our own pages: login, enrolment, recovery codes, account, errors.
 
 mod account;
 pub mod assets;

@@ -1,10 +1,10 @@
-//! The sites of a gateway, as the pages of one of them know them.
+//! The sites of a gateway, from the view of one of them.
 
 use std::sync::Arc;
 
 use crate::hand_overs::HandOvers;
 
-/// Where a site stands among those of its gateway.
+/// The position of a site among those of its gateway.
 #[derive(Clone, Debug)]
 pub struct Neighbours {
     origins: Arc<[String]>,
@@ -37,18 +37,18 @@ impl Neighbours {
         name(self.first())
     }
 
-    /// The origin of another site than the first.
+    /// The origin of another site than the first, by its name.
     pub(super) fn find(&self, named: &str) -> Option<&str> {
         self.origins.iter().skip(1).map(String::as_str).find(|origin| name(origin) == named)
     }
 }
 
-/// The host of a site, with its port if that is not the usual one.
+/// The host of a site, with its port if it is not the default.
 fn name(origin: &str) -> &str {
     origin.strip_prefix("https://").unwrap_or(origin)
 }
 
-/// What is kept beside the pages for going from site to site.
+/// What the pages need for hand-overs between sites.
 #[derive(Clone)]
 pub struct Crossing {
     pub neighbours: Neighbours,

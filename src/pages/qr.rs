@@ -1,7 +1,7 @@
 //! QR codes as inline SVG: black on white in every colour scheme, with the quiet zone that scanners need.
 //!
-//! Plain fill attributes instead of a style sheet's classes, so that a code can be scanned even where the sheet did
-//! not load. No XML prolog and no `style` attribute: the drawing stands inside a page with a strict CSP.
+//! Uses plain fill attributes instead of classes, so that a code can be scanned even if the style sheet did not load.
+//! No XML prolog and no `style` attribute: the drawing is part of a page with a strict CSP.
 
 use std::fmt::Write as _;
 
@@ -12,22 +12,22 @@ use serde::Serialize;
 /// Light modules on each side (ISO/IEC 18004 asks for four).
 const QUIET_ZONE: usize = 4;
 
-/// Why there is no drawing.
+/// Why a code could not be drawn.
 #[derive(Debug, thiserror::Error)]
 pub enum QrError {
     #[error("the text does not fit into a QR code")]
     Encode(#[source] qrcode::types::QrError),
 }
 
-/// A drawing that may stand in a page unescaped; only [`QrSvg::draw`] makes one.
+/// A drawing that can be put into a page unescaped; only [`QrSvg::draw`] makes one.
 ///
-/// It holds the seed of a second factor, hence no `Debug`.
+/// It contains the seed of a second factor, hence no `Debug`.
 #[derive(Serialize)]
 #[serde(transparent)]
 pub struct QrSvg(String);
 
 impl QrSvg {
-    /// Encodes `text`; `label` is what a screen reader says instead.
+    /// Encodes `text`; `label` is the text for screen readers.
     pub fn draw(text: &str, label: &str) -> Result<Self, QrError> {
         let code = QrCode::with_error_correction_level(text, EcLevel::M).map_err(QrError::Encode)?;
         let side = code.width() + 2 * QUIET_ZONE;
@@ -43,7 +43,7 @@ impl QrSvg {
     }
 }
 
-/// One path for all dark modules, a rectangle for each horizontal run.
+/// One path for all dark modules, with a rectangle per horizontal run.
 fn dark_modules(code: &QrCode) -> String {
     let mut path = String::new();
     for (row, modules) in code.to_colors().chunks(code.width()).enumerate() {

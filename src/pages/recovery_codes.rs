@@ -1,4 +1,4 @@
-//! The pages for recovery codes: those that are still to be saved, new ones, and what follows when one was used.
+//! The pages for recovery codes: those to be saved, new ones, and the page after one was used.
 
 use http::StatusCode;
 use secrecy::ExposeSecret as _;
@@ -20,12 +20,12 @@ use crate::{
     },
 };
 
-/// Where new ones are asked for.
+/// The page that offers new codes.
 const NEW_CODES: &str = "/.portcullis/recovery-codes?new=1";
 
 impl Pages {
-    /// The codes that nobody has confirmed to have saved; the same ones on every look until then. Shown to somebody who has
-    /// just proved both factors, and to nobody else.
+    /// Shows the codes that have not been confirmed as saved; the same codes each time until then. Only shown to a user
+    /// with a recent proof of both factors.
     pub(super) async fn show_recovery_codes(&self, visit: &Visit) -> Result<Answer, PageError> {
         let Some(live) = visit.full_session() else { return Ok(start_over(visit)) };
         if visit.has_flag("new") {
@@ -62,14 +62,14 @@ impl Pages {
         Ok(answer::html(status, self.templates.render(&view)))
     }
 
-    /// Asks before codes are replaced that may be on paper.
+    /// Asks for confirmation before codes are replaced that the user may have on paper.
     async fn new_codes_page(&self, session: &Session) -> Result<Answer, PageError> {
         let left = self.accounts.recovery_codes_left(session).await?;
         let view = View::NewRecoveryCodes(NewRecoveryCodesPage { left, csrf: &self.csrf.token(&session.id) });
         Ok(answer::html(StatusCode::OK, self.templates.render(&view)))
     }
 
-    /// That they are saved, or that others are wanted.
+    /// Confirms that codes are saved, or replaces them.
     pub(super) async fn post_recovery_codes(&self, visit: Visit, form: &Form) -> Result<Answer, PageError> {
         let Some(live) = visit.full_session() else { return Ok(start_over(&visit)) };
         if !self.is_session_form(&live.session.id, form.value("csrf")) {
@@ -88,7 +88,7 @@ impl Pages {
         Ok(answer::see_other(return_to.as_str()))
     }
 
-    /// What follows on a login with a recovery code: how many are left, and the way to a new device.
+    /// The page after a login with a recovery code: how many are left, and a link to add a device.
     pub(super) async fn show_recovered(
         &self,
         live: &Live,

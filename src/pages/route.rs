@@ -1,4 +1,4 @@
-//! Our own URLs: which page a path means, and what may be done with it.
+//! Our own URLs: the page of a path, and the methods and conditions of each page.
 
 use http::Method;
 
@@ -18,9 +18,9 @@ pub enum Route<'a> {
     Account,
     NewToken,
     Logout,
-    /// From the first site on to another.
+    /// At the first site, on to another.
     HandOver,
-    /// At another site, with what the first has given.
+    /// At another site, with the code of the first.
     Arrive,
     /// A saved form, by its name.
     SavedForm(&'a str),
@@ -35,7 +35,7 @@ pub enum Route<'a> {
     Asset(&'a str),
 }
 
-/// Which of the two second-factor pages.
+/// One of the two second-factor pages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Factor {
     Code,
@@ -43,7 +43,7 @@ pub(super) enum Factor {
 }
 
 impl<'a> Route<'a> {
-    /// `None` for any other path, one that merely resembles ours included.
+    /// `None` for any other path, including one that merely resembles ours.
     pub fn parse(path: &'a str) -> Option<Self> {
         if let Some(file) = path.strip_prefix(assets::PREFIX) {
             return Some(Self::Asset(file));
@@ -75,7 +75,7 @@ impl<'a> Route<'a> {
         })
     }
 
-    /// The methods that it answers to, as `Allow` lists them.
+    /// The allowed methods, as in the `Allow` field.
     pub(super) fn allowed(self) -> &'static str {
         match self {
             Self::Login
@@ -91,7 +91,7 @@ impl<'a> Route<'a> {
             | Self::SavedForm(_) => "GET, HEAD, POST",
             Self::Stay => "POST",
             Self::WhoAmI | Self::Session | Self::SignedIn | Self::Jwks | Self::Asset(_) => "GET, HEAD",
-            // Each of them does something, once.
+            // Each of them takes effect, once.
             Self::HandOver | Self::Arrive => "GET",
         }
     }
@@ -100,7 +100,7 @@ impl<'a> Route<'a> {
         self.allowed().split(", ").any(|allowed| allowed == method.as_str())
     }
 
-    /// Whether it is shown to people.
+    /// Whether it is a page for people.
     pub(super) fn is_page(self) -> bool {
         !matches!(self, Self::WhoAmI | Self::Session | Self::Stay | Self::Jwks | Self::Asset(_))
     }
@@ -110,18 +110,18 @@ impl<'a> Route<'a> {
         matches!(self, Self::Session | Self::Stay | Self::SignedIn)
     }
 
-    /// Whether a user's requests for it, or those of a login in progress, wait for each other, and are counted. Signing out never waits, and what asks no store
-    /// need not.
+    /// Whether a user's requests for it, or those of a login in progress, queue for each other and are counted. Signing
+    /// out never queues, nor does a page that asks no store.
     pub(super) fn takes_turns(self) -> bool {
         self.is_page() && !matches!(self, Self::Logout | Self::SignedIn)
     }
 
-    /// Whether a login in progress goes on with it. Those with which one begins are bounded by what they check.
+    /// Whether a login in progress continues with it. The pages that begin a login are limited by what they check.
     pub(super) fn goes_on(self) -> bool {
         self.takes_turns() && !matches!(self, Self::Login | Self::FirstCode | Self::HandOver | Self::Arrive)
     }
 
-    /// Whether it belongs to signing in or to a user's account, which all sites leave to the first.
+    /// Whether it belongs to signing in or to the account, which all sites leave to the first.
     pub(super) fn is_of_first_site(self) -> bool {
         matches!(
             self,
@@ -137,18 +137,18 @@ impl<'a> Route<'a> {
         )
     }
 
-    /// Whether what it shows is enough to sign in with.
+    /// Whether it shows something that suffices to sign in.
     pub(super) fn shows_secrets(self) -> bool {
         matches!(self, Self::Enrol | Self::RecoveryCodes | Self::NewToken)
     }
 
-    /// Whether the session matters to it.
+    /// Whether it depends on the session.
     pub fn wants_session(self) -> bool {
         !matches!(self, Self::Jwks | Self::Asset(_))
     }
 }
 
-/// Where the pages are, for redirects.
+/// The paths of the pages, for redirects.
 pub(super) mod paths {
     pub(in crate::pages) const LOGIN: &str = "/.portcullis/login";
     pub(in crate::pages) const CODE: &str = "/.portcullis/code";

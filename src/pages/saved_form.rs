@@ -1,4 +1,4 @@
-//! The page on which a form that came without a session is sent after all, or dropped. Sending itself is the gateway's.
+//! The page on which a user sends or discards a form that arrived without a session. The gateway does the sending.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// Ours forbids that a form leads to another site, and browsers hold that against the portal's redirects too.
+/// Our usual policy allows forms only to this site, and browsers apply it to the portal's redirects too.
 const FORMS_LEAD_ANYWHERE: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action https:; base-uri 'none'; \
      frame-ancestors 'none'",
@@ -58,7 +58,7 @@ impl Pages {
         }
     }
 
-    /// Drops the form, and leads back to the page that it was on.
+    /// Discards the form, and redirects to the page that it was on.
     pub(super) async fn discard_saved(
         &self,
         name: &str,
@@ -83,16 +83,16 @@ impl Pages {
         Ok(answer::see_other(self.challenger.returns().to(referer.unwrap_or("/")).as_str()))
     }
 
-    /// Says nothing of a form that another user left in this browser, and has the browser lose its claim to it: whoever
-    /// signs in next may be anybody.
+    /// Says nothing of a form that another user left in this browser, and removes the browser's claim to it: anybody
+    /// may sign in next.
     pub fn form_of_another_user(&self) -> Answer {
         let mut answer = answer::see_other("/");
         cookies::clear(&mut answer, &self.cookies.forms);
         answer
     }
 
-    /// The form of another site, to be sent from here if its user wants to. What the portal gets then says neither that a
-    /// page of its own has sent it (`Origin`), nor which (`Referer`).
+    /// Another site's form, to be submitted from here if the user wants to. The portal then sees neither its own
+    /// `Origin` nor a `Referer`.
     pub fn once_more(&self, target: &str, from: Option<&str>, fields: &[(String, String)]) -> Answer {
         let path = target.split('?').next().unwrap_or_default();
         let view = View::OnceMore(OnceMorePage { from, path, action: target, fields });
@@ -111,17 +111,17 @@ impl Pages {
         answer
     }
 
-    /// That a saved form was not asked for by its page.
+    /// The page for a saved form that was not requested by its page.
     pub fn not_sent(&self, id: &FormId, request_id: &str) -> Answer {
         self.message(Message::not_sent(&page_of(id), request_id))
     }
 
-    /// That the portal could not be asked, and the form can be sent another time.
+    /// The page for a saved form that the portal could not be reached for; it can be sent later.
     pub fn form_waits(&self, id: &FormId, status: StatusCode, request_id: &str) -> Answer {
         self.message(Message::form_waits(&page_of(id), status.as_u16(), request_id))
     }
 
-    /// That there is nothing to send any more.
+    /// The page when there is nothing to send any more.
     pub fn form_is_gone(&self, request_id: &str) -> Answer {
         self.message(Message::form_is_gone(request_id))
     }
@@ -135,7 +135,7 @@ fn page_of(id: &FormId) -> String {
     format!("{KEPT_FORM}{}", id.as_str())
 }
 
-/// The form's own address, with the mark that tells the gateway what to send there.
+/// The form's own address, with the mark by which the gateway finds the saved form.
 fn marked(head: &SavedHead, id: &FormId) -> String {
     let join = if head.target.contains('?') { '&' } else { '?' };
     format!("{}{join}{MARK}{}", head.target, id.as_str())

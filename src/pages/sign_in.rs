@@ -42,7 +42,7 @@ impl Pages {
         };
         let blocked = visit.has_flag("cookies") && visit.login_token().is_none();
         let error = blocked.then_some(texts::COOKIES_BLOCKED);
-        // Only somebody who is asked once more gets this far with a session: their name is known.
+        // A user with a session is here to prove it again: the name is known.
         let email = visit.session.as_ref().map_or("", |live| &live.session.email);
         let remember = visit.session.as_ref().is_some_and(|live| live.session.remembered);
         self.login_page(
@@ -62,7 +62,7 @@ impl Pages {
             error: Some(error),
             notice: None,
             remember,
-            // Whether the password was right is not to be seen from it.
+            // It must not reveal whether the password was correct.
             code_first: status != StatusCode::FORBIDDEN && !visit.is_again(),
         };
         // Another tab was faster: there is nothing left to do, and no password to check.
@@ -73,7 +73,7 @@ impl Pages {
             return Ok(answer::see_other(return_to.as_str()));
         }
         if !self.is_own_form(&visit, form.value("csrf")) {
-            // The page that was sent had set a cookie.
+            // The page with the form had set a cookie.
             let kept = visit.login_token().is_some();
             let text = if kept { texts::FORM_OUT_OF_DATE } else { texts::COOKIES_BLOCKED };
             let page = page(StatusCode::FORBIDDEN, text);
@@ -99,7 +99,7 @@ impl Pages {
             PasswordOutcome::Continue { token, step } => {
                 let mut path = return_to.append_to(page_of(step));
                 if visit.login_token().is_none() {
-                    // The page that was just sent had set it: perhaps this browser keeps none.
+                    // The page that was just submitted had set it: perhaps this browser stores none.
                     path = with_flag(&path, "cookies");
                 }
                 let mut answer = answer::see_other(&path);
@@ -184,8 +184,8 @@ impl Pages {
         Ok(self.factor_page(&pending, &return_to, page))
     }
 
-    /// Whether a posted form was shown in this browser: by its token, or, when another tab has gone on since, by the
-    /// token being ours and the browser's own word that one of our pages sent it.
+    /// Whether a form was shown in this browser: by its token, or, if another tab has changed the state since, by a
+    /// valid token and the browser's own statement that one of our pages sent it.
     pub(super) fn is_own_form(&self, visit: &Visit, token: &str) -> bool {
         let holder = visit.login_token().map(|token| token.hash());
         match self.csrf.check(token, holder.as_ref()) {
@@ -195,7 +195,7 @@ impl Pages {
         }
     }
 
-    /// The browser's half of a form's token, and whether the browser has yet to get it.
+    /// The browser's half of a form's token, and whether its cookie has to be set.
     pub(super) fn browser_of(&self, visit: &Visit) -> (Token, bool) {
         match visit.login_token() {
             Some(token) => (token, false),
@@ -238,7 +238,7 @@ impl Pages {
         }
     }
 
-    /// Hands the session to the browser and sends it on: to what there is to know first, then to the page asked for.
+    /// Sets the session cookie and redirects: to what the user has to see first, then to the requested page.
     fn let_in(&self, login: &NewLogin, return_to: &ReturnTo) -> Answer {
         let path = match login.next {
             Next::Portal => return_to.as_str().to_owned(),
@@ -257,8 +257,8 @@ impl Pages {
         answer
     }
 
-    /// Whether a form is of the login in progress: by its token, or, when it is of another login of the same user, by the
-    /// browser's own word that one of our pages sent it.
+    /// Whether a form belongs to the login in progress: by its token, or, for another login of the same user, by the
+    /// browser's own statement that one of our pages sent it.
     pub(super) fn step_form(&self, visit: &Visit, csrf: &str, pending: &Pending) -> StepVerdict {
         match self.csrf.check_step(csrf, pending.user(), Some(&pending.browser)) {
             StepVerdict::SameUser if visit.is_from(&self.origin) => StepVerdict::Bound,
@@ -266,8 +266,8 @@ impl Pages {
         }
     }
 
-    /// The answer to a form of a step when no login is in progress: it belongs to one that is over, of the user who is in
-    /// now or of somebody else.
+    /// The response to a step's form without a login in progress: that login is over, and was the current user's or
+    /// somebody else's.
     pub(super) fn stale_form(&self, visit: &Visit, csrf: &str) -> Answer {
         match &visit.session {
             Some(live) if self.csrf.check_step(csrf, &live.session.user, None) == StepVerdict::OtherUser => {
@@ -279,7 +279,7 @@ impl Pages {
         }
     }
 
-    /// The answer to a form of another login than the one in progress.
+    /// The response to a form of another login than the one in progress.
     pub(super) fn other_login(&self, pending: &Pending, user: &User, visit: &Visit) -> Answer {
         let path = visit.return_to().append_to(page_of(pending.step));
         self.message(Message::other_login(&user.email, &path, &visit.request_id))
@@ -301,7 +301,7 @@ impl Pages {
     }
 }
 
-/// For a page of a login that is not in progress: on to the portal if it was finished elsewhere, or to its start.
+/// For a page without a login in progress: on to the portal if the login was finished elsewhere, or to the start.
 pub(super) fn start_over(visit: &Visit) -> Answer {
     let return_to = visit.return_to();
     if visit.session.is_some() {
@@ -315,12 +315,12 @@ pub(super) fn start_over(visit: &Visit) -> Answer {
     expired(visit)
 }
 
-/// To the start, with a word of why.
+/// Redirects to the start, which says why.
 fn expired(visit: &Visit) -> Answer {
     answer::see_other(&with_flag(&visit.return_to().append_to(paths::LOGIN), "expired"))
 }
 
-/// Has somebody who is in prove it once more, and leads to a page of this site then.
+/// Requires a new proof from a signed-in user, then comes back to a page of this site.
 pub(super) fn prove_again(to: &ReturnTo) -> Answer {
     answer::see_other(&with_flag(&to.append_to(paths::LOGIN), "again"))
 }
@@ -330,7 +330,7 @@ pub(super) fn with_flag(path: &str, flag: &str) -> String {
     format!("{path}{join}{flag}=1")
 }
 
-/// The page on which a login goes on.
+/// The page for a step of a login.
 pub(super) fn page_of(step: Step) -> &'static str {
     match step {
         Step::Code => paths::CODE,
@@ -349,7 +349,7 @@ struct LoginForm<'a> {
     email: &'a str,
     error: Option<&'a str>,
     notice: Option<&'a str>,
-    /// The user asks, or has asked, to be kept signed in.
+    /// Whether the user asks, or has asked, to be kept signed in.
     remember: bool,
     code_first: bool,
 }

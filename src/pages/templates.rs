@@ -1,5 +1,5 @@
-//! Turns views into HTML. All templates are built in and compiled at start; every value is escaped, and a value that
-//! a template names but no view has is an error instead of a gap.
+//! Renders views to HTML. All templates are built in and compiled at start; every value is escaped, and an undefined
+//! variable is an error instead of a gap.
 
 use minijinja::{Environment, UndefinedBehavior, Value, context, value::Serde};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::errors::Chain;
 
-/// Names and texts of the built-in templates. The ending `.html` is what switches escaping on.
+/// The names and sources of the built-in templates. The suffix `.html` enables escaping.
 pub(super) const SOURCES: [(&str, &str); 20] = [
     ("base.html", include_str!("templates/base.html")),
     ("parts.html", include_str!("templates/parts.html")),
@@ -37,13 +37,13 @@ pub(super) const SOURCES: [(&str, &str); 20] = [
     ("message.html", include_str!("templates/message.html")),
 ];
 
-/// Stands in for a page that could not be rendered; says nothing of why.
+/// The page in place of one that could not be rendered; says nothing of the reason.
 const BROKEN: &str = r#"<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Error: Something went wrong</title></head>
 <body><main><h1>Something went wrong</h1><p>The fault is on our side, not yours. Please try again in a minute.</p></main></body></html>
 "#;
 
-/// Why the pages cannot be served.
+/// Why the templates cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplatesError {
     #[error("cannot parse the template {name}")]
@@ -58,7 +58,7 @@ pub enum TemplatesError {
     SupportScheme { scheme: String },
 }
 
-/// Every page of ours, ready to render.
+/// All templates, ready to render.
 #[derive(Debug)]
 pub struct Templates {
     environment: Environment<'static>,
@@ -69,7 +69,7 @@ impl Templates {
         let support = config.support.as_deref().map(Support::parse).transpose()?;
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        // With it on, a template error would carry the values of the page into the log, seeds and codes too.
+        // Otherwise a template error would write the values of the page to the log, including seeds and codes.
         environment.set_debug(false);
         environment.add_global(
             "portal",
@@ -87,7 +87,7 @@ impl Templates {
         Ok(Self { environment })
     }
 
-    /// The page as HTML. Should a template fail, the fault is logged and the reader sees a plain error page.
+    /// Renders a page. If a template fails, the error is logged and the reader sees a plain error page.
     pub fn render(&self, view: &View<'_>) -> String {
         let name = view.template();
         let context =
@@ -102,7 +102,7 @@ impl Templates {
     }
 }
 
-/// Where users find help, as a link that can do no harm.
+/// A contact for help, as a safe link.
 #[derive(Serialize)]
 struct Support {
     href: String,
@@ -121,7 +121,7 @@ impl Support {
     }
 }
 
-/// `?rd=…`, or nothing when there is no page to return to.
+/// `?rd=…`, or nothing if there is no page to return to.
 fn rd_query(rd: Option<&str>) -> String {
     rd.map(|rd| format!("?rd={}", utf8_percent_encode(rd, NON_ALPHANUMERIC))).unwrap_or_default()
 }

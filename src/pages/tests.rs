@@ -1,6 +1,6 @@
-//! Every page with sample and with hostile values, and what no template may contain.
+//! Every page with sample values and with hostile ones, and what no template may contain.
 //!
-//! The samples also go to `target/pages-preview/`, to be looked at in a browser.
+//! The samples are also written to `target/pages-preview/`, to be viewed in a browser.
 
 use std::{fs, path::Path};
 
@@ -26,7 +26,7 @@ fn templates(portal_name: &str, support: Option<&str>) -> Templates {
     Templates::new(&config).unwrap()
 }
 
-/// One value in every place of text.
+/// One value for every text.
 struct Filling {
     text: String,
     qr: QrSvg,
@@ -73,7 +73,7 @@ impl Filling {
         }
     }
 
-    /// What a user sees once signed in.
+    /// The pages of a signed-in user.
     fn account(&self) -> [View<'_>; 3] {
         let text = self.text.as_str();
         [
@@ -193,7 +193,7 @@ fn key_groups() -> Vec<String> {
     ["JBSW", "Y3DP", "EHPK", "3PXP"].repeat(2).into_iter().map(str::to_owned).collect()
 }
 
-/// The lines of `html` that hold `needle`.
+/// The lines of `html` that contain `needle`.
 fn lines<'a>(html: &'a str, needle: &str) -> Vec<&'a str> {
     html.lines().filter(|line| line.contains(needle)).collect()
 }
@@ -211,7 +211,7 @@ fn hostile_text_stays_text_in_every_field() {
 
 #[test]
 fn no_value_of_a_view_goes_missing() {
-    // A marker in each place: if a template forgot a field, its count would be lower.
+    // A marker in each field: if a template left one out, its count would be lower.
     let marked = Filling::new("marker");
     let templates = templates("Portal", None);
     let counts: Vec<_> =
@@ -367,7 +367,7 @@ fn not_now_is_offered_only_with_an_invitation() {
 #[test]
 fn no_template_needs_an_exception_from_a_strict_policy() {
     for (name, source) in SOURCES {
-        // This one is named by its digest.
+        // This style sheet is allowed by its digest.
         let source = source.to_ascii_lowercase().replace("<style>{{ style }}</style>", "");
         for banned in ["style=", "<style", "http://", "https://", "javascript:", "data:"] {
             assert!(!source.contains(banned), "{name} contains {banned}");
@@ -402,12 +402,12 @@ fn every_page_has_one_heading_a_language_and_landmarks() {
 #[test]
 fn every_post_carries_the_form_token() {
     let filling = Filling::new("x");
-    // Another site's form goes to the portal, with its own fields alone.
+    // Another site's form is sent to the portal, with only its own fields.
     for view in filling.views().into_iter().filter(|view| !matches!(view, View::OnceMore(_))) {
         let html = templates("Portal", None).render(&view);
         for form in html.split("<form").skip(1) {
             let form = form.split("</form>").next().unwrap();
-            // A saved form goes to the portal's address that it was meant for.
+            // A saved form is sent to its address at the portal.
             let is_kept =
                 matches!(view, View::SavedForm(_)) && form.contains(r#"method="post" action="&#x2f;""#);
             let is_ours = form.contains(r#"method="post" action="/.portcullis/"#);

@@ -1,6 +1,6 @@
-//! What our pages tell the user: kind, concrete, in simple English, and the same whether or not an account exists.
+//! The texts of our pages: kind, concrete, in simple English, and the same whether or not an account exists.
 //!
-//! Handlers choose among these and write no text of their own. What a page always says stands in its template.
+//! Handlers choose among these and write no text of their own. A page's fixed text is in its template.
 
 use jiff::{civil::Time, tz::Offset};
 
@@ -13,9 +13,9 @@ use crate::{clock::Timestamp, gate::Missing, saved_forms::NoRoom};
 /// Why a form is not saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotSaved {
-    /// Larger than so many bytes.
+    /// It is larger than this many bytes.
     TooLarge(usize),
-    /// Of one user, or of all together.
+    /// One user has too many saved forms, or all users together.
     TooMany(NoRoom),
 }
 
@@ -26,21 +26,21 @@ pub const WRONG_CODE: &str = "That code did not work. Please enter the six digit
 /// Below the QR code, whose secret stays the same.
 pub const WRONG_CODE_AT_ENROLMENT: &str = "That code did not work. Please enter the six digits your app shows now. There is no need to scan again: the QR code is still the same.";
 
-/// The same whether the account exists or not, has a device or not.
+/// The same whether or not the account exists or has a device.
 pub const WRONG_FIRST_CODE: &str =
     "That e-mail and code do not match. Please enter the six digits your app shows now.";
 
-/// On the login page, after a code that came first.
+/// On the login page, after a code before the password.
 pub const CODE_FIRST_ACCEPTED: &str = "Your code was right. Now enter your password. You'll need one more code after it: wait for your app to show the next one.";
 
-/// In the place of an address, when there are too many.
+/// In place of an address, if there are too many.
 pub const OTHER_NETWORKS: &str = "other networks";
 
-/// Beside the QR code of an earlier login that was not finished.
+/// Next to the QR code of an earlier, unfinished login.
 pub const SAME_QR_CODE: &str =
     "This is the same QR code as before. If you've already scanned it, just enter the code your app shows.";
 
-/// Beside a QR code that is not the one of an earlier login.
+/// Next to a QR code that differs from that of an earlier login.
 pub const OTHER_QR_CODE: &str = "This is a new QR code. If you scanned an earlier one, delete that entry from your app and scan this one.";
 
 pub const CODE_ALREADY_USED: &str =
@@ -48,25 +48,25 @@ pub const CODE_ALREADY_USED: &str =
 
 pub const WRONG_RECOVERY_CODE: &str = "That recovery code did not work. Please check it, or use another one from your list: each of them works once.";
 
-/// On the login page, when the time between password and code was too long.
+/// On the login page, after too much time between password and code.
 pub const LOGIN_TIMED_OUT: &str =
     "Signing in took too long, so we stopped it to keep your account safe. Please sign in again.";
 
-/// On the login page, when the browser's session is over.
+/// On the login page, after the session has ended.
 pub const SESSION_ENDED: &str = "Your session has ended. Sign in to continue.";
 
-/// On the login page, when a form came after its session's end and was saved.
+/// On the login page, after a form arrived without a session and was saved.
 pub const FORM_IS_SAFE: &str =
     "Your session ended, but what you sent is safe. Sign in, and you can submit it.";
 
-/// On the login page, before somebody who signed in a while ago may add a device or see recovery codes.
+/// On the login page, for a user who signed in a while ago and wants to add a device or see recovery codes.
 pub const SIGN_IN_AGAIN: &str = "You signed in a while ago. To go on, please sign in once more.";
 
-/// The same after a form that was kept meanwhile.
+/// The same with a form that was saved meanwhile.
 pub const FORM_IS_SAFE_AGAIN: &str =
     "You signed in a while ago. What you sent is safe: sign in once more, and you can submit it.";
 
-/// A form token that is missing, old or from another browser.
+/// The form's token is missing, old or from another browser.
 pub const FORM_OUT_OF_DATE: &str =
     "This form was out of date, so nothing has been sent. Please fill it in again.";
 
@@ -96,28 +96,28 @@ pub const TOO_MANY_TOKENS: &str =
 
 pub const STORE_UNAVAILABLE: &str = "We can't check sign-ins right now. If you were already signed in, you'll stay signed in and nothing has been lost. Please try again in a minute.";
 
-/// On the login page, when the cookie that it set does not come back.
+/// On the login page, if the cookie that it set does not come back.
 pub const COOKIES_BLOCKED: &str =
     "Your browser is blocking cookies, so you can't sign in. Allow cookies for this site, then try again.";
 
 /// Why there is no page, where the status does not say it all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// Only those who have a session are served.
+    /// Overloaded: only requests with a session are served.
     Overload,
     /// Too many passwords to check.
     ManySignIns,
-    /// A store that a login needs does not answer.
+    /// A store that logins need does not answer.
     NoSignIns,
-    /// The portal has no connection free.
+    /// The portal has no free connection.
     PortalBusy,
     /// One user has too many requests at the portal.
     ManyRequests,
-    /// One user has too many WebSockets and streams of events open.
+    /// One user has too many WebSockets and event streams open.
     ManyStreams,
-    /// One user asks for our pages too often.
+    /// One user requests our pages too often.
     ManyPages,
-    /// A rule closes the page.
+    /// An access rule denies the page.
     NoAccess,
 }
 
@@ -127,17 +127,17 @@ pub const TOO_MANY_DEVICES: &str =
 pub const TOO_MANY_DEVICES_LATELY: &str =
     "You've added several devices in the last hour. Please wait an hour, then try again.";
 
-/// Too many wrong codes in a row, by whoever has the password.
+/// Too many wrong codes in a row by somebody with the password.
 pub const DEVICES_OFF: &str = "Too many incorrect codes were entered, so authenticator sign-in is blocked for this account. Contact support to unblock it.";
 
 /// Too many wrong recovery codes in a row.
 pub const RECOVERY_CODES_OFF: &str = "Too many incorrect recovery codes were entered, so recovery codes are blocked for this account. Use your authenticator app, or contact support.";
 
-/// Putting the device off, from the mandatory date on.
+/// Skipping enrolment is no longer possible after the mandatory date.
 pub const MANDATORY_NOW: &str =
     "You can't skip this step any more: an authenticator app is now required. Please set yours up.";
 
-/// Too many tries; says nothing about whether the account exists.
+/// Too many tries. The same whether or not the account exists.
 pub fn throttled(minutes: u32) -> String {
     match minutes {
         0 | 1 => "There have been too many tries. Please wait a minute, then try again.".to_owned(),
@@ -145,7 +145,7 @@ pub fn throttled(minutes: u32) -> String {
     }
 }
 
-/// How many wrong passwords and codes, of which there is one at least.
+/// The number of wrong passwords and codes, at least one.
 pub fn wrong_tries(passwords: u32, codes: u32) -> String {
     let count = |number: u32, what: &str| match number {
         0 => None,
@@ -165,7 +165,7 @@ pub fn days_or_hours(duration: std::time::Duration) -> String {
     format!("{amount} {unit}{}", if amount == 1 { "" } else { "s" })
 }
 
-/// An instant as whoever wrote it with this offset says it: the day alone where that begins at midnight.
+/// An instant in the UTC offset that it was written with: only the day if it begins at midnight.
 pub fn date_as_written(instant: Timestamp, offset: Offset) -> String {
     let Ok(utc) = jiff::Timestamp::from_millisecond(instant.unix_millis()) else {
         return instant.to_string();
@@ -202,7 +202,7 @@ fn size_in_words(bytes: usize) -> String {
 }
 
 impl<'a> Message<'a> {
-    /// Signing out with a form that was not made for this session.
+    /// A sign-out form that was not made for this session.
     pub(super) fn still_signed_in(request_id: &'a str) -> Self {
         Self {
             title: "You are still signed in",
@@ -216,7 +216,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A way here from another site that was no good: it took too long, or was gone already.
+    /// A hand-over that failed: it took too long, or its code was used already.
     pub(super) fn not_handed_over(request_id: &'a str) -> Self {
         Self {
             title: "Sign in to {portal}",
@@ -228,7 +228,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A form of a login whose place another one has taken in the same browser, as the user of this e-mail.
+    /// A form of a login that was replaced by another in the same browser, as the user with this e-mail.
     pub(super) fn other_login(email: &str, path: &'a str, request_id: &'a str) -> Self {
         Self {
             title: "This page is out of date",
@@ -243,7 +243,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// What a session of one factor may not do.
+    /// An action that requires a second factor.
     pub(super) fn takes_a_second_factor(request_id: &'a str) -> Self {
         Self {
             title: "Set up your authenticator app first",
@@ -256,7 +256,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A login beyond the most sessions that its user may have.
+    /// A login beyond the maximum number of its user's sessions.
     pub(super) fn full(others: usize, request_id: &'a str) -> Self {
         let places = match others {
             1 => "one other device".to_owned(),
@@ -275,7 +275,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// In a frame of one of the portal's pages, in place of what the portal would have shown.
+    /// In a frame of the portal, in place of the portal's page.
     pub(super) fn in_frame(way_in: &'a str, missing: Missing, was_sent: bool, request_id: &'a str) -> Self {
         let (title, what, label) = match missing {
             Missing::Session => ("Your session has ended", "Sign in to continue.", "Sign in"),
@@ -299,7 +299,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A form that came without a session and is not saved.
+    /// A form that arrived without a session and is not saved.
     pub(super) fn not_saved(why: NotSaved, request_id: &'a str) -> Self {
         let (status, reason) = match why {
             NotSaved::TooLarge(max) => {
@@ -327,7 +327,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A saved form that is asked for by a page that is out of date.
+    /// A saved form requested by an outdated page.
     pub(super) fn not_sent(page: &'a str, request_id: &'a str) -> Self {
         Self {
             title: "Your form is still here",
@@ -353,7 +353,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// A saved form that has been sent or dropped, or is too old.
+    /// A saved form that was sent or discarded, or is too old.
     pub(super) fn form_is_gone(request_id: &'a str) -> Self {
         Self {
             title: "This form is no longer kept",
@@ -365,7 +365,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The page for what has gone wrong in one of these ways.
+    /// The page for a trouble.
     pub(super) fn for_trouble(trouble: Trouble, status: u16, request_id: &'a str) -> Self {
         let (title, text) = match trouble {
             Trouble::Overload => (
@@ -404,12 +404,13 @@ impl<'a> Message<'a> {
         Self { title, text: text.into(), ..Self::for_status(status, Some(request_id)) }
     }
 
-    /// The page for an answer without a page of its own. An unlisted status gets the words of its class.
+    /// The page for a status without a page of its own. An unlisted status gets the text of its class.
     ///
-    /// For a `429` whose end is known, replace `text` by [`throttled`].
+    /// For a `429` with a known end, replace `text` by [`throttled`].
     pub fn for_status(status: u16, request_id: Option<&'a str>) -> Self {
         let (title, text, retry) = match status {
-            // It ended while the portal was still at work: what is asked for without one leads to the login instead.
+            // The session ended while the portal was still working: a request without a session leads to the login
+            // instead.
             401 => (
                 "Your session has ended",
                 "Your session ended before {portal} responded. Sign in again to continue. If you were saving something, check whether it was saved.",

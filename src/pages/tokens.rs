@@ -1,4 +1,4 @@
-//! The page on which users make tokens of their own, and the one that shows a new token this once.
+//! The page on which users make their own tokens, and the page that shows a new token once.
 
 use std::time::Duration;
 
@@ -26,20 +26,20 @@ use crate::{
 };
 
 const DAY: Duration = Duration::from_hours(24);
-/// What is offered, as far as the operator allows it; in days.
+/// The lifetimes on offer in days, as far as the operator allows them.
 const LIFETIMES: [u32; 4] = [7, 30, 90, 365];
-/// What is offered first.
+/// The default lifetime.
 const USUAL: Duration = Duration::from_hours(30 * 24);
-/// Lines of paths, and characters of one.
+/// Maximum number of path lines, and of characters in one.
 const MOST_PATHS: usize = 20;
 const LONGEST_PATH: usize = 256;
 
-/// What was typed, and what is wrong with it.
+/// The typed values, and the errors in them.
 #[derive(Default)]
 struct NewTokenForm<'a> {
     name: &'a str,
     paths: &'a str,
-    /// In seconds; absent: the usual.
+    /// In seconds; `None`: the default.
     lifetime: Option<Duration>,
     errors: NewTokenErrors,
 }
@@ -100,7 +100,7 @@ impl Pages {
         }
     }
 
-    /// The session that may, or what to answer.
+    /// The session, if it may make tokens; otherwise the response.
     fn may_make_tokens<'a>(&self, visit: &'a Visit) -> Result<&'a Session, Box<Answer>> {
         if !self.own_tokens.self_service {
             return Err(self.message_page(StatusCode::NOT_FOUND, &visit.request_id).into());
@@ -148,7 +148,7 @@ impl Pages {
         answer::html(StatusCode::OK, self.templates.render(&view))
     }
 
-    /// The tokens that the account page lists. Where users may make none, those that they have made.
+    /// The tokens on the account page. If users may not make any, only those that they have made.
     pub(super) async fn token_rows(&self, session: &Session) -> Result<Vec<TokenRow>, PageError> {
         let now = self.clock.now();
         let may_make = self.own_tokens.self_service;
@@ -171,7 +171,7 @@ fn token_row(record: &TokenRecord, is_over: bool) -> TokenRow {
     }
 }
 
-/// One a line.
+/// One path per line.
 fn read_paths(typed: &str) -> Result<Vec<String>, &'static str> {
     let lines = typed.lines().map(str::trim).filter(|line| !line.is_empty());
     let paths: Vec<_> = lines.map(str::to_owned).collect();

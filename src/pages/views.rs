@@ -1,7 +1,7 @@
-//! What each page shows, as one typed struct a page.
+//! The content of each page, as one typed struct per page.
 //!
-//! Handlers fill these with facts; [`Templates`](super::templates::Templates) turns them into HTML. Text is plain
-//! text here and escaped there. Views carry seeds, codes and form tokens, hence no `Debug`.
+//! Handlers fill these with facts; [`Templates`](super::templates::Templates) renders them to HTML. Text is plain here
+//! and escaped there. Views carry seeds, codes and form tokens, hence no `Debug`.
 
 use std::borrow::Cow;
 
@@ -9,10 +9,10 @@ use serde::{Serialize, Serializer};
 
 use super::qr::QrSvg;
 
-/// The longest device name, in characters, that the enrolment page lets in.
+/// Maximum length of a device name in characters on the enrolment page.
 pub const DEVICE_NAME_LIMIT: usize = 64;
 
-/// A page and what it shows.
+/// A page and its content.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub enum View<'a> {
@@ -40,26 +40,26 @@ pub enum View<'a> {
 /// E-mail and password.
 #[derive(Serialize)]
 pub struct LoginPage<'a> {
-    /// What was typed before, or empty.
+    /// The value typed before, or empty.
     pub email: &'a str,
     pub error: Option<&'a str>,
-    /// Why the user is here, when that is no fault of what was typed.
+    /// Why the user is here, if it is not an error in what was typed.
     pub notice: Option<&'a str>,
     pub csrf: &'a str,
-    /// Whether somebody who is signed in proves it once more.
+    /// Whether a signed-in user has to prove it again.
     pub again: bool,
-    /// Whether the way in by a code before the password is offered.
+    /// Whether to offer a code before the password.
     pub code_first: bool,
-    /// Absent where nobody can ask to be kept signed in.
+    /// `None` if users cannot ask to be kept signed in.
     pub remember: Option<Remember>,
-    /// The page first asked for, as in every view that has it.
+    /// The requested page, as in every view that has this field.
     pub rd: Option<&'a str>,
 }
 
 /// The offer to be kept signed in.
 #[derive(Serialize)]
 pub struct Remember {
-    /// For how long, in words.
+    /// The lifetime in words.
     pub lasts: String,
     pub chosen: bool,
 }
@@ -82,49 +82,49 @@ pub struct RecoveryPage<'a> {
     pub rd: Option<&'a str>,
 }
 
-/// Binding an authenticator app: scan, code, name, Save.
+/// Binding an authenticator app: scan, code, name, save.
 #[derive(Serialize)]
 pub struct EnrolPage<'a> {
     pub account: &'a str,
     pub issuer: &'a str,
     pub qr_svg: &'a QrSvg,
-    /// The base32 key, cut into groups for reading.
+    /// The base32 key, in groups for reading.
     pub key_groups: &'a [String],
-    /// For an app on the same device. Shown only if it is an `otpauth:` URI.
+    /// For an app on the same device. Only shown if it is an `otpauth:` URI.
     #[serde(serialize_with = "only_otpauth")]
     pub otpauth_uri: &'a str,
-    /// What there is to know of a QR code that was shown before.
+    /// A notice about a QR code that was shown before.
     pub notice: Option<&'a str>,
     pub errors: EnrolErrors<'a>,
     pub csrf: &'a str,
     pub rd: Option<&'a str>,
-    /// What was typed before, or a suggestion, or empty.
+    /// The value typed before, a suggestion, or empty.
     pub device_name: &'a str,
-    /// Present while enrolment may still be put off.
+    /// Present while enrolment can be skipped.
     pub invite: Option<Invite>,
-    /// On the way to a session, which somebody else may want to go instead.
+    /// During a login, which may turn out to be somebody else's.
     pub signing_in: bool,
 }
 
-/// What is wrong, by the place where the page says so.
+/// The errors, by their place on the page.
 #[derive(Default, Serialize)]
 pub struct EnrolErrors<'a> {
     pub code: Option<Cow<'a, str>>,
     pub device_name: Option<Cow<'a, str>>,
-    /// What belongs to no field, such as a form out of date.
+    /// An error of no field, such as an outdated form.
     pub form: Option<Cow<'a, str>>,
 }
 
-/// Until when a second factor is a choice.
+/// The time left until a second factor is mandatory.
 #[derive(Serialize)]
 pub struct Invite {
-    /// The first mandatory day, in words; with the time where it does not begin at midnight.
+    /// The first mandatory day in words; with the time if it does not begin at midnight.
     pub date: String,
     /// Zero on that day.
     pub days_left: u32,
 }
 
-/// The codes, shown this once.
+/// The codes, shown only this once.
 #[derive(Serialize)]
 pub struct RecoveryCodesPage<'a> {
     pub codes: &'a [String],
@@ -133,23 +133,23 @@ pub struct RecoveryCodesPage<'a> {
     pub rd: Option<&'a str>,
 }
 
-/// The question whether recovery codes are to be replaced.
+/// Asks whether to replace the recovery codes.
 #[derive(Serialize)]
 pub struct NewRecoveryCodesPage<'a> {
     pub left: u32,
     pub csrf: &'a str,
 }
 
-/// After a login with a recovery code.
+/// The page after a login with a recovery code.
 #[derive(Serialize)]
 pub struct RecoveredPage<'a> {
     pub left: u32,
-    /// The page first asked for.
+    /// The requested page.
     #[serde(serialize_with = "own_path_or_start")]
     pub path: &'a str,
 }
 
-/// A user's own devices, recovery codes and sessions. Times are in words.
+/// A user's devices, recovery codes, sessions and tokens. Times are in words.
 #[derive(Serialize)]
 pub struct AccountPage<'a> {
     pub email: &'a str,
@@ -157,13 +157,13 @@ pub struct AccountPage<'a> {
     pub devices: &'a [DeviceRow],
     pub recovery_left: u32,
     pub sessions: &'a [SessionRow],
-    /// Whether there are others than the one that asks.
+    /// Whether there are other sessions than this one.
     pub others: bool,
-    /// Whether the one that asks has proved both factors: one factor ends no other session.
+    /// Whether this session has proved both factors: otherwise it cannot end others.
     pub full: bool,
-    /// Those that act as the user.
+    /// The tokens that act as the user.
     pub tokens: &'a [TokenRow],
-    /// Whether users may make some.
+    /// Whether users may make tokens.
     pub makes_tokens: bool,
     pub csrf: &'a str,
 }
@@ -171,24 +171,24 @@ pub struct AccountPage<'a> {
 /// A token of a user. Times are in words.
 #[derive(Serialize)]
 pub struct TokenRow {
-    /// What names it when it is to be revoked.
+    /// The id in the form that revokes it.
     pub id: String,
     pub name: String,
     pub made: String,
     pub last_used: Option<String>,
-    /// `None`: never.
+    /// `None` if it never expires.
     pub expires: Option<String>,
     pub is_over: bool,
-    /// Whether its user has made it.
+    /// Whether the user has made it.
     pub is_own: bool,
-    /// The paths that it is for, or empty.
+    /// The paths that it is limited to, or empty.
     pub limits: String,
 }
 
-/// What a new token is to be.
+/// The form for a new token.
 #[derive(Serialize)]
 pub struct NewTokenPage<'a> {
-    /// What was typed before, or empty.
+    /// The value typed before, or empty.
     pub name: &'a str,
     pub paths: &'a str,
     pub lifetimes: &'a [LifetimeChoice],
@@ -196,7 +196,7 @@ pub struct NewTokenPage<'a> {
     pub csrf: &'a str,
 }
 
-/// What is wrong, by the place where the page says so.
+/// The errors, by their place on the page.
 #[derive(Default, Serialize)]
 pub struct NewTokenErrors {
     pub name: Option<&'static str>,
@@ -212,7 +212,7 @@ pub struct LifetimeChoice {
     pub chosen: bool,
 }
 
-/// A new token, shown this once.
+/// A new token, shown only this once.
 #[derive(Serialize)]
 pub struct TokenMadePage<'a> {
     pub token: &'a str,
@@ -223,7 +223,7 @@ pub struct TokenMadePage<'a> {
 pub struct DeviceRow {
     pub name: String,
     pub added: String,
-    /// `None` until its first login.
+    /// `None` before its first login.
     pub last_used: Option<String>,
 }
 
@@ -232,41 +232,41 @@ pub struct SessionRow {
     pub when: String,
     /// The last use.
     pub seen: String,
-    /// What names it when it is to be ended.
+    /// The id in the form that ends it.
     pub id: String,
-    /// A network address or a place; `where` is a keyword.
+    /// A network address or a location; `where` is a keyword.
     #[serde(rename = "where")]
     pub where_: String,
     /// The browser, in words.
     pub agent: String,
-    /// Whether it is the session that asks.
+    /// Whether it is the current session.
     pub current: bool,
-    /// Until when its user is kept signed in, when that was asked for.
+    /// Until when the user is kept signed in, if requested.
     pub kept_until: Option<String>,
-    /// The sites where it was used; empty where there is only one.
+    /// The sites where it was used; empty if there is only one.
     pub sites: Vec<String>,
 }
 
-/// A form that came when there was no session any more.
+/// A form that arrived after its session had ended.
 #[derive(Serialize)]
 pub struct SavedFormPage<'a> {
-    /// Where it was sent to, for the user to recognise it by.
+    /// Its path, by which the user recognises it.
     pub path: &'a str,
     /// How long ago, in words.
     pub when: &'a str,
-    /// Where its sending is asked for.
+    /// Where the form that sends it goes.
     #[serde(serialize_with = "own_path_or_start")]
     pub action: &'a str,
-    /// Where it is dropped.
+    /// Where the form that discards it goes.
     #[serde(serialize_with = "own_path_or_start")]
     pub discard: &'a str,
     pub csrf: &'a str,
 }
 
-/// A form that another site has sent, to be sent from here.
+/// Another site's form, to be submitted from here.
 #[derive(Serialize)]
 pub struct OnceMorePage<'a> {
-    /// The host of the site, if its browser tells.
+    /// The host of that site, if the browser says so.
     pub from: Option<&'a str>,
     pub path: &'a str,
     #[serde(serialize_with = "own_path_or_start")]
@@ -274,7 +274,7 @@ pub struct OnceMorePage<'a> {
     pub fields: &'a [(String, String)],
 }
 
-/// The way on to another site, where the portal leads.
+/// A link to another site that the portal redirects to.
 #[derive(Serialize)]
 pub struct LeavingPage<'a> {
     pub host: &'a str,
@@ -285,7 +285,7 @@ pub struct LeavingPage<'a> {
 /// A code before the password.
 #[derive(Serialize)]
 pub struct FirstCodePage<'a> {
-    /// What was typed before, or empty.
+    /// The value typed before, or empty.
     pub email: &'a str,
     pub error: Option<&'a str>,
     pub csrf: &'a str,
@@ -297,9 +297,9 @@ pub struct FirstCodePage<'a> {
 pub struct WrongTriesPage<'a> {
     pub email: &'a str,
     pub rows: &'a [WrongTriesRow],
-    /// Whether there were wrong codes, for which somebody had the password.
+    /// Whether there were wrong codes, which only somebody with the password can try.
     pub codes: bool,
-    /// The last of them, in Unix milliseconds: what the user has been told of.
+    /// The time of the last one in Unix milliseconds, for the form that confirms the report.
     pub until: i64,
     pub error: Option<&'a str>,
     pub csrf: &'a str,
@@ -308,34 +308,34 @@ pub struct WrongTriesPage<'a> {
 
 #[derive(Serialize)]
 pub struct WrongTriesRow {
-    /// How many, in words.
+    /// The number, in words.
     pub what: String,
-    /// A network address or a range of them.
+    /// A network address, or a range of them.
     pub from: String,
     pub last: String,
 }
 
-/// Any answer without a page of its own; see [`Message::for_status`].
+/// Any page without a view of its own; see [`Message::for_status`].
 #[derive(Serialize)]
 pub struct Message<'a> {
     pub title: &'a str,
     pub text: Cow<'a, str>,
     pub status: u16,
-    /// What support can search the log for.
+    /// The id that support can search the log for.
     pub request_id: Option<&'a str>,
-    /// Offers to load the same address again.
+    /// Whether to offer a reload.
     pub retry: bool,
     pub action: Option<Action<'a>>,
 }
 
-/// A way on from a [`Message`].
+/// A link in a [`Message`].
 #[derive(Serialize)]
 pub struct Action<'a> {
     pub label: &'a str,
     /// A path on this site; anything else becomes the start page.
     #[serde(serialize_with = "own_path_or_start")]
     pub path: &'a str,
-    /// Another window, which leaves this page where it is; or the whole one, of which this page is a part.
+    /// The link's target: a new window, or the whole window around a frame.
     pub target: Option<&'static str>,
 }
 
@@ -363,7 +363,7 @@ impl View<'_> {
         }
     }
 
-    /// Whether the page's title begins with "Error".
+    /// Whether the title of the page begins with "Error".
     pub(super) fn failed(&self) -> bool {
         match self {
             Self::Login(page) => page.error.is_some(),
@@ -393,7 +393,7 @@ impl View<'_> {
         }
     }
 
-    /// The page first asked for, which links and form actions carry on.
+    /// The requested page, which links and form actions carry on.
     pub(super) fn rd(&self) -> Option<&str> {
         match self {
             Self::Login(page) => page.rd,
@@ -423,7 +423,7 @@ fn only_otpauth<S: Serializer>(uri: &&str, serializer: S) -> Result<S::Ok, S::Er
 }
 
 fn own_path_or_start<S: Serializer>(path: &&str, serializer: S) -> Result<S::Ok, S::Error> {
-    // Browsers read `//` and `/\` as the start of another host, and drop tabs and line breaks first.
+    // Browsers read `//` and `/\` as the start of another host, after dropping tabs and line breaks.
     let own = path.starts_with('/')
         && !path.starts_with("//")
         && !path.contains('\\')

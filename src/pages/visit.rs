@@ -1,4 +1,4 @@
-//! One request for a page of ours, and what its handler may read of it.
+//! A request for one of our pages, as its handler sees it.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -26,51 +26,51 @@ pub struct Visit {
     pub path: String,
     pub query: Option<String>,
     pub headers: HeaderMap,
-    /// The page first asked for, as the address says.
+    /// The requested page, from the address.
     pub return_to: ReturnTo,
-    /// The browser has the cookie of a session that is over.
+    /// The browser has the cookie of a session that has ended.
     pub session_ended: bool,
     /// Taken by the handler that reads the form.
     pub body: Option<Incoming>,
     pub client_ip: IpAddr,
     pub request_id: String,
-    /// The token of a login in progress, or of the form that was shown before one.
+    /// The token of a login in progress, or of the form before one.
     pub login: Option<Token>,
-    /// What proves that this is the browser in which a form was saved.
+    /// Proves that this is the browser in which a form was saved.
     pub forms: Option<TokenHash>,
-    /// The cookie that says to whom the browser is known.
+    /// The cookie with the accounts that the browser is known to.
     pub known: Option<String>,
-    /// The session that the browser holds, whatever its level.
+    /// The session of the browser, of any level.
     pub session: Option<Arc<Live>>,
 }
 
 impl Visit {
-    /// The page first asked for, as the address says.
+    /// The requested page, from the address.
     pub(super) fn return_to(&self) -> ReturnTo {
         self.return_to.clone()
     }
 
-    /// Whether the address carries the parameter `name` with the value `1`.
+    /// Whether the address has the parameter `name` with the value `1`.
     pub(super) fn has_flag(&self, name: &str) -> bool {
         self.query.as_deref().and_then(|query| form::query_value(query, name)).as_deref() == Some("1")
     }
 
-    /// Whether somebody who is signed in is asked to prove it once more.
+    /// Whether a signed-in user is asked to prove it again.
     pub(super) fn is_again(&self) -> bool {
         self.session.is_some() && self.has_flag("again")
     }
 
-    /// The token of a login in progress, or of the form that was shown before one.
+    /// The token of a login in progress, or of the form before one.
     pub(super) fn login_token(&self) -> Option<Token> {
         self.login.clone()
     }
 
-    /// The session, when it has proved both factors.
+    /// The session, if it has proved both factors.
     pub(super) fn full_session(&self) -> Option<&Arc<Live>> {
         self.session.as_ref().filter(|live| live.session.level() == Level::Two)
     }
 
-    /// What is noted about where a step comes from.
+    /// The source of a step, for the records.
     pub(super) fn source(&self) -> Source {
         let agent = self.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or("");
         Source {
@@ -83,20 +83,20 @@ impl Visit {
         }
     }
 
-    /// Whether the browser itself says that the form was sent from a page of `origin`.
+    /// Whether the browser itself says that a page of `origin` sent the form.
     pub(super) fn is_from(&self, origin: &str) -> bool {
         origin::provenance(&self.headers, origin) == Provenance::Here
     }
 
-    /// Whether the browser wants to put the answer anywhere but into a window of its own.
+    /// Whether the browser asks for anything other than a page for a window of its own.
     pub(super) fn is_embedded(&self) -> bool {
         self.headers
             .get("sec-fetch-dest")
             .is_some_and(|dest| !matches!(dest.as_bytes(), b"document" | b"empty"))
     }
 
-    /// Whether the answer goes where this page may be seen. A browser says when a script asks, and one that is too old to say
-    /// so is believed as far as no secret is at stake.
+    /// Whether the requester may see this page. A browser says so if a script asks; one too old to say is trusted as
+    /// long as no secret is at stake.
     pub(super) fn may_see(&self, route: Route<'_>) -> bool {
         let says = self.headers.contains_key("sec-fetch-mode");
         !route.is_page()

@@ -1,7 +1,7 @@
-//! Tokens that tell by themselves that we made them: half of one is chance, half the mark.
+//! Tokens that prove that we made them: one half is random, the other is a MAC.
 //!
-//! A script of the portal can plant a cookie, but none that counts unless a browser was given it by us; and what somebody has made up
-//! costs no look at a store.
+//! A script of the portal can set a cookie, but a valid one only if we gave it to some browser; and a made-up token costs no
+//! look-up in a store.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
 
 const HALF: usize = 16;
 
-/// Makes the tokens of one purpose, and knows them again. Shared, since it is handed about.
+/// Makes and verifies the tokens of one purpose; clones share the key.
 #[derive(Clone, Debug)]
 pub struct MarkedTokens(Arc<hmac::Key>);
 
@@ -32,7 +32,7 @@ impl MarkedTokens {
         Token::from_bytes(bytes)
     }
 
-    /// Whether a token is one of ours.
+    /// Whether we made this token.
     pub fn made(&self, token: &Token) -> bool {
         let (chance, mark) = token.as_bytes().split_at(HALF);
         constant_time_eq(&self.mark(chance), mark)
