@@ -1,6 +1,6 @@
-//! The signed assertion: who the user is, as a JWT that the portal can verify by itself (RFC 7519).
+//! The signed assertion: a JWT with the user's identity, which the portal can verify by itself (RFC 7519).
 //!
-//! Made on the worker that needs it, then shared by all requests of the session until it nears its end.
+//! Signed on the worker that needs it, then shared by all requests of the session until it is about to expire.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
     sessions::{Live, Session},
 };
 
-/// What an assertion has left, at least, when the portal gets it; half of its lifetime when that is less.
+/// The minimum time that an assertion has left when the portal gets it; half of its lifetime if that is less.
 const LEFT: Duration = Duration::from_mins(1);
 
 /// Why there is no assertion: the request is refused rather than sent without one.
@@ -33,7 +33,7 @@ pub enum Unsigned {
     NoKey,
     #[error("the session cannot hold an assertion")]
     NoPlace,
-    #[error("the assertion cannot be signed")]
+    #[error("cannot sign the assertion")]
     Key(#[from] Unusable),
 }
 
@@ -53,16 +53,16 @@ struct Claims<'a> {
     amr: Vec<&'static str>,
 }
 
-/// Makes assertions and keeps them with their sessions.
+/// Makes assertions, and caches them with their sessions.
 pub struct Assertions {
     keys: Arc<SigningKeys>,
     issuer: String,
     audience: String,
-    /// Seconds.
+    /// In seconds.
     lifetime: i64,
     left: Duration,
     groups: GroupChoice,
-    /// Turns the id of a session into one that finds nothing in a store.
+    /// Derives a value from a session's id that finds nothing in a store.
     session_ids: hmac::Key,
     random: Arc<dyn Random>,
     site: SiteSlot,
@@ -90,14 +90,14 @@ impl Assertions {
         }
     }
 
-    /// The same of one of several sites.
+    /// The same for one of several sites.
     #[must_use]
     pub fn at_site(self, site: SiteSlot) -> Self {
         Self { site, ..self }
     }
 
-    /// The session's assertion. Signs only when there is none yet or the last one nears its end; two workers may then
-    /// both sign, and either's is good.
+    /// The session's assertion. Signed only if there is none yet or the last one is about to expire; two workers may
+    /// then both sign, and both assertions are valid.
     pub fn of(&self, live: &Live, now: Timestamp) -> Result<HeaderValue, Unsigned> {
         let kept = WireForms::of(live, self.site).ok_or(Unsigned::NoPlace)?;
         self.current(&live.session, &kept.assertion, now)
@@ -109,7 +109,7 @@ impl Assertions {
         kept: &ArcSwapOption<Perishable>,
         now: Timestamp,
     ) -> Result<HeaderValue, Unsigned> {
-        // Before the key is looked at: what a change of keys overtakes is made again.
+        // Before the key is read: an assertion overtaken by a change of keys is made again.
         let generation = self.keys.generation();
         if let Some(made) = &*kept.load()
             && made.is_good(now, generation)
@@ -125,7 +125,7 @@ impl Assertions {
         let signer = self.keys.signer(now).ok_or(Unsigned::NoKey)?;
         let iat = now.unix_seconds();
         let session_ends = session.expires_at.unix_seconds();
-        // In whole seconds: in the last fraction of its session an assertion is over before the session is.
+        // In whole seconds: in the last fraction of a second of a session its assertion has expired already.
         let exp = session_ends.min(iat.saturating_add(self.lifetime));
         let token = signer.key.sign(&Claims {
             iss: &self.issuer,
@@ -140,17 +140,17 @@ impl Assertions {
             groups: self.groups.of(&session.groups).collect(),
             amr: session.amr.iter().map(|method| method.amr()).collect(),
         })?;
-        // Letters, digits, `-`, `_` and `.` alone.
+        // The characters are letters, digits, `-`, `_` and `.`.
         let mut value = HeaderValue::from_maybe_shared(Bytes::from(token)).map_err(|_| Unusable)?;
         value.set_sensitive(true);
         let end = Timestamp::from_unix_seconds(exp);
-        // One that ends with its session could only be made again with the same end.
+        // An assertion that ends with its session would only be renewed with the same end.
         let until = if exp < session_ends { end.minus(self.left) } else { end };
         let until = signer.retired_at.map_or(until, |retired_at| until.min(retired_at));
         Ok(Perishable { value, from: Timestamp::from_unix_seconds(iat), until, generation })
     }
 
-    /// The same for all assertions of a session; half a hash, from which nobody gets back to the session.
+    /// The same for all assertions of a session; half a hash, from which the session cannot be found.
     fn session_id(&self, session: &Session) -> String {
         let hash = hmac::sign(&self.session_ids, session.id.as_bytes());
         BASE64_URL_SAFE_NO_PAD.encode(&hash.as_ref()[..16])
@@ -309,7 +309,7 @@ mod tests {
         scene.session.expires_at = end;
         let first = scene.at(START);
         assert_eq!(part(&first, 1)["exp"], end.unix_seconds());
-        // Another one would end at the same time.
+        // A new one would have the same end.
         assert_eq!(scene.at(START.plus(199 * SECOND)), first);
         for before in [500, 300, 1] {
             let claims = scene.claims_at(end.minus(Duration::from_millis(before)));
@@ -345,7 +345,7 @@ mod tests {
             Arc::new(OsRandom),
         );
         assert_eq!(other.session_id(&scene.session), sid);
-        // Whoever knows the id but not the key computes another one.
+        // Whoever knows the id but not the key computes another value.
         let elsewhere = Sealer::from_key(&[8; 32]);
         let other = Assertions::new(
             &config(),
@@ -364,7 +364,7 @@ mod tests {
         let first = scene.at(START);
         let new = scene.keys.replace_all(START).await.unwrap();
         scene.keys.keep(START, ROTATION).await.unwrap();
-        // Until the new key is published everywhere the old one signs, and what it signs is not kept beyond that.
+        // The old key signs until the new one is published everywhere, and what it signs is not cached beyond that.
         let handover = scene.at(START.plus(SECOND));
         assert_eq!(kid(&handover), kid(&first));
         assert_eq!(scene.at(START.plus(9 * SECOND)), handover);

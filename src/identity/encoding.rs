@@ -1,21 +1,21 @@
-//! How a header says what is not ASCII. HTTP has no one way (RFC 9110 §5.5), and servers take different ones.
+//! The encodings of non-ASCII text in headers. HTTP defines none (RFC 9110 §5.5), and servers expect different ones.
 
 use std::borrow::Cow;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-/// What is not written as it is: with `%` itself, so that it can be read back.
+/// The characters that are encoded, including `%` itself, so that the value can be decoded.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
-/// Bytes of one encoded word, whose text may have 75 characters in all (RFC 2047 §2).
+/// Bytes of text in one encoded word, which may have 75 characters in all (RFC 2047 §2).
 const WORD: usize = 45;
 
-/// One way to write a value.
+/// An encoding of values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
-    /// As it is.
+    /// Unchanged.
     Utf8,
-    /// Percent-encoded UTF-8: the one form that every server takes.
+    /// Percent-encoded UTF-8: the one form that every server accepts.
     #[default]
     Percent,
     /// Encoded words, as in mail (RFC 2047).
@@ -33,12 +33,12 @@ impl Encoding {
     }
 }
 
-/// Whether nobody could take it for an encoded word.
+/// Whether the text cannot be mistaken for an encoded word.
 fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) && !text.contains("=?")
 }
 
-/// Words of whole characters, since each is decoded by itself.
+/// Words of whole characters, since each is decoded on its own.
 fn encoded_words(mut text: &str) -> String {
     let mut words = Vec::new();
     while !text.is_empty() {

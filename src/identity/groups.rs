@@ -1,18 +1,18 @@
-//! Which of a user's groups the portal hears of. Those of the roll-out are not its matter.
+//! The groups that the portal is told. The groups of the roll-out are not affected.
 
-/// One group, or all whose names begin alike.
+/// One group, or all with a common prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupPattern {
     Exact(String),
     Prefix(String),
 }
 
-/// The groups that go out; the default is all of them.
+/// The selection of groups; the default is all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupChoice(pub Option<Vec<GroupPattern>>);
 
 impl GroupChoice {
-    /// Those of `groups` that go out, in their order.
+    /// The selected ones of `groups`, in their order.
     pub(super) fn of<'a>(&'a self, groups: &'a [String]) -> impl Iterator<Item = &'a str> {
         let chosen = move |group: &&str| match &self.0 {
             None => true,

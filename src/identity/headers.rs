@@ -1,4 +1,4 @@
-//! The identity as request headers: which names are its own in any spelling, and what we set.
+//! The identity as request headers: the names that are reserved for it in any spelling, and the values that we set.
 
 use std::sync::Arc;
 
@@ -16,33 +16,33 @@ use crate::{
     users::User,
 };
 
-/// What a user may take up in each head before somebody is told: nginx takes a line of 8 KiB, Node.js a head of 16 KiB.
+/// The size of a user's headers above which the log warns: nginx accepts lines of 8 KiB, Node.js a head of 16 KiB.
 const MUCH: usize = 4096;
-/// Users of whom it is remembered that somebody was told.
+/// Users for whom it is remembered that the log has warned.
 const REMEMBERED: usize = 1024;
-/// What an assertion has besides the user's own, by estimate.
+/// The estimated size of an assertion without the user's own values.
 const ASSERTION: usize = 500;
 
-/// A value that cannot stand in a header: the request is refused rather than sent without it.
+/// A value that is not valid in a header: the request is refused rather than sent without it.
 #[derive(Debug, thiserror::Error)]
-#[error("the {0} of the user cannot stand in a header")]
+#[error("the {0} of the user is not valid in a header")]
 pub struct Unrepresentable(&'static str);
 
-/// Knows what claims to be an identity, and makes what is one.
+/// Recognises claims of an identity, and makes the headers of a real one.
 #[derive(Clone, Debug)]
 pub struct IdentityHeaders {
-    /// Absent: not sent.
+    /// `None`: not sent.
     user: Option<Spelled>,
     email: Option<Spelled>,
     name: Option<Spelled>,
     groups: Option<Spelled>,
     encoding: Encoding,
     choice: GroupChoice,
-    /// Whether an assertion says it all once more.
+    /// Whether an assertion repeats everything.
     signs: bool,
     site: SiteSlot,
     reserved: ReservedNames,
-    /// Of whom somebody was told, and of how many bytes: a session may be loaded for each request while a store is down.
+    /// The users and sizes that the log has warned of: while a store is down, a session may be loaded for each request.
     told: Arc<Cache<(String, usize), ()>>,
 }
 
@@ -64,13 +64,13 @@ impl IdentityHeaders {
         }
     }
 
-    /// The same of one of several sites.
+    /// The same for one of several sites.
     #[must_use]
     pub fn at_site(self, site: SiteSlot) -> Self {
         Self { site, ..self }
     }
 
-    /// Whether a portal could read `name` as one of the identity's, or of the forwarding's, in any spelling.
+    /// Whether a portal could read `name`, in any spelling, as a header of the identity or of the forwarding.
     pub fn is_reserved(&self, name: &HeaderName) -> bool {
         self.reserved.has(name)
     }
@@ -85,7 +85,7 @@ impl IdentityHeaders {
         Ok(kept.get_or_init(|| headers))
     }
 
-    /// Every header that carries a part of the identity, with its value in `block`; an empty one, where that has none.
+    /// Every header of the identity, with its value from `block`; empty if the block has none.
     pub fn all<'a>(
         &'a self,
         block: Option<&'a Block>,
@@ -98,7 +98,7 @@ impl IdentityHeaders {
         })
     }
 
-    /// What the portal is told of a user who is signed in, by name and value.
+    /// The headers for a user who is signed in, by name and value.
     pub fn told(&self, user: &User) -> Result<Vec<(String, String)>, Unrepresentable> {
         let User { name, email, display_name, groups, .. } = user;
         let fields = self.fields([name.as_str(), email, display_name], groups)?;

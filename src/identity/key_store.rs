@@ -1,6 +1,6 @@
-//! Signing keys in the durable store: their terms in clear, their private parts sealed for their own rows.
+//! The signing keys in the durable store: their terms in clear, their private parts sealed for their rows.
 //!
-//! Decides nothing about when a key signs.
+//! Does not decide when a key signs.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     sealing::Sealer,
 };
 
-/// The row of `facts` that whoever changes keys holds, so that two never do at once.
+/// The row of `facts` that is locked by changes of keys, so that two never overlap.
 const LOCK: &str = "signing_keys";
 
 #[derive(Clone, Debug)]
@@ -30,13 +30,13 @@ impl KeyStore {
         Self { database, sealer }
     }
 
-    /// All terms, in no order that matters but always the same.
+    /// All terms, in a fixed order.
     pub(super) async fn terms(&self) -> Result<Vec<Term>, DatabaseError> {
         let mut connection = self.database.acquire().await?;
         terms(&mut connection).await
     }
 
-    /// All terms, and the key of each that opens.
+    /// All terms, with the key of each if it opens.
     pub(super) async fn keys(&self) -> Result<Vec<(Term, Option<SigningKey>)>, DatabaseError> {
         let mut connection = self.database.acquire().await?;
         self.open_all(&mut connection).await
@@ -55,7 +55,7 @@ impl KeyStore {
         Ok(KeyChange { store: self, transaction })
     }
 
-    /// Waits until keys have changed somewhere.
+    /// Waits until some gateway has changed the keys.
     pub(super) async fn changed(&self) {
         self.database.signing_keys_changed().await;
     }
@@ -80,7 +80,7 @@ impl KeyStore {
                 let secret: Vec<u8> = row.try_get("secret")?;
                 let opened = self.sealer.open(&place(&term.kid), &secret).ok();
                 let key = opened.and_then(|der| SigningKey::from_private(&der).ok());
-                // The name is derived from the key: nobody gives a key the name of another.
+                // The name is derived from the key: no key can have the name of another.
                 let key = key.filter(|key| key.kid() == term.kid);
                 Ok((term, key))
             })
@@ -88,7 +88,7 @@ impl KeyStore {
     }
 }
 
-/// A change of keys; nothing has happened before [`Self::commit`].
+/// A change of keys; nothing changes before [`Self::commit`].
 pub(super) struct KeyChange<'a> {
     store: &'a KeyStore,
     transaction: Transaction,
@@ -114,7 +114,7 @@ impl KeyChange<'_> {
         Ok(())
     }
 
-    /// Lets every key that is not retired earlier retire at `at`.
+    /// Sets every key to retire at `at`, unless it retires earlier.
     pub(super) async fn retire_all(&mut self, at: Timestamp) -> Result<(), DatabaseError> {
         sqlx::query("UPDATE signing_keys SET retired_at = $1 WHERE retired_at IS NULL OR retired_at > $1")
             .bind(at.unix_millis())
@@ -123,14 +123,14 @@ impl KeyChange<'_> {
         Ok(())
     }
 
-    /// And tells every gateway.
+    /// Commits, and announces the change to every gateway.
     pub(super) async fn commit(mut self, now: Timestamp) -> Result<(), DatabaseError> {
         self.store.database.announce(&mut self.transaction, &Announced::SigningKeys, now).await?;
         self.transaction.commit().await
     }
 }
 
-/// Why a key could not be put away.
+/// Why a key could not be stored.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InsertError {
     #[error(transparent)]
@@ -154,7 +154,7 @@ fn read(row: &AnyRow) -> Result<Term, DatabaseError> {
     })
 }
 
-/// Where a private key is sealed for.
+/// The context that a private key is sealed for.
 const fn place(kid: &str) -> [&str; 3] {
     ["signing_keys", kid, "secret"]
 }

@@ -1,4 +1,4 @@
-//! Who a request is from, and how the portal is told: in plain headers, and in an assertion that it can verify.
+//! The identity of a request, and how the portal is told: in plain headers, and in an assertion that it can verify.
 
 mod assertion;
 mod encoding;
@@ -29,22 +29,22 @@ pub use self::{
     wire_forms::SiteSlot,
 };
 
-/// How the portal wants to be told who the user is.
+/// How the portal is told who the user is.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Names of the headers that carry the identity.
+    /// The names of the identity headers.
     pub headers: HeaderNames,
-    /// How they say what is not ASCII.
+    /// The encoding of non-ASCII text in them.
     pub encoding: Encoding,
-    /// Which of a user's groups the portal hears of.
+    /// The groups that the portal is told.
     pub groups: GroupChoice,
-    /// What a client may send although some portals believe it.
+    /// Headers that clients may send although some portals trust them.
     pub pass_headers: Vec<HeaderName>,
-    /// Absent: nothing is signed.
+    /// `None`: no assertions.
     pub assertion: Option<AssertionConfig>,
 }
 
-/// The header of each fact; absent: the fact is not sent.
+/// The header of each value; `None`: the value is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderNames {
     pub user: Option<Spelled>,
@@ -61,15 +61,15 @@ impl HeaderNames {
     }
 }
 
-/// What the signed assertion says of itself, and how long its keys serve.
+/// The claims of the signed assertion, and the rotation of its keys.
 #[derive(Clone, Debug)]
 pub struct AssertionConfig {
     /// The `iss` claim: the public origin.
     pub issuer: String,
-    /// The `aud` claim: whom it is for.
+    /// The `aud` claim.
     pub audience: String,
-    /// From making an assertion to its end, in whole seconds; at most five minutes.
+    /// The lifetime of an assertion, in whole seconds; at most five minutes.
     pub lifetime: Duration,
-    /// For how long one key signs.
+    /// How long one key signs.
     pub rotation: Duration,
 }

@@ -1,11 +1,11 @@
-//! Names under which some portal or framework believes what a proxy says of a request. What a client sends under them, in
-//! any spelling, never reaches the portal; what the operator lets through does.
+//! Names under which some portal or framework trusts what a proxy says of a request. A client's header with such a
+//! name, in any spelling, never reaches the portal, unless the operator lets it through.
 
 use http::HeaderName;
 
-/// The names, by who sets them. One that ends in `*` stands for all that begin so.
+/// The names, by who sets them. A final `*` stands for all names with that prefix.
 const NAMES: &[&str] = &[
-    // CGI and web servers, and who copies them.
+    // CGI and web servers, and software that copies them.
     "remote-*",
     "x-remote-*",
     "x-webauth-*",
@@ -46,7 +46,7 @@ const NAMES: &[&str] = &[
     "x-grafana-user",
     "x-hass*",
     "x-ingress-*",
-    // What gateways that applications are written for call it: who the user is, what they belong to and what they may do.
+    // Names in gateways for applications: who the user is, their groups and permissions.
     "x-user",
     "x-user-id",
     "x-user-uid",
@@ -132,7 +132,7 @@ const NAMES: &[&str] = &[
     "x-group-name",
     "x-role-id",
     "x-role-name",
-    // Single sign-on of enterprises: Shibboleth, CAS, mod_auth_openidc, Mellon, SiteMinder, WebSEAL, Oracle, Ping.
+    // Single sign-on products: Shibboleth, CAS, mod_auth_openidc, Mellon, SiteMinder, WebSEAL, Oracle, Ping.
     "shib-*",
     "ajp-*",
     "eppn",
@@ -177,7 +177,7 @@ const NAMES: &[&str] = &[
     "x-clientcert*",
     "x-client-dn",
     "x-client-verify",
-    // Where a request came from and how.
+    // The origin and the route of a request.
     "forwarded*",
     "forward-for",
     "x-forward*",
@@ -231,7 +231,7 @@ const NAMES: &[&str] = &[
     "x-sucuri-*",
     "x-nf-client-connection-ip",
     "x-vercel-*",
-    // What is asked for, how, and what frameworks take for a word from inside.
+    // Overrides of method and target, and marks that frameworks take for internal requests.
     "x-http-method*",
     "x-http-verb",
     "x-method-override",
@@ -254,24 +254,24 @@ const NAMES: &[&str] = &[
     "x-request-id",
 ];
 
-/// Whole names are no longer.
+/// The maximum length of a whole name.
 const LONGEST: usize = 63;
 
 /// The names that are removed from requests. Two look-ups in small tables clear a name that is not among them.
 #[derive(Clone, Debug)]
 pub(super) struct ReservedNames {
-    /// Whole names in their normal form, by length.
+    /// Whole names in normal form, by length.
     names: Vec<Vec<Box<[u8]>>>,
-    /// By length: with what these names end, a bit each.
+    /// By length: the last characters of these names, one bit each.
     ends: Box<[u64]>,
-    /// What names begin with, in normal form, by [`start`].
+    /// Prefixes of names in normal form, by [`start`].
     families: Vec<Vec<Box<[u8]>>>,
-    /// Names that the operator lets through, in this spelling alone.
+    /// Names that the operator lets through, in exactly this spelling.
     passed: Vec<HeaderName>,
 }
 
 impl ReservedNames {
-    /// `ours` are names that we set ourselves besides.
+    /// `ours` are further names that we set ourselves.
     pub(super) fn new<'a>(ours: impl IntoIterator<Item = &'a str>, passed: &[HeaderName]) -> Self {
         let mut reserved = Self {
             names: vec![Vec::new(); LONGEST + 1],
@@ -300,7 +300,7 @@ impl ReservedNames {
         }
     }
 
-    /// Whether a portal could read `name` as one of these, in any spelling.
+    /// Whether a portal could read `name`, in any spelling, as one of these.
     pub(super) fn has(&self, name: &HeaderName) -> bool {
         let bytes = name.as_str().as_bytes();
         (self.has_whole(bytes) || self.has_family(bytes)) && !self.passed.contains(name)
@@ -317,7 +317,7 @@ impl ReservedNames {
     }
 }
 
-/// Whether `name` begins with `normal`, in any spelling.
+/// Whether `name`, in any spelling, begins with `normal_form`.
 fn begins(name: &[u8], normal_form: &[u8]) -> bool {
     name.get(..normal_form.len())
         .is_some_and(|start| start.iter().zip(normal_form).all(|(&byte, &known)| normal(byte) == known))
@@ -328,13 +328,13 @@ fn end(name: &[u8]) -> u64 {
     name.last().map_or(0, |&last| 1 << (normal(last) & 63))
 }
 
-/// A number under 64, of a name's first and third character: most names share it with no family.
+/// A number below 64 from a name's first and third character: few names share it with a prefix.
 fn start(name: &[u8]) -> Option<usize> {
     let &[first, _, third, ..] = name else { return None };
     Some(usize::from((normal(first).wrapping_mul(5) ^ normal(third)) & 63))
 }
 
-/// CGI, WSGI, PHP and Rack all read a header's name in upper case with `_` for whatever is not a letter or digit.
+/// CGI, WSGI, PHP and Rack read a header's name in upper case, with `_` for everything but letters and digits.
 const fn normal(byte: u8) -> u8 {
     if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'_' }
 }
@@ -352,7 +352,7 @@ mod tests {
         let reserved = ReservedNames::new(["X-Portal-Login"], &[]);
         for name in NAMES.iter().copied().chain(["x-portal-login"]) {
             let name = name.replace('*', "-anything-that-follows");
-            // Each separator in turn as every other character that a header name may hold.
+            // Each separator in turn, as every other character that a header name may contain.
             for separator in "-_.~!#$%&'*+^`|".chars() {
                 let spelling = name.replace('-', &separator.to_string());
                 for spelling in [spelling.clone(), spelling.to_uppercase()] {

@@ -1,29 +1,28 @@
-//! When each signing key signs and for how long it is published. Pure: every gateway computes the same from the same
-//! terms, so that nobody has to tell anybody when to change over.
+//! When each signing key signs, and for how long it is published. Pure: every gateway computes the same from the same
+//! terms, so that a change-over needs no message.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// A key is published for this long before it signs and for this long after: portals remember what they fetched.
+/// How long a key is published before and after it signs: portals cache what they fetched.
 pub const NOTICE: Duration = Duration::from_hours(1);
-/// How long compromised keys still sign, until every gateway publishes the one in their place.
+/// How long compromised keys still sign, until every gateway publishes the new one.
 pub const HANDOVER: Duration = Duration::from_secs(10);
-/// Keys are kept for this long after they have become useless: a gateway whose clock is wrong must not erase what
-/// others still publish.
+/// How long useless keys are kept: a gateway with a wrong clock must not delete what others still publish.
 const GRACE: Duration = Duration::from_hours(24);
 
-/// When one key serves.
+/// The term of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Term {
     pub kid: String,
     pub created_at: Timestamp,
     pub signs_from: Timestamp,
-    /// From then on it neither signs nor is published; set for compromised keys alone.
+    /// From then on it neither signs nor is published; only set for compromised keys.
     pub retired_at: Option<Timestamp>,
 }
 
-/// What a key is doing.
+/// The state of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Published, so that it is known when it begins to sign.
@@ -70,10 +69,10 @@ impl Schedule {
         &self.0
     }
 
-    /// The key that signs: of those that have begun, the last. None only without any good key.
+    /// The key that signs: the last one that has begun. `None` only without any good key.
     pub(super) fn signer(&self, now: Timestamp) -> Option<&Term> {
         let begun = self.0.iter().rfind(|term| term.signs_from <= now && !term.is_retired(now));
-        // A clock that was set back, or behind the others', finds none begun: what is published is still right.
+        // With a clock that was set back or is slow, none has begun: the published key is still the right one.
         begun.or_else(|| self.good().next())
     }
 
@@ -81,7 +80,7 @@ impl Schedule {
         self.0.iter().filter(move |term| self.published_until(term).is_none_or(|until| now < until))
     }
 
-    /// None as long as no other key is to follow it.
+    /// `None` as long as no other key is to follow.
     pub(super) fn published_until(&self, term: &Term) -> Option<Timestamp> {
         let follows = |other: &&Term| (other.signs_from, &other.kid) > (term.signs_from, &term.kid);
         let retired = term.retired_at;
@@ -100,12 +99,12 @@ impl Schedule {
         }
     }
 
-    /// From when a new key is to sign, if it is time to make one.
+    /// When a new key is to sign, if it is time to make one.
     pub(super) fn due(&self, now: Timestamp, rotation: Duration) -> Option<Timestamp> {
         if self.good().next().is_none() {
             return Some(now);
         }
-        // What waits for longer than that was made by a clock that was wrong.
+        // A key that begins later than that was made by a wrong clock.
         let newest = self.good().rfind(|term| term.signs_from <= now.plus(2 * NOTICE))?;
         let begins = now.plus(NOTICE);
         (begins >= newest.signs_from.plus(rotation)).then_some(begins)
@@ -193,7 +192,7 @@ mod tests {
             (&two, 2 * change - 60, Some(2 * change)),
             // All are compromised.
             (&[term("a", 0, Some(5))], 3, Some(3)),
-            // A clock before all keys, or a key from far beyond: nothing to be hasty about.
+            // A clock before all keys, or a key far in the future: no reason to hurry.
             (&[term("a", 90 * DAY, None)], 0, None),
             (&[term("a", 0, None), term("f", 900 * DAY, None)], change - 60, Some(change)),
         ] {

@@ -1,6 +1,6 @@
-//! One signing key: an ES256 key pair, the name that is derived from it, and what verifiers may know.
+//! One signing key: an ES256 key pair, the name derived from it, and its public part.
 //!
-//! Knows nothing of when it signs, or of where it is kept.
+//! Does not know when it signs, or where it is stored.
 
 use std::fmt;
 
@@ -16,10 +16,10 @@ use crate::secret::sha256;
 
 /// The cryptographic library refused a key or a signature.
 #[derive(Debug, thiserror::Error)]
-#[error("the signing key does not work")]
+#[error("the cryptographic library refused the signing key")]
 pub struct Unusable;
 
-/// The public part, as JWKS lists it (RFC 7517, RFC 7518 §6.2).
+/// The public part, as in JWKS (RFC 7517, RFC 7518 §6.2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct PublicKey {
     kty: &'static str,
@@ -42,18 +42,18 @@ struct Header<'a> {
 pub(super) struct SigningKey {
     pair: EcdsaKeyPair,
     public: PublicKey,
-    /// The header of everything that it signs, encoded.
+    /// The encoded header of all its tokens.
     header: String,
 }
 
 impl SigningKey {
-    /// A new key. The library takes its randomness from the system alone.
+    /// Generates a key. The library takes its randomness only from the system.
     pub(super) fn generate() -> Result<Self, Unusable> {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| Unusable)?;
         Self::from_pair(pair)
     }
 
-    /// Reads what [`Self::private`] wrote.
+    /// Parses the output of [`Self::private`].
     pub(super) fn from_private(der: &[u8]) -> Result<Self, Unusable> {
         let pair = EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, der);
         Self::from_pair(pair.map_err(|_| Unusable)?)
@@ -73,10 +73,10 @@ impl SigningKey {
         &self.public
     }
 
-    /// The claims as a signed token (RFC 7515 §7.1).
+    /// Signs the claims as a compact token (RFC 7515 §7.1).
     pub(super) fn sign(&self, claims: &impl Serialize) -> Result<String, Unusable> {
         let claims = serde_json::to_vec(claims).map_err(|_| Unusable)?;
-        // The signature takes 64 bytes, 86 characters.
+        // The signature has 64 bytes, 86 characters.
         let mut token = String::with_capacity(self.header.len() + claims.len().div_ceil(3) * 4 + 88);
         token.push_str(&self.header);
         token.push('.');
@@ -157,7 +157,7 @@ mod tests {
         );
         let kid = listed["kid"].as_str().unwrap();
         assert_eq!(kid.len(), 43, "the thumbprint is a SHA-256");
-        // The private part shows nowhere in what is printed either.
+        // The private part must not appear in any output.
         let private = BASE64_URL_SAFE_NO_PAD.encode(key.private().unwrap().as_ref());
         assert!(!format!("{key:?}").contains(&private[20..40]));
     }

@@ -1,7 +1,7 @@
-//! The signing keys as one gateway holds them: in memory for requests, read again from the store every second, made and
-//! erased on schedule.
+//! The signing keys of one gateway: in memory for requests, reloaded when the store announces a change, made and
+//! deleted on schedule.
 //!
-//! A store that fails changes nothing: the keys in memory go on.
+//! If the store fails, the keys in memory stay in use.
 
 use std::{
     collections::HashMap,
@@ -29,7 +29,7 @@ use crate::{
     sealing::Sealer,
 };
 
-/// How often the store is asked for the keys of which its feed would tell; well within [`HANDOVER`].
+/// How often the store is read even without an announcement; well within [`HANDOVER`].
 const RELOAD: Duration = Duration::from_secs(6);
 /// The same after a failure.
 const RETRY: Duration = Duration::from_secs(1);
@@ -37,9 +37,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Why the keys could not be read or changed. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum SigningKeysError {
-    #[error("the signing keys cannot be read or changed")]
+    #[error("cannot read or change the signing keys")]
     Database(#[from] DatabaseError),
-    #[error("a signing key cannot be made")]
+    #[error("cannot make a signing key")]
     Key(#[from] Unusable),
 }
 
@@ -52,16 +52,16 @@ impl From<InsertError> for SigningKeysError {
     }
 }
 
-/// A key as an operator sees it.
+/// A key, as operators see it.
 #[derive(Clone, Debug)]
 pub struct ListedKey {
     pub term: Term,
     pub state: State,
-    /// None as long as no other key is to follow it.
+    /// `None` as long as no other key is to follow.
     pub published_until: Option<Timestamp>,
 }
 
-/// What a rotation that was asked for came to.
+/// The outcome of a requested rotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rotation {
     Made(Term),
@@ -72,13 +72,13 @@ pub enum Rotation {
 /// All keys at one moment.
 #[derive(Debug, Default)]
 struct Ring {
-    /// As the store has them, those that do not open included.
+    /// As stored, including those that do not open.
     stored: Vec<Term>,
     schedule: Schedule,
     keys: HashMap<String, Arc<SigningKey>>,
 }
 
-/// What every verifier may know (RFC 7517 §5).
+/// The published keys (RFC 7517 §5).
 #[derive(Debug, Serialize)]
 pub struct PublicKeys {
     keys: Vec<PublicKey>,
@@ -95,18 +95,18 @@ pub struct SigningKeys {
     store: KeyStore,
     audit: Arc<Audit>,
     ring: ArcSwap<Ring>,
-    /// Grows whenever the ring changes, after it has.
+    /// Incremented after each change of the ring.
     generation: AtomicU64,
 }
 
 impl SigningKeys {
-    /// Knows no key before it is asked to read or to make one.
+    /// Has no keys before [`Self::keep`] or a rotation.
     pub fn new(database: Database, sealer: Arc<Sealer>, audit: Arc<Audit>) -> Self {
         let store = KeyStore::new(database, sealer);
         Self { store, audit, ring: ArcSwap::default(), generation: AtomicU64::new(0) }
     }
 
-    /// Reads the keys again, makes one if it is time to, and erases those that nobody needs.
+    /// Reloads the keys, makes one if it is time to, and deletes those that nobody needs.
     pub async fn keep(&self, now: Timestamp, rotation: Duration) -> Result<(), SigningKeysError> {
         self.reload().await?;
         if self.ring.load().schedule.due(now, rotation).is_some() {
@@ -122,7 +122,7 @@ impl SigningKeys {
 
     async fn make_if_due(&self, now: Timestamp, rotation: Duration) -> Result<(), SigningKeysError> {
         let mut change = self.store.begin().await?;
-        // Another gateway may have come first.
+        // Another gateway may have been first.
         if let Some(signs_from) = Schedule::new(change.terms().await?).due(now, rotation) {
             let term = insert(&mut change, now, signs_from).await?;
             change.commit(now).await?;
@@ -145,7 +145,7 @@ impl SigningKeys {
         Ok(Rotation::Made(term))
     }
 
-    /// Gives up every key there is, and makes one that takes over as soon as all gateways can publish it.
+    /// Retires every key, and makes one that takes over as soon as all gateways can publish it.
     pub async fn replace_all(&self, now: Timestamp) -> Result<Term, SigningKeysError> {
         let mut change = self.store.begin().await?;
         let at = now.plus(HANDOVER);
@@ -168,7 +168,7 @@ impl SigningKeys {
         Ok(ring.schedule.terms().iter().map(listed).collect())
     }
 
-    /// Keeps the keys for ever.
+    /// Keeps the keys up to date, for ever.
     pub async fn maintain(self: Arc<Self>, clock: Arc<dyn Clock>, rotation: Duration) {
         let mut complained = false;
         loop {
@@ -190,12 +190,12 @@ impl SigningKeys {
         PublicKeys { keys: keys.map(|key| key.public().clone()).collect() }
     }
 
-    /// Differs from what it was before whenever keys have changed.
+    /// Changes whenever the keys have changed.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The key that signs. None only before the first has been read.
+    /// The key that signs. `None` only before the first has been loaded.
     pub(super) fn signer(&self, now: Timestamp) -> Option<Signer> {
         let ring = self.ring.load();
         let term = ring.schedule.signer(now)?;
@@ -233,7 +233,7 @@ impl SigningKeys {
     }
 }
 
-/// Puts a new key away.
+/// Stores a new key.
 async fn insert(
     change: &mut KeyChange<'_>,
     now: Timestamp,

@@ -1,4 +1,4 @@
-//! Signing keys in a real store, as one gateway and as several see them.
+//! Signing keys in a real store, with one gateway and with several.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ impl KeyFixture {
         Self { sealer: Arc::new(Sealer::from_key(&[7; 32])), database, _store: store }
     }
 
-    /// The keys as one more gateway holds them.
+    /// The keys of one more gateway.
     pub(super) fn keys(&self) -> SigningKeys {
         let audit = Arc::new(Audit::new(Box::new(|_| ())));
         SigningKeys::new(self.database.clone(), Arc::clone(&self.sealer), audit)
@@ -63,7 +63,7 @@ fn signer(keys: &SigningKeys, now: Timestamp) -> String {
     keys.signer(now).unwrap().key.kid().to_owned()
 }
 
-/// The names of the keys that are published.
+/// The names of the published keys.
 fn published(keys: &SigningKeys, now: Timestamp) -> Vec<String> {
     let listed = serde_json::to_value(keys.public(now)).unwrap();
     let kid = |key: &serde_json::Value| key["kid"].as_str().unwrap().to_owned();
@@ -120,7 +120,7 @@ async fn no_key_signs_before_every_gateway_has_published_it_for_an_hour(on: On) 
         assert_ne!(signer(keys, term.signs_from.minus(SECOND)), term.kid);
         assert_eq!(signer(keys, term.signs_from), term.kid);
     }
-    // Asked for again, by whomever.
+    // A repeated request, by any gateway.
     assert_eq!(other.rotate(START.plus(SECOND)).await.unwrap(), Rotation::Waiting(term));
     assert_eq!(fixture.stored().await, 2);
 }
@@ -161,7 +161,7 @@ async fn compromised_keys_are_gone_everywhere_after_the_handover(on: On) {
     assert_eq!(states.iter().filter(|(_, state)| *state == State::Retired).count(), 2);
     assert!(states.contains(&(new.kid.clone(), State::Signing)));
 
-    // In a hurry somebody does it again.
+    // An operator in a hurry repeats it.
     let newer = other.replace_all(START.plus(5 * SECOND)).await.unwrap();
     one.keep(over, ROTATION).await.unwrap();
     assert_eq!(signer(&one, over), new.kid);
@@ -205,7 +205,7 @@ async fn a_key_that_somebody_put_into_the_store_is_neither_used_nor_published(on
         .execute(&fixture.database)
         .await
         .unwrap();
-    // Nor does one of ours open under another name.
+    // A key of ours does not open under another name either.
     sqlx::query(
         "INSERT INTO signing_keys SELECT 'renamed', secret, created_at, signs_from, NULL FROM signing_keys",
     )
@@ -218,7 +218,7 @@ async fn a_key_that_somebody_put_into_the_store_is_neither_used_nor_published(on
     keys.keep(later, ROTATION).await.unwrap();
     assert_eq!((signer(&keys, later), published(&keys, later)), (good.clone(), vec![good]));
 
-    // Without any key that opens there is a new one.
+    // If no key opens, there is a new one.
     fixture.change("UPDATE signing_keys SET secret = substr(secret, 1, 1)").await;
     let fresh = fixture.keys();
     fresh.keep(later, ROTATION).await.unwrap();

@@ -1,4 +1,4 @@
-//! What the portal is told of one session, ready for the wire: kept with the session, made at the first request.
+//! The headers and the assertion of one session, ready to be sent: cached with the session, made at the first request.
 
 use std::sync::OnceLock;
 
@@ -7,23 +7,23 @@ use http::HeaderValue;
 
 use crate::{clock::Timestamp, http1::fields::Block, sessions::Live};
 
-/// The wire forms of one session, for each site apart: names, issuer and audience are each site's own.
+/// The cached values of one session, by site: names, issuer and audience differ between sites.
 #[derive(Debug, Default)]
 pub(super) struct WireForms {
     first: SiteForms,
     others: OnceLock<Box<[SiteForms]>>,
 }
 
-/// Those of one site.
+/// The values for one site.
 #[derive(Debug, Default)]
 pub(super) struct SiteForms {
     /// The plain headers, made once and then shared.
     pub(super) headers: OnceLock<Block>,
-    /// The assertion, which does not last as long as the session.
+    /// The assertion, which expires before the session.
     pub(super) assertion: ArcSwapOption<Perishable>,
 }
 
-/// Which of how many sites something is for.
+/// The index of a site, and the number of sites.
 #[derive(Clone, Copy, Debug)]
 pub struct SiteSlot {
     index: usize,
@@ -38,7 +38,7 @@ impl SiteSlot {
 }
 
 impl WireForms {
-    /// Those that are kept with a session. None: something else has their place, which nothing does.
+    /// The values that are cached with a session. `None` if another type has taken their place, which does not happen.
     pub(super) fn of(live: &Live, site: SiteSlot) -> Option<&SiteForms> {
         let forms: &Self = live.extension.get()?;
         match site.index.checked_sub(1) {
@@ -52,18 +52,18 @@ impl WireForms {
     }
 }
 
-/// The value of a header that is good for a while.
+/// A header value with an expiry.
 #[derive(Debug)]
 pub(super) struct Perishable {
     pub(super) value: HeaderValue,
     pub(super) from: Timestamp,
     pub(super) until: Timestamp,
-    /// Of the keys it was signed with.
+    /// Of the keys that signed it.
     pub(super) generation: u64,
 }
 
 impl Perishable {
-    /// A clock that was set back makes it bad as well: it would last longer than it was meant to.
+    /// Also false after the clock was set back: the value would last longer than intended.
     pub(super) fn is_good(&self, now: Timestamp, generation: u64) -> bool {
         self.from <= now && now < self.until && self.generation == generation
     }

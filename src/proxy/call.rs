@@ -1,4 +1,4 @@
-//! gRPC: forwarded over HTTP/2 all the way, since it lives on trailers and on both sides speaking at once.
+//! Forwards gRPC calls: over HTTP/2 all the way, since gRPC needs trailers and full duplex.
 
 use std::{rc::Rc, time::Duration};
 
@@ -25,18 +25,18 @@ use crate::{
     },
 };
 
-/// The head of a call, but for what the portal is called.
+/// The head of a call, without the portal's authority.
 #[derive(Clone)]
 struct CallHead {
     request: Request<()>,
-    /// Fields that name its origin, and what follows it.
+    /// Fields that contain the portal's origin, and the text after it.
     at_portal: Vec<(HeaderName, Vec<u8>)>,
 }
 
 type Answer = (Response<hyper::body::Incoming>, Rc<str>);
 
 impl Proxy {
-    /// Sends a call to the portal, a second time only when a server has certainly done nothing about the first.
+    /// Sends a call to the portal; a second time only if the server has certainly not processed the first.
     pub(super) fn call<'a>(
         &'a self,
         request: CanonicalRequest<Incoming>,
@@ -74,7 +74,7 @@ impl Proxy {
         }
     }
 
-    /// `binds` says that it signs its connection in: then nobody else gets that.
+    /// `binds` says that the request authenticates its connection, which then nobody else gets.
     async fn send_call(
         &self,
         head: CallHead,
@@ -101,7 +101,7 @@ impl Proxy {
         }
     }
 
-    /// A connection whose server asks for such a sign-in gets no other request.
+    /// A connection whose server demands such authentication gets no other request.
     fn received(&self, answer: Response<hyper::body::Incoming>, sender: Sender<CallBody>) -> Answer {
         let mut challenges = answer.headers().get_all(header::WWW_AUTHENTICATE).iter();
         if challenges.any(|challenge| bound::binds_connection(challenge.as_bytes())) {

@@ -1,5 +1,5 @@
-//! The two bodies of a call: what goes to the portal, which can be sent again from its start as long as little of it has gone
-//! out, and what comes back.
+//! The two bodies of a call: the request's, which can be sent again from its start as long as little of it has been
+//! sent, and the response's.
 
 use std::{
     cell::RefCell,
@@ -15,19 +15,19 @@ use http_body::{Body, Frame, SizeHint};
 use super::{request_body::RequestBody, session_bound_body::SessionBoundBody};
 use crate::web::{body::BodyError, grpc};
 
-/// What is kept of one call for a second try.
+/// Maximum size of the part that is kept for a second try.
 const MOST_KEPT: usize = 64 * 1024;
 
-/// A body on its way to a server. Only the latest copy of it carries anything.
+/// A request body on its way to a server. Only its latest copy carries anything.
 #[derive(Debug)]
 pub struct CallBody {
     source: Rc<RefCell<Source>>,
     attempt: u32,
-    /// How many of the kept parts this copy has given.
+    /// The number of kept parts that this copy has sent.
     given: usize,
 }
 
-/// Where every copy takes its parts from.
+/// The shared source of all copies.
 #[derive(Debug)]
 struct Source {
     body: RequestBody,
@@ -44,7 +44,7 @@ enum Part {
     Trailers(HeaderMap),
 }
 
-/// The right to begin anew.
+/// The right to start over.
 #[derive(Debug)]
 pub(super) struct Replay(Rc<RefCell<Source>>);
 
@@ -57,7 +57,7 @@ impl CallBody {
 }
 
 impl Replay {
-    /// The body from its start, if nothing of it is missing.
+    /// The body from its start, if all of it is still there.
     pub(super) fn again(self) -> Option<CallBody> {
         let mut source = self.0.borrow_mut();
         if !source.keeps {
@@ -141,7 +141,7 @@ impl Body for CallBody {
     }
 }
 
-/// What the portal answers to a call.
+/// The body of the response to a call.
 #[derive(Debug)]
 pub(super) struct CallAnswer {
     body: SessionBoundBody<hyper::body::Incoming>,
@@ -166,7 +166,7 @@ impl Body for CallAnswer {
             return Poll::Ready(None);
         }
         Poll::Ready(match ready!(self.body.poll_frame(cx)) {
-            // A call ends with a status, this way too.
+            // A call always ends with a status.
             Some(Err(BodyError::SessionEnded)) => {
                 self.is_over = true;
                 Some(Ok(Frame::trailers(HeaderMap::from_iter([

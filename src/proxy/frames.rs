@@ -1,10 +1,10 @@
-//! Where the frames of a WebSocket begin (RFC 6455 §5.2), so that a last frame of ours can be put between two of the
-//! portal's, and which of them carry data. Looks at the heads of frames only, changes nothing and judges nothing.
+//! Finds the frames of a WebSocket (RFC 6455 §5.2), so that a close frame of ours can be put between two of the
+//! portal's, and tells data from control frames. Looks only at the heads of frames, and changes nothing.
 
-/// The head of a frame at its longest: two bytes, a length of eight, a mask of four.
+/// Maximum length of a frame's head: two bytes, a length of eight, a mask of four.
 const LONGEST_HEAD: usize = 14;
 const CLOSE: u8 = 0x8;
-/// Set in the opcodes of control frames: those with which the two ends keep the connection going.
+/// The opcode bit of control frames.
 const CONTROL: u8 = 0x8;
 
 /// The frames of one direction.
@@ -12,7 +12,7 @@ const CONTROL: u8 = 0x8;
 pub(super) struct Frames {
     head: [u8; LONGEST_HEAD],
     have: usize,
-    /// What is still to come of the current frame's payload.
+    /// Remaining bytes of the current frame's payload.
     left: u64,
     /// Whether that is a control frame.
     is_control: bool,
@@ -20,8 +20,8 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// Takes the bytes that have just passed. Says whether any of them belong to a message, rather than to a ping, a pong or
-    /// a close, which a browser sends by itself.
+    /// Notes the bytes that have just passed. Returns whether any of them belong to a message, not to a ping, pong or
+    /// close, which a browser sends by itself.
     pub(super) fn watch(&mut self, mut bytes: &[u8]) -> bool {
         let mut has_data = false;
         while !bytes.is_empty() {
@@ -47,7 +47,7 @@ impl Frames {
         has_data
     }
 
-    /// How long the current head is, as far as its first two bytes are known.
+    /// The length of the current head, as far as its first two bytes are known.
     fn head_length(&self) -> usize {
         if self.have < 2 {
             return 2;
@@ -74,9 +74,9 @@ impl Frames {
         self.have = 0;
     }
 
-    /// The frame that ends it all, if there is room for one: between two frames, and before any other such frame.
+    /// A close frame, if there is a place for it: between two frames, and before any other close frame.
     pub(super) fn close(&self, code: u16, reason: &str) -> Option<Vec<u8>> {
-        // More than 125 bytes are no control frame.
+        // A control frame has at most 125 bytes.
         let reason = reason.as_bytes().get(..reason.len().min(123)).unwrap_or_default();
         let length = u8::try_from(reason.len() + 2).ok()?;
         let is_between = self.have == 0 && self.left == 0;

@@ -1,4 +1,4 @@
-//! Forwards a request to the portal and streams the answer back. Decides nothing about who may pass.
+//! Forwards a request to the portal and streams the response back. Does not decide who may pass.
 
 mod call;
 mod call_body;
@@ -55,17 +55,17 @@ pub use request_body::RequestBody;
 pub use response_body::PortalBody;
 pub use tunnel::Tally;
 
-/// How often a request that waits for its answer looks whether its session still lasts.
+/// How often a request that waits for its response checks that its session still lasts.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Why the portal's answer cannot be given.
+/// Why there is no response from the portal.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    #[error("the portal cannot be reached")]
+    #[error("cannot reach the portal")]
     Connect(#[from] ConnectError),
-    #[error("the portal's answer cannot be read")]
+    #[error("cannot read the portal's response")]
     Answer(#[source] AnswerError<BodyError>),
-    #[error("cannot read the portal's answer to a gRPC call")]
+    #[error("cannot read the portal's response to a gRPC call")]
     Call(#[source] hyper::Error),
     #[error("the portal closed a kept-alive connection, and the request is not safe to repeat")]
     Lost,
@@ -73,31 +73,31 @@ pub enum ForwardError {
     RequestBody(#[source] AnswerError<BodyError>),
     #[error("too many WebSockets and event streams are open (`portal.max_streams`)")]
     Streams,
-    #[error("the portal did not answer within {} s", .0.as_secs())]
+    #[error("the portal did not respond within {} s", .0.as_secs())]
     Timeout(Duration),
     #[error("the portal switched to a protocol that was not offered")]
     Switch,
-    #[error("malformed answer from the portal to a WebSocket handshake")]
+    #[error("malformed response from the portal to a WebSocket handshake")]
     Handshake,
-    #[error("the session ended before the answer came")]
+    #[error("the session ended before the response came")]
     SessionEnded,
 }
 
 /// Longer than any session.
 const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 
-/// How long forwarding waits.
+/// The timeouts of forwarding.
 #[derive(Clone, Copy, Debug)]
 pub struct ForwardTimeouts {
-    /// From the end of the request to the head of the answer.
+    /// From the end of the request to the head of the response.
     pub response: Duration,
     /// Without progress of a body.
     pub stall: Duration,
-    /// Least bytes a second of a request's body, of the time that is spent waiting for it.
+    /// Minimum bytes per second of a request body, of the time spent waiting for it.
     pub min_rate: u32,
 }
 
-/// One worker's way to the portal.
+/// One worker's access to the portal.
 pub struct Proxy {
     pool: Rc<Pool>,
     http2: Rc<Http2<CallBody>>,
@@ -107,41 +107,41 @@ pub struct Proxy {
     timeouts: ForwardTimeouts,
 }
 
-/// Where a request comes from.
+/// The origin of a request.
 #[derive(Clone, Copy)]
 pub struct Client<'a> {
     pub connection: &'a ConnectionHandle,
-    /// What this connection has at the portal for itself.
+    /// The connection to the portal that is reserved for this client connection.
     pub tie: &'a Rc<Tie>,
 }
 
-/// How an answer begins: its status and its fields.
+/// The head of a response: its status and its fields.
 type Head = (StatusCode, PortalFields);
 
-/// What follows the head of the portal's answer.
+/// What follows the head of the portal's response.
 #[derive(Debug)]
 pub enum Followed {
     Body(PortalBody),
-    /// Another protocol: a tunnel has been opened.
+    /// A tunnel, after an upgrade.
     Tunnel {
-        /// Which of the portal's servers it leads to.
+        /// The server of the portal at its other end.
         server: Rc<str>,
         tally: Rc<Tally>,
     },
 }
 
-/// The portal's answer, as it was said.
+/// The response of the portal.
 #[derive(Debug)]
 pub struct Forwarded {
     pub status: StatusCode,
     pub fields: PortalFields,
     pub followed: Followed,
-    /// It is a WebSocket, another protocol, or a stream of events.
+    /// It is a WebSocket, another protocol, or an event stream.
     pub is_stream: bool,
 }
 
 impl Proxy {
-    /// `sessions` hears of what tunnels carry; keys of handshakes are made of `random`.
+    /// `sessions` is told of uses by tunnels; keys of handshakes are made with `random`.
     pub fn new(
         pool: Rc<Pool>,
         http2: Rc<Http2<CallBody>>,
@@ -153,11 +153,11 @@ impl Proxy {
         Self { pool, http2, reserved, sessions, random, timeouts }
     }
 
-    /// Sends one request to the portal, at most once: a second try happens only when the first cannot have been seen,
-    /// or when repeating is harmless (RFC 9110 §9.2.2).
+    /// Sends one request to the portal, at most once: a second try happens only if the first cannot have been seen, or
+    /// if repeating is harmless (RFC 9110 §9.2.2).
     ///
-    /// The [`Identity`] is the proof that the gate was passed. `whole` is the request's body when it does not come with it,
-    /// `counts` says whether a tunnel that follows keeps the session.
+    /// The [`Identity`] is the proof that the gate was passed. `whole` is the request's body if it has been read
+    /// already; `counts` says whether use of a tunnel counts as use of the session.
     #[expect(clippy::too_many_arguments, reason = "a request, who sent it, and all that goes with it")]
     pub fn forward<'a>(
         &'a self,
@@ -168,7 +168,7 @@ impl Proxy {
         client: Client<'a>,
         counts: Use,
     ) -> impl Future<Output = Result<Forwarded, ForwardError>> + use<'a> {
-        // The head is written at once: what is held until the answer comes is little.
+        // The head is written at once, so that little is held until the response comes.
         let begun = if grpc::needs_http2(request.method(), request.headers()) {
             Begun::Call(Box::pin(self.call(request, identity, additions)))
         } else {
@@ -212,7 +212,7 @@ impl Proxy {
                 let followed = Followed::Tunnel { server, tally };
                 return Ok(Forwarded { status, fields, followed, is_stream: true });
             }
-            // On HTTP/2 it would be the word for a tunnel.
+            // In HTTP/2 a success would announce a tunnel.
             if status.is_success() && outgoing.offer.is_some_and(|offer| offer.handshake.is_some()) {
                 return Err(ForwardError::Handshake);
             }
@@ -220,12 +220,12 @@ impl Proxy {
         }
     }
 
-    /// How long the portal may take to answer.
+    /// The timeout for the head of the portal's response.
     pub fn response_timeout(&self) -> Duration {
         self.timeouts.response
     }
 
-    /// Waits for the first part of a body where none is usual: an empty one does not count as a body, and its request is an
+    /// Waits for the first part of a body where none is usual: an empty body does not count, and its request is an
     /// ordinary one.
     pub async fn await_body(
         &self,
@@ -255,7 +255,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Writes a request's head, and takes a connection for it if one is idle.
+    /// Writes a request's head, and takes an idle connection if there is one.
     fn begin(
         &self,
         mut request: CanonicalRequest<Incoming>,
@@ -292,7 +292,7 @@ impl Proxy {
         Ok(Outgoing { message, is_head, repeatable, interim, progress, offer })
     }
 
-    /// The portal's answer, whose body is still to come.
+    /// The portal's response, without its body yet.
     fn answer(
         &self,
         status: StatusCode,
@@ -307,7 +307,7 @@ impl Proxy {
             if !exchange.becomes_stream() {
                 return Err(ForwardError::Streams);
             }
-            // It says nothing while there is nothing to say.
+            // An event stream is silent while there is no event.
             timeout = FOR_EVER;
         }
         let server = exchange.server();
@@ -316,7 +316,7 @@ impl Proxy {
         Ok(Forwarded { status, fields, followed, is_stream })
     }
 
-    /// What follows the head, and how far its sending has come; absent when nothing does.
+    /// The body of a request, and its progress; `None` if there is no body.
     fn body(
         &self,
         request: CanonicalRequest<Incoming>,
@@ -363,13 +363,13 @@ impl Proxy {
         }
     }
 
-    /// A connection that was waited for, long enough perhaps for the session to have ended.
+    /// Waits for a connection; in the meantime the session may have ended.
     async fn connect(&self, fresh: bool, send: Sending<'_>) -> Result<Lease, ForwardError> {
         let lease = self.pool.lease(fresh, ask(send.identity, send.repeatable)).await?;
         if send.identity.has_ended() { Err(ForwardError::SessionEnded) } else { Ok(lease) }
     }
 
-    /// Sends a request once more, on a new connection: one that died while idle, this one cannot have.
+    /// Sends a request again, on a new connection, which cannot have died while idle.
     async fn send_again(
         &self,
         lost: Box<Exchange<RequestBody>>,
@@ -383,34 +383,34 @@ impl Proxy {
     }
 }
 
-/// A request that is on its way, or about to be.
+/// A request that is being sent.
 enum Begun<C> {
     /// Over HTTP/2.
     Call(C),
     Exchange(Result<Outgoing, ForwardError>),
 }
 
-/// What is left of a request when its head has been written.
+/// The rest of a request after its head has been written.
 struct Outgoing {
     message: Message,
     is_head: bool,
-    /// Sent twice, it has no other effect than sent once, and it can be sent twice.
+    /// Repeating it has no further effect, and it can be sent twice.
     repeatable: bool,
     interim: Option<Interim>,
-    /// Absent when nothing follows the head.
+    /// `None` if the request has no body.
     progress: Option<Rc<Progress>>,
     offer: Option<Box<Offer>>,
 }
 
-/// A request as it goes out.
+/// A request on its way to a server.
 enum Message {
-    /// Over a connection that was idle.
+    /// On a connection that was idle.
     Leased(Box<Exchange<RequestBody>>),
-    /// There was none.
+    /// Still waiting for a connection.
     Waiting(Box<RequestWriter<RequestBody>>, ConnectionOwner),
 }
 
-/// The protocol that the client would switch to.
+/// The protocol that the client wants to switch to.
 struct Offer {
     protocol: HeaderValue,
     client: OnUpgrade,
@@ -418,8 +418,8 @@ struct Offer {
 }
 
 impl Offer {
-    /// What the client gets when the portal has switched: to this protocol, since another one would be raw bytes that nobody
-    /// agreed on.
+    /// The client's head after the portal has switched. It must be the offered protocol: for any other, the bytes would
+    /// have no agreed meaning.
     fn accepted(&self, mut fields: PortalFields) -> Result<Head, ForwardError> {
         let protocol = fields.get(&header::UPGRADE);
         if !protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(self.protocol.as_bytes())) {
@@ -437,22 +437,22 @@ impl Offer {
     }
 }
 
-/// How a request is sent and its answer waited for.
+/// How a request is sent, and how long its response is waited for.
 #[derive(Clone, Copy)]
 struct Sending<'a> {
     is_head: bool,
     repeatable: bool,
     interim: Option<&'a Interim>,
-    /// Counts from the last part of the request that went out.
+    /// Starts with the last part of the request that was sent.
     timeout: Duration,
     identity: &'a Identity,
-    /// Absent when nothing follows the request's head.
+    /// `None` if the request has no body.
     progress: Option<&'a Progress>,
 }
 
 impl Sending<'_> {
-    /// Waits. The timer goes off now and then to see whether there still is a session: listening for its end would cost
-    /// every request something that only the slow ones need.
+    /// Waits for the response. The timer fires at intervals to check that the session still lasts: listening for its
+    /// end would cost every request something that only slow ones need.
     async fn answer(
         self,
         exchange: &mut Exchange<RequestBody>,
@@ -468,7 +468,7 @@ impl Sending<'_> {
             loop {
                 ready!(timer.as_mut().poll(cx));
                 let now = Instant::now();
-                // Late by the timer's first round at most, and most requests never ask what time it is.
+                // Late by at most one interval, and most requests never read the clock.
                 let started = *started.get_or_insert(now);
                 let sent = self.progress.map_or(started, |progress| progress.last().max(started));
                 if self.identity.has_ended() {
@@ -485,7 +485,7 @@ impl Sending<'_> {
 }
 
 fn ask(identity: &Identity, repeatable: bool) -> Ask<'_> {
-    // Those who are not known share what is no user's: no id is empty. A token may have fewer groups than its user.
+    // Strangers share one key, which is no user's: no id is empty. A token may have fewer groups than its user.
     let user = match (identity.session(), identity.subject()) {
         (Some(live), _) => live.session.user.as_str().as_bytes(),
         (None, Some(machine)) => machine.session.id.as_bytes(),
@@ -507,10 +507,10 @@ fn classify(error: AnswerError<BodyError>) -> ForwardError {
     }
 }
 
-/// Forwards 103 and its like ahead of the answer. 100 was given by us already.
+/// Forwards interim responses such as 103 ahead of the response. The gateway has sent 100 itself.
 fn pass_interim_on(status: StatusCode, mut fields: PortalFields, interim: Option<&Interim>) {
     let Some(interim) = interim.filter(|_| status != StatusCode::CONTINUE) else { return };
-    // What the browser is to remember comes with the answer itself.
+    // Fields with a lasting effect on the browser come with the response itself.
     fields.drop_where(|name| Topics::of(name) != Topics::default() && *name != header::LINK);
     fields.drop_all(&header::CONTENT_LENGTH);
     let mut headers = HeaderMap::new();

@@ -1,4 +1,4 @@
-//! The head of the request that the portal gets: the client's, less what is not its to say, plus what is ours.
+//! The head of the request to the portal: the client's, without the fields that a client must not set, plus ours.
 
 use std::{fmt::Write as _, net::IpAddr, ops::Range};
 
@@ -28,15 +28,15 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 pub const X_PORTCULLIS_JWT_ASSERTION: HeaderName = HeaderName::from_static("x-portcullis-jwt-assertion");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Room for the head of a usual request, so that it need not grow step by step.
+/// Initial capacity, enough for a usual head.
 const USUAL_HEAD: usize = 2048;
 
-/// The `Forwarded` and `X-Forwarded-*` fields: where a request comes from. Made once per connection.
+/// The `Forwarded` and `X-Forwarded-*` fields. Made once per connection.
 #[derive(Clone, Debug)]
 pub struct ForwardedFields(Block);
 
 impl ForwardedFields {
-    /// `authority` is the host that the client asked for, always ours.
+    /// `authority` is the requested host, which is always ours.
     pub fn new(client: IpAddr, authority: &str, loop_mark: &LoopMark) -> Self {
         let mut forwarded = String::new();
         // Writing to a `String` cannot fail.
@@ -55,28 +55,28 @@ impl ForwardedFields {
     }
 }
 
-/// Everything that the gateway adds to one request.
+/// The gateway's additions to one request.
 #[derive(Debug)]
 pub struct Additions<'a> {
     pub forwarded: &'a ForwardedFields,
     pub authority: &'a HeaderValue,
-    /// Absent: the portal takes our origin for its own.
+    /// `None`: the portal knows itself by our origin.
     pub inner_origin: Option<&'a InnerOrigin>,
     pub request_id: &'a str,
-    /// Those of the client's cookies that are not ours.
+    /// The portal's share of the client's cookies.
     pub cookies: Option<&'a HeaderValue>,
-    /// Absent: the portal is told of nobody.
+    /// `None`: no identity is sent.
     pub identity: Option<&'a Block>,
     pub assertion: Option<HeaderValue>,
 }
 
-/// Whether every reader expects a body behind a request of this method. Of any other, some read none, and take it for the next
-/// request (RFC 9110 §9.3.1).
+/// Whether every server expects a body with this method. With any other method, some read none, and take the body for
+/// the next request (RFC 9110 §9.3.1).
 pub(super) fn takes_body(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
-/// Whether the request signs its connection in.
+/// Whether the request authenticates its connection.
 pub(super) fn binds_connection(request: &CanonicalRequest<Incoming>) -> bool {
     request.field_set().may_have(&header::AUTHORIZATION)
         && request
@@ -86,8 +86,8 @@ pub(super) fn binds_connection(request: &CanonicalRequest<Incoming>) -> bool {
             .any(|line| bound::binds_connection(line.as_bytes()))
 }
 
-/// Writes the rebuilt head as it stands on the wire, and says how the body follows. `once` says that no other request is to
-/// follow on the connection.
+/// Writes the rebuilt head for HTTP/1, and returns the framing of the body. `once`: no other request will follow on the
+/// connection.
 pub(super) fn write(
     request: &CanonicalRequest<Incoming>,
     reserved: &IdentityHeaders,
@@ -114,18 +114,18 @@ pub(super) fn write(
             let mut digits = itoa::Buffer::new();
             fields::write_spelled(&mut head, b"Content-Length", digits.format(*length).as_bytes());
         }
-        // RFC 9110 §8.6: so that nobody waits for a body.
+        // RFC 9110 §8.6: so that no server waits for a body.
         Coding::Nothing if takes_body(request.method()) => {
             fields::write_spelled(&mut head, b"Content-Length", b"0");
         }
         Coding::Nothing | Coding::UntilClose => {}
     }
-    // What holds between us and the portal (RFC 9110 §7.8, §10.1.4).
+    // Fields about the connection to the portal (RFC 9110 §7.8, §10.1.4).
     let mut last = once || (request.has_body() && !takes_body(request.method()));
     if let Some(protocol) = request.upgrade() {
         fields::write_spelled(&mut head, b"Connection", b"upgrade");
         fields::write_spelled(&mut head, b"Upgrade", protocol.as_bytes());
-        // Switched or not: after the offer nobody knows for sure whose bytes follow.
+        // Switched or not: after the offer it is uncertain whose bytes follow.
         last = true;
     } else {
         let takes_trailers = request.field_set().may_have(&header::TE)
@@ -147,33 +147,33 @@ pub(super) fn write(
     Outgoing { head, names, coding, last, binds: binds_connection(request) }
 }
 
-/// Takes the fields of a rebuilt head.
+/// Writes the fields of a rebuilt head.
 pub(super) trait HeadWriter {
-    /// One of ours, and how it is spelled.
+    /// A field of ours, and its spelling.
     fn add(&mut self, name: &HeaderName, spelled: &str, value: &[u8]);
 
-    /// One of the client's.
+    /// A field of the client.
     fn pass_on(&mut self, name: &HeaderName, value: &HeaderValue);
 
-    /// What the portal is called: its `Host`.
+    /// The portal's `Host`.
     fn add_host(&mut self, authority: &HeaderValue);
 
-    /// One of the client's, which names the portal's origin in front of `rest`.
+    /// A field of the client that contains the portal's origin in front of `rest`.
     fn pass_on_as_portals(&mut self, name: &HeaderName, authority: &HeaderValue, rest: &[u8]);
 
     fn add_block(&mut self, block: &Block);
 }
 
-/// The wire of HTTP/1.
+/// Writes HTTP/1.
 struct Wire<'a> {
     out: Vec<u8>,
-    /// Where the client's spelling is looked up.
+    /// The client's head, for the spelling of its fields.
     head: &'a [u8],
     names: PortalSpans,
 }
 
 impl Wire<'_> {
-    /// Where the first `length` bytes of the value stand that has just been written, with `rest` behind them.
+    /// The range of the first `length` bytes of the value just written, which ends with `rest` more bytes.
     fn just_written(&self, length: usize, rest: usize) -> Range<usize> {
         let end = self.out.len() - "\r\n".len() - rest;
         end - length..end
@@ -213,11 +213,11 @@ impl HeadWriter for Wire<'_> {
     }
 }
 
-/// The fields of a call, which goes over HTTP/2.
+/// The fields of a call over HTTP/2.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CallFields {
     pub(super) map: HeaderMap,
-    /// Those that name the portal's origin, and what follows it. What the portal is called, the connection knows.
+    /// Fields that contain the portal's origin, and the text after it. The connection knows the authority.
     pub(super) at_portal: Vec<(HeaderName, Vec<u8>)>,
 }
 
@@ -228,7 +228,7 @@ impl HeadWriter for CallFields {
         }
     }
 
-    /// HTTP/2 has an authority in its place.
+    /// HTTP/2 has `:authority` instead.
     fn add_host(&mut self, _: &HeaderValue) {}
 
     fn pass_on(&mut self, name: &HeaderName, value: &HeaderValue) {
@@ -246,8 +246,8 @@ impl HeadWriter for CallFields {
     }
 }
 
-/// Gives out the fields of the rebuilt head: the client's that are its to say, then ours. The length of the body is for the
-/// caller to tell.
+/// Passes on the fields of the rebuilt head: the client's allowed fields, then ours. The caller adds the length of the
+/// body.
 pub(super) fn rebuild(
     request: &CanonicalRequest<Incoming>,
     reserved: &IdentityHeaders,
@@ -261,7 +261,7 @@ pub(super) fn rebuild(
     }
     out.add_host(additions.authority);
     for (name, value) in headers {
-        // We have answered an expectation: the body is read as soon as the portal takes it.
+        // The gateway has answered an expectation: the body is read as soon as the portal accepts it.
         let stays_behind =
             matches!(*name, header::HOST | header::COOKIE | header::EXPECT | header::CONTENT_LENGTH)
                 || (fields::is_hop_by_hop(name) && name != header::TRAILER)

@@ -1,4 +1,4 @@
-//! What goes to the portal behind the head of a request.
+//! The request body on its way to the portal.
 
 use std::{
     cell::Cell,
@@ -17,10 +17,10 @@ use crate::{
     web::{body::BodyError, incoming::Incoming},
 };
 
-/// How far the sending of a request has come.
+/// The progress of sending a request.
 #[derive(Debug)]
 pub struct Progress {
-    /// When the last part went out; the portal's time to answer starts there.
+    /// When the last part was sent; the portal's time to respond starts there.
     last: Cell<Instant>,
     sent: Cell<u64>,
 }
@@ -44,11 +44,11 @@ impl Progress {
     }
 }
 
-/// What goes to the portal.
+/// A request body.
 #[derive(Debug)]
 pub enum RequestBody {
     Empty,
-    /// One that is there already, until it has been given.
+    /// A body that was read before, until it has been sent.
     Whole {
         bytes: Option<Bytes>,
         progress: Rc<Progress>,

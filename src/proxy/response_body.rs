@@ -1,4 +1,4 @@
-//! What comes back from the portal behind the head of its answer.
+//! The response body on its way from the portal.
 
 use std::{
     pin::Pin,
@@ -20,25 +20,25 @@ use crate::{
     web::{body::BodyError, session_notice::Insertion},
 };
 
-/// How it comes back.
+/// The protocol of the response.
 #[derive(Debug)]
 enum Answer {
     Http1(SessionBoundBody<Box<Exchange<RequestBody>>>),
     Http2(Box<CallAnswer>),
 }
 
-/// What comes back.
+/// A response body.
 #[derive(Debug)]
 pub struct PortalBody {
-    /// Goes ahead of the portal's body.
+    /// Comes before the portal's body.
     lead: Option<Bytes>,
     /// Goes into the portal's body.
     insertion: Option<Box<Insertion>>,
     body: Answer,
-    /// Absent when nothing followed the request's head.
+    /// `None` if the request had no body.
     upload: Option<Rc<Progress>>,
     server: Rc<str>,
-    /// Why it breaks off, to be told at the next look.
+    /// An error to be returned at the next poll.
     broken: Option<BodyError>,
 }
 
@@ -56,7 +56,7 @@ impl PortalBody {
         Self { lead: None, insertion: None, body, upload: Some(upload), server, broken: None }
     }
 
-    /// Puts bytes ahead of it.
+    /// Puts bytes in front of the body.
     pub fn lead_with(&mut self, bytes: Bytes) {
         self.lead = Some(bytes);
     }
@@ -66,7 +66,7 @@ impl PortalBody {
         self.insertion = Some(Box::new(insertion));
     }
 
-    /// Which of the portal's servers answers.
+    /// The server of the portal that responds.
     pub fn server(&self) -> Rc<str> {
         Rc::clone(&self.server)
     }
@@ -105,7 +105,7 @@ impl PortalBody {
         }
     }
 
-    /// How much of the request's body has been sent on.
+    /// Bytes of the request's body that have been sent.
     pub fn sent(&self) -> u64 {
         self.upload.as_ref().map_or(0, |upload| upload.sent())
     }
@@ -128,8 +128,8 @@ impl Body for PortalBody {
         let frame =
             ready!(if self.insertion.is_some() { self.poll_inserted(cx) } else { self.poll_portal(cx) });
         match frame {
-            // An error closes the connection at once. What came before it goes out first: a client that got nothing at all
-            // might take the request for one that was never seen, and send it again.
+            // An error closes the connection at once. Earlier bytes are sent first: a client that got nothing at all
+            // might assume that the request was never seen, and repeat it.
             Some(Err(error)) => {
                 self.broken = Some(error);
                 cx.waker().wake_by_ref();

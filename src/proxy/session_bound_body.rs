@@ -1,4 +1,4 @@
-//! A body that lasts no longer than the session that it is for.
+//! A body that ends with its session.
 
 use std::{
     pin::Pin,
@@ -14,7 +14,7 @@ use crate::{
     web::body::{BodyError, Stream},
 };
 
-/// A body that lasts no longer than the session that it is for.
+/// A body that ends with its session.
 ///
 /// A short body costs nothing: its first part follows the gate's decision at once, and only a long wait listens for the
 /// end of the session.

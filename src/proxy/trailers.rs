@@ -1,4 +1,4 @@
-//! Which trailers are passed on, in either direction.
+//! The trailers that are forwarded, in either direction.
 
 use std::rc::Rc;
 
@@ -8,8 +8,8 @@ use http_body::Frame;
 
 use crate::{http1::fields, identity::IdentityHeaders};
 
-/// Trailers are never merged into a head, and fields that frame, route or identify have no place in them
-/// (RFC 9110 §6.5.1).
+/// Trailers are never merged into a head; fields for framing, routing or identity are not allowed in them (RFC 9110
+/// §6.5.1).
 pub(super) fn without_forged_trailers(
     frame: Frame<Bytes>,
     reserved: Option<&Rc<IdentityHeaders>>,
@@ -33,7 +33,7 @@ pub(super) fn without_forged_trailers(
 }
 
 fn is_forbidden_trailer(name: &HeaderName) -> bool {
-    // The parser of HTTP/2 takes a quotation mark for a part of a name (RFC 9110 §5.6.2).
+    // The HTTP/2 parser allows a quotation mark in a name (RFC 9110 §5.6.2).
     fields::is_hop_by_hop(name)
         || name.as_str().contains('"')
         || matches!(
@@ -51,7 +51,7 @@ fn is_forbidden_trailer(name: &HeaderName) -> bool {
                 | header::CONTENT_RANGE
                 | header::LOCATION
                 | header::VIA
-                // What the head says of plain HTTP, and of other ports, is ours.
+                // The gateway sets the fields about plain HTTP and other ports.
                 | header::STRICT_TRANSPORT_SECURITY
                 | header::ALT_SVC
         )

@@ -1,4 +1,5 @@
-//! A connection that has switched protocols: bytes both ways until one side ends, the session ends, or we do.
+//! A connection that has switched protocols: bytes in both directions until either side, the session or the gateway
+//! ends.
 
 use std::{
     any::Any,
@@ -27,12 +28,12 @@ use crate::{
     web::upgraded::{OnUpgrade, Upgraded},
 };
 
-/// What is held of each direction.
+/// Buffer size of each direction.
 const BUFFER: usize = 8 * 1024;
-/// How long a client has for taking leave.
+/// How long a client has to close.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// What a tunnel has carried so far.
+/// The bytes that a tunnel has carried.
 #[derive(Default)]
 pub struct Tally {
     from_client: Cell<u64>,
@@ -42,17 +43,17 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Bytes that the client has sent.
+    /// Bytes received from the client.
     pub fn from_client(&self) -> u64 {
         self.from_client.get()
     }
 
-    /// Bytes that the client has been sent.
+    /// Bytes sent to the client.
     pub fn to_client(&self) -> u64 {
         self.to_client.get()
     }
 
-    /// Keeps something until the tunnel is over, which may be now.
+    /// Holds something until the tunnel ends, which may be now.
     pub fn keep(&self, what: Box<dyn Any>) {
         if !self.is_over.get() {
             self.kept.replace(Some(what));
@@ -70,7 +71,7 @@ fn add(count: &Cell<u64>, bytes: usize) {
     count.set(count.get() + u64::try_from(bytes).unwrap_or(0));
 }
 
-/// The tunnel's own hold on its tally: with it the tunnel is over.
+/// Held by the tunnel while it runs.
 struct Running(Rc<Tally>);
 
 impl Drop for Running {
@@ -85,11 +86,11 @@ pub(super) struct Tunnel {
     pub(super) client: OnUpgrade,
     pub(super) portal: http1::PortalStream,
     pub(super) sessions: Arc<Sessions>,
-    /// Absent: it is anonymous.
+    /// `None` if anonymous.
     pub(super) session: Option<Arc<Live>>,
-    /// Cancelled when the session is over, or no longer enough.
+    /// Cancelled when the session ends or no longer suffices.
     pub(super) ended: Option<CancellationToken>,
-    /// Whether what the client sends is a use of the session.
+    /// Whether messages of the client count as use of the session.
     pub(super) counts: Use,
     /// Cancelled when the gateway stops.
     pub(super) drain: CancellationToken,
@@ -99,7 +100,7 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Runs beside the connection that it came from.
+    /// Runs in a task beside the connection.
     pub(super) fn start(self) {
         let guard = self.guard.clone();
         let tally = Running(Rc::clone(&self.tally));
@@ -111,7 +112,7 @@ impl Tunnel {
         guard.runs_in(running.abort_handle());
     }
 
-    /// Copies until it is over. Both sides are closed on return.
+    /// Copies until the end. Both sides are closed on return.
     async fn run(self, tally: Running) -> io::Result<()> {
         let client = self.client.done().await?;
         let mut portal = self.portal;
@@ -143,7 +144,7 @@ impl Tunnel {
     }
 }
 
-/// Waits until a session is over.
+/// Waits until the session ends.
 async fn over(ended: Option<CancellationToken>) {
     match ended {
         Some(ended) => ended.cancelled().await,
@@ -151,8 +152,8 @@ async fn over(ended: Option<CancellationToken>) {
     }
 }
 
-/// The client's side. What comes from there is a use of the session, unless nothing there is; what the portal sends unasked is
-/// none, and neither are the pongs with which a browser answers the portal's pings, desk left or not.
+/// The client's side. Its messages count as use of the session, unless nothing there counts; messages of the portal do
+/// not, nor do the pongs that a browser sends even when its user has left.
 struct Client {
     io: Upgraded,
     sessions: Arc<Sessions>,
@@ -160,37 +161,37 @@ struct Client {
     counts: Use,
     guard: TunnelGuard,
     tally: Running,
-    /// What the client has sent of a WebSocket.
+    /// The frames from the client, if it is a WebSocket.
     messages: Option<Frames>,
-    /// What the client has been sent of a WebSocket.
+    /// The frames to the client, if it is a WebSocket.
     frames: Option<Frames>,
-    /// One side has finished, and the other has to go on making progress.
+    /// One side has finished, and the other has to make progress.
     half_closed: bool,
     /// The client has sent its last byte.
     ends: bool,
 }
 
 impl Client {
-    /// Closes, with a word why if there is room for it.
+    /// Closes, with a reason if there is a place for a close frame.
     async fn take_leave(&mut self, code: u16, reason: &str) -> io::Result<()> {
         if let Some(close) = self.frames.take().and_then(|frames| frames.close(code, reason)) {
             self.io.write_all(&close).await?;
         }
         self.io.shutdown().await?;
-        // Closed with something unread in it, a socket forgets what the client has not been sent yet.
+        // Closing a socket with unread bytes discards what has not been sent yet.
         let mut rest = [0; 1024];
         while self.io.read(&mut rest).await? > 0 {}
         Ok(())
     }
 
-    /// Once one side has finished, the client is expected to go on until it has as well.
+    /// Once one side has finished, the client has to make progress until it has as well.
     fn half_close(&mut self) {
         if !std::mem::replace(&mut self.half_closed, true) {
             self.guard.expects();
         }
     }
 
-    /// Notes whether the client took what it was given.
+    /// Notes whether the client has read what it was sent.
     fn note<T>(&self, taken: &Poll<T>) {
         match taken {
             Poll::Pending => self.guard.waits(),
@@ -213,7 +214,7 @@ impl AsyncRead for Client {
             add(&self.tally.0.from_client, read);
             let fresh = buffer.filled().get(before..).unwrap_or_default();
             let is_message = self.messages.as_mut().is_none_or(|messages| messages.watch(fresh));
-            // Whether the session still lasts is for its token to say.
+            // Its token decides whether the session still lasts.
             if let Some(session) = self.session.as_ref().filter(|_| is_message && self.counts == Use::Counts)
             {
                 self.sessions.touch(session);
@@ -227,7 +228,7 @@ impl AsyncRead for Client {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         if !std::mem::replace(&mut self.ends, true) {
-            // A stream of HTTP/2 that is reset ends in both directions; its other half hears of it after this one.
+            // Resetting an HTTP/2 stream ends both directions; the other half is told after this one.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

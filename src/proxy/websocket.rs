@@ -1,5 +1,5 @@
-//! A WebSocket that the client opens over HTTP/2 (RFC 8441) and the portal over HTTP/1.1: the handshake that the client did
-//! not have to make, made and checked by us.
+//! WebSockets from HTTP/2 clients (RFC 8441) to the portal over HTTP/1.1: the gateway makes and checks the handshake
+//! that the client does not make.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderValue, Method, StatusCode, header};
@@ -10,14 +10,14 @@ use crate::{
     web::{gate::CanonicalRequest, portal_fields::PortalFields},
 };
 
-/// A handshake of ours with the portal.
+/// The handshake with the portal.
 #[derive(Debug)]
 pub(super) struct Handshake {
     accept: String,
 }
 
 impl Handshake {
-    /// Makes an upgrade out of the request, if it is a WebSocket of HTTP/2.
+    /// Turns the request into an upgrade, if it is a WebSocket over HTTP/2.
     pub(super) fn begin<B>(request: &mut CanonicalRequest<B>, random: &dyn Random) -> Option<Self> {
         if *request.method() != Method::CONNECT {
             return None;
@@ -28,8 +28,8 @@ impl Handshake {
         Some(Self { accept })
     }
 
-    /// Makes of the portal's 101 what HTTP/2 has for it: a success whose stream is the tunnel. `None` when the portal did
-    /// not answer our key.
+    /// Turns the portal's 101 into a success for HTTP/2, whose stream is the tunnel. `None` if the portal has not
+    /// answered our key.
     pub(super) fn finish(&self, fields: &mut PortalFields) -> Option<StatusCode> {
         if fields.get(&header::SEC_WEBSOCKET_ACCEPT)? != self.accept.as_bytes() {
             return None;
