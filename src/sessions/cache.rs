@@ -1,7 +1,7 @@
-//! What this gateway remembers of sessions: a bounded cache for requests, and beside it a register of every session
-//! that is still in use, so that ending one reaches those whose cache entry has been evicted.
+//! The sessions that this gateway remembers: a bounded cache for requests, and a register of every session in use, so
+//! that ending a session also reaches one whose cache entry has been evicted.
 //!
-//! Does not know whether it may be believed: that is `feed::Freshness`.
+//! Does not decide whether the cache may be trusted: that is `feed::Freshness`.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,9 +19,9 @@ use super::{
 };
 use crate::{clock::Timestamp, secret::TokenHash, users::UserId};
 
-/// Bytes of sessions remembered for requests.
+/// Size of the cache in bytes.
 const BUDGET: u64 = 64 << 20;
-/// What a session is expected to weigh.
+/// The expected size of a session in bytes.
 const TYPICAL: u64 = 3 << 10;
 
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ impl Weighter<TokenHash, Arc<Live>> for ByBytes {
     }
 }
 
-/// The right to fill in one entry, which is lost when the entry is forgotten meanwhile.
+/// The right to fill one entry; lost if the entry is forgotten meanwhile.
 pub(super) struct Vacancy<'a>(Guard<'a>);
 
 type Guard<'a> = sync::PlaceholderGuard<
@@ -46,7 +46,7 @@ type Guard<'a> = sync::PlaceholderGuard<
 >;
 
 impl Vacancy<'_> {
-    /// False when somebody has been told to forget this session since the vacancy was found.
+    /// False if this session was forgotten after the vacancy was found.
     pub(super) fn fill(self, live: Arc<Live>) -> bool {
         self.0.insert(live).is_ok()
     }
@@ -55,23 +55,23 @@ impl Vacancy<'_> {
 #[derive(Debug)]
 struct Known {
     state: Arc<SessionState>,
-    /// Absent until the store has told them.
+    /// `None` before the store has returned them.
     facts: Option<Facts>,
 }
 
-/// What of a session is needed to end it.
+/// The properties needed to end a session.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub(super) user: UserId,
     pub(super) expires_at: Timestamp,
-    /// How long it may lie unused.
+    /// How long it may be unused.
     pub(super) inactivity: Duration,
     pub(super) level: Level,
     pub(super) generation: i64,
 }
 
 impl Known {
-    /// Whether a request, a tunnel, the cache or somebody who is just asking the store holds on to it.
+    /// Whether a request, a tunnel, the cache or a look-up holds a reference.
     fn in_use(&self) -> bool {
         Arc::strong_count(&self.state) > 1
     }
@@ -79,9 +79,9 @@ impl Known {
 
 #[derive(Debug, Default)]
 struct Register {
-    /// Everything in the cache is in here as well.
+    /// Includes everything in the cache.
     known: HashMap<TokenHash, Known>,
-    /// In use, and perhaps over: to be asked for again.
+    /// Sessions in use that may have ended: to be checked.
     doubted: HashSet<TokenHash>,
     /// By user, as long as one of their sessions is in use.
     ongoing: HashMap<UserId, Weak<Ongoing>>,
@@ -112,24 +112,25 @@ impl Cache {
         self.entries.get(id)
     }
 
-    /// The entry, or the right to make it; who comes second waits for who came first.
+    /// The entry, or the right to make it; concurrent callers wait for the first.
     pub(super) async fn get_or_vacancy(&self, id: &TokenHash) -> Result<Arc<Live>, Vacancy<'_>> {
         self.entries.get_value_or_guard_async(id).await.map_err(Vacancy)
     }
 
-    /// Drops the entry and nothing else.
+    /// Drops the entry, and nothing else.
     pub(super) fn forget(&self, id: &TokenHash) {
         self.entries.remove(id);
     }
 
-    /// Makes the session known. Must come before asking the store for it, so that what is announced meanwhile finds it.
+    /// Registers the session. Must come before the store is asked for it, so that a change announced meanwhile finds
+    /// it.
     pub(super) fn enrol(&self, id: &TokenHash) -> Arc<SessionState> {
         let mut register = self.register();
         let fresh = || Known { state: Arc::new(SessionState::new()), facts: None };
         Arc::clone(&register.known.entry(*id).or_insert_with(fresh).state)
     }
 
-    /// What a user has under way: the same for all their sessions.
+    /// What a user has in progress: shared by all their sessions.
     pub(super) fn ongoing(&self, user: &UserId) -> Arc<Ongoing> {
         let mut register = self.register();
         if let Some(ongoing) = register.ongoing.get(user).and_then(Weak::upgrade) {
@@ -140,7 +141,7 @@ impl Cache {
         ongoing
     }
 
-    /// Notes whose session it is, which must come before asking for the user's rights.
+    /// Sets the properties of a session. Must come before the user's rights are asked for.
     pub(super) fn identify(&self, id: &TokenHash, facts: Facts) {
         if let Some(known) = self.register().known.get_mut(id) {
             known.facts.get_or_insert(facts);
@@ -151,7 +152,7 @@ impl Cache {
         self.register().known.get(id)?.facts.clone()
     }
 
-    /// Forgets what [`Self::enrol`] made known, unless something is left to do with it.
+    /// Removes a registered session, unless it is in use or has an unstored use.
     pub(super) fn release(&self, id: &TokenHash) {
         let mut register = self.register();
         if register.known.get(id).is_some_and(|known| !known.in_use() && known.state.unstored().is_none()) {
@@ -159,7 +160,7 @@ impl Cache {
         }
     }
 
-    /// Forgets `ids`, and tells those who hold on to them that they are over.
+    /// Forgets `ids`, and cancels the tokens of those in use.
     pub(super) fn end(&self, ids: &[TokenHash]) {
         let mut register = self.register();
         for id in ids {
@@ -171,12 +172,12 @@ impl Cache {
         }
     }
 
-    /// Drops the entries of these users, and doubts those sessions of theirs that are in use.
+    /// Drops the entries of these users, and marks their sessions in use as doubtful.
     pub(super) fn doubt_users(&self, users: &HashSet<UserId>) {
         self.doubt(|known| known.facts.as_ref().is_some_and(|facts| users.contains(&facts.user)));
     }
 
-    /// Drops every entry, and doubts every session in use.
+    /// Drops every entry, and marks every session in use as doubtful.
     pub(super) fn doubt_all(&self) {
         self.doubt(|_| true);
     }
@@ -194,12 +195,12 @@ impl Cache {
         self.doubts.notify_one();
     }
 
-    /// Waits until something is doubted.
+    /// Waits until a session is doubtful.
     pub(super) async fn doubted(&self) {
         self.doubts.notified().await;
     }
 
-    /// Whether any doubt is left that could not be resolved.
+    /// Whether any doubtful session is left.
     pub(super) fn has_doubts(&self) -> bool {
         !self.register().doubted.is_empty()
     }
@@ -208,12 +209,12 @@ impl Cache {
         std::mem::take(&mut self.register().doubted)
     }
 
-    /// Puts back what could not be resolved.
+    /// Puts back a session that could not be checked.
     pub(super) fn still_doubted(&self, id: TokenHash) {
         self.register().doubted.insert(id);
     }
 
-    /// Drops the entries of these sessions, and doubts those that are in use.
+    /// Drops the entries of these sessions, and marks those in use as doubtful.
     pub(super) fn doubt_sessions(&self, ids: &[TokenHash]) {
         let mut register = self.register();
         for id in ids {
@@ -226,7 +227,8 @@ impl Cache {
         self.doubts.notify_one();
     }
 
-    /// Ends what is too old, doubts what seems idle here but may be in use elsewhere, and lets go of what nobody needs.
+    /// Ends expired sessions, doubts those that are idle here but may be in use elsewhere, and drops entries that
+    /// nobody uses.
     pub(super) fn sweep(&self, now: Timestamp) {
         let mut register = self.register();
         let Register { known, doubted, ongoing } = &mut *register;
@@ -253,7 +255,7 @@ impl Cache {
         }
     }
 
-    /// Ends what is open for a password alone. The sessions go on.
+    /// Closes open connections of sessions with one factor. The sessions go on.
     pub(super) fn cut_one_factor(&self) {
         let register = self.register();
         for known in register.known.values() {
@@ -283,7 +285,7 @@ impl Cache {
     }
 
     fn register(&self) -> MutexGuard<'_, Register> {
-        // Nothing that holds the lock leaves the register half changed, whatever else of it panics.
+        // A panic while the lock is held leaves the register consistent.
         self.register.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -322,7 +324,7 @@ mod tests {
         }
         assert!(cache.entries.weight() <= 1 << 20);
         assert!(cache.entries.len() > 50);
-        // What was evicted is not kept in the register either.
+        // Evicted sessions are not kept in the register either.
         cache.sweep(Timestamp::from_unix_seconds(1));
         assert_eq!(cache.register().known.len(), cache.entries.len());
     }

@@ -1,4 +1,4 @@
-//! The contract of `SessionStore`, held against every store there is, on real servers.
+//! The contract of `SessionStore`, checked with every store on real servers.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ fn id(number: u8) -> TokenHash {
     TokenHash::from_bytes([number; 32])
 }
 
-/// Where Redis lists the sessions of a user.
+/// The key of a user's index in Redis.
 fn index(user: &str) -> String {
     format!("portcullis:u:{}", UserId::of(user))
 }
@@ -47,7 +47,7 @@ fn ids(sessions: &[StoredSession]) -> BTreeSet<TokenHash> {
     sessions.iter().map(|session| session.id).collect()
 }
 
-/// Everything a store promises, on one that is empty.
+/// Checks the whole contract on an empty store.
 async fn honours_the_contract(store: &dyn SessionStore) {
     store.ping().await.unwrap();
     what_goes_in_comes_out(store).await;
@@ -60,7 +60,7 @@ async fn honours_the_contract(store: &dyn SessionStore) {
 async fn what_goes_in_comes_out(store: &dyn SessionStore) {
     assert_eq!(store.load(&id(1)).await.unwrap(), None);
     assert_eq!(store.list(None).await.unwrap(), []);
-    // As awkward as an id can be.
+    // An id with the characters that patterns treat specially.
     let awkward = "-_-u1";
     for put in [session(1, "u1"), session(2, "u1"), session(3, awkward)] {
         store.insert(&put).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_user_is_removed_alone_and_whole(store: &dyn SessionStore) {
 
     store.insert(&session(6, "u1")).await.unwrap();
     let listed = store.list(Some(&UserId::of("u1"))).await.unwrap();
-    // The generation is the store's own.
+    // The store sets the generation.
     assert_eq!(listed, [StoredSession { generation: listed[0].generation, ..session(6, "u1") }]);
     assert_eq!(store.remove_user(&UserId::of("u1")).await.unwrap(), [id(6)]);
 }
@@ -124,7 +124,7 @@ async fn purging_spares_what_is_good(store: &dyn SessionStore) {
     assert_eq!(ids(&store.list(None).await.unwrap()), good);
 }
 
-/// A store in Redis, with a revocation log of its own.
+/// A store in Redis, with its own revocation log.
 struct Kept {
     sessions: RedisSessions,
     _revocations: TestDatabase,
@@ -144,7 +144,7 @@ async fn redis(config: &redis_pool::Config) -> Kept {
 }
 
 async fn redis_beside(config: &redis_pool::Config, database: Database) -> RedisSessions {
-    // What is tested here is not how fast a busy machine is.
+    // The speed of a busy machine is not tested here.
     let config = redis_pool::Config { timeout: Duration::from_secs(5), ..config.clone() };
     let pool = RedisPool::open(&config, Arc::new(OsRandom)).await.unwrap();
     let revocations = RevocationLog::new(database, Arc::new(ManualClock::at(NOW)), 12 * INACTIVITY);
@@ -170,7 +170,7 @@ async fn the_database_honours_the_contract(on: On) {
 async fn redis_honours_the_contract() {
     let server = RedisServer::start().await;
     honours_the_contract(&*redis(&server.config()).await).await;
-    // A prefix that is a pattern too, on a server that holds another's sessions.
+    // A prefix that is also a pattern, on a server with another installation's sessions.
     let other = redis_pool::Config { key_prefix: "p*[o]?:".into(), ..server.config() };
     honours_the_contract(&*redis(&other).await).await;
 }
@@ -182,7 +182,7 @@ async fn redis_with_a_restricted_user_honours_the_contract() {
     honours_the_contract(&*redis(&restricted(server.config())).await).await;
 }
 
-/// What `redis_pool::Config` says is enough.
+/// The permissions that `redis_pool::Config` asks for.
 const ACL: &str =
     "--user gate on >pass ~portcullis:* +@read +@write +@scripting +@connection -@dangerous +role";
 
@@ -272,7 +272,7 @@ async fn redis_forgets_by_itself_what_is_idle_or_too_old() {
     SessionStore::touch(&*store, &[(id(1), late)]).await.unwrap();
     assert!((140..=160).contains(&ttl(&key).await));
 
-    // A shorter session does not shorten the index, and a later one clears out what has ended.
+    // A shorter session does not shorten the index, and a later one removes expired ids from it.
     let shorter = StoredSession { expires_at: NOW.plus(INACTIVITY), ..session(2, "u1") };
     SessionStore::insert(&*store, &shorter).await.unwrap();
     assert!((43230..=43260).contains(&ttl(&index).await));
@@ -287,7 +287,7 @@ async fn a_session_that_could_not_be_ended_with_its_user_is_none() {
     let server = RedisServer::start().await;
     let store = redis(&server.config()).await;
     SessionStore::insert(&*store, &session(1, "u1")).await.unwrap();
-    // As a server does that is short of memory.
+    // As a server that is short of memory does.
     server.command::<()>(&["DEL", &index("u1")]).await;
     assert_eq!(SessionStore::load(&*store, &id(1)).await.unwrap(), None);
 }
@@ -305,7 +305,7 @@ async fn nothing_but_a_session_is_a_session_to_redis() {
     }
 }
 
-/// What ends a session, and what brings it back as an old dump does.
+/// Ends sessions, and restores an old dump.
 async fn an_old_dump_brings_back_no_session_that_was_ended(on: On) {
     let server = RedisServer::start().await;
     let (_store, database) = TestDatabase::new(on).await;
@@ -319,7 +319,7 @@ async fn an_old_dump_brings_back_no_session_that_was_ended(on: On) {
         dump.push((key, bytes));
     }
     SessionStore::remove(&store, &id(1)).await.unwrap();
-    // Redis forgets all, and does not even know whom it had when the user is shut out.
+    // Redis loses everything, even whose sessions it had.
     server.command::<()>(&["FLUSHALL"]).await;
     assert_eq!(SessionStore::remove_user(&store, &UserId::of("u2")).await.unwrap(), []);
     let client = redis::Client::open(format!("redis://127.0.0.1:{}", server.port())).unwrap();
@@ -338,7 +338,7 @@ async fn an_old_dump_brings_back_no_session_that_was_ended(on: On) {
         assert_eq!(ids(&SessionStore::list(store, None).await.unwrap()), [id(2), id(4)].into());
         assert_eq!(SessionStore::list(store, Some(&UserId::of("u2"))).await.unwrap(), []);
     }
-    // The user may come again, and the mark that tells the two apart cannot be passed on.
+    // The user may log in again, and the sealed generation of the new session does not fit the old one.
     SessionStore::insert(&store, &session(5, "u2")).await.unwrap();
     assert!(SessionStore::load(&store, &id(5)).await.unwrap().is_some());
     let key = |number| format!("portcullis:s:{}", id(number).to_hex());

@@ -1,9 +1,9 @@
-//! What a browser calls itself, in plain words. For people's eyes: nothing is decided by it.
+//! Describes a browser in plain words. Only for display: nothing is decided by it.
 
 use super::Origin;
 
 impl Origin {
-    /// The browser and the system, where they are usual ones; else what the client says.
+    /// The browser and the system, if they are common ones; else what the client says.
     pub fn device(&self) -> String {
         const BROWSERS: [(&str, &str); 6] = [
             ("Edg", "Edge"),

@@ -1,4 +1,4 @@
-//! Believing the cache: only while we are sure to hear of every change within a second.
+//! Freshness: the cache is trusted only while every change is sure to arrive within a second.
 
 use std::{
     collections::HashSet,
@@ -16,24 +16,24 @@ use crate::{
     users::UserId,
 };
 
-/// For how long one sign of life of a source is good; also the bound on how late a change is heard.
+/// How long a sign of life of a source is valid; also the maximum delay of a change.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
 
-/// How often the database's feed is read by a gateway in use, although somebody would tell: as a sign of life. Without anything to
-/// do, once within what a sign of life is good for.
+/// How often a gateway in use reads the database's feed, which announces changes by itself: as a sign of life. An idle
+/// gateway reads it once per lifetime of that sign.
 const BUSY_BEAT: Duration = Duration::from_millis(150);
 
-/// What a source of changes has to tell, in the order in which it happened.
+/// An event from a source of changes, in the order of the changes.
 #[derive(Debug)]
 pub enum FeedEvent {
     /// Any number of changes may have been missed before this.
     Gap,
     Changed(Vec<Change>),
-    /// Every change made before this instant has been told.
+    /// Every change made before this instant has been announced.
     Current(Instant),
 }
 
-/// Whom a source tells.
+/// The listener of a source.
 pub type Hear<'a> = dyn Fn(FeedEvent) + Send + Sync + 'a;
 
 #[derive(Clone, Copy, Debug)]
@@ -44,22 +44,22 @@ pub(super) enum FeedSource {
     Store,
 }
 
-/// Until when each source is believed to have told everything, in milliseconds since `origin`.
+/// Until when each source is trusted, in milliseconds since `origin`.
 ///
-/// By the runtime's clock rather than ours: what counts is how long the sources have really been silent.
+/// By the runtime's clock rather than ours: the sources' real silence counts.
 #[derive(Debug)]
 pub(super) struct Freshness {
     origin: Instant,
     database: AtomicI64,
     store: AtomicI64,
-    /// Somebody has asked since the database was last read.
+    /// The cache has been used since the database was last read.
     used: AtomicBool,
-    /// For how long what is known of sessions is used when their store has gone.
+    /// How long known sessions are trusted after their store has gone.
     grace: i64,
 }
 
 impl Freshness {
-    /// Nothing is believed before both sources have spoken.
+    /// Nothing is trusted before both sources have spoken.
     pub(super) fn none(grace: Duration) -> Self {
         let grace = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
         Self {
@@ -75,14 +75,14 @@ impl Freshness {
         self.holds_for(0, Instant::now())
     }
 
-    /// Whether it holds, or would but for a store that has not been away for longer than the grace. The database has to
-    /// be there: it tells of the ends of sessions, whichever store keeps them.
+    /// Whether it holds, or would hold but for a store that has been away for no longer than the grace. The database
+    /// must be there: it announces the ends of sessions, whichever store keeps them.
     pub(super) fn holds_or_grace(&self, at: Instant) -> bool {
         self.holds_for(self.grace, at)
     }
 
     fn holds_for(&self, grace: i64, at: Instant) -> bool {
-        // Written once between two readings: those who ask share the line.
+        // Written once between two readings: all readers share the cache line.
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
@@ -91,7 +91,7 @@ impl Freshness {
         now < self.database.load(Ordering::Acquire) && store != 0 && now < store.saturating_add(grace)
     }
 
-    /// Whether the database has told, up to a second before `at`, of every change; whichever store keeps the sessions.
+    /// Whether the database's changes up to a second before `at` are known; independent of the session store.
     pub(super) fn database_holds(&self, at: Instant) -> bool {
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
@@ -99,7 +99,7 @@ impl Freshness {
         self.millis(at) < self.database.load(Ordering::Acquire)
     }
 
-    /// Whether anybody has asked since the last time this was called.
+    /// Whether the cache has been used since the last call.
     pub(super) fn was_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)
     }
@@ -109,7 +109,7 @@ impl Freshness {
         self.millis(Instant::now()) < self.of(source).load(Ordering::Acquire)
     }
 
-    /// All that happened before `asked` has been told.
+    /// Every change before `asked` is known.
     pub(super) fn extend(&self, source: FeedSource, asked: Instant) {
         self.of(source).store(self.millis(asked + FRESH), Ordering::Release);
     }
@@ -118,7 +118,7 @@ impl Freshness {
         self.of(source).store(0, Ordering::Release);
     }
 
-    /// There is no such source, so that it misses nothing.
+    /// The source does not exist, so no change of it can be missed.
     pub(super) fn waive(&self, source: FeedSource) {
         self.of(source).store(i64::MAX, Ordering::Release);
     }
@@ -140,7 +140,7 @@ impl Freshness {
     }
 }
 
-/// Makes the cache forget what has changed.
+/// Applies changes to the cache.
 pub(super) fn apply(changes: Vec<Change>, cache: &Cache) {
     let mut users = HashSet::new();
     let mut sessions = Vec::new();
@@ -158,7 +158,7 @@ pub(super) fn apply(changes: Vec<Change>, cache: &Cache) {
     }
 }
 
-/// Tells `hear` what the database's change feed tells, for ever.
+/// Passes the events of the database's change feed to `hear`, for ever.
 pub(super) async fn follow_database(database: &Database, freshness: &Freshness, hear: &Hear<'_>) {
     let mut feed = database.change_feed();
     let mut last: Option<Instant> = None;
@@ -168,7 +168,7 @@ pub(super) async fn follow_database(database: &Database, freshness: &Freshness, 
         let answer = timeout(FRESH, feed.read()).await;
         match answer.map_or(Err(SessionError::Slow), |read| read.map_err(SessionError::from)) {
             Ok(changes) => {
-                // Whoever was cut off starts anew: the feed keeps what was missed, but not for ever.
+                // After an interruption everything is doubtful: the feed keeps changes, but not for ever.
                 if last.is_none_or(|last| asked.duration_since(last) >= FRESH) {
                     hear(FeedEvent::Gap);
                 }
@@ -185,7 +185,7 @@ pub(super) async fn follow_database(database: &Database, freshness: &Freshness, 
                 complained = true;
             }
         }
-        // A busy machine must not make a gateway that is in use doubt what it knows.
+        // A busy machine must not make a gateway in use doubt its cache.
         feed.wait_until(next_tick(if freshness.was_used() { BUSY_BEAT } else { BEAT })).await;
     }
 }

@@ -1,28 +1,28 @@
-//! The most sessions that one user may have, and who has to go when there are more.
+//! The maximum number of one user's sessions, and which of them end above it.
 //!
-//! Counts after a session was made, not before: of logins that finish at once each sees its own session, the last of
-//! them sees all, and all agree on their order. So there are too many for a moment, and never too few: whoever counts
-//! ends all that are beyond, not just its own, since the others may have counted before they could see it.
+//! Counted after a session was made, not before: of concurrent logins each sees its own session, the last sees all, and
+//! all agree on the order. So for a moment there are too many, but never too few: whoever counts ends all surplus
+//! sessions, not just its own, since the others may have counted before they could see it.
 
 use super::{SessionError, SessionSummary, Sessions};
 use crate::users::UserId;
 
-/// What becomes of a login beyond the most sessions that its user may have.
+/// What happens to a login beyond the maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
     /// It gets in, and the oldest login ends.
     EndOldest,
-    /// The latest login ends, which is the one that has just come.
+    /// The new login ends.
     Refuse,
 }
 
 impl Sessions {
-    /// Whether it is the new login that goes. Else one that goes at once has been overtaken by later ones.
+    /// Whether the new login ends. Otherwise a login that ends at once was overtaken by later ones.
     pub fn refuses_when_full(&self) -> bool {
         self.when_full == WhenFull::Refuse
     }
 
-    /// Ends the logins of a user beyond the most that there may be, and gives them out.
+    /// Ends the user's sessions beyond the maximum, and returns them.
     pub async fn evict_excess(&self, user: &UserId) -> Result<Vec<SessionSummary>, SessionError> {
         let Some(most) = self.max_per_user else { return Ok(Vec::new()) };
         let mut sessions = self.list(Some(user)).await?;

@@ -1,4 +1,4 @@
-//! A session as this gateway holds it: what requests share while it lasts.
+//! A session in the memory of this gateway, shared by its requests.
 
 use std::{
     any::Any,
@@ -18,33 +18,33 @@ use super::{
 };
 use crate::clock::Timestamp;
 
-/// What is reckoned for the headers that the portal will be sent, an assertion among them, and for what surrounds them.
+/// Estimated bytes for the headers to the portal, including the assertion, and for bookkeeping.
 const OVERHEAD: usize = 2048;
-/// How often each text of a session is held: in itself, in a header, on the wire, and in base64 in the assertion.
+/// How many copies of each text there are: in the session, in a header, on the wire, and in base64 in the assertion.
 const COPIES: usize = 5;
-/// Uses closer together than this are one use.
+/// Uses closer together than this are one use, in milliseconds.
 const GRAIN: i64 = 1000;
 
-/// A session that was good when it was handed out.
+/// A session that was valid when it was returned.
 #[derive(Debug)]
 pub struct Live {
     pub session: Session,
-    /// Identity's: what the portal is told of it, ready for the wire.
+    /// The headers for the portal, cached by `identity`.
     pub extension: Extension,
-    /// Cancelled when the session is over, or no longer enough; whoever keeps something open for it ends that then.
+    /// Cancelled when the session ends or no longer suffices; open connections end with it.
     pub ended: CancellationToken,
-    /// What its user has under way, in other sessions as well.
+    /// What its user has in progress, including in other sessions.
     pub ongoing: Arc<Ongoing>,
     pub(super) state: Arc<SessionState>,
     weight: usize,
 }
 
-/// What one module keeps with a session, in a type of its own, as long as the session is in the cache.
+/// A value that one module caches with a session, in its own type.
 #[derive(Debug, Default)]
 pub struct Extension(OnceLock<Box<dyn Any + Send + Sync>>);
 
 impl Extension {
-    /// Made at its first use. None: a second type asks for it.
+    /// Made at its first use. `None` if it holds another type.
     pub fn get<T: Any + Default + Send + Sync>(&self) -> Option<&T> {
         self.0.get_or_init(|| Box::new(T::default())).downcast_ref()
     }
@@ -70,40 +70,41 @@ impl Live {
         }
     }
 
-    /// What stands for a machine, which has shown a token and has no session: good until `over`.
+    /// Stands for a machine with a token instead of a session: valid until `over`.
     pub fn of_machine(facts: Session, over: CancellationToken, ongoing: Arc<Ongoing>) -> Self {
         Self::new(facts, Arc::new(SessionState::until(over)), ongoing)
     }
 
-    /// The last use on this gateway, or the last that it has heard of; to the second.
+    /// The last use known to this gateway, to the second.
     pub fn last_seen(&self) -> Timestamp {
         self.state.last_seen()
     }
 
-    /// Cancelled when the session is over, though not when it is no longer enough for most.
+    /// Cancelled when the session ends, but not when it no longer suffices for most paths.
     pub fn over(&self) -> &CancellationToken {
         &self.state.ended
     }
 
-    /// Waits for the turn of a page of ours, at `elapsed` of the process's count; as long as the result lives it is being made.
+    /// Waits for the turn of a page, at `elapsed` since the process started; the turn ends when the result is dropped.
     pub async fn page(&self, elapsed: Duration) -> Result<SemaphorePermit<'_>, TooOften> {
         self.state.pages.turn(&self.ongoing, elapsed).await
     }
 
-    /// Bytes of memory, by estimate. Never changes, as the cache counts on.
+    /// The estimated size in bytes. Constant, as the cache requires.
     pub(super) fn weight(&self) -> usize {
         self.weight
     }
 }
 
-/// What outlives a [`Live`]: several of one session share it, when the user's rights change in between.
+/// The part of a session that outlives a [`Live`]: a change of the user's rights makes a new `Live` with the same
+/// state.
 #[derive(Debug)]
 pub(super) struct SessionState {
     last_seen: AtomicI64,
-    /// The `last_seen` that the store has.
+    /// The `last_seen` in the store.
     stored: AtomicI64,
     pub(super) ended: CancellationToken,
-    /// Ends with it, or before it: what is open for a password alone ends when that is no longer enough.
+    /// Cancelled with the session or before it: what is open with a password alone ends when that no longer suffices.
     pub(super) passing: CancellationToken,
     pages: PagesAsked,
 }
@@ -135,54 +136,54 @@ impl SessionState {
         self.stored.fetch_max(at.unix_millis(), Ordering::Relaxed);
     }
 
-    /// The last use, when the store does not know of it.
+    /// The last use, if the store does not know of it.
     pub(super) fn unstored(&self) -> Option<Timestamp> {
         let seen = self.last_seen.load(Ordering::Relaxed);
         (seen > self.stored.load(Ordering::Relaxed)).then(|| Timestamp::from_unix_millis(seen))
     }
 }
 
-/// A session that has proved this, for tests of what is given one.
+/// A session with these proofs, for tests.
 #[cfg(test)]
 pub(crate) fn having_proved(amr: &[super::Method]) -> Arc<Live> {
     let session = Session { amr: amr.to_vec(), ..super::session::nobody() };
     Arc::new(Live::new(session, Arc::new(SessionState::new()), Arc::default()))
 }
 
-/// When a session is over although nobody ended it.
+/// The limits of sessions.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lifetimes {
     pub(super) inactivity: Duration,
     pub(super) expiration: Duration,
-    /// Both limits of sessions whose users asked to be kept signed in; absent: those are like any other.
+    /// Both limits of sessions whose users asked to be kept signed in; `None`: users cannot ask.
     pub(super) remember_me: Option<Duration>,
 }
 
-/// What keeps sessions from running out unused.
+/// What counts as use of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activity {
     /// Every request, and every message over a WebSocket.
     #[default]
     Requests,
-    /// What a person has caused, as far as a browser can tell.
+    /// What a person has caused, as far as the browser can tell.
     People,
 }
 
-/// Whether what is asked with a session counts as a use of it.
+/// Whether a request counts as use of its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     Counts,
-    /// Something asks by itself, with nobody before it.
+    /// The request was made automatically, without a person.
     Passive,
 }
 
-/// Whether a session last used at `last_seen` has lain unused for too long.
+/// Whether a session last used at `last_seen` has been unused for too long.
 pub(super) fn idle(last_seen: Timestamp, inactivity: Duration, now: Timestamp) -> bool {
     now.since(last_seen) >= inactivity
 }
 
 impl Lifetimes {
-    /// How long a session may lie unused.
+    /// How long a session may be unused.
     pub(super) fn inactivity(self, remembered: bool) -> Duration {
         self.remember_me.filter(|_| remembered).unwrap_or(self.inactivity)
     }
@@ -196,7 +197,7 @@ impl Lifetimes {
         now >= session.expires_at || idle(last_seen, self.inactivity(session.remembered), now)
     }
 
-    /// Whether `live` may be used at `now`, which is then noted if it counts.
+    /// Whether `live` may be used at `now`; records the use if it counts.
     pub(super) fn use_at(self, live: &Live, now: Timestamp, counts: Use) -> bool {
         let last_seen = live.state.last_seen();
         if self.over(&live.session, last_seen, now) {

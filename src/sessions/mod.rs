@@ -1,10 +1,10 @@
-//! Sessions: what a finished login leaves behind, from its making to its end on every gateway.
+//! Sessions: from the end of a login to the end of the session on every gateway.
 //!
-//! A request asks [`Sessions::cached`] and, when that knows nothing, [`Sessions::load`]. What they hand out carries a
-//! token that is cancelled when the session ends. An error is a store that did not answer, never "no session".
+//! A request asks [`Sessions::cached`], and [`Sessions::load`] on a miss. The returned session has a token that is
+//! cancelled when the session ends. An error means that the store did not answer, never "no session".
 //!
-//! The cache is believed only while changes are heard of within a second (`feed`), and every use is checked against the
-//! limits by a clock that nobody gains from setting back (`monotonic`). Reads no cookies and decides nobody's rights.
+//! The cache is trusted only while changes arrive within a second (`feed`), and every use is checked against the limits
+//! by a clock that setting back does not affect (`monotonic`). Reads no cookies and decides nobody's rights.
 
 mod cache;
 mod device;
@@ -69,35 +69,35 @@ use crate::{
     users::UserId,
 };
 
-/// The longest that looking up one session may take.
+/// The longest that one look-up may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How often a look-up starts over because what it looks up is being changed.
+/// How many times a look-up starts over because of a change in between.
 const ATTEMPTS: usize = 5;
-/// How far the clocks of two gateways may be apart. What seems to come from a later future is refused.
+/// How far the clocks of two gateways may differ. A session from further in the future is refused.
 const SKEW: Duration = Duration::from_mins(1);
 
-/// Which store keeps the sessions.
+/// Where sessions are stored.
 #[derive(Clone, Debug)]
 pub enum Store {
-    /// The durable store, beside the users.
+    /// The durable store, which also has the users.
     Database,
     Redis(Box<redis_pool::Config>),
 }
 
-/// How long sessions live and where they are kept.
+/// The limits of sessions, and where they are stored.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub store: Store,
-    /// A session not used for this long is over.
+    /// A session unused for this long is over.
     pub inactivity: Duration,
     /// A session this old is over, however busy.
     pub expiration: Duration,
-    /// What takes the place of both for those who ask to be kept signed in. Absent: nobody can.
+    /// Replaces both limits for users who ask to be kept signed in. `None`: users cannot ask.
     pub remember_me: Option<Duration>,
-    /// The most that one user has at once; absent: any number.
+    /// The maximum number of one user's sessions; `None`: any number.
     pub max_per_user: Option<usize>,
     pub when_full: WhenFull,
-    /// For how long a gateway lets those go on whose sessions it knows, when the store of sessions has gone.
+    /// How long known sessions go on after their store has gone.
     pub outage_grace: Duration,
 }
 
@@ -116,38 +116,38 @@ pub enum SessionError {
     Unsettled,
 }
 
-/// Whether a user may still be in, and as whom. Asked whenever a session comes from the store.
+/// Whether a user may still be in, and as whom. Asked whenever a session is loaded from the store.
 pub trait AccountStatus: Send + Sync {
-    /// None: the user is gone or disabled. An error must mean that nobody can tell.
+    /// `None` if the user is gone or disabled. An error must mean that it is unknown.
     fn of<'a>(
         &'a self,
         user: &'a UserId,
     ) -> BoxFuture<'a, Result<Option<Profile>, Box<dyn Error + Send + Sync>>>;
 }
 
-/// What sessions need from the rest of the gateway.
+/// The dependencies of sessions.
 pub struct Dependencies {
     pub store: Arc<dyn SessionStore>,
-    /// For its change feed, which tells of users whichever store keeps the sessions.
+    /// For its change feed, which announces changes of users whichever store keeps the sessions.
     pub database: Database,
     pub status: Arc<dyn AccountStatus>,
-    /// From when one factor is not enough.
+    /// From when one factor no longer suffices.
     pub rollout: rollout::Config,
     pub sealer: Arc<Sealer>,
     pub clock: Arc<dyn Clock>,
-    /// Is looked at every second.
+    /// Updated every second.
     pub watermark: Arc<Watermark>,
     pub random: Arc<dyn Random>,
 }
 
-/// All sessions, as one gateway sees them.
+/// All sessions, as seen by one gateway.
 pub struct Sessions {
     store: Arc<dyn SessionStore>,
     database: Database,
     status: Arc<dyn AccountStatus>,
     rollout: rollout::Config,
     sealer: Arc<Sealer>,
-    /// The store is not the database.
+    /// Whether the session store is not the database.
     elsewhere: bool,
     revocations: RevocationLog,
     random: Arc<dyn Random>,
@@ -158,18 +158,18 @@ pub struct Sessions {
     watermark: Arc<Watermark>,
     freshness: Freshness,
     cache: Cache,
-    /// Who else hears of changes in the database.
+    /// Another listener to changes in the database.
     listener: OnceLock<Box<Listener>>,
 }
 
-/// Hears what the database's change feed tells, in its order.
+/// Gets the events of the database's change feed, in their order.
 pub type Listener = dyn Fn(&FeedEvent) + Send + Sync;
 
 impl Sessions {
     pub fn new(config: &Config, surroundings: Dependencies) -> Self {
         let Dependencies { store, database, status, rollout, sealer, clock, watermark, random } =
             surroundings;
-        // For what ends together; ends of single sessions are the store's to keep.
+        // For sessions that end together; the store itself keeps the ends of single sessions.
         let revocations = RevocationLog::new(database.clone(), Arc::clone(&clock), Duration::ZERO);
         Self {
             store,
@@ -195,7 +195,7 @@ impl Sessions {
         }
     }
 
-    /// The sealed records that are not in the database, each with its place.
+    /// The sealed records outside the database, each with its context.
     pub async fn sealed_elsewhere(&self) -> Result<Vec<([String; 2], Vec<u8>)>, SessionError> {
         if !self.elsewhere {
             return Ok(Vec::new());
@@ -207,7 +207,7 @@ impl Sessions {
             .collect())
     }
 
-    /// Makes a session. The token is for the browser alone.
+    /// Makes a session. The token is only for the browser.
     pub async fn create(&self, new: NewSession, origin: Origin) -> Result<Token, SessionError> {
         let new = NewSession { remembered: self.is_remembered(&new), ..new };
         let token = Token::generate(self.random.as_ref());
@@ -227,9 +227,9 @@ impl Sessions {
         Ok(token)
     }
 
-    /// The session, if this gateway knows for certain that it is good `at` this moment, since which nothing may have been
-    /// waited for. Called for every request that is forwarded: waits for nothing, allocates nothing, and takes no lock that
-    /// another reader would wait for.
+    /// The session, if this gateway is certain that it is valid `at` this moment. The caller must not have awaited
+    /// anything since. Called for every forwarded request: does not wait, allocate, or take a lock that other readers
+    /// wait for.
     pub fn cached(&self, id: &TokenHash, counts: Use, at: &Moment) -> Option<Arc<Live>> {
         if !self.freshness.holds_or_grace(at.instant) {
             return None;
@@ -237,7 +237,7 @@ impl Sessions {
         self.cache.get(id).filter(|live| self.limits.use_at(live, self.clock.at(at), counts))
     }
 
-    /// The session, if it is good: from the cache, else from the store.
+    /// The session, if it is valid: from the cache, else from the store.
     pub async fn load(&self, id: &TokenHash, counts: Use) -> Result<Option<Arc<Live>>, SessionError> {
         match self.cached(id, counts, &self.clock.moment()) {
             Some(live) => Ok(Some(live)),
@@ -245,7 +245,7 @@ impl Sessions {
         }
     }
 
-    /// The user of a session that nobody ended: a limit did, some time ago. None for any other.
+    /// The user of a session that reached a limit and was not ended. `None` for any other.
     pub async fn ran_out(&self, id: &TokenHash) -> Result<Option<UserId>, SessionError> {
         let asked = async {
             let Some(stored) = self.store.load(id).await? else { return Ok(None) };
@@ -259,7 +259,7 @@ impl Sessions {
         timeout(PATIENCE, asked).await.unwrap_or(Err(SessionError::Slow))
     }
 
-    /// The time that sessions go by at a moment: no clock that is set back gains anybody any.
+    /// The time that sessions go by at a moment: setting the clock back does not affect it.
     pub fn time_at(&self, at: &Moment) -> Timestamp {
         self.clock.at(at)
     }
@@ -269,34 +269,34 @@ impl Sessions {
         self.clock.now()
     }
 
-    /// Notes a use of a session that is held on to, as by a tunnel that carries something. False when it is over.
+    /// Records a use of a session in memory, as by a tunnel with traffic. False if the session has ended.
     pub fn touch(&self, live: &Live) -> bool {
         self.limits.use_at(live, self.clock.now(), Use::Counts)
     }
 
-    /// Ends one session, here before this returns and elsewhere within a second.
+    /// Ends one session: here before this returns, and elsewhere within a second.
     pub async fn revoke(&self, id: &TokenHash) -> Result<(), SessionError> {
         self.store.remove(id).await?;
         self.cache.end(&[*id]);
         Ok(())
     }
 
-    /// Ends all sessions of a user, and says how many there were.
+    /// Ends all sessions of a user, and returns their number.
     pub async fn revoke_user(&self, user: &UserId) -> Result<usize, SessionError> {
         let ended = self.store.remove_user(user).await?;
         self.cache.end(&ended);
-        // The store may have lost sight of a session that we still remember.
+        // The store may have lost a session that is still remembered here.
         self.cache.doubt_users(&HashSet::from([user.clone()]));
         Ok(ended.len())
     }
 
-    /// Ends every session there is once `transaction` commits, which must be soon and without another lock.
+    /// Ends every session once `transaction` commits, which must be soon and without another lock.
     pub async fn end_all(&self, transaction: &mut Transaction) -> Result<(), SessionError> {
         Ok(self.revocations.end_everybody(transaction).await?)
     }
 
-    /// Clears away what has ended, and says how much that was. None: the store is silent, and keeps it until its time is
-    /// up or it is cleared again; it is over all the same.
+    /// Deletes ended sessions, and returns their number. `None` if the store did not answer: they stay until they
+    /// expire or are deleted later, but have ended all the same.
     pub async fn clear_ended(&self) -> Option<usize> {
         self.cache.doubt_all();
         match self.store.clear_ended().await {
@@ -308,7 +308,7 @@ impl Sessions {
         }
     }
 
-    /// The sessions whose ids begin with these digits, over or not, and the canonical names at their logins.
+    /// The sessions whose ids begin with these digits, over or not, with the canonical names at login.
     pub async fn beginning_with(
         &self,
         digits: &str,
@@ -318,8 +318,8 @@ impl Sessions {
         Ok(matching.map(|stored| (stored.id, self.open(&stored).map(|session| session.name))).collect())
     }
 
-    /// Ends the sessions of a user that were made with a password alone, and gives them out. One that is made at
-    /// the same moment ends when it is looked up: its user has a device.
+    /// Ends the user's sessions that were made with a password alone, and returns them. One that is being made at the
+    /// same moment ends when it is looked up: its user has a device.
     pub async fn end_one_factor(&self, user: &UserId) -> Result<Vec<SessionSummary>, SessionError> {
         let mut ended = self.list(Some(user)).await?;
         ended.retain(|session| session.level() == Level::One);
@@ -329,7 +329,7 @@ impl Sessions {
         Ok(ended)
     }
 
-    /// The sessions that are not over, of one user or of all, the latest login first.
+    /// The sessions of one user or of all that are not over, the latest login first.
     pub async fn list(&self, user: Option<&UserId>) -> Result<Vec<SessionSummary>, SessionError> {
         let now = self.clock.now();
         let mut list: Vec<_> = self
@@ -362,7 +362,7 @@ impl Sessions {
         Ok(list)
     }
 
-    /// For how long from now the browser keeps a session that is about to be made. None: until it is closed.
+    /// How long the browser is to store the cookie of a new session. `None`: until it is closed.
     pub fn kept_for(&self, new: &NewSession) -> Option<Duration> {
         let now = self.clock.now();
         let lasts = self.limits.remember_me.filter(|_| new.remembered)?;
@@ -373,17 +373,17 @@ impl Sessions {
         new.remembered && self.limits.remember_me.is_some()
     }
 
-    /// For how long users are kept signed in who ask for it. None: nobody can ask.
+    /// How long users are kept signed in if they ask. `None`: users cannot ask.
     pub fn remember_me(&self) -> Option<Duration> {
         self.limits.remember_me
     }
 
-    /// Whether sessions that are known here go on although their store has gone.
+    /// Whether known sessions go on although their store has gone.
     pub fn on_grace(&self) -> bool {
         !self.freshness.holds() && self.freshness.holds_or_grace(self.clock.moment().instant)
     }
 
-    /// By how much the machine's clock is behind what it was.
+    /// By how much the machine's clock is behind its former value.
     pub fn clock_behind(&self) -> Duration {
         self.watermark.behind()
     }
@@ -393,23 +393,23 @@ impl Sessions {
         self.store.ping().await
     }
 
-    /// Whether the store lies beside the users and has told within the last second what has changed.
+    /// Whether the session store is the database and its changes are known up to a second ago.
     pub fn store_tells(&self) -> bool {
         self.freshness.is_waived(FeedSource::Store) && self.hear_of_changes()
     }
 
-    /// Whether the database has told within the last second what has changed.
+    /// Whether the database's changes are known up to a second ago.
     pub fn hear_of_changes(&self) -> bool {
         self.freshness.hears(FeedSource::Database)
     }
 
-    /// The same at a moment; nothing may have been waited for since.
+    /// The same at a moment; the caller must not have awaited anything since.
     pub fn hears_of_changes_at(&self, at: &Moment) -> bool {
         self.freshness.database_holds(at.instant)
     }
 
-    /// Has somebody else hear what the database's feed tells, before sessions go by it. To be called once, before
-    /// [`Self::maintain`]: the feed is read once for both.
+    /// Sets a second listener to the database's feed, called before the sessions' own. To be called once, before
+    /// [`Self::maintain`]: the feed is read only once.
     pub fn tell(&self, listener: Box<Listener>) {
         let is_first = self.listener.set(listener).is_ok();
         debug_assert!(is_first, "there is a listener already");
@@ -420,7 +420,7 @@ impl Sessions {
         self.cache.ongoing(user)
     }
 
-    /// Whether the store takes new sessions.
+    /// Whether the store accepts new sessions.
     pub async fn takes_changes(&self) -> Result<(), SessionError> {
         self.store.takes_changes().await
     }
@@ -437,11 +437,11 @@ impl Sessions {
                 return Ok(self.ask(id).await?.inspect(saw));
             }
             match self.cache.get_or_vacancy(id).await {
-                // Whom we waited for may have been told meanwhile that it is over.
+                // The session may have ended while another look-up was waited for.
                 Ok(live) if !live.state.ended.is_cancelled() && self.limits.use_at(&live, now, counts) => {
                     return Ok(Some(live));
                 }
-                // It looks idle from here, but may be in use at another gateway.
+                // It is idle here, but may be in use at another gateway.
                 Ok(_) => self.cache.forget(id),
                 Err(vacancy) => {
                     let Some(live) = self.ask(id).await? else { return Ok(None) };
@@ -449,14 +449,14 @@ impl Sessions {
                     if vacancy.fill(Arc::clone(&live)) {
                         return Ok(Some(live));
                     }
-                    // It changed while we asked: what we were told may be what it was before.
+                    // It changed during the look-up: the result may be outdated.
                 }
             }
         }
         Err(SessionError::Unsettled)
     }
 
-    /// What a record says, its end no later than the limits of now: those may have become shorter since it was written.
+    /// Opens a record. Its end is no later than the current limits, which may have become shorter since it was written.
     fn open(&self, stored: &StoredSession) -> Option<Session> {
         let mut session = record::open(&self.sealer, stored)?;
         let latest = session.created_at.plus(self.limits.lifetime(session.remembered));
@@ -464,7 +464,7 @@ impl Sessions {
         Some(session)
     }
 
-    /// Whether the user of a session in use here may no longer be in, whatever its store says.
+    /// Whether the user of a session in use may no longer be in, whatever the session store says.
     async fn has_lost_its_user(&self, id: &TokenHash) -> Result<bool, SessionError> {
         let Some(facts) = self.cache.facts(id) else { return Ok(false) };
         let status = self.status.of(&facts.user).await.map_err(SessionError::AccountStatus)?;
@@ -475,7 +475,7 @@ impl Sessions {
         timeout(PATIENCE, self.ask(id)).await.unwrap_or(Err(SessionError::Slow))
     }
 
-    /// Asks the store, and then whether the user may still be in. Without a session, ends what is left of it here.
+    /// Asks the store, and then whether the user may still be in. If there is no session, ends what is left of it here.
     async fn ask(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
         let state = self.cache.enrol(id);
         let answer = self.judge(id, &state).await;

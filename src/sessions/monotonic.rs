@@ -1,6 +1,6 @@
-//! Time that a session cannot gain from: the wall clock, but never slower than time really passes.
+//! The time of sessions: the wall clock, but never slower than real time.
 //!
-//! When the wall clock is set back, this one goes on. When it is set forward (or the machine was asleep) this one
+//! If the wall clock is set back, this clock goes on. If it is set forward (or the machine was asleep), this clock
 //! follows, and a mistake in that direction ends sessions early until the process is restarted.
 
 use std::{
@@ -16,7 +16,7 @@ use crate::clock::{Clock, Moment, Timestamp};
 #[derive(Debug)]
 pub(super) struct MonotonicWallClock {
     clock: Arc<dyn Clock>,
-    /// The most that the wall clock has ever been ahead of the time that this process has run, in milliseconds.
+    /// The maximum lead of the wall clock over the time that this process has run, in milliseconds.
     lead: AtomicI64,
 }
 
@@ -37,14 +37,14 @@ impl MonotonicWallClock {
         let elapsed = i64::try_from(moment.elapsed.as_millis()).unwrap_or(i64::MAX);
         let lead = moment.wall.unix_millis().saturating_sub(elapsed);
         let mut most = self.lead.load(Ordering::Relaxed);
-        // Only a clock that was set forward writes here.
+        // Only written after the clock was set forward.
         if lead > most {
             most = self.lead.fetch_max(lead, Ordering::Relaxed).max(lead);
         }
         Timestamp::from_unix_millis(elapsed.saturating_add(most))
     }
 
-    /// By how much the wall clock is behind, because it was set back.
+    /// By how much the wall clock is behind because it was set back.
     pub(super) fn set_back(&self) -> Duration {
         self.now().since(self.clock.now())
     }

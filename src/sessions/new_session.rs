@@ -1,4 +1,4 @@
-//! What a session is made from when a login has ended: proofs of one user.
+//! What a session is made from at the end of a login: proofs for one user.
 
 use std::time::Duration;
 
@@ -13,31 +13,31 @@ use crate::{
     users::{User, UserId},
 };
 
-/// What a finished login knows. Only proofs make one.
+/// The result of a login. Only proofs make one.
 #[derive(Clone, Debug)]
 pub struct NewSession {
     pub(super) user: UserId,
     pub(super) profile: Profile,
     pub(super) amr: Vec<Method>,
-    /// When the password was given, for a session that takes the place of one which remembers it; absent: just now.
+    /// When the password was given, if another session remembers it; `None`: just now.
     pub(super) since: Option<Timestamp>,
     /// The last proof is no later than this.
     pub(super) proved_by: Option<Timestamp>,
     pub(super) remembered: bool,
 }
 
-/// The proofs that a session was to be made from are not all of its user.
+/// The proofs for a new session are not all for its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the password and the code are of two different users")]
 pub struct OtherUser;
 
 impl NewSession {
-    /// Of a user who has given their password and nothing else.
+    /// From a user's password.
     pub fn one_factor(password: &PasswordProof, user: &User) -> Result<Self, OtherUser> {
         Self::with(password, None, user)
     }
 
-    /// Of a user who has given their password and a code.
+    /// From a user's password and a code.
     #[expect(clippy::needless_pass_by_value, reason = "a code makes one session")]
     pub fn two_factor(password: &PasswordProof, code: VerifiedCode, user: &User) -> Result<Self, OtherUser> {
         Self::with(password, Some(&code), user)
@@ -62,19 +62,19 @@ impl NewSession {
             },
             amr: [Some(Method::Password), second].into_iter().flatten().collect(),
             since: password.since(),
-            // A code is given now, a password alone when it was given.
+            // A code is given now; a password alone at its own time.
             proved_by: password.since().filter(|_| code.is_none()),
             remembered: false,
         })
     }
 
-    /// For a session in the place of `old`, whose user has proved nothing new meanwhile.
+    /// For a session that replaces `old` without a new proof.
     #[must_use]
     pub fn no_fresher_than(self, old: &Session) -> Self {
         Self { proved_by: Some(old.proved_at()), ..self }
     }
 
-    /// What was given besides the password.
+    /// The proof besides the password.
     pub fn second(&self) -> Option<Method> {
         self.amr.iter().copied().find(|&method| method != Method::Password)
     }
@@ -85,7 +85,7 @@ impl NewSession {
         Self { remembered, ..self }
     }
 
-    /// Of somebody who has proved nothing: for measurements alone, which need many at once.
+    /// Without any proof: only for measurements, which need many sessions at once.
     #[cfg(feature = "seed")]
     pub fn unproved(user: &UserId, profile: Profile) -> Self {
         let amr = vec![Method::Password, Method::Totp];
@@ -93,17 +93,17 @@ impl NewSession {
     }
 }
 
-/// What a session begins with besides what its login knows.
+/// The properties of a new session that its login does not know.
 pub(super) struct Beginning {
     pub(super) now: Timestamp,
-    /// How old it may become.
+    /// The maximum age of the session.
     pub(super) lifetime: Duration,
     pub(super) origin: Origin,
     pub(super) csrf: [u8; 16],
 }
 
 impl Session {
-    /// What a login that has just finished leaves.
+    /// Makes the session at the end of a login.
     pub(super) fn begin(id: TokenHash, new: NewSession, beginning: Beginning) -> Self {
         let NewSession { user, profile, amr, since, proved_by, remembered } = new;
         let Profile { name, email, display_name, groups, has_device: _ } = profile;

@@ -1,7 +1,7 @@
-//! What one user has under way on this gateway, in all their sessions together. Requests have it at hand in their session,
-//! so counting takes no look-up and no lock.
+//! What one user has in progress on this gateway, in all their sessions together. Each session has a reference to it,
+//! so counting needs no look-up and no lock.
 //!
-//! Counts and waits. How much is too much, and what becomes of who finds no place, is for the callers to say.
+//! Counts and waits. The callers decide what is too much, and what happens then.
 
 use std::{
     sync::{
@@ -13,36 +13,36 @@ use std::{
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Pages of ours that are made for one user at once.
+/// Concurrent pages of ours for one user.
 const PAGES_AT_ONCE: usize = 4;
-/// Requests for them that wait for their turn, for each session: the tabs of a browser that opens all of them again.
+/// Page requests of a session that wait for their turn: the tabs of a browser that restores all of them.
 const MOST_PAGES_WAITING: u32 = 100;
-/// Pages that a session may ask for one after another without a pause, and how soon it may ask for one more after that.
+/// Page requests that a session may make in a row without a pause, and the interval after that.
 const PAGES_IN_A_ROW: u32 = 300;
 const PAGE_EVERY: Duration = Duration::from_millis(200);
-/// How often a line in the log says that a user has come up against a limit.
+/// How often the log reports that a user has reached a limit.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Of one user, on all workers.
+/// The counts of one user, on all workers.
 #[derive(Debug)]
 pub struct Ongoing {
     lanes: OnceLock<Box<[Lane]>>,
     streams: AtomicU32,
     pages: Semaphore,
-    /// Milliseconds of the process's count.
+    /// Milliseconds since the process started.
     told: AtomicI64,
 }
 
-/// Requests of one user that one worker has sent to one portal and that are not answered to the end.
+/// Requests of one user that one worker has sent to one portal and that are not finished.
 #[derive(Debug, Default)]
 pub struct Lane {
     /// On connections of their own.
     pub requests: AtomicU32,
-    /// On one connection that all users share.
+    /// On a connection that all users share.
     pub calls: AtomicU32,
 }
 
-/// Counts one more until it is dropped.
+/// One unit of a count, until it is dropped.
 struct Counted<'a>(&'a AtomicU32);
 
 impl Drop for Counted<'_> {
@@ -52,10 +52,10 @@ impl Drop for Counted<'_> {
 }
 
 impl<'a> Counted<'a> {
-    /// None when there are `most` already.
+    /// `None` if there are `most` already.
     fn begin(count: &'a AtomicU32, most: u32) -> Option<Self> {
         let counted = Self(count);
-        // What is too many is taken back at once.
+        // If there are too many, dropping it undoes the increment.
         (count.fetch_add(1, Relaxed) < most).then_some(counted)
     }
 }
@@ -72,12 +72,12 @@ impl Default for Ongoing {
 }
 
 impl Ongoing {
-    /// One of so many: each worker has one for each pool of connections.
+    /// One of the lanes: each worker has one for each pool of connections.
     pub fn lane(&self, lane: usize, lanes: usize) -> Option<&Lane> {
         self.lanes.get_or_init(|| (0..lanes.max(1)).map(|_| Lane::default()).collect()).get(lane)
     }
 
-    /// Counts a WebSocket or a stream of events. False when there are `most` already.
+    /// Counts a WebSocket or an event stream. False if there are `most` already.
     pub fn open_stream(&self, most: u32) -> bool {
         let is_open = self.streams.fetch_add(1, Relaxed) < most;
         if !is_open {
@@ -90,7 +90,7 @@ impl Ongoing {
         self.streams.fetch_sub(1, Relaxed);
     }
 
-    /// Whether it is time to say once more that this user is held back.
+    /// Whether another report is due that this user is held back.
     pub fn tells(&self, elapsed: Duration) -> bool {
         let now = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
         let told = self.told.load(Relaxed);
@@ -99,22 +99,22 @@ impl Ongoing {
     }
 }
 
-/// What one session has asked of our own pages.
+/// The page requests of one session.
 #[derive(Debug, Default)]
 pub(super) struct PagesAsked {
     waiting: AtomicU32,
-    /// When the row would end if every page took its time: milliseconds of the process's count.
+    /// When the row would end if pages came at the interval: milliseconds since the process started.
     until: AtomicI64,
 }
 
-/// Why there is no page now, and when to ask again.
+/// Too many page requests, and when to try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooOften {
     pub retry_after: Duration,
 }
 
 impl PagesAsked {
-    /// Counts one more page at `elapsed` of the process's count, unless there were too many of late (GCRA).
+    /// Counts one page request at `elapsed`, unless there were too many recently (GCRA).
     fn ask(&self, elapsed: Duration) -> Result<(), TooOften> {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         let now = millis(elapsed);
@@ -129,7 +129,7 @@ impl PagesAsked {
         asked.map(drop).map_err(|_| TooOften { retry_after: wait.max(Duration::from_secs(1)) })
     }
 
-    /// Waits until a page may be made for the user; as long as the result lives it is being made.
+    /// Waits for the turn of a page; the turn ends when the result is dropped.
     pub(super) async fn turn<'a>(
         &self,
         ongoing: &'a Ongoing,
@@ -142,7 +142,7 @@ impl PagesAsked {
     }
 }
 
-/// A login in progress: what it asks of our own pages is bounded as a session's is.
+/// A login in progress: its page requests are limited like a session's.
 #[derive(Debug, Default)]
 pub struct Newcomer {
     pages: PagesAsked,
@@ -150,7 +150,7 @@ pub struct Newcomer {
 }
 
 impl Newcomer {
-    /// Waits until a page may be made for it; as long as the result lives it is being made.
+    /// Waits for the turn of a page; the turn ends when the result is dropped.
     pub async fn page(&self, elapsed: Duration) -> Result<SemaphorePermit<'_>, TooOften> {
         self.pages.turn(&self.ongoing, elapsed).await
     }

@@ -1,6 +1,6 @@
-//! What a session is made from: the proof that a password was given, kept from its check to the login's end.
+//! The proof that a password was given, kept from its check to the end of the login.
 //!
-//! Nothing else makes one than a password that was right, a session that rests on one, and a record that we sealed.
+//! Only a correct password, a session that was made with one, and a record that we sealed make such a proof.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
@@ -8,14 +8,14 @@ use zeroize::Zeroizing;
 use super::session::{Method, Session};
 use crate::{clock::Timestamp, credentials::VerifiedPassword, sealing::Sealer, users::UserId};
 
-/// Proof that the password of a user was given.
+/// Proof that a user's password was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PasswordProof {
     user: UserId,
     since: Option<Timestamp>,
 }
 
-/// How a proof is written down, with what is kept beside it.
+/// The sealed form of a proof, with the values stored beside it.
 #[derive(Serialize, Deserialize)]
 struct Record<T> {
     user: UserId,
@@ -24,17 +24,17 @@ struct Record<T> {
 }
 
 impl PasswordProof {
-    /// Whose password it was.
+    /// The user of the password.
     pub fn user(&self) -> &UserId {
         &self.user
     }
 
-    /// When it was given, if a session remembers; absent: at the login that is just being made.
+    /// When it was given, if it comes from a session; `None`: in this login.
     pub fn since(&self) -> Option<Timestamp> {
         self.since
     }
 
-    /// Seals the proof and `rest` for one place. An error: `rest` has no JSON form.
+    /// Seals the proof and `rest` for one context. Fails if `rest` has no JSON form.
     pub fn seal_with<T: Serialize>(
         &self,
         sealer: &Sealer,
@@ -46,7 +46,7 @@ impl PasswordProof {
         Ok(sealer.seal(place, &plain))
     }
 
-    /// What [`Self::seal_with`] has sealed for this place; `None` for anything else.
+    /// Opens the result of [`Self::seal_with`] for the same context; `None` for anything else.
     pub fn open_with<T: DeserializeOwned>(
         sealer: &Sealer,
         place: &[&str],
@@ -65,7 +65,7 @@ impl From<VerifiedPassword> for PasswordProof {
 }
 
 impl Session {
-    /// The proof of the password that this session began with.
+    /// The proof of the password that this session was made with.
     pub fn password(&self) -> Option<PasswordProof> {
         let user = self.user.clone();
         self.amr.contains(&Method::Password).then_some(PasswordProof { user, since: Some(self.created_at) })

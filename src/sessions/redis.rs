@@ -1,8 +1,9 @@
 //! Sessions in Redis, for many gateways.
 //!
-//! `PREFIXs:ID` is a hash with the sealed record, and `PREFIXu:USER` a sorted set of that user's ids by their end; a
-//! session is one only while it is in both, and while the revocation log knows of no end. Each step touches one key, so that
-//! the two may live on different masters of a cluster. All times to live are relative: no clocks need agree.
+//! `PREFIXs:ID` is a hash with the sealed record, and `PREFIXu:USER` a sorted set of that user's session ids by their
+//! end. A session is valid only while it is in both, and while the revocation log has no end for it. Each command
+//! touches one key, so that the two may be on different masters of a cluster. All times to live are relative: clocks
+//! need not agree.
 
 use std::{
     collections::BTreeSet,
@@ -29,9 +30,9 @@ use crate::{
     users::UserId,
 };
 
-/// How much longer than its limits a session is kept: a gateway judges the limits, by its own clock.
+/// How much longer than its limits a session is stored: a gateway checks the limits, by its own clock.
 const MARGIN: Duration = Duration::from_mins(1);
-/// Sessions asked for at once.
+/// Concurrent requests for sessions.
 const BATCH: usize = 100;
 
 static INDEX: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/index.lua")));
@@ -40,7 +41,7 @@ static TOUCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scri
 static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/take.lua")));
 static TAKE_INDEX: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/take_index.lua")));
 
-/// The store that many gateways share.
+/// The store that several gateways share.
 pub struct RedisSessions {
     pool: Arc<RedisPool>,
     revocations: RevocationLog,
@@ -49,7 +50,7 @@ pub struct RedisSessions {
 }
 
 impl RedisSessions {
-    /// `inactivity` is how long a session that nobody uses is worth keeping.
+    /// `inactivity` is how long an unused session is stored.
     pub fn new(
         pool: Arc<RedisPool>,
         revocations: RevocationLog,
@@ -67,7 +68,7 @@ impl RedisSessions {
         self.pool.key("u:") + user.as_str()
     }
 
-    /// The index first: interrupted between the two steps, it lists a session that does not exist.
+    /// The index first: if interrupted in between, it lists a session that does not exist.
     async fn insert(&self, session: &StoredSession) -> Result<(), SessionError> {
         let StoredSession { id, user, record, last_seen, expires_at, generation: _ } = session;
         let generation = self.revocations.generation(user).await?;
@@ -107,7 +108,7 @@ impl RedisSessions {
             tracing::warn!(session.id = id.short(), "a session in Redis does not open with our key");
             return Ok(None);
         };
-        // A session missing from its user's index could not be ended together with the others, so it does not count.
+        // A session missing from its user's index could not be ended together with the others, so it is not valid.
         let index = self.index_key(&user);
         let mut command = redis::cmd("ZSCORE");
         command.arg(&index).arg(&hex);
@@ -139,7 +140,7 @@ impl RedisSessions {
         Ok(missing.into_iter().flatten().collect())
     }
 
-    /// Once the revocation log has it, the session is over, whatever Redis has to say.
+    /// Once the revocation log has it, the session has ended, whatever Redis says.
     async fn remove(&self, id: &TokenHash) -> Result<(), SessionError> {
         self.revocations.end(id).await?;
         if let Err(error) = self.forget(id).await {
@@ -181,7 +182,7 @@ impl RedisSessions {
         Ok(ended.into_iter().flatten().collect())
     }
 
-    /// The ids that a user's index knows.
+    /// The ids in a user's index.
     async fn listed(&self, user: &UserId) -> Result<Vec<TokenHash>, RedisError> {
         let index = self.index_key(user);
         let mut command = redis::cmd("ZRANGE");
@@ -211,7 +212,7 @@ impl RedisSessions {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Somebody else's key among ours keeps nobody from ending sessions.
+    /// A foreign key with our prefix must not keep anybody from ending sessions.
     fn leave_out(&self, id: &TokenHash, error: &RedisError) {
         let key = self.session_key(&id.to_hex());
         tracing::warn!(key, error = %Chain(error), "left out what cannot be read as a session");
@@ -253,7 +254,7 @@ impl RedisSessions {
         }
     }
 
-    /// What was sealed for this session: whoever can write to Redis cannot bring back what was ended.
+    /// Opens the sealed generation: nobody who can write to Redis can bring back an ended session.
     fn generation(&self, hex: &str, user: &UserId, sealed: &[u8]) -> Option<i64> {
         let plain = self.sealer.open(&place(hex, user), sealed).ok()?;
         Some(i64::from_be_bytes(*plain.as_array()?))
@@ -266,7 +267,8 @@ impl RedisSessions {
         Ok(keys.iter().filter_map(|key| TokenHash::from_hex(key.strip_prefix(&begin)?)).collect())
     }
 
-    /// Tells whether Redis is there. What ends is told by the database's change feed, as the revocation log announces it.
+    /// Reports whether Redis is there. Ends come through the database's change feed, where the revocation log announces
+    /// them.
     async fn tell(&self, hear: &Hear<'_>) {
         let mut report = self.pool.report();
         let (mut connections, mut asked) = (None, None);
@@ -283,7 +285,7 @@ impl RedisSessions {
             }
             tokio::select! {
                 _ = report.changed() => {}
-                // What nobody tends any more cannot be followed.
+                // Without its supervisor, the pool reports nothing any more.
                 () = self.pool.abandoned() => return,
             }
         }
@@ -325,7 +327,7 @@ impl SessionStore for RedisSessions {
         self.clear_ended().boxed()
     }
 
-    /// Redis has forgotten its part already.
+    /// Redis has deleted its part already.
     fn purge(&self, now: Timestamp) -> BoxFuture<'_, Result<u64, SessionError>> {
         async move { Ok(self.revocations.purge(now).await?) }.boxed()
     }
@@ -349,17 +351,17 @@ impl SessionStore for RedisSessions {
     }
 }
 
-/// Where the generation of a session is sealed for.
+/// The context that the generation of a session is sealed for.
 fn place<'a>(id: &'a str, user: &'a UserId) -> [&'a str; 3] {
     ["sessions in redis", id, user.as_str()]
 }
 
-/// What is over lies in Redis until its time is up.
+/// An ended session stays in Redis until it expires.
 fn tidy_later(error: &RedisError) {
     tracing::warn!(error = %Chain(error), "ended a session, but cannot clear it out of Redis");
 }
 
-/// A glob that matches `text` alone.
+/// A glob that matches only `text`.
 fn literal(text: &str) -> String {
     text.chars().fold(String::new(), |mut pattern, character| {
         if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {

@@ -1,8 +1,8 @@
-//! Which sessions were ended, in the durable store: for a store of sessions that may forget it.
+//! The ended sessions, in the durable store: for a session store that may lose its latest writes.
 //!
-//! Redis loses what it was told last when it fails over, and all when it is restored from an old dump. An end that
-//! stands here holds, is announced to every gateway, and needs no Redis to do so. All sessions of a user, or of
-//! everybody, end by a number that grows: sessions of an earlier generation are over.
+//! Redis loses its latest writes in a fail-over, and more when it is restored from an old dump. An end in this log is
+//! permanent, is announced to every gateway, and does not depend on Redis. All sessions of a user, or of everybody, end
+//! by incrementing a number: sessions of an earlier generation are over.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -16,12 +16,12 @@ use crate::{
     users::UserId,
 };
 
-/// Sessions asked about in one go.
+/// Sessions per query.
 const BATCH: usize = 500;
-/// Stands for everybody in the place of a user's id.
+/// The user id that stands for everybody.
 const EVERYBODY: &str = "";
 
-/// The generation of a session that is made now, for whose user the column or parameter `$USER` holds the id.
+/// The current generation for the user whose id is in the column or parameter `$user`.
 macro_rules! generation_of {
     ($user:literal) => {
         concat!(
@@ -33,12 +33,12 @@ macro_rules! generation_of {
 }
 pub(super) use generation_of;
 
-/// Keeps the ends of sessions.
+/// Stores the ends of sessions.
 #[derive(Clone)]
 pub struct RevocationLog {
     database: Database,
     clock: Arc<dyn Clock>,
-    /// How old a session can become, and so how long its end is worth keeping.
+    /// The maximum age of a session, and so how long its end has to be stored.
     expiration: Duration,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Generations {
 }
 
 impl Generations {
-    /// Whether a session of this user and generation is over.
+    /// Whether a session of this user and generation has ended.
     pub(super) fn are_past(&self, user: &UserId, generation: i64) -> bool {
         self.everybody + self.users.get(user).copied().unwrap_or(0) > generation
     }
@@ -61,7 +61,7 @@ impl RevocationLog {
         Self { database, clock, expiration }
     }
 
-    /// The generation that a session of this user belongs to which is made now.
+    /// The generation of a new session of this user.
     pub(super) async fn generation(&self, user: &UserId) -> Result<i64, DatabaseError> {
         let row = sqlx::query(concat!("SELECT ", generation_of!("$1"), " AS generation"))
             .bind(user.to_string())
@@ -70,7 +70,7 @@ impl RevocationLog {
         Ok(row.try_get("generation")?)
     }
 
-    /// Whether a session of a user, which belongs to `generation`, has been ended.
+    /// Whether a user's session of `generation` has ended.
     pub(super) async fn has_ended(
         &self,
         id: &TokenHash,
@@ -90,7 +90,7 @@ impl RevocationLog {
         Ok(row.try_get::<i64, _>("ends")? > 0)
     }
 
-    /// Which of these have been ended.
+    /// The ended ones among these sessions.
     pub(super) async fn ended_among(
         &self,
         sessions: &[(TokenHash, Facts)],
@@ -110,7 +110,7 @@ impl RevocationLog {
         Ok(ended)
     }
 
-    /// The generations of everybody, and of all users of whom sessions have been ended together.
+    /// The generations of everybody, and of all users whose sessions were ended together.
     pub(super) async fn all_generations(&self) -> Result<Generations, DatabaseError> {
         let rows = sqlx::query("SELECT user_id, generation FROM session_generations")
             .fetch_all(&self.database)
@@ -148,7 +148,7 @@ impl RevocationLog {
         transaction.commit().await
     }
 
-    /// Ends all sessions that a user has, `known` among them.
+    /// Ends all sessions of a user, including `known`.
     pub(super) async fn end_user(&self, user: &UserId, known: &[TokenHash]) -> Result<(), DatabaseError> {
         let mut transaction = self.database.write().await?;
         raise(&mut transaction, Some(user)).await?;
@@ -156,7 +156,7 @@ impl RevocationLog {
         transaction.commit().await
     }
 
-    /// Tells everybody that a user's sessions are over.
+    /// Announces the end of a user's sessions.
     pub(super) async fn announce_user(
         &self,
         transaction: &mut Transaction,
@@ -164,20 +164,20 @@ impl RevocationLog {
         known: &[TokenHash],
     ) -> Result<(), DatabaseError> {
         let now = self.clock.now();
-        // One by one as well: a gateway that is just loading one of them does not know whose it is.
+        // One by one as well: a gateway that is just loading one does not know its user yet.
         for id in known {
             self.database.announce(transaction, &Change::Session(*id), now).await?;
         }
         self.database.announce(transaction, &Change::User(user.to_string()), now).await
     }
 
-    /// Ends every session there is once `transaction` commits, which must be soon. That takes no more for a million.
+    /// Ends every session once `transaction` commits, which must be soon. Takes no longer for a million.
     pub(super) async fn end_everybody(&self, transaction: &mut Transaction) -> Result<(), DatabaseError> {
         raise(transaction, None).await?;
         self.database.announce(transaction, &Change::All, self.clock.now()).await
     }
 
-    /// Forgets ends that nothing can undo any more, and says how many.
+    /// Deletes ends of sessions that have expired anyway, and returns their number.
     pub(super) async fn purge(&self, now: Timestamp) -> Result<u64, DatabaseError> {
         let gone = sqlx::query("DELETE FROM ended_sessions WHERE until <= $1")
             .bind(now.unix_millis())
@@ -187,7 +187,7 @@ impl RevocationLog {
     }
 }
 
-/// Begins another generation of sessions of a user; absent: of everybody.
+/// Begins a new generation of a user's sessions; `None`: of everybody's.
 pub(super) async fn raise(transaction: &mut Transaction, user: Option<&UserId>) -> Result<(), DatabaseError> {
     sqlx::query(
         "INSERT INTO session_generations (user_id, generation) VALUES ($1, 1) \

@@ -1,6 +1,6 @@
-//! What a session is: who it stands for, how that was proved, since when and from where.
+//! A session: its user, the proofs, when and where it began.
 //!
-//! Knows no cookie and no store; says nothing about whether the session is still good.
+//! Knows no cookie and no store; does not say whether the session is still valid.
 
 use std::{fmt, net::IpAddr};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{clock::Timestamp, secret::TokenHash, users::UserId};
 
-/// One proof that was given at login. The names are stored, so they never change.
+/// A proof given at login. The names are stored, so they never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Method {
     #[serde(rename = "pwd")]
@@ -23,7 +23,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// The value for an `amr` claim (RFC 8176). Recovery codes have none there, so theirs is ours.
+    /// The value in an `amr` claim (RFC 8176). It defines none for recovery codes, so that value is ours.
     pub const fn amr(self) -> &'static str {
         match self {
             Self::Password => "pwd",
@@ -34,18 +34,18 @@ impl Method {
     }
 }
 
-/// How many factors a session has proved.
+/// The number of factors that a session has proved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     One,
     Two,
 }
 
-/// Where a login came from, for the user to recognise it by.
+/// Where a login came from, shown to the user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     pub client_ip: IpAddr,
-    /// As the browser calls itself: at most 200 characters, none of them a control character.
+    /// The `User-Agent`: at most 200 characters, without control characters.
     pub user_agent: String,
 }
 
@@ -56,7 +56,7 @@ impl Origin {
     }
 }
 
-/// What is true of a user now, whatever it was at login.
+/// The current properties of a user, whatever they were at login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
     /// The canonical name.
@@ -64,21 +64,21 @@ pub struct Profile {
     pub email: String,
     pub display_name: String,
     pub groups: Vec<String>,
-    /// Whether the user has a device, so that a password alone is not enough.
+    /// Whether the user has a device, so that a password alone does not suffice.
     pub has_device: bool,
 }
 
 impl Profile {
-    /// Whether the user may be in with so many factors.
+    /// Whether the user may be in with this level.
     pub(super) fn admits(&self, level: Level) -> bool {
         level == Level::Two || !self.has_device
     }
 }
 
-/// A login that has not ended yet.
+/// A session that has not ended.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// The key under which it is stored, which is therefore not stored again.
+    /// The key under which it is stored; not repeated in the record.
     #[serde(skip, default = "nameless")]
     pub id: TokenHash,
     pub user: UserId,
@@ -89,17 +89,17 @@ pub struct Session {
     pub groups: Vec<String>,
     /// In the order in which they were given.
     pub amr: Vec<Method>,
-    /// When the password was given. Proving more later makes no session younger.
+    /// When the password was given. A later proof makes no session younger.
     pub created_at: Timestamp,
     /// The end, however busy the session is.
     pub expires_at: Timestamp,
     pub origin: Origin,
-    /// What tokens in forms are derived from.
+    /// Form tokens are derived from it.
     pub csrf: [u8; 16],
-    /// The user asked to be kept signed in. Records without it are of before it could be asked for.
+    /// The user asked to be kept signed in. Missing in records from before users could ask.
     #[serde(default)]
     pub remembered: bool,
-    /// When the last proof was given; absent: with the password.
+    /// When the last proof was given; `None`: with the password.
     #[serde(default)]
     pub proved_at: Option<Timestamp>,
 }
@@ -147,7 +147,7 @@ impl fmt::Debug for Session {
     }
 }
 
-/// One line of a list of sessions.
+/// An entry in a list of sessions.
 #[derive(Clone, Debug)]
 pub struct SessionSummary {
     pub id: TokenHash,
@@ -156,7 +156,7 @@ pub struct SessionSummary {
     pub name: String,
     pub amr: Vec<Method>,
     pub created_at: Timestamp,
-    /// As the store knows it, which is some seconds late.
+    /// As in the store, which lags by some seconds.
     pub last_seen: Timestamp,
     pub expires_at: Timestamp,
     pub origin: Origin,
@@ -170,7 +170,7 @@ impl SessionSummary {
     }
 }
 
-/// A session for tests to begin from.
+/// A session for tests to start from.
 #[cfg(test)]
 pub(super) fn nobody() -> Session {
     Session {

@@ -1,4 +1,4 @@
-//! Sessions in the durable store, beside the users. Its change feed announces what is removed.
+//! Sessions in the durable store, next to the users. Its change feed announces removed sessions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,19 +16,19 @@ use crate::{
     users::UserId,
 };
 
-/// Sessions that are cleared away in one transaction.
+/// Sessions deleted in one transaction.
 const BATCH: usize = 1000;
 
-/// The sessions of generations that have not been ended.
+/// The sessions whose generation has not ended.
 const GOOD: &str = concat!(
     "SELECT id, user_id, record, last_seen, expires_at, generation FROM sessions WHERE generation >= ",
     generation_of!("sessions.user_id")
 );
 
-/// The store that needs nothing but the database.
+/// The store that needs only the database.
 pub struct SqlSessions {
     database: Database,
-    /// For looking up what a browser has shown.
+    /// For look-ups by requests.
     lookups: Database,
     revocations: RevocationLog,
     inactivity: Duration,
@@ -36,9 +36,9 @@ pub struct SqlSessions {
 }
 
 impl SqlSessions {
-    /// `inactivity` is how long a session that nobody uses is worth keeping.
+    /// `inactivity` is how long an unused session is stored.
     pub fn new(database: Database, inactivity: Duration, clock: Arc<dyn Clock>) -> Self {
-        // What it ends is gone: no end of a single session has to be kept.
+        // Ended sessions are deleted: the ends of single sessions need not be stored.
         let revocations = RevocationLog::new(database.clone(), Arc::clone(&clock), Duration::ZERO);
         Self { lookups: database.for_sessions(), database, revocations, inactivity, clock }
     }
@@ -70,7 +70,7 @@ impl SqlSessions {
 
     async fn touch(&self, seen: &[(TokenHash, Timestamp)]) -> Result<Vec<TokenHash>, DatabaseError> {
         let mut missing = Vec::new();
-        // In one order, in which two gateways that write down the same sessions queue.
+        // In a fixed order, so that two gateways that update the same sessions queue instead of deadlocking.
         let mut seen = seen.to_vec();
         seen.sort_unstable_by_key(|(id, _)| *id.as_bytes());
         let mut transaction = self.database.write().await?;
@@ -100,9 +100,9 @@ impl SqlSessions {
 
     async fn remove_user(&self, user: &UserId) -> Result<Vec<TokenHash>, DatabaseError> {
         let mut transaction = self.database.write().await?;
-        // One that is just being made is of the generation before.
+        // A session that is just being made belongs to the generation before.
         raise(&mut transaction, Some(user)).await?;
-        // In the order in which uses are written down.
+        // In the same order as the updates.
         let lock = self.database.locking();
         let lock = format!("SELECT id FROM sessions WHERE user_id = $1 ORDER BY id{lock}");
         sqlx::query(AssertSqlSafe(lock)).bind(user.to_string()).fetch_all(&mut *transaction).await?;
@@ -211,7 +211,7 @@ fn id(row: &AnyRow) -> Result<TokenHash, DatabaseError> {
     Ok(TokenHash::from_bytes(bytes))
 }
 
-/// None: it is of no user, which the log tells.
+/// `None`, and a warning, if the row has no valid user id.
 fn read(row: &AnyRow) -> Result<Option<StoredSession>, DatabaseError> {
     let id = id(row)?;
     let Some(user) = UserId::parse(&row.try_get::<String, _>("user_id")?) else {

@@ -1,4 +1,4 @@
-//! What runs beside the requests: hearing of changes, asking again for what is doubted, writing down uses, tidying up.
+//! The background work of sessions: following changes, checking doubtful sessions, storing uses, deleting old records.
 
 use std::{collections::HashSet, future::pending, sync::Arc, time::Duration};
 
@@ -14,24 +14,24 @@ use crate::{
     errors::Chain,
 };
 
-/// How soon a doubt that could not be resolved is looked at again.
+/// The wait before a failed check is repeated.
 const RETRY: Duration = Duration::from_millis(200);
-/// Doubts resolved at once.
+/// Concurrent checks of doubtful sessions.
 const AT_ONCE: usize = 32;
-/// The longest that the store may be behind with what it knows of uses.
+/// The maximum delay of uses in the store.
 const FLUSH: Duration = Duration::from_secs(10);
-/// Uses written in one go.
+/// Uses stored in one call.
 const BATCH: usize = 1000;
 const PURGE: Duration = Duration::from_hours(1);
-/// Sessions and announcements are kept for this long after they have become useless: a gateway whose clock is wrong
-/// must not erase what others still honour.
+/// How long expired sessions and old announcements are stored: a gateway with a wrong clock must not delete what others
+/// still use.
 const GRACE: Duration = Duration::from_hours(24);
-/// A clock that is set back by more than this is complained of.
+/// A clock that is set back by more than this is logged.
 const STEP: Duration = Duration::from_secs(5);
 
 impl Sessions {
-    /// What goes on beside the requests. Without it nothing is cached, and nothing that is open ends. The last uses are
-    /// written down at the stop.
+    /// Starts the background work. Without it nothing is cached, and open connections do not end. The last uses are
+    /// stored at shutdown.
     pub fn maintain(self: &Arc<Self>, background: &mut Background) {
         let sessions = || Arc::clone(self);
         let mine = sessions();
@@ -56,7 +56,7 @@ impl Sessions {
 
     async fn follow_database(&self) {
         follow_database(&self.database, &self.freshness, &|event| {
-            // First, or what they remember would be believed for a moment too long.
+            // First, or the other listener's cache would be trusted for a moment too long.
             if let Some(listener) = self.listener.get() {
                 listener(&event);
             }
@@ -86,7 +86,7 @@ impl Sessions {
         }
     }
 
-    /// Asks the store again for what is in use and perhaps over, until it answers.
+    /// Checks doubtful sessions in use until the store answers.
     async fn resolve_doubts(&self) {
         loop {
             tokio::select! {
@@ -94,7 +94,7 @@ impl Sessions {
                 () = sleep(RETRY), if self.cache.has_doubts() => {}
             }
             let mut doubted = self.cache.take_doubted();
-            // What the database knows by itself comes first: there may be many, and their store may be silent.
+            // The database's own knowledge comes first: there may be many sessions, and their store may not answer.
             let known: Vec<_> = doubted.iter().filter_map(|id| Some((*id, self.cache.facts(id)?))).collect();
             if let Ok(Ok(ended)) = timeout(FRESH, self.revocations.ended_among(&known)).await {
                 self.cache.end(&ended);
@@ -103,7 +103,7 @@ impl Sessions {
             }
             stream::iter(doubted)
                 .for_each_concurrent(AT_ONCE, async |id| {
-                    // Asking ends the session when there is none; an error leaves the question open.
+                    // A look-up ends a session that no longer exists; after an error it stays doubtful.
                     if self.ask_in_time(&id).await.is_ok() {
                         return;
                     }
@@ -124,7 +124,7 @@ impl Sessions {
         loop {
             sweeps.tick().await;
             self.cache.sweep(self.clock.now());
-            // It only follows the clock while it is looked at.
+            // The watermark follows the clock only while it is read.
             self.watermark.behind();
             let set_back = self.clock.set_back();
             if set_back >= STEP && !complained {
@@ -138,7 +138,7 @@ impl Sessions {
         }
     }
 
-    /// At the instant from which one factor is not enough, ends what is open for it.
+    /// At the instant from which one factor no longer suffices, closes what is open with it.
     async fn cut_at_the_date(&self) {
         if let Some(date) = self.rollout.mandatory_from {
             loop {
@@ -146,7 +146,7 @@ impl Sessions {
                 if left.is_zero() {
                     break;
                 }
-                // Looked at again and again: the clock may be set.
+                // Checked repeatedly: the clock may be set.
                 sleep_until(next_tick(BEAT).min(Instant::now() + left)).await;
             }
             self.cache.cut_one_factor();
@@ -162,8 +162,8 @@ impl Sessions {
         }
     }
 
-    /// Writes down the uses that the store does not know of; what fails is tried again the next time. That a session
-    /// is missing is how we learn that the store has lost it, which nobody announces.
+    /// Stores the uses that the store does not know of; failed ones are tried again the next time. A missing session
+    /// here is the only sign that the store has lost it.
     pub(super) async fn flush(&self) {
         for batch in self.cache.unstored().chunks(BATCH) {
             match self.store.touch(batch).await {

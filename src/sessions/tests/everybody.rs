@@ -1,9 +1,10 @@
-//! Ending all sessions at once: everybody is out everywhere within a second, whatever their store has lost, got back or
+//! Ending all sessions at once: everybody is out everywhere within a second, whatever their store has lost, restored or
+//! fails to answer, and later logins stay in.
 //! fails to answer, and whoever comes after that stays in.
 
 use super::*;
 
-/// Ends everybody as an operator does, and says how many sessions could be counted.
+/// Ends everybody as an operator does, and returns how many sessions could be counted.
 async fn end_everybody(gateway: &Gateway) -> Option<usize> {
     let mut transaction = gateway.database.write().await.unwrap();
     gateway.sessions.end_all(&mut transaction).await.unwrap();
@@ -17,7 +18,7 @@ async fn everybody_is_out_everywhere_and_whoever_comes_next_is_in() {
         let world = World::new(kind).await;
         let (here, there) = (world.gateway().await, world.gateway().await);
         let operator = world.idle_gateway_on(world.store().await).await;
-        // Of a user whose sessions have been ended before, too.
+        // Including a user whose sessions have been ended before.
         here.sessions.revoke_user(&UserId::of("bob")).await.unwrap();
         let (adas, bobs) = (here.log_in("ada").await, there.log_in("bob").await);
         let mut open = Vec::new();
@@ -48,7 +49,7 @@ async fn a_session_that_was_on_its_way_into_the_store_is_out_as_well() {
     let world = World::new(Kind::Database).await;
     let gateway = world.gateway().await;
     let id = gateway.log_in("ada").await;
-    // As if it had been written just after: the row is there once more, and of the generation before.
+    // As if it had been written just after: the row is there again, and has the generation before.
     let kept = "CREATE TABLE kept AS SELECT * FROM sessions";
     sqlx::query(kept).execute(&gateway.database).await.unwrap();
     for all in [false, true] {
@@ -190,7 +191,7 @@ async fn no_clock_has_a_part_in_ending_everybody_or_one() {
         let gateway = world.gateway().await;
         let (one, other) = (gateway.log_in("ada").await, gateway.log_in("ada").await);
         let (live, others) = (gateway.live(&one).await, gateway.live(&other).await);
-        // To a command whose clock is ahead they look as if nobody had used them for too long.
+        // To a command whose clock is ahead they seem to have been unused for too long.
         let ahead = Arc::new(ManualClock::at(START.plus(2 * INACTIVITY)));
         let command = World { clock: ahead, ..World::new(Kind::Database).await };
         let command = World {
@@ -223,7 +224,7 @@ async fn a_gateway_that_was_cut_off_from_the_database_learns_of_it_when_it_is_ba
         eventually("the cache is not believed", async || cut_off.cached(&id, Use::Counts).is_none()).await;
         end_everybody(&there).await;
         assert!(ended(&adas).await < BOUND);
-        // It lets nobody in whom it knew, and whom it cannot ask for it does not log out.
+        // It lets nobody in on its own knowledge, and logs nobody out whom it cannot ask about.
         assert!(cut_off.cached(&id, Use::Counts).is_none() && cut_off.cached(&bobs, Use::Counts).is_none());
         drop(live);
         let back = world.gateway().await;

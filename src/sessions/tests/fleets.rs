@@ -1,23 +1,23 @@
-//! Sessions in a Redis that fails over: what was ended stays ended, and what was not goes on.
+//! Sessions in a Redis that fails over: ended sessions stay ended, and the others go on.
 
 use super::*;
 use crate::redis_pool::test_fleet::{Cluster, SentinelFleet};
 
-/// What the product promises after a fail-over.
+/// The promised time after a fail-over.
 const BACK: Duration = Duration::from_secs(3);
 
 async fn answers(gateway: &Gateway) -> Duration {
     eventually("Redis answers", async || gateway.sessions.ping().await.is_ok()).await
 }
 
-/// Ends one session, and a user's all.
+/// Ends one session, and all of one user.
 async fn end_some(gateway: &Gateway, ended: &TokenHash, bobs: &TokenHash) {
     gateway.sessions.revoke(ended).await.unwrap();
     gateway.sessions.revoke_user(&UserId::of("bob")).await.unwrap();
     assert!(gateway.cached(ended, Use::Counts).is_none() && gateway.cached(bobs, Use::Counts).is_none());
 }
 
-/// Asks again and again while servers change: an error is no answer, and a wrong answer is none that is forgiven.
+/// Asks again and again while servers change: errors are ignored, but no wrong answer is.
 async fn never_revived(gateways: [&Gateway; 2], out: [&TokenHash; 2], kept: &TokenHash, rounds: u32) {
     for _ in 0..rounds {
         for gateway in gateways {
@@ -47,14 +47,14 @@ async fn a_master_that_goes_on_after_a_fail_over_revives_no_session() {
     watched.master.copied().await;
     watched.master.freeze();
     eventually("it is noticed", async || here.sessions.ping().await.is_err()).await;
-    // Nobody can be asked, and the end counts all the same.
+    // No store answers, and the end counts all the same.
     end_some(&here, &ended, &bobs).await;
     watched.replica_leads().await;
     assert!(answers(&here).await + answers(&there).await < BACK);
     assert!(ended_within(&open).await);
     assert!(here.is_out(&ended).await && there.is_out(&ended).await && there.is_out(&bobs).await);
     there.live(&kept).await;
-    // It still has them all.
+    // It still has all sessions.
     watched.master.thaw();
     never_revived([&here, &there], [&ended, &bobs], &kept, 100).await;
 }
@@ -70,7 +70,7 @@ async fn an_end_that_no_replica_has_heard_of_survives_the_master() {
     let (here, there) = (world.gateway().await, world.gateway().await);
     let (ended, bobs, kept) = (here.log_in("ada").await, here.log_in("bob").await, here.log_in("ada").await);
     watched.master.copied().await;
-    // The replica hears nothing of what follows, and is what remains.
+    // The replica misses everything that follows, and is what remains.
     watched.replica.freeze();
     watched.master.command::<i64>(&["CLIENT", "KILL", "TYPE", "replica"]).await;
     end_some(&here, &ended, &bobs).await;

@@ -1,4 +1,4 @@
-//! What ends a session of one factor that nobody ended: a device of its user, and the date for what it has open.
+//! What ends a session with one factor: a device of its user, and the date for open connections.
 
 use super::*;
 
@@ -31,7 +31,7 @@ async fn a_session_of_one_factor_is_over_once_its_user_has_a_device_on_every_gat
             gateway.live(&two).await;
             gateway.live(&others).await;
         }
-        // One that is made after the device, by a login that was overtaken, never passes.
+        // A session that is made after the device, by a login that was overtaken, never passes.
         let late = there.sessions.create(one_factor("ada"), origin()).await.unwrap().hash();
         assert!(here.is_out(&late).await && there.is_out(&late).await, "{kind:?}");
     }
@@ -52,7 +52,7 @@ async fn what_one_factor_has_open_is_cut_at_the_date_and_the_session_goes_on() {
             let took = ended(live).await;
             assert!(took < BOUND, "{kind:?}: {took:?}");
         }
-        // A clock that is set back brings nothing back.
+        // A clock that is set back restores nothing.
         world.clock.set(DATE.minus(Duration::from_hours(1)));
         for gateway in [&here, &there] {
             let live = gateway.live(&one).await;

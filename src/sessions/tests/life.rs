@@ -155,7 +155,7 @@ async fn changed_rights_hold_within_a_second_and_end_nothing() {
         assert!(took.await < BOUND);
         assert!(!open.ended.is_cancelled());
 
-        // Both stand for the one session, and end with it.
+        // Both stand for the same session, and end with it.
         let renewed = gateway.live(&id).await;
         assert!(!Arc::ptr_eq(&open, &renewed));
         gateway.sessions.revoke(&id).await.unwrap();
@@ -208,7 +208,7 @@ async fn a_damaged_or_moved_record_is_no_session() {
             store.insert(&StoredSession { id, record, ..good.clone() }).await.unwrap();
             assert!(gateway.is_out(&id).await, "record {number}");
         }
-        // Nor is one that is listed as another user's, in whose name it would not be ended.
+        // A session listed under another user, with whom it would not be ended, is not valid either.
         store.remove(&id).await.unwrap();
         store.insert(&StoredSession { user: UserId::of("bob"), ..good }).await.unwrap();
         assert!(gateway.is_out(&id).await);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// All but a minute of the inactivity that is allowed.
+/// A minute less than the allowed inactivity.
 const NEARLY: Duration = Duration::from_mins(59);
 const DAY: Duration = Duration::from_hours(24);
 
@@ -32,7 +32,7 @@ async fn what_is_open_ends_with_the_limits_though_nobody_asks() {
             let id = gateway.log_in("ada").await;
             let open = gateway.live(&id).await;
             world.clock.advance(limit);
-            // Lifetimes are looked after once a second.
+            // Lifetimes are checked once a second.
             assert!(ended(&open).await < 2 * BOUND);
         }
     }
@@ -77,7 +77,7 @@ async fn a_remembered_session_lasts_unused_to_its_end_and_no_longer_on_every_gat
             listed.iter().map(|session| (session.id, session.remembered)).collect::<Vec<_>>(),
             [(kept, true)]
         );
-        // All but an hour of thirty days.
+        // An hour less than thirty days.
         world.clock.advance(29 * DAY + 22 * INACTIVITY);
         here.sessions.store.purge(world.clock.now()).await.unwrap();
         there.live(&kept).await;
@@ -193,7 +193,7 @@ async fn a_session_in_use_at_another_gateway_is_not_idle_here() {
         let open = here.live(&id).await;
         world.clock.advance(INACTIVITY / 2);
         there.live(&id).await;
-        // A gateway that stops writes down what it knows of uses.
+        // A gateway that stops stores the uses that it knows of.
         there.stop().await;
         world.clock.advance(INACTIVITY / 2);
         assert!(here.cached(&id, Use::Counts).is_none());
@@ -240,7 +240,7 @@ async fn a_clock_that_is_set_back_makes_no_session_longer() {
         world.clock.advance(NEARLY);
         gateway.live(&id).await;
         world.clock.set(START);
-        // It goes on, by the time that really passes, from where it was.
+        // It goes on from where it was, in real time.
         gateway.sessions.cache.forget(&id);
         gateway.live(&id).await;
         world.clock.advance(INACTIVITY);
@@ -258,7 +258,7 @@ async fn a_session_from_the_future_is_refused_after_a_restart() {
         gateway.stop().await;
         world.clock.set(START.minus(INACTIVITY));
         assert!(world.gateway().await.is_out(&id).await);
-        // Gateways whose clocks are some seconds apart still get along.
+        // Gateways whose clocks differ by some seconds still work together.
         world.clock.set(START.minus(Duration::from_secs(30)));
         world.gateway().await.live(&id).await;
     }

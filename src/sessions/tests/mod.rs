@@ -1,4 +1,4 @@
-//! Several gateways on one store, and what becomes of a session there. This file makes the world they live in.
+//! Several gateways on one store. This file builds their world.
 
 mod everybody;
 mod fleets;
@@ -33,7 +33,7 @@ use crate::{
 const INACTIVITY: Duration = Duration::from_hours(1);
 const EXPIRATION: Duration = Duration::from_hours(12);
 const START: Timestamp = Timestamp::from_unix_seconds(1_700_000_000);
-/// What the product promises for the end of a session on every gateway.
+/// The promised time for ending a session on every gateway.
 const BOUND: Duration = Duration::from_secs(1);
 /// Long enough for a busy machine, and never waited for in full.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -47,7 +47,7 @@ enum Kind {
 
 const STORES: [Kind; 3] = [Kind::Database, Kind::Postgres, Kind::Redis];
 
-/// The users, and whether anybody can ask for them.
+/// The users, and whether they can be looked up.
 #[derive(Default)]
 struct People {
     profiles: Mutex<HashMap<UserId, Profile>>,
@@ -72,11 +72,11 @@ impl AccountStatus for People {
 struct World {
     durable: TestDatabase,
     redis: Option<RedisServer>,
-    /// A Redis that is none of ours to start and stop.
+    /// A Redis that the test itself starts and stops.
     elsewhere: Option<redis_pool::Config>,
     clock: Arc<ManualClock>,
     people: Arc<People>,
-    /// The deadline of a command to Redis: longer than the product's, unless a test is about it.
+    /// The timeout of a Redis command: longer than the product's, unless a test is about it.
     deadline: Duration,
     grace: Duration,
     remember_me: Option<Duration>,
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    /// A gateway that keeps itself up to date.
+    /// A gateway with its background work.
     async fn gateway(&self) -> Gateway {
         self.gateway_on(self.store().await).await
     }
@@ -152,7 +152,7 @@ impl World {
         gateway
     }
 
-    /// A gateway whose upkeep does not run, as in a command of the command line.
+    /// A gateway without background work, as in a command.
     async fn idle_gateway_on(&self, store: Arc<dyn SessionStore>) -> Gateway {
         let database = self.database().await;
         let surroundings = Dependencies {
@@ -177,7 +177,7 @@ impl World {
         Gateway { sessions: Arc::new(Sessions::new(&config, surroundings)), database, upkeep: None }
     }
 
-    /// Changes a user as the users' module does: the change and its announcement are one.
+    /// Changes a user as `users` does: the change and its announcement are one transaction.
     async fn change_user(&self, user: &str, profile: Option<Profile>) {
         let id = UserId::of(user);
         match profile {
@@ -202,7 +202,7 @@ impl Gateway {
         self.sessions.create(login(user), origin()).await.unwrap().hash()
     }
 
-    /// Loads a session that has to be good.
+    /// Loads a session that has to be valid.
     async fn live(&self, id: &TokenHash) -> Arc<Live> {
         self.sessions.load(id, Use::Counts).await.unwrap().expect("the session is good")
     }
@@ -219,7 +219,7 @@ impl Gateway {
         self.sessions.freshness.holds()
     }
 
-    /// Ends as a gateway does that is asked to.
+    /// Stops as a gateway does when asked to.
     async fn stop(mut self) {
         self.upkeep.take().unwrap().stop(PATIENCE).await;
     }
@@ -250,7 +250,7 @@ fn origin() -> Origin {
     Origin::new([192, 0, 2, 7].into(), "Mozilla/5.0")
 }
 
-/// Waits for `state`, looking again and again, and says how long that took.
+/// Polls `state` until it holds, and returns how long that took.
 async fn eventually<F: Future<Output = bool>>(what: &str, mut state: impl FnMut() -> F) -> Duration {
     let start = tokio::time::Instant::now();
     let waiting = async {
@@ -262,7 +262,7 @@ async fn eventually<F: Future<Output = bool>>(what: &str, mut state: impl FnMut(
     start.elapsed()
 }
 
-/// Waits until `live` is told that it is over, and says how long that took.
+/// Waits until `live` is cancelled, and returns how long that took.
 async fn ended(live: &Live) -> Duration {
     let start = tokio::time::Instant::now();
     timeout(PATIENCE, live.ended.cancelled()).await.expect("what is open is told of the end");

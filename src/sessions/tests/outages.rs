@@ -1,11 +1,11 @@
-//! Stores that are down, hang, forget or come back: an error, never "no session", and never a stale one.
+//! Stores that are down, hang, lose data or come back: an error, never "no session", and never a stale one.
 
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::*;
 
-/// The deadline of a command, as configured by default.
+/// The default timeout of a command.
 const DEADLINE: Duration = Duration::from_millis(250);
 /// For a machine that is busy with other tests.
 const SLACK: Duration = Duration::from_secs(1);
@@ -14,7 +14,7 @@ async fn fails(gateway: &Gateway, id: &TokenHash) -> bool {
     gateway.sessions.load(id, Use::Counts).await.is_err()
 }
 
-/// Whether looking up fails without waiting for anything.
+/// Whether a look-up fails without waiting.
 fn fails_at_once(gateway: &Gateway, id: &TokenHash) -> bool {
     fails(gateway, id).now_or_never().is_some_and(|fails| fails)
 }
@@ -77,7 +77,7 @@ async fn an_end_that_was_missed_is_found_out_on_reconnecting() {
     let id = gateway.log_in("ada").await;
     let open = gateway.live(&id).await;
     let server = world.redis.as_ref().unwrap();
-    // Lost without a word, as by a master that fails before its replica has heard.
+    // Lost silently, as by a master that fails before its replica has the write.
     server.command::<()>(&["DEL", &format!("portcullis:s:{}", id.to_hex())]).await;
     assert!(gateway.cached(&id, Use::Counts).is_some());
     server.command::<()>(&["CLIENT", "KILL", "TYPE", "normal"]).await;
@@ -111,7 +111,7 @@ async fn a_session_missing_from_its_users_index_ends_with_the_user() {
     let (here, there) = (world.gateway().await, world.gateway().await);
     let id = here.log_in("ada").await;
     let open = [here.live(&id).await, there.live(&id).await];
-    // As a server does that is short of memory.
+    // As a server that is short of memory does.
     world
         .redis
         .as_ref()
@@ -136,7 +136,7 @@ async fn a_change_feed_that_stops_ends_trust_within_a_second() {
         gateway.database.close().await;
         let distrust = eventually("distrust", async || gateway.cached(&id, Use::Counts).is_none()).await;
         assert!(distrust < BOUND + SLACK, "{distrust:?}");
-        // The store of the sessions answers, and is asked each time.
+        // The session store answers, and is asked each time.
         gateway.live(&id).await;
         assert!(gateway.cached(&id, Use::Counts).is_none());
     }
@@ -222,7 +222,7 @@ async fn with_a_grace_those_go_on_who_are_known_and_nobody_else() {
     assert!(fails(&here, &stranger).await);
     assert!(here.sessions.create(login("ada"), origin()).await.is_err());
 
-    // Ends are heard of from elsewhere, changed rights as well, and the limits hold.
+    // Ends and changed rights arrive from elsewhere, and the limits hold.
     there.sessions.revoke(revoked).await.unwrap();
     there.sessions.revoke_user(&UserId::of("bob")).await.unwrap();
     let end = eventually("their ends are known", async || {

@@ -1,4 +1,4 @@
-//! Looking up while the very thing is being changed, and many looking up at once.
+//! Look-ups during a change of the session, and concurrent look-ups.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -6,7 +6,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 
-/// A store that holds every answer back until it is let through, and counts.
+/// A store that holds every result back until it is released, and counts them.
 struct Slow {
     store: Arc<dyn SessionStore>,
     asked: AtomicUsize,
@@ -75,7 +75,7 @@ impl SessionStore for Slow {
     }
 }
 
-/// What a task finds that has just begun to look up `id`.
+/// The result of a look-up that has just begun.
 fn look_up(gateway: &Gateway, id: TokenHash) -> JoinHandle<Option<Arc<Live>>> {
     let sessions = Arc::clone(&gateway.sessions);
     tokio::spawn(async move { sessions.load(&id, Use::Counts).await.unwrap() })
@@ -122,7 +122,7 @@ async fn rights_changed_while_they_are_looked_up_are_looked_up_again() {
         gateway.sessions.cache.doubt_users(&[UserId::of("ada")].into());
         slow.answers.add_permits(100);
         let found = timeout(PATIENCE, looking).await.unwrap().unwrap().unwrap();
-        // The first answer was thrown away, since it might have been what was true before the change.
+        // The first result was discarded, since it might be from before the change.
         assert!(slow.asked.load(Ordering::SeqCst) >= 3);
         assert!(!Arc::ptr_eq(&before, &found));
         assert!(Arc::ptr_eq(&found, &gateway.cached(&id, Use::Counts).unwrap()));
@@ -181,7 +181,7 @@ async fn a_store_that_never_answers_is_an_error_for_all_who_wait() {
         tokio::join!(gateway.sessions.load(&id, Use::Counts), gateway.sessions.load(&id, Use::Counts));
     assert!(matches!((one, two), (Err(SessionError::Slow), Err(SessionError::Slow))));
     assert!(start.elapsed() < Duration::from_secs(2));
-    // And nothing that would keep the next from looking.
+    // And nothing blocks the next look-up.
     slow.answers.add_permits(100);
     gateway.live(&id).await;
 }
@@ -198,7 +198,7 @@ async fn no_thread_sees_a_session_after_its_end() {
             assert!(gateway.cached(&id, Use::Counts).is_none());
             assert!(gateway.is_out(&id).await);
             for found in looking {
-                // Who was quick enough to see it has also been told of the end.
+                // A look-up that was quick enough to see the session has also been told of its end.
                 if let Some(live) = found.await.unwrap() {
                     assert!(live.ended.is_cancelled());
                 }
