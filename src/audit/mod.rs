@@ -1,7 +1,7 @@
 //! The audit trail: what happened to whom and from where, one structured line each, under names that never change.
 //!
-//! The log is the only sink; everything goes through [`Audit::record`], so that another one would be added here.
-//! Takes no secret: a context has no place for one.
+//! The log is the only sink; every event goes through [`Audit::record`]. Takes no secret: a context has no field for
+//! one.
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 
@@ -9,7 +9,7 @@ use crate::secret::TokenHash;
 
 macro_rules! events {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $words:literal;)+) => {
-        /// What happened. Names are part of the contract: filters and metrics are written against them.
+        /// The events. Their names are a contract: filters and metrics depend on them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum AuditEvent {
             $($(#[$doc])* $variant,)+
@@ -26,7 +26,7 @@ macro_rules! events {
                 }
             }
 
-            /// The same for a human reader.
+            /// The same for people.
             const fn words(self) -> &'static str {
                 match self {
                     $(Self::$variant => $words,)+
@@ -38,10 +38,11 @@ macro_rules! events {
 
 events! {
     LoginPasswordAccepted = "login.password.accepted", "password accepted";
-    /// Wrong, unknown or disabled. Who does not exist is named by a keyed digest: it may be a password in the wrong field.
+    /// Wrong, unknown or disabled. An unknown name is logged as a keyed digest: it may be a password in the wrong
+    /// field.
     LoginPasswordRefused = "login.password.refused", "password refused";
     LoginThrottled = "login.throttled", "too many failed logins";
-    /// A code before the password, which makes a browser known for a while.
+    /// A code before the password, which makes the browser known for a while.
     LoginFirstCodeAccepted = "login.first_code.accepted", "code accepted before the password";
     LoginFirstCodeRefused = "login.first_code.refused", "code refused before the password";
     LoginCodeAccepted = "login.code.accepted", "code accepted";
@@ -50,11 +51,11 @@ events! {
     LoginRecoveryRefused = "login.recovery.refused", "recovery code refused";
     /// Too many wrong codes in a row.
     LoginCodesOff = "login.codes.off", "devices are off after too many wrong codes";
-    /// The user has as many sessions as there may be.
+    /// The user has the maximum number of sessions.
     LoginFull = "login.full", "login refused, for too many sessions";
     LoginFinished = "login.finished", "logged in";
     Logout = "logout", "logged out";
-    /// From the first site to another, for the same browser.
+    /// From the first site to another, in the same browser.
     SessionHandedOver = "session.handed_over", "session handed over to another site";
     SessionRevoked = "session.revoked", "session revoked";
     EnrolmentStarted = "enrolment.started", "enrolment started";
@@ -72,14 +73,14 @@ events! {
     UserPasswordSet = "user.password_set", "password set";
     UserNameSet = "user.name_set", "display name changed";
     UserGroupsSet = "user.groups_set", "groups changed";
-    /// What the user logs in with.
+    /// The e-mail, by which the user logs in.
     UserEmailSet = "user.email_set", "e-mail changed";
     TokenCreated = "token.created", "token created";
-    /// Another one goes by its name; it may still be good for a while.
+    /// Its name goes to another token; it may stay valid for a while.
     TokenRotated = "token.rotated", "token replaced";
     TokenRevoked = "token.revoked", "token revoked";
     SigningKeyMade = "signing_key.made", "signing key made";
-    /// All keys before the new one are given up for compromised.
+    /// All keys before the new one are compromised.
     SigningKeysRetired = "signing_key.retired", "all signing keys replaced";
     SealingKeyMade = "sealing_key.made", "sealing key made";
     SealingKeyActivated = "sealing_key.activated", "sealing key in use";
@@ -92,20 +93,20 @@ impl fmt::Display for AuditEvent {
     }
 }
 
-/// Whom an event is about and where it came from; what is not known stays absent.
+/// The subject and origin of an event; unknown fields are `None`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Context<'a> {
     /// The canonical name, whether or not a user has it.
     pub user: Option<&'a str>,
-    /// What the user was called before.
+    /// The user's former name.
     pub previous: Option<&'a str>,
     pub client_ip: Option<IpAddr>,
     pub request_id: Option<&'a str>,
     /// Only its short form is written.
     pub session: Option<TokenHash>,
-    /// The name of a key, which says nothing about the key.
+    /// The name of a key, which reveals nothing about the key.
     pub key: Option<&'a str>,
-    /// The name of a token, which says nothing about the token.
+    /// The name of a token, which reveals nothing about the token.
     pub token: Option<&'a str>,
 }
 
@@ -115,7 +116,7 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// `on_event` hears the name of every event, to count it.
+    /// `on_event` is called with the name of every event, to count it.
     pub fn new(on_event: Box<dyn Fn(&'static str) + Send + Sync>) -> Self {
         Self { on_event }
     }
@@ -144,7 +145,7 @@ impl fmt::Debug for Audit {
     }
 }
 
-/// Escapes what could end a line, colour a terminal or turn the direction of text, whatever writes the log.
+/// Escapes characters that could end a line, colour a terminal or reverse the direction of text, in any log format.
 fn one_line(text: &str) -> Cow<'_, str> {
     let harmful = |c: char| {
         c.is_control()

@@ -1,6 +1,6 @@
-//! Devices: the authenticators that a user has enrolled.
+//! Devices: the authenticator apps that users have enrolled.
 //!
-//! A device is stored once a right code has been given for it, never before; its secret is sealed for its own row.
+//! A device is stored once a correct code has been given for it, never before; its secret is sealed for its own row.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -21,26 +21,26 @@ use crate::{
     users::UserId,
 };
 
-/// Longest name of a device in code points.
+/// Maximum length of a device's name in code points.
 const MAX_NAME: usize = 64;
 
 /// An enrolled authenticator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     pub id: String,
-    /// What the user calls it; no two devices of a user share one.
+    /// The user's name for it; a user's devices have different names.
     pub name: String,
     pub created_at: Timestamp,
-    /// The last code of it that was accepted, that of its enrolment among them.
+    /// When a code of it was last accepted; the first time is its enrolment.
     pub last_used_at: Option<Timestamp>,
 }
 
-/// Whether an enrolment may add to the devices that a user has.
+/// Which devices an enrolment may add.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnrolmentScope {
-    /// Nothing: whoever enrols has proved no second factor yet.
+    /// Only the first: the user has proved no second factor yet.
     FirstDevice,
-    /// Add another one.
+    /// A further one as well.
     AnyDevice,
 }
 
@@ -52,15 +52,15 @@ pub enum EnrolRefusal {
     NameMissing,
     NameTooLong,
     NameTaken,
-    /// The user has as many as there may be.
+    /// The user has the maximum number.
     TooMany,
-    /// The user has added as many as there may be in an hour.
+    /// The user has added the maximum number in an hour.
     TooSoon,
 }
 
-/// Devices of one user.
+/// Maximum number of one user's devices.
 const MOST: i64 = 10;
-/// Devices that one user adds in an hour.
+/// Maximum number of devices that one user adds in an hour.
 const MOST_IN_AN_HOUR: i64 = 5;
 
 /// The devices of all users.
@@ -98,7 +98,7 @@ impl Devices {
         rows.iter().map(read).collect()
     }
 
-    /// How many devices each user has; nothing for who has none.
+    /// The number of each user's devices; users without any are missing.
     pub async fn counts(&self) -> Result<HashMap<UserId, u32>, CredentialsError> {
         let rows = sqlx::query("SELECT user_id, COUNT(*) AS devices FROM devices GROUP BY user_id")
             .fetch_all(&self.database)
@@ -116,8 +116,8 @@ impl Devices {
         Ok(u32::try_from(count(&mut connection, user).await?).unwrap_or(u32::MAX))
     }
 
-    /// Stores the device that `secret` is on, if `code` shows that it is; and recovery codes, if the user has none.
-    /// The code is spent.
+    /// Stores the device with `secret`, if `code` proves that it has it; and recovery codes, if the user has none. The
+    /// code is used up.
     pub async fn enrol(
         &self,
         user: &UserId,
@@ -147,7 +147,7 @@ impl Devices {
             return Ok(Err(refusal));
         }
         self.insert(&mut transaction, user, secret, &name, step - now).await?;
-        // Only a first device starts from no failures: another one must not switch those on that are off.
+        // Only a first device starts at zero failures: a further one must not re-enable blocked devices.
         sqlx::query(
             "UPDATE second_factors SET failures = CASE WHEN $1 = 0 THEN 0 ELSE failures END, \
              last_step = CASE WHEN last_step < $2 THEN $2 ELSE last_step END WHERE user_id = $3",
@@ -163,7 +163,7 @@ impl Devices {
         Ok(Ok(VerifiedCode::new(user.clone(), CodeKind::Totp)))
     }
 
-    /// Removes a device; with the last one go the recovery codes and the count of failures. False: the user has no
+    /// Removes a device; with the last one go the recovery codes and the count of failures. False if the user has no
     /// such device.
     pub async fn remove(&self, user: &UserId, device: &str) -> Result<bool, CredentialsError> {
         let mut transaction = self.database.write().await?;
@@ -190,7 +190,7 @@ impl Devices {
         Ok(true)
     }
 
-    /// Why a user whose row is locked may not have another device with this secret and name.
+    /// Why a user, whose row is locked, may not add a device with this secret and name.
     async fn refusal(
         &self,
         transaction: &mut Transaction,
@@ -207,7 +207,7 @@ impl Devices {
         for device in &devices {
             let (id, sealed): (String, Vec<u8>) = (device.try_get("id")?, device.try_get("secret")?);
             let known = self.sealer.open(&secret_place(user, &id), &sealed);
-            // A form that was sent twice at once.
+            // The same form was submitted twice at once.
             if known.is_ok_and(|known| constant_time_eq(&known, secret.expose())) {
                 return Ok(Some(EnrolRefusal::AlreadyEnrolled));
             }
@@ -232,7 +232,7 @@ impl Devices {
         name: &str,
         drift: i64,
     ) -> Result<(), CredentialsError> {
-        // Digits alone: an operator types it after a command, where a dash in front would make it an option.
+        // Only digits: an operator types it in a command, where a leading dash would make it an option.
         let id = format!("{:032x}", u128::from_be_bytes(self.random.bytes()));
         sqlx::query(
             "INSERT INTO devices (id, user_id, name, secret, drift, created_at, last_used_at) \
@@ -250,7 +250,7 @@ impl Devices {
     }
 }
 
-/// Makes the user's row if they have none, and takes it until the end of the transaction. In one statement: between two,
+/// Makes the user's row if there is none, and locks it until the end of the transaction. In one statement: between two,
 /// the row could go with the user's last device.
 async fn make_and_lock(transaction: &mut Transaction, user: &UserId) -> Result<(), CredentialsError> {
     sqlx::query(
@@ -376,7 +376,7 @@ mod tests {
             assert_eq!(enrol("another".into()).await, Some(EnrolRefusal::TooMany));
             fixture.clock.advance(Duration::from_hours(24));
         }
-        // One that goes makes room.
+        // Removing one makes room.
         let oldest = devices.list(&fixture.ada).await.unwrap().swap_remove(0);
         devices.remove(&fixture.ada, &oldest.id).await.unwrap();
         assert_eq!(enrol("another".into()).await, None);
@@ -432,7 +432,7 @@ mod tests {
             assert_eq!(verdict.unwrap().unwrap_err(), refusal, "{name:?}");
         }
         assert_eq!(names(&fixture, &fixture.ada).await, ["Phone"]);
-        // Somebody else's name is no matter.
+        // Another user's names do not matter.
         fixture.enrol(&fixture.bob, "Phone").await;
     }
 
@@ -493,7 +493,7 @@ mod tests {
                 enrolments.spawn(async move {
                     let secret = TotpSecret::generate(&OsRandom);
                     let (code, name) = (secret.code_at(now), format!("Phone {number}"));
-                    // Refused by the database when the user is gone.
+                    // The database refuses it if the user is gone.
                     drop(devices.enrol(&user, &secret, &code, &name, EnrolmentScope::AnyDevice).await);
                 });
             }

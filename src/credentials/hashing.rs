@@ -1,5 +1,5 @@
-//! The few threads that hash passwords, behind a bounded queue, at low priority: a flood of logins costs a bounded
-//! amount of memory and cannot slow the portal.
+//! A few threads that hash passwords, at low priority and behind a bounded queue: a flood of logins takes a bounded
+//! amount of memory and cannot slow the portal down.
 //!
 //! Knows neither users nor stores.
 
@@ -21,26 +21,26 @@ use zeroize::Zeroizing;
 use super::stored_hash::{Scratch, StoredHash};
 use crate::random::Random;
 
-/// Jobs that may wait. Logins wait for their turn elsewhere, so that no more than a few are here.
+/// Maximum length of the queue. Logins wait for their turn elsewhere, so only a few are here.
 const QUEUE: usize = 64;
 
-/// How nice the threads are to those that serve the portal (0 to 19).
+/// The niceness of these threads, in favour of those that serve requests (0 to 19).
 const NICENESS: i32 = 10;
 
-/// Why no answer came.
+/// Why there is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum HashingError {
     #[error("too many passwords are being checked at once")]
     Busy,
-    #[error("a password could not be hashed")]
+    #[error("cannot hash a password")]
     Argon2(#[source] argon2::Error),
-    #[error("a hashing job ended without an answer")]
+    #[error("a hashing thread ended without a result")]
     Lost,
 }
 
 type Job = Box<dyn FnOnce(&mut Scratch) + Send>;
 
-/// A handle on the threads; they end when it is dropped.
+/// A handle to the threads; they end when it is dropped.
 pub struct Hashing {
     queue: SyncSender<Job>,
     random: Arc<dyn Random>,
@@ -63,7 +63,7 @@ impl Hashing {
         Ok(Self { queue, random })
     }
 
-    /// The hash of `password` at today's costs, with a salt of its own.
+    /// The hash of `password` at the current costs, with a new salt.
     pub async fn hash(&self, password: Zeroizing<String>) -> Result<StoredHash, HashingError> {
         let salt = self.random.bytes();
         let answer = self.submit(move |scratch| StoredHash::compute(password.as_bytes(), salt, scratch))?;
@@ -76,21 +76,21 @@ impl Hashing {
         answer.await.map_err(|_| HashingError::Lost)?.map_err(HashingError::Argon2)
     }
 
-    /// A hash that no password matches and that costs as much as any made today.
+    /// A hash that no password matches, with the costs of new ones.
     pub fn dummy(&self) -> StoredHash {
         StoredHash::dummy(&*self.random)
     }
 
-    /// Queues a job. Its place in the queue is its own until it has run, whether or not anybody still waits for it.
+    /// Queues a job. It keeps its place in the queue until it has run, even if nobody waits for it any more.
     fn submit<T: Send + 'static>(
         &self,
         compute: impl FnOnce(&mut Scratch) -> T + Send + 'static,
     ) -> Result<oneshot::Receiver<T>, HashingError> {
         let (reply, answer) = oneshot::channel();
         let job = move |scratch: &mut Scratch| {
-            // The work itself is spared when its requester has gone.
+            // Skips the work if its requester has gone.
             if !reply.is_closed() {
-                // Gone in the meantime: nobody misses the answer.
+                // The requester has gone in the meantime.
                 let _ = reply.send(compute(scratch));
             }
         };
@@ -109,13 +109,13 @@ impl fmt::Debug for Hashing {
 }
 
 fn work(jobs: &Mutex<Receiver<Job>>) {
-    // On Linux the priority of a thread id is that thread's alone.
+    // On Linux a thread id sets the priority of only that thread.
     if let Err(refused) = setpriority_process(Some(gettid()), NICENESS) {
         tracing::debug!(error = %refused, "cannot lower the priority of a hashing thread");
     }
     let mut scratch = Scratch::default();
     loop {
-        // A job never runs under the lock, so the lock cannot be poisoned in a way that matters.
+        // No job runs while the lock is held, so a poisoned lock does no harm.
         let Ok(job) = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv() else { return };
         if catch_unwind(AssertUnwindSafe(|| job(&mut scratch))).is_err() {
             tracing::error!("a hashing job panicked");
@@ -135,7 +135,7 @@ pub(super) mod tests {
         Hashing::start(NonZeroUsize::MIN, Arc::new(OsRandom)).unwrap()
     }
 
-    /// Threads that do nothing behind a queue that is full, until the sender is dropped.
+    /// Idle threads behind a full queue, until the sender is dropped.
     pub(in crate::credentials) fn stalled() -> (Hashing, mpsc::Sender<()>) {
         let hashing = one_thread();
         let (started, has_started) = mpsc::channel();
@@ -173,7 +173,7 @@ pub(super) mod tests {
             assert!(matches!(hashing.hash(text("x")).await, Err(HashingError::Busy)));
         }
         drop(release);
-        // The queue drains without hashing anything, and serves again.
+        // The queue drains without hashing, and works again.
         loop {
             match hashing.submit(|_| 7) {
                 Ok(answer) => break assert_eq!(answer.await.unwrap(), 7),

@@ -1,7 +1,7 @@
-//! What proves who somebody is: passwords, devices, recovery codes.
+//! Credentials: passwords, devices, recovery codes.
 //!
-//! Everything durable is decided inside one transaction: a crash leaves the old state or the new, and of any number
-//! of guesses at once each one counts. Secrets are sealed, codes and passwords stored as hashes.
+//! Every durable decision is made in one transaction: a crash leaves the old state or the new, and each of several
+//! concurrent guesses counts. Secrets are sealed, codes and passwords stored as hashes.
 
 mod devices;
 mod hashing;
@@ -29,15 +29,15 @@ use std::time::Duration;
 
 use crate::{clock::Watermark, database::DatabaseError, sealing::Unsealable};
 
-/// Failures in a row after which a proof no longer counts (NIST SP 800-63B-4, section 3.2.2).
+/// Failures in a row after which a proof is no longer accepted (NIST SP 800-63B-4, section 3.2.2).
 const MAX_FAILURES: i64 = 100;
 
-/// What is asked of passwords and devices.
+/// The rules for passwords and devices.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Fewest code points of a new password; never under 8.
+    /// Minimum length of a new password in code points; never below 8.
     pub password_min_length: usize,
-    /// Most code points of a new password.
+    /// Maximum length of a new password in code points.
     pub password_max_length: usize,
     /// The name that authenticator apps show above the code. No colon.
     pub issuer: String,
@@ -58,10 +58,10 @@ pub enum CredentialsError {
     SetBack(Duration),
 }
 
-/// How much the clock may be behind: a step of TOTP, for which a code is good anyhow.
+/// How far the clock may be behind: a step of TOTP, for which a code is valid anyway.
 pub const TOLERANCE: Duration = Duration::from_secs(30);
 
-/// An error while times are shown that have been before.
+/// Fails while the clock shows times that it has shown before.
 fn check_clock(watermark: &Watermark) -> Result<(), CredentialsError> {
     match watermark.behind() {
         behind if behind > TOLERANCE => Err(CredentialsError::SetBack(behind)),

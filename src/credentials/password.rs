@@ -1,6 +1,6 @@
-//! Passwords: checked so that nobody learns from the time it takes whether a user exists, set, and re-hashed.
+//! Passwords: checked in the same time whether or not the user exists, set, and rehashed.
 //!
-//! Whether a new password is good enough is for [`super::password_policy`], how often one may guess for `throttle`.
+//! [`super::password_policy`] decides whether a new password is good enough, `throttle` how often one may guess.
 
 use std::sync::Arc;
 
@@ -16,17 +16,18 @@ use crate::{
     users::UserId,
 };
 
-/// Longest password in bytes of UTF-8 after normalising, unless the policy allows more code points than fit in it.
+/// Maximum length of a password in bytes of UTF-8 after normalising, unless the policy allows more code points than
+/// fit.
 const MAX_BYTES: usize = 1024;
 
 /// Why a password was neither accepted nor refused, or not set.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    #[error("this password is too long")]
+    #[error("the password is too long")]
     TooLong,
-    #[error("this hash cannot be stored")]
+    #[error("cannot store this hash")]
     Hash(#[from] HashRefusal),
-    #[error("the password could not be hashed")]
+    #[error("cannot hash the password")]
     Hashing(#[from] HashingError),
     #[error("cannot read or change the password")]
     Database(#[from] DatabaseError),
@@ -50,11 +51,11 @@ impl VerifiedPassword {
     }
 }
 
-/// Who gives a password.
+/// Who enters a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     Stranger,
-    /// Somebody in a browser in which the account has logged in before.
+    /// A browser in which the account has logged in before.
     Known,
 }
 
@@ -64,7 +65,7 @@ pub struct Passwords {
     database: Database,
     hashing: Arc<Hashing>,
     clock: Arc<dyn Clock>,
-    /// Stands in for the hash of users who have none, or do not exist.
+    /// In place of the hash of users who have none, or do not exist.
     dummy: StoredHash,
     max_bytes: usize,
 }
@@ -76,9 +77,9 @@ impl Passwords {
         Self { database, hashing, clock, dummy, max_bytes }
     }
 
-    /// Whether `password` is the user's. Every call asks the store once and hashes once, whoever is asked for.
+    /// Checks a user's password. Every call makes one query and computes one hash, also if there is no such user.
     ///
-    /// After a hundred wrong ones in a row by strangers none is right for a stranger, until a login is finished.
+    /// After a hundred wrong ones in a row by strangers, no stranger's is accepted until a login is finished.
     pub async fn verify(
         &self,
         user: Option<&UserId>,
@@ -105,13 +106,13 @@ impl Passwords {
             return Ok(None);
         }
         if weak && let Err(error) = self.rehash(user, stored, password).await {
-            // The password was right all the same; the next login tries again.
+            // The password was correct all the same; the next login tries again.
             tracing::warn!(user.id = %user, %error, "a weak password hash could not be renewed");
         }
         Ok(Some(VerifiedPassword { user: user.clone() }))
     }
 
-    /// Gives the user this password. It must have passed the policy.
+    /// Sets the user's password, which must have passed the policy.
     pub async fn set(&self, user: &UserId, password: SecretString) -> Result<(), PasswordError> {
         let phc = self.hash(password).await?;
         self.store(user, &phc).await
@@ -141,7 +142,7 @@ impl Passwords {
         Ok(())
     }
 
-    /// Replaces a weak hash of the same password, unless the password has been changed meanwhile.
+    /// Replaces a weak hash of the same password, unless the password has changed meanwhile.
     async fn rehash(
         &self,
         user: &UserId,
@@ -158,14 +159,14 @@ impl Passwords {
         Ok(())
     }
 
-    /// The form that is hashed, so that a password typed on another keyboard is the same one; absent when too long.
+    /// The form that is hashed, so that the same password from another keyboard matches; `None` if it is too long.
     fn normalised(&self, password: &SecretString) -> Option<Zeroizing<String>> {
         let typed = password.expose_secret();
-        // Composing shrinks no text to less than a quarter.
+        // Composition shrinks no text to less than a quarter.
         if typed.len() / 4 > self.max_bytes {
             return None;
         }
-        // Room for the worst case: growing would leave copies behind that nobody wipes.
+        // Capacity for the worst case: growing would leave copies behind that are not wiped.
         let mut composed = Zeroizing::new(String::with_capacity(3 * typed.len()));
         composed.extend(typed.nfc());
         (composed.len() <= self.max_bytes).then_some(composed)
@@ -192,7 +193,7 @@ mod tests {
         a_new_password_is_announced_and_goes_with_its_user,
     ];
 
-    /// Of "correct horse", cheaper than what is made today.
+    /// Of "correct horse", with lower costs than new hashes.
     const WEAK: &str =
         "$argon2id$v=19$m=1024,t=1,p=4$MDEyMzQ1Njc4OWFiY2RlZg$41rLQhXhdcRWdYZmyJFHotLW6U90fsz9374tfcqOXZw";
 
@@ -261,7 +262,8 @@ mod tests {
         assert!(passwords.verify(Some(&fixture.ada), longest.into(), By::Known).await.unwrap().is_some());
     }
 
-    /// With the queue full, whoever hashes is busy: every refusal must be, or its time would tell it apart.
+    /// With the queue full, every hash is refused as busy: every kind of refusal must be, or its time would distinguish
+    /// it.
     async fn every_kind_of_refusal_hashes(on: On) {
         let fixture = Fixture::new(on).await;
         passwords(&fixture).set(&fixture.ada, "correct horse".into()).await.unwrap();
@@ -292,7 +294,7 @@ mod tests {
         fixture.tamper("UPDATE passwords SET failures = 100").await;
         assert!(!right(By::Stranger).await);
         assert!(right(By::Known).await);
-        // A new password begins anew.
+        // A new password starts at zero failures.
         passwords.set(&fixture.ada, "correct horse".into()).await.unwrap();
         assert!(right(By::Stranger).await);
     }

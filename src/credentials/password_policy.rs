@@ -1,4 +1,4 @@
-//! Which new passwords are good enough: long, not well known, and not the user's or the product's own name.
+//! The rules for new passwords: long, not well known, and not the name of the user or the product.
 //!
 //! No rules about kinds of characters and no forced renewal, as NIST SP 800-63B-4 asks. Never sees a stored password.
 
@@ -9,25 +9,25 @@ use unicode_normalization::UnicodeNormalization as _;
 
 use super::Config;
 
-/// What everybody tries first, and the building blocks of it. Sorted by bytes behind a heading of `#` lines.
+/// Well-known passwords, and the parts they are made of. Sorted by bytes, after a heading of `#` lines.
 const KNOWN: &str = include_str!("known_passwords.txt");
 
-/// The longest entry of [`KNOWN`] in bytes.
+/// Length of the longest entry of [`KNOWN`] in bytes.
 const LONGEST_KNOWN: usize = 35;
 
-/// A password made of fewer well-known pieces than this is as good as known.
+/// A password of fewer well-known pieces than this counts as known.
 const FEWEST_PIECES: usize = 4;
 
-/// A shorter unit than this, repeated, adds nothing by being repeated.
+/// Repeating a unit shorter than this adds nothing.
 const SHORTEST_UNIT: usize = 8;
 
-/// Shorter words of the context are in too many good passwords by chance.
+/// Shorter context words occur in too many good passwords by chance.
 const SHORTEST_WORD: usize = 4;
 
-/// Rows of common keyboards, along which fingers walk.
+/// Rows of common keyboards.
 const ROWS: [&str; 5] = ["1234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm", "qwertzuiop"];
 
-/// Why a new password is not good enough, in words for the one who chose it.
+/// Why a new password is not good enough, in words for its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Weakness {
     TooShort {
@@ -38,9 +38,9 @@ pub enum Weakness {
     },
     /// Well known, or made of a few well-known pieces.
     Known,
-    /// A short piece over and over.
+    /// A short piece, repeated.
     Repetitive,
-    /// It holds a word that anybody would try for this user or this site.
+    /// It contains a word that anybody would try for this user or site.
     Contains {
         word: String,
     },
@@ -60,7 +60,7 @@ impl fmt::Display for Weakness {
     }
 }
 
-/// Whether `password` may be set. `context`: names of the user, the product and the site, mail addresses, hosts.
+/// Checks a new password. `context`: names of the user, the product and the site, mail addresses, hosts.
 pub fn check(config: &Config, password: &str, context: &[&str]) -> Result<(), Weakness> {
     let length = password.nfc().count();
     if length < config.password_min_length {
@@ -88,7 +88,7 @@ fn fold(text: &str) -> String {
     text.nfkc().default_case_fold().nfkc().collect()
 }
 
-/// Each name whole, and each part of it that is long enough to mean something.
+/// Each name, and each part of it that is long enough.
 fn context_words(context: &[&str]) -> impl Iterator<Item = String> {
     let names: Vec<String> = ["portcullis"].iter().chain(context).map(|name| fold(name.trim())).collect();
     names.into_iter().flat_map(|name| {
@@ -98,17 +98,17 @@ fn context_words(context: &[&str]) -> impl Iterator<Item = String> {
     })
 }
 
-/// The length of the shortest unit that repeated makes the whole text, a last partial one included.
+/// The length of the shortest unit whose repetition is the whole text; the last one may be partial.
 fn period(text: &[char]) -> usize {
     (1..=text.len() / 2).find(|&unit| text[unit..] == text[..text.len() - unit]).unwrap_or(text.len())
 }
 
-/// The fewest pieces that make up `text`: known passwords, walks of three characters or more, up to four digits, or
-/// single characters.
+/// The minimum number of pieces that make up `text`: known passwords, walks of three characters or more, up to four
+/// digits, or single characters.
 fn fewest_pieces(text: &[char]) -> usize {
     let known: Vec<&str> = KNOWN.lines().skip_while(|line| line.starts_with('#')).collect();
     let walks = walk_starts(text);
-    // The fewest for each beginning of the text, by its length.
+    // The minimum for each prefix of the text, by its length.
     let mut fewest = vec![0; text.len() + 1];
     for end in 1..=text.len() {
         let mut best = fewest[end - 1] + 1;
@@ -128,8 +128,8 @@ fn fewest_pieces(text: &[char]) -> usize {
     fewest[text.len()]
 }
 
-/// For each character, where the longest walk that ends on it starts: the same key over and over, the alphabet or a
-/// keyboard row forwards or backwards.
+/// For each character, the start of the longest walk that ends there: the same key repeated, the alphabet or a keyboard
+/// row forwards or backwards.
 fn walk_starts(text: &[char]) -> Vec<usize> {
     let steps: [fn(char, char) -> bool; 5] = [
         |from, to| from == to,
@@ -151,7 +151,7 @@ fn walk_starts(text: &[char]) -> Vec<usize> {
     earliest
 }
 
-/// Whether `to` is the key right of `from`.
+/// Whether `to` is the key to the right of `from`.
 fn beside(from: char, to: char) -> bool {
     ROWS.iter().any(|row| row.chars().zip(row.chars().skip(1)).any(|keys| keys == (from, to)))
 }
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(verdict("七転び八起き七人の侍用心棒羅生門"), Ok(()));
         // Seven characters, although UTF-16 counts fourteen.
         assert_eq!(verdict("🐎🐢🦊🐙🦉🐝🐧"), Err(Weakness::TooShort { min: 15 }));
-        // A letter and its accent are one, however they were typed.
+        // A letter and its accent are one character, however they were typed.
         assert_eq!(verdict("zoe\u{308}\u{301}klmxq!w7"), Err(Weakness::TooShort { min: 15 }));
     }
 
@@ -240,7 +240,7 @@ mod tests {
         ] {
             assert_eq!(verdict(password), Err(Weakness::Contains { word: word.to_owned() }), "{password}");
         }
-        // "ada" and "iot" are too short to mean anything.
+        // "ada" and "iot" are too short to matter.
         assert_eq!(verdict("Canada geese riot quietly"), Ok(()));
     }
 

@@ -1,8 +1,8 @@
-//! Whose turn it is to try to log in: fair, and with a reserve, so that a flood takes nothing from anybody else. A try asks the
-//! stores and has a password hashed only in its turn. Whoever is known has places that strangers cannot fill. Of strangers
-//! the one whose networks have tried least comes first, and of those who have tried equally often the newest: a flood that
-//! begins fills all places at once, and whoever came later would wait behind it. Each network and account has a share of the
-//! places. A try that finds none counts as well, so that a flood pays for what it overfills.
+//! The queue of login attempts: fair, and with a reserve, so that a flood takes nothing from others. An attempt asks
+//! the stores and has a password hashed only in its turn. Known browsers have places that strangers cannot fill. Among
+//! strangers, those whose networks have tried least come first, and of equals the newest: at its start a flood fills
+//! all places at once, and later attempts would wait behind it. Each network and account has a share of the places. An
+//! attempt without a place counts as well, so that a flood pays for overfilling the queue.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,33 +18,33 @@ use crate::{
     throttle::{Attempt, Key, Kind},
 };
 
-/// Places for strangers to wait in; with a hash taking some 20 ms, the last of them waits little more than a second.
+/// Places for strangers; with 20 ms per hash, the last of them waits little more than a second.
 const PLACES: usize = 64;
-/// Places for browsers that are known.
+/// Places for known browsers.
 const RESERVE: usize = 32;
-/// Places that one of a kind may take.
+/// Maximum number of places per owner of this kind.
 const SHARE_OF_NETWORK: usize = 8;
 const SHARE_OF_ACCOUNT: usize = 4;
-/// Turns at once, beside those whose passwords are being hashed: they wait for a store.
+/// Turns in addition to those of the hashing threads: these wait for a store.
 const AT_THE_STORES: usize = 2;
-/// Longer nobody waits: whoever would is told to try again.
+/// The maximum wait; an attempt that would wait longer is told to try again.
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
-/// How long it takes until a try counts half.
+/// After this time an attempt counts half.
 const HALF_LIFE: Duration = Duration::from_secs(30);
-/// What a right try counts, of a wrong one.
+/// The weight of a correct attempt, relative to a wrong one.
 const RIGHT_TRY: f64 = 0.125;
 /// Networks that are remembered.
 const MOST: usize = 32 * 1024;
 
-/// Who tries.
+/// Who tries to log in.
 #[derive(Clone, Debug)]
 pub enum Claim {
-    /// An account in a browser in which it is known, whichever that is.
+    /// An account in a browser in which it is known, whichever browser that is.
     Known(Key),
     Stranger(Vec<Owner>),
 }
 
-/// Somebody who has a share of the places, and how much more of it than one address.
+/// An owner of a share of the places, and the size of the share relative to one address.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner {
     key: (Kind, Key),
@@ -59,7 +59,7 @@ impl Claim {
         }
         let networks = attempt.networks.keys().map(|(kind, key, times)| Owner { key: (kind, key), times });
         let account = Owner { key: (Kind::Strangers, account), times: 0 };
-        // What cannot be a name is nobody's.
+        // An invalid name belongs to nobody.
         let account = Some(account).filter(|_| !attempt.account.is_empty());
         Self::Stranger(networks.chain(account).collect())
     }
@@ -74,12 +74,12 @@ impl Owner {
     }
 }
 
-/// There is no place to wait in, or there has been too long a wait.
+/// There is no place in the queue, or the wait was too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many sign-ins at once")]
 pub struct Full;
 
-/// The turns of all who try.
+/// The turns of all attempts.
 #[derive(Clone, Debug)]
 pub struct Turns(Arc<Mutex<State>>);
 
@@ -90,22 +90,22 @@ struct State {
     free: usize,
 }
 
-/// A turn, which the next one has once this is dropped.
+/// A turn, which passes to the next attempt when this is dropped.
 #[derive(Debug)]
 #[must_use = "whoever has a turn keeps others waiting"]
 pub struct Turn {
-    /// Absent once it has been given back.
+    /// `None` once it has been returned.
     turns: Option<Turns>,
 }
 
 impl Turns {
-    /// As many as `hashing` threads have work for, and a few more.
+    /// As many as keep the `hashing` threads busy, and a few more.
     pub fn new(hashing: NonZeroUsize) -> Self {
         let free = hashing.get() + AT_THE_STORES;
         Self(Arc::new(Mutex::new(State { queue: Queue::default(), free })))
     }
 
-    /// Waits for a turn. The try counts, whatever comes of it.
+    /// Waits for a turn. The attempt counts, whatever its result.
     pub async fn take(&self, claim: &Claim) -> Result<Turn, Full> {
         let waiting = {
             let mut state = self.state();
@@ -117,7 +117,7 @@ impl Turns {
             }
             let (sender, receiver) = oneshot::channel();
             state.queue.leave(oneshot::Sender::is_closed);
-            // Whoever has lost the place hears of it.
+            // Dropping the sender tells the one that lost its place.
             drop(state.queue.push(claim, sender, now)?);
             receiver
         };
@@ -127,12 +127,12 @@ impl Turns {
         }
     }
 
-    /// What a try that was right is counted less.
+    /// Reduces the weight of an attempt that was correct.
     pub fn was_right(&self, claim: &Claim) {
         self.state().queue.count(claim, RIGHT_TRY - 1.0, Instant::now());
     }
 
-    /// Nothing panics while it holds the lock.
+    /// Nothing panics while the lock is held.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -152,14 +152,14 @@ impl Drop for Turn {
             drop(state);
             match next.send(turn) {
                 Ok(()) => return,
-                // Whoever waited has gone.
+                // The receiver has gone.
                 Err(unwanted) => turn = unwanted,
             }
         }
     }
 }
 
-/// How much somebody has asked lately.
+/// How much an owner has asked recently.
 #[derive(Clone, Copy, Debug)]
 struct Heat {
     amount: f64,
@@ -177,7 +177,7 @@ impl Heat {
 #[derive(Debug)]
 struct Queue<J> {
     known: VecDeque<(Key, J)>,
-    /// In the order of their coming.
+    /// In the order of arrival.
     strangers: Vec<(Vec<Owner>, J)>,
     held: HashMap<(Kind, Key), usize>,
     heat: HashMap<(Kind, Key), Heat>,
@@ -195,7 +195,7 @@ impl<J> Default for Queue<J> {
 }
 
 impl<J> Queue<J> {
-    /// Counts a try of a stranger's networks, or takes a part of it back.
+    /// Counts an attempt for a stranger's networks, or takes a part of it back.
     fn count(&mut self, claim: &Claim, amount: f64, now: Instant) {
         let Claim::Stranger(owners) = claim else { return };
         for owner in owners.iter().filter(|owner| owner.times > 0) {
@@ -203,7 +203,7 @@ impl<J> Queue<J> {
         }
     }
 
-    /// Takes a place. What had the place before has lost it, if its networks have asked for more.
+    /// Takes a place. Returns the job that loses its place because its networks have asked for more.
     fn push(&mut self, claim: &Claim, job: J, now: Instant) -> Result<Option<J>, Full> {
         let owners = match claim {
             Claim::Known(key) => {
@@ -221,7 +221,7 @@ impl<J> Queue<J> {
         Ok(displaced)
     }
 
-    /// The next job: of whoever is known, or of the stranger whose networks have asked least by now, and last.
+    /// The next job: of a known browser, or of the stranger whose networks have asked least, the newest of equals.
     fn pop(&mut self, now: Instant) -> Option<J> {
         if let Some((_, job)) = self.known.pop_front() {
             return Some(job);
@@ -244,7 +244,7 @@ impl<J> Queue<J> {
         job
     }
 
-    /// Frees the places of those who wait no longer. Nobody might ask for their turn for long, since others come first.
+    /// Frees the places of jobs that no longer wait. Their turn might not come for long, since others are ahead.
     fn leave(&mut self, gone: impl Fn(&J) -> bool) {
         self.known.retain(|(_, job)| !gone(job));
         while let Some(at) = self.strangers.iter().position(|(_, job)| gone(job)) {
@@ -257,8 +257,9 @@ impl<J> Queue<J> {
         if self.known.len() >= RESERVE || own >= SHARE_OF_ACCOUNT { Err(Full) } else { Ok(()) }
     }
 
-    /// A place: free, or the one of whoever has asked most, and no less than this; of several, the one who has waited longest.
-    /// Where the account has its share already it is one of that: whoever else asks in its name keeps its user out of no place.
+    /// A place: a free one, or that of the stranger who has asked most and no less than this one; of equals, the one
+    /// who has waited longest. If the account has its full share already, the place is one of that share: attempts in
+    /// its name take no other places.
     fn place(&self, owners: &[Owner], now: Instant) -> Result<Option<usize>, Full> {
         let is_full = |owner: &&Owner| self.held.get(&owner.key).is_some_and(|held| *held >= owner.share());
         let mut full = owners.iter().filter(is_full);
@@ -278,11 +279,11 @@ impl<J> Queue<J> {
         }
     }
 
-    /// How much the hottest of these has asked, as one address would have.
+    /// The highest weight among these owners, relative to one address.
     fn rank(&self, owners: &[Owner], now: Instant) -> f64 {
         let heat = |owner: &Owner| {
             let heat = self.heat.get(&owner.key)?.now(now) / f64::from(owner.times.max(1));
-            // Fractions do not tell anybody from anybody: a try of just now is no more than one of a while ago.
+            // Rounded: a recent attempt counts no more than one of a while ago.
             Some(heat.round())
         };
         owners.iter().filter_map(heat).fold(0.0, f64::max)
@@ -290,7 +291,7 @@ impl<J> Queue<J> {
 
     fn add(&mut self, owner: Owner, amount: f64, now: Instant) {
         if self.heat.len() >= MOST {
-            // Half of them at most stay, or every try would look at all of them.
+            // At most half of them stay, or every attempt would go through all of them.
             let mut least = 1.0;
             while self.heat.len() > MOST / 2 {
                 self.heat.retain(|_, heat| heat.now(now) >= least);
@@ -318,7 +319,7 @@ mod tests {
         Claim::of(&Attempt::new(account, IpAddr::V4(Ipv4Addr::LOCALHOST), Some(browser)))
     }
 
-    /// Tries as a login does: counted, then placed.
+    /// As a login does: counted, then placed.
     fn try_once<J>(queue: &mut Queue<J>, claim: &Claim, job: J, now: Instant) -> Result<Option<J>, Full> {
         queue.count(claim, 1.0, now);
         queue.push(claim, job, now)
@@ -362,7 +363,7 @@ mod tests {
             let gone = try_once(&mut queue, &claim, number, begin).unwrap();
             assert_eq!(gone, number.checked_sub(PLACES), "the one who has waited longest makes room");
         }
-        // A while later as at once.
+        // The same later as at once.
         for (job, later) in [(7777, Duration::from_secs(2)), (8888, Duration::ZERO)] {
             let claim = from(&format!("192.0.2.{}", later.as_secs()), "ada");
             assert!(try_once(&mut queue, &claim, job, begin + later).is_ok());
@@ -379,7 +380,7 @@ mod tests {
             placed += usize::from(try_once(&mut queue, &claim, number, now).is_ok());
         }
         assert_eq!(placed, 4 * SHARE_OF_NETWORK);
-        // Their tries count together.
+        // Their attempts count together.
         assert_eq!(try_once(&mut queue, &from("2001:db8:2::1", "ada"), 100, now), Ok(None));
         assert_eq!(queue.pop(now), Some(100));
         assert_eq!(queue.pop(now), Some(31));
@@ -402,7 +403,7 @@ mod tests {
     #[test]
     fn whoever_asks_in_anothers_name_does_not_keep_them_out() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        // The first from places that have asked more, the second from ones that have asked as often as she has.
+        // The first time from networks that have asked more, the second time from ones that have asked as often.
         for (round, tries) in [(0, 3), (1, 1)] {
             for number in 0..SHARE_OF_ACCOUNT {
                 for _ in 0..tries {
@@ -416,7 +417,7 @@ mod tests {
             assert_eq!(queue.strangers.len(), SHARE_OF_ACCOUNT);
             assert_eq!(queue.pop(now), Some(7777));
         }
-        // Whoever has asked for more than all of them takes none of their places.
+        // An owner who has asked for more than all of them takes none of their places.
         let often = from("10.0.2.1", "ada");
         queue.count(&often, 9.0, now);
         assert!(try_once(&mut queue, &from("192.0.2.9", "ada"), 0, now).is_ok());
@@ -456,7 +457,7 @@ mod tests {
         for number in 0..=AT_THE_STORES {
             held.push(turns.take(&from("192.0.2.1", &number.to_string())).await.unwrap());
         }
-        // Somebody who waited and left, then somebody who waits.
+        // One that waited and left, and one that waits.
         let gone = from("192.0.2.2", "gone");
         assert!(timeout(Duration::ZERO, turns.take(&gone)).await.is_err());
         let claim = from("192.0.2.3", "ada");
@@ -488,7 +489,7 @@ mod tests {
             assert!(timeout(Duration::ZERO, turns.take(&gone)).await.is_err());
             assert!(timeout(Duration::ZERO, turns.take(&known("ada", 1))).await.is_err(), "it waits");
         }
-        // Somebody who has asked for more than any of them finds a place, and is the only one in it.
+        // One that has asked for more than any of them finds a place, and is alone in it.
         let often = from("192.0.2.2", "bob");
         for _ in 0..5 {
             assert!(timeout(Duration::ZERO, turns.take(&often)).await.is_err(), "it waits");

@@ -1,7 +1,7 @@
-//! Recovery codes: ten one-use stand-ins for a lost device, stored as keyed hashes.
+//! Recovery codes: ten one-time replacements for a lost device, stored as keyed hashes.
 //!
-//! The text of a batch is kept, sealed, only until its user has confirmed having stored it. Checking a code that
-//! somebody typed is for [`super::SecondFactor`], which counts the attempt too.
+//! The text of a batch is stored, sealed, only until the user has confirmed saving it. [`super::SecondFactor`] checks
+//! codes, and counts the attempts.
 
 use std::sync::Arc;
 
@@ -24,10 +24,10 @@ use crate::{
 /// Codes in a batch.
 const BATCH: usize = 10;
 
-/// Crockford's base 32: no letter that passes for a digit, and no U.
+/// Crockford's base 32: no letter that looks like a digit, and no U.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// Symbols of a code; with five bits each, 80 bits.
+/// Symbols of a code: 80 bits at five each.
 const SYMBOLS: usize = 16;
 
 /// The recovery codes of all users.
@@ -49,7 +49,7 @@ impl RecoveryCodes {
         Self { database, sealer, clock, random }
     }
 
-    /// The batch that the user has not confirmed yet to have saved, for as long as that takes.
+    /// The batch, as long as the user has not confirmed saving it.
     pub async fn unseen(&self, user: &UserId) -> Result<Option<Vec<SecretString>>, CredentialsError> {
         let row = sqlx::query(
             "SELECT unseen_codes FROM second_factors WHERE user_id = $1 AND unseen_codes IS NOT NULL",
@@ -62,7 +62,7 @@ impl RecoveryCodes {
         self.open(user, &sealed).map(Some)
     }
 
-    /// Whether there is such a batch.
+    /// Whether there is a batch that has not been confirmed.
     pub async fn has_unseen(&self, user: &UserId) -> Result<bool, CredentialsError> {
         let row =
             sqlx::query("SELECT user_id FROM second_factors WHERE user_id = $1 AND unseen_codes IS NOT NULL")
@@ -72,7 +72,7 @@ impl RecoveryCodes {
         Ok(row.is_some())
     }
 
-    /// Puts a fresh batch in the place of all codes. False: the user has no device.
+    /// Replaces all codes by a new batch. False if the user has no device.
     pub async fn renew(&self, user: &UserId) -> Result<bool, CredentialsError> {
         let mut transaction = self.database.write().await?;
         let has_row = lock(&mut transaction, user).await?;
@@ -83,7 +83,7 @@ impl RecoveryCodes {
         Ok(has_row)
     }
 
-    /// Forgets the text of the batch: the user has saved it.
+    /// Deletes the text of the batch: the user has saved it.
     pub async fn acknowledge(&self, user: &UserId) -> Result<(), CredentialsError> {
         let mut transaction = self.database.write().await?;
         forget(&mut transaction, user).await?;
@@ -91,14 +91,14 @@ impl RecoveryCodes {
         Ok(())
     }
 
-    /// Codes that have not been used.
+    /// The number of unused codes.
     pub async fn remaining(&self, user: &UserId) -> Result<u32, CredentialsError> {
         let mut connection = self.database.acquire().await?;
         let count = count(&mut connection, user).await?;
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
-    /// Gives the user a fresh batch if no code is left. Their row must be locked.
+    /// Makes a batch if no code is left. The user's row must be locked.
     pub(super) async fn issue_if_none(
         &self,
         transaction: &mut Transaction,
@@ -149,8 +149,8 @@ impl RecoveryCodes {
     }
 }
 
-/// Takes the user's row until the end of the transaction, so that changes of one user's devices and codes queue.
-/// False: the user has none, and no device.
+/// Locks the user's row until the end of the transaction, so that changes of one user's devices and codes queue. False
+/// if there is no row, and so no device.
 pub(super) async fn lock(transaction: &mut Transaction, user: &UserId) -> Result<bool, CredentialsError> {
     let locked = sqlx::query("UPDATE second_factors SET failures = failures WHERE user_id = $1")
         .bind(user.as_str())
@@ -159,8 +159,8 @@ pub(super) async fn lock(transaction: &mut Transaction, user: &UserId) -> Result
     Ok(locked.rows_affected() == 1)
 }
 
-/// Uses up the code that `typed` is, if it is one of the user's. Of any number of tries, one deletes the row. Whoever uses
-/// one has saved them: the text of the batch is forgotten.
+/// Uses up the code that was typed, if it is one of the user's. Of concurrent attempts, only one deletes the row. A
+/// user with a code has saved the batch: its text is deleted.
 pub(super) async fn redeem(
     transaction: &mut Transaction,
     sealer: &Sealer,
@@ -200,7 +200,7 @@ fn place(user: &UserId) -> [&str; 3] {
     ["second_factors", user.as_str(), "unseen_codes"]
 }
 
-/// 16 symbols without the dashes.
+/// 16 symbols without dashes.
 fn generate(random: &dyn Random) -> Zeroizing<String> {
     let mut bytes = random.bytes::<SYMBOLS>();
     let symbols = bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)]));
@@ -210,7 +210,7 @@ fn generate(random: &dyn Random) -> Zeroizing<String> {
     code
 }
 
-/// In groups of four.
+/// The code in groups of four.
 fn shown(code: &str) -> Zeroizing<String> {
     let mut shown = Zeroizing::new(String::with_capacity(SYMBOLS + 3));
     for (at, c) in code.chars().enumerate() {
@@ -222,7 +222,7 @@ fn shown(code: &str) -> Zeroizing<String> {
     shown
 }
 
-/// The 16 symbols that somebody typed in any case, width and script of digits, with whatever separates them.
+/// Parses the 16 symbols of a typed code: in any case, width and script of digits, with any separators.
 fn parse(typed: &str) -> Option<Zeroizing<String>> {
     let mut code = Zeroizing::new(String::with_capacity(SYMBOLS));
     for c in symbols(typed).nfkc() {
@@ -235,7 +235,7 @@ fn parse(typed: &str) -> Option<Zeroizing<String>> {
     (code.len() == SYMBOLS).then_some(code)
 }
 
-/// The symbol for which a letter is easily taken, or which a keyboard of another script has in its place.
+/// The symbol that a similar letter, or one of another script, stands for.
 fn meant(letter: char) -> char {
     match letter {
         'O' | 'О' | 'о' | 'Ο' | 'ο' => '0',
@@ -256,7 +256,7 @@ fn meant(letter: char) -> char {
     }
 }
 
-/// The user is part of what is hashed, so that a row copied to another user is worth nothing there.
+/// The hash includes the user, so that a row copied to another user is useless there.
 fn hash(sealer: &Sealer, user: &UserId, code: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, sealer.derive("recovery codes").as_slice());
     let mut context = hmac::Context::with_key(&key);
@@ -319,7 +319,7 @@ mod tests {
             fixture.number("SELECT COUNT(*) FROM second_factors WHERE unseen_codes IS NOT NULL").await,
             0
         );
-        // A second device leaves them as they are.
+        // A second device leaves them unchanged.
         fixture.enrol(&fixture.ada, "Tablet").await;
         assert!(recovery_codes.unseen(&fixture.ada).await.unwrap().is_none());
         assert!(redeems(&fixture, &fixture.ada, &codes[0]).await);
@@ -335,7 +335,7 @@ mod tests {
         assert!(!redeems(&fixture, &fixture.ada, &codes[0]).await);
         assert!(redeems(&fixture, &fixture.ada, &codes[1]).await);
         assert_eq!(fixture.recovery_codes().remaining(&fixture.ada).await.unwrap(), 8);
-        // A row that somebody copies to another user is worth nothing there.
+        // A row copied to another user is useless there.
         fixture
             .tamper(
                 "UPDATE recovery_codes SET user_id = (SELECT id FROM users WHERE name = 'bob@example.com')",

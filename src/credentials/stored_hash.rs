@@ -1,6 +1,6 @@
-//! A password hash as the store keeps it: an argon2id PHC string whose costs this gateway is willing to pay.
+//! A password hash as stored: an argon2id PHC string with costs that this gateway accepts.
 //!
-//! Computes hashes in memory it is handed; on which thread is for [`super::hashing`] to say.
+//! Hashes in memory that it is given; [`super::hashing`] decides on which thread.
 
 use std::fmt;
 
@@ -11,17 +11,17 @@ use argon2::{
 
 use crate::{random::Random, secret::constant_time_eq};
 
-/// The most that a hash from elsewhere may cost: whoever can store a hash must not be able to stop logins with it.
+/// The maximum costs of an imported hash: whoever can store a hash must not be able to stop logins with it.
 const MAX_MEMORY_KIB: u32 = 256 * 1024;
 const MAX_PASSES: u32 = 16;
 const MAX_LANES: u32 = 16;
 
-/// What new hashes cost: m = 19456 KiB, t = 2, p = 1, as OWASP advises for argon2id.
+/// The costs of new hashes: m = 19456 KiB, t = 2, p = 1, as OWASP recommends for argon2id.
 const COSTS: Params = Params::DEFAULT;
 const VERSION: Version = Version::V0x13;
 const OUTPUT_BYTES: usize = Params::DEFAULT_OUTPUT_LEN;
 
-/// Why a text is no hash that passwords could be checked against.
+/// Why a text is not a hash that passwords can be checked against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HashRefusal {
     #[error("this is not a PHC string with a salt and a hash")]
@@ -32,14 +32,14 @@ pub enum HashRefusal {
     Costs,
 }
 
-/// The block memory of one thread, kept between hashes: freeing 19 MiB after each fragments the heap.
+/// The working memory of one thread, kept between hashes: freeing 19 MiB after each fragments the heap.
 #[derive(Default)]
 pub(super) struct Scratch(Vec<Block>);
 
 impl Scratch {
     fn with_blocks<R>(&mut self, count: usize, compute: impl FnOnce(&mut [Block]) -> R) -> R {
         if count > COSTS.block_count() {
-            // Rare and imported: not worth keeping so much for.
+            // Rare and imported: not worth keeping that much memory for.
             return compute(&mut vec![Block::new(); count]);
         }
         if self.0.is_empty() {
@@ -59,7 +59,7 @@ pub struct StoredHash {
 }
 
 impl StoredHash {
-    /// Reads `$argon2id$v=19$m=…,t=…,p=…$salt$hash`.
+    /// Parses `$argon2id$v=19$m=…,t=…,p=…$salt$hash`.
     pub fn parse(text: &str) -> Result<Self, HashRefusal> {
         let hash = PasswordHash::new(text).map_err(|_| HashRefusal::Malformed)?;
         if hash.algorithm != ARGON2ID_IDENT {
@@ -76,7 +76,7 @@ impl StoredHash {
         }
     }
 
-    /// Hashes `password` at today's costs.
+    /// Hashes `password` at the current costs.
     pub(super) fn compute(
         password: &[u8],
         salt: [u8; 16],
@@ -87,7 +87,7 @@ impl StoredHash {
         Ok(Self::today(salt, output))
     }
 
-    /// A hash of nothing that costs as much to check as a real one, and that no password matches.
+    /// A hash that takes as long to check as a real one, and that no password matches.
     pub(super) fn dummy(random: &dyn Random) -> Self {
         Self::today(random.bytes(), random.bytes())
     }
@@ -113,7 +113,7 @@ impl StoredHash {
         Ok(constant_time_eq(output, self.output.as_bytes()))
     }
 
-    /// Whether a hash made today would be harder to guess from.
+    /// Whether a new hash would be harder to guess from.
     pub fn is_weaker_than_today(&self) -> bool {
         let work = |params: &Params| u64::from(params.m_cost()) * u64::from(params.t_cost());
         self.params.m_cost() < COSTS.m_cost()
@@ -124,7 +124,7 @@ impl StoredHash {
 
     /// The PHC string.
     pub fn to_phc(&self) -> String {
-        // Fails only for parameters that do not fit a PHC string; these came out of one.
+        // Fails only for parameters that do not fit a PHC string; these came from one.
         #[expect(clippy::unwrap_used, reason = "the parameters are today's or were parsed from a PHC string")]
         let params = ParamsString::try_from(&self.params).unwrap();
         PasswordHash {
@@ -166,7 +166,7 @@ mod tests {
         StoredHash::parse(phc).unwrap().matches(password.as_bytes(), &mut Scratch::default()).unwrap()
     }
 
-    /// The first comes from the reference implementation's own tests, the others from its Python binding.
+    /// The first comes from the tests of the reference implementation, the others from its Python binding.
     #[test]
     fn hashes_made_elsewhere_are_checked_at_their_own_costs() {
         for (phc, password) in [

@@ -1,4 +1,4 @@
-//! What the tests of all credentials start from: a store with two users, and a clock turned by hand.
+//! The fixture of the credential tests: a store with two users, and a manual clock.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ pub(super) struct Fixture {
     _store: TestDatabase,
 }
 
-/// How long one code lasts.
+/// The lifetime of a code.
 pub(super) const STEP: Duration = Duration::from_secs(30);
 
 impl Fixture {
@@ -76,7 +76,7 @@ impl Fixture {
         )
     }
 
-    /// Enrols a device whose clock is right, and lets two steps pass, so that no code is spent.
+    /// Enrols a device with a correct clock, and lets two steps pass, so that no code is used up.
     pub(super) async fn enrol(&self, user: &UserId, name: &str) -> TotpSecret {
         let secret = TotpSecret::generate(&OsRandom);
         let code = secret.code_at(self.clock.now());
@@ -86,17 +86,17 @@ impl Fixture {
         secret
     }
 
-    /// A number that the store holds.
+    /// A number from the store.
     pub(super) async fn number(&self, query: &'static str) -> i64 {
         sqlx::query(query).fetch_one(&self.database).await.unwrap().try_get(0).unwrap()
     }
 
-    /// Changes the store as nothing of ours would.
+    /// Changes the store directly.
     pub(super) async fn tamper(&self, statement: &'static str) {
         sqlx::query(statement).execute(&self.database).await.unwrap();
     }
 
-    /// Lets every change of this kind fail, such as `INSERT ON changes`.
+    /// Makes every change of this kind fail, such as `INSERT ON changes`.
     pub(super) async fn break_off(&self, at: &str) {
         let statements = match self.on {
             On::Sqlite => {
@@ -111,7 +111,7 @@ impl Fixture {
         sqlx::raw_sql(AssertSqlSafe(statements)).execute(&self.database).await.unwrap();
     }
 
-    /// Takes [`Self::break_off`] back.
+    /// Undoes [`Self::break_off`].
     pub(super) async fn mend(&self) {
         let statement = match self.on {
             On::Sqlite => "DROP TRIGGER stop",

@@ -1,7 +1,7 @@
-//! One-time codes by time (RFC 6238): SHA-1, six digits, 30 seconds, the only set that Microsoft and Google
-//! Authenticator both honour.
+//! Time-based one-time codes (RFC 6238): SHA-1, six digits, 30 seconds, the only parameters that both Microsoft and
+//! Google Authenticator support.
 //!
-//! Remembers nothing: that a code is accepted once is for [`super::SecondFactor`] to see to.
+//! Stateless: [`super::SecondFactor`] accepts a code only once.
 
 use std::fmt;
 
@@ -13,13 +13,13 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::typed::symbols;
 use crate::{clock::Timestamp, random::Random};
 
-/// Seconds that one code lasts.
+/// The lifetime of a code in seconds.
 const STEP: i64 = 30;
 
-/// What stays readable in an otpauth URI: the unreserved characters of RFC 3986, and the `@` of mail addresses.
+/// Characters that are not escaped in an otpauth URI: the unreserved ones of RFC 3986, and the `@` of mail addresses.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@');
 
-/// The secret that an authenticator app and we share: 160 random bits.
+/// The secret shared with an authenticator app: 160 random bits.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct TotpSecret([u8; 20]);
 
@@ -28,22 +28,22 @@ impl TotpSecret {
         Self(random.bytes())
     }
 
-    /// The secret that was sealed earlier; absent when it is not 20 bytes.
+    /// The secret from its unsealed bytes; `None` if there are not 20.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
 
-    /// The bytes, to be sealed and for nothing else.
+    /// The bytes, only for sealing.
     pub fn expose(&self) -> &[u8; 20] {
         &self.0
     }
 
-    /// What a user types who cannot scan: 32 letters and digits.
+    /// The text for users who cannot scan: 32 letters and digits.
     pub fn base32(&self) -> SecretString {
         Secret::new_stack(self.0).to_base32().into()
     }
 
-    /// The same in groups of four, to be read.
+    /// The same in groups of four, for reading.
     pub fn grouped(&self) -> SecretString {
         let base32 = self.base32();
         let mut grouped = String::with_capacity(40);
@@ -56,8 +56,8 @@ impl TotpSecret {
         grouped.into()
     }
 
-    /// What the QR code says, after the key URI format of Google Authenticator. A colon would end the issuer early
-    /// in some apps, so that neither name keeps one.
+    /// The content of the QR code, in the key URI format of Google Authenticator. In some apps a colon would end the
+    /// issuer early, so colons are removed from both names.
     pub fn otpauth_uri(&self, issuer: &str, account: &str) -> SecretString {
         let (issuer, account) = (issuer.replace(':', "-"), account.replace(':', "-"));
         format!(
@@ -69,14 +69,14 @@ impl TotpSecret {
         .into()
     }
 
-    /// What an app with a right clock shows at `at`; empty before 1970.
+    /// The code that an app with a correct clock shows at `at`; empty before 1970.
     pub fn code_at(&self, at: Timestamp) -> String {
         u64::try_from(at.unix_seconds())
             .map(|seconds| self.totp().generate(seconds).to_string())
             .unwrap_or_default()
     }
 
-    /// The step of `steps` whose code this is.
+    /// The one of `steps` with this code.
     pub(super) fn matching_step(&self, code: &Code, steps: impl IntoIterator<Item = i64>) -> Option<i64> {
         let totp = self.totp();
         steps.into_iter().find(|step| {
@@ -86,7 +86,7 @@ impl TotpSecret {
     }
 
     fn totp(&self) -> Totp {
-        // "Non-compliant" skips checks of lengths that are constant here. No skew: callers name every step they allow.
+        // "Non-compliant" skips checks of lengths that are constant here. No skew: callers list every step they allow.
         Builder::new().with_secret(Secret::new_stack(self.0)).with_skew(0).build_noncompliant()
     }
 }
@@ -97,16 +97,16 @@ impl fmt::Debug for TotpSecret {
     }
 }
 
-/// The number of the step that `now` lies in.
+/// The number of the step at `now`.
 pub(super) fn step_at(now: Timestamp) -> i64 {
     now.unix_seconds().div_euclid(STEP)
 }
 
-/// Six digits as somebody typed them. Text, never a number: leading zeros count.
+/// Six digits as typed. Text, not a number: leading zeros count.
 pub(super) struct Code(String);
 
 impl Code {
-    /// Takes the digits of any script, and whatever separates them; absent when these are not exactly six.
+    /// Accepts the digits of any script, with any separators; `None` unless there are exactly six.
     pub(super) fn parse(typed: &str) -> Option<Self> {
         let mut symbols = symbols(typed);
         let code: String = symbols.by_ref().take(6).collect();
@@ -124,7 +124,7 @@ mod tests {
         TotpSecret::from_bytes(b"12345678901234567890").unwrap()
     }
 
-    /// RFC 6238, appendix B, SHA-1, cut to the last six of its eight digits.
+    /// RFC 6238, appendix B, SHA-1, reduced to the last six of its eight digits.
     #[test]
     fn codes_are_those_of_the_rfc() {
         for (seconds, code) in [

@@ -1,6 +1,6 @@
-//! Codes as people type them: in the digits of their own script, with whatever separates groups.
+//! Codes as people type them: in the digits of their own script, with any separators.
 
-/// Where each script's ten decimal digits begin, in Unicode 16 (general category Nd).
+/// The zero of each script's ten decimal digits in Unicode 16 (general category Nd).
 const ZEROS: &[char] = &[
     '0',
     '\u{660}',
@@ -79,7 +79,8 @@ const ZEROS: &[char] = &[
     '\u{1fbf0}',
 ];
 
-/// What was meant: letters and digits, these as ASCII has them. Spaces, dashes, dots and what cannot be seen separate.
+/// The letters and digits of a typed code, with digits as ASCII. Spaces, dashes, dots and invisible characters are
+/// separators.
 pub(super) fn symbols(typed: &str) -> impl Iterator<Item = char> {
     typed.chars().filter_map(|c| match digit(c) {
         Some(digit) => Some(digit),
@@ -105,7 +106,7 @@ mod tests {
             assert!(digits.clone().all(char::is_numeric), "{zero:?}");
             assert_eq!(digits.filter_map(digit).collect::<String>(), "0123456789");
         }
-        // Numbers, but no decimal digits.
+        // Numbers that are not decimal digits.
         for c in [
             '\u{b2}', '\u{bd}', '\u{2160}', '\u{2460}', '\u{3007}', '\u{4e00}', '/', ':', 'a', '\u{65f}',
             '\u{66a}',

@@ -1,4 +1,5 @@
-//! Wrong passwords and codes of an account since its user's last login: how many, and from where, for the user to be told.
+//! Wrong passwords and codes of an account since its user's last login: how many, and from where, for a report to the
+//! user.
 
 use std::sync::Arc;
 
@@ -11,20 +12,20 @@ use crate::{
     users::UserId,
 };
 
-/// Networks that are told apart; what comes from others is told together.
+/// Networks that are listed separately; the others are summed up.
 const MOST: i64 = 20;
 
-/// Which proof was wrong.
+/// The kind of proof that was wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
     Password(By),
     Code,
 }
 
-/// What came from one network.
+/// The wrong tries from one network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrongTries {
-    /// An address, or the prefix of one; absent for all whose networks are too many to be told apart.
+    /// An address, or a prefix of one; `None` for the sum of all networks that are not listed.
     pub network: Option<String>,
     pub passwords: u32,
     pub codes: u32,
@@ -43,7 +44,7 @@ impl Tries {
         Self { database, clock }
     }
 
-    /// Notes a wrong try of a user.
+    /// Records a wrong try.
     pub async fn note(&self, user: &UserId, network: &str, wrong: Wrong) -> Result<(), CredentialsError> {
         let (passwords, codes) = match wrong {
             Wrong::Password(_) => (1_i64, 0_i64),
@@ -74,7 +75,7 @@ impl Tries {
         Ok(())
     }
 
-    /// What there is to tell, the latest first.
+    /// The wrong tries to report, the latest first.
     pub async fn list(&self, user: &UserId) -> Result<Vec<WrongTries>, CredentialsError> {
         let rows = sqlx::query(
             "SELECT network, passwords, codes, last_at FROM wrong_tries WHERE user_id = $1 ORDER BY last_at DESC, network",
@@ -98,7 +99,7 @@ impl Tries {
             .collect()
     }
 
-    /// Forgets what came until then: the user has been told.
+    /// Deletes those up to this time: the user has been told.
     pub async fn forget(&self, user: &UserId, until: Timestamp) -> Result<(), CredentialsError> {
         sqlx::query("DELETE FROM wrong_tries WHERE user_id = $1 AND last_at <= $2")
             .bind(user.as_str().to_owned())
@@ -108,7 +109,7 @@ impl Tries {
         Ok(())
     }
 
-    /// A login is finished: wrong passwords are no longer in a row.
+    /// After a finished login, earlier wrong passwords are no longer in a row.
     pub async fn forgive(&self, user: &UserId) -> Result<(), CredentialsError> {
         sqlx::query("UPDATE passwords SET failures = 0 WHERE user_id = $1 AND failures > 0")
             .bind(user.as_str().to_owned())
@@ -168,7 +169,7 @@ mod tests {
             told.iter().map(|from| (from.network.as_deref().unwrap(), from.passwords, from.codes)).collect();
         assert_eq!(brief, [("192.0.2.1", 1, 1), ("192.0.2.2", 1, 0)]);
         assert_eq!(tries.list(&fixture.bob).await.unwrap(), []);
-        // What comes while the page is shown is for the next time.
+        // Tries that arrive while the page is shown are reported the next time.
         tries.note(&fixture.ada, "192.0.2.2", PASSWORD).await.unwrap();
         tries.forget(&fixture.ada, told[0].last).await.unwrap();
         assert_eq!(tries.list(&fixture.ada).await.unwrap()[0].passwords, 2);

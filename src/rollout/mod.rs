@@ -1,4 +1,4 @@
-//! The way from "nobody has a device" to "nobody gets in without one". Pure: takes the instant as an argument.
+//! The roll-out: from "nobody has a device" to "nobody gets in without one". Pure: takes the instant as an argument.
 
 use jiff::tz::Offset;
 
@@ -7,9 +7,9 @@ use crate::clock::Timestamp;
 /// From when a second factor is mandatory.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Absent: it already is.
+    /// `None`: it already is.
     pub mandatory_from: Option<Timestamp>,
-    /// What the operator wrote the instant with. It decides which day the instant is on, for every reader.
+    /// The UTC offset that the operator wrote. It decides which day the instant is on, for every reader.
     pub offset: Offset,
 }
 
@@ -19,22 +19,22 @@ impl Default for Config {
     }
 }
 
-/// What the roll-out asks of a user at one instant.
+/// What the roll-out requires of a user at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requirement {
     /// Nobody gets in without a device.
     Demand,
-    /// A user without a device is invited to enrol one, and may put it off until the date.
+    /// A user without a device is invited to enrol one, and may skip that until the date.
     Invite {
         mandatory_from: Timestamp,
         offset: Offset,
-        /// Midnights until then, where the offset is in force. Zero on the day itself.
+        /// Midnights until then, in that UTC offset. Zero on the day itself.
         days_left: u32,
     },
 }
 
 impl Config {
-    /// What holds at `now`. From the very instant on, a device is demanded.
+    /// The requirement at `now`. From the instant on, a device is demanded.
     pub fn requirement(&self, now: Timestamp) -> Requirement {
         match self.mandatory_from {
             Some(mandatory_from) if now < mandatory_from => Requirement::Invite {
@@ -46,13 +46,13 @@ impl Config {
         }
     }
 
-    /// The instant as it was written, in RFC 3339.
+    /// The instant as written, in RFC 3339.
     pub fn written(&self) -> Option<String> {
         let instant = jiff::Timestamp::from_millisecond(self.mandatory_from?.unix_millis()).ok()?;
         Some(instant.display_with_offset(self.offset).to_string())
     }
 
-    /// Which day an instant is on, counted from the epoch.
+    /// The day of an instant, counted from the epoch.
     fn day(&self, instant: Timestamp) -> i32 {
         const DAY: i64 = 24 * 3600;
         let local = instant.unix_seconds().saturating_add(i64::from(self.offset.seconds()));

@@ -1,4 +1,4 @@
-//! One saved form: its id, and how it is encoded before it is sealed.
+//! One saved form: its id, and its encoding before it is sealed.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
 
-/// Names a saved form in an address. Opens nothing by itself.
+/// The id of a saved form, used in an address. It gives no access by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormId(String);
 
 impl FormId {
-    /// Characters of its text.
+    /// Length of its text.
     pub const LENGTH: usize = 22;
 
     pub(super) fn generate(random: &dyn Random) -> Self {
@@ -29,17 +29,17 @@ impl FormId {
     }
 }
 
-/// What has to be the same when the form is sent after all.
+/// The parts of a form that are sent to the portal later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedForm {
     pub head: SavedHead,
     pub body: Bytes,
 }
 
-/// All but the body.
+/// Everything but the body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedHead {
-    /// Path and query, as the browser wrote them.
+    /// Path and query, as the browser sent them.
     pub target: String,
     pub content_type: String,
     pub referer: Option<String>,

@@ -1,8 +1,7 @@
-//! Forms that arrived just after their user's session had expired: saved, sealed, until that user is back in that browser,
-//! and given out once.
+//! Forms that arrived just after their user's session had expired: saved, sealed, until the user has signed in again in
+//! the same browser, and given out once.
 //!
-//! Knows nothing of requests. Whose session it was, and whether the form was sent from a page of this site, is for the
-//! caller to know.
+//! Sees no requests. The caller knows whose session it was, and whether a page of this site sent the form.
 
 mod form;
 mod room;
@@ -31,41 +30,41 @@ use crate::{
     users::UserId,
 };
 
-/// For how long a form can be sent after all.
+/// How long a saved form can be sent.
 pub const LIFETIME: Duration = Duration::from_mins(30);
-/// For how long it is known after that, to tell its user what became of it.
+/// How long it is remembered after that, to tell its user what happened to it.
 const MEMORY: Duration = Duration::from_hours(24);
-/// Forms of one user at once: one for each of many tabs.
+/// Maximum number of one user's forms: one for each of many tabs.
 const MOST_OF_A_USER: i64 = 20;
-/// Bytes of them, sealed.
+/// Maximum size of one user's forms, sealed.
 const MOST_BYTES_OF_A_USER: i64 = 4 << 20;
-/// Bytes of all forms at once, sealed.
+/// Maximum size of all forms, sealed.
 const MOST_BYTES: i64 = 64 << 20;
-/// Forms of one user that are known, those included that have been sent or dropped.
+/// Maximum number of one user's remembered forms, including those that have been sent or discarded.
 const MOST_KNOWN_OF_A_USER: i64 = 100;
-/// Forms on their way in at once, in memory: of users, and as many of strangers.
+/// Forms in memory while they arrive: of users, and as many of strangers.
 const MOST_AT_ONCE: usize = 32;
-/// Those of one user among them.
+/// The share of one user.
 const MOST_AT_ONCE_OF_A_USER: usize = 8;
-/// Those of strangers from one address among them. A household may have twice as many, an organisation four times.
+/// The share of one address of strangers. A household may have twice as many, an organisation four times.
 const MOST_AT_ONCE_OF_A_NETWORK: usize = 4;
 const TIDY: Duration = Duration::from_mins(10);
 
-/// What is saved.
+/// The settings for saved forms.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// The largest body, in bytes. Zero: no form is saved.
+    /// Maximum size of a body in bytes. Zero: no form is saved.
     pub max: usize,
 }
 
-/// The forms that wait for their users.
+/// The saved forms.
 #[derive(Clone)]
 pub struct SavedForms {
     database: Database,
     sealer: Arc<Sealer>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
-    /// Shared, like all of this, since the whole is handed about.
+    /// Shared, since this struct is cloned.
     browsers: Arc<hmac::Key>,
     of_users: Arc<FairSemaphore<UserId>>,
     of_strangers: Arc<FairSemaphore<(Kind, Key)>>,
@@ -77,32 +76,32 @@ pub struct SavedForms {
 pub struct FormClaim<'a> {
     pub id: &'a FormId,
     pub user: &'a UserId,
-    /// The hash of what [`SavedForms::browser`] gave this browser.
+    /// The hash of the token that [`SavedForms::browser`] gave this browser.
     pub browser: Option<&'a TokenHash>,
 }
 
 /// Why a form is not saved. Those already saved stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRoom {
-    /// Its user has as many as one may have, or as much.
+    /// The user has the maximum number or size.
     User,
-    /// All users together have.
+    /// All users together have the maximum size.
     Everybody,
 }
 
-/// What became of a form.
+/// The state of a form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     Waiting {
         head: SavedHead,
         kept_at: Timestamp,
     },
-    /// It has been sent or dropped, or is too old.
+    /// It has been sent or discarded, or is too old.
     Gone,
-    /// It was saved in this browser, for another user: to be told as [`Found::Nothing`] is, and the browser is to forget what
-    /// it proves itself with.
+    /// It was saved in this browser for another user: shown like [`Found::Nothing`], and the browser's token is to be
+    /// deleted.
     OtherUser,
-    /// There is none, or it is another browser's: nobody learns which.
+    /// It does not exist, or belongs to another browser: nobody learns which.
     Nothing,
 }
 
@@ -121,17 +120,17 @@ impl SavedForms {
         Self { database, sealer, clock, random, browsers, of_users, of_strangers, max: config.max }
     }
 
-    /// The largest body that is saved; zero: none is.
+    /// Maximum size of a body; zero: no form is saved.
     pub fn max(&self) -> usize {
         self.max
     }
 
-    /// Room in memory for a form of a user; none when too many are on their way for long.
+    /// Memory for a user's form; `None` if too many are arriving for too long.
     pub async fn room_for_user(&self, user: &UserId) -> Option<Room> {
         self.of_users.room([(user.clone(), MOST_AT_ONCE_OF_A_USER)]).await
     }
 
-    /// Room in memory for a form of nobody knows whom. It takes none from users.
+    /// Memory for a stranger's form. It takes none from users.
     pub async fn room_for_stranger(&self, networks: Networks) -> Option<Room> {
         let shares = networks.keys().map(|(kind, key, times)| {
             ((kind, key), MOST_AT_ONCE_OF_A_NETWORK.saturating_mul(usize::try_from(times).unwrap_or(1)))
@@ -139,8 +138,7 @@ impl SavedForms {
         self.of_strangers.room(shares).await
     }
 
-    /// What a browser proves later that it is the one whose session ran out. The same for all its tabs, whichever of them
-    /// comes first, since all of them hold that session.
+    /// The token by which the browser is recognised later. The same for all tabs of the session, whichever comes first.
     pub fn browser(&self, session: &TokenHash) -> Token {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(hmac::sign(&self.browsers, session.as_bytes()).as_ref());
@@ -158,12 +156,12 @@ impl SavedForms {
         let record = self.sealer.seal(&place(&id, user), &form.encode());
         let size = i64::try_from(record.len()).unwrap_or(i64::MAX);
         let now = self.clock.now();
-        // Looked up twice: whoever is refused takes nobody the lock for writing.
+        // Checked once without the lock: a refused form must not lock out writers.
         if let Err(full) = self.room_for(size, user, now, &self.database).await? {
             return Ok(Err(full));
         }
         let mut transaction = self.database.write().await?;
-        // So that forms of one user that come at once are counted one by one.
+        // So that concurrent forms of one user are counted one by one.
         let one_by_one = format!("SELECT id FROM users WHERE id = $1{}", self.database.locking());
         sqlx::query(AssertSqlSafe(one_by_one))
             .bind(user.to_string())
@@ -197,7 +195,7 @@ impl SavedForms {
         Ok(Ok(id))
     }
 
-    /// Whether so many bytes more can be saved for a user.
+    /// Whether this many more bytes can be saved for a user.
     async fn room_for<'c>(
         &self,
         size: i64,
@@ -226,7 +224,7 @@ impl SavedForms {
         })
     }
 
-    /// What there is to say about a form. Writes nothing: it is asked for pages that are only looked at.
+    /// The state of a form. Writes nothing: called for pages that are only viewed.
     pub async fn find(&self, claim: FormClaim<'_>) -> Result<Found, DatabaseError> {
         let Some(row) = self.row(claim).await? else { return Ok(Found::Nothing) };
         if row.user != *claim.user {
@@ -254,7 +252,7 @@ impl SavedForms {
         Ok((taken.rows_affected() == 1).then_some(form))
     }
 
-    /// Takes a form back of which nothing has been sent.
+    /// Takes back a form of which nothing has been sent.
     pub async fn put_back(&self, id: &FormId) -> Result<(), DatabaseError> {
         sqlx::query("UPDATE kept_forms SET taken_at = NULL WHERE id = $1")
             .bind(id.as_str().to_owned())
@@ -263,12 +261,12 @@ impl SavedForms {
         Ok(())
     }
 
-    /// Forgets what is in a form that has been sent.
+    /// Deletes the content of a form that has been sent.
     pub async fn forget(&self, id: &FormId) -> Result<(), DatabaseError> {
         self.empty(id).await
     }
 
-    /// Forgets what is in a form that its user has no more use for.
+    /// Deletes the content of a form that its user discards.
     pub async fn discard(&self, claim: FormClaim<'_>) -> Result<(), DatabaseError> {
         let row = self.row(claim).await?;
         if row.is_some_and(|row| row.user == *claim.user && !row.record.is_empty()) {
@@ -277,13 +275,13 @@ impl SavedForms {
         Ok(())
     }
 
-    /// Forgets all forms of everybody once `transaction` commits.
+    /// Deletes all forms once `transaction` commits.
     pub async fn remove_all(&self, transaction: &mut Transaction) -> Result<(), DatabaseError> {
         sqlx::query("DELETE FROM kept_forms").execute(&mut **transaction).await?;
         Ok(())
     }
 
-    /// Forgets all forms of a user.
+    /// Deletes all forms of a user.
     pub async fn remove_user(&self, user: &UserId) -> Result<(), DatabaseError> {
         sqlx::query("DELETE FROM kept_forms WHERE user_id = $1")
             .bind(user.to_string())
@@ -292,7 +290,7 @@ impl SavedForms {
         Ok(())
     }
 
-    /// Forgets now and then what is too old, for ever.
+    /// Deletes old forms at intervals, for ever.
     pub async fn maintain(self) {
         let mut turns = regularly(TIDY);
         loop {
@@ -332,7 +330,7 @@ impl SavedForms {
     /// The form, while it can be sent.
     fn open(&self, claim: FormClaim<'_>, row: &Stored) -> Option<SavedForm> {
         let now = self.clock.now();
-        // From the future: the clock was set back, and nobody knows how old it is.
+        // From the future: the clock was set back, and the form's age is unknown.
         if row.taken || row.kept_at > now || now.since(row.kept_at) >= LIFETIME {
             return None;
         }

@@ -1,4 +1,4 @@
-//! Room for forms that are on their way in, in shares: whoever sends theirs slowly keeps nobody else's out.
+//! Memory for arriving forms, in fair shares: one sender's slow forms block nobody else's.
 
 use std::{
     collections::HashMap,
@@ -12,27 +12,27 @@ use tokio::{
     time::timeout,
 };
 
-/// How long a form waits for room.
+/// How long a form waits for memory.
 const WAITS: Duration = Duration::from_secs(5);
 
-/// FairSemaphore that are shared out among owners.
+/// A semaphore that is shared fairly among owners.
 pub(super) struct FairSemaphore<K> {
     all: Arc<Semaphore>,
     shares: Arc<Shares<K>>,
 }
 
-/// Room for one form, until it is dropped.
+/// Memory for one form, until it is dropped.
 pub struct Room {
     _places: Vec<OwnedSemaphorePermit>,
     _shares: Vec<Box<dyn Send + Sync>>,
 }
 
-/// The shares of owners who have or want a place.
+/// The shares of owners who have or want a permit.
 type Shares<K> = Mutex<HashMap<K, Share>>;
 
 struct Share {
     places: Arc<Semaphore>,
-    /// Forms that have or want one of them.
+    /// Forms of this owner that have or want a permit.
     forms: usize,
 }
 
@@ -47,7 +47,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> FairSemaphore<K> {
         Self { all: Arc::new(Semaphore::new(places)), shares: Arc::default() }
     }
 
-    /// A place for a form that belongs to all of `owners`, each with the size of its share. Waits a while for one.
+    /// A permit for a form that belongs to all of `owners`, each with the size of its share. Waits a while for it.
     pub(super) async fn room(&self, owners: impl IntoIterator<Item = (K, usize)>) -> Option<Room> {
         let (mut held, mut counts) = (Vec::new(), Vec::<Box<dyn Send + Sync>>::new());
         let comes = async {
@@ -56,7 +56,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> FairSemaphore<K> {
                 counts.push(Box::new(counted));
                 held.push(share.acquire_owned().await.ok()?);
             }
-            // The last, so that what waits for its own share keeps nobody waiting.
+            // Last, so that a form that waits for its own share blocks nobody else.
             held.push(Arc::clone(&self.all).acquire_owned().await.ok()?);
             Some(())
         };
@@ -86,7 +86,7 @@ impl<K: Eq + Hash> Drop for Counted<K> {
     }
 }
 
-/// The counts are whole after every step, whoever panicked.
+/// The counts are consistent after every step, even after a panic.
 fn lock<K>(shares: &Shares<K>) -> MutexGuard<'_, HashMap<K, Share>> {
     shares.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -97,7 +97,7 @@ mod tests {
 
     use super::*;
 
-    /// The room that there is without waiting.
+    /// The result without waiting.
     fn at_once(places: &FairSemaphore<&'static str>, owners: &[(&'static str, usize)]) -> Option<Room> {
         places.room(owners.iter().copied()).now_or_never().flatten()
     }

@@ -1,4 +1,4 @@
-//! Forms saved and given out, with a clock turned by hand.
+//! Forms saved and given out, with a manual clock.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -127,7 +127,7 @@ async fn a_record_that_was_tampered_with_is_gone(on: On) {
         .await
         .unwrap();
     assert_eq!(forms.take(claim(&id, &ada, &BROWSER), "/sims").await.unwrap(), None, "another form's");
-    // Passed off as another user's.
+    // Moved to another user.
     sqlx::query("UPDATE kept_forms SET user_id = $1").bind(bob.to_string()).execute(&database).await.unwrap();
     assert_eq!(forms.take(claim(&second, &bob, &BROWSER), "/sims").await.unwrap(), None);
 }
@@ -152,7 +152,7 @@ async fn whoever_keeps_and_discards_all_day_leaves_no_more_than_anybody(on: On) 
         forms.discard(claim(&id, &ada, &BROWSER)).await.unwrap();
     }
     assert_eq!(rows().await, 100);
-    // What waits is older than all of those, and stays.
+    // The waiting forms are older than all of those, and stay.
     for (id, user, browser) in [(&waiting, &ada, BROWSER), (&bobs, &bob, OTHER)] {
         assert!(matches!(forms.find(claim(id, user, &browser)).await.unwrap(), Found::Waiting { .. }));
     }
@@ -170,7 +170,7 @@ async fn a_flood_stays_within_the_bounds_and_pushes_nothing_out(on: On) {
     assert_eq!(saved.iter().map(FormId::as_str).collect::<BTreeSet<_>>().len(), 20);
     assert!(forms.save(&bob, &OTHER, &form(b"a=1")).await.unwrap().is_ok(), "another user has room");
     assert!(matches!(forms.find(claim(&saved[0], &ada, &BROWSER)).await.unwrap(), Found::Waiting { .. }));
-    // What is sent or over makes room.
+    // Forms that were sent or discarded make room.
     forms.take(claim(&saved[0], &ada, &BROWSER), "/sims").await.unwrap().unwrap();
     assert!(forms.save(&ada, &BROWSER, &form(b"a=1")).await.unwrap().is_ok());
     assert!(forms.save(&ada, &BROWSER, &form(b"a=1")).await.unwrap().is_err());

@@ -1,4 +1,4 @@
-//! How many failures are too many, and for how long after the last of them.
+//! Budgets of failures: how many are too many, and how long to wait after the last.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use crate::clock::Timestamp;
 /// How many failures are too many.
 #[derive(Clone, Copy, Debug)]
 pub enum Budget {
-    /// So many within a time that begins with the first; a ban after the last of them forgives all.
+    /// A number of failures within a time that begins with the first; the ban after the last forgives all.
     Window { failures: u32, find_time: Duration, ban_time: Duration },
-    /// A wait after each failure, longer the more there are. None is forgiven while there is something to wait for.
+    /// A wait after each failure, longer the more there are. None is forgiven during a wait.
     Rising(&'static Ladder),
 }
 
 /// Waits that rise.
 #[derive(Debug)]
 pub struct Ladder {
-    /// From so many failures on, so long after the last; ascending.
+    /// The wait after the last failure, from this number of failures on; ascending.
     pub(super) steps: &'static [(u32, Duration)],
     /// How long after the last failure all are forgotten: before the first step, and from it on.
     pub(super) few: Duration,
     pub(super) many: Duration,
 }
 
-/// Failures as they are counted.
+/// The counted failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    /// Tells one window from the next.
+    /// Identifies the window.
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
     pub(super) failures: u32,
@@ -39,7 +39,7 @@ impl Ladder {
 }
 
 impl Budget {
-    /// How long it is until the next try may be made.
+    /// The time until the next attempt may be made.
     pub(super) fn wait(self, record: &Record, now: Timestamp) -> Option<Duration> {
         let wait = match self {
             Self::Window { failures, ban_time, .. } => (record.failures >= failures).then_some(ban_time),
@@ -48,7 +48,7 @@ impl Budget {
         wait.map(|wait| wait.saturating_sub(now.since(record.last))).filter(|wait| !wait.is_zero())
     }
 
-    /// What `record` is after one failure more, and when the one before was.
+    /// `record` after one more failure, and the time of the one before.
     pub(super) fn count(self, record: Option<Record>, now: Timestamp) -> (Record, Timestamp) {
         let record = record.filter(|record| record.failures > 0 && !self.is_over(record, now));
         let before = record.unwrap_or(Record { first: now, last: now, failures: 0 });
@@ -65,7 +65,7 @@ impl Budget {
         }
     }
 
-    /// For how long after the last of so many failures they mean anything.
+    /// How long a number of failures matters after the last.
     pub(super) fn lasts(self, failures: u32) -> Duration {
         match self {
             Self::Window { find_time, ban_time, .. } => find_time.max(ban_time),

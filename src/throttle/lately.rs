@@ -1,4 +1,4 @@
-//! Which budgets have just been found used up: a flood of tries that are refused anyhow asks the store once in a while.
+//! Budgets that were recently exhausted: a flood of attempts that are refused anyway rarely asks the store.
 
 use std::{
     collections::HashMap,
@@ -9,13 +9,13 @@ use std::{
 use super::store::{Counted, Key, Kind, Meter};
 use crate::clock::Timestamp;
 
-/// For how long a store's word holds: it may have forgiven meanwhile, at another gateway.
+/// How long the store's result is used: another gateway may have forgiven failures meanwhile.
 const HOLDS: Duration = Duration::from_secs(1);
 
-/// Beyond as many, all are asked for again.
+/// Above this number, the store is asked about all again.
 const MOST: usize = 16 * 1024;
 
-/// The waits that the store has lately told.
+/// The waits that the store has recently returned.
 #[derive(Debug, Default)]
 pub(super) struct Lately(Mutex<HashMap<(Kind, Key), Told>>);
 
@@ -26,7 +26,7 @@ struct Told {
 }
 
 impl Lately {
-    /// The longest of the waits that are known to lie ahead of one of these.
+    /// The longest known wait for one of these meters.
     pub(super) fn wait(&self, meters: &[Meter], now: Timestamp) -> Option<Duration> {
         let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let left = |told: &Told| {
@@ -46,7 +46,7 @@ impl Lately {
         told.insert((meter.kind, meter.key), Told { at: now, wait });
     }
 
-    /// What has been settled may have been forgiven.
+    /// The failures of settled attempts may have been forgiven.
     pub(super) fn forget(&self, counted: &[Counted]) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for Counted { kind, key, .. } in counted {

@@ -1,8 +1,8 @@
-//! Budgets of failed logins: of an account from a network, of an account over all strangers, of a network, a household and
-//! an organisation, and of a browser in which the account is known.
+//! Budgets of failed logins: of an account from a network, of an account over all strangers, of a network, a household
+//! and an organisation, and of a browser in which the account is known.
 //!
-//! Whoever is known has a budget that nobody else can use up. What an attempt is about is for the caller to know; the name
-//! must be canonical, or its spellings would have a budget each. `docs/guessing.md` says what comes of it.
+//! A known browser has a budget that nobody else can use up. The caller describes the attempt; the name must be
+//! canonical, or each spelling would have its own budget. `docs/guessing.md` explains the effects.
 
 mod budget;
 mod lately;
@@ -25,7 +25,7 @@ use crate::{clock::Clock, errors::Chain, secret::sha256};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Strangers at one account: at most nine guesses in any hour, three and fewer later. Right passwords take nothing.
+/// Strangers' guesses at one account: at most nine in any hour, three and fewer later. Correct passwords do not count.
 static STRANGERS: Ladder = Ladder {
     steps: &[
         (5, Duration::from_mins(5)),
@@ -39,7 +39,7 @@ static STRANGERS: Ladder = Ladder {
     many: Duration::from_hours(24),
 };
 
-/// One browser in which an account is known: after a hundred in a row its mark is worth nothing for a day.
+/// A browser in which an account is known: after a hundred failures in a row its mark is void for a day.
 static MARKS: Ladder = Ladder {
     steps: &[
         (10, Duration::from_mins(15)),
@@ -66,21 +66,21 @@ static CODES: Ladder = Ladder {
     many: Duration::from_hours(24),
 };
 
-/// Tries for one account, right or wrong, for each failure that it may have.
+/// Attempts for one account, correct or wrong, per allowed failure.
 const TRIES: u32 = 4;
 
 /// How many failures are too many.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Failures of one account from one network, or in one browser that it is known in, within `find_time`.
+    /// Failures for one account from one network, or in one known browser, within `find_time`.
     pub max_retries: u32,
-    /// Failures of one network, whatever the account, within `find_time`; twice as many of a /56, four times of a /48.
+    /// Failures from one network, for any account, within `find_time`; twice as many for a /56, four times for a /48.
     pub network_max_retries: u32,
     pub find_time: Duration,
     pub ban_time: Duration,
 }
 
-/// What tells a browser in which somebody has logged in before.
+/// Identifies a browser in which somebody has logged in before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownBrowser(Key);
 
@@ -97,7 +97,7 @@ pub struct Attempt<'a> {
     /// The canonical name, whether or not a user has it.
     pub account: &'a str,
     pub networks: Networks,
-    /// Absent: a stranger.
+    /// `None`: a stranger.
     pub browser: Option<KnownBrowser>,
 }
 
@@ -107,14 +107,14 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Too many failures lately.
+/// Too many failures recently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many failed attempts")]
 pub struct Throttled {
     pub retry_after: Duration,
 }
 
-/// The budgets of all who share a store; clones share it as well.
+/// The budgets of all gateways that share a store; clones share them as well.
 #[derive(Clone)]
 pub struct Throttle {
     store: Arc<dyn ThrottleStore>,
@@ -123,8 +123,8 @@ pub struct Throttle {
     config: Config,
 }
 
-/// Leave to try once. The attempt counts as failed from the start, so that guesses at once cannot outrun the count;
-/// dropped, it stays counted.
+/// Permission for one attempt. It counts as failed from the start, so that concurrent guesses cannot outrun the count;
+/// if dropped, it stays counted.
 #[must_use = "an attempt that succeeded has to say so, or it stays counted as failed"]
 pub struct Admission {
     store: Arc<dyn ThrottleStore>,
@@ -137,18 +137,18 @@ impl Throttle {
         Self { store, lately: Arc::default(), clock, config: config.clone() }
     }
 
-    /// Counts a password, unless there has been too much of it: by the browser that is known, or by strangers.
+    /// Counts a password, unless there have been too many: in the known browser, or by strangers.
     pub async fn admit(&self, attempt: &Attempt<'_>) -> Result<Result<Admission, Throttled>, ThrottleError> {
         self.count(self.meters(attempt)).await
     }
 
-    /// Counts a token that nobody has, unless there have been too many from the network. Whoever signs in with a password has
-    /// a budget of its own.
+    /// Counts an unknown token, unless there have been too many from the network. Password logins have a separate
+    /// budget.
     pub async fn admit_token(&self, from: Networks) -> Result<Result<Admission, Throttled>, ThrottleError> {
         self.count(self.of_tokens(from)).await
     }
 
-    /// Whether the store has just told of a wait for tokens from the network.
+    /// Whether the store has just returned a wait for tokens from the network.
     pub fn told_of_tokens(&self, from: Networks) -> Option<Throttled> {
         let retry_after = self.lately.wait(&self.of_tokens(from), self.clock.now())?;
         Some(Throttled { retry_after })
@@ -159,7 +159,7 @@ impl Throttle {
         self.of_networks(from).map(apart).collect()
     }
 
-    /// Whether the store has just told of a wait: then it need not be asked.
+    /// Whether the store has just returned a wait: then it need not be asked.
     pub fn told(&self, attempt: &Attempt<'_>) -> Option<Throttled> {
         let retry_after = self.lately.wait(&self.meters(attempt), self.clock.now())?;
         Some(Throttled { retry_after })
@@ -174,10 +174,10 @@ impl Throttle {
             Some(browser) => vec![
                 self.meter(Kind::Known, browser.0, max),
                 Meter { kind: Kind::Mark, key: browser.0, budget: Budget::Rising(&MARKS) },
-                // However many browsers an account is known in, its tries are as many.
+                // The number of attempts does not depend on how many browsers the account is known in.
                 self.meter(Kind::KnownTries, name, tries),
             ],
-            // What cannot be a name is nobody's, and not to be guessed at.
+            // An invalid name is nobody's, and there is nothing to guess.
             None if account.is_empty() => self.of_networks(*networks).collect(),
             None => {
                 let pair = sha256(&[networks.key(), name].concat());
@@ -192,7 +192,7 @@ impl Throttle {
         }
     }
 
-    /// Counts a one-time code or a recovery code of a user, by id: in the browser that is known, or from the network.
+    /// Counts a one-time code or a recovery code of a user, by id: in the known browser, or from the network.
     pub async fn admit_code(
         &self,
         kind: Kind,
@@ -203,8 +203,8 @@ impl Throttle {
         self.count(vec![Meter { kind, key, budget: Budget::Rising(&CODES) }]).await
     }
 
-    /// Counts a one-time code that comes before the password. It takes from the network alone: nobody can keep a user out
-    /// with it.
+    /// Counts a one-time code that comes before the password. Only the network's budget is used: nobody can lock a user
+    /// out with it.
     pub async fn admit_first_code(
         &self,
         attempt: &Attempt<'_>,
@@ -223,7 +223,7 @@ impl Throttle {
 
     fn meter(&self, kind: Kind, key: Key, failures: u32) -> Meter {
         let Config { find_time, ban_time, .. } = self.config;
-        // A budget of nothing would lock everybody out for ever.
+        // A budget of zero would lock everybody out for ever.
         Meter { kind, key, budget: Budget::Window { failures: failures.max(1), find_time, ban_time } }
     }
 
@@ -255,8 +255,8 @@ impl Throttle {
 }
 
 impl Admission {
-    /// Takes the count back and forgives what failed before: of this account from this network or in this browser, or of
-    /// these codes. What others failed with stays, and so does the try.
+    /// Takes the count back and forgives earlier failures: for this account from this network or in this browser, or
+    /// for these codes. Failures of others stay, and so does the attempt.
     pub async fn succeeded(self) {
         self.settle(|kind| match kind {
             Kind::Pair
@@ -273,12 +273,12 @@ impl Admission {
         .await;
     }
 
-    /// Takes the count back and nothing else: nobody learnt whether the guess was right.
+    /// Takes the count back and nothing else: nobody learnt whether the guess was correct.
     pub async fn withdrawn(self) {
         self.settle(|_| Settlement::TakeBack).await;
     }
 
-    /// A store that does not answer leaves the attempt counted, which lets nobody try more often.
+    /// If the store does not answer the attempt stays counted, which gives nobody more attempts.
     async fn settle(self, how: impl Fn(Kind) -> Settlement) {
         let settled: Vec<_> = self.counted.iter().map(|counted| (*counted, how(counted.kind))).collect();
         if let Err(error) = self.store.settle(&settled).await {

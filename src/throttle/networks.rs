@@ -1,4 +1,4 @@
-//! Whom an address may stand for: what one client can choose among, what a household has, what an organisation has.
+//! The networks of an address: what one client can choose from, what a household has, what an organisation has.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -12,7 +12,7 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// An IPv4 address is a network of its own; of an IPv6 address the smallest is the /64.
+    /// An IPv4 address is its own network; for an IPv6 address the smallest is the /64.
     pub fn of(address: IpAddr) -> Self {
         Self {
             smallest: match address.to_canonical() {
@@ -27,7 +27,7 @@ impl Networks {
         self.smallest
     }
 
-    /// The smallest as text; of IPv6 with the length of its prefix.
+    /// The smallest as text; for IPv6 with the length of its prefix.
     pub fn name(self) -> String {
         match self.smallest {
             IpAddr::V4(address) => address.to_string(),
@@ -35,7 +35,7 @@ impl Networks {
         }
     }
 
-    /// What names each where it is limited, and how many times as much it may do as the smallest.
+    /// The key of each network where it is limited, and its budget relative to the smallest.
     pub(crate) fn keys(self) -> impl Iterator<Item = (Kind, Key, u32)> {
         let wider = match self.smallest {
             IpAddr::V4(_) => None,

@@ -1,7 +1,7 @@
-//! Counts in Redis, for all gateways together: one round trip an attempt, on Redis' own clock.
+//! Counts in Redis, shared by all gateways: one round trip per attempt, by Redis's clock.
 //!
-//! `PREFIXt:{t}…` are hashes that Redis forgets when they have run out. All share one tag, and so a master: an attempt
-//! takes from budgets of an account and of networks at once. Names and addresses stand in no key, not even to be guessed at.
+//! `PREFIXt:{t}…` are hashes that expire. All share one tag, and so a master: an attempt uses budgets of an account and
+//! of networks at once. Keys contain no names or addresses, not even in a form that can be guessed.
 
 use std::{
     sync::{Arc, LazyLock},
@@ -24,16 +24,16 @@ use crate::{
 static ADMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/admit.lua")));
 static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/settle.lua")));
 
-/// The counts that many gateways share.
+/// The counts that several gateways share.
 pub struct RedisThrottle {
     pool: Arc<RedisPool>,
     names: hmac::Key,
-    /// In the place of Redis' own.
+    /// Replaces Redis's clock.
     pub(super) clock: Option<Arc<dyn Clock>>,
 }
 
 impl RedisThrottle {
-    /// `names` makes the names of keys, alike on every gateway.
+    /// `names` derives the keys, the same on every gateway.
     pub fn new(pool: Arc<RedisPool>, names: hmac::Key) -> Self {
         Self { pool, names, clock: None }
     }

@@ -1,6 +1,7 @@
-//! Counts in the database, for all gateways that share it, and over restarts: on the database's own clock where it has one.
+//! Counts in the database, for all gateways that share it, kept over restarts: by the database's clock if it has one.
 //!
-//! Looked up first: an attempt that is refused writes nothing. Names and addresses stand in no key, not even to be guessed at.
+//! Read first: a refused attempt writes nothing. Keys contain no names or addresses, not even in a form that can be
+//! guessed.
 
 use std::sync::{
     Arc,
@@ -20,7 +21,7 @@ use crate::{
     database::{Database, DatabaseError, Transaction},
 };
 
-/// Attempts from one removal of what has run out to the next, and how many records one takes along at most.
+/// Attempts between two removals of expired records, and the maximum number of records in one.
 const SWEEP_EVERY: u32 = 32;
 const SWEEP: i64 = 1000;
 
@@ -30,15 +31,15 @@ pub struct SqlThrottle {
     names: hmac::Key,
     clock: Arc<dyn Clock>,
     attempts: AtomicU32,
-    /// Whether the database's own clock counts, where it has one.
+    /// Whether the database's own clock is used, if it has one.
     pub(super) asks_the_time: bool,
 }
 
-/// What the table names a meter.
+/// The key of a meter in the table.
 type Name = Vec<u8>;
 
 impl SqlThrottle {
-    /// `names` makes the names of meters, alike on every gateway.
+    /// `names` derives the keys, the same on every gateway.
     pub fn new(database: Database, names: hmac::Key, clock: Arc<dyn Clock>) -> Self {
         Self { database, names, clock, attempts: AtomicU32::new(0), asks_the_time: true }
     }
@@ -68,7 +69,7 @@ impl SqlThrottle {
         if self.attempts.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY) {
             self.sweep(&mut transaction, now).await?;
         }
-        // A row each, so that there is something to lock.
+        // One row each, so that there is a row to lock.
         for name in sorted(&names) {
             sqlx::query(
                 "INSERT INTO failed_logins (name, first_at, last_at, failures, expires_at) VALUES ($1, $2, $2, 0, $2) \
@@ -106,7 +107,7 @@ impl SqlThrottle {
         Ok(Verdict::Counted(windows))
     }
 
-    /// Forgets what has run out.
+    /// Deletes expired records.
     async fn sweep(&self, transaction: &mut Transaction, now: Timestamp) -> Result<(), DatabaseError> {
         let free = self.database.locking_free();
         let statement = format!(

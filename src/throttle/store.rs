@@ -1,4 +1,4 @@
-//! What a store of failures promises. `tests.rs` holds each of them to it.
+//! The contract of every store of failures, which `tests.rs` checks.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use super::budget::Budget;
 use crate::{clock::Timestamp, database::DatabaseError, redis_pool::RedisError};
 
-/// SHA-256 of whatever is limited: of fixed size, however long a name somebody tries.
+/// SHA-256 of what is limited: of fixed size, however long a name somebody tries.
 pub type Key = [u8; 32];
 
 /// What is counted.
@@ -15,19 +15,19 @@ pub type Key = [u8; 32];
 pub enum Kind {
     /// An account from a network, by strangers.
     Pair,
-    /// An account by whoever is a stranger, from wherever.
+    /// An account from everywhere, by strangers.
     Strangers,
-    /// An account in a browser that it is known in: lately, and in a row.
+    /// An account in a browser in which it is known: recently, and in a row.
     Known,
     Mark,
-    /// Tries for an account, whatever came of them: by strangers, and in all browsers that it is known in.
+    /// Attempts for an account, whatever their result: by strangers, and in all browsers in which it is known.
     Tries,
     KnownTries,
     /// An address, or the /64 of one.
     Network,
-    /// The /56 of an IPv6 address: what a household gets.
+    /// The /56 of an IPv6 address, which a household gets.
     Site,
-    /// The /48 of an IPv6 address: what an organisation gets.
+    /// The /48 of an IPv6 address, which an organisation gets.
     Organisation,
     /// A user's one-time codes.
     Code,
@@ -40,7 +40,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What tells the keys of one kind from those of another.
+    /// Separates the keys of one kind from those of another.
     pub(super) const fn letter(self) -> char {
         match self {
             Self::Pair => 'p',
@@ -60,7 +60,7 @@ impl Kind {
     }
 }
 
-/// One budget that an attempt takes from.
+/// One budget that an attempt uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter {
     pub(super) kind: Kind,
@@ -68,7 +68,7 @@ pub struct Meter {
     pub(super) budget: Budget,
 }
 
-/// What was counted, and in which window.
+/// A count, and its window.
 #[derive(Clone, Copy, Debug)]
 pub struct Counted {
     pub(super) kind: Kind,
@@ -79,30 +79,30 @@ pub struct Counted {
 /// Where a failure was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Tells it from the next window.
+    /// Identifies the window.
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
-    /// When the one before failed: what the wait begins with once this one has been taken back.
+    /// The time of the failure before: the start of the wait once this one has been taken back.
     pub(super) before: Timestamp,
 }
 
-/// What becomes of a count.
+/// How a count is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
     /// It stays.
     Keep,
-    /// It is taken back, and everything before it.
+    /// It is taken back, and everything before it is forgiven.
     Clear,
     /// It is taken back, if its window is still the current one.
     TakeBack,
-    /// So are as many as the last `Clear` has forgiven, at least one.
+    /// At least one is taken back, and as many as the last `Clear` has forgiven.
     TakeBackAll,
 }
 
 /// Whether an attempt may be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The budget of the meter at this place is used up, the longest, for so long yet. Nothing has been counted.
+    /// The budget of the meter at this index is exhausted; it has the longest wait. Nothing has been counted.
     Wait { meter: usize, wait: Duration },
     /// The window of each count.
     Counted(Vec<Window>),
@@ -117,12 +117,12 @@ pub enum ThrottleError {
     Database(#[from] DatabaseError),
 }
 
-/// Keeps counts of failures, for all gateways that share it. Times are the store's where it has a clock of its own.
+/// Counts failures, for all gateways that share it. Times are the store's if it has its own clock.
 pub trait ThrottleStore: Send + Sync {
     /// Counts one failure in each meter, or in none.
     fn admit<'a>(&'a self, meters: &'a [Meter]) -> BoxFuture<'a, Result<Verdict, ThrottleError>>;
 
-    /// Settles what was counted for one attempt.
+    /// Settles the counts of one attempt.
     fn settle<'a>(&'a self, counted: &'a [(Counted, Settlement)])
     -> BoxFuture<'a, Result<(), ThrottleError>>;
 }

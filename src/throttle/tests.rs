@@ -1,4 +1,4 @@
-//! What a throttle promises, held against every store there is; and what each of them keeps.
+//! The contract of a throttle, checked with every store, and what each store keeps.
 
 use aws_lc_rs::hmac;
 use sqlx::Row as _;
@@ -22,7 +22,7 @@ const CONFIG: Config = Config {
 };
 const HOUR: Duration = Duration::from_hours(1);
 
-/// A throttle, its clock, and what it counts in.
+/// A throttle, its clock and its store.
 struct Bench {
     clock: Arc<ManualClock>,
     throttle: Throttle,
@@ -64,7 +64,7 @@ async fn in_redis(server: &RedisServer, clock: &Arc<ManualClock>) -> RedisThrott
     counts
 }
 
-/// One of each kind.
+/// One for each kind of store.
 async fn benches() -> [Bench; 3] {
     [Bench::in_database(On::Sqlite).await, Bench::in_database(On::Postgres).await, Bench::in_redis().await]
 }
@@ -117,7 +117,7 @@ async fn the_sixth_wrong_password_of_strangers_waits_wherever_they_are() {
             assert_eq!(wait(&throttle, &stranger("ada", network)).await, Some(CONFIG.ban_time), "{network}");
         }
         assert_eq!(wait(&throttle, &stranger("bob", "192.0.2.1")).await, None);
-        // Asking again does not prolong the wait.
+        // Asking again does not extend the wait.
         clock.advance(Duration::from_mins(4));
         assert_eq!(wait(&throttle, &stranger("ada", "192.0.2.1")).await, Some(Duration::from_mins(1)));
         clock.advance(Duration::from_mins(1));
@@ -129,7 +129,7 @@ async fn the_sixth_wrong_password_of_strangers_waits_wherever_they_are() {
 #[test]
 fn the_waits_of_strangers_bound_the_guesses_of_any_hour_and_day() {
     let budget = Budget::Rising(&STRANGERS);
-    // Whoever tries as soon as may be, and whoever lets as much as possible be forgotten before.
+    // One who tries as soon as possible, and ones who wait until as much as possible is forgotten.
     for pause in [0, 59, 60, 61, 23 * 60, 24 * 60] {
         let (mut record, mut now, mut guesses) = (None, Timestamp::from_unix_seconds(0), Vec::new());
         let end = now.plus(Duration::from_hours(10 * 24));
@@ -167,7 +167,7 @@ async fn whoever_is_known_has_a_budget_that_nobody_else_uses_up() {
         fail(&throttle, &known("ada", 1), 5).await;
         assert_eq!(wait(&throttle, &known("ada", 1)).await, Some(CONFIG.ban_time));
         assert_eq!(wait(&throttle, &known("ada", 2)).await, None);
-        // Nor do those who are known use up anybody else's.
+        // Nor do known browsers use up each other's budget.
         clock.advance(CONFIG.ban_time);
         assert_eq!(wait(&throttle, &stranger("ada", "198.51.100.1")).await, None);
     }
@@ -195,7 +195,7 @@ async fn attempts_at_once_all_count_before_any_is_decided() {
         let mut admitted: Vec<_> = tried.into_iter().filter_map(|tried| tried.unwrap().ok()).collect();
         assert_eq!(admitted.len(), 5);
         admitted.pop().unwrap().succeeded().await;
-        // What failed from here is forgiven with it.
+        // Failures from here are forgiven with it.
         assert_eq!(wait(&throttle, &attempt).await, None);
     }
 }
@@ -210,7 +210,7 @@ async fn success_forgives_what_failed_from_there_and_nothing_else() {
         assert_eq!(wait(&throttle, &stranger("ada", "192.0.2.2")).await, None);
         fail(&throttle, &stranger("ada", "192.0.2.2"), 1).await;
         assert!(wait(&throttle, &stranger("ada", "192.0.2.2")).await.is_some());
-        // The network has failed seven times.
+        // The network has seven failures.
         for number in 0..45 {
             fail(&throttle, &stranger(&format!("nobody-{number}"), "192.0.2.2"), 1).await;
         }
@@ -247,7 +247,7 @@ async fn a_network_has_a_budget_over_all_names_known_or_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn households_and_organisations_have_a_budget_over_their_networks() {
     for Bench { throttle, .. } in benches().await {
-        // Of each /64 fewer than it may.
+        // Fewer from each /64 than it may have.
         for number in 0..100_u32 {
             let address = format!("2001:db8:1:2{:02x}::1", number % 4);
             fail(&throttle, &stranger(&format!("nobody-{number}"), &address), 1).await;
@@ -333,7 +333,7 @@ async fn codes_wait_by_where_they_come_from_and_longer_each_time() {
         let attacker = stranger("u1", "203.0.113.5");
         fail_code(&throttle, Kind::Code, &attacker, 5).await;
         assert_eq!(wait_for_code(&throttle, Kind::Code, &attacker).await, Some(MINUTE));
-        // The user is somewhere else, or known, or has recovery codes.
+        // The user is elsewhere, or known, or has recovery codes.
         for user in [stranger("u1", "192.0.2.1"), known("u1", 1)] {
             assert_eq!(wait_for_code(&throttle, Kind::Code, &user).await, None);
         }
@@ -424,7 +424,7 @@ async fn gateways_that_share_a_store_share_the_counts_whatever_their_clocks_say(
             }
         }
         assert_eq!(admitted, 5);
-        // What one forgives, all do.
+        // When one forgives, all do.
         for gateway in &gateways {
             fail(gateway, &known("bob", 1), 1).await;
         }
@@ -454,7 +454,7 @@ async fn redis_names_nobody_and_forgets_by_itself() {
             b's' => 86_400,
             b'c' => 1800,
             b'p' => 300,
-            // Not used up yet.
+            // Not exhausted yet.
             _ => 120,
         };
         assert!((expected - 10..=expected + 1).contains(&left), "{key} {left}");

@@ -1,4 +1,4 @@
-//! The name of a user that never changes, whatever the mail address does.
+//! The id of a user, which never changes, whatever the mail address does.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
 
-/// What the names and ids of services begin with, and those of users never do.
+/// The prefix of services' names and ids, which those of users never have.
 pub const SERVICE: &str = "service:";
 
-/// 16 random bytes, kept as the text that stores and logs show.
+/// 16 random bytes, stored and logged as text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct UserId(String);
@@ -20,18 +20,18 @@ impl UserId {
         Self(BASE64_URL_SAFE_NO_PAD.encode(random.bytes::<16>()))
     }
 
-    /// Reads the 22 characters of unpadded base64url; anything else names no user.
+    /// Parses 22 characters of unpadded base64url; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
         (bytes.len() == 16).then(|| Self(text.to_owned()))
     }
 
-    /// What no user is called: for the same work where there is none.
+    /// An id that no user has: for the same work when there is no user.
     pub fn nobody() -> Option<Self> {
         Self::parse("AAAAAAAAAAAAAAAAAAAAAA")
     }
 
-    /// What stands in the place of a user's id for a service. No user has such an id, and none is read back from a store.
+    /// In place of a user's id for a service. No user has such an id, and none is read back from a store.
     pub fn of_service(name: &str) -> Self {
         Self(format!("{SERVICE}{name}"))
     }
@@ -40,7 +40,7 @@ impl UserId {
         &self.0
     }
 
-    /// The id of somebody in a test, by a name of at most 21 letters.
+    /// An id for tests, by a name of at most 21 letters.
     #[cfg(test)]
     pub(crate) fn of(name: &str) -> Self {
         Self::parse(&format!("{name:A<22}")).expect("a short name")

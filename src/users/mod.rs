@@ -1,6 +1,6 @@
-//! Who may log in: users, their names and their groups, in the durable store.
+//! Users: who may log in, their names and groups, in the durable store.
 //!
-//! Knows no credential; those hang on a user's id and go when the user goes.
+//! Knows no credentials; those refer to a user's id and are deleted with the user.
 
 mod id;
 mod name;
@@ -17,10 +17,10 @@ use crate::{
     random::Random,
 };
 
-/// Longest display name and group name in bytes.
+/// Maximum length of display names and group names in bytes.
 const MAX_TEXT_BYTES: usize = 254;
 
-/// The fact that all names are in the form that [`CanonicalName`] has now.
+/// Records that all names are in the current form of [`CanonicalName`].
 const NAMES: &str = "names";
 
 /// A person who may log in.
@@ -28,11 +28,11 @@ const NAMES: &str = "names";
 pub struct User {
     pub id: UserId,
     pub name: CanonicalName,
-    /// As it was typed, without what nobody sees.
+    /// As typed, without invisible characters.
     pub email: String,
-    /// Empty when nobody gave one.
+    /// Empty if none was given.
     pub display_name: String,
-    /// Each once, in the order given.
+    /// Without duplicates, in the order given.
     pub groups: Vec<String>,
     pub disabled: bool,
     pub created_at: Timestamp,
@@ -40,7 +40,7 @@ pub struct User {
     pub last_login_at: Option<Timestamp>,
 }
 
-/// What it takes to make a user. The canonical name comes from the e-mail.
+/// The properties of a new user. The canonical name is derived from the e-mail.
 #[derive(Clone, Debug, Default)]
 pub struct NewUser {
     pub email: String,
@@ -48,7 +48,7 @@ pub struct NewUser {
     pub groups: Vec<String>,
 }
 
-/// Why a user was not read or changed.
+/// Why users could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum UsersError {
     #[error("this user already exists")]
@@ -131,7 +131,7 @@ impl Users {
         row.map(|row| read(&row)).transpose()
     }
 
-    /// A user, and how many devices they have.
+    /// A user, with the number of their devices.
     pub async fn with_devices(&self, id: &UserId) -> Result<Option<(User, i64)>, UsersError> {
         let row = sqlx::query(
             "SELECT users.*, (SELECT COUNT(*) FROM devices WHERE user_id = users.id) AS devices \
@@ -143,13 +143,13 @@ impl Users {
         row.map(|row| Ok((read(&row)?, row.try_get("devices")?))).transpose()
     }
 
-    /// Everybody, by name.
+    /// All users, by name.
     pub async fn list(&self) -> Result<Vec<User>, UsersError> {
         let rows = sqlx::query("SELECT * FROM users ORDER BY name").fetch_all(&self.database).await?;
         rows.iter().map(read).collect()
     }
 
-    /// Notes that a login has been finished. Nobody has to hear of it.
+    /// Records that a login has been finished. Not announced.
     pub async fn note_login(&self, id: &UserId) -> Result<(), UsersError> {
         sqlx::query("UPDATE users SET last_login_at = $1 WHERE id = $2")
             .bind(self.clock.now().unix_millis())
@@ -163,7 +163,7 @@ impl Users {
         Ok(sqlx::query("SELECT COUNT(*) FROM users").fetch_one(&self.database).await?.try_get(0)?)
     }
 
-    /// Stops a user from logging in, or lets them again. False: there is no such user.
+    /// Disables or enables a user. False if there is no such user.
     pub async fn set_disabled(&self, id: &UserId, disabled: bool) -> Result<bool, UsersError> {
         let statement = sqlx::query("UPDATE users SET disabled = $1 WHERE id = $2")
             .bind(i64::from(disabled))
@@ -171,7 +171,7 @@ impl Users {
         self.change(id, statement, self.database.write().await?).await
     }
 
-    /// Gives a user another display name. False: there is no such user.
+    /// Sets the display name. False if there is no such user.
     pub async fn set_display_name(&self, id: &UserId, name: &str) -> Result<bool, UsersError> {
         let statement = sqlx::query("UPDATE users SET display_name = $1 WHERE id = $2")
             .bind(checked_display_name(name)?)
@@ -179,7 +179,7 @@ impl Users {
         self.change(id, statement, self.database.write().await?).await
     }
 
-    /// Puts a user into these groups and no others. False: there is no such user.
+    /// Replaces the groups. False if there is no such user.
     pub async fn set_groups(&self, id: &UserId, groups: Vec<String>) -> Result<bool, UsersError> {
         let statement = sqlx::query("UPDATE users SET group_names = $1 WHERE id = $2")
             .bind(checked_groups(groups)?.join(","))
@@ -187,7 +187,7 @@ impl Users {
         self.change(id, statement, self.database.write().await?).await
     }
 
-    /// Gives a user another e-mail, which is also what they log in with. False: there is no such user.
+    /// Changes the e-mail, by which the user also logs in. False if there is no such user.
     pub async fn set_email(&self, id: &UserId, email: &str) -> Result<bool, UsersError> {
         let name = name_of_user(email)?;
         let statement = sqlx::query("UPDATE users SET name = $1, email = $2 WHERE id = $3")
@@ -197,7 +197,7 @@ impl Users {
         self.change(id, statement, self.database.write().await?).await
     }
 
-    /// Once for each store: brings names that an earlier version stored into the form that they have now.
+    /// Once per store: converts names that an earlier version stored to their current form.
     pub async fn renew_names(&self) -> Result<(), UsersError> {
         if self.database.fact(NAMES).await?.is_some() {
             return Ok(());
@@ -224,15 +224,15 @@ impl Users {
         Ok(self.database.note_fact(NAMES, b"2").await?)
     }
 
-    /// Removes a user with their password, devices and codes. False: there is no such user.
+    /// Removes a user with their password, devices and codes. False if there is no such user.
     pub async fn remove(&self, id: &UserId) -> Result<bool, UsersError> {
         let mut transaction = self.database.write().await?;
-        // First what an enrolment locks first: one of the two waits for the other, and never each for the other.
+        // In the order in which an enrolment locks, so that neither deadlocks the other.
         sqlx::query("DELETE FROM second_factors WHERE user_id = $1")
             .bind(id.as_str())
             .execute(&mut *transaction)
             .await?;
-        // What else hangs on the user is declared ON DELETE CASCADE.
+        // Everything else that refers to the user is declared ON DELETE CASCADE.
         let statement = sqlx::query("DELETE FROM users WHERE id = $1").bind(id.as_str());
         self.change(id, statement, transaction).await
     }
@@ -251,7 +251,7 @@ impl Users {
     }
 }
 
-/// The portal knows services by such a name: no user may pass for one.
+/// The portal knows services by such a name: no user may impersonate one.
 fn name_of_user(email: &str) -> Result<CanonicalName, UsersError> {
     let name = CanonicalName::parse(email).ok_or(UsersError::InvalidName)?;
     if name.as_str().starts_with(SERVICE) { Err(UsersError::NameOfService) } else { Ok(name) }
@@ -264,13 +264,13 @@ fn taken(error: sqlx::Error) -> UsersError {
     }
 }
 
-/// What people see of a text.
+/// The visible part of a text.
 fn seen(typed: &str) -> String {
     let seen: String = typed.chars().filter(|&c| !is_invisible(c)).collect();
     seen.trim().to_owned()
 }
 
-/// Selects the form in which letters and emoji appear, which is part of a name that people read.
+/// Selects the form of letters and emoji, and so is part of a name that people read.
 fn joins(c: char) -> bool {
     matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0020}'..='\u{e007f}')
 }
@@ -299,7 +299,7 @@ fn checked_display_name(typed: &str) -> Result<String, UsersError> {
     Ok(name.to_owned())
 }
 
-/// A comma would let one group pass for two wherever groups travel as a list.
+/// A comma would turn one group into two wherever groups are sent as a list.
 fn checked_groups(typed: Vec<String>) -> Result<Vec<String>, UsersError> {
     let mut groups: Vec<String> = Vec::with_capacity(typed.len());
     for group in typed {

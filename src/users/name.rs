@@ -1,6 +1,6 @@
-//! The one form of a name under which a user is looked up, limited and logged, however it was typed.
+//! The canonical form of a name, under which a user is looked up, limited and logged, however it was typed.
 //!
-//! Says nothing about whether a user of that name exists.
+//! Does not say whether a user with that name exists.
 
 use std::fmt;
 
@@ -8,19 +8,19 @@ use caseless::Caseless as _;
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization as _;
 
-/// Longest canonical name in bytes, which is the longest mail address of RFC 5321.
+/// Maximum length of a canonical name in bytes: the longest mail address of RFC 5321.
 const MAX_BYTES: usize = 254;
 
-/// Longest name looked at as typed: compatibility forms shrink, though never this much in anything sensible.
+/// Maximum length of a typed name: compatibility forms shrink, but never this much in a real name.
 const MAX_TYPED_BYTES: usize = 4 * MAX_BYTES;
 
-/// An e-mail address or user name: without what cannot be seen, trimmed, NFKC, case-folded, its domain as DNS has it.
+/// An e-mail address or user name: without invisible characters, trimmed, NFKC, case-folded, its domain as in DNS.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct CanonicalName(String);
 
 impl CanonicalName {
-    /// The canonical form of what somebody typed; absent when no user could be called that.
+    /// The canonical form of a typed name; `None` if no user could have it.
     pub fn parse(typed: &str) -> Option<Self> {
         if typed.len() > MAX_TYPED_BYTES {
             return None;
@@ -35,7 +35,7 @@ impl CanonicalName {
         (!name.is_empty() && name.len() <= MAX_BYTES && !name.contains(refused)).then_some(Self(name))
     }
 
-    /// What this very process wrote to the database earlier.
+    /// A name that this program wrote to the database earlier.
     pub(super) fn from_stored(name: String) -> Self {
         Self(name)
     }
@@ -45,8 +45,8 @@ impl CanonicalName {
     }
 }
 
-/// Whether nobody can see a character, so that two names which differ in it look the same: Unicode's default ignorable
-/// code points, which a copied address may bring along, and annotations.
+/// Whether a character is invisible, so that two names which differ in it look the same: Unicode's default ignorable
+/// code points, which a copied address may contain, and annotations.
 pub fn is_invisible(c: char) -> bool {
     matches!(
         c,
@@ -74,14 +74,14 @@ fn folded(text: &str) -> String {
     text.chars().default_case_fold().nfkc().collect()
 }
 
-/// A domain in the ASCII form that DNS has for it (UTS 46), so that an international one and its `xn--…` are the same. What
-/// is no domain is folded like anything else.
+/// A domain in its ASCII form in DNS (UTS 46), so that an international domain and its `xn--…` are the same. Anything
+/// else is case-folded.
 fn in_dns(domain: &str) -> String {
     let folded = folded(domain);
     if folded.is_ascii() && domain.is_ascii() && !folded.contains("xn--") {
         return folded;
     }
-    // What cannot be seen can be written in the ASCII form as well.
+    // The ASCII form can encode invisible characters as well.
     let (decoded, _) = idna::domain_to_unicode(domain);
     let decoded: String = decoded.chars().filter(|&c| !is_invisible(c)).collect();
     idna::domain_to_ascii(&decoded).unwrap_or(folded)
@@ -166,12 +166,12 @@ mod tests {
         ] {
             assert_eq!(CanonicalName::parse(a).unwrap(), CanonicalName::parse(b).unwrap(), "{a} {b}");
         }
-        // Two domains that belong to two owners.
+        // Two domains with two owners.
         assert_ne!(
             CanonicalName::parse("ada@stra\u{df}e.example"),
             CanonicalName::parse("ada@strasse.example")
         );
-        // What DNS could not have is a name all the same.
+        // A domain that DNS cannot have is still a name.
         for odd in ["ada@xn--a", "ada@xn--\u{fc}", "ada@-.\u{fc}", "ada@[::1]", "ada@", "@"] {
             let name = CanonicalName::parse(odd).unwrap();
             assert_eq!(CanonicalName::parse(name.as_str()), Some(name), "{odd}");

@@ -176,7 +176,7 @@ async fn names_of_earlier_versions_are_renewed_once(on: On) {
     for (id, (_, name)) in ids.iter().zip(stored) {
         assert_eq!(users.by_id(id).await.unwrap().unwrap().name.as_str(), name);
     }
-    // What comes from elsewhere later is not looked at again.
+    // Names that are written by others later are not converted again.
     sqlx::query("UPDATE users SET name = 'A' WHERE id = $1")
         .bind(ids[0].as_str())
         .execute(&users.database)

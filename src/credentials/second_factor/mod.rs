@@ -1,6 +1,6 @@
-//! Checking what a user types as second factor: a code of any of their devices, or a recovery code.
+//! Checks the second factor: a code of any of the user's devices, or a recovery code.
 //!
-//! A counter of failures a user for each, counted before anybody learns the verdict; one watermark a user, below which no
+//! Each user has a counter of failures per kind, incremented before the result is known, and a watermark below which no
 //! code is accepted again. Both change in the transaction that decides.
 
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use crate::{
     users::UserId,
 };
 
-/// The device's clock was found to run a step ahead of ours when it was enrolled.
+/// At its enrolment, the device's clock was found to be a step ahead of ours.
 const AHEAD: i64 = 1;
 
-/// Which kind of code proved the second factor.
+/// The kind of code that proved the second factor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodeKind {
     Totp,
     Recovery,
 }
 
-/// Proof that a user's second factor was given. Only this folder makes one.
+/// Proof that a user's second factor was given. Only this module makes one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VerifiedCode {
     user: UserId,
@@ -40,7 +40,7 @@ impl VerifiedCode {
         Self { user, kind }
     }
 
-    /// For tests of what takes such a proof.
+    /// For tests of code that takes such a proof.
     #[cfg(test)]
     pub(crate) fn of(user: &UserId, kind: CodeKind) -> Self {
         Self::new(user.clone(), kind)
@@ -55,25 +55,24 @@ impl VerifiedCode {
     }
 }
 
-/// What came of a code.
+/// The result for a code.
 #[derive(Debug, PartialEq, Eq)]
 pub enum CodeCheck {
     Accepted(VerifiedCode),
     Wrong,
-    /// A code that was right, and has been accepted before. It is no failure: whoever sends one form twice has guessed at
-    /// nothing.
+    /// The code is correct, and has been accepted before. Not a failure: sending a form twice is not a guess.
     Used,
-    /// Too many failures in a row: no code of the kind counts any more, right or wrong. One-time codes, until all of the
-    /// user's devices have been removed and one is enrolled anew; recovery codes, until there are new ones.
+    /// Too many failures in a row: no code of this kind is accepted any more. For one-time codes, until all of the
+    /// user's devices have been removed and one is enrolled again; for recovery codes, until there are new ones.
     Off,
 }
 
-/// What came of a code that is given before the password.
+/// The result for a code before the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstCode {
     Right,
     Wrong,
-    /// Right, and accepted before.
+    /// Correct, and accepted before.
     Used,
 }
 
@@ -96,8 +95,8 @@ impl SecondFactor {
         Self { database, sealer, clock, watermark }
     }
 
-    /// Checks a one-time code against every device of the user; together that is one attempt. An error while the clock
-    /// is behind what it was.
+    /// Checks a one-time code against every device of the user; together that is one attempt. Fails while the clock is
+    /// behind its former value.
     pub async fn verify_code(&self, user: &UserId, typed: &str) -> Result<CodeCheck, CredentialsError> {
         check_clock(&self.watermark)?;
         let mut transaction = self.database.write().await?;
@@ -110,7 +109,7 @@ impl SecondFactor {
         };
         let forgiven = match check {
             CodeCheck::Accepted(_) => Some("UPDATE second_factors SET failures = 0 WHERE user_id = $1"),
-            // What has just been counted.
+            // Takes the increment back.
             CodeCheck::Used => Some("UPDATE second_factors SET failures = failures - 1 WHERE user_id = $1"),
             CodeCheck::Wrong | CodeCheck::Off => None,
         };
@@ -121,15 +120,15 @@ impl SecondFactor {
         Ok(check)
     }
 
-    /// Checks a one-time code that comes before the password, and uses it up when it is right. It changes no count here: a wrong
-    /// one keeps nobody out, and a right one forgives nothing. Nobody has no device.
+    /// Checks a one-time code that comes before the password, and uses it up if it is correct. Does not change the
+    /// counters: a wrong code blocks nobody, and a correct one forgives nothing. An unknown user has no device.
     pub async fn verify_first(
         &self,
         user: Option<&UserId>,
         typed: &str,
     ) -> Result<FirstCode, CredentialsError> {
         check_clock(&self.watermark)?;
-        // The same is asked of the store, and nothing found.
+        // The same query, which finds nothing.
         let Some(user) = user.cloned().or_else(UserId::nobody) else {
             return Ok(FirstCode::Wrong);
         };
@@ -158,7 +157,7 @@ impl SecondFactor {
         })
     }
 
-    /// Checks a recovery code and uses it up.
+    /// Checks a recovery code, and uses it up.
     pub async fn redeem_recovery(&self, user: &UserId, typed: &str) -> Result<CodeCheck, CredentialsError> {
         let mut transaction = self.database.write().await?;
         if count_attempt(&mut transaction, user, CodeKind::Recovery).await?.is_none() {
@@ -175,7 +174,7 @@ impl SecondFactor {
         Ok(if accepted { proof(user, CodeKind::Recovery) } else { CodeCheck::Wrong })
     }
 
-    /// Uses a right code up.
+    /// Uses up a correct code.
     async fn accept(
         &self,
         transaction: &mut Transaction,
@@ -203,8 +202,8 @@ impl SecondFactor {
         Ok(proof(user, CodeKind::Totp))
     }
 
-    /// The device whose code of this step, the one before, or (where its clock is known to be ahead) the next one
-    /// this is. Steps up to `last_step` are spent, whichever device spent them, and looked at last.
+    /// The device that shows this code in this step, the one before, or (if its clock is known to be ahead) the next
+    /// one. Steps up to `last_step` are used up, whichever device used them, and are checked last.
     async fn matching_device(
         &self,
         connection: &mut Connection,
@@ -217,8 +216,8 @@ impl SecondFactor {
             .bind(user.as_str())
             .fetch_all(connection)
             .await?;
-        // All are opened before any is tried: one that does not open must not make wrong guesses go uncounted while
-        // right ones are accepted.
+        // All are opened before any is tried: one that does not open must not leave wrong guesses uncounted while
+        // correct ones are accepted.
         let mut opened = Vec::with_capacity(devices.len());
         for device in devices {
             let id: String = device.try_get("id")?;
@@ -239,13 +238,13 @@ impl SecondFactor {
     }
 }
 
-/// Where a device's secret is sealed for.
+/// The context that a device's secret is sealed for.
 pub(super) fn secret_place<'a>(user: &'a UserId, device: &'a str) -> [&'a str; 4] {
     ["devices", user.as_str(), device, "secret"]
 }
 
-/// Counts a failure that success takes back, and takes the user's row until the transaction ends. Gives the last
-/// step that was accepted; absent when the devices are off.
+/// Counts a failure, which a success takes back, and locks the user's row until the transaction ends. Returns the last
+/// accepted step; `None` if the devices are blocked.
 async fn count_attempt(
     transaction: &mut Transaction,
     user: &UserId,
@@ -268,7 +267,7 @@ async fn count_attempt(
     Ok((failures <= MAX_FAILURES).then_some(row.try_get("last_step")?))
 }
 
-/// The count stays where it is: it says that the devices are off, not how often that was tried.
+/// The counter does not change: it says that the devices are blocked, not how often somebody tried.
 async fn off(transaction: Transaction) -> Result<CodeCheck, CredentialsError> {
     transaction.rollback().await?;
     Ok(CodeCheck::Off)

@@ -1,4 +1,4 @@
-//! Codes of devices and recovery codes, right and wrong, at once and in a row.
+//! Codes of devices and recovery codes, correct and wrong, concurrent and in a row.
 
 use secrecy::ExposeSecret as _;
 
@@ -39,7 +39,7 @@ fn accepted(user: &UserId, kind: CodeKind) -> CodeCheck {
     CodeCheck::Accepted(VerifiedCode::new(user.clone(), kind))
 }
 
-/// Runs 200 checks at once and gives how many were accepted, wrong and off.
+/// Runs 200 checks at once and returns how many were accepted, wrong and blocked.
 async fn at_once<F>(fixture: &Fixture, check: impl Fn(SecondFactor) -> F) -> [usize; 3]
 where
     F: Future<Output = Result<CodeCheck, CredentialsError>> + Send + 'static,
@@ -68,10 +68,10 @@ async fn a_code_is_accepted_once(on: On) {
     assert_eq!(first, accepted(&fixture.ada, CodeKind::Totp));
     for _ in 0..2 {
         assert_eq!(second_factor.verify_code(&fixture.ada, &code).await.unwrap(), CodeCheck::Used);
-        // Still in its window, and still spent.
+        // Still in its window, and still used up.
         fixture.clock.advance(STEP);
     }
-    // A clock that jumps back does not bring it back either.
+    // A clock that jumps back does not restore it either.
     fixture.clock.set(fixture.clock.now().minus(4 * STEP));
     for _ in 0..6 {
         let verdict = second_factor.verify_code(&fixture.ada, &code).await;
@@ -104,7 +104,7 @@ async fn no_code_counts_while_times_are_shown_that_have_been_before(on: On) {
     let refused = devices.enrol(&fixture.bob, &secret, &code, "Phone", EnrolmentScope::FirstDevice).await;
     assert!(matches!(refused, Err(CredentialsError::SetBack(_))), "{refused:?}");
     assert_eq!(fixture.number("SELECT MAX(failures) FROM second_factors").await, 1, "it is not their fault");
-    // What has no time in it counts all the same.
+    // Codes without a time are not affected.
     let recovery = recovery[0].expose_secret();
     let redeemed = second_factor.redeem_recovery(&fixture.ada, recovery).await.unwrap();
     assert_eq!(redeemed, accepted(&fixture.ada, CodeKind::Recovery));
@@ -236,7 +236,7 @@ async fn of_200_posts_of_one_code_one_is_accepted(on: On) {
         let (user, code) = (user.clone(), code.clone());
         async move { second_factor.verify_code(&user, &code).await }
     });
-    // The one resets the count, after which a hundred count and the rest find the devices off.
+    // One success resets the counter; after it a hundred failures count, and the rest find the devices blocked.
     let [accepted, wrong, off] = verdicts.await;
     assert_eq!(accepted, 1);
     assert!(wrong >= 100 && off <= 99, "{wrong} wrong, {off} off");
@@ -335,7 +335,7 @@ async fn a_hundred_wrong_codes_of_one_kind_leave_the_other_as_it_was(on: On) {
     assert_eq!(verdict, CodeCheck::Off);
     let verdict = second_factor.verify_code(&fixture.ada, &code).await.unwrap();
     assert_eq!(verdict, accepted(&fixture.ada, CodeKind::Totp));
-    // New ones are good.
+    // New ones are valid.
     fixture.recovery_codes().renew(&fixture.ada).await.unwrap();
     let codes = fixture.recovery_codes().unseen(&fixture.ada).await.unwrap().unwrap();
     let verdict = second_factor.redeem_recovery(&fixture.ada, codes[1].expose_secret()).await.unwrap();
