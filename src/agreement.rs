@@ -1,7 +1,7 @@
-//! One time for all gateways: the clock of this machine is compared with those of the stores.
+//! One time for all gateways: compares the machine's clock with those of the stores.
 //!
-//! A gateway whose clock is off goes by the database's, so that sessions, announcements and assertions of all gateways
-//! fit together. Redis' clock is only compared: what is kept there for a while is told how long, never until when.
+//! A gateway whose clock is wrong uses the database's time, so that sessions, announcements and assertions of all
+//! gateways agree. Redis's clock is only compared: its expiries are durations, never instants.
 
 use std::{
     sync::{
@@ -19,38 +19,38 @@ use crate::{
     clock::{Clock, Timestamp},
 };
 
-/// Clocks that are no further apart than this agree. Less than that is lost on the way to a busy store now and then.
+/// The tolerated difference of two clocks. A busy network path may cause less than that.
 pub const TOLERANCE: Duration = Duration::from_secs(2);
 /// How often they are compared.
 const PERIOD: Duration = Duration::from_mins(1);
-/// A store that takes longer to answer says nothing about clocks.
+/// A reply that takes longer says nothing about clocks.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The difference of a clock that could not be read yet.
+/// The difference to a clock that has not been read yet.
 const UNKNOWN: i64 = i64::MIN;
 
-/// What time a store has. None: it has no clock of its own, or does not say.
+/// Asks a store for its time. `None` if it has no clock of its own, or does not answer.
 pub type Asked = Box<dyn Fn() -> BoxFuture<'static, Option<Timestamp>> + Send + Sync>;
 
-/// The comparison, as this gateway last made it.
+/// The gateway's latest comparison.
 pub struct Agreement {
     clock: Arc<dyn Clock>,
-    /// The first one is the one to go by.
+    /// The first one is the reference.
     stores: Vec<(&'static str, Asked, AtomicI64)>,
 }
 
 impl Agreement {
-    /// With the database's clock to go by.
+    /// With the database's clock as the reference.
     pub fn new(clock: Arc<dyn Clock>, database: Asked) -> Self {
         Self { clock, stores: vec![("database", database, AtomicI64::new(UNKNOWN))] }
     }
 
-    /// Compares with another store's clock as well.
+    /// Adds another store's clock to the comparison.
     pub fn add(&mut self, store: &'static str, asked: Asked) {
         self.stores.push((store, asked, AtomicI64::new(UNKNOWN)));
     }
 
-    /// Compares at once, and goes by the database's clock from here on if ours is off. False when that does not answer, and
-    /// has one.
+    /// Compares now, and uses the database's time from here on if ours is wrong. False if the database has a clock and
+    /// did not answer.
     pub async fn compare(&self) -> bool {
         let mut answered = true;
         for (at, (store, asked, difference)) in self.stores.iter().enumerate() {
@@ -78,12 +78,12 @@ impl Agreement {
         let theirs = timeout(PATIENCE, asked()).await.ok()??;
         let way = i64::try_from(start.elapsed().as_millis()).unwrap_or(0);
         let ours = self.clock.now().unix_millis() - self.clock.ahead();
-        // They looked when about half the time had passed.
+        // The store read its clock after about half the time.
         Some(theirs.unix_millis() + way / 2 - ours)
     }
 
-    /// For ever: now and then, and as soon as the machine's clock has been set. A machine that was suspended finds its clock
-    /// set and its connections dead: then until the database answers.
+    /// Compares for ever: at intervals, and as soon as the machine's clock has been set. After a suspension the clock
+    /// has jumped and the connections are dead: then it repeats until the database answers.
     pub async fn keep(self: Arc<Self>) {
         let mut beats = regularly(BEAT);
         let (mut lead, mut next) = (self.lead(), Instant::now());
@@ -95,7 +95,7 @@ impl Agreement {
         }
     }
 
-    /// Compares if it is due or the machine's clock has been set since it had this lead. Says whether it has.
+    /// Compares if it is due, or if the machine's clock has been set since it had this lead. Returns whether it has.
     async fn look(&self, lead: &mut i64, is_due: bool) -> bool {
         let now = self.lead();
         let compares = is_due || is_off(now.saturating_sub(*lead));
@@ -105,14 +105,14 @@ impl Agreement {
         compares
     }
 
-    /// How much more the machine's clock shows than time has passed for this process, in milliseconds.
+    /// The lead of the machine's clock over the time this process has run, in milliseconds.
     fn lead(&self) -> i64 {
         let moment = self.clock.moment();
         let passed = i64::try_from(moment.elapsed.as_millis()).unwrap_or(i64::MAX);
         moment.wall.unix_millis().saturating_sub(self.clock.ahead()).saturating_sub(passed)
     }
 
-    /// `ok`, or how far the machine's clock is off.
+    /// `ok`, or by how much the machine's clock is wrong.
     pub fn state(&self) -> String {
         let off: Vec<_> = self.differences().filter(|&(_, behind)| is_off(behind)).collect();
         if off.is_empty() {
@@ -121,7 +121,7 @@ impl Agreement {
         off.into_iter().map(|(store, behind)| said(behind, store)).collect::<Vec<_>>().join(", ")
     }
 
-    /// By how many milliseconds the machine's clock is behind each store's that has one.
+    /// By how many milliseconds the machine's clock is behind each store that has one.
     pub fn differences(&self) -> impl Iterator<Item = (&'static str, i64)> {
         let known = |&(store, _, ref behind): &(&'static str, Asked, AtomicI64)| {
             (store, behind.load(Ordering::Relaxed))

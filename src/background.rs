@@ -1,7 +1,7 @@
-//! Work that goes on beside the requests, each piece under a name.
+//! Background work, each piece under a name.
 //!
-//! None of it may end before the gateway does: a gateway that no longer hears of ended sessions, say, would limp on
-//! unseen. The first piece that ends is named and stops the gateway, so that a whole one can be started.
+//! No piece may end before the gateway does: a gateway that no longer hears of ended sessions, for example, would go on
+//! unnoticed. The first piece that ends is logged and stops the gateway, so that it can be restarted.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long requests in progress may take once something has been lost: as long as an ended session may be served.
+/// The time for requests in progress after a loss: as long as an ended session may be served.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// How often it is looked at what has to be known within a second.
@@ -25,7 +25,7 @@ pub const BEAT: Duration = Duration::from_millis(900);
 /// From here all periods count: what has the same one is due at the same instants, and one wake-up of a thread serves it all.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Ticks every `period`, of a millisecond at least, the first time at once. A tick that comes too late is left out.
+/// Ticks every `period`, of at least a millisecond, the first time at once. A late tick delays those after it.
 pub fn regularly(period: Duration) -> Interval {
     let period = period.max(Duration::from_millis(1));
     let mut ticks = interval_at(next_tick(period) - period, period);
@@ -45,7 +45,7 @@ pub fn next_tick(period: Duration) -> Instant {
 #[error("background work ended unexpectedly: {0}")]
 pub struct Lost(&'static str);
 
-/// What has been lost so far, by name.
+/// The lost work so far, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Losses(Arc<Mutex<Vec<&'static str>>>);
 
@@ -59,7 +59,7 @@ impl Losses {
     }
 }
 
-/// The work of one gateway. Dropped, it ends at once.
+/// The background work of one gateway. It ends at once when this is dropped.
 #[derive(Debug, Default)]
 pub struct Background {
     stop: CancellationToken,
@@ -69,14 +69,14 @@ pub struct Background {
 }
 
 impl Background {
-    /// Starts work that never ends by itself. It is dropped wherever it is when the gateway stops.
+    /// Starts work that never ends by itself. It is dropped when the gateway stops.
     pub fn run(&mut self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         self.run_until(name, |stop| async move {
             stop.run_until_cancelled(work).await;
         });
     }
 
-    /// Starts work that ends by itself soon after the token has been cancelled, and never before.
+    /// Starts work that ends soon after the token has been cancelled, and never before.
     pub fn run_until<W: Future<Output = ()> + Send + 'static>(
         &mut self,
         name: &'static str,
@@ -86,13 +86,13 @@ impl Background {
         self.names.insert(task.id(), name);
     }
 
-    /// What has been lost, for whoever is asked whether all is well.
+    /// The lost work, for health checks.
     pub fn losses(&self) -> Losses {
         self.losses.clone()
     }
 
-    /// Runs `serving`, which ends by itself once `drain` is cancelled, to its end, or to the first loss. After that, it
-    /// has a second left.
+    /// Runs `serving`, which ends once `drain` is cancelled, to its end or to the first loss. After a loss it has a
+    /// second left.
     pub async fn beside<T>(
         &mut self,
         drain: &CancellationToken,
@@ -112,7 +112,7 @@ impl Background {
         Err(lost)
     }
 
-    /// Stops everything, and waits for that for as long as `patience`.
+    /// Stops everything, and waits for it at most for `patience`.
     pub async fn stop(mut self, patience: Duration) {
         self.stop.cancel();
         let _ = timeout(patience, async { while self.tasks.join_next().await.is_some() {} }).await;

@@ -1,4 +1,4 @@
-//! Time as an argument: the wall clock that a gateway runs on, and one that tests turn by hand.
+//! Time as an argument: the wall clock of a gateway, and a manual one for tests.
 //!
 //! Does not measure durations; deadlines use tokio's monotonic clock.
 
@@ -34,18 +34,18 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// How long ago `earlier` was; zero when it lies in the future.
+    /// The time since `earlier`; zero if that is in the future.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// This instant moved forward, saturating at the end of time.
+    /// This instant moved forward, saturating.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// This instant moved backward, saturating at the beginning of time.
+    /// This instant moved backward, saturating.
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
@@ -62,25 +62,25 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Where the current wall-clock time comes from. It is not required to be monotonic.
+/// A source of the current wall-clock time. It need not be monotonic.
 pub trait Clock: Send + Sync + fmt::Debug {
     fn now(&self) -> Timestamp;
 
-    /// How long this process has been counting. Goes on when the clock is set back.
+    /// How long this process has been running, unaffected by changes of the clock.
     fn elapsed(&self) -> Duration;
 
-    /// Takes over the time that the gateways share, so many milliseconds ahead of what this clock would show. Whoever shows a
-    /// time of their own choice keeps to it.
+    /// Adopts the gateways' shared time, `ahead` milliseconds ahead of this clock. A clock with a fixed time ignores
+    /// it.
     fn agree(&self, ahead: i64) {
         let _ = ahead;
     }
 
-    /// How far it is ahead of the machine's because of that.
+    /// How far it is ahead of the machine's clock because of that.
     fn ahead(&self) -> i64 {
         0
     }
 
-    /// All that there is to read, for whatever happens at this moment.
+    /// All readings of one moment.
     fn moment(&self) -> Moment {
         // A pause between the readings must not look like a lead of the wall clock.
         let wall = self.now();
@@ -88,13 +88,13 @@ pub trait Clock: Send + Sync + fmt::Debug {
     }
 }
 
-/// One reading of a clock, which many may share: each costs as much as a look-up.
+/// One reading of a clock, to be shared: a reading costs as much as a look-up.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     pub wall: Timestamp,
-    /// How long the process had been counting.
+    /// How long the process had been running.
     pub elapsed: Duration,
-    /// What deadlines go by.
+    /// For deadlines.
     pub instant: tokio::time::Instant,
 }
 
@@ -102,16 +102,16 @@ pub struct Moment {
 #[derive(Debug, Default)]
 pub struct SystemClock;
 
-/// The time that the gateways share: what the store's clock showed when it was last compared, and what has passed since, so
-/// that nothing comes of the machine's being set. Until then, and where the store has no clock, the machine's.
+/// The shared time of the gateways: the store's time at the last comparison, plus the time that has passed since, so
+/// that setting the machine's clock has no effect. Before that, and if the store has no clock, the machine's time.
 #[derive(Debug)]
 pub struct SharedClock<M = SystemClock> {
     machine: M,
-    /// How much more it shows than the process has counted, in milliseconds.
+    /// The lead over the time this process has run, in milliseconds.
     lead: AtomicI64,
 }
 
-/// Nothing has been agreed yet.
+/// No time has been agreed yet.
 const NO_LEAD: i64 = i64::MIN;
 
 impl<M: Clock> SharedClock<M> {
@@ -180,21 +180,21 @@ impl Clock for SystemClock {
     fn moment(&self) -> Moment {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         let wall = self.now();
-        // Before the first reading, which would be ahead of it otherwise.
+        // Before the first reading, which would otherwise be ahead of it.
         let start = *START;
         let instant = Instant::now();
         Moment { wall, elapsed: instant.saturating_duration_since(start), instant: instant.into() }
     }
 }
 
-/// The latest time that a clock has shown for good: while it shows an earlier one, what was over can happen again.
+/// The latest time that a clock has shown for long: while it shows an earlier one, expired things could happen again.
 ///
-/// Follows a clock that was set forward at twice the pace at which time passes, so that a mistake that is soon put right
-/// leaves little behind. Has to be looked at every now and then.
+/// Follows a clock that was set forward at twice the pace of time, so that a quickly corrected mistake leaves little
+/// behind. Has to be read at intervals.
 #[derive(Debug)]
 pub struct Watermark {
     clock: Arc<dyn Clock>,
-    /// The mark, and how long the process had been counting then.
+    /// The mark, and how long the process had been running then.
     mark: Mutex<(Timestamp, Duration)>,
 }
 
@@ -204,9 +204,9 @@ impl Watermark {
         Self { clock, mark }
     }
 
-    /// By how much the clock is behind the mark, because it was set back.
+    /// By how much the clock is behind the mark because it was set back.
     pub fn behind(&self) -> Duration {
-        // Two numbers, which nothing leaves half changed.
+        // Two numbers, which a panic leaves consistent.
         let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
         let (now, elapsed) = (self.clock.now(), self.clock.elapsed());
         let (latest, counted) = *mark;
@@ -217,7 +217,7 @@ impl Watermark {
     }
 }
 
-/// A clock that stands still until a test moves it. Moving it forward is time passing; moving it back is not.
+/// A clock that stands still until a test moves it. Moving it forward lets time pass; moving it back does not.
 #[derive(Debug)]
 pub struct ManualClock {
     now: AtomicI64,
@@ -282,7 +282,7 @@ mod tests {
         clock.agree(-5_000);
         let agreed = clock.now();
         assert_eq!((agreed, clock.ahead()), (start.plus(hour).minus(Duration::from_secs(5)), -5_000));
-        // Set back, which is no time passing; then time passes.
+        // First the clock is set back, which lets no time pass; then time passes.
         clock.machine.set(start);
         assert_eq!((clock.now(), clock.ahead()), (agreed, 3_595_000));
         clock.machine.advance(hour);
@@ -330,7 +330,7 @@ mod tests {
         assert_eq!(after(1000, 3_600_000), 0);
         assert_eq!(after(9000, 3_600_000), 0);
         assert_eq!(after(1000, 0), 9000, "for what it was taken for true");
-        // An hour later the hour ahead is the truth, and going back is going back.
+        // After an hour the lead of an hour is accepted, and going back is a step back.
         assert_eq!(after(3_600_000, 3_600_000), 0);
         assert_eq!(after(3_600_000, 3_600_000), 0);
         assert_eq!(after(0, 0), 3_600_000);

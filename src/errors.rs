@@ -1,9 +1,9 @@
-//! Printing a whole chain of errors in one line. Our errors do not repeat their source's text, so this is where it shows.
+//! Prints a chain of errors in one line. Our errors do not repeat the text of their source.
 
 use std::{error::Error, fmt};
 
-/// Displays an error and each of its sources, joined by `: `. What ends in its source's text, as some errors of others do,
-/// says it once.
+/// Displays an error and its sources, joined by `: `. A foreign error that already ends in its source's text is not
+/// repeated.
 #[derive(Debug)]
 pub struct Chain<'a>(pub &'a (dyn Error + 'static));
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// glibc keeps what hashing once used for ever; this one gives it back.
+/// glibc never returns the memory that hashing once used; this allocator does.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,6 +1,6 @@
-//! Why this user may not read or make a file: whose it is, who asks, and what to type.
+//! Why this user may not read or make a file: its owner, the current user, and what to type.
 //!
-//! Asks the file system again after the refusal, so that nothing is looked up as long as all goes well.
+//! Asks the file system again after the refusal, so the usual case costs nothing.
 
 use std::{
     fs, io,
@@ -8,16 +8,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What was to be done with a file.
+/// The intended access to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Read what somebody else put there.
+    /// Reading a file that somebody else provides.
     Read,
-    /// Make or change what is ours.
+    /// Making or changing a file of our own.
     Write,
 }
 
-/// The same error; a refused permission with its reason and its remedy.
+/// The same error; for a refused permission with the reason and the remedy.
 pub fn explained(path: &Path, need: Need, error: io::Error) -> io::Error {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return error;
@@ -30,7 +30,7 @@ pub fn explained(path: &Path, need: Need, error: io::Error) -> io::Error {
     }
 }
 
-/// Whose the file is that is in the way, or the folder, and what its user or root would type.
+/// The owner of the file or folder in the way, and what that user or root would type.
 pub fn advice(path: &Path, need: Need) -> Option<String> {
     let path = std::path::absolute(path).ok()?;
     let (blocker, facts) = path.ancestors().find_map(|known| Some((known, fs::metadata(known).ok()?)))?;
@@ -52,14 +52,14 @@ pub fn advice(path: &Path, need: Need) -> Option<String> {
     ))
 }
 
-/// What is known about a refusal.
+/// The facts about a refusal.
 struct Refusal<'a> {
     path: &'a Path,
-    /// The file, or the folder above it that lets nobody through.
+    /// The file, or the parent folder that denies access.
     blocker: &'a Path,
     owner: &'a str,
     group: &'a str,
-    /// The group may read it, and has a user of its own name, as services do.
+    /// The group may read it, and has a user of the same name, as services do.
     group_may: bool,
     asks: &'a str,
     need: Need,
@@ -81,7 +81,7 @@ fn remedy(refusal: &Refusal<'_>) -> String {
             format!(". Make the folder: `sudo install -d -m 0700 -o {asks} {}`", folder.display())
         }
         (Need::Write, None) => {
-            // What belongs to a database is beside its file, and has its name and a bit more.
+            // The files of a database are side by side, and have the same prefix.
             let all = if blocker == path { "*" } else { "" };
             let blocker = blocker.display();
             format!(". If an earlier command was run as root, type `sudo chown {asks}: {blocker}{all}`")
@@ -94,12 +94,12 @@ fn remedy(refusal: &Refusal<'_>) -> String {
     }
 }
 
-/// The folder of the file, where it is not there yet.
+/// The folder of the file, if it does not exist yet.
 fn missing_folder(path: &Path, blocker: &Path) -> Option<PathBuf> {
     path.parent().filter(|folder| blocker != path && *folder != blocker).map(Path::to_owned)
 }
 
-/// The name of a user or a group; its number, where nothing names it.
+/// The name of a user or a group, or else its number.
 fn name(register: &str, id: u32) -> String {
     let found = lines(register).find(|fields| fields.get(2).is_some_and(|field| *field == id.to_string()));
     found.and_then(|fields| fields.into_iter().next()).unwrap_or_else(|| id.to_string())
@@ -149,7 +149,7 @@ mod tests {
                 typed(data, "/var/lib", "root", None, Need::Write),
                 "`sudo install -d -m 0700 -o portcullis /var/lib/portcullis`",
             ),
-            // Somebody's own account instead of the service's.
+            // A personal account instead of the service's.
             (typed(data, "/var/lib/portcullis", "iot", None, Need::Write), "`sudo -u iot portcullis …`"),
             (typed(key, key, "root", Some("iot"), Need::Read), "`sudo -u iot portcullis …`"),
             (
@@ -160,7 +160,7 @@ mod tests {
         ] {
             assert!(typed.contains(says), "{says}: {typed}");
         }
-        // Nothing that could be typed is known to help.
+        // No command is known to help.
         assert_eq!(typed(data, data, "portcullis", None, Need::Write), "");
     }
 

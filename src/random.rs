@@ -11,7 +11,7 @@ pub trait Random: Send + Sync + fmt::Debug {
 }
 
 impl dyn Random + '_ {
-    /// A fresh array of random bytes.
+    /// A new array of random bytes.
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
         self.fill(&mut bytes);
@@ -25,14 +25,14 @@ pub struct OsRandom;
 
 impl Random for OsRandom {
     fn fill(&self, bytes: &mut [u8]) {
-        // Without randomness every token would be guessable: no answer at all is the only safe one.
+        // Without randomness every token could be guessed: aborting is the only safe reaction.
         if rand::fill(bytes).is_err() {
             std::process::abort();
         }
     }
 }
 
-/// A reproducible generator for tests. Never unpredictable.
+/// A reproducible generator for tests. Predictable.
 #[derive(Debug, Default)]
 pub struct SeededRandom(std::sync::atomic::AtomicU64);
 

@@ -1,6 +1,6 @@
-//! Bearer tokens and their hashes: what a browser holds, and what a store may hold of it.
+//! Bearer tokens and their hashes: browsers have the tokens, stores only the hashes.
 //!
-//! Passwords and other text secrets use `secrecy::SecretString`; this file is about our own random ids.
+//! Passwords and other secret texts use `secrecy::SecretString`; this module is about our own random ids.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::random::Random;
 
-/// 256 random bits that prove something to us. Only the browser keeps it; stores see its [`TokenHash`].
+/// 256 random bits that a browser proves something with. Stores only have its [`TokenHash`].
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Token([u8; 32]);
 
@@ -20,7 +20,7 @@ impl Token {
         Self(random.bytes())
     }
 
-    /// A token that is made of something else than chance alone.
+    /// A token from other bytes than a generator's.
     pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -29,7 +29,7 @@ impl Token {
         &self.0
     }
 
-    /// Reads the 43 characters of unpadded base64url; anything else is no token.
+    /// Parses 43 characters of unpadded base64url; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != 43 {
             return None;
@@ -41,7 +41,7 @@ impl Token {
         }
     }
 
-    /// The text that goes into a cookie.
+    /// The text for a cookie.
     pub fn expose(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(self.0)
     }
@@ -57,7 +57,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// SHA-256 of a [`Token`]: the key under which a store files what the token stands for.
+/// SHA-256 of a [`Token`]: the key under which a store keeps what the token stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TokenHash([u8; 32]);
 
@@ -75,14 +75,14 @@ impl TokenHash {
         hex(&self.0)
     }
 
-    /// Reads what [`Self::to_hex`] writes.
+    /// Parses the output of [`Self::to_hex`].
     pub fn from_hex(digits: &str) -> Option<Self> {
         let mut bytes = [0; 32];
         unhex(digits, &mut bytes)?;
         Some(Self(bytes))
     }
 
-    /// The first 16 hexadecimal digits: names a session in logs and on the command line, and opens nothing.
+    /// The first 16 hexadecimal digits: names a session in logs and on the command line, and grants nothing.
     pub fn short(self) -> String {
         hex(&self.0[..8])
     }
@@ -104,7 +104,7 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Reads two hexadecimal digits, of either case, into each of `bytes`. None when `digits` is anything else.
+/// Parses two hexadecimal digits, in either case, into each of `bytes`. `None` if `digits` is anything else.
 pub fn unhex(digits: &str, bytes: &mut [u8]) -> Option<()> {
     if digits.len() != 2 * bytes.len() || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
@@ -121,7 +121,7 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
-/// Compares without revealing by its duration where two secrets differ.
+/// Compares in constant time.
 pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     constant_time::verify_slices_are_equal(a, b).is_ok()
 }

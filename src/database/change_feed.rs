@@ -1,9 +1,8 @@
-//! Hearing of changes: PostgreSQL tells at once, on a connection of its own that no crowd of requests can take away, and
-//! the file of the embedded store is watched.
+//! Following changes: PostgreSQL notifies on a connection of its own, which no crowd of requests can take away; the
+//! file of the embedded store is watched.
 //!
-//! Whoever follows the feed reads it whenever it is told to, and every now and then all the same: that shows that the
-//! store is there, and what was told on a connection that had been cut is read all the same. A store of which nobody
-//! tells is asked more often.
+//! A follower reads the feed whenever it is notified, and at intervals anyway: that shows that the store is there, and
+//! finds notifications lost with a connection. A store without notifications is polled more often.
 
 use std::time::Duration;
 
@@ -19,45 +18,45 @@ use super::{
 };
 use crate::errors::Chain;
 
-/// How often the feed is read of which nobody tells.
+/// How often a feed without notifications is read.
 const POLL: Duration = Duration::from_millis(50);
-/// The same, where each reading takes a way over the network.
+/// The same over a network.
 const DISTANT_POLL: Duration = Duration::from_millis(200);
-/// The feed is read no more often than this, however much is announced.
+/// The minimum interval between two reads, however much is announced.
 const PACE: Duration = Duration::from_millis(5);
-/// The same for the embedded store, whose file changes for much besides.
+/// The same for the embedded store, whose file changes for other reasons as well.
 const FILE_PACE: Duration = POLL;
-/// How long the file of the embedded store must have been left alone until its watch is believed that nothing is new.
+/// How long the file of the embedded store must be unchanged before its watch is trusted.
 const SETTLED: Duration = Duration::from_secs(2);
-/// How often the feed is read all the same then, should the watch be wrong.
+/// How often the feed is read anyway then, in case the watch is wrong.
 const NET: Duration = Duration::from_secs(5);
-/// After how long listening is tried again.
+/// The wait before listening is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A reader of the change feed.
 pub struct ChangeFeed {
     database: Database,
-    /// What has been read, up to here.
+    /// Everything up to here has been read.
     position: Option<i64>,
     ear: Ear,
 }
 
-/// How it is heard that there is something to read.
+/// The source of notifications.
 enum Ear {
-    /// By looking.
+    /// None: polling.
     Closed,
-    /// By looking, until this is there.
+    /// Polling, until this is ready.
     Opening(BoxFuture<'static, Result<PgListener, sqlx::Error>>),
     Open(PgListener),
     File(FileEar),
 }
 
-/// The watch on the embedded store's file, and what it is worth.
+/// The watch on the embedded store's file, and how far it can be trusted.
 struct FileEar {
     watched: Box<Watched>,
-    /// When somebody was last seen to have written; at first, when the watch began.
+    /// When a write was last seen; at first, when the watch began.
     written: Instant,
-    /// When the last reading began that was answered.
+    /// When the last successful read began.
     read: Option<Instant>,
 }
 
@@ -66,7 +65,7 @@ impl FileEar {
         Self { watched: Box::new(watched), written: Instant::now(), read: None }
     }
 
-    /// Whether the feed has nothing new, as far as the watch can tell.
+    /// Whether the watch has seen no write since the last read.
     fn knows_of_nothing(&self, now: Instant) -> bool {
         let is_read = self.read.is_some_and(|read| read > self.written && now < read + NET);
         is_read && now > self.written + SETTLED
@@ -80,8 +79,8 @@ impl ChangeFeed {
         feed
     }
 
-    /// What has been announced since the last reading. The first one tells of nothing: whoever starts to follow now
-    /// remembers nothing either. Given up before it has answered, the next one tells the same.
+    /// The changes since the last read. The first read returns none: a new follower has cached nothing yet. If the
+    /// future is dropped, the next read returns the same changes.
     pub async fn read(&mut self) -> Result<Vec<Change>, DatabaseError> {
         if self.database.is_closed() {
             return Err(sqlx::Error::PoolClosed.into());
@@ -90,7 +89,7 @@ impl ChangeFeed {
         if matches!(&self.ear, Ear::File(ear) if ear.knows_of_nothing(began)) {
             return Ok(Vec::new());
         }
-        // What is asked half-way when this is dropped is of no more use.
+        // If this future is dropped, a query in progress makes the listener unusable.
         let read = match std::mem::replace(&mut self.ear, Ear::Closed) {
             Ear::Open(mut listener) => {
                 let read = on_its_own(&mut listener, self.position).await;
@@ -123,7 +122,7 @@ impl ChangeFeed {
         }
     }
 
-    /// Waits until there may be something to read, and hardly longer than until `latest`.
+    /// Waits until there may be a change, at most a little longer than until `latest`.
     pub async fn wait_until(&mut self, latest: Instant) {
         let began = Instant::now();
         match &mut self.ear {
@@ -166,7 +165,7 @@ impl ChangeFeed {
         }
     }
 
-    /// Begins to listen after a pause, where there is anything to listen to.
+    /// Begins to listen after a pause, if the store has notifications.
     fn open(&mut self, pause: Duration) {
         self.ear = match &self.database.servers {
             Some(servers) if servers.listens() => {
@@ -185,13 +184,13 @@ impl ChangeFeed {
     }
 }
 
-/// What is announced from the moment on at which this returns is told.
+/// Every announcement from the moment this returns is received.
 async fn listen(servers: &Servers) -> Result<PgListener, sqlx::Error> {
     // The driver can only listen on a pool's connection.
     let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT);
     let pool = pool.connect_lazy_with(servers.listening()?);
     if servers.are_away() {
-        // Whoever asks for a connection of the pool tells when they are back.
+        // The followers of the pool notice when the server is back.
         return Err(sqlx::Error::PoolTimedOut);
     }
     let mut listener = PgListener::connect_with(&pool).await?;
@@ -328,7 +327,7 @@ mod tests {
         let mut feed = listening(&database).await;
         let cut = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'SELECT%changes%' \
                    AND pid <> pg_backend_pid() AND datname = current_database()";
-        // The pool's connection stays, and no other is let in.
+        // The pool's connection stays, and no other is accepted.
         let mut own = database.acquire().await.unwrap();
         sqlx::query("SELECT 1").execute(&mut own).await.unwrap();
         server.sql(&name, cut);

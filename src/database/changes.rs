@@ -1,23 +1,23 @@
-//! The change feed: what one process changed, so that every other drops what it remembers of it.
+//! The change feed: the changes of one process, so that every other drops what it has cached.
 //!
-//! How others hear of an announcement is in `change_feed`.
+//! How others are notified is in `change_feed`.
 
 use sqlx::AssertSqlSafe;
 
 use super::{Database, DatabaseError, Dialect, Transaction};
 use crate::{clock::Timestamp, secret::TokenHash};
 
-/// PostgreSQL's advisory lock that whoever announces holds until its commit.
+/// The advisory lock of PostgreSQL that an announcement holds until its commit.
 const LOCK: i64 = 0x706f_7274_6375_0002;
-/// Where PostgreSQL tells listeners that something has been announced.
+/// The channel of PostgreSQL's notifications.
 pub(super) const CHANNEL: &str = "portcullis_changes";
 pub(super) const LATEST: &str = "SELECT COALESCE(MAX(id), 0) FROM changes";
-/// The one at `$1` and all after it.
+/// The announcement at `$1` and all after it.
 pub(super) const SINCE: &str = "SELECT id, subject FROM changes WHERE id >= $1 ORDER BY id";
 
 const SIGNING_KEYS: &str = "signing-keys";
 
-/// Something that a gateway may remember and now must not.
+/// A change that may make cached data stale.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Rights, devices, password or state of one user, by id.
@@ -43,7 +43,7 @@ impl Change {
         }
     }
 
-    /// What cannot be understood changes everything: forgetting too much is safe.
+    /// An unknown change counts as a change of everything: forgetting too much is safe.
     fn decode(text: &str) -> Self {
         if let Some(id) = text.strip_prefix("user:") {
             return Self::User(id.to_owned());
@@ -59,9 +59,9 @@ impl Change {
 }
 
 impl Database {
-    /// Announces `change` as part of the transaction that makes it, which must end soon and take no lock after this:
-    /// on PostgreSQL, announcements queue from here to the commit. Positions in the feed grow in the order of commits
-    /// that way, so that whoever has read up to one misses none.
+    /// Announces `change` in the transaction that makes it, which must end soon and take no lock after this: on
+    /// PostgreSQL, announcements queue from here to the commit. So positions in the feed grow in the order of commits,
+    /// and a follower that has read up to one misses none.
     pub async fn announce(
         &self,
         transaction: &mut Transaction,
@@ -69,7 +69,7 @@ impl Database {
         now: Timestamp,
     ) -> Result<(), DatabaseError> {
         if self.dialect == Dialect::Postgres {
-            // Listeners are told at the commit, and once however much is announced.
+            // Listeners are notified at the commit, and once however much is announced.
             sqlx::query("SELECT pg_advisory_xact_lock($1), pg_notify($2, '')")
                 .bind(LOCK)
                 .bind(CHANNEL)
@@ -84,14 +84,14 @@ impl Database {
         Ok(())
     }
 
-    /// The newest position of the feed: what a process that starts now need not read.
+    /// The newest position of the feed, from which a new process begins.
     pub async fn latest_change(&self) -> Result<i64, DatabaseError> {
         let (newest,) = sqlx::query_as(LATEST).fetch_one(self).await?;
         Ok(newest)
     }
 
-    /// Everything announced after `position`, and the newest position. When `position` itself is not in the feed any
-    /// more, as in a stand-by that lacked it when it took over, everything has changed.
+    /// Everything announced after `position`, and the newest position. If `position` itself is no longer in the feed,
+    /// as in a stand-by that lacked it when it took over, everything has changed.
     pub async fn changes_after(&self, position: i64) -> Result<(i64, Vec<Change>), DatabaseError> {
         let rows = sqlx::query_as(SINCE).bind(position).fetch_all(self).await?;
         match after(position, rows) {
@@ -100,7 +100,7 @@ impl Database {
         }
     }
 
-    /// Drops announcements older than `before`; the newest always stays, so that positions never go back.
+    /// Deletes announcements older than `before`; the newest always stays, so that positions never go back.
     pub async fn forget_changes(&self, before: Timestamp) -> Result<(), DatabaseError> {
         let free = self.locking_free();
         let purge = format!(
@@ -112,7 +112,7 @@ impl Database {
     }
 }
 
-/// What the rows from `position` on say; nothing that could be relied on, when that one is missing.
+/// The announcements after `position`; `None` if its own row is missing.
 pub(super) fn after(position: i64, mut rows: Vec<(i64, String)>) -> Option<(i64, Vec<Change>)> {
     if position > 0 {
         if rows.first().is_none_or(|&(first, _)| first != position) {

@@ -1,7 +1,7 @@
-//! One connection out of the pool, alone or in a transaction, on which no statement waits for ever.
+//! One connection of the pool, alone or in a transaction, with a timeout on every statement.
 //!
-//! A connection that was given up on half-way goes back into the pool only once it has answered all it was asked: what it
-//! would answer next is unknown before.
+//! A connection that was abandoned during a statement returns to the pool only once all its replies have arrived:
+//! before that, its next reply is unknown.
 
 use std::{
     io,
@@ -22,17 +22,17 @@ use tokio::time::timeout;
 
 use super::{Database, DatabaseError, pool::ConnectionLease, postgres::ends_the_connection};
 
-/// What a statement gives, bit by bit: how many rows it changed, or a row.
+/// A partial result of a statement: the number of changed rows, or a row.
 type Step = sqlx::Either<AnyQueryResult, AnyRow>;
 
-/// A connection of one's own until it is dropped.
+/// A leased connection, until it is dropped.
 #[derive(Debug)]
 pub struct Connection {
-    /// Absent once it has been given up.
+    /// `None` once it has been abandoned.
     live: Option<ConnectionLease>,
     /// The longest that the server may be silent.
     patience: Duration,
-    /// A statement is under way, or was when its future was dropped.
+    /// A statement is in progress, or was when its future was dropped.
     busy: bool,
     failed: bool,
 }
@@ -124,7 +124,7 @@ impl<'c> Executor<'c> for &'c mut Connection {
     }
 }
 
-/// Single statements, each on the next connection that is free.
+/// Runs single statements, each on the next free connection.
 impl<'c> Executor<'c> for &'c Database {
     type Database = Any;
 
@@ -158,7 +158,7 @@ impl<'c> Executor<'c> for &'c Database {
     }
 }
 
-/// Changes that are made together or not at all. Dropped before it has been committed, nothing has happened.
+/// Changes that are made together or not at all. If dropped without a commit, nothing has happened.
 #[derive(Debug)]
 pub struct Transaction {
     connection: Connection,
@@ -170,15 +170,15 @@ impl Transaction {
         connection: Connection,
         statement: &'static str,
     ) -> Result<Self, DatabaseError> {
-        // Open from the start: whoever stops waiting for the answer may have begun one.
+        // Open from the start: a caller that stops waiting may have begun a transaction.
         let mut transaction = Self { connection, open: true };
         sqlx::raw_sql(statement).execute(&mut transaction.connection).await?;
         Ok(transaction)
     }
 
-    /// Makes the changes last. On an error they may have been made or not.
+    /// Commits the changes. After an error they may have been made or not.
     pub async fn commit(mut self) -> Result<(), DatabaseError> {
-        // PostgreSQL would answer with success, and roll back.
+        // PostgreSQL would report success, and roll back.
         if self.connection.failed {
             return Err(DatabaseError::Aborted);
         }
@@ -213,7 +213,7 @@ impl DerefMut for Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         if self.open {
-            // The server rolls back what its client went away from.
+            // The server rolls back when its client goes away.
             self.connection.give_up();
         }
     }

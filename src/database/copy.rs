@@ -1,6 +1,6 @@
-//! Moves a whole store into an empty one, in one transaction: all of it is there at the end, or nothing.
+//! Copies a whole store into an empty one, in one transaction: all of it is there at the end, or nothing.
 //!
-//! The source is only read, as it was at one moment.
+//! The source is only read, as of one moment.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use super::{
     tables::{Column, TABLES, Table},
 };
 
-/// Rows that go over in one statement.
+/// Rows per statement.
 const BATCH: usize = 200;
 /// Counting and committing millions of rows takes longer than a request may.
 const PATIENCE: Duration = Duration::from_mins(10);
 
-/// Why a store was not copied. The target is as it was.
+/// Why a store was not copied. The target is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     #[error("the target is not empty ({table} has {rows} rows): make a new database, or empty this one")]
@@ -37,7 +37,7 @@ impl From<sqlx::Error> for CopyError {
     }
 }
 
-/// How many rows one table has, and how many of them have been copied so far.
+/// The number of rows of one table, and how many of them have been copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableRows {
     pub table: &'static str,
@@ -46,7 +46,7 @@ pub struct TableRows {
 }
 
 impl Database {
-    /// How many rows each table has. The schema must be this program's.
+    /// The number of rows of each table. Requires this program's schema.
     pub async fn rows(&self) -> Result<Vec<TableRows>, DatabaseError> {
         let patient = Self { patience: PATIENCE, ..self.clone() };
         let mut connection = patient.acquire().await?;
@@ -58,7 +58,7 @@ impl Database {
         Ok(counted)
     }
 
-    /// Copies everything into `target`, whose schema must be there, and tells `progress` after each batch.
+    /// Copies everything into `target`, which needs the schema, and calls `progress` after each batch.
     pub async fn copy_into(
         &self,
         target: &Self,
@@ -105,7 +105,7 @@ impl Database {
         Ok(copied)
     }
 
-    /// A transaction that sees the store as it is at its first look, whatever others change meanwhile.
+    /// A transaction that sees the store as of its first query, whatever others change meanwhile.
     async fn snapshot(&self) -> Result<Transaction, DatabaseError> {
         let statement = match self.dialect {
             Dialect::Sqlite => "BEGIN",
@@ -114,11 +114,11 @@ impl Database {
         Transaction::begin(self.take(self.purpose).await?, statement).await
     }
 
-    /// Keeps everybody else from changing anything until the transaction ends.
+    /// Keeps everybody else from writing until the transaction ends.
     async fn take_alone(&self, transaction: &mut Transaction) -> Result<(), DatabaseError> {
         if self.dialect == Dialect::Postgres {
             let tables: Vec<_> = TABLES.iter().map(|table| table.name).collect();
-            // Between two batches the source is read.
+            // The source is read between two batches.
             let statement = format!(
                 "SET LOCAL idle_in_transaction_session_timeout = 0; LOCK TABLE {} IN EXCLUSIVE MODE",
                 tables.join(", ")

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use super::{Database, DatabaseError};
 
 impl Database {
-    /// The fact of this name, if it has been noted.
+    /// The fact with this name, if there is one.
     pub async fn fact(&self, name: &str) -> Result<Option<Vec<u8>>, DatabaseError> {
         let row = sqlx::query("SELECT value FROM facts WHERE name = $1")
             .bind(name.to_owned())
@@ -14,7 +14,7 @@ impl Database {
         row.map(|row| row.try_get("value")).transpose().map_err(DatabaseError::from)
     }
 
-    /// Notes a fact, unless there is one of the name already.
+    /// Stores a fact, unless there is one with this name already.
     pub async fn note_fact(&self, name: &str, value: &[u8]) -> Result<(), DatabaseError> {
         sqlx::query("INSERT INTO facts (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
             .bind(name.to_owned())

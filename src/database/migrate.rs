@@ -1,6 +1,6 @@
-//! The schema's history. A file that has been released is never edited: a change is a new file.
+//! The migrations of the schema. A released file is never edited: a change is a new file.
 //!
-//! Written in SQLite's words; for PostgreSQL, [`translated`] replaces the few that it does not know.
+//! Written for SQLite; for PostgreSQL, [`translated`] replaces the few words that it does not know.
 
 use sqlx::{
     AnyConnection, AssertSqlSafe, Connection as _, Row as _, SqlSafeStr as _,
@@ -27,11 +27,11 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (28, "hand-overs", include_str!("migrations/0028_hand_overs.sql")),
 ];
 
-/// PostgreSQL's advisory lock that whoever migrates holds.
+/// The advisory lock of PostgreSQL that a migration holds.
 const LOCK: i64 = 0x706f_7274_6375_0001;
 
 impl Database {
-    /// Brings the store's schema to this program's. Of several at once one does it and the others wait.
+    /// Migrates the store to this program's schema. Of concurrent processes one does it and the others wait.
     pub(super) async fn migrate(&self, config: &Config) -> Result<(), DatabaseError> {
         let failed = |source: MigrateError| match source {
             MigrateError::VersionMissing(theirs) => DatabaseError::Newer { theirs, ours: newest() },
@@ -47,7 +47,7 @@ impl Database {
                 DatabaseError::Migrate { store: config.to_string(), advice, source }
             }
         };
-        // Migrating takes as long as it takes.
+        // A migration has no timeout.
         let mut lease = self.pool.take(Purpose::Anything).await.map_err(|error| failed(error.into()))?;
         let connection = lease.live().map_err(|error| failed(error.into()))?;
         let migrated = run(connection, self.dialect).await;
@@ -82,7 +82,7 @@ async fn run(connection: &mut AnyConnection, dialect: Dialect) -> Result<(), Mig
     };
     let mut transaction = connection.begin_with(begin).await?;
     if dialect == Dialect::Postgres {
-        // Beyond what a statement may otherwise wait for.
+        // Without the usual limit on waiting for a lock.
         sqlx::raw_sql("SET LOCAL lock_timeout = 0").execute(&mut *transaction).await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await?;
     }

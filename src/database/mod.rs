@@ -1,7 +1,7 @@
 //! The durable store: one pool of connections, the migrations, and the change feed that other processes read.
 //!
-//! Knows no table but its own; each module that keeps facts here writes its own SQL, in text that SQLite and
-//! PostgreSQL both run.
+//! Knows only its own tables; each module that stores facts here writes its own SQL, in a form that both SQLite and
+//! PostgreSQL run.
 
 mod change_feed;
 mod changes;
@@ -48,13 +48,13 @@ use crate::{
     permission::{Need, explained},
 };
 
-/// How long statements of the embedded store may take; its own limit on waiting for another writer is shorter.
+/// Timeout of the embedded store's statements; its own limit on waiting for another writer is shorter.
 const EMBEDDED_PATIENCE: Duration = Duration::from_secs(30);
-/// How long one of its connections is waited for, and how many there are.
+/// The longest wait for one of its connections, and their number.
 const EMBEDDED_QUEUE: Duration = Duration::from_secs(5);
 const EMBEDDED_CONNECTIONS: u32 = 4;
 
-/// Where the durable store is. Displayed without a password.
+/// The address of the durable store. Displayed without a password.
 #[derive(Clone, Debug)]
 pub enum Config {
     /// `sqlite:PATH`.
@@ -83,7 +83,7 @@ impl fmt::Display for Config {
     }
 }
 
-/// Why the durable store did not do what it was asked.
+/// Why the durable store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     #[error("there is no database {store}")]
@@ -121,7 +121,7 @@ pub enum DatabaseError {
     Corrupt(&'static str),
 }
 
-/// Why the durable store takes no changes.
+/// Why the durable store accepts no changes.
 #[derive(Debug, thiserror::Error)]
 pub enum Unwritable {
     #[error("the table {table} is locked ({store})")]
@@ -142,21 +142,21 @@ enum Dialect {
     Postgres,
 }
 
-/// A handle on the durable store; clones share one pool. Runs single statements by itself (`&database`).
+/// A handle to the durable store; clones share one pool. Runs single statements itself (`&database`).
 #[derive(Clone, Debug)]
 pub struct Database {
     pool: Arc<ConnectionPool>,
-    /// What single statements and connections are for. Changes of several rows are for anything.
+    /// The purpose of single statements and connections. Transactions are for anything.
     purpose: Purpose,
     dialect: Dialect,
     patience: Duration,
     servers: Option<Arc<Servers>>,
-    /// Woken when the feed tells of them; of this process's, whoever reads the feed.
+    /// Notified of changes by the feed, as long as this process reads it.
     signing_keys: Arc<Notify>,
 }
 
 impl Database {
-    /// Opens the store, making the file and its folder when absent, and migrates it.
+    /// Opens and migrates the store; makes the file and its folder if they do not exist.
     pub async fn open(config: &Config) -> Result<Self, DatabaseError> {
         if let Some(path) = config.file() {
             sqlite::create(path).map_err(|source| unusable(path, source))?;
@@ -166,14 +166,14 @@ impl Database {
         Ok(database)
     }
 
-    /// Opens a store that is there, and migrates it. Makes none.
+    /// Opens and migrates an existing store.
     pub async fn open_existing(config: &Config) -> Result<Self, DatabaseError> {
         let database = Self::existing(config).await?;
         database.migrate(config).await?;
         Ok(database)
     }
 
-    /// Opens a store that is there, whatever its schema. Makes none.
+    /// Opens an existing store, whatever its schema.
     pub async fn existing(config: &Config) -> Result<Self, DatabaseError> {
         let absent = || DatabaseError::Absent { store: config.to_string() };
         if let Some(path) = config.file()
@@ -254,17 +254,17 @@ impl Database {
         })
     }
 
-    /// Waits until somebody has announced a change of the signing keys; as long as somebody here reads the feed.
+    /// Waits until a change of the signing keys is announced; works as long as this process reads the feed.
     pub async fn signing_keys_changed(&self) {
         self.signing_keys.notified().await;
     }
 
-    /// A connection of one's own.
+    /// A leased connection.
     pub async fn acquire(&self) -> Result<Connection, DatabaseError> {
         Ok(self.take(self.purpose).await?)
     }
 
-    /// The same store for looking up sessions: on connections that nothing else takes, if need be.
+    /// The same store for looking up sessions: also on connections that are reserved for that.
     #[must_use]
     pub fn for_sessions(&self) -> Self {
         Self { purpose: Purpose::Sessions, ..self.clone() }
@@ -272,21 +272,21 @@ impl Database {
 
     async fn take(&self, purpose: Purpose) -> Result<Connection, sqlx::Error> {
         let lease = self.pool.take(purpose).await.map_err(|error| match error {
-            // The rest has its address already, or is the pool's own.
+            // Other errors have its address already, or come from the pool.
             error @ sqlx::Error::Database(_) => named(error, &self.pool.store()),
             error => error,
         })?;
         Ok(Connection::new(lease, self.patience))
     }
 
-    /// Which store it is, for whoever reads of it.
+    /// The name of the store, for messages.
     pub fn store(&self) -> String {
         self.pool.store()
     }
 
-    /// A transaction that changes something. On SQLite it takes the write lock at once, so that two writers queue
-    /// instead of failing half-way. On PostgreSQL writers of different rows go on side by side: whoever decides by
-    /// what a row says must have locked it before, by a change of that row or with [`Self::locking`].
+    /// A transaction with changes. On SQLite it takes the write lock at once, so that two writers queue instead of
+    /// failing half-way. On PostgreSQL writers of different rows run concurrently: a decision that depends on a row
+    /// must lock it first, by a change of that row or with [`Self::locking`].
     pub async fn write(&self) -> Result<Transaction, DatabaseError> {
         let statement = match self.dialect {
             Dialect::Sqlite => "BEGIN IMMEDIATE",
@@ -295,8 +295,8 @@ impl Database {
         Transaction::begin(self.take(Purpose::Anything).await?, statement).await
     }
 
-    /// What a `SELECT` in a transaction ends in to lock its rows; they must come in an order that all writers of the
-    /// table keep. SQLite's writers are alone anyhow.
+    /// The suffix of a `SELECT` that locks its rows; they must come in an order that all writers of the table use.
+    /// SQLite has only one writer anyway.
     pub const fn locking(&self) -> &'static str {
         match self.dialect {
             Dialect::Sqlite => "",
@@ -304,7 +304,7 @@ impl Database {
         }
     }
 
-    /// The same, leaving out rows that somebody else holds.
+    /// The same, skipping rows that are locked.
     pub const fn locking_free(&self) -> &'static str {
         match self.dialect {
             Dialect::Sqlite => "",
@@ -321,7 +321,7 @@ impl Database {
         self.pool.is_closed()
     }
 
-    /// The server's time; absent where the store is a file, and its time the machine's.
+    /// The server's time; `None` if the store is a file, whose time is the machine's.
     pub async fn time(&self) -> Result<Option<Timestamp>, DatabaseError> {
         if self.dialect == Dialect::Sqlite {
             return Ok(None);
@@ -337,7 +337,7 @@ impl Database {
         Ok(())
     }
 
-    /// Whether every table can be written to, and a change is kept. Says why not.
+    /// Whether every table can be written to, and a commit succeeds. The error says why not.
     pub async fn takes_changes(&self) -> Result<(), Unwritable> {
         const NOTE: &str = "INSERT INTO facts (name, value) VALUES ('probe', $1) \
                             ON CONFLICT (name) DO UPDATE SET value = excluded.value";
@@ -346,7 +346,7 @@ impl Database {
             sqlx::raw_sql("SET LOCAL lock_timeout = '300ms'").execute(&mut *transaction).await?;
         }
         for table in TABLES {
-            // Takes what a change of a row would take, and changes none.
+            // Takes the locks of a change, and changes no row.
             let touch = sqlx::AssertSqlSafe(format!("DELETE FROM {} WHERE 1 = 0", table.name));
             sqlx::query(touch).execute(&mut *transaction).await.map_err(|error| match error {
                 error if is_locked(&error) => Unwritable::Locked { table: table.name, store: self.store() },
@@ -357,13 +357,13 @@ impl Database {
         Ok(transaction.commit().await?)
     }
 
-    /// Lets every connection finish and closes the store.
+    /// Waits for every connection, and closes the store.
     pub async fn close(&self) {
         self.pool.close(self.patience).await;
     }
 }
 
-/// Whether somebody else holds a lock for too long.
+/// Whether somebody else has held a lock for too long.
 fn is_locked(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("55P03")
 }

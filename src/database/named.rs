@@ -1,5 +1,4 @@
-//! Errors of the driver that say at which store they happened. What a constraint refused is left as it is: whoever made
-//! the change answers for that.
+//! Adds the store's name to the driver's errors, except to violations of constraints, which are the caller's to handle.
 
 use std::{borrow::Cow, error::Error as StdError, fmt, io};
 
@@ -8,7 +7,7 @@ use sqlx::{
     error::{DatabaseError, ErrorKind},
 };
 
-/// The same error, which ends in the store's name.
+/// The same error, with the store's name at the end.
 pub(super) fn named(error: Error, store: &impl fmt::Display) -> Error {
     match error {
         Error::Database(said) if matches!(said.kind(), ErrorKind::Other) => {
@@ -19,7 +18,7 @@ pub(super) fn named(error: Error, store: &impl fmt::Display) -> Error {
     }
 }
 
-/// What a database has said, and which one.
+/// An error of a database, and which database.
 #[derive(Debug)]
 struct Named {
     said: Box<dyn DatabaseError>,

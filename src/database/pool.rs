@@ -1,9 +1,9 @@
-//! Connections to the durable store: so many and no more, as the server counts them.
+//! The pool of connections to the durable store: limited in number, as the server counts them.
 //!
-//! A connection that was given up in the middle keeps its place until the server has let go of what it was at: a crowd
-//! that stops waiting must not become a crowd of statements over there. Only so many wait for a place, and whoever comes
-//! after them is told at once. A few places are kept for looking up sessions: logins of strangers, who may wait for a lock,
-//! never take those.
+//! A connection abandoned during a statement keeps its permit until the server has ended that statement: a crowd that
+//! stops waiting must not become a crowd of statements there. Only a limited number wait for a permit, and further ones
+//! fail at once. Some permits are reserved for looking up sessions: logins of strangers, who may wait for a lock, never
+//! take those.
 
 use std::{
     io,
@@ -24,18 +24,18 @@ use tokio::{
 
 use super::{named::named, postgres::Servers, sqlite};
 
-/// How many may wait for each connection, and as many once more for one of those that are for everybody.
+/// Maximum number of waiters per connection, and the same again per connection for general use.
 const WAITING: usize = 64;
-/// One in so many connections is for looking up sessions alone; at least one, unless there is only one.
+/// One in this many connections is only for looking up sessions; at least one, unless there is only one.
 const RESERVE: u32 = 4;
-/// The longest that a connection is used.
+/// Maximum age of a connection.
 const LIFETIME: Duration = Duration::from_mins(30);
-/// How long a server may take to end a statement that was given up. Longer than statements wait for locks.
+/// How long a server may take to end an abandoned statement. Longer than statements wait for locks.
 const LET_GO: Duration = Duration::from_secs(2);
-/// How soon it notices that its client has gone.
+/// How soon the server notices that its client has gone.
 const NOTICED: Duration = Duration::from_millis(600);
 
-/// Where connections come from.
+/// How connections are made.
 #[derive(Debug)]
 pub(super) enum ConnectionSource {
     /// With this URL.
@@ -48,15 +48,15 @@ pub(super) enum ConnectionSource {
 pub(super) struct ConnectionPool {
     source: ConnectionSource,
     size: u32,
-    /// One for each connection.
+    /// One permit per connection.
     places: Places,
-    /// Those of them that are for everybody. Taken before one of `places`.
+    /// Permits for general use. Taken before one of `places`.
     open: Places,
-    /// How long a place is waited for.
+    /// The longest wait for a permit.
     patience: Duration,
-    /// The one that was used last is the last.
+    /// The most recently used is the last.
     idle: Mutex<Vec<Idle>>,
-    /// One has become idle.
+    /// Notified when a connection becomes idle.
     returned: Notify,
     closed: AtomicBool,
 }
@@ -73,25 +73,25 @@ struct Live {
     opened: Instant,
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Anything,
-    /// Looking up the session of whoever may be signed in.
+    /// Looking up the session of a browser.
     Sessions,
 }
 
-/// Places, and the queue for them.
+/// Permits, and the queue for them.
 #[derive(Debug)]
 struct Places {
     free: Arc<Semaphore>,
     waiting: AtomicUsize,
-    /// The most that may wait.
+    /// Maximum number of waiters.
     most: usize,
 }
 
 impl Places {
-    /// So many of the places of a pool of this size.
+    /// This many of the permits of a pool of this size.
     fn new(number: u32, size: u32) -> Self {
         Self {
             free: Arc::new(Semaphore::new(number as usize)),
@@ -110,16 +110,16 @@ impl Places {
     }
 }
 
-/// A connection of one's own. Dropped, it goes back; see [`Lease::abandon`] for one that must not.
+/// A leased connection. Dropping it returns it; see [`Lease::abandon`] for one in an unknown state.
 #[derive(Debug)]
 pub(super) struct ConnectionLease {
-    /// Absent only while it is dropped.
+    /// `None` only during the drop.
     live: Option<Live>,
     place: Option<Place>,
     pool: Arc<ConnectionPool>,
 }
 
-/// A place, and one of those that are for everybody if it is one.
+/// A permit, and one for general use if it is that.
 type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
 impl ConnectionPool {
@@ -136,7 +136,7 @@ impl ConnectionPool {
         })
     }
 
-    /// Takes over a connection that has been made already.
+    /// Adds a connection that has been made already.
     pub(super) fn adopt(&self, connection: AnyConnection) {
         let now = Instant::now();
         self.idle().push(Idle { live: Live { connection, opened: now }, since: now });
@@ -164,7 +164,7 @@ impl ConnectionPool {
         if self.is_closed() { Err(Error::PoolClosed) } else { Ok((place, open)) }
     }
 
-    /// The connection that was used last and still works.
+    /// The most recently used connection that still works.
     async fn good_one(&self) -> Option<Live> {
         loop {
             let mut idle = self.idle().pop()?;
@@ -177,7 +177,7 @@ impl ConnectionPool {
         }
     }
 
-    /// The server takes no more connections, and so one of those that are there has to do.
+    /// The server accepts no more connections, so an existing one has to do.
     async fn another(&self) -> Option<Live> {
         if self.places.free.available_permits() + 1 >= self.size as usize {
             return None;
@@ -195,7 +195,7 @@ impl ConnectionPool {
         timeout(self.patience, returned).await.ok()
     }
 
-    /// Which store it is, for whoever reads of it.
+    /// The name of the store, for messages.
     pub(super) fn store(&self) -> String {
         match &self.source {
             ConnectionSource::Sqlite(url) => sqlite::path(url).display().to_string(),
@@ -216,7 +216,7 @@ impl ConnectionPool {
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
-        // Nothing leaves the list half changed.
+        // A panic leaves the list consistent.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -224,19 +224,19 @@ impl ConnectionPool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Waits until all connections are back, no longer than `patience`, and closes them.
+    /// Waits until all connections are back, at most for `patience`, and closes them.
     pub(super) async fn close(&self, patience: Duration) {
         self.closed.store(true, Ordering::Release);
         let all = timeout(patience, self.places.free.acquire_many(self.size)).await;
         let idle = std::mem::take(&mut *self.idle());
         let closing = async {
-            // One after the other: of two that leave a file at once, each takes the other for one that stays, and neither
-            // brings what is in the log beside it into the file.
+            // One after the other: of two that close a file at once, each takes the other for one that stays, and
+            // neither checkpoints the log.
             for idle in idle {
                 let _ = idle.live.connection.close().await;
             }
         };
-        // A server that hangs is not waited for.
+        // Does not wait for a server that hangs.
         let _ = timeout(patience, closing).await;
         drop(all);
     }
@@ -254,7 +254,7 @@ impl ConnectionSource {
         }
     }
 
-    /// Nothing is at the other end of an embedded store that could have gone away.
+    /// An embedded store has no other end that could go away.
     async fn is_good(&self, idle: &mut Idle) -> bool {
         match self {
             Self::Sqlite(_) => true,
@@ -270,7 +270,7 @@ impl ConnectionLease {
         self.live.as_mut().map(|live| &mut live.connection).ok_or(Error::PoolClosed)
     }
 
-    /// Notes what an error on this connection says of the others, and says at which store it was.
+    /// Draws conclusions from an error on this connection for the others, and adds the store's name.
     pub(super) fn heard(&self, error: Error) -> Error {
         if let ConnectionSource::Postgres(servers) = &self.pool.source {
             servers.heard(&error);
@@ -278,9 +278,9 @@ impl ConnectionLease {
         self.pool.named(error)
     }
 
-    /// Gives up what the connection is at. Its place is free once the store has ended that. A connection to a server goes on
-    /// in the pool if it has by then answered all it was asked; else nobody knows what it would answer next. One to a file
-    /// is closed, which is waited for as well: until then it may write to the file.
+    /// Abandons the current statement. The permit is free once the store has ended it. A connection to a server returns
+    /// to the pool if all its replies have arrived by then; otherwise its next reply is unknown. One to a file is
+    /// closed, which is waited for as well: until then it may write to the file.
     pub(super) fn abandon(mut self) {
         // When the process ends, closing is all there is to do.
         let (Some(mut live), Ok(runtime)) = (self.live.take(), Handle::try_current()) else { return };
@@ -289,7 +289,7 @@ impl ConnectionLease {
                 let _ = live.connection.close().await;
                 return;
             }
-            // Ends a transaction, and comes after whatever is still under way.
+            // Ends the transaction, and comes after any statement in progress.
             let ended = timeout(LET_GO, sqlx::raw_sql("ROLLBACK").execute(&mut live.connection)).await;
             match ended {
                 Ok(Ok(_)) => self.live = Some(live),
@@ -306,7 +306,7 @@ impl ConnectionLease {
 
 impl Drop for ConnectionLease {
     fn drop(&mut self) {
-        // Also into a pool that is about to close, which closes what is in it.
+        // Even into a pool that is about to close, which closes its connections.
         if let Some(live) = self.live.take() {
             self.pool.idle().push(Idle { live, since: Instant::now() });
             drop(self.place.take());
@@ -315,7 +315,7 @@ impl Drop for ConnectionLease {
     }
 }
 
-/// One of those who wait, as long as this lives.
+/// Counted as a waiter until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -334,7 +334,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Whether the server has no connection left.
+/// Whether the server has no free connection.
 fn is_crowded(error: &Error) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref() == Some("53300")
 }
@@ -359,7 +359,7 @@ mod tests {
     };
 
     const PATIENCE: Duration = Duration::from_secs(20);
-    /// Of eight, one is there to listen, and one to look up sessions.
+    /// Of eight, one listens, and one looks up sessions.
     const PLACES: usize = 6;
 
     async fn count(connection: &mut Connection, state: &str) -> usize {
@@ -416,7 +416,7 @@ mod tests {
         assert!(queue.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
         let refused = database.acquire().now_or_never().expect("it does not wait").unwrap_err();
         assert!(Chain(&refused).to_string().contains("too many wait"), "{refused:?}");
-        // Sessions are looked up all the same, and what is one lookup's is no other's.
+        // Sessions are looked up all the same, and concurrent look-ups do not share a connection.
         let sessions = database.for_sessions();
         sessions.ping().await.unwrap();
         let looking = sessions.acquire().await.unwrap();

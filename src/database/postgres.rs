@@ -1,5 +1,4 @@
-//! PostgreSQL: which of several servers takes changes, how a connection is set up, and what an operator does about an
-//! error.
+//! PostgreSQL: which of several servers accepts writes, how a connection is set up, and advice for operators.
 
 use std::{
     borrow::Cow,
@@ -22,37 +21,37 @@ use url::Url;
 
 use crate::errors::Chain;
 
-/// How long a request may wait: for a connection, and for each answer on it.
+/// The longest that a request may wait: for a connection, and for each reply.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// The longest that one server may take to let us in.
+/// Timeout of connecting to one server.
 pub(super) const CONNECT: Duration = Duration::from_secs(1);
-/// The longest that a connection may take to show that it is still good.
+/// Timeout of checking an idle connection.
 const CHECK: Duration = Duration::from_millis(500);
-/// The settings of a connection that hears of changes: a server that has lost us must not keep it.
+/// The settings of a listening connection: a server that has lost the client must not keep it.
 pub(super) const LISTENING: &str =
     "SET default_transaction_isolation = 'read committed'; SET lock_timeout = '500ms'";
 /// A connection that has been idle for less than this needs no check.
 const FRESH: Duration = Duration::from_secs(1);
-/// The pauses between two tries to connect grow from the first to the last of these.
+/// The pauses between two attempts to connect grow from the first to the last of these.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
-/// The code of a server that takes no changes.
+/// The code of a server that accepts no writes.
 const READ_ONLY: &str = "25006";
 
-/// Where PostgreSQL is, and as whom to log in there.
+/// The address of PostgreSQL, and the login.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// One of them takes changes; which one may change.
+    /// One of them accepts writes; which one may change.
     pub hosts: Vec<Host>,
     pub user: String,
     pub password: Option<SecretString>,
-    /// The database's name.
+    /// The name of the database.
     pub name: String,
     /// `disable`, `prefer`, `require`, `verify-ca` or `verify-full`.
     pub tls: String,
     /// PEM file with the authority that signed the servers' certificates, besides the public ones.
     pub ca: Option<PathBuf>,
-    /// Certificate and key files to log in with.
+    /// Client certificate and key.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     pub max_connections: u32,
 }
@@ -72,7 +71,7 @@ impl fmt::Display for Host {
 }
 
 impl Config {
-    /// For the driver alone: holds the password.
+    /// Only for the driver: contains the password.
     fn url(&self, host: &Host) -> Result<Url, Error> {
         let mut url =
             Url::parse("postgres://localhost/").map_err(|error| Error::Configuration(error.into()))?;
@@ -131,7 +130,7 @@ struct InUse {
     since: Instant,
     /// Connections that have been idle since before this may be dead as well.
     trouble: Instant,
-    /// It may be that another server takes changes now.
+    /// Another server may accept writes now.
     doubted: bool,
 }
 
@@ -142,7 +141,7 @@ impl fmt::Display for Servers {
     }
 }
 
-/// The time from the first connection that could not be made to the next that could.
+/// The time from the first failed attempt to connect to the next success.
 #[derive(Debug)]
 struct Outage {
     since: Instant,
@@ -153,7 +152,7 @@ struct Outage {
 }
 
 impl Servers {
-    /// Finds the server that takes changes.
+    /// Finds the server that accepts writes.
     pub(super) async fn open(config: &Config) -> Result<(Arc<Self>, AnyConnection), Error> {
         let (host, connection) = find(config, 5 * CONNECT).await?;
         let now = Instant::now();
@@ -161,24 +160,24 @@ impl Servers {
         Ok((Arc::new(Self { config: config.clone(), in_use, outage: Mutex::default() }), connection))
     }
 
-    /// Whether one connection is spent on hearing of changes.
+    /// Whether one connection is used for listening.
     pub(super) fn listens(&self) -> bool {
         self.config.max_connections > 1
     }
 
-    /// How many connections are there for everything else.
+    /// The number of connections for everything else.
     pub(super) fn connections(&self) -> u32 {
         self.config.max_connections - u32::from(self.listens())
     }
 
-    /// How to connect to the server in use in order to listen.
+    /// The options for a listening connection to the server in use.
     pub(super) fn listening(&self) -> Result<PgConnectOptions, Error> {
         let host = self.in_use().host.clone();
         PgConnectOptions::from_url(&self.config.url(&host)?)
     }
 
-    /// Connects to the server that takes changes. During an outage only now and then somebody tries, and all others are
-    /// told at once why that is in vain.
+    /// Connects to the server that accepts writes. During an outage only one caller tries at a time, and all others
+    /// fail at once with its error.
     pub(super) async fn connect(&self) -> Result<AnyConnection, Error> {
         self.admit()?;
         let tried = self.try_to_connect().await;
@@ -215,7 +214,7 @@ impl Servers {
         Ok(connection)
     }
 
-    /// Whether a connection that was idle for a while can still be used.
+    /// Whether a connection that was idle for a while still works.
     pub(super) async fn are_good(
         &self,
         connection: &mut AnyConnection,
@@ -238,7 +237,7 @@ impl Servers {
         good
     }
 
-    /// Draws conclusions for other connections from an error on one.
+    /// Draws conclusions from an error on one connection for the others.
     pub(super) fn heard(&self, error: &Error) {
         let lost = matches!(error, Error::Io(_) | Error::Tls(_) | Error::Protocol(_));
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
@@ -260,7 +259,7 @@ impl Servers {
         if now < outage.next_try {
             return Err(outage.refusal());
         }
-        // For whoever comes while this one tries.
+        // For callers that come during this attempt.
         outage.next_try = now + 2 * CONNECT;
         Ok(())
     }
@@ -269,7 +268,7 @@ impl Servers {
         self.outage().as_ref().map(Outage::refusal)
     }
 
-    /// Says so once an outage: the tries that follow would all say the same.
+    /// Logged once per outage: the following attempts would all report the same.
     fn is_away(&self, error: &Error) {
         let host = self.in_use().host.clone();
         let advice = advice(&self.config, error).map(|advice| format!(" ({advice})")).unwrap_or_default();
@@ -309,13 +308,14 @@ impl Outage {
     }
 }
 
-/// Whether a server that says so hangs up: it stops, has crashed, or has waited too long for us.
+/// Whether a server with this error closes the connection: it is stopping, has crashed, or has waited too long for the
+/// client.
 pub(super) fn ends_the_connection(error: &Error) -> bool {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     code.is_some_and(|code| code.starts_with("57P") || code == "25P03")
 }
 
-/// Between half of `pause` and all of it, so that many gateways do not come back in step.
+/// Between half of `pause` and all of it, so that many gateways do not reconnect in step.
 fn jittered(pause: Duration) -> Duration {
     let chance = RandomState::new().hash_one(0) % 256;
     pause / 2 + pause * u32::try_from(chance).unwrap_or(0) / 512
@@ -325,12 +325,12 @@ async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, Error>
     timeout(limit, work).await.unwrap_or_else(|_| Err(Error::Io(io::ErrorKind::TimedOut.into())))
 }
 
-/// What a server must be good for.
+/// What a server is needed for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Needs {
-    /// What it tells is true: no stand-by, which may lag behind.
+    /// Current data: not a stand-by, which may lag behind.
     Current,
-    /// It takes changes as well.
+    /// Current data, and writes.
     Changes,
 }
 
@@ -340,7 +340,7 @@ async fn connect(config: &Config, host: &Host, needs: Needs) -> Result<AnyConnec
     Ok(connection)
 }
 
-/// The first of the servers to show that it takes changes; else why one of them does not. The only one need not.
+/// The first server that accepts writes; else the error of one of them. A single server need not accept writes.
 async fn find(config: &Config, patience: Duration) -> Result<(Host, AnyConnection), Error> {
     let needs = if config.hosts.len() > 1 { Needs::Changes } else { Needs::Current };
     let mut asked: FuturesUnordered<_> = config
@@ -352,7 +352,7 @@ async fn find(config: &Config, patience: Duration) -> Result<(Host, AnyConnectio
     while let Some(answer) = asked.next().await {
         match answer {
             Ok(found) => return Ok(found),
-            // That one is a stand-by says less than why the other one cannot be reached.
+            // That one server is a stand-by says less than why the other cannot be reached.
             Err(error) => {
                 if matches!(refused, Error::PoolTimedOut) || !is_read_only(&error) {
                     refused = error;
@@ -363,12 +363,12 @@ async fn find(config: &Config, patience: Duration) -> Result<(Host, AnyConnectio
     Err(refused)
 }
 
-/// Sets a connection up; an error when the server is not what it must be.
+/// Sets a connection up; an error if the server is not what is needed.
 async fn prepare(connection: &mut AnyConnection, needs: Needs) -> Result<(), Error> {
-    // What was committed survives a crash, used one-time codes above all, whatever the server's settings; a stronger
-    // setting of the server's, which waits for stand-bys, stays. A client that has gone holds no lock, and nobody
-    // waits for one longer than we wait for the server: it ends what we give up. From version 14 on it also notices that
-    // we have gone.
+    // A commit survives a crash, used one-time codes above all, whatever the server's settings; a stronger setting of
+    // the server, which waits for stand-bys, stays. A client that has gone holds no lock, and no statement waits for
+    // one longer than we wait for the server: it ends abandoned statements. From version 14 on it also notices that the
+    // client has gone.
     const SETTINGS: &str = "SET default_transaction_isolation = 'read committed'; \
          SET idle_in_transaction_session_timeout = '10s'; SET lock_timeout = '1500ms'; \
          SELECT set_config(name, '500ms', false) FROM pg_settings \
@@ -398,7 +398,7 @@ fn is_about_tls(error: &io::Error) -> bool {
     cause.is::<rustls::Error>()
 }
 
-/// What to do about an error of connecting or of making tables. Never holds a password.
+/// Advice for an error while connecting or migrating. Never contains a password.
 pub(super) fn advice(config: &Config, error: &Error) -> Option<String> {
     let Config { user, name, .. } = config;
     let code = error.as_database_error().and_then(|error| error.code().map(Cow::into_owned));
@@ -421,7 +421,7 @@ pub(super) fn advice(config: &Config, error: &Error) -> Option<String> {
         }
         (Some("57P03"), _) => "the server is starting or stopping: try again".into(),
         (_, Error::Tls(_)) => TLS_ADVICE.into(),
-        // A certificate that is not believed.
+        // The certificate is not trusted.
         (_, Error::Io(cause)) if is_about_tls(cause) => TLS_ADVICE.into(),
         (_, Error::Io(cause)) => match cause.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
@@ -440,7 +440,7 @@ pub(super) fn advice(config: &Config, error: &Error) -> Option<String> {
     })
 }
 
-/// How many other connections of this program there are to the database.
+/// The number of this program's other connections to the database.
 pub(super) async fn others(connection: impl Executor<'_, Database = Any>) -> Result<i64, Error> {
     let row = sqlx::query(
         "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \

@@ -1,13 +1,13 @@
-//! Where in the store there are sealed records, and replacing them one by one beside gateways that go on.
+//! The sealed records in the store, and how to replace them one by one while gateways are running.
 //!
-//! Does not open any: whoever asks says what is to become of each.
+//! Opens no record: the caller decides what happens to each.
 
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::{Database, DatabaseError, tables::Column};
 use crate::secret::hex;
 
-/// Records that are read in one go.
+/// Records per query.
 const BATCH: usize = 200;
 
 /// A column of sealed records.
@@ -15,11 +15,11 @@ pub(super) struct Sealed {
     pub(super) table: &'static str,
     pub(super) column: &'static str,
     key: Column,
-    /// Which rows; all when empty.
+    /// A condition for the rows; empty: all rows.
     only: &'static str,
-    /// What a record is sealed for: words, and the columns in braces.
+    /// The context that a record is sealed for: words, and columns in braces.
     place: &'static [&'static str],
-    /// A column in the place besides the key.
+    /// A column in the context besides the key.
     beside: Option<&'static str>,
 }
 
@@ -91,8 +91,8 @@ enum Key {
 }
 
 impl Database {
-    /// Shows every sealed record with its place to `replacement`, and replaces those that it gives another form of, unless
-    /// they have been changed meanwhile. Says how many were replaced.
+    /// Calls `replacement` with every sealed record and its context, and stores the new form if it returns one, unless
+    /// the record has changed meanwhile. Returns the number of replaced records.
     pub async fn visit_sealed(
         &self,
         mut replacement: impl FnMut(&[&str], &[u8]) -> Option<Vec<u8>>,

@@ -9,7 +9,7 @@ use crate::permission::{self, Need};
 
 /// Sets a connection up.
 pub(super) async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
-    // FULL: what a transaction has committed survives a power cut, used one-time codes above all.
+    // FULL: a commit survives a power cut, used one-time codes above all.
     for pragma in [
         "PRAGMA busy_timeout = 5000",
         "PRAGMA journal_mode = WAL",
@@ -21,8 +21,8 @@ pub(super) async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::
     Ok(())
 }
 
-/// Makes the file, and its folder, for nobody else to read: password hashes are in there. What the database keeps beside
-/// the file takes over its mode.
+/// Makes the file and its folder, readable only by this user: it contains password hashes. The files beside it inherit
+/// its mode.
 pub(super) fn create(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     if let Some(folder) = path.parent() {
@@ -36,12 +36,12 @@ pub(super) fn path(url: &str) -> &Path {
     Path::new(rest.split('?').next().unwrap_or(rest).trim_start_matches("//"))
 }
 
-/// A file that has gone is not made anew, and empty, under whoever uses it.
+/// A URL that does not make the file: a deleted file must not reappear, empty, while it is in use.
 pub(super) fn existing(url: &str) -> String {
     if url.contains('?') { url.to_owned() } else { format!("{url}?mode=rw") }
 }
 
-/// Whether anybody else has the file open: whoever has holds a lock on it, in the mode that we use.
+/// Whether anybody else has the file open: in the mode that we use, every process with the file open holds a lock.
 pub(super) async fn is_in_use(url: &str) -> Result<bool, sqlx::Error> {
     let mut connection = AnyConnection::connect(url).await?;
     for pragma in ["PRAGMA busy_timeout = 0", "PRAGMA locking_mode = EXCLUSIVE"] {
@@ -56,13 +56,13 @@ pub(super) async fn is_in_use(url: &str) -> Result<bool, sqlx::Error> {
     }
 }
 
-/// `SQLITE_BUSY`, whatever it is busy with.
+/// `SQLITE_BUSY` of any kind.
 fn is_busy(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 5)
 }
 
-/// Where changes are written first.
+/// The write-ahead log.
 pub(super) fn log(path: &Path) -> PathBuf {
     beside(path, "-wal")
 }
@@ -73,7 +73,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// What an operator does about files that this user may not write, if there are any.
+/// Advice about files that this user may not write, if there are any.
 pub(super) fn advice(path: &Path) -> Option<String> {
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));

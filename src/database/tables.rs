@@ -1,8 +1,8 @@
-//! Every table and column that holds something worth keeping: what `copy` takes along and what an operator is told of.
+//! Every table and column that `copy` copies and operators are told of.
 //!
-//! Not the change feed: whoever follows another store begins anew. A test compares it with the schema.
+//! Without the change feed: a follower of another store starts afresh. A test compares it with the schema.
 
-/// What a column holds.
+/// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Column {
     Text(&'static str),
@@ -29,7 +29,7 @@ pub(super) struct Table {
 
 use Column::{Bytes, Number, Text};
 
-/// In an order in which nothing refers to what comes later.
+/// In an order in which no table refers to a later one.
 pub(super) const TABLES: &[Table] = &[
     Table {
         name: "users",

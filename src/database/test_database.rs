@@ -1,4 +1,4 @@
-//! An empty store of each kind for a test of its own.
+//! An empty store of each kind for tests.
 
 use std::sync::OnceLock;
 
@@ -8,15 +8,15 @@ use super::{
     test_server::PostgresServer,
 };
 
-/// What a test about storage runs on.
+/// The kind of database that a test runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum On {
     Sqlite,
     Postgres,
 }
 
-/// Runs each of the named tests, an async function of [`On`], on every kind of database. One that is not named is not
-/// used, which the compiler finds.
+/// Runs each of the named tests, an async function of [`On`], on every kind of database. The compiler reports one that
+/// is not named as unused.
 macro_rules! on_each_database {
     ($($test:ident),+ $(,)?) => {
         mod on_sqlite {
@@ -60,12 +60,12 @@ impl TestDatabase {
         (store, database)
     }
 
-    /// The same, for somebody else to hold; it is gone with the first.
+    /// A second handle; the store goes with the first.
     pub(crate) fn again(&self) -> Self {
         Self { config: self.config.clone(), _folder: None }
     }
 
-    /// As one more process sees it.
+    /// Opened by one more process.
     pub(crate) async fn open(&self) -> Database {
         Database::open(&self.config).await.unwrap()
     }

@@ -1,5 +1,5 @@
-//! A real PostgreSQL of a test's own: own port, own folder, nothing synced to disk, and gone when the test process is,
-//! however that ends.
+//! A real PostgreSQL for tests: own port, own folder, nothing synced to disk, and stopped when the test process ends,
+//! however that happens.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
-/// Debian's own folders of programs, newest first, and whatever is in the path.
+/// In Debian's folders, newest version first, or in the path.
 fn program(name: &str) -> PathBuf {
     let mut versions: Vec<_> = fs::read_dir("/usr/lib/postgresql")
         .map(|folders| folders.filter_map(|folder| Some(folder.ok()?.path())).collect())
@@ -26,7 +26,7 @@ fn program(name: &str) -> PathBuf {
 }
 
 pub(crate) struct PostgresServer {
-    /// The shell that ends the server once nobody holds its standard input.
+    /// The shell that stops the server once its standard input is closed.
     keeper: Option<Child>,
     port: u16,
     folder: PathBuf,
@@ -37,7 +37,7 @@ impl PostgresServer {
     /// The superuser's name.
     pub(crate) const USER: &'static str = "portcullis";
 
-    /// A server with these settings besides, such as `["ssl=on"]`.
+    /// A server with additional settings, such as `["ssl=on"]`.
     pub(crate) fn start(settings: &[&str]) -> Self {
         let folder = new_folder();
         let mut initdb = as_postgres(&program("initdb"));
@@ -59,7 +59,7 @@ impl PostgresServer {
         Self::launch(folder, &["ssl=on", &certificate, &key])
     }
 
-    /// Everybody but the superuser has to give a password from now on.
+    /// From now on everybody but the superuser needs a password.
     pub(crate) fn require_passwords(&self) {
         let rules = format!(
             "local all all trust\nhost all {} 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n",
@@ -72,12 +72,12 @@ impl PostgresServer {
         }
     }
 
-    /// Whether a query answers this one value. Not while it cannot be asked.
+    /// Whether a query returns this one value. False while the server does not answer.
     pub(crate) fn says(&self, database: &str, query: &str, value: &str) -> bool {
         self.psql(database, query).output().is_ok_and(|said| said.stdout == format!("{value}\n").as_bytes())
     }
 
-    /// A stand-by that follows `primary`.
+    /// A stand-by of `primary`.
     pub(crate) fn follow(primary: &Self) -> Self {
         let folder = new_folder();
         let mut backup = as_postgres(&program("pg_basebackup"));
@@ -91,7 +91,7 @@ impl PostgresServer {
         let mut server = Self { keeper: None, port: 0, folder, databases: AtomicU32::new(0) };
         loop {
             server.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            // Between our look at the port and its bind, another test's server may have taken it.
+            // Between the look at the port and the bind, another test's server may have taken it.
             if server.try_start(settings) {
                 return server;
             }
@@ -99,7 +99,8 @@ impl PostgresServer {
     }
 
     fn try_start(&mut self, settings: &[&str]) -> bool {
-        // It is stopped and its folder removed when this process closes the other end of the pipe, by dying if need be.
+        // The server is stopped and its folder removed when this process closes the other end of the pipe, even by
+        // dying.
         const KEEP: &str = "folder=$1; shift; \"$@\" >\"$folder/log\" 2>&1 </dev/null & server=$!; \
              read _ || :; kill -CONT $server 2>/dev/null; kill -QUIT $server 2>/dev/null; wait $server; \
              rm -rf \"$folder\"";
@@ -142,20 +143,20 @@ impl PostgresServer {
         &self.folder
     }
 
-    /// Makes an empty database of a name that no other has.
+    /// Makes an empty database with a new name.
     pub(crate) fn create_database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        // A template that nobody is connected to.
+        // A template without connections.
         self.sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0"));
         name
     }
 
-    /// Runs statements as an operator would, and gives what they print.
+    /// Runs statements as an operator would, and returns their output.
     pub(crate) fn sql(&self, database: &str, statements: &str) -> String {
         succeed(&mut self.psql(database, statements))
     }
 
-    /// The same, to be run in one's own way.
+    /// The same, for the caller to run.
     pub(crate) fn psql(&self, database: &str, statements: &str) -> Command {
         let mut psql = Command::new(program("psql"));
         psql.args(["-XqAtv", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", Self::USER, "-d", database]);
@@ -163,13 +164,13 @@ impl PostgresServer {
         psql
     }
 
-    /// Ends it and all its processes as a power cut does.
+    /// Ends it and all its processes like a power cut.
     pub(crate) fn kill(&self) {
         let all = self.processes();
         for &process in &all {
             let _ = kill_process(process, Signal::KILL);
         }
-        // Its clients are to find nobody, not somebody who is dying.
+        // Clients must find no server, rather than a dying one.
         for process in all {
             while Path::new(&format!("/proc/{}/fd", process.as_raw_nonzero()))
                 .read_dir()
@@ -180,7 +181,7 @@ impl PostgresServer {
         }
     }
 
-    /// Leaves it connected but silent, as a machine that hangs does.
+    /// Leaves it connected but silent, like a machine that hangs.
     pub(crate) fn freeze(&self) {
         for process in self.processes() {
             kill_process(process, Signal::STOP).unwrap();
@@ -214,7 +215,7 @@ impl Drop for PostgresServer {
 }
 
 fn new_folder() -> PathBuf {
-    // In memory where there is such a folder: a database is hundreds of files.
+    // In memory if there is such a folder: a database has hundreds of files.
     let parent = if Path::new("/dev/shm").is_dir() { "/dev/shm".into() } else { std::env::temp_dir() };
     let folder = tempfile::Builder::new().prefix("portcullis-postgres-").tempdir_in(parent).unwrap().keep();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
@@ -222,7 +223,7 @@ fn new_folder() -> PathBuf {
     folder
 }
 
-/// Gives a file to whom the server runs as.
+/// Gives a file to the user of the server.
 fn hand_over(path: &Path) {
     if geteuid().is_root() {
         let id = |flag| succeed(Command::new("id").args([flag, "postgres"])).trim().parse().unwrap();
@@ -249,7 +250,7 @@ fn write_certificates(folder: &Path) {
     }
 }
 
-/// The same program, run as somebody other than root, whom PostgreSQL refuses.
+/// The same program, run as another user than root, whom PostgreSQL refuses.
 fn as_postgres(program: &Path) -> Command {
     if !geteuid().is_root() {
         return Command::new(program);

@@ -1,4 +1,4 @@
-//! The durable store on both kinds of database: its feed, its migrations, and what happens to it.
+//! The durable store on both kinds of database: its feed, its migrations, and its failures.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ async fn another_process_reads_what_was_announced(on: On) {
     assert_eq!(reader.changes_after(newest).await.unwrap(), (newest, Vec::new()));
 }
 
-/// Two writers side by side: whoever began first commits last.
+/// Two concurrent writers: the one that began first commits last.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_announcement_is_missed_when_commits_overtake_each_other() {
     let (store, slow) = TestDatabase::new(On::Postgres).await;
@@ -62,7 +62,7 @@ async fn no_announcement_is_missed_when_commits_overtake_each_other() {
         quick.announce(&mut second, &Change::User("quick".into()), NOW).await.unwrap();
         second.commit().await.unwrap();
     });
-    // Either it has overtaken, or it waits in the server for the first one.
+    // Either it has overtaken the first one, or it waits for it in the server.
     let waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory' \
                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     while !overtaking.is_finished()
@@ -102,7 +102,7 @@ async fn many_that_start_at_once_migrate_once(on: On) {
     let opened = opening.join_all().await;
     let (theirs, ours) = opened[0].versions().await.unwrap();
     assert_eq!(theirs, ours);
-    // Numbers may be left out; that none was applied twice is the table's own key.
+    // Numbers may be skipped; the table's key ensures that none was applied twice.
     let newest =
         sqlx::query("SELECT MAX(version) FROM _sqlx_migrations").fetch_one(&opened[1]).await.unwrap();
     assert_eq!(newest.get::<i64, _>(0), ours);
@@ -128,7 +128,7 @@ async fn a_change_of_which_a_part_was_refused_is_not_kept(on: On) {
     assert!(refused.await.is_err());
     assert!(matches!(transaction.commit().await, Err(DatabaseError::Aborted)));
     assert_eq!(database.latest_change().await.unwrap(), 0);
-    // Nor is one that nobody finished, and the store goes on.
+    // An unfinished transaction changes nothing either, and the store still works.
     let mut transaction = database.write().await.unwrap();
     database.announce(&mut transaction, &Change::All, NOW).await.unwrap();
     drop(transaction);
@@ -138,7 +138,7 @@ async fn a_change_of_which_a_part_was_refused_is_not_kept(on: On) {
     transaction.commit().await.unwrap();
 }
 
-/// What an operator reads when the store cannot be opened: all errors, one after the other.
+/// The message when the store cannot be opened: the whole chain of errors.
 async fn complaint(config: postgres::Config) -> String {
     let error = Database::open(&Config::Postgres(config)).await.unwrap_err();
     crate::errors::Chain(&error).to_string()
@@ -164,7 +164,7 @@ async fn what_is_wrong_with_the_server_is_said_with_what_to_do_and_without_the_p
         (&nowhere, "createdb --owner=gate nowhere"),
         (&dead, "is PostgreSQL running"),
         (&encrypted, "storage.ca"),
-        // From version 15 on nobody but the owner may.
+        // From version 15 on only the owner may.
         (&right, "GRANT CREATE ON SCHEMA public TO gate"),
     ] {
         let said = complaint(config.clone()).await;
@@ -226,8 +226,7 @@ async fn back_within_a_second(database: &Database) {
     }
 }
 
-/// What is said of the embedded store, each time with its file and once with its reason: locked, read-only, broken, full,
-/// gone.
+/// Errors of the embedded store name its file and give their reason once: locked, read-only, broken, full, gone.
 #[tokio::test]
 async fn what_is_wrong_with_the_file_is_said_with_its_name() {
     let (store, database) = TestDatabase::new(On::Sqlite).await;
@@ -244,7 +243,7 @@ async fn what_is_wrong_with_the_file_is_said_with_its_name() {
         ("PRAGMA max_page_count = 1", "PRAGMA max_page_count = 1000000", "database or disk is full"),
     ] {
         sqlx::query(pragma).execute(&mut own).await.unwrap();
-        // Larger than what the file has room for.
+        // Larger than the remaining space.
         let change = change.replace("x'00'", "zeroblob(1000000)");
         says(&sqlx::query(sqlx::AssertSqlSafe(change)).execute(&mut own).await.unwrap_err(), reason);
         sqlx::query(back).execute(&mut own).await.unwrap();
@@ -255,7 +254,7 @@ async fn what_is_wrong_with_the_file_is_said_with_its_name() {
     lock.rollback().await.unwrap();
     sqlx::query("PRAGMA busy_timeout = 5000").execute(&mut own).await.unwrap();
     drop(own);
-    // What a change breaks by itself is nothing to say of the file.
+    // The violation of a constraint says nothing about the file.
     database.note_fact("x", b"1").await.unwrap();
     let twice = sqlx::query(change).execute(&database).await.unwrap_err();
     assert!(twice.as_database_error().unwrap().is_unique_violation());
@@ -268,14 +267,14 @@ async fn what_is_wrong_with_the_file_is_said_with_its_name() {
     says(&Database::existing(&store.config).await.unwrap_err(), "there is no database");
 }
 
-/// Whoever copies the file of a gateway that has stopped has everything.
+/// A copy of the file of a stopped gateway is complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_closed_store_is_one_file() {
     for _ in 0..20 {
         let (store, database) = TestDatabase::new(On::Sqlite).await;
         let held = join_all((0..3).map(|_| database.acquire())).await;
         assert!(held.iter().all(Result::is_ok));
-        // Some come back before, one was given up, and one comes back while the store is closed.
+        // Some come back before, one was abandoned, and one comes back while the store is closed.
         let mut held = held.into_iter().map(Result::unwrap);
         let (mut first, last) = (held.next().unwrap(), held.next().unwrap());
         let _ = sqlx::query("SELECT 1").execute(&mut first).now_or_never();
@@ -291,7 +290,7 @@ async fn a_closed_store_is_one_file() {
     }
 }
 
-/// A file that goes away under a gateway is not made anew, and empty.
+/// A file deleted under a gateway is not made again, empty.
 #[tokio::test]
 async fn a_file_that_is_gone_is_not_made_anew() {
     let (store, database) = TestDatabase::new(On::Sqlite).await;
@@ -333,7 +332,7 @@ async fn a_fail_over_to_the_stand_by_is_survived_and_the_old_primary_never_asked
     let both = postgres::Config { max_connections: 4, ..config(&[&stand_by, &primary], name.clone()) };
     let database = Database::open(&Config::Postgres(both)).await.unwrap();
     database.note_fact("before", b"1").await.unwrap();
-    // All connections but the one that listens are to the old one.
+    // All connections except the listening one are to the old server.
     let sessions = database.for_sessions();
     let held = try_join_all((0..3).map(|_| sessions.acquire())).await.unwrap();
     drop(held);
@@ -401,7 +400,7 @@ async fn every_column_of_the_schema_is_known_to_the_copy() {
     assert_eq!(known, schema);
 }
 
-/// More rows than go over in one batch, of every kind, nothing included.
+/// More rows than one batch, with every kind of value, also NULL.
 async fn filled(database: &Database) {
     for number in 0..450_i64 {
         let statement = "INSERT INTO users VALUES ($1, $1, $1, 'Ä', 'a,b', 0, $2, $2)";
@@ -420,7 +419,7 @@ async fn everything_is_copied_or_nothing_is(on: On) {
     let (_source, source) = TestDatabase::new(On::Sqlite).await;
     filled(&source).await;
     let (_target, target) = TestDatabase::new(on).await;
-    // Somebody stops waiting in the middle.
+    // A caller stops waiting half-way.
     let batches = std::sync::atomic::AtomicU32::new(0);
     let stopped = source.copy_into(&target, |_| {
         if batches.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 6 {
@@ -444,7 +443,7 @@ async fn everything_is_copied_or_nothing_is(on: On) {
     assert_eq!(target.rows().await.unwrap(), source.rows().await.unwrap());
 }
 
-/// Whoever adds a column of bytes has to say whether it is sealed: a key is only removed when nothing needs it.
+/// Whoever adds a column of bytes has to say whether it is sealed: a key is removed only when no record needs it.
 #[test]
 fn every_column_of_bytes_is_sealed_or_known_not_to_be() {
     const NOT_SEALED: &[&str] = &[
@@ -454,7 +453,7 @@ fn every_column_of_bytes_is_sealed_or_known_not_to_be() {
         "kept_forms.browser",
         "failed_logins.name",
         "tokens.hash",
-        // With a key of its code.
+        // With a key derived from its code.
         "hand_overs.record",
     ];
     for table in TABLES {

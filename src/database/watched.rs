@@ -1,4 +1,4 @@
-//! The embedded store's file, watched: whoever else changes the store writes to the log beside it.
+//! Watches the embedded store's file: every other process that changes the store writes to the log beside it.
 
 use std::{fmt, io, path::Path};
 
@@ -7,7 +7,7 @@ use inotify::{EventMask, EventStream, Inotify, WatchMask};
 
 use super::sqlite;
 
-/// Room for some events, which carry no names.
+/// Buffer for some events, which have no names.
 const EVENTS: usize = 1024;
 
 /// A watch on the log of one store.
@@ -16,21 +16,21 @@ pub(super) struct Watched(EventStream<[u8; EVENTS]>);
 impl Watched {
     /// # Errors
     ///
-    /// When nobody has the store open, so that it has no log, or the system watches no more files.
+    /// If nobody has the store open, so that there is no log, or if the system watches no more files.
     pub(super) fn log_of(database: &Path) -> io::Result<Self> {
         let inotify = Inotify::init()?;
         inotify.watches().add(sqlite::log(database), WatchMask::MODIFY)?;
         Ok(Self(inotify.into_event_stream([0; EVENTS])?))
     }
 
-    /// Waits until somebody has written. Given up before, it loses nothing.
+    /// Waits until somebody has written. If the future is dropped, no event is lost.
     ///
     /// # Errors
     ///
-    /// When the log has gone; another one is not watched.
+    /// If the log has been deleted; a new one is not watched.
     pub(super) async fn written(&mut self) -> io::Result<()> {
         let mut event = self.0.next().await;
-        // Whatever has been written meanwhile is read with it.
+        // One read takes all events that have arrived.
         loop {
             match event {
                 Some(Ok(one)) if one.mask.contains(EventMask::IGNORED) => break,

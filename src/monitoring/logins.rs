@@ -1,7 +1,7 @@
-//! Whether somebody could log in now: logins write, and a store may answer and yet take no changes.
+//! Whether users can log in now: a login writes, and a store may answer but reject writes.
 //!
-//! Whoever is signed in goes on meanwhile, and another instance would have the same stores, so that a gateway at which
-//! nobody can log in is ready all the same.
+//! Signed-in users are not affected, and another instance would have the same stores, so a gateway without logins is
+//! ready all the same.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,12 +12,12 @@ use tokio::{
 
 use crate::{database::Database, errors::Chain, sessions::Sessions};
 
-/// How long an answer is good, however often it is asked for.
+/// How long a result is used.
 const GOOD_FOR: Duration = Duration::from_secs(2);
-/// How long the stores may take to write.
+/// The longest that the stores may take to write.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Tries out what a login writes.
+/// Tests the writes of a login.
 pub struct Logins {
     database: Database,
     sessions: Arc<Sessions>,

@@ -1,5 +1,5 @@
-//! The operator's own listener: `/live`, `/ready`, `/metrics`. Plain HTTP, on loopback unless configured otherwise;
-//! nothing of it is on the public port.
+//! The admin listener: `/live`, `/ready`, `/metrics`. Plain HTTP, on loopback unless configured otherwise; none of it
+//! is on the public port.
 
 mod logins;
 
@@ -29,14 +29,14 @@ use crate::{
     tls::Certificates,
 };
 
-/// How long a store may take to say that it is there.
+/// The longest that a store may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// From then on a thread that hangs will not come back by itself, and whoever watches `/live` should restart the gateway.
+/// A thread that hangs for this long will not recover; whoever watches `/live` should restart the gateway.
 const HOPELESS: Duration = Duration::from_secs(30);
-/// How long a scraper may take over its request.
+/// The longest that a scraper may take to send its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the answers are made from.
+/// The sources of the responses.
 pub struct Monitoring {
     pub database: Database,
     pub sessions: Arc<Sessions>,
@@ -48,11 +48,11 @@ pub struct Monitoring {
     pub certificates: Arc<ArcSwap<Certificates>>,
     pub clock: Arc<dyn Clock>,
     pub lost: Losses,
-    /// Cancelled while the gateway stops: it is alive, and no longer ready.
+    /// Cancelled while the gateway stops: it is alive, but no longer ready.
     pub drain: CancellationToken,
 }
 
-/// What `/ready` says of each thing that serving depends on.
+/// The parts of `/ready`.
 #[derive(Serialize)]
 struct Readiness {
     ready: bool,
@@ -60,23 +60,24 @@ struct Readiness {
     sessions: &'static str,
     /// Why nobody can log in, although the stores may answer.
     logins: String,
-    /// Whether the machine's clock was set back: users go on, and no one-time code counts until it has caught up.
+    /// Whether the machine's clock was set back: sessions go on, and no one-time code is accepted until it has caught
+    /// up.
     clock: &'static str,
-    /// How far the machine's clock is off those of the stores. A gateway goes by the database's, and is ready.
+    /// How far the machine's clock differs from those of the stores. A gateway uses the database's time, and is ready.
     clocks: String,
     draining: bool,
-    /// A gateway with a certificate that browsers refuse is ready: another instance has the same.
+    /// A gateway whose certificate browsers refuse is ready: other instances have the same.
     certificate: String,
-    /// Threads that do not turn.
+    /// Threads that hang.
     hung: Vec<String>,
     /// Background work that has ended: the gateway is about to stop.
     lost: Vec<&'static str>,
-    /// A gateway under strain is ready: who has a session is served, and another instance would not have it easier.
+    /// An overloaded gateway is ready: requests with a session are served, and other instances would be no better off.
     load: String,
 }
 
 impl Monitoring {
-    /// Serves until `stop`, which comes after the drain: whoever asks meanwhile has to hear of it.
+    /// Serves until `stop`, which comes after the drain: the drain must be visible here.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         loop {
@@ -94,7 +95,7 @@ impl Monitoring {
                     let admin = Arc::clone(&admin);
                     async move { Ok::<_, Infallible>(admin.answer(&request).await) }
                 });
-                // A scraper that goes away is its own affair.
+                // A scraper that disconnects is not an error.
                 let _ = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEAD_TIMEOUT)
@@ -130,9 +131,10 @@ impl Monitoring {
         }
     }
 
-    /// Whether the database and the store of sessions answer.
+    /// Whether the database and the session store answer.
     async fn stores(&self) -> (bool, bool) {
-        // What has just told of changes need not be asked, nor wait behind those who wait for a lock.
+        // A store that has just announced changes need not be asked, and the question need not queue behind waiters for
+        // a lock.
         let database = async { self.sessions.hear_of_changes() || self.database.ping().await.is_ok() };
         let sessions = async { self.sessions.store_tells() || self.sessions.ping().await.is_ok() };
         let (database, sessions) =
@@ -161,7 +163,7 @@ impl Monitoring {
     }
 }
 
-/// A gateway of which one thread hangs still serves some, but not every connection that it is given.
+/// A gateway with a hanging thread still serves some connections, but not all.
 fn readiness(mut facts: Readiness) -> Response<Full<Bytes>> {
     facts.ready &= facts.hung.is_empty() && facts.lost.is_empty();
     let status = if facts.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

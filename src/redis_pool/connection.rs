@@ -1,4 +1,4 @@
-//! One connection to one server, until it fails; and how it is made.
+//! One connection to one server, until it fails, and how it is made.
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Config, error::Reason, url::Address};
 
-/// Commands on their way at once before callers wait for room.
+/// Commands in flight before callers wait.
 const IN_FLIGHT: usize = 4096;
 
 /// One connection, until it fails.
@@ -36,7 +36,7 @@ impl RedisConnection {
         self.lost.notify_one();
     }
 
-    /// Sends one command; with `asking` also for a slot that is just moving here.
+    /// Sends one command; `asking`: also for a slot that is being moved here.
     pub(super) async fn send(&self, command: &Cmd, asking: bool) -> redis::RedisResult<Value> {
         let mut connection = self.connection.clone();
         if !asking {
@@ -48,8 +48,8 @@ impl RedisConnection {
         Ok(answer)
     }
 
-    /// Asks for the role rather than for a PONG: a master that was demoted answers, but with old answers. Gives the
-    /// number of replicas.
+    /// Asks for the role rather than for a PONG: a demoted master still answers, with old data. Returns the number of
+    /// replicas.
     pub(super) async fn check_role(&self) -> Result<usize, Reason> {
         let role = self.send(&redis::cmd("ROLE"), false).await.map_err(Reason::connecting)?;
         let (name, _offset, replicas): (String, Value, Value) =
@@ -61,7 +61,7 @@ impl RedisConnection {
     }
 }
 
-/// The user we log in as, and the database we use.
+/// The user and the database.
 pub(super) struct RedisCredentials<'a> {
     pub(super) user: Option<&'a str>,
     pub(super) password: Option<&'a SecretString>,
@@ -84,7 +84,7 @@ impl RedisConnector {
         encrypted: bool,
         credentials: &RedisCredentials<'_>,
     ) -> Result<Self, Reason> {
-        // With RESP3 the driver tells of a lost connection at once.
+        // With RESP3 the driver reports a lost connection at once.
         let mut settings = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
             .set_db(credentials.database.into());
@@ -95,7 +95,7 @@ impl RedisConnector {
             settings = settings.set_password(password.expose_secret());
         }
         if encrypted {
-            // The client takes the process's provider; that there is one already is no fault.
+            // The client uses the provider of the process; an existing one is fine.
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         }
         let certificates = TlsCertificates {

@@ -1,19 +1,19 @@
-//! Why Redis did not do what it was asked, and which Redis, in an operator's words.
+//! Why Redis failed, and which Redis, in the words of operators.
 
 use std::{error::Error, fmt, io, path::PathBuf, sync::Arc};
 
 use super::RedisUrlError;
 
-/// Why Redis did not do what it was asked, and which Redis. Displayed without a user or a password.
+/// Why Redis failed, and which Redis. Displayed without user and password.
 #[derive(Debug)]
 pub struct RedisError {
     pub reason: Reason,
-    /// Absent where the URL is what is wrong.
+    /// `None` if the URL is wrong.
     pub(super) store: Option<Arc<str>>,
 }
 
 impl RedisError {
-    /// Whether it says nothing of the server, but of what lies under the key: it is not what we put there.
+    /// Whether the error concerns the value of a key, which we have not written, rather than the server.
     pub fn is_about_the_record(&self) -> bool {
         self.reason.is_about_the_record()
     }
@@ -35,7 +35,7 @@ impl Error for RedisError {
     }
 }
 
-/// Why Redis did not do what it was asked.
+/// Why Redis failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {
     #[error("the URL of Redis {0}")]
@@ -50,7 +50,7 @@ pub enum Reason {
     NoCertificate { path: PathBuf },
     #[error("the file {} contains no PEM private key", path.display())]
     NoKey { path: PathBuf },
-    #[error("the connection to Redis cannot be set up")]
+    #[error("cannot set up the connection to Redis")]
     Client(#[source] redis::RedisError),
     #[error("Redis refuses our user, our password or a command we need: check the password and the ACL")]
     Refused(#[source] redis::RedisError),
@@ -87,7 +87,7 @@ impl Reason {
         RedisError { reason: self, store: Some(Arc::clone(store)) }
     }
 
-    /// What the answer to a command means.
+    /// The meaning of an error reply to a command.
     pub(super) fn answered(source: redis::RedisError) -> Self {
         if source.kind() == redis::ErrorKind::AuthenticationFailed {
             return Self::Refused(source);
@@ -104,7 +104,7 @@ impl Reason {
         }
     }
 
-    /// What the failure of an attempt to connect means.
+    /// The meaning of a failed attempt to connect.
     pub(super) fn connecting(source: redis::RedisError) -> Self {
         match Self::answered(source) {
             Self::Failed(source) => Self::Unreachable(source),
@@ -125,7 +125,7 @@ impl Reason {
         }
     }
 
-    /// Whether a server that says so is of no use until it has been looked at anew.
+    /// Whether a server with this error is useless until it has been checked again.
     pub(super) fn ends_the_connection(&self) -> bool {
         match self {
             Self::Replica | Self::Isolated | Self::Loading | Self::Slow | Self::Unreachable(_) => true,

@@ -1,8 +1,8 @@
-//! The way to Redis: one multiplexed connection a master, made anew by itself, with our deadline on every command.
+//! The pool of Redis connections: one multiplexed connection per master, re-established by itself, with a timeout on
+//! every command.
 //!
-//! While there is no connection a command fails at once: nothing queues, and a caller never waits longer than the
-//! deadline. A replica is no server of ours, since it may lag behind. Knows the prefix of our keys, but not what is
-//! kept there.
+//! Without a connection a command fails at once: nothing queues, and a caller never waits longer than the timeout.
+//! Replicas are not used, since they may lag behind. Knows the prefix of our keys, but not what they contain.
 
 mod connection;
 mod error;
@@ -40,14 +40,14 @@ pub use self::{
 };
 use crate::{clock::Timestamp, random::Random};
 
-/// How soon a key is asked for again whose slot is half-way between two masters.
+/// The wait before a key is requested again whose slot is being moved between two masters.
 const HALF_WAY: Duration = Duration::from_millis(5);
 
-/// Where Redis is.
+/// The address of Redis, and the login.
 ///
-/// A user of Redis's ACL needs no more than
-/// `~PREFIX* +@read +@write +@scripting +@connection -@dangerous +role`, and `+cluster|nodes` in a cluster; one of a
-/// Sentinel's no more than `-@all +@connection +sentinel|get-master-addr-by-name`.
+/// A user in Redis's ACL needs no more than
+/// `~PREFIX* +@read +@write +@scripting +@connection -@dangerous +role`, and `+cluster|nodes` in a cluster; a user of a
+/// Sentinel no more than `-@all +@connection +sentinel|get-master-addr-by-name`.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// As [`RedisUrl::parse`] reads it.
@@ -59,18 +59,18 @@ pub struct Config {
     /// For the sentinels, which do not know the users of Redis.
     pub sentinel_user: Option<String>,
     pub sentinel_password: Option<SecretString>,
-    /// PEM file with the authority that signed the server's certificate; absent: the system's authorities.
+    /// PEM file with the authority that signed the server's certificate; `None`: the system's authorities.
     pub ca: Option<PathBuf>,
-    /// PEM files with a certificate of ours, and its key, for servers that ask for one.
+    /// PEM files with a client certificate and its key, for servers that ask for one.
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
-    /// What every key of ours begins with.
+    /// The prefix of all our keys.
     pub key_prefix: String,
-    /// The longest that one command may take.
+    /// The timeout of one command.
     pub timeout: Duration,
 }
 
-/// The way to Redis. It lives, and reconnects, as long as this value does.
+/// The pool. It reconnects as long as this value exists.
 #[derive(Debug)]
 pub struct RedisPool {
     shared: Arc<Shared>,
@@ -82,9 +82,10 @@ pub struct RedisPool {
 }
 
 impl RedisPool {
-    /// Connects, and from then on keeps connecting in a task of the runtime this is called on.
+    /// Connects, and keeps reconnecting in a task of the current runtime.
     ///
-    /// A Redis that cannot be reached is no error here: every command fails until it can be. One that refuses us is.
+    /// A Redis that cannot be reached is not an error here: commands fail until it can be. One that refuses the login
+    /// is.
     pub async fn open(config: &Config, random: Arc<dyn Random>) -> Result<Self, RedisError> {
         use secrecy::ExposeSecret as _;
         let url = RedisUrl::parse(config.url.expose_secret())
@@ -129,32 +130,32 @@ impl RedisPool {
         })
     }
 
-    /// A key of ours.
+    /// A key with our prefix.
     pub fn key(&self, rest: &str) -> String {
         format!("{}{rest}", self.key_prefix)
     }
 
-    /// What the servers are known to be from now on.
+    /// The state of the servers, from now on.
     pub fn report(&self) -> watch::Receiver<RoundReport> {
         self.shared.report.subscribe()
     }
 
-    /// Returns once nobody reconnects any more, which is a fault of ours.
+    /// Returns once nobody reconnects any more, which is a bug.
     pub async fn abandoned(&self) {
         self.abandoned.cancelled().await;
     }
 
-    /// Runs one command, where `key` lives.
+    /// Runs one command on the server of `key`.
     pub async fn query<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, RedisError> {
         self.named(self.deliver(key, Order::Command(command)).await)
     }
 
-    /// Runs one script, where its keys live.
+    /// Runs one script on the server of its keys.
     pub async fn invoke<T: FromRedisValue>(&self, call: &Call) -> Result<T, RedisError> {
         self.named(self.deliver(call.place(), Order::Call(call)).await)
     }
 
-    /// All keys that match `pattern`, on whatever server. One that is moved meanwhile may be given twice.
+    /// All keys that match `pattern`, on all servers. A key that is being moved may be returned twice.
     pub async fn scan(&self, pattern: &str) -> Result<Vec<String>, RedisError> {
         self.named(self.matching(pattern).await)
     }
@@ -184,7 +185,7 @@ impl RedisPool {
         Ok(found)
     }
 
-    /// Whether every master answers, and is one.
+    /// Whether every master answers, and still is a master.
     pub async fn ping(&self) -> Result<(), RedisError> {
         self.named(self.check_roles().await)
     }
@@ -203,7 +204,7 @@ impl RedisPool {
         Ok(())
     }
 
-    /// What time a master has.
+    /// The time of a master.
     pub async fn time(&self) -> Result<Timestamp, RedisError> {
         self.named(self.clock().await)
     }
@@ -221,7 +222,7 @@ impl RedisPool {
         answer.map_err(|reason| reason.at(&self.shared.store))
     }
 
-    /// Follows the key to where it lives, within one deadline.
+    /// Follows the key to its server, within one timeout.
     async fn deliver<T: FromRedisValue>(&self, key: &str, order: Order<'_>) -> Result<T, Reason> {
         let deadline = Instant::now() + self.timeout;
         let (mut sent_on, mut unknown) = (None, false);
@@ -257,12 +258,12 @@ impl RedisPool {
         let mut report = self.shared.report.subscribe();
         report.mark_unchanged();
         self.shared.wake.notify_one();
-        // The loop around this knows the deadline as well.
+        // The surrounding loop checks the deadline as well.
         let _ = timeout_at(deadline, report.changed()).await;
     }
 }
 
-/// What is to be done at a server.
+/// What to send to a server.
 #[derive(Clone, Copy)]
 enum Order<'a> {
     Command(&'a Cmd),
@@ -270,7 +271,7 @@ enum Order<'a> {
 }
 
 impl Order<'_> {
-    /// `asking`: the key's slot is only on its way to this server. `unknown`: it does not know the script.
+    /// `asking`: the key's slot is being moved to this server. `unknown`: the server does not know the script.
     async fn send(
         self,
         connection: &RedisConnection,
@@ -285,7 +286,7 @@ impl Order<'_> {
     }
 }
 
-/// An answer, or what its absence means: whoever comes next is not to wait for a server that is of no use.
+/// Parses a reply. After an error that makes the server useless, later callers must not wait for it.
 fn read<T: FromRedisValue>(
     connection: &RedisConnection,
     answer: Result<redis::RedisResult<redis::Value>, tokio::time::error::Elapsed>,

@@ -1,4 +1,4 @@
-//! Which server has a key: the only one, or in a cluster the master of the key's slot.
+//! The server of a key: the only one, or in a cluster the master of the key's slot.
 
 use std::sync::{
     Arc,
@@ -11,12 +11,12 @@ use super::{connection::RedisConnection, url::Address};
 
 const SLOTS: u16 = 16_384;
 
-/// A master, and the connection to it of the moment.
+/// A master, and its current connection.
 #[derive(Debug)]
 pub(super) struct Server {
-    /// How we reach it.
+    /// The address that we use.
     pub(super) address: Address,
-    /// As the others call it.
+    /// The addresses that other servers use.
     pub(super) names: Vec<Address>,
     connection: ArcSwapOption<RedisConnection>,
     had_replicas: AtomicBool,
@@ -35,14 +35,14 @@ impl Server {
         self.connection.store(Some(connection));
     }
 
-    /// Takes the server out of use, whoever holds on to it.
+    /// Takes the server out of use.
     pub(super) fn switch_off(&self) {
         if let Some(connection) = self.connection.swap(None) {
             connection.cut();
         }
     }
 
-    /// Whether it has had replicas and now has none.
+    /// Whether it used to have replicas and has none now.
     pub(super) fn notes_replicas(&self, replicas: usize) -> bool {
         if replicas > 0 {
             self.had_replicas.store(true, Ordering::Relaxed);
@@ -51,11 +51,11 @@ impl Server {
     }
 }
 
-/// The masters, and what each of them has.
+/// The masters, and the slots of each.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     pub(super) servers: Vec<Arc<Server>>,
-    /// By slot, one more than the place among `servers`, or 0. Empty: the first server has everything.
+    /// By slot: the index in `servers` plus one, or 0. Empty: the first server has all keys.
     slots: Vec<u16>,
 }
 
@@ -64,7 +64,7 @@ impl Routes {
         Self { servers: vec![server], slots: Vec::new() }
     }
 
-    /// Each server with the ranges of slots that it has.
+    /// Each server with its ranges of slots.
     pub(super) fn to_many(servers: Vec<(Arc<Server>, Vec<(u16, u16)>)>) -> Self {
         let mut slots = vec![0; SLOTS.into()];
         let mut all = Vec::new();
@@ -97,7 +97,7 @@ impl Routes {
     }
 }
 
-/// The slot of a key, as every node of a cluster reckons it: by what stands between braces, if there is such a thing.
+/// The slot of a key, as in every cluster: computed from the part between braces, if there is one.
 fn slot(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
     let hashed = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);

@@ -1,6 +1,6 @@
-//! Lua in Redis, called by its hash, so that its text crosses the wire once a server.
+//! Lua scripts, called by their hash, so that each text is sent once per server.
 //!
-//! A script takes exactly one key, or several that one hash tag keeps together: it runs where that key lives.
+//! A script takes exactly one key, or several with the same hash tag: it runs on the server of that key.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ pub struct Script {
 
 impl Script {
     pub fn new(text: &'static str) -> Self {
-        // Redis names scripts so; nothing secret hangs on it.
+        // Redis identifies scripts by it; it protects nothing.
         let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
         Self { text, hash: hex(hash.as_ref()) }
     }
 
-    /// A call on these keys.
+    /// A call with these keys.
     pub fn on<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Call {
         let keys = keys.into_iter().map(str::to_owned).collect();
         Call { text: self.text, hash: self.hash.clone(), keys, arguments: Vec::new() }
@@ -38,14 +38,14 @@ pub struct Call {
 }
 
 impl Call {
-    /// One argument more.
+    /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, argument: impl ToRedisArgs) -> Self {
         self.arguments.extend(argument.to_redis_args());
         self
     }
 
-    /// One argument more, in milliseconds, as all times to live are.
+    /// Adds an argument in milliseconds, as for all times to live.
     #[must_use]
     pub fn millis(self, duration: Duration) -> Self {
         self.arg(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))

@@ -1,7 +1,7 @@
-//! Rounds: find the masters, connect to those we have lost, and ask each whether it still is one.
+//! Rounds: find the masters, reconnect to lost ones, and ask each whether it still is a master.
 //!
-//! A server that hangs is noticed without a caller having to wait for it. One that has lost its replicas is believed
-//! only while somebody confirms that it is the master: it may be the old one, cut off from the rest.
+//! A hanging server is noticed without a caller having to wait for it. A server that has lost its replicas is trusted
+//! only while others confirm that it is the master: it may be the old one, cut off from the rest.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -22,33 +22,33 @@ use super::{
 };
 use crate::{errors::Chain, random::Random};
 
-/// How often the servers are asked whether they still work.
+/// How often the servers are checked.
 const BEAT: Duration = Duration::from_millis(250);
-/// Rounds between two looks at a cluster in which nothing seems to change.
+/// Rounds between two surveys of a cluster without visible changes.
 const ROUNDS: u32 = 4;
-/// The pauses between two tries grow from the first to the last of these.
+/// The pauses between two attempts grow from the first to the last of these.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_millis(250);
 
-/// What is known of the servers after a round.
+/// The state of the servers after a round.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundReport {
     /// Rounds so far.
     pub(super) rounds: u64,
-    /// Connections made so far: what a server knew before is not what it need know after.
+    /// Connections made so far: after a new one, a server may have lost data.
     pub connections: u64,
-    /// All servers have answered a question that was asked then.
+    /// All servers have answered a command that was sent at this time.
     pub asked: Option<Instant>,
 }
 
 /// What callers see of the rounds.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// As an operator reads it.
+    /// The name of the store, for messages.
     pub(super) store: Arc<str>,
     pub(super) routes: ArcSwap<Routes>,
     pub(super) report: watch::Sender<RoundReport>,
-    /// Somebody has learnt that the rounds' last result is no longer true.
+    /// Notified by callers when the result of the last round no longer holds.
     pub(super) wake: Arc<Notify>,
 }
 
@@ -57,9 +57,9 @@ pub(super) struct Supervisor {
     survey: Survey,
     connector: RedisConnector,
     random: Arc<dyn Random>,
-    /// Rounds until the next look at where the masters are.
+    /// Rounds until the next survey.
     until_survey: u32,
-    /// Complaints of this outage, so that each is made once.
+    /// Errors logged in this outage, so that each is logged once.
     complaints: HashSet<String>,
 }
 
@@ -83,7 +83,7 @@ impl Supervisor {
         Arc::clone(&self.shared)
     }
 
-    /// Goes on for ever.
+    /// Runs for ever.
     pub(super) async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
         let mut well = true;
@@ -91,7 +91,7 @@ impl Supervisor {
             if well {
                 let woken = timeout(BEAT, self.shared.wake.notified()).await.is_ok();
                 if woken {
-                    // Whoever wakes us may do so again and again.
+                    // Callers may wake us again and again.
                     self.until_survey = 0;
                     sleep(jittered(FIRST_PAUSE, self.random.as_ref())).await;
                 }
@@ -113,7 +113,7 @@ impl Supervisor {
         }
     }
 
-    /// One round. An error is why not everything works.
+    /// One round. An error says why not everything works.
     pub(super) async fn round(&mut self) -> Result<(), RedisError> {
         let asked = Instant::now();
         let found = if self.until_survey == 0 || self.survey.is_cheap() {
@@ -158,7 +158,7 @@ impl Supervisor {
         outcome
     }
 
-    /// Takes over where the masters are. One that is no longer a master is not believed from now on.
+    /// Applies the result of a survey. A server that is no longer a master is not used from now on.
     fn adopt(&self, masters: Vec<Master>) {
         let before = self.shared.routes.load_full();
         let mut known: Vec<(Arc<Server>, Vec<(u16, u16)>)> = masters
@@ -183,7 +183,7 @@ impl Supervisor {
         self.shared.routes.store(Arc::new(routes));
     }
 
-    /// Asks a server for its role, or connects to it. Says whether there is a new connection.
+    /// Asks a server for its role, or connects to it. Returns whether there is a new connection.
     async fn tend(&self, server: &Server, confirmed: bool) -> Result<bool, Reason> {
         let known = server.connection();
         let new = known.is_none();
@@ -210,7 +210,7 @@ impl Supervisor {
         Ok(new)
     }
 
-    /// Of several servers, which one it was.
+    /// Of several servers, names the one.
     fn named(&self, reason: Reason, server: &Address) -> RedisError {
         let store = &self.shared.store;
         if self.survey.is_of_many() {
@@ -228,14 +228,14 @@ impl Supervisor {
     }
 
     pub(super) fn complain(&mut self, error: &RedisError) {
-        // Once an outage: the tries that follow would all say the same.
+        // Once per outage: the following attempts would all report the same.
         if self.complaints.insert(Chain(error).to_string()) {
             tracing::warn!(error = %Chain(error), "Redis cannot be used, and will be tried again");
         }
     }
 }
 
-/// Between half of `pause` and all of it, so that many gateways do not come back in step.
+/// Between half of `pause` and all of it, so that many gateways do not reconnect in step.
 fn jittered(pause: Duration, random: &dyn Random) -> Duration {
     let [byte] = random.bytes::<1>();
     pause / 2 + pause * u32::from(byte) / 512

@@ -1,4 +1,4 @@
-//! Asking where the masters are: a majority of the sentinels, or the nodes of a cluster. Remembers only whom to ask.
+//! Surveys: asks a majority of the sentinels, or the nodes of a cluster, for the masters. Remembers only whom to ask.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,17 +14,17 @@ use super::{
     url::{Address, RedisUrl, Shape},
 };
 
-/// Nodes asked where the others are.
+/// Maximum number of nodes that are asked.
 const MOST_ASKED: usize = 32;
 
-/// A master that somebody vouches for.
+/// A master that others vouch for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Master {
     pub(super) address: Address,
     pub(super) names: Vec<Address>,
-    /// First and last of each range; of a cluster only.
+    /// First and last slot of each range; only in a cluster.
     pub(super) slots: Vec<(u16, u16)>,
-    /// The higher of two claims on a slot is the younger.
+    /// Of two claims on a slot, the one with the higher epoch is newer.
     epoch: u64,
 }
 
@@ -34,13 +34,13 @@ impl Master {
     }
 }
 
-/// Somebody to ask.
+/// A server to ask.
 struct Informant {
     address: Address,
     connection: ArcSwapOption<RedisConnection>,
 }
 
-/// Finds out where the masters are.
+/// Finds the masters.
 pub(super) struct Survey {
     shape: Shape,
     encrypted: bool,
@@ -50,7 +50,7 @@ pub(super) struct Survey {
 
 impl Survey {
     pub(super) fn new(config: &Config, url: &RedisUrl) -> Result<Self, Reason> {
-        // The sentinels have users of their own, and know nothing of numbered databases.
+        // The sentinels have users of their own, and no numbered databases.
         let (user, password, asked): (_, _, &[Address]) = match &url.shape {
             Shape::Single(_) => (None, None, &[]),
             Shape::Sentinel(sentinels, _) => {
@@ -68,7 +68,7 @@ impl Survey {
         Ok(Self { shape: url.shape.clone(), encrypted: url.encrypted, connector, informants })
     }
 
-    /// Whether what it finds may change without any server having failed.
+    /// Whether the result may change without any server having failed.
     pub(super) fn is_cheap(&self) -> bool {
         !matches!(self.shape, Shape::Cluster(_))
     }
@@ -101,7 +101,7 @@ impl Survey {
         }
     }
 
-    /// The master that more than half of the sentinels name: fewer may be cut off from the others, together with a
+    /// The master named by more than half of the sentinels: fewer may be cut off from the others, together with a
     /// master that has been replaced.
     async fn elected(&self, name: &str) -> Result<Address, Reason> {
         let mut question = redis::cmd("SENTINEL");
@@ -127,8 +127,8 @@ impl Survey {
         Err(refusal.unwrap_or(Reason::NoMajority))
     }
 
-    /// The masters as the youngest claims have it, and all nodes. More than half of those we know are heard, if they
-    /// answer in time: one alone may have been cut off.
+    /// The masters by the newest claims, and all nodes. More than half of the known nodes are heard, if they answer in
+    /// time: a single one may have been cut off.
     async fn claimed(&self) -> Result<(Vec<Master>, Vec<Address>), Reason> {
         let mut question = redis::cmd("CLUSTER");
         question.arg("NODES");
@@ -149,7 +149,7 @@ impl Survey {
         }
         let nodes = heard.iter().flat_map(|view| view.nodes.iter().cloned()).collect();
         let mut claims: Vec<Master> = heard.into_iter().flat_map(|view| view.masters).collect();
-        // What comes later in the routes wins a slot.
+        // Later routes win a slot.
         claims.sort_by_key(|claim| claim.epoch);
         let mut masters: Vec<Master> = Vec::new();
         for claim in claims {
@@ -185,19 +185,19 @@ impl Informant {
             None => connector.dial(&self.address).await?,
         };
         let answer = connection.send(question, false).await.map_err(Reason::connecting)?;
-        // One that gave no answer in time is not asked again on the same connection.
+        // A connection without a reply in time is not used again.
         self.connection.store(Some(Arc::clone(&connection)));
         redis::from_redis_value(answer).map_err(|error| Reason::Failed(error.into()))
     }
 }
 
-/// A cluster as one of its nodes sees it.
+/// A cluster, as one of its nodes sees it.
 struct View {
     masters: Vec<Master>,
     nodes: Vec<Address>,
 }
 
-/// Reads `CLUSTER NODES`: `id ip:port@bus,name flags master ping pong epoch link slot…`.
+/// Parses the reply to `CLUSTER NODES`: `id ip:port@bus,name flags master ping pong epoch link slot…`.
 fn parse_nodes(text: &str, informant: &Address, encrypted: bool) -> View {
     let mut view = View { masters: Vec::new(), nodes: Vec::new() };
     for line in text.lines() {
@@ -220,7 +220,7 @@ fn parse_nodes(text: &str, informant: &Address, encrypted: bool) -> View {
             let by_name = Address { host: host.to_owned(), port: address.port };
             names.push(by_name.clone());
             if encrypted {
-                // Certificates are made out to names.
+                // Certificates contain names.
                 address = by_name;
             }
         }
@@ -236,7 +236,7 @@ fn parse_nodes(text: &str, informant: &Address, encrypted: bool) -> View {
     view
 }
 
-/// None for `[93-<-ID]`, a slot on the move.
+/// `None` for `[93-<-ID]`, a slot that is being moved.
 fn parse_range(text: &str) -> Option<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     Some((first.parse().ok()?, last.parse().ok()?))

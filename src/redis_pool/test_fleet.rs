@@ -1,4 +1,4 @@
-//! Several real servers that belong together: a master whose replica takes over when the sentinels agree, and a cluster.
+//! Several real servers: a master whose replica takes over when the sentinels agree, and a cluster.
 
 use std::{
     net::TcpListener,
@@ -42,7 +42,7 @@ impl Sentinel {
         Self::launch(port, &format!("port {port}"), &format!("127.0.0.1 {master}"), accounts)
     }
 
-    /// Speaks TLS with everybody, and says names instead of addresses.
+    /// Uses TLS everywhere, and announces names instead of addresses.
     fn start_encrypted(master: &RedisServer) -> Self {
         let (port, (certificate, key)) = (free_port(), master.identity());
         let listens = format!(
@@ -125,18 +125,18 @@ impl SentinelFleet {
         Config { url: url.into(), ..self.master.config() }
     }
 
-    /// Leaves so many sentinels.
+    /// Leaves this many sentinels.
     pub(crate) fn leave(&mut self, sentinels: usize) {
         self.sentinels.truncate(sentinels);
     }
 
-    /// Waits until the replica has been made the master.
+    /// Waits until the replica has become the master.
     pub(crate) async fn replica_leads(&self) {
         leads(&self.replica).await;
     }
 }
 
-/// How long an election takes is the servers' affair: one that is split is held again after seconds.
+/// The length of an election depends on the servers: a split one is repeated after seconds.
 async fn leads(server: &RedisServer) {
     until("the replica leads", async || {
         let role = command_at::<Vec<redis::Value>>(server.port(), &["ROLE"]).await;
@@ -145,7 +145,7 @@ async fn leads(server: &RedisServer) {
     .await;
 }
 
-/// A master and three sentinels that speak nothing but TLS, with certificates of one authority.
+/// A master and three sentinels that use only TLS, with certificates of one authority.
 pub(crate) struct Guarded {
     pub(crate) master: RedisServer,
     sentinels: Vec<Sentinel>,
@@ -165,10 +165,10 @@ impl Guarded {
     }
 }
 
-/// Masters with an equal share of the slots each; the first may have a replica, which comes last.
+/// Masters with an equal share of the slots each; the first may have a replica, which is the last node.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<RedisServer>,
-    /// Whose certificates all nodes have, and where they speak TLS.
+    /// The authority of all nodes' certificates, and their TLS ports.
     encrypted: Option<(RedisServer, Vec<u16>)>,
 }
 
@@ -177,7 +177,7 @@ impl Cluster {
         Self::start_with(masters, replica, &[]).await
     }
 
-    /// Speaks TLS with clients, each node on one port more, and calls itself `localhost`.
+    /// Uses TLS with clients, each node on one more port, under the name `localhost`.
     pub(crate) async fn start_encrypted(masters: usize) -> Self {
         let authority = RedisServer::start_encrypted().await;
         let ports: Vec<_> = (0..masters).map(|_| free_port()).collect();
@@ -241,7 +241,7 @@ impl Cluster {
         cluster
     }
 
-    /// Waits until the last node has been made a master.
+    /// Waits until the last node has become a master.
     pub(crate) async fn replica_leads(&self) {
         leads(self.nodes.last().unwrap()).await;
     }
@@ -268,7 +268,7 @@ impl Cluster {
         Config { url: url.into(), ..self.nodes[0].config() }
     }
 
-    /// Takes a slot from one node to another: `begin`, and when everything in it has been moved, `finish`.
+    /// Moves a slot from one node to another: `begin`, and `finish` when all its keys have been moved.
     pub(crate) async fn begin_to_move(&self, slot: &str, from: usize, to: usize) {
         let id = async |node: usize| self.nodes[node].command::<String>(&["CLUSTER", "MYID"]).await;
         let (source, target) = (id(from).await, id(to).await);

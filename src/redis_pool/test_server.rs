@@ -1,4 +1,4 @@
-//! A real redis-server of a test's own: free port, own folder, nothing written, stopped by its process id.
+//! A real redis-server for tests: free port, own folder, nothing saved, stopped by its process id.
 
 use std::{
     net::TcpListener,
@@ -29,12 +29,12 @@ impl RedisServer {
         Self::launch(arguments.iter().map(|&argument| argument.to_owned()).collect(), false).await
     }
 
-    /// Speaks TLS only, with a certificate for `localhost` by an authority of its own.
+    /// Only TLS, with a certificate for `localhost` by an authority of its own.
     pub(crate) async fn start_encrypted() -> Self {
         Self::launch(Vec::new(), true).await
     }
 
-    /// Speaks TLS with those only who have a certificate of the same authority.
+    /// Only TLS, and only with client certificates of the same authority.
     pub(crate) async fn start_with_clients_certificates() -> Self {
         Self::launch(vec!["--tls-auth-clients".into(), "yes".into()], true).await
     }
@@ -47,7 +47,7 @@ impl RedisServer {
         let mut server = Self { process: None, port: 0, arguments, encrypted, folder };
         loop {
             server.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            // Between our look at the port and its bind, another test's server may have taken it.
+            // Between the look at the port and the bind, another test's server may have taken it.
             if server.try_start().await {
                 return server;
             }
@@ -102,7 +102,7 @@ impl RedisServer {
         }
     }
 
-    /// Leaves it connected but silent, as a machine that hangs does.
+    /// Leaves it connected but silent, like a machine that hangs.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
     }
@@ -120,7 +120,7 @@ impl RedisServer {
         self.folder.path().join("ca.pem")
     }
 
-    /// A certificate of that authority's, and its key.
+    /// A certificate of that authority, and its key.
     pub(crate) fn identity(&self) -> (PathBuf, PathBuf) {
         (self.folder.path().join("server.pem"), self.folder.path().join("server.key"))
     }
@@ -129,7 +129,7 @@ impl RedisServer {
         self.port
     }
 
-    /// How to reach it, without user or password.
+    /// The configuration for it, without user and password.
     pub(crate) fn config(&self) -> Config {
         let url = if self.encrypted {
             format!("rediss://localhost:{}", self.port)
@@ -150,24 +150,24 @@ impl RedisServer {
         }
     }
 
-    /// Waits until its replica has all that it has.
+    /// Waits until its replica has all its data.
     pub(crate) async fn copied(&self) {
         let mut connection = connect(self.port).await.unwrap();
-        // What is waited for is what was there at the last command of the connection.
+        // The wait is for what was there at the last command of the connection.
         let mut both = redis::pipe();
         both.cmd("PING").ignore().cmd("WAIT").arg(1).arg(5000);
         let [copies]: [i64; 1] = both.query_async(&mut connection).await.unwrap();
         assert_eq!(copies, 1);
     }
 
-    /// Runs one command in a connection of its own.
+    /// Runs one command on a new connection.
     pub(crate) async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         command_at(self.port, words).await.unwrap()
     }
 }
 
 async fn connect(port: u16) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
-    // A busy machine, or a server that is to wait, may take longer than the client would by default.
+    // A busy machine, or a server told to wait, may take longer than the client's default.
     let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
     let client = redis::Client::open(format!("redis://127.0.0.1:{port}"))?;
     client.get_multiplexed_async_connection_with_config(&patient).await
@@ -190,7 +190,7 @@ fn write_certificates(folder: &Path) {
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
-    // OpenSSL takes a certificate for its own issuer that has the issuer's name.
+    // OpenSSL takes a certificate with its issuer's name for self-signed.
     authority.distinguished_name.push(DnType::CommonName, "authority");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();

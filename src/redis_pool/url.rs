@@ -1,6 +1,6 @@
-//! Reading the URL of Redis: one server, a master that Sentinel names, or a cluster. Connects to nothing.
+//! Parses the URL of Redis: one server, a master named by Sentinel, or a cluster. Connects to nothing.
 //!
-//! The URL may hold a password, so that no message repeats any of it.
+//! The URL may contain a password, so no message repeats any of it.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use secrecy::SecretString;
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
-/// More names than anybody runs servers for one purpose.
+/// More hosts than anybody needs.
 const MANY: usize = 64;
 
-/// A host, by name or by number, and a port.
+/// A host, by name or by address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Address {
     pub(super) host: String,
@@ -29,7 +29,7 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// `host:port`, as Redis writes it: an IPv6 address stands there without brackets.
+    /// `host:port`, as Redis writes it: an IPv6 address has no brackets.
     pub(super) fn announced(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -51,17 +51,17 @@ impl Address {
     }
 }
 
-/// How the servers belong together.
+/// How the servers are organised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     Single(Address),
-    /// Sentinels, and the name by which they know the master.
+    /// Sentinels, and their name for the master.
     Sentinel(Vec<Address>, String),
     /// Nodes of a cluster, which know the others.
     Cluster(Vec<Address>),
 }
 
-/// Where Redis is.
+/// The address of Redis.
 #[derive(Clone, Debug)]
 pub struct RedisUrl {
     pub(super) shape: Shape,
@@ -87,7 +87,7 @@ impl fmt::Display for RedisUrl {
     }
 }
 
-/// Why a URL cannot be used.
+/// Why a URL is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedisUrlError {
     #[error(

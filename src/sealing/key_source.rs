@@ -1,6 +1,6 @@
-//! Where the sealing keys come from: a file, a credential of systemd's, or the configuration itself.
+//! The source of the sealing keys: a file, a systemd credential, or the configuration itself.
 //!
-//! Only a file of ours is made, and changed; what others put there is read.
+//! Only a file of our own is made and changed; the others are only read.
 
 use std::{
     fmt, fs,
@@ -18,7 +18,7 @@ use crate::{
     secret::hex,
 };
 
-/// Where systemd keeps the credentials of services.
+/// The folder of systemd's credentials.
 const CREDENTIALS: &str = "/run/credentials";
 
 /// Why there is no sealing key.
@@ -46,24 +46,24 @@ pub enum KeyError {
     ReadOnly(String),
 }
 
-/// Where the keys come from.
+/// The source of the keys.
 #[derive(Clone, Debug)]
 pub enum KeySource {
-    /// A file of ours, made with a fresh key where there is none.
+    /// A file of our own, made with a new key if it does not exist.
     File(PathBuf),
-    /// A file that systemd lays out for one service. It makes it readable by a group that has nobody else in it.
+    /// A file that systemd provides for one service. It is readable by a group without other members.
     Credential(PathBuf),
-    /// The keys themselves, out of the environment or a file of the configuration.
+    /// The keys themselves, from the environment or a configuration file.
     Given(Keys),
 }
 
 impl KeySource {
-    /// The file at this path, which may be one of systemd's.
+    /// The file at this path, which may be a systemd credential.
     pub fn file(path: PathBuf) -> Self {
         if path.starts_with(CREDENTIALS) { Self::Credential(path) } else { Self::File(path) }
     }
 
-    /// The keys. None where a file is to be made on first use.
+    /// The keys. `None` if a file is to be made on first use.
     pub fn read(&self) -> Result<Option<Keys>, KeyError> {
         match (self, self.keys()) {
             (Self::File(_), Err(KeyError::Read { source, .. }))
@@ -83,25 +83,25 @@ impl KeySource {
         }
     }
 
-    /// The keys. Makes a file with a fresh one where there is none.
+    /// The keys. Makes a file with a new key if there is none.
     pub(super) fn keys_or_new(&self, random: &dyn Random) -> Result<Keys, KeyError> {
         let (Self::File(path), None) = (self, self.read()?) else { return self.keys() };
         let key = Zeroizing::new(random.bytes::<32>());
         match create(path, &key) {
             Ok(()) => Ok(Keys::one(key)),
-            // Another process made it between our look and our try: theirs is the key.
+            // Another process made it between the look and the attempt: its key is used.
             Err(raced) if raced.kind() == io::ErrorKind::AlreadyExists => self.keys(),
             Err(source) => Err(not_made(path, source)),
         }
     }
 
-    /// Replaces the file: whoever reads it finds the old keys or the new ones.
+    /// Replaces the file atomically: a reader gets the old keys or the new ones.
     pub fn write(&self, keys: &Keys) -> Result<(), KeyError> {
         let Self::File(path) = self else { return Err(KeyError::ReadOnly(self.to_string())) };
         replace(path, &keys.text()).map_err(|source| not_made(path, source))
     }
 
-    /// The file that may change under a running gateway.
+    /// The file that may change while a gateway runs.
     pub(super) fn path(&self) -> Option<&Path> {
         match self {
             Self::File(path) | Self::Credential(path) => Some(path),
@@ -110,7 +110,7 @@ impl KeySource {
     }
 }
 
-/// In the middle of a sentence.
+/// For the middle of a sentence.
 impl fmt::Display for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -121,7 +121,7 @@ impl fmt::Display for KeySource {
     }
 }
 
-/// Reads a file that nobody else can read: that has none of these permissions.
+/// Reads a file that has none of these permissions, so that nobody else can read it.
 fn read(path: &Path, forbidden: u32) -> Result<Keys, KeyError> {
     let failed = |source| KeyError::Read { path: path.into(), source: explained(path, Need::Write, source) };
     let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
@@ -137,7 +137,7 @@ fn not_made(path: &Path, source: io::Error) -> KeyError {
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let draft = draft(path, text)?;
-    // The gateway's own user goes on reading it, whoever runs the command.
+    // The gateway's user can still read it, whoever runs the command.
     let owner = fs::metadata(path)?;
     std::os::unix::fs::chown(&draft, Some(owner.uid()), Some(owner.gid()))?;
     fs::rename(&draft, path)?;
@@ -145,7 +145,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
-/// Writes the whole key to a neighbour and links it into place: a crash leaves no half key behind.
+/// Writes the whole key to a temporary file and links it into place: a crash leaves no partial key.
 fn create(path: &Path, key: &SecretKey) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
@@ -157,7 +157,7 @@ fn create(path: &Path, key: &SecretKey) -> io::Result<()> {
     linked
 }
 
-/// The neighbour, complete and for nobody else to read.
+/// The complete temporary file, readable by nobody else.
 fn draft(path: &Path, text: &str) -> io::Result<PathBuf> {
     let draft = path.with_extension(format!("draft-{}", std::process::id()));
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;

@@ -1,7 +1,7 @@
-//! The sealing keys, and how they are written: `id:key` of hexadecimal digits, of which the first seals; and `derive:key`,
-//! which what is derived comes from for ever. One key alone may be just its 64 digits.
+//! The sealing keys in text form: `id:key` in hexadecimal digits, the first of which seals; and `derive:key`, from
+//! which other keys are derived for ever. A single key may be just its 64 digits.
 //!
-//! Does not know where they are kept, nor what has been sealed with them.
+//! Does not know where they are stored, or what they have sealed.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ impl fmt::Display for KeyId {
     }
 }
 
-/// Keys that open, the first of which seals, and the one that others are derived from.
+/// The keys that open records, the first of which seals, and the key that others are derived from.
 #[derive(Clone)]
 pub struct Keys {
     keys: Vec<SecretKey>,
@@ -45,12 +45,13 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// One key, which all begins with.
+    /// A single key, as in every new installation.
     pub(super) fn one(key: SecretKey) -> Self {
         Self { keys: vec![key.clone()], root: key }
     }
 
-    /// Reads what [`Self::text`] writes. Spaces separate as well as lines do: not every place has room for several.
+    /// Parses the output of [`Self::text`]. Spaces separate as well as lines do: not every place can have several
+    /// lines.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(key) = parse_key(text.trim()) {
             return Some(Self::one(key));
@@ -66,7 +67,7 @@ impl Keys {
             } else if KeyId::parse(name)? == id(&key) && !keys.contains(&key) {
                 keys.push(key);
             } else {
-                // Cut, mixed up, or there twice.
+                // Truncated, mixed up, or repeated.
                 return None;
             }
         }
@@ -82,12 +83,12 @@ impl Keys {
         &self.root
     }
 
-    /// The keys by name; the first one seals.
+    /// The names of the keys; the first one seals.
     pub fn ids(&self) -> Vec<KeyId> {
         self.keys.iter().map(|key| id(key)).collect()
     }
 
-    /// Adds a key that opens, and does not seal yet.
+    /// Adds a key that opens records, but does not seal yet.
     pub fn prepare(&mut self, random: &dyn Random) -> KeyId {
         let key = Zeroizing::new(random.bytes::<32>());
         let added = id(&key);
@@ -95,7 +96,7 @@ impl Keys {
         added
     }
 
-    /// Lets the key that was added last seal. None when there is no other than the one that does.
+    /// Makes the latest added key the sealing one. `None` if there is no other key.
     pub fn activate(&mut self) -> Option<KeyId> {
         if self.keys.len() < 2 {
             return None;
@@ -106,7 +107,7 @@ impl Keys {
         Some(activated)
     }
 
-    /// Takes a key away, unless it is the one that seals or not there.
+    /// Removes a key, unless it seals or does not exist.
     pub fn remove(&mut self, unwanted: KeyId) -> bool {
         let Some(at) = self.ids().iter().position(|id| *id == unwanted).filter(|&at| at > 0) else {
             return false;
@@ -115,13 +116,13 @@ impl Keys {
         true
     }
 
-    /// The line of one key, as it is in [`Self::text`].
+    /// The line of one key, as in [`Self::text`].
     pub fn line(&self, wanted: KeyId) -> Option<Zeroizing<String>> {
         let key = self.keys.iter().find(|key| id(key) == wanted)?;
         Some(format_line(&wanted.to_string(), key))
     }
 
-    /// As [`Self::parse`] reads it.
+    /// The form that [`Self::parse`] reads.
     pub fn text(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::new());
         for key in &self.keys {

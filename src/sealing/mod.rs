@@ -1,7 +1,7 @@
-//! Secrets at rest: keys that nobody else can read, and records that open only in the place they were sealed for.
+//! Secrets at rest: keys that nobody else can read, and records that open only in the context they were sealed for.
 //!
-//! AES-256-GCM-SIV with a random nonce; the place (table, row, column) is authenticated, so that a record moved to
-//! another user's row does not open. Of several keys the first seals and all open.
+//! AES-256-GCM-SIV with a random nonce; the context (table, row, column) is authenticated, so a record moved to another
+//! user's row does not open. Of several keys the first seals and all open.
 
 mod key_source;
 mod keys;
@@ -28,13 +28,13 @@ use crate::{
     random::Random,
 };
 
-/// The first byte of a record that does not say which key sealed it. Written as long as there is one key, so that a
-/// program from before there were several reads it.
+/// The first byte of a record that does not name its key. Written as long as there is one key, so that programs from
+/// before there could be several can read it.
 const WITHOUT_ID: u8 = 1;
-/// The first byte of a record whose next four name its key.
+/// The first byte of a record whose next four bytes name its key.
 const WITH_ID: u8 = 2;
 
-/// A sealed record that does not open: another key, another place, or damage.
+/// A sealed record that does not open: another key, another context, or damage.
 #[derive(Debug, thiserror::Error)]
 #[error("a sealed record cannot be opened with this key")]
 pub struct Unsealable;
@@ -42,8 +42,8 @@ pub struct Unsealable;
 /// Seals and opens records, and derives the keys of other uses.
 pub struct Sealer {
     ring: ArcSwap<Ring>,
-    /// Never changes: what is derived lives in forms and cookies of users who are in the middle of something, and in
-    /// hashes that cannot be made again.
+    /// Never changes: values derived from it are in users' open forms and cookies, and in hashes that cannot be
+    /// computed again.
     derive: hmac::Key,
     source: Option<KeySource>,
 }
@@ -84,7 +84,7 @@ impl Ring {
 }
 
 impl Sealer {
-    /// Reads the keys, making a file with a fresh one when there is none.
+    /// Loads the keys; makes a file with a new one if there is none.
     pub fn with_keys_of(source: &KeySource, random: &dyn Random) -> Result<Self, KeyError> {
         let keys = source.keys_or_new(random)?;
         Ok(Self {
@@ -94,7 +94,7 @@ impl Sealer {
         })
     }
 
-    /// Uses a key that lives nowhere else.
+    /// Uses a key that is not stored.
     pub fn from_key(key: &[u8; 32]) -> Self {
         Self {
             ring: ArcSwap::from_pointee(Ring::new(&[Zeroizing::new(*key)])),
@@ -103,11 +103,11 @@ impl Sealer {
         }
     }
 
-    /// Follows the key file until `stop`. A file that cannot be used leaves the keys as they are.
+    /// Follows the key file until `stop`. An invalid file leaves the keys unchanged.
     pub async fn watch(&self, stop: CancellationToken) {
         let Some((source, path)) = self.source.as_ref().and_then(|source| Some((source, source.path()?)))
         else {
-            // A key of the environment is what it is.
+            // A key from the environment does not change.
             return stop.cancelled().await;
         };
         let fingerprint = || {
@@ -136,7 +136,7 @@ impl Sealer {
         }
     }
 
-    /// Uses the keys that are in the file now.
+    /// Uses the keys that are now in the file.
     fn take(&self, keys: &Keys, path: &Path) -> Result<(), KeyError> {
         let root = hmac::Key::new(hmac::HMAC_SHA256, keys.root().as_slice());
         let same = |key: &hmac::Key| hmac::sign(key, b"root").as_ref().to_vec();
@@ -152,7 +152,7 @@ impl Sealer {
         Ok(())
     }
 
-    /// A key for another use, fixed by `label`.
+    /// A key for another use, determined by `label`.
     pub fn derive(&self, label: &str) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(keys::derive_from(&self.derive, label))
     }
@@ -160,7 +160,7 @@ impl Sealer {
     /// Seals `plain` for `place`, a path such as `["devices", user, device, "secret"]`.
     pub fn seal(&self, place: &[&str], plain: &[u8]) -> Vec<u8> {
         let ring = self.ring.load();
-        // A ring is made of at least one key.
+        // A ring has at least one key.
         let (id, aead) = &ring.0[0];
         let mut sealed = plain.to_vec();
         // Fails only for inputs beyond 2^36 bytes.
@@ -178,7 +178,7 @@ impl Sealer {
         record
     }
 
-    /// Opens what [`Self::seal`] made for the same place.
+    /// Opens the output of [`Self::seal`] for the same context.
     pub fn open(&self, place: &[&str], record: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
         self.ring.load().open(place, record).map(|(_, plain)| plain)
     }
@@ -203,12 +203,12 @@ impl fmt::Debug for Sealer {
 fn aead(key: &[u8; 32]) -> RandomizedNonceKey {
     let derive = hmac::Key::new(hmac::HMAC_SHA256, key);
     let aead_key = Zeroizing::new(keys::derive_from(&derive, "seal"));
-    // A 32-byte key is the only thing this constructor asks for.
+    // The constructor requires only a key of 32 bytes.
     #[expect(clippy::unwrap_used, reason = "the key length is right by its type")]
     RandomizedNonceKey::new(&AES_256_GCM_SIV, aead_key.as_slice()).unwrap()
 }
 
-/// Each part with its length before it, so that no two places read the same.
+/// Each part is preceded by its length, so that no two contexts have the same encoding.
 fn aad(place: &[&str]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for part in place {
@@ -263,7 +263,7 @@ mod tests {
         assert!(matches!(Sealer::with_keys_of(&source, &OsRandom), Err(KeyError::Malformed { .. })));
     }
 
-    /// What a change of the file has to bring about within a second, on a machine that is not busy.
+    /// The effect that a change of the file must have within a second on an idle machine.
     async fn until(state: impl Fn() -> bool) {
         let waiting = async {
             while !state() {
@@ -288,7 +288,8 @@ mod tests {
         assert_eq!(old[0], WITHOUT_ID, "a program that knows one key reads it");
         let first = gateway.sealing_key();
 
-        // Every gateway has to open what one of them seals: the file is everywhere before anybody seals with it.
+        // Every gateway has to open what one of them seals: the key must be everywhere before any gateway seals with
+        // it.
         let mut file = source.keys().unwrap();
         let second = file.prepare(&OsRandom);
         source.write(&file).unwrap();
@@ -316,7 +317,7 @@ mod tests {
             assert!(ahead.open(&place, &damaged).is_err(), "byte {at}");
         }
 
-        // What cannot be used, and a file of another installation, leave the keys as they are.
+        // An invalid file, and one of another installation, leave the keys unchanged.
         until(|| gateway.sealing_key() == second).await;
         let broken = folder.path().join("broken.key");
         for text in ["", "half a li", &"0".repeat(64)] {

@@ -1,6 +1,7 @@
-//! The access log: one line for each request, in text or JSON, written without going through `tracing`.
+//! The access log: one line per request, in text or JSON, written without `tracing`.
 //!
-//! Holds no query string, cookie or token: a query is mentioned, a session named by the start of its hash.
+//! Contains no query string, cookie or token: a query is only mentioned, and a session is named by a prefix of its
+//! hash.
 
 use std::{cell::RefCell, fmt::Write as _, net::IpAddr, time::Duration};
 
@@ -11,47 +12,47 @@ use super::{
 };
 use crate::{clock::Timestamp, secret::TokenHash};
 
-/// The longest text of one field, in bytes; more is cut off and marked.
+/// Maximum length of one field in bytes; the rest is cut off and marked.
 const LONGEST: usize = 2048;
-/// What most lines stay under.
+/// A length that most lines stay below.
 const USUAL: usize = 512;
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// What is known about a request when it is over.
+/// A finished request.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
-    /// When the request was over.
+    /// When the request ended.
     pub time: Timestamp,
     pub request_id: &'a str,
     pub client_ip: IpAddr,
     pub method: &'a str,
     pub host: &'a str,
-    /// Path and query as asked for; of the query only that there was one is logged.
+    /// The requested path and query; only the presence of a query is logged.
     pub target: &'a str,
     /// `HTTP/1.1`, `HTTP/2`.
     pub protocol: &'a str,
-    /// What the client would switch to: `websocket`.
+    /// The protocol that the client wants to switch to, such as `websocket`.
     pub upgrade: Option<&'a str>,
     pub status: u16,
-    /// From the end of the request's head to the end of the answer.
+    /// From the end of the request's head to the end of the response.
     pub duration: Duration,
-    /// Bytes of the request's body.
+    /// Bytes of the request body.
     pub bytes_in: u64,
-    /// Bytes of the answer's body.
+    /// Bytes of the response body.
     pub bytes_out: u64,
     pub user: Option<&'a str>,
     pub session: Option<TokenHash>,
-    /// The name of a token of a machine.
+    /// The name of the token, if the request has one.
     pub token: Option<&'a str>,
-    /// What the gateway decided.
+    /// The gateway's decision.
     pub outcome: Outcome,
-    /// The portal's server that answered.
+    /// The server of the portal that responded.
     pub upstream: Option<&'a str>,
-    /// Until the head of its answer.
+    /// The time until the head of its response.
     pub upstream_duration: Option<Duration>,
 }
 
-/// Where access-log lines go; clones share the writer.
+/// The sink of access-log lines; clones share the writer.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     format: Format,
@@ -63,12 +64,12 @@ impl AccessLog {
         Self { format, writer: enabled.then_some(writer) }
     }
 
-    /// No access log at all.
+    /// No access log.
     pub const fn off() -> Self {
         Self { format: Format::Text, writer: None }
     }
 
-    /// Whether lines are written: where not, gathering one can be saved.
+    /// Whether lines are written; if not, the caller need not collect them.
     pub const fn is_enabled(&self) -> bool {
         self.writer.is_some()
     }
@@ -123,7 +124,7 @@ impl Line<'_> {
     }
 }
 
-/// A line in the making. Writing to a `String` cannot fail, so that results are not looked at.
+/// A line under construction. Writing to a `String` cannot fail, so results are ignored.
 struct Fields {
     text: String,
     format: Format,
@@ -140,7 +141,7 @@ impl Fields {
         self.text.push_str(after);
     }
 
-    /// RFC 3339 in UTC, to the millisecond. Only the first line of a second pays for the calendar.
+    /// RFC 3339 in UTC, to the millisecond. The calendar is computed only once per second.
     fn time(&mut self, time: Timestamp) {
         thread_local! {
             static SECOND: RefCell<(Timestamp, String)> =
@@ -177,7 +178,7 @@ impl Fields {
         self.digits(value, 1);
     }
 
-    /// Decimal digits, at least so many. `fmt` would take several times as long.
+    /// Decimal digits, at least this many. `fmt` would take several times as long.
     fn digits(&mut self, mut value: u64, least: usize) {
         let mut digits = [b'0'; 20];
         let mut start = digits.len();
@@ -206,7 +207,7 @@ impl Fields {
         self.quote();
     }
 
-    /// The start of a session's hash, as [`TokenHash::short`] gives it.
+    /// A prefix of a session's hash, as in [`TokenHash::short`].
     fn session(&mut self, name: &str, session: TokenHash) {
         self.name(name);
         self.quote();
@@ -237,13 +238,13 @@ impl Fields {
         }
     }
 
-    /// Escapes in both formats as JSON does.
+    /// Escapes as in JSON, in both formats.
     fn escaped(&mut self, character: char) {
         if matches!(character, '"' | '\\') {
             self.text.push('\\');
         }
         if is_disruptive(character) {
-            // Every disruptive character lies in the first plane: no surrogates.
+            // Every disruptive character is in the first plane: no surrogates.
             let _ = write!(self.text, "\\u{:04x}", u32::from(character));
         } else {
             self.text.push(character);
@@ -263,12 +264,12 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Looks at every byte, also after one that fails: without an early end the compiler looks at many at a time.
+/// Checks every byte even after one that fails: without an early exit the compiler vectorises the loop.
 fn all(text: &str, fits: impl Fn(u8) -> bool) -> bool {
     text.bytes().fold(true, |so_far, byte| so_far & fits(byte))
 }
 
-/// Needs neither quotes nor escapes.
+/// Whether a byte needs neither quotes nor escapes.
 const fn is_simple(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=')
 }

@@ -1,6 +1,6 @@
-//! Setting up the log: what is let through, in what form. An event is one line, whatever it quotes.
+//! The log: its filter and its form. An event is one line, whatever it quotes.
 //!
-//! Does not write access-log lines, which take a shorter way to the same writer.
+//! Does not write access-log lines, which go directly to the same writer.
 
 use std::io::{self, IsTerminal as _, Write};
 
@@ -14,7 +14,7 @@ use tracing_subscriber::{
 
 use super::writer::{LogWriter, is_disruptive};
 
-/// How much is logged and in what form.
+/// Filter and form of the log.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// A `tracing` filter: `info`, `warn,portcullis=debug`.
@@ -29,7 +29,7 @@ pub enum Format {
     Json,
 }
 
-/// Why there is no log.
+/// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     #[error("invalid log level or filter")]
@@ -40,7 +40,7 @@ pub enum LogError {
     SetUpBefore(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
-/// Sends every event of this process to standard output, in colour on a terminal. Flush the writer before the end.
+/// Logs every event of this process to standard output, in colour on a terminal. Flush the writer before exit.
 pub fn init(config: &Config) -> Result<LogWriter, LogError> {
     let colour = config.format == Format::Text && io::stdout().is_terminal();
     let writer = LogWriter::start(io::stdout()).map_err(LogError::Thread)?;
@@ -48,8 +48,8 @@ pub fn init(config: &Config) -> Result<LogWriter, LogError> {
     Ok(writer)
 }
 
-/// Sends the audit trail of a command to standard error, beside its output proper, and what it had to leave out of what it
-/// was asked to do; its errors it tells itself.
+/// Logs to standard error what a command leaves out of its task, and the audit trail; the command prints its own
+/// errors.
 pub fn init_for_command(config: &Config) -> Result<LogWriter, LogError> {
     let writer = LogWriter::start(io::stderr()).map_err(LogError::Thread)?;
     let config = Config { level: "off,portcullis::sessions=warn,audit=info".to_owned(), ..config.clone() };
@@ -57,7 +57,7 @@ pub fn init_for_command(config: &Config) -> Result<LogWriter, LogError> {
     Ok(writer)
 }
 
-/// Reads a filter as `tracing` understands it. The audit trail stays on whatever the level, unless it is named itself.
+/// Parses a filter as `tracing` does. The audit trail stays on at any level, unless it is named itself.
 pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     let names_audit = level.split(',').any(|part| part.trim().starts_with("audit"));
     let filter = EnvFilter::builder().parse(level)?;
@@ -77,7 +77,7 @@ fn subscriber(
     Ok(Registry::default().with(layer.with_filter(filter(&config.level)?)))
 }
 
-/// Takes each event as one piece of text.
+/// Collects each event into one text.
 struct Events {
     writer: LogWriter,
     colour: bool,
@@ -102,8 +102,8 @@ impl Write for &Events {
     }
 }
 
-/// Escapes what would make a second line of an event. Escape characters are the formatter's own when there is colour:
-/// it has already escaped those in values.
+/// Escapes characters that would start a second line. With colour, escape characters come from the formatter itself: it
+/// has already escaped those in values.
 fn one_line(event: &str, colour: bool) -> String {
     let event = event.strip_suffix('\n').unwrap_or(event);
     let mut line = String::with_capacity(event.len() + 1);

@@ -1,8 +1,8 @@
-//! Every metric there is, and its exposition as OpenMetrics text.
+//! Every metric, and the exposition as OpenMetrics text.
 //!
-//! What each request touches is counted in stripes, one per thread, which are summed when someone looks: a proxied
-//! request takes no lock and shares no cache line. Labels are few and fixed; none holds a path, a user or a host that a client
-//! has named.
+//! Values that each request changes are counted in stripes, one per thread, and summed when somebody looks: a proxied
+//! request takes no lock and shares no cache line. Labels are few and fixed; none contains a path, a user or a host
+//! named by a client.
 
 use std::{
     fmt,
@@ -22,16 +22,16 @@ use prometheus_client::{
 
 use super::{Outcome, writer::LogWriter};
 
-/// The media type of what [`Metrics::render`] gives.
+/// The media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-/// Upper bounds in microseconds: the lowest tell the gateway's own work apart, the highest a portal that hangs.
+/// Upper bounds in microseconds: the lowest resolve the gateway's own work, the highest a portal that hangs.
 const BOUNDS: [u64; 14] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     5_000_000, 10_000_000,
 ];
-/// More threads than this share stripes, which costs them a little and counts no less.
+/// More threads than this share stripes, which costs a little time and loses no count.
 const STRIPES: usize = 16;
 
 type Labels = [(&'static str, &'static str); 1];
@@ -68,13 +68,13 @@ pub struct Metrics {
 pub struct SiteRequests(Counter);
 
 impl SiteRequests {
-    /// One more.
+    /// Counts one request.
     pub fn count(&self) {
         self.0.inc();
     }
 }
 
-/// Counts as one open connection until it is dropped.
+/// Counted as an open connection until it is dropped.
 #[derive(Debug)]
 pub struct OpenConnection(Gauge);
 
@@ -95,7 +95,7 @@ impl Metrics {
         Self::build(None)
     }
 
-    /// With the lines that this log has lost.
+    /// Includes the lines that this log has lost.
     pub fn with_log(log: LogWriter) -> Self {
         Self::build(Some(log))
     }
@@ -180,12 +180,12 @@ impl Metrics {
         registry.register(name, help, self.panics.clone());
     }
 
-    /// What counts the requests of this site.
+    /// The counter of this site's requests.
     pub fn of_site(&self, site: &str) -> SiteRequests {
         SiteRequests(self.site_requests.get_or_create_owned(&[("site", site.to_owned())]))
     }
 
-    /// A request is over.
+    /// A request has ended.
     pub fn request(&self, outcome: Outcome, status: u16, duration: Duration) {
         let class = usize::from(status / 100).clamp(1, STATUS_CLASSES.len()) - 1;
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
@@ -218,22 +218,22 @@ impl Metrics {
         self.handshake_failures.inc();
     }
 
-    /// `reason` says in one word why a connection was closed before its handshake: `network`, `overload`, `proxy_protocol`.
+    /// `reason`: why a connection was closed before its handshake: `network`, `overload`, `proxy_protocol`.
     pub fn connection_refused(&self, reason: &'static str) {
         self.connections_refused.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// `limit` says in one word what a user had too much of: `requests`, `streams`, `pages`.
+    /// `limit`: the limit that a user has reached: `requests`, `streams`, `pages`.
     pub fn user_limited(&self, limit: &'static str) {
         self.users_limited.get_or_create(&[("limit", limit)]).inc();
     }
 
-    /// `reason` says in one word what is wrong with the token: `unknown`, `expired`, `revoked`, `out_of_scope`.
+    /// `reason`: what is wrong with the token: `unknown`, `expired`, `revoked`, `out_of_scope`.
     pub fn token_refused(&self, reason: &'static str) {
         self.tokens_refused.get_or_create(&[("reason", reason)]).inc();
     }
 
-    /// `kind` says in one word what failed: `connect`, `timeout`, `reset`.
+    /// `kind`: what failed: `connect`, `timeout`, `reset`.
     pub fn upstream_error(&self, kind: &'static str) {
         self.upstream_errors.get_or_create(&[("kind", kind)]).inc();
     }
@@ -242,7 +242,7 @@ impl Metrics {
         self.store_errors.inc();
     }
 
-    /// Whether each store answers, and whether sessions go on without theirs.
+    /// Whether each store answers, and whether sessions go on without their store.
     pub fn stores(&self, up: &[(&'static str, bool)], outage_grace: bool) {
         for &(store, up) in up {
             self.store_up.get_or_create(&[("store", store)]).set(up.into());
@@ -250,12 +250,12 @@ impl Metrics {
         self.outage_grace.set(outage_grace.into());
     }
 
-    /// Whether somebody could log in.
+    /// Whether users can log in.
     pub fn logins_up(&self, up: bool) {
         self.logins_up.set(up.into());
     }
 
-    /// How much the machine's clock is behind what it was.
+    /// By how much the machine's clock is behind its former value.
     pub fn clock_behind(&self, behind: Duration) {
         self.clock_behind.set(i64::try_from(behind.as_secs()).unwrap_or(i64::MAX));
     }
@@ -272,17 +272,17 @@ impl Metrics {
         }
     }
 
-    /// How many threads hang now.
+    /// The number of threads that hang now.
     pub fn threads_hung(&self, count: usize) {
         self.threads_hung.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// When the certificate expires, in seconds of Unix time.
+    /// When the certificate expires, in Unix seconds.
     pub fn certificate_expiry(&self, at: i64) {
         self.certificate_expiry.set(at);
     }
 
-    /// How the gateway is, and what it takes of what it may take, in bytes.
+    /// The load level, and the memory in use and allowed, in bytes.
     pub fn load(&self, level: u8, memory: u64, max_memory: u64) {
         let clip = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.load.set(level.into());
@@ -290,7 +290,7 @@ impl Metrics {
         self.max_memory.set(clip(max_memory));
     }
 
-    /// Something panicked.
+    /// Counts a panic.
     pub fn panicked(&self) {
         self.panics.inc();
     }
@@ -298,25 +298,25 @@ impl Metrics {
     /// All metrics as OpenMetrics text.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        // Writing to a `String` cannot fail, and no metric of ours refuses to be encoded.
+        // Writing to a `String` cannot fail, and all our metrics can be encoded.
         let _ = text::encode(&mut text, &self.registry);
         text
     }
 }
 
-/// What requests count, and what the log has lost.
+/// The counts of requests, and the lines that the log has lost.
 #[derive(Debug)]
 struct Hot {
     stripes: [Stripe; STRIPES],
     log: Option<LogWriter>,
 }
 
-/// The counts of one thread, or of few. Aligned so that two stripes never share a cache line.
+/// The counts of one thread, or of a few. Aligned so that two stripes never share a cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Stripe {
     requests: [[AtomicU64; STATUS_CLASSES.len()]; Outcome::ALL.len()],
-    /// One for each bound, and one for what lies above them all.
+    /// One per bound, and one for everything above.
     durations: [AtomicU64; BOUNDS.len() + 1],
     micros: AtomicU64,
     cache_hits: AtomicU64,
@@ -324,7 +324,7 @@ struct Stripe {
 }
 
 thread_local! {
-    /// Threads take the stripes in turn.
+    /// Threads get the stripes in turn.
     static STRIPE: usize = {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         NEXT.fetch_add(1, Relaxed) % STRIPES

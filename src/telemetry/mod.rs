@@ -1,4 +1,4 @@
-//! What operators see: logs, one access-log line a request, metrics.
+//! What operators see: the log, the access log, the metrics.
 
 pub mod access_log;
 pub mod log;

@@ -1,23 +1,23 @@
-//! What became of a request, in one word: for the access log and the metrics.
+//! The outcome of a request in one word, for the access log and the metrics.
 
-/// The words, each with its own.
+/// The outcomes, each with its word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Forwarded to the portal.
     Allow,
-    /// The same where no session is needed.
+    /// The same without a session.
     Bypass,
-    /// Sent to sign in, or to bind a device.
+    /// Redirected to sign in, or to bind a device.
     Challenge,
-    /// Answered with a page of ours.
+    /// A page of ours.
     Own,
-    /// Malformed, for another host, or too much of something.
+    /// Malformed, for another host, or over a limit.
     Refuse,
-    /// Well-formed, and forbidden.
+    /// Well-formed, but forbidden.
     Deny,
-    /// Turned away under load, for want of a session.
+    /// Turned away under load, for lack of a session.
     Shed,
-    /// Something that the answer needs did not work.
+    /// Something failed that the response needs.
     Error,
 }
 
@@ -47,7 +47,7 @@ impl Outcome {
         }
     }
 
-    /// Its place in [`Self::ALL`].
+    /// The index in [`Self::ALL`].
     pub(super) const fn index(self) -> usize {
         self as usize
     }

@@ -1,12 +1,12 @@
-//! What a panic leaves behind: one line in the log and one count. Catches nothing: the runtime ends the task that panicked.
+//! Reports a panic with one line in the log and one count. Catches nothing: the runtime ends the task that panicked.
 
 use std::{panic, sync::Arc, thread};
 
 use super::metrics::Metrics;
 
-/// Reports panics of this process from now on.
+/// Reports all panics of this process from now on.
 ///
-/// The line says where, not what: the message may hold a piece of what was being worked on.
+/// The line says where, not what: the message may contain data from a request.
 pub fn report(metrics: Arc<Metrics>) {
     panic::set_hook(Box::new(move |panic| {
         metrics.panicked();

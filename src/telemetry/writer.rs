@@ -1,7 +1,6 @@
-//! The way to standard output: a bounded queue and one thread that writes, so that nobody who logs ever waits for a disk
-//! or a pipe.
+//! The writer to standard output: a bounded queue and one thread, so that logging never waits for a disk or a pipe.
 //!
-//! What does not fit into the queue is dropped and counted. Does not know what a line says.
+//! Lines that do not fit into the queue are dropped and counted.
 
 use std::{
     io::{self, Write},
@@ -14,15 +13,15 @@ use std::{
     time::Duration,
 };
 
-/// Lines that may wait: a second of a very busy gateway.
+/// Maximum number of queued lines: a second of a very busy gateway.
 const QUEUE: usize = 8192;
 /// Lines are written in batches of about this many bytes.
 const BATCH: usize = 64 * 1024;
-/// When the queue is empty the thread rests, so that lines gather. A thread that waits on the queue has to be woken by
-/// whoever logs, which costs more than the line itself; a resting one need not be.
+/// When the queue is empty the thread sleeps, so that lines collect. Waking a thread that blocks on the queue costs
+/// more than the line itself; a sleeping one need not be woken.
 const REST: Duration = Duration::from_millis(5);
 
-/// A handle on the queue; clones share it. When the last is gone, the thread writes what is left and ends.
+/// A handle to the queue; clones share it. When the last is dropped, the thread writes the remaining lines and ends.
 #[derive(Clone, Debug)]
 pub struct LogWriter {
     queue: SyncSender<Entry>,
@@ -46,19 +45,19 @@ impl LogWriter {
         Ok(Self { queue, dropped })
     }
 
-    /// Queues a line, its newline included. Never waits.
+    /// Queues a line, including its newline. Never waits.
     pub fn line(&self, line: String) {
         if self.queue.try_send(Entry::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Lines lost so far: because the queue was full, or because they could not be written.
+    /// Lines lost so far, because the queue was full or the write failed.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything queued before has been written, for `patience` at most. Says whether it has.
+    /// Waits until everything queued before has been written, at most for `patience`. Returns whether it has.
     pub fn flush(&self, patience: Duration) -> bool {
         let (done, written) = sync_channel(1);
         self.queue.try_send(Entry::Flush(done)).is_ok() && written.recv_timeout(patience).is_ok()
@@ -71,14 +70,14 @@ fn write_all(entries: &Receiver<Entry>, mut sink: impl Write, dropped: &AtomicU6
         let mut next = Some(first);
         while let Some(entry) = next {
             let (lines, waiting) = gather(entry, entries, &mut batch);
-            // A sink that fails now may recover later: a full disk, a reader that comes back.
+            // A sink that fails may recover later: a full disk, a reader that comes back.
             if sink.write_all(&batch).and_then(|()| sink.flush()).is_err() {
                 dropped.fetch_add(lines, Ordering::Relaxed);
             }
             let drained = batch.len() < BATCH;
             batch.clear();
             for done in waiting {
-                // Whoever lost patience is not there any more.
+                // The caller may have stopped waiting.
                 let _ = done.send(());
             }
             if drained {
@@ -89,7 +88,7 @@ fn write_all(entries: &Receiver<Entry>, mut sink: impl Write, dropped: &AtomicU6
     }
 }
 
-/// Fills the batch with what is queued. Returns how many lines it holds and who waits for it to be written.
+/// Fills the batch with queued lines. Returns their number, and the flushes that wait for them.
 fn gather(first: Entry, entries: &Receiver<Entry>, batch: &mut Vec<u8>) -> (u64, Vec<SyncSender<()>>) {
     let (mut lines, mut waiting) = (0, Vec::new());
     let mut next = Ok(first);
@@ -109,8 +108,8 @@ fn gather(first: Entry, entries: &Receiver<Entry>, batch: &mut Vec<u8>) -> (u64,
     }
 }
 
-/// Whether a character could end a line early or change how the rest of it is shown: controls, line separators, and
-/// the marks that reverse the direction of text.
+/// Whether a character could end a line early or change how the rest of it is displayed: control characters, line
+/// separators, and marks that reverse the direction of text.
 pub(super) fn is_disruptive(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -130,7 +129,7 @@ pub(super) mod tests {
 
     pub(in crate::telemetry) const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// Keeps what is written to it.
+    /// Stores what is written to it.
     #[derive(Clone, Default)]
     pub(in crate::telemetry) struct Memory(Arc<Mutex<Vec<u8>>>);
 
@@ -151,7 +150,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Stands still until the test lets go.
+    /// Blocks until the test releases it.
     struct Stuck(Receiver<()>);
 
     impl Write for Stuck {
@@ -199,11 +198,11 @@ pub(super) mod tests {
             writer.line("x\n".into());
         }
         assert!(!writer.flush(Duration::ZERO));
-        // The queue holds as many as it can, and the batch that is stuck at most as many as fit into one.
+        // The queue is full, and the blocked batch contains at most one batch of lines.
         let dropped = usize::try_from(writer.dropped()).unwrap();
         assert!((sent - taken..=sent - QUEUE).contains(&dropped), "{dropped} of {sent}");
         drop(let_go);
-        // A flush needs room in the queue, which the freed sink makes.
+        // A flush needs space in the queue, which the released sink makes.
         while !writer.flush(PATIENCE) {
             thread::yield_now();
         }

@@ -1,9 +1,9 @@
-//! Sentinels and clusters: who is believed, how a key is followed, and how long a change of masters takes.
+//! Sentinels and clusters: which servers are trusted, how a key is followed, and how long a change of masters takes.
 
 use super::*;
 use crate::redis_pool::test_fleet::{Cluster, SentinelFleet};
 
-/// What the product promises after a fail-over, once the others have agreed on it.
+/// The promised time after a fail-over, once the others have agreed on it.
 const BACK: Duration = Duration::from_secs(3);
 
 async fn set(pool: &RedisPool, key: &str, value: &str) -> Result<(), RedisError> {
@@ -14,7 +14,7 @@ async fn value(pool: &RedisPool, key: &str) -> Result<Option<String>, RedisError
     pool.query(key, redis::cmd("GET").arg(key)).await
 }
 
-/// The deadline of tests that are not about it.
+/// The timeout for tests that are not about it.
 fn patient(config: Config) -> Config {
     Config { timeout: Duration::from_secs(5), ..config }
 }
@@ -33,7 +33,7 @@ async fn a_killed_master_is_left_for_the_one_that_the_sentinels_elect() {
     set(&pool, "x", "2").await.unwrap();
     assert_eq!(watched.replica.command::<String>(&["GET", "x"]).await, "2");
 
-    // The old one comes back, empty and as a master at first.
+    // The old one comes back, empty and at first as a master.
     watched.master.restart().await;
     for _ in 0..50 {
         if let Ok(found) = value(&pool, "x").await {
@@ -73,7 +73,7 @@ async fn without_a_majority_of_the_sentinels_no_master_is_taken_and_a_lonely_one
     };
     beats(2).await;
     watched.leave(1);
-    // It still has its replica, as none would have that was replaced.
+    // It still has its replica, unlike a master that was replaced.
     beats(4).await;
     pool.ping().await.unwrap();
     let newcomer = open(&config).await.unwrap();
@@ -132,7 +132,7 @@ async fn every_key_of_a_cluster_is_found_and_followed_when_it_moves() {
     found.dedup();
     assert_eq!(found.len(), 50);
 
-    // "foo" has slot 12182, which the second node serves.
+    // "foo" has slot 12182, on the second node.
     let slot = "12182";
     set(&pool, "foo", "1").await.unwrap();
     set(&pool, "{foo}stays", "1").await.unwrap();
@@ -155,7 +155,7 @@ async fn every_key_of_a_cluster_is_found_and_followed_when_it_moves() {
 async fn a_cluster_goes_on_with_the_replica_of_a_killed_master() {
     let mut cluster = Cluster::start(3, true).await;
     let pool = open(&cluster.config()).await.unwrap();
-    // "bar" has slot 5061, which the first node serves.
+    // "bar" has slot 5061, on the first node.
     set(&pool, "bar", "1").await.unwrap();
     cluster.nodes[0].copied().await;
     cluster.nodes[0].kill();

@@ -1,4 +1,4 @@
-//! Against real servers: refusals, outages of every kind, and what the link tells of them.
+//! Against real servers: refusals, outages of every kind, and the pool's reports of them.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn until(pool: &RedisPool, wanted: impl Fn(&Result<(), RedisError>) -> boo
     start.elapsed()
 }
 
-/// Whether a command fails without waiting for anything.
+/// Whether a command fails without waiting.
 fn is_down_at_once(pool: &RedisPool) -> bool {
     matches!(pool.ping().now_or_never(), Some(Err(RedisError { reason: Reason::Down, .. })))
 }
@@ -201,7 +201,7 @@ async fn what_redis_refuses_has_its_reason() {
     set("min-replicas-to-write", "1").await;
     assert!(matches!(told(&pool).await.reason, Reason::TooFewReplicas));
     set("min-replicas-to-write", "0").await;
-    // Where it cannot write, saving fails.
+    // It cannot write, so saving fails.
     set("save", "1 1").await;
     set("dbfilename", "absent").await;
     server.command::<()>(&["SET", "x", "1"]).await;
@@ -216,7 +216,7 @@ async fn what_redis_refuses_has_its_reason() {
     .await
     .unwrap();
     assert!(matches!(told(&pool).await.reason, Reason::Unsaved));
-    // None of that is a reason to connect anew.
+    // None of that is a reason to reconnect.
     pool.ping().await.unwrap();
     assert_eq!(pool.report().borrow().connections, 1);
 }

@@ -1,6 +1,5 @@
 //! Ending all sessions at once: everybody is out everywhere within a second, whatever their store has lost, restored or
 //! fails to answer, and later logins stay in.
-//! fails to answer, and whoever comes after that stays in.
 
 use super::*;
 
