@@ -1,5 +1,5 @@
-//! `portcullis check`: what would stop `serve`, or turn browsers away, as far as files tell: configuration, certificate,
-//! keys; and whether we trust the TLS of the portal's servers. Touches no store.
+//! `portcullis check`: what would stop `serve`, or turn browsers away, as far as files show: configuration,
+//! certificate, keys; and whether the TLS of the portal's servers is trusted. Opens no store.
 
 use anyhow::bail;
 use serde::Serialize;
@@ -20,7 +20,7 @@ use crate::{
 #[derive(Serialize)]
 struct Report {
     ok: bool,
-    /// Empty: the environment says it all.
+    /// Empty if the environment sets everything.
     files: Vec<String>,
     public_url: String,
     listen: Vec<String>,
@@ -29,7 +29,7 @@ struct Report {
     sites: Vec<Site>,
     database: String,
     certificate_expires_at: String,
-    /// As it was written; absent: it is mandatory now.
+    /// As it was written; `None`: mandatory now.
     mandatory_from: Option<String>,
     warnings: usize,
 }
@@ -104,7 +104,7 @@ pub(super) async fn run(config: &Config, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What could not be tried of a portal's servers. An error: we do not trust one.
+/// The servers of the portal that could not be tried. An error if one is not trusted.
 async fn try_servers(servers: &upstream::Config) -> anyhow::Result<Vec<String>> {
     let connector = Connector::new(servers)?;
     let mut untried = Vec::new();

@@ -1,5 +1,5 @@
-//! `portcullis check --reach`: what another proxy that asks this gateway lets through of what a client forges. Sends requests to the
-//! public address, as any client could; opens no store.
+//! `portcullis check --reach`: which forged fields another proxy that asks this gateway lets through. Sends requests to
+//! the public address, as any client could; opens no store.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -16,18 +16,18 @@ use crate::{
     upstream::{Connector, Peer, PeerAddress},
 };
 
-/// How long an answer may take.
+/// The longest wait for a response.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Most of an answer that is looked at.
+/// Maximum part of a response that is read.
 const MOST: u64 = 64 * 1024;
-/// A page that no portal has.
+/// A path that no portal has.
 const NOWHERE: &str = "/portcullis-reach";
-/// A name that means nothing, and is not a client's to use: a gateway that sees it refuses it.
+/// A reserved name without a meaning: a gateway that receives it refuses the request.
 const MARK: &str = "X-Portcullis-Reach";
-/// Some of the names that portals believe.
+/// Some of the names that portals trust.
 const IDENTITY: [&str; 6] =
     ["Remote-User", "remote-groups", "Remote_User", "Remote.User", "X-Forwarded-User", "X-Original-URL"];
-/// What proxies say for themselves, what a client might say, and what the gateway says when it believes that.
+/// A field that proxies set, a forged value, and the gateway's text if it trusts that value.
 const REPORTS: [(&str, &str, &str); 6] = [
     ("X-Forwarded-Uri", "/.portcullis/reach", "the gateway's own"),
     ("X-Forwarded-Method", "TRACE", "the method is not allowed"),
@@ -50,20 +50,20 @@ struct Finding {
     what: String,
 }
 
-/// Status and body of an answer.
+/// Status and body of a response.
 struct Heard {
     status: u16,
     body: String,
 }
 
-/// Where requests go, and how.
+/// The target of the requests.
 struct Line {
     peer: Peer,
     connector: Connector,
     host: String,
 }
 
-/// `at` is where to connect, in place of where the name leads.
+/// `at` is the address to connect to, instead of the one that the name resolves to.
 pub(super) async fn run(at: Option<SocketAddr>, config: &Config, output: Output) -> anyhow::Result<()> {
     if config.server.proxies_listen.is_none() {
         bail!("no proxy asks this gateway: `server.forward_auth_listen` is not set");
@@ -122,7 +122,7 @@ async fn findings(line: &Line) -> anyhow::Result<Vec<Finding>> {
 }
 
 impl Heard {
-    /// Whether the gateway refuses what has come under this name.
+    /// Whether the gateway names this field in a refusal.
     fn names(&self, name: &str) -> bool {
         self.status >= 400 && self.body.contains(&format!("the client sent {},", name.to_ascii_lowercase()))
     }
@@ -170,7 +170,7 @@ impl Line {
         );
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
-        // Some leave without a word at the end.
+        // Some servers close without `close_notify`.
         let _ = stream.take(MOST).read_to_end(&mut answer).await;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }

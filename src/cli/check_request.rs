@@ -1,5 +1,5 @@
-//! `portcullis check --request`: which rule decides about a request, why, and what the portal would be told. Sends nothing, and
-//! opens a store only to look a user up.
+//! `portcullis check --request`: which rule decides about a request, why, and what the portal would be told. Sends
+//! nothing, and opens a store only to look a user up.
 
 use std::{
     collections::BTreeMap,
@@ -47,7 +47,7 @@ pub(super) struct Arguments {
     pub(super) at: Option<SocketAddr>,
 }
 
-/// What is asked.
+/// The arguments of a check.
 pub(super) struct Asks<'a> {
     request: &'a str,
     user: Option<&'a str>,
@@ -66,12 +66,12 @@ impl Arguments {
 #[derive(Serialize)]
 struct Report {
     request: String,
-    /// Absent: nobody in particular.
+    /// `None`: a stranger.
     user: Option<String>,
-    /// One of the levels; `own` for a page of the gateway's, `refused` for what it takes for no request.
+    /// One of the levels; `own` for a page of the gateway, `refused` for a malformed request.
     level: &'static str,
     max_age: Option<String>,
-    /// Where it is written.
+    /// Where the rule is written.
     rule: Option<String>,
     reason: String,
     /// Whether the portal gets the request.
@@ -79,7 +79,7 @@ struct Report {
     headers: BTreeMap<String, String>,
 }
 
-/// Who sends the request.
+/// The sender of the request.
 enum Who {
     Nobody,
     SignedIn(User),
@@ -95,10 +95,10 @@ impl Who {
     }
 }
 
-/// A request as it was typed.
+/// A request as typed.
 struct Typed<'a> {
     method: Method,
-    /// Absent: the site's.
+    /// `None`: the site's.
     authority: Option<&'a str>,
     path: &'a str,
     query: Option<&'a str>,
@@ -139,7 +139,7 @@ async fn find_token(name: &str, config: &Config) -> anyhow::Result<Who> {
 }
 
 impl<'a> Typed<'a> {
-    /// What becomes of a request before any rule is looked at: the level that is reported, and why.
+    /// A request that is handled before any rule: the reported level, and why.
     fn not_for_rules(&self, health_path: Option<&str>) -> Option<(&'static str, &'static str)> {
         let is_clean = PathAndQuery::try_from(self.target()).is_ok()
             && self.query.is_none_or(path::is_clean_query)
@@ -199,7 +199,7 @@ impl<'a> Typed<'a> {
     }
 }
 
-/// A token that its user has made opens nothing that the user could not open.
+/// A token that a user has made opens nothing that the user could not open.
 fn explain(rules: &AccessRules, request: AccessRequest<'_>, who: &Who) -> Explanation {
     let Who::Token(record, _) = who else { return rules.explain(&request) };
     let as_person = record.is_own().then(|| rules.explain(&request));
@@ -272,7 +272,7 @@ fn is_of(authority: &str, site: &url::Url) -> bool {
     authority.eq_ignore_ascii_case(&named) || (site.port().is_none() && authority.eq_ignore_ascii_case(host))
 }
 
-/// The site as tokens name it.
+/// The site, in the form that tokens use.
 pub(super) fn authority_of(site: &url::Url) -> String {
     let host = site.host_str().unwrap_or_default();
     site.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))

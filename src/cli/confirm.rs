@@ -1,4 +1,4 @@
-//! Asking before what cannot be taken back.
+//! Asks for confirmation before an irreversible step.
 
 use std::io::{self, IsTerminal as _};
 
@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::output;
 
-/// Goes on when the word is typed, or when `yes` was said beforehand. Where nobody can be asked, the answer is no.
+/// Returns if the word is typed, or if `yes` was given. Without a terminal, the answer is no.
 pub(super) fn ask(yes: bool, what: &str, word: &str) -> anyhow::Result<()> {
     if yes {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `portcullis hash`: a password as it is stored, for whoever prepares users elsewhere.
+//! `portcullis hash`: hashes a password as it is stored, for preparing users elsewhere.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `portcullis healthcheck`: whether the gateway of this configuration is well, for containers. Opens no store.
+//! `portcullis healthcheck`: whether the gateway of this configuration is healthy, for containers. Opens no store.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -17,9 +17,9 @@ use tokio::{
 use super::output::Output;
 use crate::config::Config;
 
-/// How long the gateway may take to answer.
+/// The longest wait for a response.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Most of an answer that is looked at.
+/// Maximum part of a response that is read.
 const MOST: u64 = 16 * 1024;
 
 #[derive(Debug, Args)]
@@ -58,7 +58,7 @@ pub(super) async fn run(arguments: &HealthcheckArgs, config: &Config, output: Ou
     Ok(())
 }
 
-/// Where a listener on every address is reached from this machine.
+/// The address of a wildcard listener, as reached from this machine.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {

@@ -1,4 +1,4 @@
-//! The command line: one file a verb. Human output by default, `--json` everywhere.
+//! The command line: one file per verb. Human output by default, `--json` everywhere.
 //!
 //! Exit status: 0 done, 1 failed, 2 wrong usage.
 
@@ -36,7 +36,7 @@ use crate::{
     telemetry::{log, writer::LogWriter},
 };
 
-/// Where the configuration is looked for when nothing is said.
+/// The default paths of the configuration.
 const USUAL_PLACES: [&str; 2] = ["portcullis.toml", "/etc/portcullis/portcullis.toml"];
 
 /// The login wall for a portal its owners cannot change.
@@ -88,7 +88,7 @@ enum Command {
     Hash(hash::HashArgs),
 }
 
-/// Runs the command that was typed.
+/// Runs the command.
 pub fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -113,9 +113,9 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Help that was asked for, or what is wrong with what was typed.
+/// Prints the requested help, or what is wrong with the arguments.
 fn misuse(error: &clap::Error) -> ExitCode {
-    // Nobody reads on: there is nobody to tell.
+    // The reader has gone: there is nobody to tell.
     let _ = error.print();
     if !error.use_stderr() {
         return ExitCode::SUCCESS;
@@ -181,7 +181,7 @@ async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
     }
 }
 
-/// Reads the configuration; every fault is shown at once.
+/// Loads the configuration; shows every fault at once.
 fn load(files: &[PathBuf]) -> anyhow::Result<Config> {
     let files = if files.is_empty() { usual_files()? } else { files.to_vec() };
     match Config::load(&files, std::env::vars_os(), &[]) {
@@ -196,7 +196,7 @@ fn load(files: &[PathBuf]) -> anyhow::Result<Config> {
     }
 }
 
-/// The file in the first of the usual places. None where the environment says what there is to say.
+/// The first default path that exists. Empty if the environment sets everything.
 fn usual_files() -> anyhow::Result<Vec<PathBuf>> {
     let there: Vec<PathBuf> = USUAL_PLACES.iter().map(PathBuf::from).filter(|path| path.exists()).collect();
     match there.as_slice() {
@@ -221,12 +221,12 @@ fn usual_files() -> anyhow::Result<Vec<PathBuf>> {
     }
 }
 
-/// A path as somebody in another folder has to write it.
+/// A path as it has to be written in another folder.
 fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.into()).display().to_string()
 }
 
-/// What a configuration was read from, in words.
+/// The sources of a configuration, in words.
 fn sources(config: &Config) -> String {
     if config.files.is_empty() {
         return "the environment".to_owned();
@@ -240,7 +240,7 @@ fn show(problems: &Problems) {
     }
 }
 
-/// Opens the stores beside a gateway that may be running.
+/// Opens the stores, perhaps beside a running gateway.
 async fn open(config: &Config) -> anyhow::Result<(Stores, Flushed)> {
     let log = Flushed(log::init_for_command(&config.log)?);
     let stores = Stores::open(config).await.map_err(|error| match error.downcast_ref() {
@@ -250,13 +250,13 @@ async fn open(config: &Config) -> anyhow::Result<(Stores, Flushed)> {
     Ok((stores, log))
 }
 
-/// The same for a command that was asked to make them.
+/// The same for a command that may make them.
 async fn open_or_make(config: &Config) -> anyhow::Result<(Stores, Flushed)> {
     let log = Flushed(log::init_for_command(&config.log)?);
     Ok((Stores::open_or_make(config).await?, log))
 }
 
-/// Where a store was looked for and not found, and what makes one.
+/// The path of a missing store, and the command that makes it.
 fn no_store(config: &Config) -> anyhow::Error {
     let place = match config.database.file() {
         Some(path) => format!("no database at {}", absolute(path)),
@@ -269,7 +269,7 @@ fn no_store(config: &Config) -> anyhow::Error {
     )
 }
 
-/// A log that is written out to its end.
+/// A log that is flushed at the end.
 struct Flushed(LogWriter);
 
 impl Drop for Flushed {

@@ -1,4 +1,4 @@
-//! What commands print: text in columns for people, JSON for scripts, errors with their whole chain.
+//! The output of commands: text in columns for people, JSON for scripts, errors with their whole chain.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -6,23 +6,23 @@ use serde::Serialize;
 
 use crate::config::Problems;
 
-/// How to print.
+/// The format of the output.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
     pub(super) json: bool,
 }
 
 impl Output {
-    /// Prints `fact` as JSON, or what `text` says of it.
+    /// Prints `fact` as JSON, or the text that `text` makes of it.
     pub(super) fn print<T: Serialize>(self, fact: &T, text: impl FnOnce(&T) -> String) {
-        // Nobody reads on: there is nobody to tell.
+        // The reader has gone: there is nobody to tell.
         let _ = self.try_print(fact, text);
     }
 
-    /// The same for what must not be lost.
+    /// The same, with an error if it could not be written.
     pub(super) fn try_print<T: Serialize>(self, fact: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
         let line = if self.json {
-            // Our own structs of strings and numbers always serialise.
+            // Our own structs of strings and numbers can always be serialized.
             serde_json::to_string_pretty(fact).unwrap_or_default()
         } else {
             text(fact)
@@ -45,7 +45,7 @@ impl Output {
             };
             let _ = writeln!(io::stdout().lock(), "{fact:#}");
         }
-        // The problems of a configuration have been shown already, each with its place.
+        // The problems of a configuration have been shown already, each with its line.
         if error.is::<Problems>() {
             explain(&format!("error: {error}"));
         } else {
@@ -54,7 +54,7 @@ impl Output {
     }
 }
 
-/// Prints what was wrong with what was typed, for a script. People have been told.
+/// Prints a usage error as JSON. In text mode clap has printed it.
 pub(super) fn misused(error: &clap::Error) {
     let text = error.render().to_string();
     let (what, usage) = match error.kind() {
@@ -66,12 +66,12 @@ pub(super) fn misused(error: &clap::Error) {
     let _ = writeln!(io::stdout().lock(), "{fact:#}");
 }
 
-/// Prints to people, beside the output proper.
+/// Prints an explanation for people to standard error.
 pub(super) fn explain(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", text.trim_end());
 }
 
-/// Whether a person is looking, in colour.
+/// Whether standard error is a terminal with colours.
 pub(super) fn is_colourful() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }

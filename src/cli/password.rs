@@ -1,4 +1,4 @@
-//! Passwords come from a prompt or from standard input, never from an argument: those stand in process lists.
+//! Reads passwords from a prompt or from standard input, never from an argument: those are visible in process lists.
 
 use std::io::{self, IsTerminal as _, Read as _};
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-/// The longest line that is read for a password.
+/// Maximum length of a line with a password.
 const LONGEST: u64 = 4096;
 
 /// Reads one password: the first line of standard input, or twice from the terminal.

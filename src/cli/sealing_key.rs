@@ -1,4 +1,4 @@
-//! `portcullis sealing-key …`: the keys that seal secrets at rest, and the change from one to the next.
+//! `portcullis sealing-key …`: the keys that seal secrets at rest, and their rotation.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ pub(super) struct Remove {
     changed: Changed,
 }
 
-/// What becomes of keys that were changed.
+/// How changed keys are stored.
 #[derive(Debug, Args)]
 struct Changed {
     /// Change nothing; print the new keys, to be stored where this command cannot write
@@ -61,7 +61,7 @@ struct Changed {
 }
 
 impl Changed {
-    /// Puts keys where they come from. Or hands them out for somebody else to do so.
+    /// Stores keys at their source, or returns them for the operator to store.
     fn keep(&self, keys: &Keys, source: &KeySource) -> anyhow::Result<Option<String>> {
         if self.print {
             return Ok(Some(keys.text().trim_end().to_owned()));
@@ -189,7 +189,7 @@ async fn remove(
     );
     confirm::ask(*yes, &what, key)?;
     let fact = RemovedFact { removed: key.clone(), keep: Some(line.trim_end().to_owned()), keys: None };
-    // What nobody has seen is not removed.
+    // A key that could not be shown is not removed.
     let shown = output.try_print(&fact, |fact| {
         format!(
             "{}\n\nKeep this line with older copies of the database: added to the key file, it opens what was sealed with {key}.",
@@ -215,7 +215,7 @@ fn keys(source: &KeySource) -> anyhow::Result<Keys> {
     source.read()?.ok_or_else(|| anyhow!("{source} is gone"))
 }
 
-/// What has been done; of keys that were asked for, nothing but them, so that they may go into a file.
+/// The result of a rotation; with `--print` only the keys, so that they can be redirected to a file.
 fn rotated(RotatedFact { key, state, keys }: &RotatedFact, source: &KeySource) -> String {
     match keys {
         Some(keys) => keys.clone(),
@@ -230,13 +230,13 @@ fn rotated(RotatedFact { key, state, keys }: &RotatedFact, source: &KeySource) -
 async fn reseal(stores: &Stores) -> anyhow::Result<u64> {
     let (sealer, now) = (&stores.sealer, stores.sealer.sealing_key());
     let again = |place: &[&str], record: &[u8]| {
-        // What does not open is left for whoever has its key.
+        // A record that does not open is left for the owner of its key.
         let foreign = sealer.key_of(place, record).ok()? != now;
         let plain = foreign.then(|| sealer.open(place, record).ok())??;
         Some(sealer.seal(place, &plain))
     };
     let mut resealed = 0;
-    // Until a look finds nothing: a gateway may have sealed with the old key until a moment ago.
+    // Until a pass finds none: a gateway may have sealed with the old key until a moment ago.
     loop {
         match stores.database.visit_sealed(again).await? {
             0 => return Ok(resealed),
@@ -245,7 +245,7 @@ async fn reseal(stores: &Stores) -> anyhow::Result<u64> {
     }
 }
 
-/// How many records each key has sealed, and how many no key of ours opens.
+/// How many records each key has sealed, and how many none of our keys opens.
 async fn records(stores: &Stores) -> anyhow::Result<BTreeMap<Option<KeyId>, u64>> {
     let mut counts = BTreeMap::new();
     let mut note = |place: &[&str], record: &[u8]| {

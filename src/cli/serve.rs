@@ -1,4 +1,4 @@
-//! `portcullis serve`: runs the gateway until it is told to stop.
+//! `portcullis serve`: runs the gateway until it is stopped.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -10,7 +10,7 @@ use crate::{
     telemetry::{log, panics},
 };
 
-/// How long the log may take to be written out at the end.
+/// How long flushing the log may take at the end.
 const LAST_LINES: std::time::Duration = std::time::Duration::from_secs(2);
 
 pub(super) async fn run(config: Config) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! `portcullis session …`: who is in, and out with them.
+//! `portcullis session …`: lists and ends sessions.
 
 use anyhow::bail;
 use clap::{ArgGroup, Args, Subcommand};
@@ -50,7 +50,7 @@ pub(super) struct SessionFact {
 
 #[derive(Serialize)]
 struct Ended {
-    /// Absent when the store of sessions is silent, so that nobody could count them.
+    /// `None` if the session store did not answer, so that they could not be counted.
     ended: Option<usize>,
 }
 

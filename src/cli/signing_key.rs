@@ -50,7 +50,7 @@ impl KeyFact {
 struct Rotated {
     kid: String,
     signs_from: String,
-    /// False: the next key had been made before.
+    /// False if the next key had been made before.
     made: bool,
 }
 

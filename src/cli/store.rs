@@ -1,4 +1,4 @@
-//! `portcullis store …`: what is in the durable store, its schema, and its way into another one.
+//! `portcullis store …`: the durable store, its schema, and copying it.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -48,10 +48,10 @@ pub(super) struct Copy {
 struct StatusFact {
     store: String,
     schema: i64,
-    /// What this program brings it to.
+    /// The version of this program.
     newest: i64,
     pending_migrations: i64,
-    /// Absent unless the schema is this program's.
+    /// `None` if the schema is of another version.
     tables: Option<Vec<TableFact>>,
 }
 
@@ -163,13 +163,13 @@ async fn copy(arguments: Copy, config: &Config, output: Output) -> anyhow::Resul
     Ok(())
 }
 
-/// A bar that moves on a terminal, a line a table elsewhere.
+/// A progress bar on a terminal, otherwise a line per table.
 fn progress(done: TableRows) {
     const WIDTH: i64 = 30;
     let TableRows { table, rows, copied } = done;
     let mut out = io::stderr().lock();
     let finished = copied >= rows;
-    // Nobody reads on: there is nobody to tell.
+    // The reader has gone: there is nobody to tell.
     let _ = if io::stderr().is_terminal() {
         let filled = if rows == 0 { WIDTH } else { WIDTH * copied / rows };
         let bar: String = (0..WIDTH).map(|at| if at < filled { '#' } else { ' ' }).collect();

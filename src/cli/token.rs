@@ -1,4 +1,4 @@
-//! `portcullis token …`: tokens for scripts and other machines, which have no browser.
+//! `portcullis token …`: tokens for scripts and other machines without a browser.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
     tokens::{Scope, TokenRecord},
 };
 
-/// How long a token lasts when nobody says.
+/// The default lifetime of a token.
 const LIFETIME: &str = "365d";
 
 #[derive(Debug, Subcommand)]
@@ -79,7 +79,7 @@ pub(super) struct Rotate {
     expires: Lifetime,
 }
 
-/// From now on; absent: for ever.
+/// From now on; `None`: for ever.
 #[derive(Clone, Copy, Debug)]
 struct Lifetime(Option<Duration>);
 
@@ -89,7 +89,7 @@ impl Lifetime {
     }
 }
 
-/// A token that was made.
+/// A new token.
 #[derive(Serialize)]
 struct Made {
     token: String,
@@ -103,7 +103,7 @@ struct Made {
 #[derive(Serialize)]
 struct TokenFact {
     name: String,
-    /// What it begins with, so that one found somewhere can be told.
+    /// Its prefix, by which a leaked token can be identified.
     prefix: String,
     user: String,
     status: &'static str,
@@ -189,7 +189,7 @@ async fn create(new: Create, config: &Config, stores: &Stores, output: Output) -
     print_once(&Made::of(token, &record, user), output)
 }
 
-/// Nobody can print it a second time.
+/// Prints the token, which cannot be printed a second time.
 fn print_once(made: &Made, output: Output) -> anyhow::Result<()> {
     if !output.json {
         let until = made

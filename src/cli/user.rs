@@ -61,7 +61,7 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// Whether it makes what is not there yet.
+    /// Whether the command makes stores that do not exist.
     pub(super) fn makes_a_store(&self) -> bool {
         matches!(self, Self::Add(Add { init: true, .. }))
     }
@@ -96,7 +96,7 @@ struct UserFact {
     groups: Vec<String>,
     disabled: bool,
     created_at: String,
-    /// Absent until a login has been finished.
+    /// `None` before the first login.
     last_login_at: Option<String>,
 }
 
@@ -111,7 +111,7 @@ struct ListedFact {
 struct AddedFact {
     #[serde(flatten)]
     user: UserFact,
-    /// False: the user was there already.
+    /// False if the user existed already.
     added: bool,
 }
 

@@ -1,4 +1,4 @@
-//! A folder that nobody else may look into, gone when it is dropped.
+//! A private temporary folder, removed when it is dropped.
 
 use std::{
     fs, io,
@@ -26,7 +26,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed lies in a folder that the system clears.
+        // If it cannot be removed, the system clears the parent folder.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,6 +1,6 @@
 //! `portcullis demo`: everything on one machine, with nothing to set up and nothing left behind.
 //!
-//! The wall is the real one, on a configuration file like an operator's. The portal behind it knows nothing of it.
+//! The gateway is the real one, with a configuration file like an operator's. The portal behind it knows nothing of it.
 
 mod folder;
 pub mod portal;
@@ -26,10 +26,10 @@ use crate::{
 };
 
 const EMAIL: &str = "ada@example.com";
-/// How long the log may take to be written out at the end.
+/// How long flushing the log may take at the end.
 const LAST_LINES: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// What the demonstration can be told.
+/// The arguments of the demonstration.
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
     /// The port that the wall listens on
@@ -61,20 +61,20 @@ pub async fn run(arguments: &DemoArgs, drain: CancellationToken) -> anyhow::Resu
     greet(arguments.port, &password, app.admin_address());
     let portal = tokio::spawn(portal::serve(portal, drain.clone()));
     let served = app.serve(drain.clone()).await;
-    // If serving failed by itself, the portal is told here.
+    // If serving failed, this stops the portal.
     drain.cancel();
     portal.await.context("the sample portal broke off")??;
     lines.flush(LAST_LINES);
     served
 }
 
-/// Writes a certificate and a configuration file, and reads the file as an operator's would be read.
+/// Writes a certificate and a configuration file, and loads the file like an operator's.
 fn configure(folder: &Path, port: u16, portal: SocketAddr) -> anyhow::Result<Config> {
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let made = rcgen::generate_simple_self_signed(names).context("cannot make a certificate")?;
     std::fs::write(folder.join("certificate.pem"), made.cert.pem())?;
     std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
-    // Browsers try the IPv6 loopback first, on machines that have one.
+    // Browsers try the IPv6 loopback first if there is one.
     let has_ipv6 = StdListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
     let ipv6 = if has_ipv6 { format!(", \"[::1]:{port}\"") } else { String::new() };
     let listen = format!("\"127.0.0.1:{port}\"{ipv6}");
@@ -105,11 +105,11 @@ access = false
     );
     let file = folder.join("portcullis.toml");
     std::fs::write(&file, text)?;
-    // The environment is for real gateways; the demonstration is the same everywhere.
+    // Ignores the environment, so that the demonstration is the same everywhere.
     Config::load(&[file], [], &[]).map_err(|problems| anyhow::anyhow!("{}", problems.render(false)))
 }
 
-/// Five groups of four letters that nobody confuses, with more than 90 bits between them.
+/// Five groups of four unambiguous letters, with more than 90 bits in all.
 fn passphrase(random: &dyn Random) -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let letters: Vec<char> =

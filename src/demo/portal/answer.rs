@@ -1,4 +1,4 @@
-//! The portal's answers: pages, JSON, redirects, and what it says when it refuses. Does not know any page's content.
+//! The portal's responses: pages, JSON, redirects and errors. Does not know the content of any page.
 
 use std::convert::Infallible;
 
@@ -8,10 +8,10 @@ use http_body::Body;
 use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 use serde::Serialize;
 
-/// An answer whose body cannot fail: everything it streams is made here.
+/// A response whose body cannot fail: it is generated here.
 pub(super) type DemoResponse = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// Why a request gets no answer of its own; the text is shown to the user.
+/// Why a request failed; the text is shown to the user.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("There is no such page or SIM.")]
@@ -45,7 +45,7 @@ impl Error {
     }
 }
 
-/// An answer with a body of this type; `no-store` because every page names the user and shows live state.
+/// A response with a body of this type; `no-store` because every page names the user and shows live state.
 pub(super) fn with_body(
     content_type: &'static str,
     body: impl Body<Data = Bytes, Error = Infallible> + Send + 'static,
@@ -79,7 +79,7 @@ pub(super) fn see_other(path: &str) -> DemoResponse {
     answer
 }
 
-/// Whether a browser wants to show the answer; everybody else gets JSON.
+/// Whether a browser will show the response; other clients get JSON.
 pub(super) fn wants_page(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     accept.is_some_and(|accept| accept.contains("text/html"))

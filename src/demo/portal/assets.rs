@@ -1,10 +1,10 @@
-//! The portal's style, scripts and icon: part of the binary. Loads nothing from anywhere else.
+//! The portal's style sheet, scripts and icon, built into the binary. Loads nothing from elsewhere.
 
 use http::{HeaderValue, header};
 
 use super::answer::{self, DemoResponse, Error};
 
-/// Answers `/assets/…`.
+/// Serves `/assets/…`.
 pub(super) fn answer(name: &str) -> Result<DemoResponse, Error> {
     let (content_type, content) = match name {
         "style.css" => ("text/css; charset=utf-8", include_str!("static/style.css")),

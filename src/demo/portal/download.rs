@@ -1,4 +1,4 @@
-//! A download of any size: usage records made while they are sent, so memory stays flat.
+//! A download of any size: usage records generated while they are sent, with constant memory.
 
 use std::{
     convert::Infallible,
@@ -16,16 +16,16 @@ use super::{
     sims,
 };
 
-/// Without a wish: 100 MiB.
+/// The default size: 100 MiB.
 pub(super) const DEFAULT: u64 = 100 << 20;
 
-/// At most: 16 GiB.
+/// The maximum size: 16 GiB.
 pub(super) const MOST: u64 = 16 << 30;
 
-/// Records in the block that is sent again and again; about 64 KiB.
+/// Records in the block that is sent repeatedly; about 64 KiB.
 const RECORDS: u64 = 1400;
 
-/// Answers `/download?bytes=`.
+/// Serves `/download?bytes=`.
 pub(super) fn answer(bytes: Option<&str>, block: &Bytes) -> Result<DemoResponse, Error> {
     let bytes = match bytes {
         None => DEFAULT,
@@ -57,7 +57,7 @@ pub(super) fn block() -> Bytes {
     Bytes::from(block)
 }
 
-/// `remaining` bytes of records: the block over and over, by reference count.
+/// `remaining` bytes of records: the same block repeatedly, by reference count.
 struct Records {
     block: Bytes,
     remaining: u64,

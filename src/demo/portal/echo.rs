@@ -1,6 +1,6 @@
-//! `/echo`: shows the head of a request as the portal received it, and so what a proxy in front adds and takes away.
+//! `/echo`: shows the head of a request as the portal received it, and so what a proxy in front adds and removes.
 //!
-//! Names of headers are in lower case, whatever case they came in. The body is not shown.
+//! Names of headers are shown in lower case. The body is not shown.
 
 use http::Request;
 use serde::Serialize;
@@ -12,11 +12,11 @@ struct Head {
     method: String,
     target: String,
     version: String,
-    /// In order of arrival, repeated names included.
+    /// In order of arrival, including repeated names.
     headers: Vec<(String, String)>,
 }
 
-/// As JSON to programs, as plain text to browsers.
+/// JSON for programs, plain text for browsers.
 pub(super) fn answer<B>(request: &Request<B>) -> Result<DemoResponse, Error> {
     let head = Head {
         method: request.method().to_string(),

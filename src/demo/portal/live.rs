@@ -1,6 +1,7 @@
 //! Live usage: the same samples once a second, over a WebSocket (RFC 6455) and as server-sent events.
 //!
-//! Both end when the portal stops. The figures are made up from the tick's number, so they need no background work.
+//! Both end when the portal stops. The figures are derived from the number of the tick, so they need no background
+//! work.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -37,14 +38,14 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// SIMs in one sample.
 const SHOWN: usize = 12;
 
-/// Largest message of a browser: a filter, typed by hand.
+/// Maximum size of a browser's message: a filter, typed by hand.
 const LONGEST_FILTER: usize = 1024;
 
-/// What flows at one tick.
+/// The traffic at one tick.
 #[derive(Debug, Serialize)]
 struct Sample {
     tick: u64,
-    /// Of the SIMs listed.
+    /// Of the SIMs in this sample.
     total_kbps: u64,
     sims: Vec<Rate>,
 }
@@ -77,14 +78,14 @@ impl Sample {
     }
 }
 
-/// The first tick is at once. A slow reader gets fewer samples, not a backlog.
+/// The first tick comes at once. A slow reader gets fewer samples, not a backlog.
 fn ticks() -> Interval {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
 
-/// Answers `/sse/usage`: an endless stream of `usage` events.
+/// Serves `/sse/usage`: an endless stream of `usage` events.
 pub(super) fn events(portal: Arc<Portal>) -> DemoResponse {
     let stream = stream::unfold((portal, ticks(), 0_u64), |(portal, mut ticks, tick)| async move {
         tokio::select! {
@@ -99,7 +100,7 @@ pub(super) fn events(portal: Arc<Portal>) -> DemoResponse {
     answer::with_body("text/event-stream", StreamBody::new(stream))
 }
 
-/// Answers `/ws/usage`: switches protocols, then sends samples; a text message from the browser is the new filter.
+/// Serves `/ws/usage`: switches protocols, then sends samples; a text message from the browser is the new filter.
 pub(super) fn web_socket(
     portal: Arc<Portal>,
     request: &mut Request<Incoming>,
@@ -125,7 +126,7 @@ pub(super) fn web_socket(
     Ok(answer)
 }
 
-/// Checks the handshake (RFC 6455, section 4.2.1) and answers its key.
+/// Checks the handshake (RFC 6455, section 4.2.1) and computes the response to its key.
 fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Error> {
     let is = |name, expected: &str| {
         let value = headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -143,11 +144,11 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Error> {
 
 #[derive(Debug, thiserror::Error)]
 enum SocketError {
-    #[error("the protocol could not be switched")]
+    #[error("cannot switch protocols")]
     Upgrade(#[from] hyper::Error),
     #[error("the WebSocket failed")]
     Socket(#[from] tungstenite::Error),
-    #[error("a sample could not be written")]
+    #[error("cannot write a sample")]
     Json(#[from] serde_json::Error),
 }
 

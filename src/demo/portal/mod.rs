@@ -1,7 +1,7 @@
 //! Northline Connect: a small IoT connectivity portal, the application that `portcullis demo` protects.
 //!
-//! It knows nothing of the gateway: no login of its own, plain HTTP, and whatever `Remote-User` it receives it believes.
-//! Its state lives in memory and starts afresh each time.
+//! It knows nothing of the gateway: it has no login, uses plain HTTP, and trusts any `Remote-User` that it receives.
+//! Its state is in memory and is lost at a restart.
 
 mod answer;
 mod assets;
@@ -38,29 +38,29 @@ use self::{
 };
 use crate::errors::Chain;
 
-/// For a request's head, and between two requests of a connection.
+/// For the head of a request, and between two requests on a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// From the signal to stop until open connections are cut.
+/// From the signal to stop until open connections are closed.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Before the next attempt, when a connection could not be accepted (for want of descriptors, say).
+/// Before the next attempt after a failed accept, for example for lack of file descriptors.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Largest form of text fields.
+/// Maximum size of a form of text fields.
 const LARGEST_FORM: usize = 64 << 10;
 
-/// Longest wait that `/slow` grants.
+/// Maximum delay of `/slow`.
 const SLOWEST_MILLIS: u64 = 120_000;
 
 /// SIMs on the overview page.
 const BUSIEST: usize = 5;
 
-/// Serves the portal until `shutdown`; then ends the live streams, and cuts what is still open after two seconds.
+/// Serves the portal until `shutdown`; then ends the live streams, and closes what is still open after two seconds.
 ///
 /// # Errors
 ///
-/// A template that cannot be parsed.
+/// If a template cannot be parsed.
 ///
 /// | path | what |
 /// |---|---|
@@ -100,7 +100,7 @@ pub async fn serve(listener: TcpListener, shutdown: CancellationToken) -> io::Re
 }
 
 async fn serve_connection(portal: Arc<Portal>, stream: TcpStream) {
-    // Only costs latency when refused.
+    // Only costs latency if it fails.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
         let portal = Arc::clone(&portal);
@@ -133,7 +133,7 @@ async fn serve_connection(portal: Arc<Portal>, stream: TcpStream) {
 struct Portal {
     pages: DemoPages,
     fleet: Fleet,
-    /// What downloads are made of.
+    /// The content of downloads.
     records: Bytes,
     /// Connections and WebSockets.
     tasks: TaskTracker,
@@ -141,7 +141,7 @@ struct Portal {
 }
 
 impl Portal {
-    /// Answers every request, an error with its page.
+    /// Answers every request; an error gets its page.
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> DemoResponse {
         let mut visitor = DemoVisitor::of(request.headers());
         let wants_page = answer::wants_page(request.headers());
@@ -163,7 +163,7 @@ impl Portal {
         let path = request.uri().path().to_owned();
         let query = request.uri().query().map(str::to_owned);
         let wish = |name| field(query.as_deref().unwrap_or_default().as_bytes(), name);
-        // hyper sends no body in answer to HEAD.
+        // hyper sends no body in a response to HEAD.
         let method = if request.method() == "HEAD" { "GET" } else { request.method().as_str() };
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         match (method, segments.as_slice()) {
@@ -205,7 +205,7 @@ impl Portal {
         }
     }
 
-    /// Completes when whatever is still open has to end.
+    /// Completes when everything that is still open has to end.
     async fn cut_off(&self) {
         self.shutdown.cancelled().await;
         sleep(GRACE).await;
@@ -277,7 +277,7 @@ impl Portal {
 /// Reads a form of text fields.
 async fn read_form(request: Request<Incoming>) -> Result<Bytes, Error> {
     let body = Limited::new(request.into_body(), LARGEST_FORM);
-    // A connection that breaks meanwhile gets this answer too, and cannot read it.
+    // If the connection breaks meanwhile, nobody reads this response.
     Ok(body.collect().await.map_err(|_| Error::TooLarge)?.to_bytes())
 }
 

@@ -1,4 +1,4 @@
-//! The portal's pages: templates and what fills them. Every value is escaped by the template engine, names of SIMs included.
+//! The portal's pages: templates and their values. The template engine escapes every value, including names of SIMs.
 
 use minijinja::{Environment, Value, context, value::Serde};
 use url::form_urlencoded;
@@ -18,7 +18,7 @@ pub(super) struct DemoPages(Environment<'static>);
 impl DemoPages {
     pub(super) fn parse() -> Result<Self, Error> {
         let mut environment = Environment::new();
-        // The ending `.html` is what switches escaping on.
+        // The suffix `.html` enables escaping.
         for (name, source) in [
             ("layout.html", include_str!("templates/layout.html")),
             ("overview.html", include_str!("templates/overview.html")),
@@ -67,7 +67,7 @@ impl DemoPages {
         self.render("events.html", visitor, context! {})
     }
 
-    /// With the receipt of the upload just made, if this page answers one.
+    /// With the receipt of the upload, if this page is the response to one.
     pub(super) fn files(&self, visitor: &DemoVisitor, receipt: Option<&Receipt>) -> Result<String, Error> {
         let content = context! {
             receipt => receipt.map(Serde),
@@ -91,7 +91,7 @@ impl DemoPages {
         self.render("error.html", visitor, content)
     }
 
-    /// Adds what the layout shows on every page.
+    /// Adds the values of the layout.
     fn render(&self, template: &str, visitor: &DemoVisitor, content: Value) -> Result<String, Error> {
         let identity = &visitor.identity;
         let everywhere = context! {
@@ -103,7 +103,7 @@ impl DemoPages {
     }
 }
 
-/// Bytes as people read them, in powers of ten as traffic is billed.
+/// Bytes for people, in powers of ten, as traffic is billed.
 fn amount(bytes: u64) -> String {
     for (unit, name) in [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")] {
         if bytes >= unit {
@@ -113,7 +113,7 @@ fn amount(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
-/// Text as the value of a query parameter.
+/// Encodes text as the value of a query parameter.
 fn query(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }

@@ -1,6 +1,6 @@
-//! The SIMs of the sample portal: a made-up fleet that is the same at every start, searched and changed in memory.
+//! The SIMs of the sample portal: an invented fleet, the same at every start, searched and changed in memory.
 //!
-//! Nothing is stored: a restart brings the first state back.
+//! Nothing is stored: a restart restores the initial state.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use super::answer::Error;
 
-/// How many SIMs the sample fleet has.
+/// The number of SIMs in the sample fleet.
 pub(super) const FLEET: usize = 60;
 
-/// Longest name that a SIM can be given, in characters.
+/// Maximum length of a SIM's name in characters.
 const LONGEST_NAME: usize = 80;
 
-/// Where the sample devices stand, and what they are.
+/// The locations and types of the sample devices.
 const PLACES: [&str; 10] =
     ["Hamburg", "Lyon", "Porto", "Gdańsk", "Malmö", "Tartu", "Graz", "Ghent", "Brno", "Sligo"];
 const MACHINES: [(&str, Plan); 6] = [
@@ -62,7 +62,7 @@ impl Plan {
         }
     }
 
-    /// What a month includes, in bytes.
+    /// The monthly allowance in bytes.
     fn allowance(self) -> u64 {
         match self {
             Self::Meter => 50_000_000,
@@ -80,14 +80,14 @@ pub(super) struct Sim {
     pub(super) name: String,
     pub(super) status: Status,
     pub(super) plan: Plan,
-    /// This month's traffic, in bytes.
+    /// This month's traffic in bytes.
     pub(super) used: u64,
-    /// What the plan includes a month, in bytes.
+    /// The plan's monthly allowance in bytes.
     pub(super) allowance: u64,
 }
 
 impl Sim {
-    /// The country code 999 is assigned to nobody, so no real card or telephone bears these numbers.
+    /// The country code 999 is not assigned, so no real card or telephone has these numbers.
     fn sample(index: usize) -> Self {
         let (machine, plan) = MACHINES[index % MACHINES.len()];
         let place = PLACES[(index / MACHINES.len()) % PLACES.len()];
@@ -109,7 +109,7 @@ impl Sim {
         }
     }
 
-    /// Whether every word of `words` (lower case) occurs somewhere in this SIM.
+    /// Whether every word of `words` (lower case) occurs in this SIM.
     pub(super) fn matches(&self, words: &[String]) -> bool {
         let text = format!(
             "{} {} {} {} {}",
@@ -123,7 +123,7 @@ impl Sim {
     }
 }
 
-/// What a user can do to a SIM.
+/// A user's change of a SIM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SimChange {
     Rename(String),
@@ -132,7 +132,7 @@ pub(super) enum SimChange {
 }
 
 impl SimChange {
-    /// Reads the form of the SIM's page.
+    /// Parses the form of the SIM's page.
     pub(super) fn from_form(action: &str, name: &str) -> Result<Self, Error> {
         match action {
             "rename" => {
@@ -149,7 +149,7 @@ impl SimChange {
     }
 }
 
-/// Numbers for the overview page.
+/// The numbers on the overview page.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Summary {
     pub(super) total: usize,
@@ -160,7 +160,7 @@ pub(super) struct Summary {
     pub(super) used: u64,
 }
 
-/// All SIMs, in the order in which they are listed.
+/// All SIMs, in the order of the list.
 #[derive(Debug)]
 pub(super) struct Fleet(Mutex<Vec<Sim>>);
 
@@ -169,7 +169,7 @@ impl Fleet {
         Self(Mutex::new((0..FLEET).map(Sim::sample).collect()))
     }
 
-    /// The SIMs that contain every word of `query`; all of them for an empty one.
+    /// The SIMs that contain every word of `query`; all of them if it is empty.
     pub(super) fn search(&self, query: &str) -> Vec<Sim> {
         let words: Vec<String> = query.split_whitespace().map(str::to_lowercase).collect();
         self.lock().iter().filter(|sim| sim.matches(&words)).cloned().collect()
@@ -179,7 +179,7 @@ impl Fleet {
         self.lock().iter().find(|sim| sim.iccid == iccid).cloned()
     }
 
-    /// Refuses to suspend a SIM that was never active; everything else may be repeated without harm.
+    /// Refuses to suspend a SIM that was never active; every other change may be repeated.
     pub(super) fn change(&self, iccid: &str, change: SimChange) -> Result<(), Error> {
         let mut sims = self.lock();
         let sim = sims.iter_mut().find(|sim| sim.iccid == iccid).ok_or(Error::NotFound)?;
@@ -208,7 +208,7 @@ impl Fleet {
         summary
     }
 
-    /// Every change is a single assignment, so a thread that panicked left nothing half done.
+    /// Every change is a single assignment, so a panic leaves the list consistent.
     fn lock(&self) -> MutexGuard<'_, Vec<Sim>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

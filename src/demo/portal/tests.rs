@@ -1,4 +1,4 @@
-//! The portal over a real socket, as a browser and a program see it.
+//! The portal over a real socket, as browsers and programs see it.
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -40,7 +40,7 @@ impl TestPortal {
         sender.send_request(request).await.unwrap()
     }
 
-    /// A browser's navigation.
+    /// The page that a browser gets.
     async fn page(&self, path: &str) -> String {
         let answer = self.send(Request::get(path).header(header::ACCEPT, "text/html"), "").await;
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
@@ -241,7 +241,7 @@ async fn an_event_arrives_while_the_stream_is_open_and_the_stream_ends_with_the_
 async fn an_upload_of_five_megabytes_is_counted_and_hashed() {
     let portal = TestPortal::start().await;
     let file = vec![b'a'; 5_000_000];
-    // As `head -c 5000000 /dev/zero | tr '\0' a | sha256sum` has it.
+    // The output of `head -c 5000000 /dev/zero | tr '\0' a | sha256sum`.
     let sha256 = "7f4a285193573e707fcb6398222c00f044745cd2930e41d28d30da87d6ca183f";
     let answer = portal.send(Request::post("/upload"), file.clone()).await;
     let receipt: Value = serde_json::from_str(&text(answer).await).unwrap();

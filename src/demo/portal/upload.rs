@@ -1,6 +1,6 @@
-//! Uploads: counts and hashes a body of any size while it arrives, and keeps nothing of it.
+//! Uploads: counts and hashes a body of any size while it arrives, and stores nothing of it.
 //!
-//! A browser's form comes as `multipart/form-data` (RFC 7578): its first file is what counts. Any other body counts whole.
+//! A browser's form is `multipart/form-data` (RFC 7578): its first file is counted. Any other body is counted whole.
 
 use std::fmt::Write;
 
@@ -13,10 +13,10 @@ use serde::Serialize;
 
 use super::answer::Error;
 
-/// Largest head of one part of a form.
+/// Maximum size of the head of a part.
 const LONGEST_PART_HEAD: usize = 16 << 10;
 
-/// What arrived.
+/// The counted upload.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Receipt {
     pub(super) file_name: Option<String>,
@@ -81,19 +81,19 @@ impl Tally {
     }
 }
 
-/// Where in a form the next byte belongs.
+/// What the next bytes of a form belong to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Before the first delimiter, in a field that is no file, or behind the file: read and forgotten.
+    /// Before the first delimiter, in a field without a file, or after the file: read and discarded.
     Skipped,
-    /// Directly behind a delimiter: the next two bytes tell a part from the end.
+    /// Directly after a delimiter: the next two bytes distinguish a part from the end.
     Delimiter,
     PartHead,
     File,
     End,
 }
 
-/// A form upload, fed in pieces cut anywhere. Holds at most one part's head, or a piece and a delimiter.
+/// A form upload, fed in pieces of any size. Holds at most the head of a part, or a piece and a delimiter.
 struct Form {
     delimiter: Vec<u8>,
     pending: BytesMut,
@@ -106,7 +106,7 @@ impl Form {
     fn new(boundary: &str) -> Self {
         Self {
             delimiter: format!("\r\n--{boundary}").into_bytes(),
-            // The first delimiter may open the body, without the line break that precedes the others.
+            // The first delimiter may start the body, without the line break that precedes the others.
             pending: BytesMut::from(&b"\r\n"[..]),
             place: Place::Skipped,
             file_name: None,
@@ -120,7 +120,7 @@ impl Form {
         Ok(())
     }
 
-    /// Moves on by one step; `false` when that needs more bytes.
+    /// Advances by one step; `false` if that needs more bytes.
     fn advance(&mut self) -> Result<bool, Error> {
         match self.place {
             Place::Skipped | Place::File => Ok(self.pass_content()),
@@ -137,7 +137,7 @@ impl Form {
         }
     }
 
-    /// Consumes up to the next delimiter; what could be the beginning of one stays.
+    /// Consumes up to the next delimiter; a possible beginning of one stays.
     fn pass_content(&mut self) -> bool {
         let found = memmem::find(&self.pending, &self.delimiter);
         let content = found.unwrap_or_else(|| self.pending.len().saturating_sub(self.delimiter.len() - 1));
@@ -152,7 +152,7 @@ impl Form {
         found.is_some()
     }
 
-    /// A head ends with an empty line; the line break behind the delimiter counts as the one before it.
+    /// A head ends with an empty line; the line break after the delimiter counts as the one before it.
     fn read_part_head(&mut self) -> Result<bool, Error> {
         let Some(end) = memmem::find(&self.pending, b"\r\n\r\n") else {
             if self.pending.len() > LONGEST_PART_HEAD {
@@ -183,7 +183,7 @@ impl Form {
     }
 }
 
-/// The file name in a part's `Content-Disposition`; browsers write a quote inside it as `%22`.
+/// The file name in a part's `Content-Disposition`; browsers encode a quote in it as `%22`.
 fn file_name(head: &[u8]) -> Option<String> {
     let head = String::from_utf8_lossy(head);
     let (_, rest) = head.split_once("filename=\"")?;

@@ -1,18 +1,18 @@
-//! Who asks, and how they like it: the identity headers that a proxy in front may set, and the portal's own cookie.
+//! The visitor: the identity headers that a proxy in front may set, and the preferences in the portal's own cookie.
 //!
-//! The portal has no login: it believes these headers, as many portals do. Whoever stands in front must clean them.
+//! The portal has no login: it trusts these headers, as many portals do. The proxy in front must remove forged ones.
 
 use http::{HeaderMap, HeaderValue, header};
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 
-/// The portal's own cookie. It carries the preferences themselves, so the portal keeps nothing per visitor.
+/// The portal's own cookie. It contains the preferences, so the portal stores nothing per visitor.
 const COOKIE: &str = "northline_session";
 
-/// Longest search that the cookie remembers, in characters.
+/// Maximum length of a remembered search in characters.
 const LONGEST_SEARCH: usize = 60;
 
-/// The user as the proxy in front describes them; all absent when there is none.
+/// The user according to the proxy in front; all fields are `None` without one.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct DemoIdentity {
     pub(super) user: Option<String>,
@@ -46,7 +46,7 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Theme {
-    /// As the visitor's system has it.
+    /// As on the visitor's system.
     #[default]
     Auto,
     Light,
@@ -62,7 +62,7 @@ impl Theme {
         }
     }
 
-    /// An unknown word is the default: the cookie comes from outside.
+    /// An unknown word means the default: the cookie comes from outside.
     pub(super) fn from_word(word: &str) -> Self {
         match word {
             "light" => Self::Light,
@@ -72,7 +72,7 @@ impl Theme {
     }
 }
 
-/// What the portal's cookie remembers.
+/// The content of the portal's cookie.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Preferences {
     pub(super) theme: Theme,
@@ -101,7 +101,7 @@ impl Preferences {
         self.last_search = query.chars().take(LONGEST_SEARCH).collect();
     }
 
-    /// The `Set-Cookie` value. Form encoding leaves nothing in it that a cookie may not hold.
+    /// The `Set-Cookie` value. Form encoding produces only characters that a cookie may contain.
     pub(super) fn to_cookie(&self) -> Option<HeaderValue> {
         let value = form_urlencoded::Serializer::new(String::new())
             .append_pair("theme", self.theme.word())
@@ -111,12 +111,12 @@ impl Preferences {
     }
 }
 
-/// One visitor, as one request shows them.
+/// One visitor, as one request describes them.
 #[derive(Debug)]
 pub(super) struct DemoVisitor {
     pub(super) identity: DemoIdentity,
     pub(super) preferences: Preferences,
-    /// What the cookie said; the answer sets it anew when the preferences have changed since.
+    /// The received preferences; if they have changed since, the response sets the cookie again.
     received: Option<Preferences>,
 }
 
@@ -130,7 +130,7 @@ impl DemoVisitor {
         }
     }
 
-    /// The cookie to set with the answer, if it has to be.
+    /// The cookie to set with the response, if it has changed.
     pub(super) fn changed_cookie(&self) -> Option<HeaderValue> {
         if self.received.as_ref() == Some(&self.preferences) { None } else { self.preferences.to_cookie() }
     }
