@@ -69,10 +69,10 @@ impl BodyReader {
             return Poll::Ready(Ok(Given::Unwanted));
         }
         loop {
-            if let Some(given) = self.give_next(&mut wire.read, cx) {
+            if let Some(given) = self.give_next(&mut wire.read.bytes, cx) {
                 return Poll::Ready(Ok(given));
             }
-            if std::mem::take(&mut self.expects_continue) && wire.read.is_empty() && !answers {
+            if std::mem::take(&mut self.expects_continue) && wire.read.bytes.is_empty() && !answers {
                 wire.front().extend_from_slice(CONTINUE);
                 // The rest is written while waiting for the response.
                 let _ = wire.poll_out(cx)?;

@@ -64,7 +64,7 @@ impl<S: Service> Http1<S> {
                 Stage::Head => {
                     match ready!(poll_head(wire, self.worker.config.max_header_size, &self.monitor, cx))? {
                         Some(Ok(head)) => {
-                            let read = &mut wire.read;
+                            let read = &mut wire.read.bytes;
                             let (connection, context) =
                                 (Rc::clone(&self.connection), Rc::clone(&self.context));
                             let service = Rc::clone(&self.worker.service);
@@ -75,7 +75,7 @@ impl<S: Service> Http1<S> {
                         Some(Err(refusal)) => {
                             let (service, peer) = (Rc::clone(&self.worker.service), self.connection.peer());
                             Stage::Work(Work::refuse(
-                                service.refuse(refusal, &wire.read, peer),
+                                service.refuse(refusal, &wire.read.bytes, peer),
                                 self.monitor.begin(),
                             ))
                         }
@@ -99,7 +99,7 @@ impl<S: Service> Http1<S> {
         let next = Stage::End { hears_out: false };
         let Stage::Work(work) = std::mem::replace(&mut self.stage, next) else { return Stage::Head };
         let Some(wire) = &mut self.wire else { return Stage::Head };
-        let end = work.conclude(&mut wire.read);
+        let end = work.conclude(&mut wire.read.bytes);
         if let Some(switch) = end.switch {
             if let Some(wire) = self.wire.take() {
                 let (stream, ahead) = wire.into_parts();
@@ -114,7 +114,7 @@ impl<S: Service> Http1<S> {
             return Stage::End { hears_out: end.hears_out && !self.worker.load.is_strained() };
         }
         wire.begin();
-        if !wire.read.is_empty() {
+        if !wire.read.bytes.is_empty() {
             self.monitor.received(true);
         }
         Stage::Head
@@ -143,14 +143,14 @@ fn poll_head(
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Option<Result<RequestHead<Incoming>, Refusal>>>> {
     loop {
-        if !wire.read.is_empty()
+        if !wire.read.bytes.is_empty()
             && let Some(head) =
-                request_head::parse_within(&mut wire.read, most, Incoming::of_head).transpose()
+                request_head::parse_within(&mut wire.read.bytes, most, Incoming::of_head).transpose()
         {
             return Poll::Ready(Ok(Some(head.map_err(Refusal::from))));
         }
         let Poll::Ready(more) = wire.poll_more(cx) else {
-            if monitor.is_draining() && wire.read.is_empty() {
+            if monitor.is_draining() && wire.read.bytes.is_empty() {
                 return Poll::Ready(Ok(None));
             }
             if monitor.rests() {

@@ -9,15 +9,13 @@ use std::{
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio_util::io::poll_read_buf;
 
 use crate::{
+    http1::read_ahead::ReadAhead,
     server::monitor::ConnectionMonitor,
     web::socket::{ClientStream, write_pieces},
 };
 
-/// The size of one read. A usual head fits.
-const READ: usize = 8 * 1024;
 /// The size of one read of a long body: a TLS record.
 const LONG_READ: usize = 16 * 1024;
 /// Parts up to this size are copied into the write buffer.
@@ -32,9 +30,7 @@ const MOST_UNREAD: usize = 8 * 1024 * 1024;
 pub(super) struct Wire {
     stream: ClientStream,
     monitor: Rc<ConnectionMonitor>,
-    /// Bytes that have been read and not been used yet.
-    pub(super) read: BytesMut,
-    ask_for: usize,
+    pub(super) read: ReadAhead<LONG_READ>,
     /// All buffers are released, even those of TLS; only the socket is polled.
     rests: bool,
     /// Heads and small parts to be written, and how many bytes have been.
@@ -53,8 +49,7 @@ impl Wire {
         Self {
             stream,
             monitor,
-            read: BytesMut::new(),
-            ask_for: READ,
+            read: ReadAhead::default(),
             rests: false,
             front: Vec::new(),
             gone: 0,
@@ -67,7 +62,7 @@ impl Wire {
 
     /// The stream, and the bytes read ahead.
     pub(super) fn into_parts(self) -> (ClientStream, BytesMut) {
-        (self.stream, self.read)
+        (self.stream, self.read.bytes)
     }
 
     /// Reads more; zero at the end.
@@ -76,19 +71,14 @@ impl Wire {
             ready!(self.stream.socket().poll_readable(cx))?;
             self.rests = false;
         }
-        self.read.reserve(self.ask_for);
-        let room = self.read.capacity() - self.read.len();
-        let count = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read))?;
+        let count = ready!(self.read.poll_from(&mut self.stream, cx))?;
         self.monitor.received(true);
-        if count == room {
-            self.ask_for = LONG_READ;
-        }
         Poll::Ready(Ok(count))
     }
 
     /// An error when the client has gone. Bytes that it sends early are kept, as many as one read returns.
     pub(super) fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.read.is_empty() {
+        if self.read.bytes.is_empty() {
             ready!(self.stream.socket().poll_readable(cx))?;
             if ready!(self.poll_more(cx))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -101,17 +91,14 @@ impl Wire {
     pub(super) fn rest(&mut self) {
         if !self.rests {
             self.rests = true;
-            self.read = BytesMut::new();
+            self.read.bytes = BytesMut::new();
             self.front = Vec::new();
         }
     }
 
     /// Goes back to small reads for the next request.
     pub(super) fn begin(&mut self) {
-        if self.ask_for != READ {
-            self.ask_for = READ;
-            self.read = BytesMut::from(&self.read[..]);
-        }
+        self.read.begin();
     }
 
     /// The write buffer, for heads and small parts. Only when [`Self::takes_more`].

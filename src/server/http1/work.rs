@@ -179,7 +179,8 @@ where
         date: impl Fn() -> HeaderValue,
     ) {
         let Reply { status, head, body } = answer;
-        if self.upload.as_mut().is_some_and(|upload| upload.is_closed() && upload.skip(&mut wire.read)) {
+        if self.upload.as_mut().is_some_and(|upload| upload.is_closed() && upload.skip(&mut wire.read.bytes))
+        {
             self.upload = None;
         }
         self.context.size = body.size_hint().exact();

@@ -181,7 +181,7 @@ where
 
     fn parse_head(&mut self) -> Result<Option<answer::PortalHead>, MalformedAnswer> {
         let Some(lease) = &mut self.lease else { return Ok(None) };
-        let read = &mut lease.pooled.connection.read;
+        let read = &mut lease.pooled.connection.read.bytes;
         if read.is_empty() { Ok(None) } else { answer::parse(read, self.bodiless) }
     }
 
@@ -227,7 +227,7 @@ where
             if self.refuses.is_none() {
                 tokio::task::spawn_local(finish_alone(lease, self.writer.take()));
             }
-        } else if !lease.pooled.connection.read.is_empty() {
+        } else if !lease.pooled.connection.read.bytes.is_empty() {
             if lease.pooled.connection.has_spoken() {
                 lease.spoke();
             }
@@ -241,7 +241,7 @@ where
         self.poll_upload(cx)?;
         loop {
             let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(None)) };
-            let read = &mut lease.pooled.connection.read;
+            let read = &mut lease.pooled.connection.read.bytes;
             if let Some(part) = self.framing.next(read).map_err(MalformedAnswer::from)? {
                 return Poll::Ready(Ok(Some(part)));
             }
@@ -331,7 +331,7 @@ impl AsyncRead for PortalStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if give_ahead(&mut self.0.pooled.connection.read, buffer) {
+        if give_ahead(&mut self.0.pooled.connection.read.bytes, buffer) {
             return Poll::Ready(Ok(()));
         }
         self.transport().poll_read(cx, buffer)

@@ -6,15 +6,14 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::BytesMut;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio_rustls::client::TlsStream;
-use tokio_util::io::poll_read_buf;
 
-use crate::web::socket::{MaybeTls, Socket};
+use crate::{
+    http1::read_ahead::ReadAhead,
+    web::socket::{MaybeTls, Socket},
+};
 
-/// The size of one read. A usual response fits.
-const READ: usize = 8 * 1024;
 /// The size of one read of a long response.
 const LONG_READ: usize = 64 * 1024;
 
@@ -25,9 +24,7 @@ const GOODBYE: usize = 12;
 #[derive(Debug)]
 pub struct PortalConnection {
     pub(super) transport: Transport,
-    /// Bytes that have been read and not been used yet.
-    pub(super) read: BytesMut,
-    ask_for: usize,
+    pub(super) read: ReadAhead<LONG_READ>,
 }
 
 /// The state of an idle connection.
@@ -52,7 +49,7 @@ pub type Transport = MaybeTls<TlsStream<Socket>>;
 
 impl PortalConnection {
     pub fn new(transport: Transport) -> Self {
-        Self { transport, read: BytesMut::new(), ask_for: READ }
+        Self { transport, read: ReadAhead::default() }
     }
 
     /// Checks an idle connection.
@@ -70,25 +67,16 @@ impl PortalConnection {
 
     /// Whether the server has sent more than the response.
     pub(super) fn has_spoken(&self) -> bool {
-        is_unasked(&self.read)
+        is_unasked(&self.read.bytes)
     }
 
     /// Reads more; zero at the end.
     pub(super) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.read.reserve(self.ask_for);
-        let room = self.read.capacity() - self.read.len();
-        let read = poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.read);
-        if let Poll::Ready(Ok(count)) = read {
-            self.ask_for = if count == room { LONG_READ } else { self.ask_for };
-        }
-        read
+        self.read.poll_from(&mut self.transport, cx)
     }
 
     /// Goes back to small reads for the next response.
     pub(super) fn rest(&mut self) {
-        if self.ask_for != READ {
-            self.ask_for = READ;
-            self.read = BytesMut::new();
-        }
+        self.read.begin();
     }
 }
