@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use portcullis::server::proxy_protocol::{HeaderFault, HeaderStep, Told, step};
+use portcullis::server::proxy_protocol::{HeaderFault, HeaderStep, ProxiedClient, step};
 
 /// How many bytes a header takes of `data`, and what it tells; `None` when there is not enough.
-fn taken(data: &[u8]) -> Result<Option<(usize, Told)>, HeaderFault> {
+fn taken(data: &[u8]) -> Result<Option<(usize, ProxiedClient)>, HeaderFault> {
     let mut taken = 0;
     loop {
         match step(&data[..taken])? {
@@ -28,7 +28,7 @@ pub(crate) fn holds(data: &[u8]) {
     assert_eq!(taken(&header[..length - 1]), Ok(None));
     let is_line = header.starts_with(b"PROXY ");
     assert!(length <= if is_line { 107 } else { 16 + 4096 });
-    let Told::Client(client) = told else { return };
+    let ProxiedClient::Client(client) = told else { return };
     assert_eq!(client.ip(), client.ip().to_canonical());
     assert!(!client.ip().is_unspecified() && !client.ip().is_multicast());
     assert_eq!(client, if is_line { in_words(header) } else { at_offsets(header) });

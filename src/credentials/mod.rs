@@ -18,7 +18,7 @@ mod wrong_tries;
 pub use devices::{Device, Devices, EnrolRefusal, EnrolmentScope};
 pub use hashing::{Hashing, HashingError};
 pub use password::{By, PasswordError, Passwords, VerifiedPassword};
-pub use queue::{Claim, Full, Turn, Turns};
+pub use queue::{Claim, Full, LoginQueue, Turn};
 pub use recovery_codes::RecoveryCodes;
 pub use second_factor::{CodeCheck, CodeKind, FirstCode, SecondFactor, VerifiedCode};
 pub use stored_hash::{HashRefusal, StoredHash};

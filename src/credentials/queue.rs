@@ -25,7 +25,7 @@ const RESERVE: usize = 32;
 /// Maximum number of places per owner of this kind.
 const SHARE_OF_NETWORK: usize = 8;
 const SHARE_OF_ACCOUNT: usize = 4;
-/// Turns in addition to those of the hashing threads: these wait for a store.
+/// LoginQueue in addition to those of the hashing threads: these wait for a store.
 const AT_THE_STORES: usize = 2;
 /// The maximum wait; an attempt that would wait longer is told to try again.
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
@@ -79,14 +79,14 @@ impl Owner {
 #[error("too many sign-ins at once")]
 pub struct Full;
 
-/// The turns of all attempts.
+/// The queue of all attempts; clones share it.
 #[derive(Clone, Debug)]
-pub struct Turns(Arc<Mutex<State>>);
+pub struct LoginQueue(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
     queue: Queue<oneshot::Sender<Turn>>,
-    /// Turns that nobody has.
+    /// LoginQueue that nobody has.
     free: usize,
 }
 
@@ -95,10 +95,10 @@ struct State {
 #[must_use = "whoever has a turn keeps others waiting"]
 pub struct Turn {
     /// `None` once it has been returned.
-    turns: Option<Turns>,
+    queue: Option<LoginQueue>,
 }
 
-impl Turns {
+impl LoginQueue {
     /// As many as keep the `hashing` threads busy, and a few more.
     pub fn new(hashing: NonZeroUsize) -> Self {
         let free = hashing.get() + AT_THE_STORES;
@@ -113,7 +113,7 @@ impl Turns {
             state.queue.count(claim, 1.0, now);
             if state.free > 0 {
                 state.free -= 1;
-                return Ok(Turn { turns: Some(self.clone()) });
+                return Ok(Turn { queue: Some(self.clone()) });
             }
             let (sender, receiver) = oneshot::channel();
             state.queue.leave(oneshot::Sender::is_closed);
@@ -140,13 +140,13 @@ impl Turns {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let Some(turns) = self.turns.take() else { return };
-        let mut turn = Self { turns: Some(turns.clone()) };
+        let Some(queue) = self.queue.take() else { return };
+        let mut turn = Self { queue: Some(queue.clone()) };
         loop {
-            let mut state = turns.state();
+            let mut state = queue.state();
             let Some(next) = state.queue.pop(Instant::now()) else {
                 state.free += 1;
-                turn.turns = None;
+                turn.queue = None;
                 return;
             };
             drop(state);
@@ -452,72 +452,72 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_goes_to_the_next_and_whoever_gives_up_waiting_loses_none() {
-        let turns = Turns::new(NonZeroUsize::MIN);
+        let queue = LoginQueue::new(NonZeroUsize::MIN);
         let mut held = Vec::new();
         for number in 0..=AT_THE_STORES {
-            held.push(turns.take(&from("192.0.2.1", &number.to_string())).await.unwrap());
+            held.push(queue.take(&from("192.0.2.1", &number.to_string())).await.unwrap());
         }
         // One that waited and left, and one that waits.
         let gone = from("192.0.2.2", "gone");
-        assert!(timeout(Duration::ZERO, turns.take(&gone)).await.is_err());
+        assert!(timeout(Duration::ZERO, queue.take(&gone)).await.is_err());
         let claim = from("192.0.2.3", "ada");
         let waiting = tokio::spawn({
-            let turns = turns.clone();
-            async move { turns.take(&claim).await.unwrap() }
+            let queue = queue.clone();
+            async move { queue.take(&claim).await.unwrap() }
         });
         let ada = (Kind::Strangers, sha256(b"ada"));
-        while !turns.state().queue.held.contains_key(&ada) {
+        while !queue.state().queue.held.contains_key(&ada) {
             tokio::task::yield_now().await;
         }
         drop(held.pop());
         drop(waiting.await.unwrap());
         drop(held);
-        let state = turns.state();
+        let state = queue.state();
         assert_eq!((state.free, state.queue.strangers.len()), (1 + AT_THE_STORES, 0));
         assert!(state.queue.held.is_empty());
     }
 
     #[tokio::test]
     async fn whoever_waits_no_longer_has_no_place() {
-        let turns = Turns::new(NonZeroUsize::MIN);
+        let queue = LoginQueue::new(NonZeroUsize::MIN);
         let mut held = Vec::new();
         for number in 0..=AT_THE_STORES {
-            held.push(turns.take(&from("192.0.2.1", &number.to_string())).await.unwrap());
+            held.push(queue.take(&from("192.0.2.1", &number.to_string())).await.unwrap());
         }
         for number in 0..PLACES {
             let gone = from(&format!("10.0.0.{number}"), &number.to_string());
-            assert!(timeout(Duration::ZERO, turns.take(&gone)).await.is_err());
-            assert!(timeout(Duration::ZERO, turns.take(&known("ada", 1))).await.is_err(), "it waits");
+            assert!(timeout(Duration::ZERO, queue.take(&gone)).await.is_err());
+            assert!(timeout(Duration::ZERO, queue.take(&known("ada", 1))).await.is_err(), "it waits");
         }
         // One that has asked for more than any of them finds a place, and is alone in it.
         let often = from("192.0.2.2", "bob");
         for _ in 0..5 {
-            assert!(timeout(Duration::ZERO, turns.take(&often)).await.is_err(), "it waits");
-            let state = turns.state();
+            assert!(timeout(Duration::ZERO, queue.take(&often)).await.is_err(), "it waits");
+            let state = queue.state();
             assert_eq!((state.queue.strangers.len(), state.queue.known.len()), (1, 0));
         }
         drop(held);
-        assert_eq!(turns.state().free, 1 + AT_THE_STORES);
+        assert_eq!(queue.state().free, 1 + AT_THE_STORES);
     }
 
     #[tokio::test]
     async fn when_the_places_are_full_whoever_asks_more_is_told_at_once() {
-        let turns = Turns::new(NonZeroUsize::MIN);
+        let queue = LoginQueue::new(NonZeroUsize::MIN);
         let mut held = Vec::new();
         for number in 0..=AT_THE_STORES {
-            held.push(turns.take(&from("192.0.2.1", &number.to_string())).await.unwrap());
+            held.push(queue.take(&from("192.0.2.1", &number.to_string())).await.unwrap());
         }
         let office = |number: usize| from("192.0.2.9", &number.to_string());
         let waiting: Vec<_> = (0..SHARE_OF_NETWORK)
             .map(|number| {
-                let (turns, claim) = (turns.clone(), office(number));
-                tokio::spawn(async move { turns.take(&claim).await.is_ok() })
+                let (queue, claim) = (queue.clone(), office(number));
+                tokio::spawn(async move { queue.take(&claim).await.is_ok() })
             })
             .collect();
-        while turns.state().queue.strangers.len() < SHARE_OF_NETWORK {
+        while queue.state().queue.strangers.len() < SHARE_OF_NETWORK {
             tokio::task::yield_now().await;
         }
-        assert_eq!(turns.take(&office(99)).await.err(), Some(Full));
+        assert_eq!(queue.take(&office(99)).await.err(), Some(Full));
         drop(held);
         for one in waiting {
             assert!(one.await.unwrap());

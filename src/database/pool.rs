@@ -49,9 +49,9 @@ pub(super) struct ConnectionPool {
     source: ConnectionSource,
     size: u32,
     /// One permit per connection.
-    places: Places,
-    /// Permits for general use. Taken before one of `places`.
-    open: Places,
+    permits: Permits,
+    /// Permits for general use. Taken before one of `permits`.
+    open: Permits,
     /// The longest wait for a permit.
     patience: Duration,
     /// The most recently used is the last.
@@ -83,14 +83,14 @@ pub(super) enum Purpose {
 
 /// Permits, and the queue for them.
 #[derive(Debug)]
-struct Places {
+struct Permits {
     free: Arc<Semaphore>,
     waiting: AtomicUsize,
     /// Maximum number of waiters.
     most: usize,
 }
 
-impl Places {
+impl Permits {
     /// This many of the permits of a pool of this size.
     fn new(number: u32, size: u32) -> Self {
         Self {
@@ -101,12 +101,12 @@ impl Places {
     }
 
     async fn take(&self, until: Instant) -> Result<OwnedSemaphorePermit, Error> {
-        if let Ok(place) = Arc::clone(&self.free).try_acquire_owned() {
-            return Ok(place);
+        if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
+            return Ok(permit);
         }
         let _waiting = Waiting::join(self)?;
-        let place = timeout_at(until, Arc::clone(&self.free).acquire_owned()).await;
-        place.ok().and_then(Result::ok).ok_or_else(|| late("all connections to the database are busy"))
+        let permit = timeout_at(until, Arc::clone(&self.free).acquire_owned()).await;
+        permit.ok().and_then(Result::ok).ok_or_else(|| late("all connections to the database are busy"))
     }
 }
 
@@ -115,20 +115,20 @@ impl Places {
 pub(super) struct ConnectionLease {
     /// `None` only during the drop.
     live: Option<Live>,
-    place: Option<Place>,
+    permit: Option<Permit>,
     pool: Arc<ConnectionPool>,
 }
 
 /// A permit, and one for general use if it is that.
-type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+type Permit = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
 impl ConnectionPool {
     pub(super) fn new(source: ConnectionSource, size: u32, patience: Duration) -> Arc<Self> {
         Arc::new(Self {
             source,
             size,
-            places: Places::new(size, size),
-            open: Places::new(size - (size / RESERVE).clamp(u32::from(size > 1), size), size),
+            permits: Permits::new(size, size),
+            open: Permits::new(size - (size / RESERVE).clamp(u32::from(size > 1), size), size),
             patience,
             idle: Mutex::default(),
             returned: Notify::new(),
@@ -143,7 +143,7 @@ impl ConnectionPool {
     }
 
     pub(super) async fn take(self: &Arc<Self>, purpose: Purpose) -> Result<ConnectionLease, Error> {
-        let place = self.place(purpose).await.map_err(|error| self.named(error))?;
+        let permit = self.permit(purpose).await.map_err(|error| self.named(error))?;
         let live = match self.good_one().await {
             Some(live) => live,
             None => match self.source.connect().await {
@@ -151,17 +151,17 @@ impl ConnectionPool {
                 connected => Live { connection: connected?, opened: Instant::now() },
             },
         };
-        Ok(ConnectionLease { live: Some(live), place: Some(place), pool: Arc::clone(self) })
+        Ok(ConnectionLease { live: Some(live), permit: Some(permit), pool: Arc::clone(self) })
     }
 
-    async fn place(&self, purpose: Purpose) -> Result<Place, Error> {
+    async fn permit(&self, purpose: Purpose) -> Result<Permit, Error> {
         let until = Instant::now() + self.patience;
         let open = match purpose {
             Purpose::Anything => Some(self.open.take(until).await?),
             Purpose::Sessions => None,
         };
-        let place = self.places.take(until).await?;
-        if self.is_closed() { Err(Error::PoolClosed) } else { Ok((place, open)) }
+        let permit = self.permits.take(until).await?;
+        if self.is_closed() { Err(Error::PoolClosed) } else { Ok((permit, open)) }
     }
 
     /// The most recently used connection that still works.
@@ -179,7 +179,7 @@ impl ConnectionPool {
 
     /// The server accepts no more connections, so an existing one has to do.
     async fn another(&self) -> Option<Live> {
-        if self.places.free.available_permits() + 1 >= self.size as usize {
+        if self.permits.free.available_permits() + 1 >= self.size as usize {
             return None;
         }
         let returned = async {
@@ -227,7 +227,7 @@ impl ConnectionPool {
     /// Waits until all connections are back, at most for `patience`, and closes them.
     pub(super) async fn close(&self, patience: Duration) {
         self.closed.store(true, Ordering::Release);
-        let all = timeout(patience, self.places.free.acquire_many(self.size)).await;
+        let all = timeout(patience, self.permits.free.acquire_many(self.size)).await;
         let idle = std::mem::take(&mut *self.idle());
         let closing = async {
             // One after the other: of two that close a file at once, each takes the other for one that stays, and
@@ -309,7 +309,7 @@ impl Drop for ConnectionLease {
         // Even into a pool that is about to close, which closes its connections.
         if let Some(live) = self.live.take() {
             self.pool.idle().push(Idle { live, since: Instant::now() });
-            drop(self.place.take());
+            drop(self.permit.take());
             self.pool.returned.notify_one();
         }
     }
@@ -319,9 +319,9 @@ impl Drop for ConnectionLease {
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn join(places: &'a Places) -> Result<Self, Error> {
-        let waiting = Self(&places.waiting);
-        if places.waiting.fetch_add(1, Ordering::AcqRel) >= places.most {
+    fn join(permits: &'a Permits) -> Result<Self, Error> {
+        let waiting = Self(&permits.waiting);
+        if permits.waiting.fetch_add(1, Ordering::AcqRel) >= permits.most {
             return Err(late("too many wait for the database already"));
         }
         Ok(waiting)

@@ -7,7 +7,7 @@ use crate::web::{
     answer::{self, Answer, ProblemDetails},
     client::{self, Destination},
     grpc,
-    return_to::{KEPT_FORM, ReturnTo, Returns},
+    return_to::{ReturnTo, Returns, SAVED_FORM},
     service_worker,
 };
 
@@ -80,8 +80,8 @@ impl Challenger {
     }
 
     /// The response to a form saved under this name: the login, and then the form.
-    pub fn keep(&self, name: &str, missing: Missing) -> Answer {
-        answer::see_other(&way_to_prove(missing, &ReturnTo::parse(&format!("{KEPT_FORM}{name}"))))
+    pub fn to_saved_form(&self, name: &str, missing: Missing) -> Answer {
+        answer::see_other(&way_to_prove(missing, &ReturnTo::parse(&format!("{SAVED_FORM}{name}"))))
     }
 
     /// The login link for a page that has made this request, with that page as the target: the request itself is not a

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 
-use super::{Backend, Gateway, SharedGateway, Site, context::Held, limits::Counts, sign_off};
+use super::{Backend, Gateway, SharedGateway, Site, context::Permit, limits::Counts, sign_off};
 use crate::{
     clock::Moment,
     errors::Chain,
@@ -86,13 +86,13 @@ pub(super) struct RequestRecord {
     /// The connection closes after this response.
     pub(super) closes: bool,
     /// Counts a response that the client has not read yet.
-    pub(super) unread: Option<Held>,
+    pub(super) unread: Option<Permit>,
     /// A public request of a stranger that got through.
     pub(super) is_public: bool,
     /// What it counts as in its user's limits.
     pub(super) counts: Counts,
     /// Counts a WebSocket or an event stream of its connection.
-    pub(super) stream: Option<Held>,
+    pub(super) stream: Option<Permit>,
 }
 
 impl RequestRecord {

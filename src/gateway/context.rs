@@ -51,7 +51,7 @@ struct Count {
 }
 
 /// One unit of a count, until it is dropped.
-pub(super) struct Held(Rc<Count>);
+pub(super) struct Permit(Rc<Count>);
 
 impl ConnectionContext {
     pub(super) fn new(open: OpenConnection, shared: bool, door: Door) -> Self {
@@ -80,12 +80,12 @@ impl ConnectionContext {
     }
 
     /// Counts a form until it has been handled; `None` if there are too many.
-    pub(super) fn form(&self) -> Option<Held> {
+    pub(super) fn form(&self) -> Option<Permit> {
         self.hold(&self.forms, MOST_FORMS)
     }
 
     /// The same, but waits for a while, unless too many wait already.
-    pub(super) async fn form_in_time(&self) -> Option<Held> {
+    pub(super) async fn form_in_time(&self) -> Option<Permit> {
         if let Some(form) = self.form() {
             return Some(form);
         }
@@ -94,21 +94,21 @@ impl ConnectionContext {
     }
 
     /// Counts a response of ours until the client has read it; `None` if there are too many.
-    pub(super) fn unread(&self) -> Option<Held> {
+    pub(super) fn unread(&self) -> Option<Permit> {
         self.hold(&self.unread, MOST_UNREAD)
     }
 
     /// The same, but waits for a while: a browser that restores its tabs requests all pages at once.
-    pub(super) async fn unread_in_time(&self) -> Option<Held> {
+    pub(super) async fn unread_in_time(&self) -> Option<Permit> {
         self.hold_in_time(&self.unread, MOST_UNREAD).await
     }
 
     /// Counts a WebSocket or an event stream until it ends; `None` if there are `most` on this connection.
-    pub(super) fn stream(&self, most: u32) -> Option<Held> {
+    pub(super) fn stream(&self, most: u32) -> Option<Permit> {
         self.hold(&self.streams, most)
     }
 
-    async fn hold_in_time(&self, count: &Rc<Count>, most: u32) -> Option<Held> {
+    async fn hold_in_time(&self, count: &Rc<Count>, most: u32) -> Option<Permit> {
         let held = async {
             loop {
                 match self.hold(count, most) {
@@ -120,15 +120,15 @@ impl ConnectionContext {
         timeout(TAKES, held).await.ok()
     }
 
-    fn hold(&self, count: &Rc<Count>, most: u32) -> Option<Held> {
+    fn hold(&self, count: &Rc<Count>, most: u32) -> Option<Permit> {
         (self.shared || count.held.get() < most).then(|| {
             count.held.set(count.held.get() + 1);
-            Held(Rc::clone(count))
+            Permit(Rc::clone(count))
         })
     }
 }
 
-impl Drop for Held {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.held.set(self.0.held.get() - 1);
         self.0.freed.notify_one();

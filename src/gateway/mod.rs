@@ -403,7 +403,7 @@ impl Gateway {
     }
 }
 
-/// Leads to the page that proves what is missing.
+/// The response that asks for what is missing.
 fn challenge(
     site: &Site,
     request: &CanonicalRequest<Incoming>,
@@ -437,12 +437,12 @@ fn is_from_our_form(
     request: &CanonicalRequest<Incoming>,
     identity: &Identity,
     now: Timestamp,
-    sends_kept: bool,
+    sends_saved: bool,
 ) -> bool {
     let is_new = identity
         .session()
         .is_some_and(|live| now.since(live.session.created_at) < leaving::LONGEST_AFTER_LOGIN);
-    (is_new || sends_kept) && origin::is_from_our_page(request.headers(), site.origin())
+    (is_new || sends_saved) && origin::is_from_our_page(request.headers(), site.origin())
 }
 
 /// A request that passed the gate.

@@ -87,7 +87,7 @@ impl Gateway {
                 let (method, headers) = (posted.request.method(), posted.request.headers());
                 // The session that was to send it has ended as well: the form is still saved.
                 if let Some(Asked { id, .. }) = asked.filter(|_| client::is_navigation(method, headers)) {
-                    return Ok(own(posted.site.shared.challenger.keep(id.as_str(), missing)));
+                    return Ok(own(posted.site.shared.challenger.to_saved_form(id.as_str(), missing)));
                 }
                 Ok(own(self.save(posted, missing, record).await?))
             }
@@ -169,7 +169,7 @@ impl Gateway {
             Ok(id) => id,
             Err(full) => return Ok(not_saved(NotSaved::TooMany(full), record)),
         };
-        let mut answer = site.shared.challenger.keep(id.as_str(), missing);
+        let mut answer = site.shared.challenger.to_saved_form(id.as_str(), missing);
         cookies::set(&mut answer, &site.shared.cookies.forms, &browser);
         Ok(answer)
     }
@@ -275,7 +275,7 @@ impl Gateway {
         if identity.has_ended() {
             self.on_control(async move { forms.put_back(&name).await }).await??;
             record.outcome = Outcome::Challenge;
-            return Ok(own(site.challenger.keep(id.as_str(), Missing::Session)));
+            return Ok(own(site.challenger.to_saved_form(id.as_str(), Missing::Session)));
         }
         record.outcome = Outcome::Allow;
         match self.send(posted, identity, record).await {

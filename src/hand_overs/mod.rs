@@ -38,7 +38,7 @@ pub struct HandOvers {
 
 /// Who is to arrive where.
 #[derive(Clone, Copy, Debug)]
-pub struct Passage<'a> {
+pub struct HandOver<'a> {
     /// The host of the site, with the port if it is not the default.
     pub site: &'a str,
     /// The hash of the cookie that the browser has had since it asked there.
@@ -64,16 +64,16 @@ impl HandOvers {
     }
 
     /// Makes a code.
-    pub async fn make(&self, passage: Passage<'_>) -> Result<Token, DatabaseError> {
+    pub async fn make(&self, hand_over: HandOver<'_>) -> Result<Token, DatabaseError> {
         let code = self.codes.generate(&*self.random);
-        let plain = [passage.session.as_bytes().as_slice(), passage.target.as_bytes()].concat();
-        let record = self.sealer(&code).seal(&["hand-overs", passage.site], &plain);
+        let plain = [hand_over.session.as_bytes().as_slice(), hand_over.target.as_bytes()].concat();
+        let record = self.sealer(&code).seal(&["hand-overs", hand_over.site], &plain);
         sqlx::query(
             "INSERT INTO hand_overs (id, browser, site, record, made_at) VALUES ($1, $2, $3, $4, $5)",
         )
         .bind(code.hash().to_hex())
-        .bind(passage.browser.to_hex())
-        .bind(passage.site.to_owned())
+        .bind(hand_over.browser.to_hex())
+        .bind(hand_over.site.to_owned())
         .bind(record)
         .bind(self.clock.now().unix_millis())
         .execute(&self.database)

@@ -33,7 +33,7 @@ impl Scene {
 
     async fn make(&self) -> Token {
         let Self { browser, session, .. } = self;
-        self.all.make(Passage { site: SITE, browser, session, target: "/a?b=c" }).await.unwrap()
+        self.all.make(HandOver { site: SITE, browser, session, target: "/a?b=c" }).await.unwrap()
     }
 
     async fn take(&self, code: &Token) -> Option<Arrived> {

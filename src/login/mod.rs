@@ -23,7 +23,7 @@ use crate::{
     audit::{Audit, AuditEvent, Context},
     clock::Clock,
     credentials::{
-        By, Claim, CodeCheck, Devices, FirstCode, Passwords, RecoveryCodes, SecondFactor, Tries, Turns,
+        By, Claim, CodeCheck, Devices, FirstCode, LoginQueue, Passwords, RecoveryCodes, SecondFactor, Tries,
         VerifiedPassword, Wrong,
     },
     errors::Chain,
@@ -73,7 +73,7 @@ pub struct Login {
     pub pending: PendingLogins,
     pub throttle: Throttle,
     pub tries: Tries,
-    pub turns: Turns,
+    pub queue: LoginQueue,
     pub known: KnownBrowsers,
     /// Masks names in the log that no user has.
     pub names: hmac::Key,
@@ -105,7 +105,7 @@ impl Login {
         // Before any store is asked: a flood takes nothing from others.
         let (turn, admission) = match self.throttle.told(&attempt) {
             Some(throttled) => (None, Err(throttled)),
-            None => (Some(self.turns.take(&claim).await?), self.throttle.admit(&attempt).await?),
+            None => (Some(self.queue.take(&claim).await?), self.throttle.admit(&attempt).await?),
         };
         // Only an existing account can have a known browser.
         let shown = if attempt.browser.is_some() { account } else { &masked };
@@ -123,7 +123,7 @@ impl Login {
             return Ok(PasswordOutcome::Refused);
         };
         admission.succeeded().await;
-        self.turns.was_right(&claim);
+        self.queue.was_right(&claim);
         drop(turn);
         self.audit.record(AuditEvent::LoginPasswordAccepted, &context);
         let password = PasswordProof::from(verified);
@@ -146,7 +146,7 @@ impl Login {
         let name = CanonicalName::parse(email);
         let account = name.as_ref().map_or("", CanonicalName::as_str);
         let attempt = Attempt::new(account, source.client_ip, None);
-        let _turn = self.turns.take(&Claim::of(&attempt)).await?;
+        let _turn = self.queue.take(&Claim::of(&attempt)).await?;
         let masked = self.masked(account);
         let admission = self.throttle.admit_first_code(&attempt).await?;
         let admission = match self.admitted(admission, &source.context(&masked)) {

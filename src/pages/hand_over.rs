@@ -20,7 +20,7 @@ use crate::{
     account::AccountError,
     audit::{AuditEvent, Context},
     errors::Chain,
-    hand_overs::Passage,
+    hand_overs::HandOver,
     secret::{Token, TokenHash},
     sessions::{Live, Use},
     web::{
@@ -91,8 +91,8 @@ impl Pages {
             let here = format!("{HAND_OVER}?{}", visit.query.as_deref().unwrap_or_default());
             return Ok(answer::redirect(StatusCode::FOUND, &ReturnTo::parse(&here).append_to(paths::LOGIN)));
         };
-        let passage = Passage { site: &site, browser: &browser, session: &session, target: &target };
-        let code = self.hand_overs.make(passage).await.map_err(PageError::HandOver)?;
+        let hand_over = HandOver { site: &site, browser: &browser, session: &session, target: &target };
+        let code = self.hand_overs.make(hand_over).await.map_err(PageError::HandOver)?;
         self.record(AuditEvent::SessionHandedOver, live, visit);
         let arrive = format!("{to}{}?code={}", paths::ARRIVE, code.expose());
         // Browsers apply `form-action` to the redirects after one of our forms.

@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::assets;
-use crate::web::return_to::KEPT_FORM;
+use crate::web::return_to::SAVED_FORM;
 
 /// A page or resource of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl<'a> Route<'a> {
         if let Some(file) = path.strip_prefix(assets::PREFIX) {
             return Some(Self::Asset(file));
         }
-        if let Some(name) = path.strip_prefix(KEPT_FORM) {
+        if let Some(name) = path.strip_prefix(SAVED_FORM) {
             return Some(Self::SavedForm(name));
         }
         if path == "/.well-known/portcullis/jwks.json" {

@@ -18,7 +18,7 @@ use crate::{
         answer::{self, Answer},
         cookies,
         form::{Form, MARK},
-        return_to::{KEPT_FORM, ReturnTo},
+        return_to::{ReturnTo, SAVED_FORM},
     },
 };
 
@@ -39,8 +39,8 @@ impl Pages {
         let Some(id) = FormId::parse(name) else { return Ok(answer::see_other("/")) };
         let browser = visit.forms;
         match self.saved_forms.find(claim(&id, &live.session, browser.as_ref())).await? {
-            Found::Waiting { head, kept_at } => {
-                let minutes = self.clock.now().since(kept_at).as_secs() / 60;
+            Found::Waiting { head, saved_at } => {
+                let minutes = self.clock.now().since(saved_at).as_secs() / 60;
                 let view = View::SavedForm(SavedFormPage {
                     path: head.target.split('?').next().unwrap_or_default(),
                     when: &texts::sent_ago(minutes),
@@ -132,7 +132,7 @@ fn claim<'a>(id: &'a FormId, session: &'a Session, browser: Option<&'a TokenHash
 }
 
 fn page_of(id: &FormId) -> String {
-    format!("{KEPT_FORM}{}", id.as_str())
+    format!("{SAVED_FORM}{}", id.as_str())
 }
 
 /// The form's own address, with the mark by which the gateway finds the saved form.

@@ -32,10 +32,10 @@ impl Pages {
         let notice = if visit.has_flag("expired") {
             Some(texts::LOGIN_TIMED_OUT)
         } else if visit.is_again() {
-            Some(if return_to.is_kept_form() { texts::FORM_IS_SAFE_AGAIN } else { texts::SIGN_IN_AGAIN })
+            Some(if return_to.is_saved_form() { texts::FORM_IS_SAFE_AGAIN } else { texts::SIGN_IN_AGAIN })
         } else if visit.has_flag("code") {
             Some(texts::CODE_FIRST_ACCEPTED)
-        } else if return_to.is_kept_form() {
+        } else if return_to.is_saved_form() {
             Some(texts::FORM_IS_SAFE)
         } else {
             visit.session_ended.then_some(texts::SESSION_ENDED)

@@ -29,7 +29,7 @@ pub(super) const SOURCES: [(&str, &str); 20] = [
     ("account.html", include_str!("templates/account.html")),
     ("new_token.html", include_str!("templates/new_token.html")),
     ("token_made.html", include_str!("templates/token_made.html")),
-    ("kept.html", include_str!("templates/kept.html")),
+    ("saved_form.html", include_str!("templates/saved_form.html")),
     ("once_more.html", include_str!("templates/once_more.html")),
     ("leaving.html", include_str!("templates/leaving.html")),
     ("signed_in.html", include_str!("templates/signed_in.html")),

@@ -408,10 +408,10 @@ fn every_post_carries_the_form_token() {
         for form in html.split("<form").skip(1) {
             let form = form.split("</form>").next().unwrap();
             // A saved form is sent to its address at the portal.
-            let is_kept =
+            let is_saved =
                 matches!(view, View::SavedForm(_)) && form.contains(r#"method="post" action="&#x2f;""#);
             let is_ours = form.contains(r#"method="post" action="/.portcullis/"#);
-            assert!(is_ours || is_kept, "{}", view.template());
+            assert!(is_ours || is_saved, "{}", view.template());
             assert!(form.contains(r#"<input type="hidden" name="csrf" value="x">"#), "{}", view.template());
         }
     }
@@ -465,7 +465,7 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
         ("recovery-codes", View::RecoveryCodes(codes)),
         ("account", account(filling, &filling.devices, 2, 8)),
         (
-            "kept",
+            "saved-form",
             View::SavedForm(SavedFormPage {
                 path: "/sims/new",
                 when: "a moment ago",

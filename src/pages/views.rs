@@ -352,7 +352,7 @@ impl View<'_> {
             Self::Account(_) => "account.html",
             Self::NewToken(_) => "new_token.html",
             Self::TokenMade(_) => "token_made.html",
-            Self::SavedForm(_) => "kept.html",
+            Self::SavedForm(_) => "saved_form.html",
             Self::OnceMore(_) => "once_more.html",
             Self::Leaving(_) => "leaving.html",
             Self::FirstCode(_) => "first_code.html",

@@ -94,7 +94,7 @@ pub enum NoRoom {
 pub enum Found {
     Waiting {
         head: SavedHead,
-        kept_at: Timestamp,
+        saved_at: Timestamp,
     },
     /// It has been sent or discarded, or is too old.
     Gone,
@@ -231,7 +231,7 @@ impl SavedForms {
             return Ok(Found::OtherUser);
         }
         Ok(match self.open(claim, &row) {
-            Some(form) => Found::Waiting { head: form.head, kept_at: row.kept_at },
+            Some(form) => Found::Waiting { head: form.head, saved_at: row.saved_at },
             None => Found::Gone,
         })
     }
@@ -331,7 +331,7 @@ impl SavedForms {
     fn open(&self, claim: FormClaim<'_>, row: &Stored) -> Option<SavedForm> {
         let now = self.clock.now();
         // From the future: the clock was set back, and the form's age is unknown.
-        if row.taken || row.kept_at > now || now.since(row.kept_at) >= LIFETIME {
+        if row.taken || row.saved_at > now || now.since(row.saved_at) >= LIFETIME {
             return None;
         }
         let plain = self.sealer.open(&place(claim.id, claim.user), &row.record).ok()?;
@@ -354,7 +354,7 @@ impl SavedForms {
 struct Stored {
     user: UserId,
     record: Vec<u8>,
-    kept_at: Timestamp,
+    saved_at: Timestamp,
     taken: bool,
 }
 
@@ -364,7 +364,7 @@ impl Stored {
             user: UserId::parse(&row.try_get::<String, _>("user_id")?)
                 .ok_or(DatabaseError::Corrupt("a user's id"))?,
             record: row.try_get("record")?,
-            kept_at: Timestamp::from_unix_millis(row.try_get("kept_at")?),
+            saved_at: Timestamp::from_unix_millis(row.try_get("kept_at")?),
             taken: row.try_get::<Option<i64>, _>("taken_at")?.is_some(),
         })
     }

@@ -17,7 +17,7 @@ use super::{
     flow::Newest,
     http1::Http1,
     http2,
-    proxy_protocol::{self, SIGNATURE, Told},
+    proxy_protocol::{self, ProxiedClient, SIGNATURE},
     state::{ConnectionPermit, Worker},
     tunnel_guard::Tunnels,
 };
@@ -119,11 +119,11 @@ pub(super) async fn client_of<S: Service>(
     let told = timeout_at(until, proxy_protocol::read(socket)).await;
     let fault: &dyn Display = match &told {
         // The connection is the balancer's own.
-        Ok(Ok(Ok(Told::Nobody))) => {
+        Ok(Ok(Ok(ProxiedClient::Unknown))) => {
             permit.is_uncounted(worker.networks.trusts(peer.ip()));
             return Some(peer);
         }
-        Ok(Ok(Ok(Told::Client(client)))) => {
+        Ok(Ok(Ok(ProxiedClient::Client(client)))) => {
             permit.is_of(worker.admit(*client).ok()?);
             return Some(*client);
         }

@@ -24,13 +24,13 @@ const LONGEST_REST: usize = 4096;
 /// The type of the checksum among what balancers add.
 const CRC32C: u8 = 0x03;
 
-/// What a header tells.
+/// The client that a header announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum ProxiedClient {
     /// The connection is this client's.
     Client(SocketAddr),
     /// It is the balancer's own, such as a health check, or of a client that has no address.
-    Nobody,
+    Unknown,
 }
 
 /// Why bytes are no header.
@@ -56,7 +56,7 @@ pub enum HeaderStep {
     /// The header has at least so many bytes more.
     More(usize),
     /// It ends with the last byte.
-    Done(Told),
+    Done(ProxiedClient),
 }
 
 /// What comes after `read`, the start of a header: never asks for a byte behind its end.
@@ -75,7 +75,9 @@ pub fn step(read: &[u8]) -> Result<HeaderStep, HeaderFault> {
 }
 
 /// Reads a header, and nothing of what follows it.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Told, HeaderFault>> {
+pub(super) async fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Result<ProxiedClient, HeaderFault>> {
     let mut read = Vec::new();
     loop {
         match step(&read) {
@@ -112,7 +114,7 @@ fn line(read: &[u8]) -> Result<HeaderStep, HeaderFault> {
     let mut words = text.split(' ').skip(1);
     let told = match words.next() {
         // What stands behind it is to be ignored.
-        Some("UNKNOWN") => return Ok(HeaderStep::Done(Told::Nobody)),
+        Some("UNKNOWN") => return Ok(HeaderStep::Done(ProxiedClient::Unknown)),
         Some("TCP4") => told::<Ipv4Addr>(&mut words)?,
         Some("TCP6") => told::<Ipv6Addr>(&mut words)?,
         _ => return Err(HeaderFault::Malformed),
@@ -164,7 +166,7 @@ fn binary(read: &[u8]) -> Result<HeaderStep, HeaderFault> {
     }
     // Of the balancer's own connections everything but the length is to be ignored.
     if local {
-        return Ok(HeaderStep::Done(Told::Nobody));
+        return Ok(HeaderStep::Done(ProxiedClient::Unknown));
     }
     let (told, added) = match family {
         0x00 => (None, Some(rest)),
@@ -176,7 +178,7 @@ fn binary(read: &[u8]) -> Result<HeaderStep, HeaderFault> {
         _ => return Err(HeaderFault::Malformed),
     };
     check_added(read, added.ok_or(HeaderFault::Malformed)?)?;
-    told.map_or(Ok(Told::Nobody), client).map(HeaderStep::Done)
+    told.map_or(Ok(ProxiedClient::Unknown), client).map(HeaderStep::Done)
 }
 
 /// The source, and what follows the addresses, if there is room for them.
@@ -222,12 +224,12 @@ fn crc32c<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
     })
 }
 
-fn client(told: SocketAddr) -> Result<Told, HeaderFault> {
+fn client(told: SocketAddr) -> Result<ProxiedClient, HeaderFault> {
     let address = told.ip().to_canonical();
     if address.is_unspecified() || address.is_multicast() || address == Ipv4Addr::BROADCAST {
         return Err(HeaderFault::Address);
     }
-    Ok(Told::Client(SocketAddr::new(address, told.port())))
+    Ok(ProxiedClient::Client(SocketAddr::new(address, told.port())))
 }
 
 #[cfg(test)]
@@ -235,7 +237,7 @@ mod tests {
     use super::*;
 
     /// Reads `bytes` as they come; how many were taken, and what they tell.
-    fn taken(bytes: &[u8]) -> Result<Option<(usize, Told)>, HeaderFault> {
+    fn taken(bytes: &[u8]) -> Result<Option<(usize, ProxiedClient)>, HeaderFault> {
         let mut taken = 0;
         loop {
             match step(&bytes[..taken])? {
@@ -248,7 +250,7 @@ mod tests {
     }
 
     /// What a header tells, of which no byte is left and none behind it is taken.
-    fn told(header: &[u8]) -> Result<Told, HeaderFault> {
+    fn told(header: &[u8]) -> Result<ProxiedClient, HeaderFault> {
         let followed = [header, b"\x16\x03\x01\r\n"].concat();
         let (length, told) = taken(&followed)?.expect("it is whole");
         assert_eq!(length, header.len(), "{}", header.escape_ascii());
@@ -258,8 +260,8 @@ mod tests {
         Ok(told)
     }
 
-    fn at(text: &str) -> Told {
-        Told::Client(text.parse().unwrap())
+    fn at(text: &str) -> ProxiedClient {
+        ProxiedClient::Client(text.parse().unwrap())
     }
 
     fn second(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
@@ -289,9 +291,9 @@ mod tests {
             ("PROXY TCP4 1.1.1.1 1.1.1.1 0 65535\r\n", Ok(at("1.1.1.1:0"))),
             ("PROXY TCP6 2001:db8::9 2001:db8::1 51234 443\r\n", Ok(at("[2001:db8::9]:51234"))),
             ("PROXY TCP6 ::ffff:203.0.113.9 ::1 1 2\r\n", Ok(at("203.0.113.9:1"))),
-            ("PROXY UNKNOWN\r\n", Ok(Told::Nobody)),
-            ("PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n", Ok(Told::Nobody)),
-            (&long, Ok(Told::Nobody)),
+            ("PROXY UNKNOWN\r\n", Ok(ProxiedClient::Unknown)),
+            ("PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n", Ok(ProxiedClient::Unknown)),
+            (&long, Ok(ProxiedClient::Unknown)),
         ] {
             assert_eq!(told(line.as_bytes()), expected, "{line}");
         }
@@ -369,19 +371,19 @@ mod tests {
             (second(0x21, 0x11, &[IPV4, added].concat()), Ok(at("203.0.113.9:51234"))),
             (second(0x21, 0x21, &ipv6), Ok(at("[2001:db8::9]:51234"))),
             (second(0x21, 0x21, &mapped), Ok(at("203.0.113.9:1"))),
-            (second(0x21, 0x31, &unix), Ok(Told::Nobody)),
-            (second(0x21, 0x31, &[&unix, added].concat()), Ok(Told::Nobody)),
-            (second(0x21, 0x00, &[]), Ok(Told::Nobody)),
-            (second(0x21, 0x00, added), Ok(Told::Nobody)),
-            (second(0x20, 0x00, &[]), Ok(Told::Nobody)),
+            (second(0x21, 0x31, &unix), Ok(ProxiedClient::Unknown)),
+            (second(0x21, 0x31, &[&unix, added].concat()), Ok(ProxiedClient::Unknown)),
+            (second(0x21, 0x00, &[]), Ok(ProxiedClient::Unknown)),
+            (second(0x21, 0x00, added), Ok(ProxiedClient::Unknown)),
+            (second(0x20, 0x00, &[]), Ok(ProxiedClient::Unknown)),
             // Whatever a health check adds is to be ignored.
-            (second(0x20, 0x11, IPV4), Ok(Told::Nobody)),
-            (second(0x20, 0x77, &[1, 2, 3]), Ok(Told::Nobody)),
+            (second(0x20, 0x11, IPV4), Ok(ProxiedClient::Unknown)),
+            (second(0x20, 0x77, &[1, 2, 3]), Ok(ProxiedClient::Unknown)),
             (summed(0x11, IPV4, &[], &[]), Ok(at("203.0.113.9:51234"))),
             (summed(0x11, IPV4, added, added), Ok(at("203.0.113.9:51234"))),
             (summed(0x21, &ipv6, added, &[]), Ok(at("[2001:db8::9]:51234"))),
-            (summed(0x00, &[], &[], added), Ok(Told::Nobody)),
-            (second(0x21, 0x00, &vec![0; LONGEST_REST - LONGEST_REST % 3]), Ok(Told::Nobody)),
+            (summed(0x00, &[], &[], added), Ok(ProxiedClient::Unknown)),
+            (second(0x21, 0x00, &vec![0; LONGEST_REST - LONGEST_REST % 3]), Ok(ProxiedClient::Unknown)),
         ] {
             assert_eq!(told(&header), expected, "{}", header.escape_ascii());
         }

@@ -53,7 +53,7 @@ impl Vacancy<'_> {
 }
 
 #[derive(Debug)]
-struct Known {
+struct Registered {
     state: Arc<SessionState>,
     /// `None` before the store has returned them.
     facts: Option<Facts>,
@@ -70,7 +70,7 @@ pub(super) struct Facts {
     pub(super) generation: i64,
 }
 
-impl Known {
+impl Registered {
     /// Whether a request, a tunnel, the cache or a look-up holds a reference.
     fn in_use(&self) -> bool {
         Arc::strong_count(&self.state) > 1
@@ -80,7 +80,7 @@ impl Known {
 #[derive(Debug, Default)]
 struct Register {
     /// Includes everything in the cache.
-    known: HashMap<TokenHash, Known>,
+    known: HashMap<TokenHash, Registered>,
     /// Sessions in use that may have ended: to be checked.
     doubted: HashSet<TokenHash>,
     /// By user, as long as one of their sessions is in use.
@@ -126,7 +126,7 @@ impl Cache {
     /// it.
     pub(super) fn enrol(&self, id: &TokenHash) -> Arc<SessionState> {
         let mut register = self.register();
-        let fresh = || Known { state: Arc::new(SessionState::new()), facts: None };
+        let fresh = || Registered { state: Arc::new(SessionState::new()), facts: None };
         Arc::clone(&register.known.entry(*id).or_insert_with(fresh).state)
     }
 
@@ -182,7 +182,7 @@ impl Cache {
         self.doubt(|_| true);
     }
 
-    fn doubt(&self, which: impl Fn(&Known) -> bool) {
+    fn doubt(&self, which: impl Fn(&Registered) -> bool) {
         let mut register = self.register();
         let Register { known, doubted, .. } = &mut *register;
         for (id, known) in known.iter().filter(|(_, known)| which(known)) {
@@ -219,7 +219,7 @@ impl Cache {
         let mut register = self.register();
         for id in ids {
             self.entries.remove(id);
-            if register.known.get(id).is_some_and(Known::in_use) {
+            if register.known.get(id).is_some_and(Registered::in_use) {
                 register.doubted.insert(*id);
             }
         }

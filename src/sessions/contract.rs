@@ -125,12 +125,12 @@ async fn purging_spares_what_is_good(store: &dyn SessionStore) {
 }
 
 /// A store in Redis, with its own revocation log.
-struct Kept {
+struct StoreUnderTest {
     sessions: RedisSessions,
     _revocations: TestDatabase,
 }
 
-impl std::ops::Deref for Kept {
+impl std::ops::Deref for StoreUnderTest {
     type Target = RedisSessions;
 
     fn deref(&self) -> &RedisSessions {
@@ -138,9 +138,9 @@ impl std::ops::Deref for Kept {
     }
 }
 
-async fn redis(config: &redis_pool::Config) -> Kept {
+async fn redis(config: &redis_pool::Config) -> StoreUnderTest {
     let (revocations, database) = TestDatabase::new(On::Sqlite).await;
-    Kept { sessions: redis_beside(config, database).await, _revocations: revocations }
+    StoreUnderTest { sessions: redis_beside(config, database).await, _revocations: revocations }
 }
 
 async fn redis_beside(config: &redis_pool::Config, database: Database) -> RedisSessions {

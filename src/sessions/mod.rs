@@ -166,9 +166,9 @@ pub struct Sessions {
 pub type Listener = dyn Fn(&FeedEvent) + Send + Sync;
 
 impl Sessions {
-    pub fn new(config: &Config, surroundings: Dependencies) -> Self {
+    pub fn new(config: &Config, dependencies: Dependencies) -> Self {
         let Dependencies { store, database, status, rollout, sealer, clock, watermark, random } =
-            surroundings;
+            dependencies;
         // For sessions that end together; the store itself keeps the ends of single sessions.
         let revocations = RevocationLog::new(database.clone(), Arc::clone(&clock), Duration::ZERO);
         Self {

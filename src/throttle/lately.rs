@@ -17,10 +17,10 @@ const MOST: usize = 16 * 1024;
 
 /// The waits that the store has recently returned.
 #[derive(Debug, Default)]
-pub(super) struct Lately(Mutex<HashMap<(Kind, Key), Told>>);
+pub(super) struct Lately(Mutex<HashMap<(Kind, Key), KnownWait>>);
 
 #[derive(Clone, Copy, Debug)]
-struct Told {
+struct KnownWait {
     at: Timestamp,
     wait: Duration,
 }
@@ -29,7 +29,7 @@ impl Lately {
     /// The longest known wait for one of these meters.
     pub(super) fn wait(&self, meters: &[Meter], now: Timestamp) -> Option<Duration> {
         let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = |told: &Told| {
+        let left = |told: &KnownWait| {
             let since = now.since(told.at);
             (now >= told.at && since < HOLDS)
                 .then(|| told.wait.saturating_sub(since))
@@ -43,7 +43,7 @@ impl Lately {
         if told.len() >= MOST {
             told.clear();
         }
-        told.insert((meter.kind, meter.key), Told { at: now, wait });
+        told.insert((meter.kind, meter.key), KnownWait { at: now, wait });
     }
 
     /// The failures of settled attempts may have been forgiven.

@@ -156,13 +156,13 @@ pub enum Broken {
 
 /// A channel for one body, with room for one part.
 pub fn channel() -> (BodySender, BodyReceiver) {
-    let slot = Arc::new(Mutex::new(Slot::default()));
+    let slot = Arc::new(Mutex::new(Shared::default()));
     (BodySender(Arc::clone(&slot)), BodyReceiver(slot))
 }
 
 /// The state of the channel. Locked, since bodies for our own pages are read on the control runtime.
 #[derive(Debug, Default)]
-struct Slot {
+struct Shared {
     part: Option<Result<Frame<Bytes>, Broken>>,
     /// The part is the last.
     ended: bool,
@@ -173,7 +173,7 @@ struct Slot {
     connection: Option<Waker>,
 }
 
-fn lock(slot: &Mutex<Slot>) -> MutexGuard<'_, Slot> {
+fn lock(slot: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -186,7 +186,7 @@ pub enum Demand {
 
 /// The connection's end of the channel.
 #[derive(Debug)]
-pub struct BodySender(Arc<Mutex<Slot>>);
+pub struct BodySender(Arc<Mutex<Shared>>);
 
 impl BodySender {
     /// Ready when the receiver polls for a part, or has been dropped.
@@ -232,7 +232,7 @@ impl Drop for BodySender {
 
 /// The service's end of the channel.
 #[derive(Debug)]
-pub struct BodyReceiver(Arc<Mutex<Slot>>);
+pub struct BodyReceiver(Arc<Mutex<Shared>>);
 
 impl BodyReceiver {
     fn poll_part(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {

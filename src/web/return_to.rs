@@ -47,7 +47,7 @@ impl ReturnTo {
             && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\' && byte != b'#');
         let path = text.split('?').next().unwrap_or_default();
         if OWN.contains(&text)
-            || is_kept_form(text)
+            || is_saved_form(text)
             || is_hand_over(text)
             || (plain && path::check(path) == Ok(Territory::Portal))
         {
@@ -62,8 +62,8 @@ impl ReturnTo {
     }
 
     /// Whether it is the page on which a form that was kept is sent.
-    pub fn is_kept_form(&self) -> bool {
-        is_kept_form(&self.0)
+    pub fn is_saved_form(&self) -> bool {
+        is_saved_form(&self.0)
     }
 
     /// The path, unless it is just `/`, the default.
@@ -138,10 +138,10 @@ impl Returns {
 }
 
 /// The page on which a saved form is sent: its name follows.
-pub const KEPT_FORM: &str = "/.portcullis/kept/";
+pub const SAVED_FORM: &str = "/.portcullis/kept/";
 
-fn is_kept_form(text: &str) -> bool {
-    text.strip_prefix(KEPT_FORM).is_some_and(|name| {
+fn is_saved_form(text: &str) -> bool {
+    text.strip_prefix(SAVED_FORM).is_some_and(|name| {
         name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     })
 }

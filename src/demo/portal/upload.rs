@@ -83,7 +83,7 @@ impl Tally {
 
 /// What the next bytes of a form belong to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum State {
     /// Before the first delimiter, in a field without a file, or after the file: read and discarded.
     Skipped,
     /// Directly after a delimiter: the next two bytes distinguish a part from the end.
@@ -97,7 +97,7 @@ enum Place {
 struct Form {
     delimiter: Vec<u8>,
     pending: BytesMut,
-    place: Place,
+    state: State,
     file_name: Option<String>,
     file: Tally,
 }
@@ -108,7 +108,7 @@ impl Form {
             delimiter: format!("\r\n--{boundary}").into_bytes(),
             // The first delimiter may start the body, without the line break that precedes the others.
             pending: BytesMut::from(&b"\r\n"[..]),
-            place: Place::Skipped,
+            state: State::Skipped,
             file_name: None,
             file: Tally::new(),
         }
@@ -122,15 +122,15 @@ impl Form {
 
     /// Advances by one step; `false` if that needs more bytes.
     fn advance(&mut self) -> Result<bool, Error> {
-        match self.place {
-            Place::Skipped | Place::File => Ok(self.pass_content()),
-            Place::Delimiter => {
+        match self.state {
+            State::Skipped | State::File => Ok(self.pass_content()),
+            State::Delimiter => {
                 let Some(next) = self.pending.get(..2) else { return Ok(false) };
-                self.place = if next == b"--" { Place::End } else { Place::PartHead };
+                self.state = if next == b"--" { State::End } else { State::PartHead };
                 Ok(true)
             }
-            Place::PartHead => self.read_part_head(),
-            Place::End => {
+            State::PartHead => self.read_part_head(),
+            State::End => {
                 self.pending.clear();
                 Ok(false)
             }
@@ -141,13 +141,13 @@ impl Form {
     fn pass_content(&mut self) -> bool {
         let found = memmem::find(&self.pending, &self.delimiter);
         let content = found.unwrap_or_else(|| self.pending.len().saturating_sub(self.delimiter.len() - 1));
-        if self.place == Place::File {
+        if self.state == State::File {
             self.file.add(&self.pending[..content]);
         }
         self.pending.advance(content);
         if found.is_some() {
             self.pending.advance(self.delimiter.len());
-            self.place = Place::Delimiter;
+            self.state = State::Delimiter;
         }
         found.is_some()
     }
@@ -165,15 +165,15 @@ impl Form {
         // Only the first file counts.
         if name.is_some() && self.file_name.is_none() {
             self.file_name = name;
-            self.place = Place::File;
+            self.state = State::File;
         } else {
-            self.place = Place::Skipped;
+            self.state = State::Skipped;
         }
         Ok(true)
     }
 
     fn finish(self) -> Result<Receipt, Error> {
-        if self.place != Place::End {
+        if self.state != State::End {
             return Err(Error::Malformed("The form ended before its last boundary."));
         }
         if self.file_name.is_none() {

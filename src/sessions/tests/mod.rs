@@ -155,7 +155,7 @@ impl World {
     /// A gateway without background work, as in a command.
     async fn idle_gateway_on(&self, store: Arc<dyn SessionStore>) -> Gateway {
         let database = self.database().await;
-        let surroundings = Dependencies {
+        let dependencies = Dependencies {
             watermark: Arc::new(Watermark::new(self.clock.clone())),
             store,
             database: database.clone(),
@@ -174,7 +174,7 @@ impl World {
             when_full: WhenFull::EndOldest,
             outage_grace: self.grace,
         };
-        Gateway { sessions: Arc::new(Sessions::new(&config, surroundings)), database, upkeep: None }
+        Gateway { sessions: Arc::new(Sessions::new(&config, dependencies)), database, upkeep: None }
     }
 
     /// Changes a user as `users` does: the change and its announcement are one transaction.

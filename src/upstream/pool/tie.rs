@@ -12,11 +12,11 @@ use crate::secret::TokenHash;
 /// The tied connections of one client, one to each portal. Usually there is none.
 #[derive(Debug, Default)]
 pub struct Tie {
-    held: RefCell<Vec<Held>>,
+    held: RefCell<Vec<TiedConnection>>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct TiedConnection {
     lease: Lease,
     /// The session, since a trusted proxy sends requests of many over one connection.
     session: Option<TokenHash>,
@@ -33,7 +33,7 @@ pub struct ConnectionOwner {
 impl ConnectionOwner {
     /// The connection of this pool that is tied to this owner, if it is still usable. One tied to another session is closed.
     pub fn lease(&self, pool: &Rc<Pool>) -> Option<Lease> {
-        let Held { lease, session } = self.tie.take(pool)?;
+        let TiedConnection { lease, session } = self.tie.take(pool)?;
         (session.is_some() && session == self.session).then_some(lease).and_then(Lease::if_usable)
     }
 
@@ -41,13 +41,13 @@ impl ConnectionOwner {
     pub(super) fn keep(self, lease: Lease) {
         lease.know(Rc::downgrade(&self.tie));
         let before = self.tie.take(lease.pool());
-        self.tie.held.borrow_mut().push(Held { lease, session: self.session });
+        self.tie.held.borrow_mut().push(TiedConnection { lease, session: self.session });
         drop(before);
     }
 }
 
 impl Tie {
-    fn take(&self, pool: &Rc<Pool>) -> Option<Held> {
+    fn take(&self, pool: &Rc<Pool>) -> Option<TiedConnection> {
         let mut held = self.held.borrow_mut();
         let at = held.iter().position(|held| Rc::ptr_eq(held.lease.pool(), pool))?;
         Some(held.swap_remove(at))
