@@ -6,6 +6,8 @@ use std::{
     process::Command,
 };
 
+use portcullis::access::{AccessLevel, Preset};
+
 use crate::{
     PROGRAM, expect_none,
     page::{Page, root},
@@ -144,4 +146,22 @@ fn the_reference_has_every_key_with_its_default() {
     breaches.extend(keys.keys().filter(|key| !listed.contains(*key)).map(|key| format!("{key} is missing")));
     expect_none(&breaches, "docs/configuration.md has every key with its default");
     assert!(keys.len() > 60, "only {} keys", keys.len());
+}
+
+#[test]
+fn every_access_level_and_preset_is_explained_where_it_can_be_chosen() {
+    let (levels, presets) = (AccessLevel::ALL.map(AccessLevel::as_str), Preset::ALL.map(Preset::as_str));
+    let mut breaches = Vec::new();
+    for (place, in_a_row) in
+        [("docs/access.md", true), ("docs/configuration.md", false), ("config/portcullis.toml", false)]
+    {
+        let text = fs::read_to_string(root().join(place)).unwrap();
+        for name in levels.iter().chain(&presets) {
+            let wanted = if in_a_row { format!("\n| `{name}` |") } else { format!("\"{name}\"") };
+            if !text.contains(&wanted) {
+                breaches.push(format!("{place} lacks {name}"));
+            }
+        }
+    }
+    expect_none(&breaches, "every access level and preset is explained where it can be chosen");
 }
