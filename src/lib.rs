@@ -7,9 +7,9 @@
 //!
 //! | layer | modules | what they know |
 //! |---|---|---|
-//! | base | [`background`] [`clock`] [`agreement`] [`errors`] [`permission`] [`random`] [`secret`] [`sealing`] | supervised background work, injected time, one time for all gateways, chains of errors, why a file may not be opened, randomness, tokens and their hashes, secrets at rest |
+//! | base | [`background`] [`clock`] [`agreement`] [`errors`] [`permission`] [`random`] [`secret`] [`sealing`] [`der`] | supervised background work, injected time, one time for all gateways, chains of errors, why a file may not be opened, randomness, tokens and their hashes, secrets at rest, the frame of certificates |
 //! | plumbing | [`telemetry`] [`http1`] [`web`] [`database`] [`redis_pool`] | logs and metrics; HTTP/1.1, read and written; the strict request gate, bodies, cookies, forms; the two kinds of store |
-//! | facts | [`users`] [`access`] [`rollout`] [`throttle`] [`credentials`] [`sessions`] [`tokens`] [`saved_forms`] [`hand_overs`] [`audit`] | users, what a target requires, what users have proved, the tokens of machines, how often somebody failed |
+//! | facts | [`users`] [`access`] [`rollout`] [`throttle`] [`credentials`] [`client_certificates`] [`sessions`] [`tokens`] [`saved_forms`] [`hand_overs`] [`audit`] | users, what a target requires, what users have proved, the tokens and certificates of machines, how often somebody failed |
 //! | judgement | [`identity`] [`gate`] [`login`] [`account`] [`administration`] | who a request is from, whether it passes, the steps of a login; what users do with their accounts, and operators with everybody's |
 //! | surface | [`pages`] [`forward_auth`] [`tls`] [`server`] [`upstream`] [`proxy`] | our own pages; the questions of other proxies; sockets, workers and protocols; connections to the portal |
 //! | whole | [`gateway`] [`config`] [`monitoring`] [`app`] [`demo`] [`cli`] | the straight line; the configuration; everything put together |
@@ -26,6 +26,7 @@
 //!  2 web::client::address            the client's address; the request's record is open from here
 //!  3 a path of ours?                 > pages, on the control runtime; it never goes to the portal
 //!    a token instead of a session   > tokens.cached, else .load, and its scope (`gateway::token`); the rest is the same
+//!    neither, but a certificate     > the same with the certificate of the connection (`gateway::certificate`)
 //!  4 sessions.cached, else .load     a store that is down is an error, never "no session"
 //!  5 access.of, gate.decide          pure: what the rules require, what the request can show > Allow(Identity) | Challenge(Missing) | Deny
 //!  6 Allow > proxy.forward           the head rebuilt, with the signed assertion; the body streamed, or a tunnel
@@ -74,7 +75,7 @@
 //! - Facts and judgement never see a hyper type. [`gate::Gate::decide`] and [`rollout`] do no IO.
 //! - Nobody but [`gate::Gate`] makes the [`gate::Identity`] that [`proxy::Proxy::forward`] demands; nobody but the
 //!   request gate makes the [`web::gate::CanonicalRequest`] behind it; only proofs make a [`sessions::NewSession`]: one with two
-//!   factors takes a [`sessions::PasswordProof`] and a [`credentials::VerifiedCode`] of one user.
+//!   factors takes a [`sessions::FirstFactor`] and a [`credentials::VerifiedCode`] of one user.
 //! - No portal is built in: what differs between two of them is in the [`gateway::Site`] that the request gate finds. What a
 //!   session or a connection caches for a portal, it caches for each of them separately.
 //! - No response has a second head: fields are read and set on the [`web::reply::Reply`].
@@ -83,6 +84,7 @@
 pub mod agreement;
 pub mod background;
 pub mod clock;
+pub mod der;
 pub mod errors;
 pub mod permission;
 pub mod random;
@@ -97,6 +99,7 @@ pub mod web;
 
 pub mod access;
 pub mod audit;
+pub mod client_certificates;
 pub mod credentials;
 pub mod hand_overs;
 pub mod rollout;

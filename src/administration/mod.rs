@@ -23,7 +23,7 @@ use crate::{
     users::{CanonicalName, NewUser, User, Users, UsersError},
 };
 
-pub use self::tokens::For;
+pub use self::tokens::{For, service_as_user};
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]

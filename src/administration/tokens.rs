@@ -76,7 +76,7 @@ impl Administration {
                 let user = self.users.by_id(id).await?.ok_or_else(gone)?;
                 User { groups: record.scope.groups_of_user(user.groups), ..user }
             }
-            Holder::Service(service) => service_as_user(service, &record)?,
+            Holder::Service(service) => service_as_user(service, &record.scope, record.created_at)?,
         };
         Ok((record, user))
     }
@@ -119,16 +119,17 @@ impl Administration {
     }
 }
 
-fn service_as_user(service: &str, record: &TokenRecord) -> Result<User, TokensError> {
+/// A service, as the portal is told of it.
+pub fn service_as_user(service: &str, scope: &Scope, created_at: Timestamp) -> Result<User, TokensError> {
     let name = CanonicalName::parse(&format!("{SERVICE}{service}"));
     Ok(User {
         id: UserId::of_service(service),
         name: name.ok_or_else(|| TokensError::Service(service.to_owned()))?,
         email: String::new(),
         display_name: service.to_owned(),
-        groups: record.scope.groups.clone(),
+        groups: scope.groups.clone(),
         disabled: false,
-        created_at: record.created_at,
+        created_at,
         last_login_at: None,
     })
 }

@@ -21,6 +21,7 @@ use self::sites::{OpenSite, ThisWorker};
 pub use self::stores::{Environment, Stores};
 use crate::{
     background::Background,
+    client_certificates::ClientCertificates,
     config::Config,
     gate::Gate,
     gateway::{Gateway, SharedGateway},
@@ -65,16 +66,20 @@ impl App {
         access_log: AccessLog,
         environment: Environment,
     ) -> anyhow::Result<Self> {
-        let certificates = tls::Reload::new(&config.tls, Arc::clone(&environment.clock))?;
+        let clients = config.client_certificates.as_ref().map(ClientCertificates::new);
+        let clients = clients.transpose()?.map(Arc::new);
+        let certificates = tls::Reload::new(&config.tls, clients.clone(), Arc::clone(&environment.clock))?;
         let stores = Stores::open_in(&config, &environment).await?;
-        let sites = Box::pin(sites::open(&config, &stores, &environment)).await?;
+        let sites = Box::pin(sites::open(&config, &stores, clients.as_ref(), &environment)).await?;
+        let tokens = stores.tokens(&config, clients.clone(), &environment);
         let loop_mark = LoopMark::new(&stores.sealer.derive("via"));
         let bound = Bound::new(&config.server)?;
         let shared = SharedGateway {
             loop_mark,
             gate: Gate::new(config.rollout.clone()),
             sessions: Arc::clone(&stores.administration.sessions),
-            tokens: Arc::clone(&stores.tokens),
+            tokens,
+            certificates: clients,
             strangers: Arc::default(),
             saved_forms: stores.administration.saved_forms.clone(),
             clear_on_sign_out: config.clear_on_sign_out.clone(),
@@ -143,7 +148,7 @@ impl App {
         let mut background = Background::default();
         let sessions = Arc::clone(&self.stores.administration.sessions);
         sessions.maintain(&mut background);
-        self.stores.tokens.maintain(&mut background);
+        self.shared.tokens.maintain(&mut background);
         if let Some(rotation) = self.rotation {
             let keys = Arc::clone(&self.stores.signing_keys);
             let clock = Arc::clone(&self.environment.clock);

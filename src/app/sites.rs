@@ -13,6 +13,7 @@ use crate::{
     access::{AccessRules, PathRoutes},
     account::Accounts,
     background::{BEAT, regularly},
+    client_certificates::ClientCertificates,
     config::{Config, SiteConfig},
     gate::Challenger,
     gateway::{Backend, Bounds, SharedSite, Site, SiteAddress},
@@ -60,6 +61,7 @@ struct ServerGroup {
 pub(super) async fn open(
     config: &Config,
     stores: &Stores,
+    certificates: Option<&Arc<ClientCertificates>>,
     environment: &Environment,
 ) -> anyhow::Result<Vec<OpenSite>> {
     let sites = config.sites();
@@ -68,7 +70,8 @@ pub(super) async fn open(
     let mut lanes = 0..;
     let mut group = |upstream| ServerGroup::new(upstream, lanes.next().unwrap_or_default(), config);
     for (index, site) in sites.iter().enumerate() {
-        let shared = Box::pin(shared((index, &origins), site, config, stores, environment)).await?;
+        let shared = shared((index, &origins), site, config, stores, certificates, environment);
+        let shared = Box::pin(shared).await?;
         let rest = group(&site.upstream)?;
         let routed = site.routes.iter().map(|route| group(&route.upstream));
         let routed = routed.collect::<anyhow::Result<Vec<_>>>()?;
@@ -153,6 +156,7 @@ async fn shared(
     site: &SiteConfig,
     config: &Config,
     stores: &Stores,
+    certificates: Option<&Arc<ClientCertificates>>,
     environment: &Environment,
 ) -> anyhow::Result<SharedSite> {
     let slot = SiteSlot::new(index, origins.len());
@@ -166,7 +170,7 @@ async fn shared(
     let challenger = Challenger::new(address.origin(), Returns::new(public, site.logout_paths.clone()));
     // Before the pages are made, which are large and would be held during this wait.
     let assertions = assertions(site, stores, environment).await?;
-    let login = stores.login(config, environment);
+    let login = stores.login(config, certificates.cloned(), environment);
     let dependencies = pages::PageDependencies {
         accounts: Accounts::new(&login, stores.administration.tokens.clone()),
         own_tokens: config.tokens,

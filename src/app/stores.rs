@@ -10,6 +10,7 @@ use crate::{
     administration::Administration,
     agreement::{Agreement, Asked},
     audit::Audit,
+    client_certificates::ClientCertificates,
     clock::{Clock, SharedClock, Watermark},
     config::Config,
     credentials::{Devices, Hashing, LoginQueue, Passwords, RecoveryCodes, SecondFactor, Tries},
@@ -28,7 +29,7 @@ use crate::{
     },
     telemetry::metrics::Metrics,
     throttle::{RedisThrottle, SqlThrottle, Throttle, ThrottleStore},
-    tokens::{TokenStore, Tokens},
+    tokens::{Certified, TokenStore, Tokens},
     users::{UserId, Users},
 };
 
@@ -59,7 +60,6 @@ pub struct Stores {
     pub hashing: Arc<Hashing>,
     pub signing_keys: Arc<SigningKeys>,
     pub agreement: Arc<Agreement>,
-    pub tokens: Arc<Tokens>,
     pub hand_overs: HandOvers,
     second_factor: SecondFactor,
     failures: Arc<dyn ThrottleStore>,
@@ -151,7 +151,6 @@ impl Stores {
             context_words: context_words(config),
         };
         let signing_keys = SigningKeys::new(d.clone(), Arc::clone(&s), Arc::clone(&administration.audit));
-        let tokens = tokens(&database, &administration.sessions, config, &failures, environment);
         let hand_overs = HandOvers::new(d.clone(), &s, Arc::clone(&c), Arc::clone(random));
         Ok(Self {
             administration,
@@ -159,7 +158,6 @@ impl Stores {
             sealer,
             hashing,
             signing_keys: Arc::new(signing_keys),
-            tokens,
             hand_overs,
             second_factor: SecondFactor::new(d, s, c, watermark),
             failures,
@@ -167,21 +165,47 @@ impl Stores {
         })
     }
 
-    pub(super) fn login(&self, config: &Config, environment: &Environment) -> Login {
+    /// Tokens as a gateway sees them; like sessions, they are looked up on connections that sign-ins never take.
+    pub(super) fn tokens(
+        &self,
+        config: &Config,
+        certificates: Option<Arc<ClientCertificates>>,
+        environment: &Environment,
+    ) -> Arc<Tokens> {
+        let Environment { clock, random, .. } = environment;
+        let database = self.database.for_sessions();
+        let scopes = config.client_scopes.clone();
+        Tokens::new(
+            TokenStore::new(database.clone(), Arc::clone(clock), Arc::clone(random)),
+            Users::new(database, Arc::clone(clock), Arc::clone(random)),
+            Arc::clone(&self.administration.sessions),
+            self.throttle(config, environment),
+            certificates.map(|certificates| Certified { certificates, scopes }),
+        )
+    }
+
+    fn throttle(&self, config: &Config, environment: &Environment) -> Throttle {
+        Throttle::new(&config.throttle, Arc::clone(&self.failures), Arc::clone(&environment.clock))
+    }
+
+    /// `certificates` do in place of a password; absent: nothing does.
+    pub(super) fn login(
+        &self,
+        config: &Config,
+        certificates: Option<Arc<ClientCertificates>>,
+        environment: &Environment,
+    ) -> Login {
         let administration = &self.administration;
         Login {
             users: administration.users.clone(),
             passwords: Arc::clone(&administration.passwords),
+            certificates,
             devices: administration.devices.clone(),
             second_factor: self.second_factor.clone(),
             recovery_codes: administration.recovery_codes.clone(),
             sessions: Arc::clone(&administration.sessions),
             pending: administration.pending.clone(),
-            throttle: Throttle::new(
-                &config.throttle,
-                Arc::clone(&self.failures),
-                Arc::clone(&environment.clock),
-            ),
+            throttle: self.throttle(config, environment),
             queue: LoginQueue::new(Hashing::default_threads()),
             tries: Tries::new(self.database.clone(), Arc::clone(&environment.clock)),
             known: KnownBrowsers::new(&self.sealer),
@@ -200,24 +224,6 @@ async fn renew_names(users: &Users) {
     if let Err(error) = users.renew_names().await {
         tracing::warn!(error = %Chain(&error), "cannot bring the names of users into their canonical form");
     }
-}
-
-/// Tokens as a gateway uses them. Like sessions, they are looked up on connections that sign-ins never take.
-fn tokens(
-    database: &Database,
-    sessions: &Arc<Sessions>,
-    config: &Config,
-    failures: &Arc<dyn ThrottleStore>,
-    environment: &Environment,
-) -> Arc<Tokens> {
-    let Environment { clock, random, .. } = environment;
-    let database = database.for_sessions();
-    Tokens::new(
-        TokenStore::new(database.clone(), Arc::clone(clock), Arc::clone(random)),
-        Users::new(database, Arc::clone(clock), Arc::clone(random)),
-        Arc::clone(sessions),
-        Throttle::new(&config.throttle, Arc::clone(failures), Arc::clone(clock)),
-    )
 }
 
 /// How to ask the database for its time.

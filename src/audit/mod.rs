@@ -41,6 +41,10 @@ events! {
     /// Wrong, unknown or disabled. An unknown name is logged as a keyed digest: it may be a password in the wrong
     /// field.
     LoginPasswordRefused = "login.password.refused", "password refused";
+    /// A certificate in place of a password.
+    LoginCertificateAccepted = "login.certificate.accepted", "certificate accepted";
+    /// Its user is disabled, or not there.
+    LoginCertificateRefused = "login.certificate.refused", "certificate refused";
     LoginThrottled = "login.throttled", "too many failed logins";
     /// A code before the password, which makes the browser known for a while.
     LoginFirstCodeAccepted = "login.first_code.accepted", "code accepted before the password";

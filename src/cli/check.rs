@@ -10,6 +10,7 @@ use super::{
     sources,
 };
 use crate::{
+    client_certificates::ClientCertificates,
     clock::{Clock as _, SystemClock},
     config::{Config, SiteConfig},
     errors::Chain,
@@ -57,6 +58,9 @@ pub(super) async fn run(config: &Config, output: Output) -> anyhow::Result<()> {
     let now = SystemClock.now();
     let mut warnings: Vec<String> =
         certificates.warnings(now).into_iter().chain(certificates.strangers(now)).collect();
+    if let Some(clients) = &config.client_certificates {
+        warnings.extend(ClientCertificates::new(clients)?.warnings(now));
+    }
     let sites = config.sites();
     for site in &sites {
         for servers in std::iter::once(&site.upstream).chain(site.routes.iter().map(|route| &route.upstream))

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
 };
 
 use anyhow::{anyhow, bail};
@@ -14,10 +15,12 @@ use serde::Serialize;
 use super::output::Output;
 use crate::{
     access::{AccessLevel, AccessRequest, AccessRules, Explanation, SignedIn},
+    administration::service_as_user,
+    client_certificates::{ClientCertificates, Role, ShownCertificate},
     clock::{Clock as _, SystemClock},
     config::{Config, SiteConfig},
     identity::IdentityHeaders,
-    tokens::TokenRecord,
+    tokens::{Scope, TokenRecord},
     users::User,
     web::{
         gate::method,
@@ -36,6 +39,9 @@ pub(super) struct Arguments {
     /// The token that it shows, by its name
     #[arg(long, value_name = "NAME", requires = "request", conflicts_with = "user")]
     token: Option<String>,
+    /// The certificate that the client has, as a PEM file, and after it those that it sends beside it
+    #[arg(long, value_name = "FILE", requires = "request", conflicts_with_all = ["user", "token"])]
+    certificate: Option<PathBuf>,
     /// The client's address; by default one in no network
     #[arg(long, value_name = "IP", requires = "request")]
     from: Option<IpAddr>,
@@ -52,6 +58,7 @@ pub(super) struct Asks<'a> {
     request: &'a str,
     user: Option<&'a str>,
     token: Option<&'a str>,
+    certificate: Option<&'a Path>,
     from: Option<IpAddr>,
 }
 
@@ -59,7 +66,7 @@ impl Arguments {
     pub(super) fn asks(&self) -> Option<Asks<'_>> {
         let request = self.request.as_deref()?;
         let (user, token) = (self.user.as_deref(), self.token.as_deref());
-        Some(Asks { request, user, token, from: self.from })
+        Some(Asks { request, user, token, certificate: self.certificate.as_deref(), from: self.from })
     }
 }
 
@@ -84,13 +91,15 @@ enum Who {
     Nobody,
     SignedIn(User),
     Token(Box<TokenRecord>, User),
+    /// A machine, by what its certificate is limited to.
+    Certificate(Scope, User),
 }
 
 impl Who {
     fn user(&self) -> Option<&User> {
         match self {
             Self::Nobody => None,
-            Self::SignedIn(user) | Self::Token(_, user) => Some(user),
+            Self::SignedIn(user) | Self::Token(_, user) | Self::Certificate(_, user) => Some(user),
         }
     }
 }
@@ -106,10 +115,11 @@ struct Typed<'a> {
 
 pub(super) async fn run(asks: &Asks<'_>, config: &Config, output: Output) -> anyhow::Result<()> {
     let typed = Typed::parse(asks.request)?;
-    let who = match (asks.user, asks.token) {
-        (Some(email), _) => Who::SignedIn(find(email, config).await?),
-        (None, Some(name)) => find_token(name, config).await?,
-        (None, None) => Who::Nobody,
+    let who = match (asks.user, asks.token, asks.certificate) {
+        (Some(email), ..) => Who::SignedIn(find(email, config).await?),
+        (None, Some(name), _) => find_token(name, config).await?,
+        (None, None, Some(file)) => find_certificate(file, config).await?,
+        (None, None, None) => Who::Nobody,
     };
     let report = report(&typed, &who, asks.from, config)?;
     output.print(&report, Report::in_words);
@@ -136,6 +146,31 @@ async fn find_token(name: &str, config: &Config) -> anyhow::Result<Who> {
         bail!("{} is disabled, and so is the token {name}", user.name);
     }
     Ok(Who::Token(Box::new(record), user))
+}
+
+/// As the first of `tls.clients` that fits has it.
+async fn find_certificate(file: &Path, config: &Config) -> anyhow::Result<Who> {
+    let Some(known) = &config.client_certificates else {
+        bail!("nobody is asked for a certificate: `tls.client_ca` is not set")
+    };
+    let (now, shown) = (SystemClock.now(), ShownCertificate::read(file)?);
+    let verified = ClientCertificates::new(known)?
+        .judge(&shown, now)
+        .map_err(|refused| anyhow!("{} is as good as none: {refused}", file.display()))?;
+    let (client, scope) = (verified.client(), config.client_scopes.get(verified.index));
+    let scope = scope.cloned().unwrap_or_default();
+    let user = match &client.role {
+        Role::Service(service) => service_as_user(service, &scope, now)?,
+        Role::Machine(name) => {
+            let user = find(name.as_str(), config).await?;
+            User { groups: scope.groups_of_user(user.groups), ..user }
+        }
+        Role::FirstFactor(name) => bail!(
+            "{} is in place of {name}'s password: it counts on the sign-in page and nowhere else",
+            client.shows
+        ),
+    };
+    Ok(Who::Certificate(scope, user))
 }
 
 impl<'a> Typed<'a> {
@@ -201,8 +236,12 @@ impl<'a> Typed<'a> {
 
 /// A token that a user has made opens nothing that the user could not open.
 fn explain(rules: &AccessRules, request: AccessRequest<'_>, who: &Who) -> Explanation {
-    let Who::Token(record, _) = who else { return rules.explain(&request) };
-    let as_person = record.is_own().then(|| rules.explain(&request));
+    let is_own = match who {
+        Who::Nobody | Who::SignedIn(_) => return rules.explain(&request),
+        Who::Token(record, _) => record.is_own(),
+        Who::Certificate(..) => false,
+    };
+    let as_person = is_own.then(|| rules.explain(&request));
     let as_person = as_person.filter(|explained| !explained.ruling.takes_tokens());
     as_person.unwrap_or_else(|| rules.explain(&request.with_token()))
 }
@@ -240,13 +279,26 @@ fn report(typed: &Typed<'_>, who: &Who, from: Option<IpAddr>, config: &Config) -
         Who::Nobody => false,
         Who::SignedIn(_) => true,
         Who::Token(record, _) => record.admits(&request, &authority_of(&site.public_url)),
+        Who::Certificate(scope, _) => scope.admits(&request, &authority_of(&site.public_url)),
     };
     let explained = explain(&rules, request, who);
     let ruling = explained.ruling;
+    let has_certificate = matches!(who, Who::Certificate(..));
+    if has_certificate && ruling.asks_who() && !(admitted && ruling.takes_tokens()) {
+        // Whoever has it is asked as everybody is.
+        let without = report(typed, &Who::Nobody, from, config)?;
+        let why = if admitted {
+            "no certificate is enough for it"
+        } else {
+            "the certificate is not for this path, method, network or site"
+        };
+        let reason = format!("{why}; without it, {}", without.reason);
+        return Ok(Report { reason, ..without });
+    }
     let suffices = match who {
         Who::Nobody => false,
         Who::SignedIn(_) => ruling.level != AccessLevel::Deny,
-        Who::Token(..) => admitted && ruling.takes_tokens(),
+        Who::Token(..) | Who::Certificate(..) => admitted && ruling.takes_tokens(),
     };
     let passes = ruling.level == AccessLevel::Bypass || suffices;
     let mut headers = BTreeMap::new();
@@ -280,6 +332,7 @@ pub(super) fn authority_of(site: &url::Url) -> String {
 
 fn reason(typed: &Typed<'_>, who: &Who, admitted: bool, explained: &Explanation) -> String {
     let (is_in, has_token) = (who.user().is_some(), matches!(who, Who::Token(..)));
+    let has_certificate = matches!(who, Who::Certificate(..));
     let Explanation { ruling, path, method, is_reading } = explained;
     let mut reason = vec![match ruling.rule {
         Some(rule) => format!("rule {} is the first that matches", rule + 1),
@@ -296,6 +349,9 @@ fn reason(typed: &Typed<'_>, who: &Who, admitted: bool, explained: &Explanation)
         }
         (_, _) if has_token && !ruling.takes_tokens() => "no token has a fresh code (403)",
         (AccessLevel::OneFactor | AccessLevel::TwoFactor, true) if has_token => "passes with the token",
+        (AccessLevel::OneFactor | AccessLevel::TwoFactor, true) if has_certificate => {
+            "passes with the certificate"
+        }
         (AccessLevel::Bypass, _) => "passes without a login",
         (AccessLevel::OneFactor | AccessLevel::TwoFactor, true) => "passes with a session",
         (AccessLevel::OneFactor | AccessLevel::TwoFactor, false) => "asked to sign in",

@@ -4,6 +4,7 @@
 //! files in their order, `PORTCULLIS_…` variables, flags. Opens no file that a value names, except for secrets.
 
 mod access;
+mod clients;
 mod identity;
 mod key_path;
 mod kinds;
@@ -44,6 +45,10 @@ pub struct Config {
     pub server: crate::server::Config,
     pub web: crate::web::Config,
     pub tls: crate::tls::Config,
+    /// Which certificates of clients count; absent: nobody is asked for one.
+    pub client_certificates: Option<crate::client_certificates::Config>,
+    /// What each of those clients may do as a machine.
+    pub client_scopes: Vec<crate::tokens::Scope>,
     pub upstream: crate::upstream::Config,
     /// Paths that go to other servers of the portal.
     pub routes: Vec<RouteConfig>,
@@ -159,7 +164,7 @@ impl Config {
         flags: &[Flag],
     ) -> Result<Self, Problems> {
         let mut layers = Layers::gather(files, environment, flags);
-        let document: Document = layers.read();
+        let mut document: Document = layers.read();
 
         let server = document.server.validate(&mut layers);
         let site = server.web.as_ref().map(|web| &web.public_url);
@@ -172,6 +177,7 @@ impl Config {
             let message = "several sites have the same host: the proxy has to send the port with it";
             layers.warn("server.client_host", message);
         }
+        let (client_certificates, client_scopes) = document.tls.clients(&urls, &mut layers);
         let tls = document.tls.validate(hosts, &mut layers);
         let portal = document.portal.validate(server.server.workers, &mut layers);
         let storage = document.storage.validate(&mut layers);
@@ -200,6 +206,8 @@ impl Config {
             server: server.server,
             web,
             tls,
+            client_certificates,
+            client_scopes,
             upstream: portal.upstream,
             routes: portal.routes,
             pages,

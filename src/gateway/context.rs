@@ -1,9 +1,10 @@
 //! What a connection keeps for its next request, and the limits on what one client makes us hold in memory.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     net::IpAddr,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -11,8 +12,8 @@ use tokio::{sync::Notify, time::timeout};
 
 use super::Site;
 use crate::{
-    proxy::ForwardedFields, server::Door, telemetry::metrics::OpenConnection, upstream::Tie,
-    web::cookies::Jar,
+    client_certificates::ShownCertificate, proxy::ForwardedFields, server::Door,
+    telemetry::metrics::OpenConnection, upstream::Tie, web::cookies::Jar,
 };
 
 /// Concurrent forms on one connection. An attacker makes us hold a head of 16 KiB for each.
@@ -42,6 +43,9 @@ pub struct ConnectionContext {
     shared: bool,
     /// The listener that accepted it.
     door: Door,
+    certificate: OnceCell<Arc<ShownCertificate>>,
+    /// Whether it was asked for one.
+    was_asked: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -66,7 +70,27 @@ impl ConnectionContext {
             streams: Rc::default(),
             shared,
             door,
+            certificate: OnceCell::new(),
+            was_asked: Cell::new(false),
         }
+    }
+
+    /// That of a proxy is not its clients'.
+    pub(super) fn has_shown(&self, certificate: Option<ShownCertificate>, was_asked: bool) {
+        self.was_asked.set(was_asked);
+        if let Some(certificate) = certificate.filter(|_| !self.shared) {
+            let _ = self.certificate.set(Arc::new(certificate));
+        }
+    }
+
+    /// What the client has the key of.
+    pub(super) fn certificate(&self) -> Option<&Arc<ShownCertificate>> {
+        self.certificate.get()
+    }
+
+    /// Whether it shows what it has, or could not whatever it was asked.
+    pub(super) fn could_show(&self) -> bool {
+        self.was_asked.get() || self.shared || self.door != Door::Public
     }
 
     /// Whether it comes from a trusted proxy.

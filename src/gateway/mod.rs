@@ -3,6 +3,8 @@
 mod access;
 mod body;
 mod bounds;
+mod certificate;
+mod challenge;
 mod context;
 mod failure;
 mod fair_queue;
@@ -17,6 +19,7 @@ mod saved_form;
 mod sign_off;
 mod site;
 mod token;
+mod visit;
 mod workers;
 
 use std::{
@@ -30,10 +33,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_body::Body as _;
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
 use tokio::{runtime::Handle, time::Instant};
 
 use self::{
     body::{BodySource, ClientBody, RequestRecord, Sent, own},
+    challenge::challenge,
     failure::Failure,
     fair_queue::Way,
     request_ids::RequestIds,
@@ -45,10 +50,10 @@ pub use self::{
     site::{Backend, SharedSite, Site, SiteAddress},
 };
 use crate::{
+    client_certificates::{ClientCertificates, ShownCertificate},
     clock::{Clock, Moment, Timestamp},
-    gate::{Gate, Identity, Missing, Visitor},
+    gate::{Gate, Identity},
     identity::Unsigned,
-    pages::{Route, Visit},
     proxy::{Additions, Client, Forwarded, ForwardedFields},
     random::Random,
     saved_forms::SavedForms,
@@ -60,15 +65,13 @@ use crate::{
     web::{
         answer::{self, Answer},
         client::{self, AddressField, Destination},
-        cookies, form,
         gate::{CanonicalRequest, Refusal, RequestGate},
         grpc,
         incoming::Incoming,
         loop_mark::LoopMark,
-        origin::{self, Provenance},
+        origin,
         portal_answers::RequestInfo,
         reply::{Head, Reply},
-        return_to::ReturnTo,
     },
 };
 
@@ -78,6 +81,8 @@ pub struct SharedGateway {
     pub gate: Gate,
     pub sessions: Arc<Sessions>,
     pub tokens: Arc<Tokens>,
+    /// Absent: nobody is asked for a certificate.
+    pub certificates: Option<Arc<ClientCertificates>>,
     /// What all strangers together have in progress.
     pub strangers: Arc<Ongoing>,
     pub saved_forms: SavedForms,
@@ -127,10 +132,7 @@ impl Gateway {
         let body_follows = !request.body().is_end_stream();
         let (mut request, site) = self.request_gate.admit(request, body_follows)?;
         record.site = Rc::clone(site);
-        if request.field_set().may_have(&header::FORWARDED) && self.shared.loop_mark.is_in(request.headers())
-        {
-            return Err(Failure::Loop);
-        }
+        self.check_loop(&request)?;
         record.upgrade = request.upgrade().cloned();
         record.client_ip = self.client_ip(connection, request.headers());
         self.check_question(site, &request, context, record)?;
@@ -138,12 +140,20 @@ impl Gateway {
             record.outcome = Outcome::Own;
             return Ok(own(health(connection.drain().is_cancelled())));
         }
+        self.check_connection(site, context)?;
         let cookies = context.cookies.borrow_mut().open(request.headers(), &site.shared.cookies);
         if let Some(shown) = token::take(&mut request) {
             // The session is ignored: a request stands on a token or on a session, not both.
             let others = cookies.others.as_ref();
             return Box::pin(self.by_token(site, request, (shown, others), (connection, context), record))
                 .await;
+        }
+        // Where a session is shown, good or not, that is what the request is from.
+        if let Some(shown) = context.certificate().filter(|_| cookies.session.is_none() && !request.is_ours())
+            && let Some(machine) = Box::pin(self.certified(site, &request, shown, record)).await?
+        {
+            let by = (machine, cookies.others.as_ref());
+            return Box::pin(self.by_certificate(site, request, by, (connection, context), record)).await;
         }
         let counts = self.counts(site, &request);
         let mut at = record.began;
@@ -233,6 +243,12 @@ impl Gateway {
         Ok(None)
     }
 
+    /// What this gateway has sent and gets back would go round for ever.
+    fn check_loop(&self, request: &CanonicalRequest<Incoming>) -> Result<(), Failure> {
+        let may_be = request.field_set().may_have(&header::FORWARDED);
+        if may_be && self.shared.loop_mark.is_in(request.headers()) { Err(Failure::Loop) } else { Ok(()) }
+    }
+
     fn client_ip(&self, connection: &ConnectionHandle, headers: &HeaderMap) -> IpAddr {
         let SharedGateway { trusted_proxies, client_address, .. } = &*self.shared;
         client::address(connection.peer().ip(), headers, trusted_proxies, *client_address)
@@ -264,56 +280,6 @@ impl Gateway {
         let sessions = Arc::clone(&self.shared.sessions);
         let loaded = self.shared.control.spawn(async move { sessions.load(&id, counts).await });
         Ok(loaded.await.map_err(Failure::Lost)??)
-    }
-
-    /// Serves our own pages off the worker, since they may take long.
-    async fn own(
-        &self,
-        site: &Site,
-        request: CanonicalRequest<Incoming>,
-        claimed: Option<TokenHash>,
-        context: &ConnectionContext,
-        record: &mut RequestRecord,
-    ) -> Result<Answer, Failure> {
-        // Before a page is rendered, or a client that reads none of them could make us render many.
-        if request.version() == Version::HTTP_2 {
-            record.unread = Some(context.unread_in_time().await.ok_or(Failure::TooManyPages)?);
-        }
-        let _form = match *request.method() {
-            Method::POST => Some(context.form().ok_or(Failure::TooManyPages)?),
-            _ => None,
-        };
-        let wants_session = Route::parse(request.path()).is_some_and(Route::wants_session);
-        let counts = self.counts(site, &request);
-        let session = match self.known_session(claimed, counts, &self.shared.clock.moment()) {
-            Lookup::Session(live) => Some(live),
-            Lookup::Ask(id) if wants_session => self.load_session(id, counts).await?,
-            Lookup::Ask(_) | Lookup::Nobody => None,
-        };
-        record.session.clone_from(&session);
-        let (path, query) = (request.path().to_owned(), request.query().map(str::to_owned));
-        let (parts, body) = request.into_request().into_parts();
-        let held = |name: &str| cookies::token(&parts.headers, name);
-        let (names, returns) = (&site.shared.cookies, site.shared.challenger.returns());
-        let asked = query.as_deref().and_then(|query| form::query_value(query, "rd"));
-        let visit = Visit {
-            return_to: asked.map_or_else(ReturnTo::default, |asked| returns.to(&asked)),
-            session_ended: claimed.is_some() && session.is_none() && wants_session,
-            login: held(&names.login),
-            forms: held(&names.forms).map(|token| token.hash()),
-            known: cookies::text(&parts.headers, &names.known).map(str::to_owned),
-            method: parts.method,
-            path,
-            query,
-            headers: parts.headers,
-            body: Some(body),
-            client_ip: record.client_ip,
-            request_id: record.request_id().to_owned(),
-            session,
-        };
-        let pages = Arc::clone(&site.shared.pages);
-        let answered = self.shared.control.spawn(async move { pages.answer(visit).await });
-        Ok(answered.await.map_err(Failure::Lost)??)
     }
 
     /// Forwards the request. The returned future has to be awaited.
@@ -400,28 +366,6 @@ impl Gateway {
                 Rc::clone(&last.insert((client, Rc::clone(site), fields)).2)
             }
         }
-    }
-}
-
-/// The response that asks for what is missing.
-fn challenge(
-    site: &Site,
-    request: &CanonicalRequest<Incoming>,
-    has_cookie: bool,
-    missing: Missing,
-    record: &mut RequestRecord,
-) -> Answer {
-    record.outcome = Outcome::Challenge;
-    let (method, headers, challenger) = (request.method(), request.headers(), &site.shared.challenger);
-    let has_been_in = has_cookie || origin::provenance(headers, site.origin()) == Provenance::Here;
-    let offers_basic = !has_been_in && token::is_welcome(site, request, record.client_ip);
-    let visitor = Visitor { method, headers, target: request.target(), has_been_in, offers_basic };
-    if client::destination(method, headers) == Destination::Frame {
-        let was_sent = *method == Method::POST;
-        let way_in = challenger.from_page(visitor, missing);
-        site.shared.pages.in_frame(&way_in, missing, was_sent, record.request_id())
-    } else {
-        challenger.challenge(missing, visitor)
     }
 }
 
@@ -538,6 +482,10 @@ impl Service for Gateway {
 
     fn connected(&self, trusted: bool, door: Door) -> ConnectionContext {
         ConnectionContext::new(self.shared.metrics.connection(), trusted, door)
+    }
+
+    fn secured(&self, context: &ConnectionContext, shown: Option<&[CertificateDer<'_>]>, asked: bool) {
+        context.has_shown(shown.and_then(ShownCertificate::new), asked);
     }
 
     fn handshake_failed(&self) {

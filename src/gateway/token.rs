@@ -51,11 +51,11 @@ pub(super) fn is_welcome(site: &Site, request: &CanonicalRequest<Incoming>, clie
     !by_browser && request.upgrade().is_none() && ruling(site, &with_token(request, client)).takes_tokens()
 }
 
-fn with_token(request: &CanonicalRequest<Incoming>, client: IpAddr) -> AccessRequest<'_> {
+pub(super) fn with_token(request: &CanonicalRequest<Incoming>, client: IpAddr) -> AccessRequest<'_> {
     asked(request, client).with_token()
 }
 
-fn ruling(site: &Site, request: &AccessRequest<'_>) -> Ruling {
+pub(super) fn ruling(site: &Site, request: &AccessRequest<'_>) -> Ruling {
     let rules = &site.shared.access;
     if rules.is_empty() { rules.default_ruling() } else { rules.of(request) }
 }
@@ -151,6 +151,27 @@ impl Gateway {
         Ok(token)
     }
 
+    /// What is asked of a machine that is known: of any it is `about_any`.
+    pub(super) fn ruling_for(
+        site: &Site,
+        request: &CanonicalRequest<Incoming>,
+        about_any: Ruling,
+        token: &LiveToken,
+        record: &RequestRecord,
+    ) -> Ruling {
+        if !about_any.depends_on_user && !token.is_own {
+            return about_any;
+        }
+        let facts = &token.live.session;
+        let user = SignedIn { name: &facts.name, groups: &facts.groups };
+        let by_token = ruling(site, &with_token(request, record.client_ip).by(user));
+        if token.is_own {
+            by_token.and(ruling(site, &asked(request, record.client_ip).by(user)))
+        } else {
+            by_token
+        }
+    }
+
     fn judge_token(
         &self,
         site: &Site,
@@ -160,17 +181,8 @@ impl Gateway {
         record: &mut RequestRecord,
     ) -> Result<Identity, Failure> {
         let ruling = match &token {
-            Some(token) if about_any.depends_on_user || token.is_own => {
-                let facts = &token.live.session;
-                let user = SignedIn { name: &facts.name, groups: &facts.groups };
-                let by_token = ruling(site, &with_token(request, record.client_ip).by(user));
-                if token.is_own {
-                    by_token.and(ruling(site, &asked(request, record.client_ip).by(user)))
-                } else {
-                    by_token
-                }
-            }
-            _ => about_any,
+            Some(token) => Self::ruling_for(site, request, about_any, token, record),
+            None => about_any,
         };
         record.session = token.as_ref().map(|token| Arc::clone(&token.live));
         record.token.clone_from(&token);

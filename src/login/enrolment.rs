@@ -96,8 +96,7 @@ impl Login {
             Ok(verified) => verified,
             Err(outcome) => return Ok(outcome),
         };
-        let session =
-            NewSession::two_factor(&pending.password, verified, &user)?.remembered(pending.remember);
+        let session = NewSession::two_factor(&pending.first, verified, &user)?.remembered(pending.remember);
         self.end_one_factor(&user, source).await;
         let finish = self.finish(&user, session, source).await?;
         self.pending.remove(id).await?;
@@ -114,7 +113,7 @@ impl Login {
         let Some(user) = self.users.by_id(&session.user).await?.filter(|user| !user.disabled) else {
             return Ok(BindOutcome::Over);
         };
-        let (Some(secret), Some(password)) = (self.secret_in(session), session.password()) else {
+        let (Some(secret), Some(first)) = (self.secret_in(session), session.first_factor()) else {
             return Ok(BindOutcome::Over);
         };
         let enrolment = match session.level() {
@@ -126,7 +125,7 @@ impl Login {
             Ok(verified) => verified,
             Err(outcome) => return Ok(outcome),
         };
-        let new = NewSession::two_factor(&password, verified, &user)?.remembered(session.remembered);
+        let new = NewSession::two_factor(&first, verified, &user)?.remembered(session.remembered);
         let new = match session.level() {
             Level::One => new,
             // The code of a device that is only being added proves nothing.
@@ -200,7 +199,7 @@ impl Login {
                     return Ok(BindOutcome::Over);
                 }
                 self.audit.record(AuditEvent::EnrolmentSkipped, &source.context(user.name.as_str()));
-                let session = NewSession::one_factor(&pending.password, &user)?.remembered(pending.remember);
+                let session = NewSession::one_factor(&pending.first, &user)?.remembered(pending.remember);
                 Ok(BindOutcome::Finished(self.finish(&user, session, source).await?))
             }
         }

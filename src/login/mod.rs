@@ -1,8 +1,9 @@
-//! Drives a login from e-mail and password to a session. Sees no HTTP.
+//! Drives a login from e-mail and password, or a certificate, to a session. Sees no HTTP.
 //!
 //! Every step looks the user up again: a user who was disabled meanwhile gets no session. Refusals are outcomes; errors
 //! mean that a store did not answer, and never let anybody in.
 
+mod certificate;
 mod enrolment;
 mod known;
 mod outcome;
@@ -21,6 +22,7 @@ pub use pending::{Pending, PendingLogins, ShownBefore, Step};
 
 use crate::{
     audit::{Audit, AuditEvent, Context},
+    client_certificates::ClientCertificates,
     clock::Clock,
     credentials::{
         By, Claim, CodeCheck, Devices, FirstCode, LoginQueue, Passwords, RecoveryCodes, SecondFactor, Tries,
@@ -30,7 +32,7 @@ use crate::{
     random::Random,
     rollout,
     secret::{TokenHash, hex},
-    sessions::{self, Method, NewSession, Origin, PasswordProof, SessionSummary, Sessions},
+    sessions::{self, FirstFactor, Method, NewSession, Origin, SessionSummary, Sessions},
     throttle::{Admission, Attempt, Kind, KnownBrowser, Networks, Throttle, Throttled},
     users::{CanonicalName, User, UserId, Users},
 };
@@ -66,6 +68,8 @@ pub struct Credentials<'a> {
 pub struct Login {
     pub users: Users,
     pub passwords: Arc<Passwords>,
+    /// What counts in place of a password; absent: nothing does.
+    pub certificates: Option<Arc<ClientCertificates>>,
     pub devices: Devices,
     pub second_factor: SecondFactor,
     pub recovery_codes: RecoveryCodes,
@@ -126,7 +130,7 @@ impl Login {
         self.queue.was_right(&claim);
         drop(turn);
         self.audit.record(AuditEvent::LoginPasswordAccepted, &context);
-        let password = PasswordProof::from(verified);
+        let password = FirstFactor::from(verified);
         // A code of a device, or else the first device.
         let has_device = self.devices.count(&user.id).await? > 0;
         let step = if has_device { Step::Code } else { Step::Enrol };
@@ -310,7 +314,7 @@ impl Login {
             CodeCheck::Accepted(verified) => {
                 admission.succeeded().await;
                 self.audit.record(accepted, &context);
-                let session = NewSession::two_factor(&pending.password, verified, &user)?;
+                let session = NewSession::two_factor(&pending.first, verified, &user)?;
                 let session = session.remembered(pending.remember);
                 let finish = self.finish(&user, session, source).await?;
                 self.pending.remove(id).await?;

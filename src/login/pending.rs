@@ -1,4 +1,4 @@
-//! Logins in progress, between the password and the session. They never count as a session.
+//! Logins in progress, between the first factor and the session. They never count as a session.
 //!
 //! The browser has a random token; the durable store has the rest, sealed, under the token's hash. An unfinished login
 //! is remembered for a day, so that its QR code need not be scanned again.
@@ -20,7 +20,7 @@ use crate::{
     random::Random,
     sealing::{MarkedTokens, Sealer},
     secret::{Token, TokenHash},
-    sessions::PasswordProof,
+    sessions::FirstFactor,
     users::UserId,
 };
 
@@ -33,7 +33,7 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 /// Maximum number of one user's remembered logins.
 const MOST_OF_A_USER: i64 = 20;
 
-/// The next step of a login after the password.
+/// The next step of a login after the first factor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
     /// A code of one of the user's devices, or a recovery code.
@@ -52,8 +52,8 @@ pub(super) struct Arrival {
 
 /// One login in progress.
 pub struct Pending {
-    /// The password that it began with.
-    pub password: PasswordProof,
+    /// The proof that it began with.
+    pub first: FirstFactor,
     pub step: Step,
     /// The secret in the QR code: the same each time, so that nobody has to scan twice.
     seed: Option<Zeroizing<Vec<u8>>>,
@@ -61,7 +61,7 @@ pub struct Pending {
     pub browser: TokenHash,
     /// Whether this browser was shown this QR code before, or one that this replaces.
     pub shown_before: Option<ShownBefore>,
-    /// Whether the user asked, beside the password, to be kept signed in.
+    /// Whether the user asked, beside it, to be kept signed in.
     pub remember: bool,
 }
 
@@ -72,7 +72,7 @@ pub enum ShownBefore {
     Other,
 }
 
-/// The sealed part of a login in progress, besides the password.
+/// The sealed part of a login in progress, besides the first factor.
 #[derive(Serialize, Deserialize)]
 struct Rest {
     step: Step,
@@ -93,7 +93,7 @@ struct Earlier {
 
 impl Pending {
     pub fn user(&self) -> &UserId {
-        self.password.user()
+        self.first.user()
     }
 
     /// The secret that is being bound, if this step binds one.
@@ -123,7 +123,7 @@ impl PendingLogins {
         Self { database, sealer, cookies, clock, random }
     }
 
-    /// Makes the cookies of logins, even before a password was given.
+    /// Makes the cookies of logins, even before anything was proved.
     pub fn cookies(&self) -> &MarkedTokens {
         &self.cookies
     }
@@ -135,14 +135,14 @@ impl PendingLogins {
     /// could have set one that somebody else knows.
     pub(super) async fn begin(
         &self,
-        password: &PasswordProof,
+        first: &FirstFactor,
         step: Step,
         remember: bool,
         from: Arrival,
     ) -> Result<Token, DatabaseError> {
         let token = self.cookies.generate(&*self.random);
         let (id, now) = (token.hash(), self.clock.now());
-        let user = password.user();
+        let user = first.user();
         let mut transaction = self.database.write().await?;
         self.queue(&mut transaction, user).await?;
         let earlier = match from.cookie {
@@ -173,7 +173,7 @@ impl PendingLogins {
             },
         };
         let rest = Rest { step, seed, network, shown_before, remember };
-        let record = password
+        let record = first
             .seal_with(&self.sealer, &place(&id.to_hex()), &rest)
             .map_err(|_| DatabaseError::Corrupt("a pending login"))?;
         self.make_room(&mut transaction, user, &browser, now).await?;
@@ -222,7 +222,7 @@ impl PendingLogins {
         let (record, begun_at): (Vec<u8>, i64) = (row.try_get("record")?, row.try_get("begun_at")?);
         let Some(browser) = row.try_get::<Option<Vec<u8>>, _>("browser")? else { return Ok(None) };
         let browser = hash(browser)?;
-        let opened = PasswordProof::open_with(&self.sealer, &place(&id.to_hex()), &record);
+        let opened = FirstFactor::open_with(&self.sealer, &place(&id.to_hex()), &record);
         Ok(opened.map(|(_, rest)| Earlier {
             rest,
             browser,
@@ -277,10 +277,10 @@ impl PendingLogins {
         let Some(browser) = row.try_get::<Option<Vec<u8>>, _>("browser")? else { return Ok(None) };
         let browser = hash(browser)?;
         // One that does not open was sealed with another key, and cannot continue.
-        let opened = PasswordProof::open_with(&self.sealer, &place(&id.to_hex()), &record);
-        Ok(opened.map(|(password, rest)| {
+        let opened = FirstFactor::open_with(&self.sealer, &place(&id.to_hex()), &record);
+        Ok(opened.map(|(first, rest)| {
             let Rest { step, seed, network: _, shown_before, remember } = rest;
-            Pending { password, step, seed, browser, shown_before, remember }
+            Pending { first, step, seed, browser, shown_before, remember }
         }))
     }
 

@@ -79,6 +79,9 @@ impl Pages {
             let page = page(StatusCode::FORBIDDEN, text);
             return Ok(self.login_page(&visit, &return_to, page));
         }
+        if form.value("certificate") == "1" {
+            return self.post_certificate(&visit, &return_to).await;
+        }
         let previous = visit.login_token().map(|token| token.hash());
         let password = SecretString::from(form.value("password").to_owned());
         let given = Credentials { email, password, remember };
@@ -96,17 +99,46 @@ impl Pages {
                 answer::retry_after(&mut answer, retry_after);
                 Ok(answer)
             }
-            PasswordOutcome::Continue { token, step } => {
-                let mut path = return_to.append_to(page_of(step));
-                if visit.login_token().is_none() {
-                    // The page that was just submitted had set it: perhaps this browser stores none.
-                    path = with_flag(&path, "cookies");
-                }
-                let mut answer = answer::see_other(&path);
-                cookies::set(&mut answer, &self.cookies.login, &token);
-                Ok(answer)
+            PasswordOutcome::Continue { token, step } => Ok(self.go_on(&visit, &return_to, &token, step)),
+        }
+    }
+
+    /// The form without a password, of somebody whose certificate does in its place.
+    async fn post_certificate(&self, visit: &Visit, return_to: &ReturnTo) -> Result<Answer, PageError> {
+        let authority = self.authority();
+        if let Some(certificate) = self.login.first_factor_of(visit.certificate.as_deref(), authority) {
+            let previous = visit.login_token().map(|token| token.hash());
+            let shown = (&certificate, authority);
+            let outcome = self.login.certificate(shown, previous.as_ref(), &visit.source()).await?;
+            if let PasswordOutcome::Continue { token, step } = outcome {
+                return Ok(self.go_on(visit, return_to, &token, step));
             }
         }
+        let page = LoginForm {
+            status: StatusCode::UNAUTHORIZED,
+            error: Some(texts::CERTIFICATE_REFUSED),
+            ..LoginForm::default()
+        };
+        let mut answer = self.login_page(visit, return_to, page);
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, self.challenger.authenticate());
+        Ok(answer)
+    }
+
+    /// On to the next step, with the cookie of the login that has begun.
+    fn go_on(&self, visit: &Visit, return_to: &ReturnTo, token: &Token, step: Step) -> Answer {
+        let mut path = return_to.append_to(page_of(step));
+        if visit.login_token().is_none() {
+            // The page that was just sent had set it: perhaps this browser keeps none.
+            path = with_flag(&path, "cookies");
+        }
+        let mut answer = answer::see_other(&path);
+        cookies::set(&mut answer, &self.cookies.login, token);
+        answer
+    }
+
+    /// The host and port of this site, as certificates are limited to it.
+    fn authority(&self) -> &str {
+        self.origin.strip_prefix("https://").unwrap_or(&self.origin)
     }
 
     pub(super) async fn show_second_factor(
@@ -206,7 +238,10 @@ impl Pages {
     fn login_page(&self, visit: &Visit, return_to: &ReturnTo, page: LoginForm<'_>) -> Answer {
         let (browser, is_new) = self.browser_of(visit);
         let csrf = self.csrf.token(&browser.hash());
+        let certificate = self.login.first_factor_of(visit.certificate.as_deref(), self.authority());
+        let certificate = certificate.as_ref().and_then(|shown| shown.first_factor_at(self.authority()));
         let view = View::Login(LoginPage {
+            certificate: certificate.map(CanonicalName::as_str),
             email: page.email,
             error: page.error,
             notice: page.notice,

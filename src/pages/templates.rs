@@ -139,6 +139,7 @@ mod tests {
         let email = "ada@example.com";
         let (error, notice, remember, rd) = (None, None, None, None);
         let view = View::Login(LoginPage {
+            certificate: None,
             email,
             error,
             notice,

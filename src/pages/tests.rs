@@ -105,6 +105,7 @@ impl Filling {
         let some = Some(text);
         let mut views = vec![
             View::Login(LoginPage {
+                certificate: None,
                 email: text,
                 error: some,
                 notice: some,
@@ -318,6 +319,7 @@ fn the_title_says_when_something_is_wrong() {
     let login = |error| {
         let (notice, remember, rd) = (None, None, None);
         View::Login(LoginPage {
+            certificate: None,
             email: "",
             error,
             notice,
@@ -425,6 +427,7 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
     let login = |email, error: Option<_>, notice| {
         let remember = Some(Remember { lasts: "30 days".into(), chosen: error.is_some() });
         View::Login(LoginPage {
+            certificate: None,
             email,
             error,
             notice,

@@ -21,6 +21,9 @@ pub enum NotSaved {
 
 pub const WRONG_CREDENTIALS: &str = "That e-mail and password do not match. Please check both and try again.";
 
+pub const CERTIFICATE_REFUSED: &str =
+    "You can't sign in with this certificate. Use your e-mail and password, or ask for help.";
+
 pub const WRONG_CODE: &str = "That code did not work. Please enter the six digits your app shows now.";
 
 /// Below the QR code, whose secret stays the same.

@@ -50,6 +50,8 @@ pub struct LoginPage<'a> {
     pub again: bool,
     /// Whether to offer a code before the password.
     pub code_first: bool,
+    /// Whose certificate the browser has shown, which will do in place of a password.
+    pub certificate: Option<&'a str>,
     /// `None` if users cannot ask to be kept signed in.
     pub remember: Option<Remember>,
     /// The requested page, as in every view that has this field.

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt as _, Limited};
 
 use super::{PageError, Route};
 use crate::{
+    client_certificates::ShownCertificate,
     login::Source,
     secret::{Token, TokenHash},
     sessions::{Level, Live},
@@ -40,6 +41,8 @@ pub struct Visit {
     pub forms: Option<TokenHash>,
     /// The cookie with the accounts that the browser is known to.
     pub known: Option<String>,
+    /// What the browser has shown with its connection; nobody has asked yet whether it counts.
+    pub certificate: Option<Arc<ShownCertificate>>,
     /// The session of the browser, of any level.
     pub session: Option<Arc<Live>>,
 }

@@ -68,9 +68,10 @@ pub(super) async fn serve<S: Service>(
     let Some(client) = client_of(&worker, &mut socket, peer, front, &mut permit, until).await else { return };
     let context = Rc::new(worker.service.connected(permit.is_trusted(), Door::Public));
     let accept = Box::pin(accept(&worker, socket, client));
-    let Ok(Some(stream)) = timeout_at(until, accept).await else {
+    let Ok(Some((stream, asked))) = timeout_at(until, accept).await else {
         return worker.service.handshake_failed();
     };
+    worker.service.secured(&context, stream.get_ref().1.peer_certificates(), asked);
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let newest = is_http2.then(Newest::default);
     let tunnels = Tunnels::new(&worker, newest.clone(), permit);
@@ -151,12 +152,13 @@ fn complain<S: Service>(worker: &Worker<S>, peer: SocketAddr, reason: &dyn Displ
     }
 }
 
-/// Accepts TLS. Plain HTTP, which starts with a letter as TLS does not, gets a response that says so.
+/// Accepts TLS, and says whether the client was asked for a certificate. Plain HTTP, which starts with a letter as TLS does not,
+/// gets a response that says so.
 async fn accept<S: Service>(
     worker: &Worker<S>,
     mut socket: Socket,
     client: SocketAddr,
-) -> Option<TlsStream<Socket>> {
+) -> Option<(TlsStream<Socket>, bool)> {
     let mut space = [0; SIGNATURE.len()];
     let first = socket.first(&mut space).await.ok()?;
     if proxy_protocol::begins_like_one(first) {
@@ -172,11 +174,12 @@ async fn accept<S: Service>(
     let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await.ok()?;
     // The key exchange happens here. The next one waits for a turn of the runtime, in which requests are served.
     let turn = worker.handshake.acquire().await.ok()?;
-    let mut handshake = pin!(hello.into_stream(worker.tls()));
+    let (config, asks) = worker.tls().of_host(hello.client_hello().server_name());
+    let mut handshake = pin!(hello.into_stream(config));
     if let Some(done) = poll_immediate(handshake.as_mut()).await {
-        return done.ok();
+        return Some((done.ok()?, asks));
     }
     yield_now().await;
     drop(turn);
-    handshake.await.ok()
+    Some((handshake.await.ok()?, asks))
 }

@@ -251,7 +251,7 @@ mod tests {
     fn worker<S>(service: S) -> Rc<Worker<S>> {
         let config = Arc::new(config(1));
         let load = Arc::new(Load::new(&config));
-        let tls = Arc::new(arc_swap::ArcSwap::from_pointee(tls().0));
+        let tls = Arc::new(arc_swap::ArcSwap::from_pointee(tls().0.into()));
         Worker::new(config, service, CancellationToken::new(), load, NetworkLimits::new(1, Vec::new()), tls)
     }
 

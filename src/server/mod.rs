@@ -35,7 +35,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use ipnet::IpNet;
-use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +52,10 @@ use self::{
     networks::NetworkLimits,
     watchdog::Watchdog,
 };
-use crate::web::{gate::Refusal, incoming::Incoming, reply::Reply};
+use crate::{
+    tls::Acceptance,
+    web::{gate::Refusal, incoming::Incoming, reply::Reply},
+};
 
 /// How long the workers may take to end after their drain.
 const LAST_TURNS: Duration = Duration::from_secs(5);
@@ -175,6 +178,12 @@ pub trait Service: 'static {
     /// A client has connected; `trusted`: it is a proxy with many clients.
     fn connected(&self, trusted: bool, door: Door) -> Self::Context;
 
+    /// A client has finished the TLS handshake. `shown` is its certificate and what it sent beside it: it has the key, and that
+    /// is all that is known. `asked`: it could have shown one.
+    fn secured(&self, context: &Self::Context, shown: Option<&[CertificateDer<'_>]>, asked: bool) {
+        let _ = (context, shown, asked);
+    }
+
     /// A client did not finish the TLS handshake.
     fn handshake_failed(&self);
 
@@ -284,7 +293,7 @@ impl Bound {
     /// process that is one worker short would go unnoticed; this way the service manager restarts it.
     pub async fn serve<S: Service>(
         self,
-        tls: Arc<ArcSwap<ServerConfig>>,
+        tls: Arc<ArcSwap<Acceptance>>,
         drain: CancellationToken,
         service: impl Fn() -> S + Clone + Send + 'static,
     ) -> Result<(), ServerError> {

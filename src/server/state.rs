@@ -10,7 +10,6 @@ use std::{
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use jiff::fmt::rfc2822::DateTimePrinter;
-use rustls::ServerConfig;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -25,7 +24,10 @@ use super::{
     networks::{NetworkLimits, NetworkPermit, TooMany},
     timeouts::Ticks,
 };
-use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::{
+    clock::{Clock as _, SystemClock, Timestamp},
+    tls::Acceptance,
+};
 
 /// The state that a worker's connections share.
 pub(super) struct Worker<S> {
@@ -34,7 +36,7 @@ pub(super) struct Worker<S> {
     pub(super) drain: CancellationToken,
     pub(super) load: Arc<Load>,
     pub(super) networks: Arc<NetworkLimits>,
-    tls: Arc<ArcSwap<ServerConfig>>,
+    tls: Arc<ArcSwap<Acceptance>>,
     start: Instant,
     pub(super) ticks: Rc<Ticks>,
     /// The tick of the last update, and the date.
@@ -94,7 +96,7 @@ impl<S> Worker<S> {
         drain: CancellationToken,
         load: Arc<Load>,
         networks: Arc<NetworkLimits>,
-        tls: Arc<ArcSwap<ServerConfig>>,
+        tls: Arc<ArcSwap<Acceptance>>,
     ) -> Rc<Self> {
         let ticks = Rc::new(Ticks::new());
         Rc::new(Self {
@@ -116,8 +118,8 @@ impl<S> Worker<S> {
         })
     }
 
-    /// The current certificate.
-    pub(super) fn tls(&self) -> Arc<ServerConfig> {
+    /// The current certificates.
+    pub(super) fn tls(&self) -> Arc<Acceptance> {
         self.tls.load_full()
     }
 

@@ -129,7 +129,7 @@ impl Running {
         let bound = Bound::new(&config(workers)).unwrap();
         let (address, health, drain) =
             (bound.addresses()[0].tcp().unwrap(), bound.health(), CancellationToken::new());
-        let tls = Arc::new(ArcSwap::from_pointee(identity));
+        let tls = Arc::new(ArcSwap::from_pointee(identity.into()));
         let served = tokio::spawn(bound.serve(tls, drain.clone(), service));
         Self { address, health, served, drain, client: Arc::new(client) }
     }

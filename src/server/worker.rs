@@ -9,7 +9,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use tokio::{
     runtime::LocalRuntime,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -31,6 +30,7 @@ use super::{
 };
 use crate::{
     background::{BEAT, next_tick},
+    tls::Acceptance,
     web::socket::Socket,
 };
 
@@ -44,7 +44,7 @@ const PLAIN_SHARE: usize = 8;
 pub(super) struct Start {
     pub(super) config: Arc<Config>,
     pub(super) listeners: Vec<(Door, Listening)>,
-    pub(super) tls: Arc<ArcSwap<ServerConfig>>,
+    pub(super) tls: Arc<ArcSwap<Acceptance>>,
     pub(super) drain: CancellationToken,
     pub(super) heartbeat: Arc<Heartbeat>,
     pub(super) networks: Arc<NetworkLimits>,

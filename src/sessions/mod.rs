@@ -50,7 +50,7 @@ pub use self::{
     live::{Activity, Live, Use},
     new_session::{NewSession, OtherUser},
     ongoing::{Newcomer, Ongoing, TooOften},
-    proof::PasswordProof,
+    proof::FirstFactor,
     redis::RedisSessions,
     revocation_log::RevocationLog,
     session::{Level, Method, Origin, Profile, Session, SessionSummary},

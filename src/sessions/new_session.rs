@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    proof::PasswordProof,
+    proof::FirstFactor,
     session::{Method, Origin, Profile, Session},
 };
 use crate::{
@@ -19,7 +19,7 @@ pub struct NewSession {
     pub(super) user: UserId,
     pub(super) profile: Profile,
     pub(super) amr: Vec<Method>,
-    /// When the password was given, if another session remembers it; `None`: just now.
+    /// When the first factor was given, if another session remembers it; `None`: just now.
     pub(super) since: Option<Timestamp>,
     /// The last proof is no later than this.
     pub(super) proved_by: Option<Timestamp>,
@@ -28,23 +28,23 @@ pub struct NewSession {
 
 /// The proofs for a new session are not all for its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the password and the code are of two different users")]
+#[error("the first factor and the code are of two different users")]
 pub struct OtherUser;
 
 impl NewSession {
-    /// From a user's password.
-    pub fn one_factor(password: &PasswordProof, user: &User) -> Result<Self, OtherUser> {
-        Self::with(password, None, user)
+    /// Of a user who has given a first factor and nothing else.
+    pub fn one_factor(first: &FirstFactor, user: &User) -> Result<Self, OtherUser> {
+        Self::with(first, None, user)
     }
 
-    /// From a user's password and a code.
+    /// Of a user who has given a first factor and a code.
     #[expect(clippy::needless_pass_by_value, reason = "a code makes one session")]
-    pub fn two_factor(password: &PasswordProof, code: VerifiedCode, user: &User) -> Result<Self, OtherUser> {
-        Self::with(password, Some(&code), user)
+    pub fn two_factor(first: &FirstFactor, code: VerifiedCode, user: &User) -> Result<Self, OtherUser> {
+        Self::with(first, Some(&code), user)
     }
 
-    fn with(password: &PasswordProof, code: Option<&VerifiedCode>, user: &User) -> Result<Self, OtherUser> {
-        if *password.user() != user.id || code.is_some_and(|code| *code.user() != user.id) {
+    fn with(first: &FirstFactor, code: Option<&VerifiedCode>, user: &User) -> Result<Self, OtherUser> {
+        if *first.user() != user.id || code.is_some_and(|code| *code.user() != user.id) {
             return Err(OtherUser);
         }
         let second = code.map(|code| match code.kind() {
@@ -60,10 +60,10 @@ impl NewSession {
                 groups: user.groups.clone(),
                 has_device: code.is_some(),
             },
-            amr: [Some(Method::Password), second].into_iter().flatten().collect(),
-            since: password.since(),
-            // A code is given now; a password alone at its own time.
-            proved_by: password.since().filter(|_| code.is_none()),
+            amr: [Some(first.method()), second].into_iter().flatten().collect(),
+            since: first.since(),
+            // A code is given now, a first factor alone when it was given.
+            proved_by: first.since().filter(|_| code.is_none()),
             remembered: false,
         })
     }
@@ -74,9 +74,9 @@ impl NewSession {
         Self { proved_by: Some(old.proved_at()), ..self }
     }
 
-    /// The proof besides the password.
+    /// The proof besides the first factor.
     pub fn second(&self) -> Option<Method> {
-        self.amr.iter().copied().find(|&method| method != Method::Password)
+        self.amr.iter().copied().find(|method| matches!(method, Method::Totp | Method::Recovery))
     }
 
     /// Whether the user asked to be kept signed in.
@@ -154,7 +154,7 @@ mod tests {
         let users = [user(1), user(2)];
         let passwords = users.each_ref().map(|user| {
             let session = Session { user: user.id.clone(), amr: vec![Method::Password], ..nobody() };
-            session.password().unwrap()
+            session.first_factor().unwrap()
         });
         for user in &users {
             for password in &passwords {

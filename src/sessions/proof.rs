@@ -1,18 +1,36 @@
-//! The proof that a password was given, kept from its check to the end of the login.
+//! What a session is made from: the proof that a first factor was given, kept from its check to the login's end.
 //!
-//! Only a correct password, a session that was made with one, and a record that we sealed make such a proof.
+//! Nothing else makes one than a password that was right, a certificate that counts as one, a session that rests on either, and a
+//! record that we sealed.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
 use super::session::{Method, Session};
-use crate::{clock::Timestamp, credentials::VerifiedPassword, sealing::Sealer, users::UserId};
+use crate::{
+    client_certificates::VerifiedCertificate,
+    clock::Timestamp,
+    credentials::VerifiedPassword,
+    sealing::Sealer,
+    users::{User, UserId},
+};
 
-/// Proof that a user's password was given.
+/// Proof that the password of a user was given, or a certificate in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PasswordProof {
+pub struct FirstFactor {
     user: UserId,
     since: Option<Timestamp>,
+    by: By,
+}
+
+/// What was given. The names are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum By {
+    #[default]
+    #[serde(rename = "pwd")]
+    Password,
+    #[serde(rename = "swk")]
+    Certificate,
 }
 
 /// The sealed form of a proof, with the values stored beside it.
@@ -20,11 +38,20 @@ pub struct PasswordProof {
 struct Record<T> {
     user: UserId,
     since: Option<Timestamp>,
+    /// Records without it are of before there was another.
+    #[serde(default)]
+    by: By,
     rest: T,
 }
 
-impl PasswordProof {
-    /// The user of the password.
+impl FirstFactor {
+    /// Of a user whose certificate counts in place of the password at a site. None: it does not, or is another user's.
+    pub fn by_certificate(certificate: &VerifiedCertificate, authority: &str, user: &User) -> Option<Self> {
+        let is_theirs = certificate.first_factor_at(authority)? == &user.name;
+        is_theirs.then(|| Self { user: user.id.clone(), since: None, by: By::Certificate })
+    }
+
+    /// Whose it was.
     pub fn user(&self) -> &UserId {
         &self.user
     }
@@ -34,14 +61,22 @@ impl PasswordProof {
         self.since
     }
 
-    /// Seals the proof and `rest` for one context. Fails if `rest` has no JSON form.
+    /// What it was.
+    pub fn method(&self) -> Method {
+        match self.by {
+            By::Password => Method::Password,
+            By::Certificate => Method::Certificate,
+        }
+    }
+
+    /// Seals the proof and `rest` for one place. An error: `rest` has no JSON form.
     pub fn seal_with<T: Serialize>(
         &self,
         sealer: &Sealer,
         place: &[&str],
         rest: &T,
     ) -> Result<Vec<u8>, serde_json::Error> {
-        let record = Record { user: self.user.clone(), since: self.since, rest };
+        let record = Record { user: self.user.clone(), since: self.since, by: self.by, rest };
         let plain = Zeroizing::new(serde_json::to_vec(&record)?);
         Ok(sealer.seal(place, &plain))
     }
@@ -53,22 +88,26 @@ impl PasswordProof {
         record: &[u8],
     ) -> Option<(Self, T)> {
         let plain = sealer.open(place, record).ok()?;
-        let Record { user, since, rest } = serde_json::from_slice(&plain).ok()?;
-        Some((Self { user, since }, rest))
+        let Record { user, since, by, rest } = serde_json::from_slice(&plain).ok()?;
+        Some((Self { user, since, by }, rest))
     }
 }
 
-impl From<VerifiedPassword> for PasswordProof {
+impl From<VerifiedPassword> for FirstFactor {
     fn from(verified: VerifiedPassword) -> Self {
-        Self { user: verified.user().clone(), since: None }
+        Self { user: verified.user().clone(), since: None, by: By::Password }
     }
 }
 
 impl Session {
-    /// The proof of the password that this session was made with.
-    pub fn password(&self) -> Option<PasswordProof> {
-        let user = self.user.clone();
-        self.amr.contains(&Method::Password).then_some(PasswordProof { user, since: Some(self.created_at) })
+    /// The proof of the first factor that this session began with.
+    pub fn first_factor(&self) -> Option<FirstFactor> {
+        let by = self.amr.iter().find_map(|method| match method {
+            Method::Password => Some(By::Password),
+            Method::Certificate => Some(By::Certificate),
+            Method::Totp | Method::Recovery | Method::Token => None,
+        })?;
+        Some(FirstFactor { user: self.user.clone(), since: Some(self.created_at), by })
     }
 }
 
@@ -84,10 +123,11 @@ mod tests {
     #[test]
     fn a_proof_is_read_again_from_its_own_sealed_record_alone() {
         let sealer = Sealer::from_key(&[1; 32]);
-        let proof = PasswordProof { user: ada(), since: Some(Timestamp::from_unix_seconds(7)) };
+        let proof =
+            FirstFactor { user: ada(), since: Some(Timestamp::from_unix_seconds(7)), by: By::Certificate };
         let record = proof.seal_with(&sealer, &["here"], &"beside").unwrap();
         let open = |sealer: &Sealer, place: &str, record: &[u8]| {
-            PasswordProof::open_with::<String>(sealer, &[place], record)
+            FirstFactor::open_with::<String>(sealer, &[place], record)
         };
         assert_eq!(open(&sealer, "here", &record), Some((proof, "beside".to_owned())));
         assert_eq!(open(&sealer, "there", &record), None);
@@ -97,11 +137,27 @@ mod tests {
     }
 
     #[test]
-    fn a_session_stands_in_for_a_password_only_if_it_began_with_one() {
+    fn a_record_of_before_certificates_is_of_a_password() {
+        let sealer = Sealer::from_key(&[1; 32]);
+        let plain = format!("{{\"user\":\"{}\",\"since\":null,\"rest\":1}}", ada());
+        let record = sealer.seal(&["here"], plain.as_bytes());
+        let (proof, _) = FirstFactor::open_with::<u8>(&sealer, &["here"], &record).unwrap();
+        assert_eq!(proof.method(), Method::Password);
+    }
+
+    #[test]
+    fn a_session_stands_in_for_a_first_factor_only_if_it_began_with_one() {
         let session = |amr: &[Method]| Session { user: ada(), amr: amr.to_vec(), ..session::nobody() };
-        let proof = session(&[Method::Password, Method::Totp]).password();
-        assert_eq!(proof, Some(PasswordProof { user: ada(), since: Some(Timestamp::from_unix_seconds(1)) }));
-        assert_eq!(session(&[Method::Totp, Method::Recovery]).password(), None);
-        assert_eq!(session(&[]).password(), None);
+        let at = Some(Timestamp::from_unix_seconds(1));
+        for (amr, by) in [
+            (&[Method::Password, Method::Totp][..], Some(By::Password)),
+            (&[Method::Certificate, Method::Totp], Some(By::Certificate)),
+            (&[Method::Totp, Method::Recovery], None),
+            (&[Method::Token], None),
+            (&[], None),
+        ] {
+            let expected = by.map(|by| FirstFactor { user: ada(), since: at, by });
+            assert_eq!(session(amr).first_factor(), expected, "{amr:?}");
+        }
     }
 }

@@ -17,6 +17,9 @@ pub enum Method {
     Totp,
     #[serde(rename = "rec")]
     Recovery,
+    /// A certificate, with the key of which the client has signed: in place of a password, or a machine's.
+    #[serde(rename = "swk")]
+    Certificate,
     /// A token of a machine. No session has it.
     #[serde(rename = "token")]
     Token,
@@ -29,6 +32,8 @@ impl Method {
             Self::Password => "pwd",
             Self::Totp => "otp",
             Self::Recovery => "rec",
+            // That a key is kept in hardware is not known here.
+            Self::Certificate => "swk",
             Self::Token => "token",
         }
     }
@@ -89,7 +94,7 @@ pub struct Session {
     pub groups: Vec<String>,
     /// In the order in which they were given.
     pub amr: Vec<Method>,
-    /// When the password was given. A later proof makes no session younger.
+    /// When the first factor was given. A later proof makes no session younger.
     pub created_at: Timestamp,
     /// The end, however busy the session is.
     pub expires_at: Timestamp,
@@ -99,7 +104,7 @@ pub struct Session {
     /// The user asked to be kept signed in. Missing in records from before users could ask.
     #[serde(default)]
     pub remembered: bool,
-    /// When the last proof was given; `None`: with the password.
+    /// When the last proof was given; `None`: with the first factor.
     #[serde(default)]
     pub proved_at: Option<Timestamp>,
 }
@@ -109,10 +114,11 @@ const fn nameless() -> TokenHash {
 }
 
 impl Level {
-    /// Two factors are a password and something that the user has; two of the latter are not.
+    /// Two factors are a first one and a code; two of a kind are not.
     pub fn of(amr: &[Method]) -> Self {
         let has = |method| amr.contains(&method);
-        if has(Method::Password) && (has(Method::Totp) || has(Method::Recovery)) {
+        if (has(Method::Password) || has(Method::Certificate)) && (has(Method::Totp) || has(Method::Recovery))
+        {
             Self::Two
         } else {
             Self::One
@@ -200,7 +206,7 @@ mod tests {
 
     #[test]
     fn two_factors_take_a_password_and_something_else() {
-        use Method::{Password, Recovery, Totp};
+        use Method::{Certificate, Password, Recovery, Token, Totp};
         for (amr, level) in [
             (&[][..], Level::One),
             (&[Password], Level::One),
@@ -209,6 +215,11 @@ mod tests {
             (&[Password, Password], Level::One),
             (&[Password, Totp], Level::Two),
             (&[Recovery, Password], Level::Two),
+            (&[Certificate], Level::One),
+            (&[Password, Certificate], Level::One),
+            (&[Certificate, Totp], Level::Two),
+            (&[Recovery, Certificate], Level::Two),
+            (&[Token, Totp], Level::One),
         ] {
             assert_eq!(session(amr).level(), level, "{amr:?}");
         }
@@ -216,7 +227,7 @@ mod tests {
 
     #[test]
     fn stored_names_of_methods_are_those_of_the_claim() {
-        for method in [Method::Password, Method::Totp, Method::Recovery] {
+        for method in [Method::Password, Method::Totp, Method::Recovery, Method::Certificate] {
             assert_eq!(serde_json::to_string(&method).unwrap(), format!("\"{}\"", method.amr()));
         }
     }

@@ -12,7 +12,10 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-use crate::clock::Timestamp;
+use crate::{
+    clock::Timestamp,
+    der::{element, instant},
+};
 
 const DAY: Duration = Duration::from_hours(24);
 /// How many days before the end it is told, and told again.
@@ -178,39 +181,6 @@ impl<'a> Facts<'a> {
             not_after: instant(to, to_text)?,
         })
     }
-}
-
-/// The first element of some DER: its tag, its content, and what comes after it.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&length, rest) = rest.split_first()?;
-    let (length, rest) = match length {
-        0..=0x7f => (usize::from(length), rest),
-        // 0x80 alone would be a length that is told later, which DER does not have.
-        0x81..=0x84 => {
-            let (digits, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
-            (digits.iter().fold(0, |number, digit| number << 8 | usize::from(*digit)), rest)
-        }
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
-}
-
-/// `UTCTime` or `GeneralizedTime`, in the one form that certificates may use.
-fn instant(tag: u8, text: &[u8]) -> Option<Timestamp> {
-    const UTC_TIME: u8 = 0x17;
-    const GENERALIZED_TIME: u8 = 0x18;
-    let text = std::str::from_utf8(text).ok()?;
-    let text = match tag {
-        UTC_TIME if text.get(..2)? < "50" => format!("20{text}"),
-        UTC_TIME => format!("19{text}"),
-        GENERALIZED_TIME => text.to_owned(),
-        _ => return None,
-    };
-    let local = jiff::civil::DateTime::strptime("%Y%m%d%H%M%SZ", text).ok()?;
-    let instant = jiff::tz::Offset::UTC.to_timestamp(local).ok()?;
-    Some(Timestamp::from_unix_millis(instant.as_millisecond()))
 }
 
 #[cfg(test)]

@@ -140,7 +140,7 @@ mod tests {
             .with_no_client_auth();
         let name = ServerName::try_from(host.to_owned()).unwrap();
         let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
-        let served = server(&load(config).unwrap()).unwrap();
+        let served = server(&load(config).unwrap(), None).unwrap();
         let mut served = ServerConnection::new(Arc::new(served)).unwrap();
         for _ in 0..4 {
             let mut wire = Vec::new();

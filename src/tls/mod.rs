@@ -1,5 +1,6 @@
 //! The TLS front: certificates and what protocols are spoken.
 
+mod acceptance;
 mod certificate;
 mod certificates;
 mod instead;
@@ -11,6 +12,8 @@ use std::{
     sync::Arc,
 };
 
+pub use acceptance::Acceptance;
+use acceptance::TakesAny;
 use certificate::Certificate;
 pub use certificate::Fault;
 pub use certificates::Certificates;
@@ -25,7 +28,10 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
-use crate::permission::{Need, explained};
+use crate::{
+    client_certificates::ClientCertificates,
+    permission::{Need, explained},
+};
 
 /// Where the certificates are.
 #[derive(Clone, Debug)]
@@ -115,13 +121,28 @@ fn read_pair(files: &PairFiles) -> Result<Pair, TlsError> {
     }
 }
 
-/// What TLS connections are accepted with: 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN.
-fn server(certificates: &Certificates) -> Result<ServerConfig, TlsError> {
-    let mut server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+/// What TLS connections are accepted with.
+fn acceptance(
+    certificates: &Certificates,
+    clients: Option<&Arc<ClientCertificates>>,
+) -> Result<Acceptance, TlsError> {
+    let asking = clients.map(|clients| Ok((server(certificates, Some(clients))?, Arc::clone(clients))));
+    Ok(Acceptance::new(server(certificates, None)?, asking.transpose()?))
+}
+
+/// 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN.
+fn server(
+    certificates: &Certificates,
+    clients: Option<&Arc<ClientCertificates>>,
+) -> Result<ServerConfig, TlsError> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(TlsError::Unusable)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(certificates.resolver()));
+        .map_err(TlsError::Unusable)?;
+    let builder = match clients {
+        Some(clients) => builder.with_client_cert_verifier(TakesAny::new(clients)),
+        None => builder.with_no_client_auth(),
+    };
+    let mut server = builder.with_cert_resolver(Arc::new(certificates.resolver()));
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Tickets resume without memory here; early data stays off, since it can be replayed (RFC 8470).
     server.session_storage = Arc::new(NoServerSessionStorage {});
@@ -182,7 +203,7 @@ mod tests {
     fn a_fitting_pair_loads() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config { pairs: vec![pair(folder.path(), "a")], hosts: vec!["localhost".to_owned()] };
-        let server = server(&load(&config).unwrap()).unwrap();
+        let server = server(&load(&config).unwrap(), None).unwrap();
         assert_eq!(server.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
         assert_eq!(server.max_early_data_size, 0);
     }

@@ -8,11 +8,15 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
-use super::{Certificates, Config, PairFiles, TlsError, load, read_pair, server};
-use crate::{clock::Clock, errors::Chain};
+use super::{Acceptance, Certificates, Config, PairFiles, TlsError, acceptance, load, read_pair};
+use crate::{
+    background::{BEAT, regularly},
+    client_certificates::ClientCertificates,
+    clock::Clock,
+    errors::Chain,
+};
 
 /// How often the files are looked at. Their renewal is a matter of weeks.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -22,7 +26,9 @@ const INTERVAL: Duration = Duration::from_secs(5);
 pub struct Reload {
     watched: Vec<(PairFiles, Fingerprint)>,
     clock: Arc<dyn Clock>,
-    current: Arc<ArcSwap<ServerConfig>>,
+    current: Arc<ArcSwap<Acceptance>>,
+    /// Absent: nobody is asked for a certificate.
+    clients: Option<Arc<ClientCertificates>>,
     certificates: Arc<ArcSwap<Certificates>>,
     /// How near the end was when it was last told.
     told: usize,
@@ -32,20 +38,25 @@ type Fingerprint = [Option<(SystemTime, u64)>; 2];
 
 impl Reload {
     /// Loads the pairs for the first time.
-    pub fn new(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
+    pub fn new(
+        config: &Config,
+        clients: Option<Arc<ClientCertificates>>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, TlsError> {
         let watched = config.pairs.iter().map(|files| (files.clone(), fingerprint(files))).collect();
         let certificates = load(config)?;
         Ok(Self {
             watched,
             clock,
-            current: Arc::new(ArcSwap::from_pointee(server(&certificates)?)),
+            current: Arc::new(ArcSwap::from_pointee(acceptance(&certificates, clients.as_ref())?)),
+            clients,
             certificates: Arc::new(ArcSwap::from_pointee(certificates)),
             told: 0,
         })
     }
 
     /// What is accepted with, always the last good pairs.
-    pub fn current(&self) -> Arc<ArcSwap<ServerConfig>> {
+    pub fn current(&self) -> Arc<ArcSwap<Acceptance>> {
         Arc::clone(&self.current)
     }
 
@@ -57,13 +68,15 @@ impl Reload {
     /// Follows the files until `stop` is cancelled.
     pub async fn watch(mut self, stop: CancellationToken) {
         self.judge();
+        let (mut pairs, mut clients) = (regularly(INTERVAL), regularly(BEAT));
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(INTERVAL) => {
+                _ = pairs.tick() => {
                     self.look();
                     self.remind();
                 }
+                _ = clients.tick(), if self.clients.is_some() => self.look_at_clients(),
             }
         }
     }
@@ -101,10 +114,25 @@ impl Reload {
             return Ok(false);
         }
         let expires = after.not_after();
-        self.current.store(Arc::new(server(&after)?));
+        self.current.store(Arc::new(acceptance(&after, self.clients.as_ref())?));
         self.certificates.store(Arc::new(after));
         tracing::info!(certificate = %files.certificate.display(), %expires, "the certificate was reloaded");
         Ok(true)
+    }
+
+    /// Takes the authorities of clients and what they have revoked. Clients are told of the authorities as they connect; where those
+    /// are the same, tickets stay good.
+    fn look_at_clients(&self) {
+        let Some(clients) = &self.clients else { return };
+        if !clients.look(self.clock.now()) {
+            return;
+        }
+        match acceptance(&self.certificates.load(), Some(clients)) {
+            Ok(current) => self.current.store(Arc::new(current)),
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "clients are still told of the old authorities");
+            }
+        }
     }
 
     /// Says what is wrong with the certificates that came into force.
@@ -177,7 +205,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = config(&folder);
         write(&config, 1000);
-        let mut reload = Reload::new(&config, Arc::new(ManualClock::at(TODAY))).unwrap();
+        let mut reload = Reload::new(&config, None, Arc::new(ManualClock::at(TODAY))).unwrap();
         let first = reload.current().load_full();
         reload.look();
         assert!(Arc::ptr_eq(&first, &reload.current().load_full()));
@@ -213,7 +241,7 @@ mod tests {
         write_for(one, 1000, "localhost", 2040);
         write_for(two, 1000, "b.example", 2040);
         let clock = Arc::new(ManualClock::at(TODAY));
-        let mut reload = Reload::new(&config, clock).unwrap();
+        let mut reload = Reload::new(&config, None, clock).unwrap();
         assert_eq!(reload.certificates().load().faults(TODAY), []);
         let before = reload.current().load_full();
         // One that cannot be used keeps no other from being renewed.
@@ -238,7 +266,7 @@ mod tests {
         let config = config(&folder);
         write(&config, 1000);
         let clock = Arc::new(ManualClock::at(TODAY));
-        let mut reload = Reload::new(&config, clock.clone()).unwrap();
+        let mut reload = Reload::new(&config, None, clock.clone()).unwrap();
         let good = reload.current().load_full();
         for (age, host, year) in [(2000, "other.example", 2040), (3000, "localhost", 2020)] {
             write_for(&config.pairs[0], age, host, year);
@@ -260,7 +288,7 @@ mod tests {
         write_for(&config.pairs[0], 1000, "localhost", 2040);
         let end = Timestamp::from_unix_seconds(2_208_988_800);
         let clock = Arc::new(ManualClock::at(end.minus(40 * DAY)));
-        let mut reload = Reload::new(&config, clock.clone()).unwrap();
+        let mut reload = Reload::new(&config, None, clock.clone()).unwrap();
         assert_eq!(reload.certificates().load().not_after(), end);
         let mut stages = Vec::new();
         for days_left in (0..40).rev() {

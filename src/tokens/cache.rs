@@ -14,7 +14,12 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::LiveToken;
-use crate::{clock::Timestamp, database::Change, users::UserId};
+use crate::{
+    client_certificates::{ID, ShownCertificate},
+    clock::Timestamp,
+    database::Change,
+    users::UserId,
+};
 
 /// Tokens remembered for requests.
 const REMEMBERED: usize = 10_000;
@@ -29,6 +34,8 @@ pub(super) struct TokenState {
     /// Cancelled when the token ends.
     pub(super) over: CancellationToken,
     user: OnceLock<UserId>,
+    /// What is shown in place of a token.
+    certificate: OnceLock<Arc<ShownCertificate>>,
     expires_at: AtomicI64,
     last_used: AtomicI64,
     stored: AtomicI64,
@@ -39,6 +46,7 @@ impl Default for TokenState {
         Self {
             over: CancellationToken::new(),
             user: OnceLock::new(),
+            certificate: OnceLock::new(),
             expires_at: AtomicI64::new(i64::MAX),
             last_used: AtomicI64::new(NEVER),
             stored: AtomicI64::new(NEVER),
@@ -51,6 +59,20 @@ impl TokenState {
     pub(super) fn identify(&self, user: &UserId, expires_at: Timestamp) {
         self.user.get_or_init(|| user.clone());
         self.lasts_until(expires_at);
+    }
+
+    /// By what it is shown, if it is no token.
+    pub(super) fn is_by(&self, shown: &Arc<ShownCertificate>) {
+        self.certificate.get_or_init(|| Arc::clone(shown));
+    }
+
+    pub(super) fn certificate(&self) -> Option<&Arc<ShownCertificate>> {
+        self.certificate.get()
+    }
+
+    /// Whether it is nobody else's.
+    pub(super) fn could_be_of(&self, user: &UserId) -> bool {
+        self.user.get().is_none_or(|known| known == user)
     }
 
     pub(super) fn lasts_until(&self, end: Timestamp) {
@@ -148,6 +170,10 @@ impl TokenCache {
                 Change::Session(_) | Change::SigningKeys => {}
             }
         }
+    }
+
+    pub(super) fn doubt_certificates(&self) {
+        self.doubt(|id, _| id.starts_with(ID));
     }
 
     pub(super) fn doubt_all(&self) {

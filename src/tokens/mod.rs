@@ -5,6 +5,7 @@
 //! rules and the gate decide whether a target takes a token.
 
 mod cache;
+mod certified;
 mod own;
 mod scope;
 mod shown;
@@ -30,10 +31,11 @@ use self::{
     scope::Limits,
 };
 pub use self::{
+    certified::Certified,
     own::{Config, NewOwnToken, own_name},
     scope::Scope,
     shown::Shown,
-    store::{Holder, NewToken, TokenRecord, TokenStore},
+    store::{Holder, NewToken, TokenRecord, TokenStore, is_service},
     text::TokenText,
 };
 use crate::{
@@ -169,6 +171,8 @@ pub struct LiveToken {
     pub live: Arc<Live>,
     limits: Limits,
     held: Arc<TokenState>,
+    /// Of a certificate: by which authorities and lists it was judged.
+    generation: u64,
 }
 
 impl LiveToken {
@@ -187,13 +191,20 @@ pub struct Tokens {
     throttle: Throttle,
     cache: TokenCache,
     suspects: Semaphore,
+    certified: Option<Certified>,
 }
 
 impl Tokens {
-    pub fn new(store: TokenStore, users: Users, sessions: Arc<Sessions>, throttle: Throttle) -> Arc<Self> {
+    pub fn new(
+        store: TokenStore,
+        users: Users,
+        sessions: Arc<Sessions>,
+        throttle: Throttle,
+        certified: Option<Certified>,
+    ) -> Arc<Self> {
         let cache = TokenCache::default();
         let suspects = Semaphore::new(SUSPECTS);
-        let tokens = Arc::new(Self { store, users, sessions, throttle, cache, suspects });
+        let tokens = Arc::new(Self { store, users, sessions, throttle, cache, suspects, certified });
         let heard = Arc::downgrade(&tokens);
         tokens.sessions.tell(Box::new(move |event| {
             if let Some(tokens) = heard.upgrade() {
@@ -266,7 +277,7 @@ impl Tokens {
                 Ok(facts) => facts,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            let made = Arc::new(self.make(record, facts, held)?);
+            let made = Arc::new(self.make(record, facts, held, Method::Token)?);
             if self.cache.keep(shown.id(), &made, epoch) {
                 return Ok(Ok(made));
             }
@@ -294,6 +305,7 @@ impl Tokens {
         record: TokenRecord,
         user: Option<User>,
         held: Arc<TokenState>,
+        by: Method,
     ) -> Result<LiveToken, TokensError> {
         let limits = record.scope.limits().map_err(|_| DatabaseError::Corrupt("a token's scope"))?;
         let expires_at = record.expires_at.unwrap_or_else(|| record.created_at.plus(FOR_EVER));
@@ -318,7 +330,7 @@ impl Tokens {
             email,
             display_name,
             groups,
-            amr: vec![Method::Token],
+            amr: vec![by],
             created_at: record.created_at,
             expires_at,
             origin: Origin::new(Ipv4Addr::UNSPECIFIED.into(), ""),
@@ -327,7 +339,7 @@ impl Tokens {
             proved_at: None,
         };
         let live = Arc::new(Live::of_machine(facts, held.over.clone(), ongoing));
-        Ok(LiveToken { is_own, name: record.name, live, limits, held })
+        Ok(LiveToken { is_own, name: record.name, live, limits, held, generation: 0 })
     }
 
     fn hear(&self, event: &FeedEvent) {
@@ -350,6 +362,15 @@ impl Tokens {
                 mine.cache.sweep(mine.sessions.now());
             }
         });
+        if let Some(Certified { certificates, .. }) = &self.certified {
+            let (mine, certificates) = (Arc::clone(self), Arc::clone(certificates));
+            background.run("checking certificates that may be revoked", async move {
+                loop {
+                    certificates.changed().await;
+                    mine.cache.doubt_certificates();
+                }
+            });
+        }
         let mine = Arc::clone(self);
         background.run("forgetting old tokens", async move {
             let mut purges = regularly(PURGE);
@@ -383,7 +404,7 @@ impl Tokens {
             }
             stream::iter(self.cache.take_doubts())
                 .for_each_concurrent(AT_ONCE, async |(id, held)| {
-                    match timeout(PATIENCE, self.still_good(&id)).await {
+                    match timeout(PATIENCE, self.still_good(&id, &held)).await {
                         Ok(Ok(Some(expires_at))) => held.lasts_until(expires_at),
                         Ok(Ok(None)) => held.over.cancel(),
                         // After an error the token stays doubtful.
@@ -395,7 +416,10 @@ impl Tokens {
     }
 
     /// The expiry of a token that is still valid; `None` if it has ended.
-    async fn still_good(&self, id: &str) -> Result<Option<Timestamp>, TokensError> {
+    async fn still_good(&self, id: &str, held: &TokenState) -> Result<Option<Timestamp>, TokensError> {
+        if let Some(shown) = held.certificate() {
+            return self.certificate_still_good(shown, held).await;
+        }
         let Some(record) = self.store.find(id).await? else { return Ok(None) };
         let end = record.expires_at.unwrap_or_else(|| record.created_at.plus(FOR_EVER));
         Ok(self.facts(&record).await?.is_ok().then_some(end))

@@ -44,6 +44,16 @@ impl Scope {
         Ok(Limits { rules, sites: self.sites.clone() })
     }
 
+    /// The error says what would be right.
+    pub fn check(&self) -> Result<(), String> {
+        self.limits().map(drop)
+    }
+
+    /// Whether a request of a site lies within.
+    pub fn admits(&self, request: &AccessRequest<'_>, authority: &str) -> bool {
+        self.limits().is_ok_and(|limits| limits.admit(request, authority))
+    }
+
     /// The groups of a user's token, if the user is in `groups`.
     pub fn groups_of_user(&self, groups: Vec<String>) -> Vec<String> {
         if self.groups.is_empty() {

@@ -60,7 +60,7 @@ impl TokenRecord {
 
     /// Whether it is valid for a request to a site, as in [`LiveToken`](super::LiveToken).
     pub fn admits(&self, request: &AccessRequest<'_>, authority: &str) -> bool {
-        self.scope.limits().is_ok_and(|limits| limits.admit(request, authority))
+        self.scope.admits(request, authority)
     }
 }
 
@@ -260,10 +260,12 @@ fn check_name(name: &str) -> Result<(), TokensError> {
 
 /// The same in lower case: portals do not distinguish names by case.
 fn check_service(name: &str) -> Result<(), TokensError> {
-    match check_name(name) {
-        Ok(()) if !name.bytes().any(|byte| byte.is_ascii_uppercase()) => Ok(()),
-        _ => Err(TokensError::Service(name.to_owned())),
-    }
+    if is_service(name) { Ok(()) } else { Err(TokensError::Service(name.to_owned())) }
+}
+
+/// Whether a service may have this name.
+pub fn is_service(name: &str) -> bool {
+    check_name(name).is_ok() && !name.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 pub(super) fn read(row: &AnyRow) -> Result<TokenRecord, TokensError> {

@@ -13,6 +13,8 @@ mod battlefield;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod client_certificates;
+#[cfg(test)]
 mod clock_differences;
 #[cfg(test)]
 mod clock_jumps;

@@ -153,7 +153,7 @@ pub(super) static SERVER: LazyLock<Server> = LazyLock::new(|| {
     let runs = Arc::<Mutex<HashMap<u16, Run>>>::default();
     let bound = Bound::new(&config()).expect("a socket");
     let (address, known) = (bound.addresses()[0].tcp().expect("an address"), Arc::clone(&runs));
-    let tls = Arc::new(ArcSwap::from_pointee(identity));
+    let tls = Arc::new(ArcSwap::from_pointee(identity.into()));
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let service = move || Scripted { runs: Arc::clone(&known) };

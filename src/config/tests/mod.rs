@@ -1,6 +1,7 @@
 //! The configuration from the outside: files, variables and flags in, a `Config` or every problem out.
 
 mod access;
+mod clients;
 mod newcomers;
 mod portal;
 mod sealing_key;
@@ -20,7 +21,6 @@ use std::{
 
 use http::HeaderName;
 use secrecy::ExposeSecret as _;
-use tempfile::TempDir;
 
 use super::{Config, Flag, Location, Problem, Problems};
 use crate::{clock::Timestamp, server::ListenAddress, sessions::Store, telemetry::log::Format};
@@ -35,11 +35,11 @@ upstreams = ["http://127.0.0.1:3000"]
 "#;
 
 /// A folder with configuration files.
-struct Folder(TempDir);
+struct Folder(tempfile::TempDir);
 
 impl Folder {
     fn new() -> Self {
-        Self(TempDir::new().unwrap())
+        Self(tempfile::tempdir().unwrap())
     }
 
     fn file(&self, name: &str, text: &str) -> PathBuf {

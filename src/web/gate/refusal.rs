@@ -13,6 +13,9 @@ pub enum Refusal {
     Host,
     #[error("the request is for another host")]
     Misdirected(Box<RequestedHost>),
+    /// Its client has been asked for no certificate there.
+    #[error("this site needs a connection of its own, opened with its host name (SNI)")]
+    Connection,
     #[error("this form of request target is not allowed")]
     Target,
     #[error("the path is not in canonical form")]
@@ -46,7 +49,7 @@ pub struct RequestedHost {
 impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
+            Self::Misdirected(_) | Self::Connection => StatusCode::MISDIRECTED_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,

@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{ADA, failed, made, run, succeeded};
-use crate::support::test_gateway::{configuration, folder};
+use crate::{
+    client_certificates::authority::{Authority, email, uri},
+    support::test_gateway::{configuration, folder},
+};
 
 const RULES: &str = r#"
 [access]
@@ -124,4 +127,64 @@ async fn what_cannot_be_asked_is_said() {
     assert_eq!(ask(&["--as", ADA]).await.code, 2);
     assert_eq!(ask(&["--from", "10.0.0.1"]).await.code, 2);
     assert_eq!(ask(&["--request", "GET /", "--from", "here"]).await.code, 2);
+}
+
+#[tokio::test]
+async fn what_a_certificate_opens_is_explained_and_why_one_opens_nothing() {
+    let authority = Authority::new("Clients");
+    authority.revoke(&[4], 2040);
+    let files = format!("[tls]\nclient_ca = {:?}\nclient_crl = {:?}\n", authority.file(), authority.list());
+    let clients = format!(
+        "[[tls.clients]]\nsan = \"URI:urn:ci\"\nservice = \"ci\"\npath = \"/api/*\"\ngroups = \"deploy\"\n\
+         [[tls.clients]]\nsan = \"email:{ADA}\"\nuser = \"{ADA}\"\n\
+         [[tls.clients]]\nsan = \"URI:urn:ada\"\nuser = \"{ADA}\"\nas = \"first_factor\"\n"
+    );
+    let (folder, file, _) = ready().await;
+    let with = folder.path().join("with.toml");
+    let text = std::fs::read_to_string(&file).unwrap().replacen("[tls]\n", &files, 1);
+    std::fs::write(&with, text + &clients).unwrap();
+    let with = with.to_str().unwrap();
+    let shown = |serial, names| authority.sign(serial, names).certificate.display().to_string();
+    let (ci, ada) = (shown(1, vec![uri("urn:ci")]), shown(2, vec![email(ADA)]));
+    for (certificate, request, level, passes, says) in [
+        (&ci, "GET /api/sims", "two_factor", true, "passes with the certificate"),
+        (
+            &ci,
+            "GET /sims",
+            "two_factor",
+            false,
+            "not for this path, method, network or site; without it, no rule",
+        ),
+        (&ci, "GET /health", "bypass", true, "passes without a login"),
+        (&ada, "GET /sims", "two_factor", true, "passes with the certificate"),
+        (&ada, "GET /admin/users", "two_factor", false, "no certificate is enough for it; without it, rule"),
+    ] {
+        let facts = ask(with, request, &["--certificate", certificate]).await;
+        assert_eq!(
+            (&facts["level"], &facts["passes"]),
+            (&json!(level), &json!(passes)),
+            "{request}: {facts}"
+        );
+        assert!(facts["reason"].as_str().unwrap().contains(says), "{request}: {facts}");
+    }
+    let facts = ask(with, "GET /api/sims", &["--certificate", &ci]).await;
+    assert_eq!(
+        (&facts["user"], &facts["headers"]["Remote-User"], &facts["headers"]["Remote-Groups"]),
+        (&json!("service:ci"), &json!("service:ci"), &json!("deploy"))
+    );
+    let other = Authority::new("Clients").sign(1, vec![uri("urn:ci")]).certificate;
+    std::fs::write(folder.path().join("empty.pem"), "").unwrap();
+    let empty = folder.path().join("empty.pem");
+    for (certificate, says) in [
+        (shown(3, vec![uri("urn:other")]), "it is nobody's in tls.clients"),
+        (shown(4, vec![uri("urn:ci")]), "it has been revoked"),
+        (shown(5, vec![uri("urn:ada")]), "is in place of ada@example.com's password"),
+        (other.display().to_string(), "cannot read certificate from"),
+        (empty.display().to_string(), "holds no readable certificate"),
+    ] {
+        let words = ["check", "--config", with, "--request", "GET /", "--certificate", &certificate];
+        failed(&run(&words, "").await, says);
+    }
+    let without = ["check", "--config", &file, "--request", "GET /", "--certificate", &ci];
+    failed(&run(&without, "").await, "`tls.client_ca` is not set");
 }

@@ -1,0 +1,131 @@
+//! What certificates and revocation lists say that rustls does not tell: names, issuers, ends.
+
+use rustls::pki_types::SignatureVerificationAlgorithm;
+
+use super::AltName;
+use crate::{
+    clock::Timestamp,
+    der::{element, elements, instant},
+};
+
+const SEQUENCE: u8 = 0x30;
+const INTEGER: u8 = 0x02;
+const OID: u8 = 0x06;
+const OCTET_STRING: u8 = 0x04;
+const BIT_STRING: u8 = 0x03;
+const VERSION: u8 = 0xa0;
+const EXTENSIONS: u8 = 0xa3;
+/// 2.5.29.17
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// 2.5.29.15
+const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
+/// In the first byte of its bits.
+const KEY_CERT_SIGN: u8 = 0x04;
+const RFC822_NAME: u8 = 0x81;
+const DNS_NAME: u8 = 0x82;
+const URI: u8 = 0x86;
+
+/// Of one certificate (RFC 5280, 4.1).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CertificateFacts<'a> {
+    pub(super) issuer: &'a [u8],
+    pub(super) subject: &'a [u8],
+    pub(super) not_after: Timestamp,
+    /// What the library does not ask: that the key may sign certificates, if it says what it is for.
+    pub(super) may_sign: bool,
+    pub(super) names: Vec<AltName>,
+}
+
+impl<'a> CertificateFacts<'a> {
+    pub(super) fn of(certificate: &'a [u8]) -> Option<Self> {
+        let (SEQUENCE, outer, _) = element(certificate)? else { return None };
+        let (SEQUENCE, mut rest, _) = element(outer)? else { return None };
+        if rest.first() == Some(&VERSION) {
+            (_, _, rest) = element(rest)?;
+        }
+        let (_serial, _, rest) = element(rest)?;
+        let (_algorithm, _, rest) = element(rest)?;
+        let (_, issuer, rest) = element(rest)?;
+        let (_, validity, rest) = element(rest)?;
+        let (_, subject, rest) = element(rest)?;
+        let (_from, _, until) = element(validity)?;
+        let (tag, text, _) = element(until)?;
+        let extensions = elements(rest).find(|(tag, _)| *tag == EXTENSIONS);
+        let extension = |id| extensions.and_then(|(_, content)| extension(content, id));
+        let names = extension(SUBJECT_ALT_NAME).and_then(alternative_names).unwrap_or_default();
+        let may_sign = extension(KEY_USAGE).is_none_or(|usage| match element(usage) {
+            Some((BIT_STRING, [_unused, bits, ..], _)) => bits & KEY_CERT_SIGN != 0,
+            _ => false,
+        });
+        Some(Self { issuer, subject, not_after: instant(tag, text)?, may_sign, names })
+    }
+}
+
+/// The value of an extension.
+fn extension<'a>(extensions: &'a [u8], id: &[u8]) -> Option<&'a [u8]> {
+    let (SEQUENCE, list, _) = element(extensions)? else { return None };
+    elements(list).find_map(|(_, extension)| {
+        let (OID, known, rest) = element(extension)? else { return None };
+        // Whether it is critical may stand between.
+        let mut values = elements(rest).filter(|(tag, _)| *tag == OCTET_STRING && known == id);
+        values.next().map(|(_, value)| value)
+    })
+}
+
+/// The names that mean something here, each as it is written. One that is not ASCII is none.
+fn alternative_names(value: &[u8]) -> Option<Vec<AltName>> {
+    let (SEQUENCE, names, _) = element(value)? else { return None };
+    let name = |(tag, text): (u8, &[u8])| {
+        let text =
+            std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|b| b.is_ascii_graphic()))?;
+        match tag {
+            RFC822_NAME => AltName::email(text),
+            DNS_NAME => AltName::dns(text),
+            URI => AltName::uri(text),
+            _ => None,
+        }
+    };
+    Some(elements(names).filter_map(name).collect())
+}
+
+/// Of one revocation list (RFC 5280, 5.1).
+#[derive(Debug)]
+pub(super) struct ListFacts<'a> {
+    pub(super) issuer: &'a [u8],
+    /// Until when it is to be believed.
+    pub(super) ends: Timestamp,
+    signed: &'a [u8],
+    algorithm: &'a [u8],
+    signature: &'a [u8],
+}
+
+impl<'a> ListFacts<'a> {
+    pub(super) fn of(list: &'a [u8]) -> Option<Self> {
+        let (SEQUENCE, outer, _) = element(list)? else { return None };
+        let (SEQUENCE, mut rest, after) = element(outer)? else { return None };
+        let signed = outer.get(..outer.len() - after.len())?;
+        let (SEQUENCE, algorithm, after) = element(after)? else { return None };
+        let (BIT_STRING, [0, signature @ ..], _) = element(after)? else { return None };
+        if rest.first() == Some(&INTEGER) {
+            (_, _, rest) = element(rest)?;
+        }
+        let (_algorithm, _, rest) = element(rest)?;
+        let (_, issuer, rest) = element(rest)?;
+        let (_this_update, _, rest) = element(rest)?;
+        let (tag, text, _) = element(rest)?;
+        Some(Self { issuer, ends: instant(tag, text)?, signed, algorithm, signature })
+    }
+
+    /// Whether this key has signed it: the content of a `SubjectPublicKeyInfo`.
+    pub(super) fn is_signed_by(&self, key: &[u8], known: &[&dyn SignatureVerificationAlgorithm]) -> bool {
+        let Some((SEQUENCE, kind, rest)) = element(key) else { return false };
+        let Some((BIT_STRING, [0, key @ ..], _)) = element(rest) else { return false };
+        let fits = |known: &&&dyn SignatureVerificationAlgorithm| {
+            *known.public_key_alg_id() == *kind && *known.signature_alg_id() == *self.algorithm
+        };
+        known
+            .iter()
+            .filter(fits)
+            .any(|known| known.verify_signature(key, self.signed, self.signature).is_ok())
+    }
+}

@@ -1,0 +1,46 @@
+//! A certificate in place of a password: the same login from there on.
+
+use super::{Login, LoginError, PasswordOutcome, Source, Step, pending::Arrival};
+use crate::{
+    audit::AuditEvent,
+    client_certificates::{ShownCertificate, VerifiedCertificate},
+    secret::TokenHash,
+    sessions::FirstFactor,
+};
+
+impl Login {
+    /// The certificate of a connection, if it counts at a site as somebody's first factor. Whether there is such a user is not
+    /// asked: whoever holds it could read that from the page.
+    pub fn first_factor_of(
+        &self,
+        shown: Option<&ShownCertificate>,
+        authority: &str,
+    ) -> Option<VerifiedCertificate> {
+        let verified = self.certificates.as_ref()?.judge(shown?, self.clock.now()).ok()?;
+        verified.first_factor_at(authority).is_some().then_some(verified)
+    }
+
+    /// The first factor, by a certificate. Nothing can be guessed, so nothing is counted; who does not exist and who is disabled
+    /// get the same answer.
+    pub async fn certificate(
+        &self,
+        (certificate, authority): (&VerifiedCertificate, &str),
+        previous: Option<&TokenHash>,
+        source: &Source,
+    ) -> Result<PasswordOutcome, LoginError> {
+        let Some(name) = certificate.first_factor_at(authority) else { return Ok(PasswordOutcome::Refused) };
+        let context = source.context(name.as_str());
+        let user = self.users.find(name).await?.filter(|user| !user.disabled);
+        let first = user.as_ref().and_then(|user| FirstFactor::by_certificate(certificate, authority, user));
+        let Some((user, first)) = user.as_ref().zip(first) else {
+            self.audit.record(AuditEvent::LoginCertificateRefused, &context);
+            return Ok(PasswordOutcome::Refused);
+        };
+        self.audit.record(AuditEvent::LoginCertificateAccepted, &context);
+        let has_device = self.devices.count(&user.id).await? > 0;
+        let step = if has_device { Step::Code } else { Step::Enrol };
+        let arrival = Arrival { cookie: previous.copied(), client_ip: source.client_ip };
+        let token = self.pending.begin(&first, step, false, arrival).await?;
+        Ok(PasswordOutcome::Continue { token, step })
+    }
+}

@@ -1,0 +1,106 @@
+//! With what a connection is accepted: who is asked for a certificate, and who is not.
+
+use std::sync::Arc;
+
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, UnixTime},
+    server::danger::{ClientCertVerified, ClientCertVerifier},
+};
+
+use crate::client_certificates::ClientCertificates;
+
+/// Bytes of a certificate and what comes beside it. They are held as long as the connection, and by its ticket.
+const LARGEST: usize = 16 * 1024;
+
+/// What TLS connections are accepted with.
+#[derive(Clone, Debug)]
+pub struct Acceptance {
+    usual: Arc<ServerConfig>,
+    asking: Option<(Arc<ServerConfig>, Arc<ClientCertificates>)>,
+}
+
+impl Acceptance {
+    pub(super) fn new(usual: ServerConfig, asking: Option<(ServerConfig, Arc<ClientCertificates>)>) -> Self {
+        let asking = asking.map(|(config, certificates)| (Arc::new(config), certificates));
+        Self { usual: Arc::new(usual), asking }
+    }
+
+    /// What a client is accepted with that names a host, or none, and whether that asks for a certificate.
+    pub fn of_host(&self, host: Option<&str>) -> (Arc<ServerConfig>, bool) {
+        match &self.asking {
+            Some((config, certificates)) if certificates.asks(host) => (Arc::clone(config), true),
+            _ => (Arc::clone(&self.usual), false),
+        }
+    }
+}
+
+impl From<ServerConfig> for Acceptance {
+    fn from(usual: ServerConfig) -> Self {
+        Self::new(usual, None)
+    }
+}
+
+/// Asks for a certificate and takes whichever comes, as long as the client has its key; whether it counts is asked for each request.
+///
+/// A handshake that failed for a certificate would show a browser's user an error without a way on, and leave the certificate
+/// chosen until the browser is closed.
+#[derive(Debug)]
+pub(super) struct TakesAny {
+    hints: Vec<DistinguishedName>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl TakesAny {
+    pub(super) fn new(certificates: &ClientCertificates) -> Arc<Self> {
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        Arc::new(Self { hints: certificates.authorities(), algorithms })
+    }
+}
+
+impl ClientCertVerifier for TakesAny {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let size: usize = intermediates.iter().map(|further| further.len()).sum();
+        if end_entity.len() + size > LARGEST {
+            return Err(CertificateError::BadEncoding.into());
+        }
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
