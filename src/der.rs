@@ -1,14 +1,14 @@
-//! As much of DER as it takes to find something in a certificate that a library has checked already.
+//! As much of a DER parser as it takes to find a field in a certificate that a library has already checked.
 
 use crate::clock::Timestamp;
 
-/// The first element of some DER: its tag, its content, and what comes after it.
+/// The first element: its tag, its content, and the bytes after it.
 pub fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = der.split_first()?;
     let (&length, rest) = rest.split_first()?;
     let (length, rest) = match length {
         0..=0x7f => (usize::from(length), rest),
-        // 0x80 alone would be a length that is told later, which DER does not have.
+        // 0x80 would be BER's indefinite length, which DER does not have.
         0x81..=0x84 => {
             let (digits, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
             (digits.iter().fold(0, |number, digit| number << 8 | usize::from(*digit)), rest)
@@ -19,7 +19,7 @@ pub fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
-/// The elements of some DER, one after another. What comes after a broken one is not there.
+/// The elements one after another. Iteration ends at a malformed one.
 pub fn elements(mut der: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     std::iter::from_fn(move || {
         let (tag, content, rest) = element(der)?;
@@ -28,7 +28,7 @@ pub fn elements(mut der: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// `UTCTime` or `GeneralizedTime`, in the one form that certificates may use.
+/// `UTCTime` or `GeneralizedTime`, in the form that RFC 5280 prescribes.
 pub fn instant(tag: u8, text: &[u8]) -> Option<Timestamp> {
     const UTC_TIME: u8 = 0x17;
     const GENERALIZED_TIME: u8 = 0x18;

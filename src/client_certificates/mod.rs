@@ -1,7 +1,7 @@
-//! Certificates that clients show: whether they count, and whom they stand for.
+//! Client certificates: whether they count, and whom they stand for.
 //!
-//! TLS sees to it that whoever shows one has its key, and to nothing else. All else is asked here, at the time of the request:
-//! a certificate that has ended or was revoked since its handshake, or since the one that a ticket goes back to, counts no more.
+//! The handshake only proves that the client has the key. Everything else is checked here, for each request: a certificate that
+//! has expired or been revoked since the handshake, or since the one that a ticket resumes, no longer counts.
 
 mod shows;
 #[cfg(test)]
@@ -39,7 +39,7 @@ use crate::{clock::Timestamp, errors::Chain, users::CanonicalName};
 #[derive(Clone, Debug)]
 pub struct Config {
     pub files: Files,
-    /// The first that fits a certificate is the one.
+    /// The first entry that matches a certificate applies.
     pub clients: Vec<Mapping>,
 }
 
@@ -48,28 +48,28 @@ pub struct Config {
 pub struct Mapping {
     pub shows: Shows,
     pub role: Role,
-    /// Hosts, with the port where it is not the usual one; none: all.
+    /// Hosts, with the port unless it is 443; empty: all.
     pub sites: Vec<String>,
 }
 
-/// As what it counts.
+/// What it counts as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// As a machine that is a service of this name.
+    /// A machine: the service of this name.
     Service(String),
-    /// As a machine that acts for a user.
+    /// A machine that acts for a user.
     Machine(CanonicalName),
-    /// As the user's first factor, in place of a password.
+    /// The user's first factor, in place of a password.
     FirstFactor(CanonicalName),
 }
 
-/// Proof that a certificate counts at this time, for one of the clients.
+/// Proof that a certificate counts now, for one of the clients.
 #[derive(Clone, Debug)]
 pub struct VerifiedCertificate {
     client: Arc<Mapping>,
-    /// Which of the clients.
+    /// The index of the client.
     pub index: usize,
-    /// When it has to be asked again.
+    /// When it has to be checked again.
     pub ends: Timestamp,
     pub generation: u64,
 }
@@ -79,7 +79,7 @@ impl VerifiedCertificate {
         &self.client
     }
 
-    /// Whose first factor it is at a site.
+    /// The user whose first factor it is at a site.
     pub fn first_factor_at(&self, authority: &str) -> Option<&CanonicalName> {
         match &self.client.role {
             Role::FirstFactor(name) if self.client.is_at(authority) => Some(name),
@@ -94,7 +94,7 @@ impl Mapping {
     }
 }
 
-/// Why a certificate counts for nothing.
+/// Why a certificate does not count.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Uncounted {
     #[error("{0}")]
@@ -103,14 +103,14 @@ pub enum Uncounted {
     Stranger,
 }
 
-/// All that is known of certificates of clients.
+/// The trusted authorities and the clients that certificates stand for.
 #[derive(Debug)]
 pub struct ClientCertificates {
     files: Files,
     clients: Vec<Arc<Mapping>>,
     trust: ArcSwap<Trust>,
     watched: Mutex<Watched>,
-    /// When it was last said of a certificate that it does not count, in milliseconds.
+    /// When a refusal was last logged, in milliseconds.
     told_at: AtomicI64,
     changed: Notify,
 }
@@ -118,7 +118,7 @@ pub struct ClientCertificates {
 #[derive(Debug)]
 struct Watched {
     seen: Seen,
-    /// What was last told.
+    /// The problems that were last logged.
     told: Vec<String>,
 }
 
@@ -132,34 +132,34 @@ impl ClientCertificates {
         Ok(Self { files, clients, trust, watched, told_at, changed })
     }
 
-    /// Whether clients of a host are asked for a certificate. Who names no host is asked.
+    /// Whether clients of a host are asked for a certificate. A client that names no host is asked.
     pub fn asks(&self, host: Option<&str>) -> bool {
         let Some(host) = host else { return true };
         let is_here = |site: &String| host_of(site).eq_ignore_ascii_case(host_of(host));
         self.clients.iter().any(|client| client.sites.is_empty() || client.sites.iter().any(is_here))
     }
 
-    /// The authorities, which clients are told so that they offer the right one.
+    /// The names of the authorities, sent to clients so that they offer the right certificate.
     pub fn authorities(&self) -> Vec<DistinguishedName> {
         self.trust.load().verifier.root_hint_subjects().to_vec()
     }
 
-    /// Grows when authorities or lists change: what was said before may no longer be true.
+    /// Grows when authorities or revocation lists change, which may change earlier decisions.
     pub fn generation(&self) -> u64 {
         self.trust.load().generation
     }
 
-    /// Waits until they have changed; for one who waits.
+    /// Waits until they change. For a single waiter.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Whether a certificate is known already to count for nothing: looking at it again would only cost time.
+    /// Whether a certificate is already known not to count, so that it need not be verified again.
     pub fn is_strange(&self, shown: &ShownCertificate) -> bool {
         shown.is_strange(self.generation())
     }
 
-    /// Whom a certificate stands for, if it counts now.
+    /// The client that a certificate stands for, if it counts now.
     pub fn judge(&self, shown: &ShownCertificate, now: Timestamp) -> Result<VerifiedCertificate, Uncounted> {
         let trust = self.trust.load();
         if shown.is_strange(trust.generation) {
@@ -175,7 +175,7 @@ impl ClientCertificates {
         judged
     }
 
-    /// Says why a certificate does not count, once for each connection and once a second for all.
+    /// Logs why a certificate does not count: once for each connection, and once a second over all.
     fn tell(&self, refused: &Uncounted, shown: &ShownCertificate, now: Timestamp) {
         let (now, told) = (now.unix_millis(), self.told_at.load(Relaxed));
         let is_due = now.saturating_sub(told).unsigned_abs() >= 1000;
@@ -223,7 +223,7 @@ impl ClientCertificates {
         Ok(VerifiedCertificate { client, index, ends, generation })
     }
 
-    /// Reads the files again if they have changed: both are good, or both stay as they were. True: there are other authorities.
+    /// Reads the files again if they have changed. Unless both are good, both stay as they were. True: the authorities differ.
     #[must_use]
     pub fn look(&self, now: Timestamp) -> bool {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
@@ -253,7 +253,7 @@ impl ClientCertificates {
         has_others
     }
 
-    /// What keeps good certificates out.
+    /// The problems that keep good certificates out.
     pub fn warnings(&self, now: Timestamp) -> Vec<String> {
         let trust = self.trust.load();
         let over = trust.over(now).map(|end| format!("{OVER} (expired on {end})"));
@@ -263,7 +263,7 @@ impl ClientCertificates {
 }
 
 impl ShownCertificate {
-    /// From a file in PEM form, with those that it would be sent with.
+    /// Reads a PEM file: a certificate and its intermediates.
     pub fn read(file: &Path) -> Result<Self, TrustError> {
         let chain = read::<CertificateDer<'static>>(file, CERTIFICATE)?;
         Self::new(&chain).ok_or_else(|| TrustError::Malformed { what: CERTIFICATE, path: file.into() })
@@ -286,7 +286,7 @@ fn host_of(authority: &str) -> &str {
     }
 }
 
-/// Why the library refuses a certificate, in few words that stay.
+/// Why the library refuses a certificate, in a few words that do not change between releases.
 fn reason(error: &rustls::Error) -> &'static str {
     let error = match error {
         rustls::Error::InvalidCertificate(error) => error,

@@ -1,4 +1,4 @@
-//! What a certificate is told by: one of the names in it, or its fingerprint.
+//! What identifies a certificate: one of its names, or its fingerprint.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::secret::{hex, unhex};
 
-/// What is told by a certificate that a client shows, in a form that can be compared.
+/// An identifying property of a certificate, in a form that can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shows {
     Name(AltName),
@@ -18,7 +18,7 @@ pub enum Shows {
     Fingerprint([u8; 32]),
 }
 
-/// A subject alternative name. Hosts, and the host of an e-mail address, are in lower case; all else is as it is written.
+/// A subject alternative name. Hosts, and the host of an e-mail address, are in lower case; the rest is as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AltName {
     kind: Kind,
@@ -103,13 +103,13 @@ impl fmt::Display for Shows {
     }
 }
 
-/// What a client has shown at its handshake, and has the key of. Nothing else is known of it.
+/// A certificate from a handshake, unverified but for its key.
 #[derive(Debug)]
 pub struct ShownCertificate {
     pub(super) chain: Vec<CertificateDer<'static>>,
     fingerprint: [u8; 32],
     id: String,
-    /// It is a stranger's at this generation, counted from 1.
+    /// The generation, counted from 1, at which it did not count.
     strange_at: AtomicU64,
     is_told: AtomicBool,
 }
@@ -124,7 +124,7 @@ impl ShownCertificate {
         Some(Self { chain, fingerprint, id, strange_at: AtomicU64::new(0), is_told: AtomicBool::new(false) })
     }
 
-    /// What it goes by among what machines show: no token has such a name.
+    /// Its name among the credentials of machines. No token has such a name.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -133,7 +133,7 @@ impl ShownCertificate {
         self.fingerprint
     }
 
-    /// Whether it is known already to be a stranger's, by authorities and lists that have not changed since.
+    /// Whether it is known not to count, by authorities and lists that have not changed since.
     pub(super) fn is_strange(&self, generation: u64) -> bool {
         self.strange_at.load(Relaxed) == generation + 1
     }
@@ -142,13 +142,13 @@ impl ShownCertificate {
         self.strange_at.store(generation + 1, Relaxed);
     }
 
-    /// Whether it is time to say what is wrong with it: once.
+    /// True the first time, when its fault is to be logged.
     pub(super) fn tells(&self) -> bool {
         !self.is_told.swap(true, Relaxed)
     }
 }
 
-/// What the names of certificates begin with.
+/// The prefix of the names of certificates.
 pub const ID: &str = "x509:";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The authorities whose certificates count, and what they have revoked: two files, read again when they change.
+//! The trusted authorities and their revocation lists: two files, read again when they change.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ use crate::{
     permission::{Need, explained},
 };
 
-/// Where they are.
+/// The paths of the files.
 #[derive(Clone, Debug)]
 pub struct Files {
     /// PEM: certificates of authorities.
@@ -29,7 +29,7 @@ pub struct Files {
     pub revoked: Option<PathBuf>,
 }
 
-/// Why nobody could be told by a certificate.
+/// Why the files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     #[error("cannot read {} from {}", what, path.display())]
@@ -57,13 +57,13 @@ pub enum TrustError {
     Forged { path: PathBuf },
 }
 
-/// Both files as read.
+/// Both files, parsed.
 #[derive(Debug)]
 pub(super) struct Trust {
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
-    /// Whose each list is, and until when it is believed.
+    /// The issuer of each list, and when it expires.
     lists: Vec<(Vec<u8>, Timestamp)>,
-    /// How many authorities have no list, where there are lists.
+    /// The number of authorities without a list, if there are lists at all.
     pub(super) unlisted: usize,
     /// Grows with each change.
     pub(super) generation: u64,
@@ -86,7 +86,7 @@ impl Trust {
         let facts = facts.ok_or_else(|| TrustError::Malformed { what: LIST, path: path() })?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let known = provider.signature_verification_algorithms.all;
-        // Those of intermediate authorities, which are not here, are checked when one of their certificates is.
+        // Lists of intermediates, which are not in the file, are checked when a certificate of theirs is.
         for list in &facts {
             let mut theirs = roots.roots.iter().filter(|root| *root.subject == *list.issuer).peekable();
             if theirs.peek().is_some()
@@ -100,25 +100,25 @@ impl Trust {
         let facts = facts.iter().map(|list| (list.issuer.to_owned(), list.ends)).collect();
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .with_crls(lists)
-            // Whoever can keep the next list from us would keep what is revoked.
+            // An attacker who can withhold the next list would keep a revoked certificate alive.
             .enforce_revocation_expiration()
             .build()
             .map_err(|source| TrustError::NoList { path: path(), source })?;
         Ok(Self { verifier, lists: facts, unlisted, generation })
     }
 
-    /// Their names, as clients are told of them.
+    /// Their names, as sent to clients.
     pub(super) fn authorities(&self) -> Vec<&[u8]> {
         self.verifier.root_hint_subjects().iter().map(AsRef::as_ref).collect()
     }
 
-    /// Until when a certificate can be believed, and can be told from what its authority has revoked.
+    /// When a certificate has to be checked again: at its expiry, or at that of a revocation list on its chain.
     pub(super) fn ends(&self, facts: &CertificateFacts<'_>) -> Timestamp {
         let lists = self.lists.iter().filter(|(whose, _)| whose == facts.issuer).map(|(_, end)| *end);
         lists.fold(facts.not_after, Timestamp::min)
     }
 
-    /// The ends of lists that are over.
+    /// When lists expired that have.
     pub(super) fn over(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
         self.lists.iter().map(|(_, end)| *end).filter(move |end| *end <= now)
     }
@@ -126,7 +126,7 @@ impl Trust {
 
 pub(super) const CERTIFICATE: &str = "certificate";
 
-/// Everything of one kind in a file, which is at least one.
+/// All PEM items of one kind in a file; at least one.
 pub(super) fn read<T: PemObject>(path: &Path, what: &'static str) -> Result<Vec<T>, TrustError> {
     let bytes = std::fs::read(path).map_err(|source| {
         let source = explained(path, Need::Read, source);
@@ -137,7 +137,7 @@ pub(super) fn read<T: PemObject>(path: &Path, what: &'static str) -> Result<Vec<
     found.ok_or_else(|| TrustError::Malformed { what, path: path.into() })
 }
 
-/// By what it is seen that a file has changed.
+/// What changes when a file does.
 pub(super) type Seen = [Option<(SystemTime, u64)>; 2];
 
 pub(super) fn seen(files: &Files) -> Seen {

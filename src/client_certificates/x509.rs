@@ -1,4 +1,4 @@
-//! What certificates and revocation lists say that rustls does not tell: names, issuers, ends.
+//! Fields of certificates and revocation lists that rustls does not expose: names, issuers, expiry.
 
 use rustls::pki_types::SignatureVerificationAlgorithm;
 
@@ -31,7 +31,7 @@ pub(super) struct CertificateFacts<'a> {
     pub(super) issuer: &'a [u8],
     pub(super) subject: &'a [u8],
     pub(super) not_after: Timestamp,
-    /// What the library does not ask: that the key may sign certificates, if it says what it is for.
+    /// Checks what the library does not: a key usage extension has to allow signing certificates.
     pub(super) may_sign: bool,
     pub(super) names: Vec<AltName>,
 }
@@ -66,13 +66,13 @@ fn extension<'a>(extensions: &'a [u8], id: &[u8]) -> Option<&'a [u8]> {
     let (SEQUENCE, list, _) = element(extensions)? else { return None };
     elements(list).find_map(|(_, extension)| {
         let (OID, known, rest) = element(extension)? else { return None };
-        // Whether it is critical may stand between.
+        // The critical flag is optional.
         let mut values = elements(rest).filter(|(tag, _)| *tag == OCTET_STRING && known == id);
         values.next().map(|(_, value)| value)
     })
 }
 
-/// The names that mean something here, each as it is written. One that is not ASCII is none.
+/// The names of the kinds that can be mapped, as written. Names that are not ASCII are left out.
 fn alternative_names(value: &[u8]) -> Option<Vec<AltName>> {
     let (SEQUENCE, names, _) = element(value)? else { return None };
     let name = |(tag, text): (u8, &[u8])| {
@@ -92,7 +92,7 @@ fn alternative_names(value: &[u8]) -> Option<Vec<AltName>> {
 #[derive(Debug)]
 pub(super) struct ListFacts<'a> {
     pub(super) issuer: &'a [u8],
-    /// Until when it is to be believed.
+    /// When it expires.
     pub(super) ends: Timestamp,
     signed: &'a [u8],
     algorithm: &'a [u8],
@@ -116,7 +116,7 @@ impl<'a> ListFacts<'a> {
         Some(Self { issuer, ends: instant(tag, text)?, signed, algorithm, signature })
     }
 
-    /// Whether this key has signed it: the content of a `SubjectPublicKeyInfo`.
+    /// Whether this key, the content of a `SubjectPublicKeyInfo`, has signed it.
     pub(super) fn is_signed_by(&self, key: &[u8], known: &[&dyn SignatureVerificationAlgorithm]) -> bool {
         let Some((SEQUENCE, kind, rest)) = element(key) else { return false };
         let Some((BIT_STRING, [0, key @ ..], _)) = element(rest) else { return false };

@@ -1,4 +1,4 @@
-//! `[[tls.clients]]`: whom the certificates of clients stand for.
+//! `[[tls.clients]]`: maps client certificates to users and services.
 
 use http::Method;
 use ipnet::IpNet;
@@ -31,14 +31,14 @@ pub(super) struct ClientSection {
     path: Option<OneOrMore<PathText>>,
     methods: Option<OneOrMore<Method>>,
     networks: Option<OneOrMore<IpNet>>,
-    /// Those of a service; of a user only these.
+    /// The groups of a service. For a user: the only ones of the user's groups that count.
     groups: Option<OneOrMore<GroupName>>,
-    /// Hosts, as in the addresses that users type.
+    /// Hosts, as users type them.
     sites: Option<OneOrMore<SiteHost>>,
 }
 
 impl ClientSection {
-    /// `sites` are the addresses of all of them.
+    /// `sites`: the addresses of all sites.
     pub(super) fn validate(
         self,
         index: usize,
@@ -99,22 +99,22 @@ fn authority(site: &Url) -> String {
     site.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Says what is wrong with the keys of one client.
+/// Reports faults in the keys of one client.
 struct Keys<'a> {
     index: usize,
     layers: &'a mut Layers,
-    /// Whether nothing has been said of it yet.
+    /// Whether no fault has been reported yet.
     is_sound: bool,
 }
 
 impl Keys<'_> {
-    /// None, as what is at fault.
+    /// Reports a fault of one key, and returns none.
     fn fault<T>(&mut self, key: &str, message: impl Into<String>) -> Option<T> {
         self.layers.fault(&format!("tls.clients.{}.{key}", self.index), message);
         None
     }
 
-    /// The same of the client as a whole.
+    /// The same for the client as a whole.
     fn whole<T>(&mut self, message: &str) -> Option<T> {
         if self.is_sound {
             self.layers.fault(&format!("tls.clients.{}", self.index), message);
@@ -188,7 +188,7 @@ impl ConfigValue for Service {
     }
 }
 
-/// A path as rules have it, as it is written.
+/// A path pattern as in access rules, as written.
 struct PathText(String);
 
 impl ConfigValue for PathText {

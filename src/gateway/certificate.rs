@@ -1,7 +1,7 @@
-//! Machines that show a certificate with their connection, and neither a token nor a session with their request.
+//! Requests of machines that have a certificate on their connection and neither a token nor a session.
 //!
-//! A browser shows its certificate by itself, on behalf of whichever page asks: for pages of other sites it counts as not shown.
-//! What does not count leaves the request as it is: whoever sent it is told what everybody is told.
+//! A browser sends its certificate whichever page makes it ask, so requests made by pages of other sites are treated as having
+//! none. A certificate that does not count leaves the request as it is, with the answer that everybody gets.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -30,8 +30,8 @@ use crate::{
 };
 
 impl Gateway {
-    /// A browser sends requests for one site on a connection that it has opened for another. If only this one asks for
-    /// certificates, it has to open one of its own.
+    /// A browser may send requests for one site over a connection that it opened for another. If only this site asks for
+    /// certificates, the browser has to open a new one.
     pub(super) fn check_connection(&self, site: &Site, context: &ConnectionContext) -> Result<(), Failure> {
         let Some(certificates) = &self.shared.certificates else { return Ok(()) };
         if context.could_show() || !certificates.asks(Some(site.authority())) {
@@ -40,8 +40,8 @@ impl Gateway {
         Err(Refusal::Connection.into())
     }
 
-    /// The machine that a request is from by its connection's certificate, and what is asked of it. None: the certificate does
-    /// nothing for it.
+    /// The machine whose certificate the connection has, and the access decision for it. None: the certificate does not apply to
+    /// this request.
     pub(super) async fn certified(
         &self,
         site: &Site,
@@ -79,7 +79,7 @@ impl Gateway {
         Ok(ruling.takes_tokens().then_some((known, ruling)))
     }
 
-    /// A request of a machine that a certificate has told. `cookies` are the portal's.
+    /// Handles a request of a machine with a certificate. `cookies` are the portal's.
     pub(super) async fn by_certificate(
         &self,
         site: &Rc<Site>,

@@ -1,12 +1,12 @@
-//! What each request is called, in the log and in the answer.
+//! Request ids, as the log and the answer show them.
 
 use std::cell::Cell;
 
 use crate::random::Random;
 
-/// The names that one worker gives.
+/// The ids of one worker.
 pub(super) struct RequestIds {
-    /// Sets them apart from all other workers'.
+    /// Differs between workers.
     prefix: [u8; 8],
     next: Cell<u32>,
 }

@@ -1,4 +1,4 @@
-//! A certificate in place of a password: the same login from there on.
+//! A certificate in place of a password. From there on the login is the same.
 
 use super::{Login, LoginError, PasswordOutcome, Source, Step, pending::Arrival};
 use crate::{
@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Login {
-    /// The certificate of a connection, if it counts at a site as somebody's first factor. Whether there is such a user is not
-    /// asked: whoever holds it could read that from the page.
+    /// The certificate of a connection, if it counts as a first factor at a site. Whether the user exists is not checked here: the
+    /// sign-in page would give it away.
     pub fn first_factor_of(
         &self,
         shown: Option<&ShownCertificate>,
@@ -20,8 +20,8 @@ impl Login {
         verified.first_factor_at(authority).is_some().then_some(verified)
     }
 
-    /// The first factor, by a certificate. Nothing can be guessed, so nothing is counted; who does not exist and who is disabled
-    /// get the same answer.
+    /// The first factor by a certificate. Nothing can be guessed, so nothing is throttled. A user who does not exist and one who is
+    /// disabled get the same answer.
     pub async fn certificate(
         &self,
         (certificate, authority): (&VerifiedCertificate, &str),

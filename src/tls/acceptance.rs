@@ -1,4 +1,4 @@
-//! With what a connection is accepted: who is asked for a certificate, and who is not.
+//! The TLS settings that a connection is accepted with: which clients are asked for a certificate.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use rustls::{
 
 use crate::client_certificates::ClientCertificates;
 
-/// Bytes of a certificate and what comes beside it. They are held as long as the connection, and by its ticket.
+/// The longest chain that a client may send, in bytes. The connection holds it until it closes, and its ticket does too.
 const LARGEST: usize = 16 * 1024;
 
-/// What TLS connections are accepted with.
+/// The TLS settings of this gateway.
 #[derive(Clone, Debug)]
 pub struct Acceptance {
     usual: Arc<ServerConfig>,
@@ -28,7 +28,7 @@ impl Acceptance {
         Self { usual: Arc::new(usual), asking }
     }
 
-    /// What a client is accepted with that names a host, or none, and whether that asks for a certificate.
+    /// The settings for a client that names this host, or no host, and whether they ask for a certificate.
     pub fn of_host(&self, host: Option<&str>) -> (Arc<ServerConfig>, bool) {
         match &self.asking {
             Some((config, certificates)) if certificates.asks(host) => (Arc::clone(config), true),
@@ -43,10 +43,10 @@ impl From<ServerConfig> for Acceptance {
     }
 }
 
-/// Asks for a certificate and takes whichever comes, as long as the client has its key; whether it counts is asked for each request.
+/// Asks for a certificate and accepts any, as long as the client has its key. Whether it counts is decided for each request.
 ///
-/// A handshake that failed for a certificate would show a browser's user an error without a way on, and leave the certificate
-/// chosen until the browser is closed.
+/// A failed handshake would show the user an error with no way on, and the browser would offer the same certificate until it is
+/// closed.
 #[derive(Debug)]
 pub(super) struct TakesAny {
     hints: Vec<DistinguishedName>,

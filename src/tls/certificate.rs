@@ -1,6 +1,6 @@
-//! What a certificate says of itself: for which host, from when to when, and by whom it was signed.
+//! Inspects a certificate: its hosts, its dates and its issuer.
 //!
-//! Of its DER only the frame is read, as far as the dates and the names; what clients check, rustls checks here.
+//! Only the outer fields of its DER are parsed. rustls makes the checks that clients would make.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use crate::{
 };
 
 const DAY: Duration = Duration::from_hours(24);
-/// How many days before the end it is told, and told again.
+/// How many days before expiry a warning is logged.
 const STAGES: [u32; 4] = [30, 14, 3, 1];
 
-/// A chain of certificates, as read.
+/// A parsed certificate chain.
 #[derive(Clone, Debug)]
 pub(super) struct Certificate {
     chain: Vec<CertificateDer<'static>>,
     not_before: Timestamp,
-    /// The first end in the chain.
+    /// When the first certificate of the chain expires.
     not_after: Timestamp,
     signs_itself: bool,
 }
@@ -49,7 +49,7 @@ fn hosts(names: &[String]) -> String {
 }
 
 impl Certificate {
-    /// Looks at a chain. None: it is not a certificate of X.509.
+    /// Parses a chain. None: it does not begin with an X.509 certificate.
     pub(super) fn of(chain: Vec<CertificateDer<'static>>) -> Option<Self> {
         let first = Facts::of(chain.first()?)?;
         let mut not_after = first.not_after;
@@ -64,24 +64,24 @@ impl Certificate {
         })
     }
 
-    /// When clients begin to refuse it.
+    /// When clients start to refuse it.
     pub(super) fn not_after(&self) -> Timestamp {
         self.not_after
     }
 
-    /// The names that it has instead, when it is not for `host`.
+    /// The names in the certificate, when none of them covers `host`.
     pub(super) fn other_hosts(&self, host: &str) -> Option<Vec<String>> {
         other_hosts(self.chain.first()?, host)
     }
 
-    /// Why clients of any host refuse it now.
+    /// Why clients refuse it now, whatever the host.
     pub(super) fn faults(&self, now: Timestamp) -> Vec<Fault> {
         let expired = (self.not_after < now).then_some(Fault::Expired(self.not_after));
         let early = (now < self.not_before).then_some(Fault::NotYet(self.not_before));
         expired.into_iter().chain(early).collect()
     }
 
-    /// How near the end is: 0 for far, 4 for a day, 5 for past it. What lives for days alone is renewed late.
+    /// How close expiry is: 0 for far off, 4 for one day, 5 for expired. Steps beyond about a third of its life do not count.
     pub(super) fn stage(&self, now: Timestamp) -> usize {
         if self.not_after < now {
             return STAGES.len() + 1;
@@ -90,7 +90,7 @@ impl Certificate {
         STAGES.iter().filter(|days| left <= **days * DAY && **days * DAY <= life / 3 + DAY).count()
     }
 
-    /// The end in words, when it is near.
+    /// A sentence about expiry, when it is close.
     pub(super) fn warning(&self, now: Timestamp) -> Option<String> {
         let left = self.not_after.since(now).as_secs() / DAY.as_secs();
         let days = match left {
@@ -102,12 +102,12 @@ impl Certificate {
         near.then(|| format!("the certificate expires on {}, in {days}: renew it", self.not_after))
     }
 
-    /// Why clients that know the authorities of this machine would not know who signed it.
+    /// Why a client with this machine's root certificates would not trust the issuer.
     pub(super) fn stranger(&self, now: Timestamp) -> Option<String> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let parsed = ParsedCertificate::try_from(self.chain.first()?).ok()?;
-        // What is wrong with its dates is told by itself.
+        // Wrong dates have a message of their own.
         let now = now.max(self.not_before).min(self.not_after);
         let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.unix_seconds()).ok()?));
         let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
@@ -130,7 +130,7 @@ impl Certificate {
     }
 }
 
-/// The names of a certificate that is not for `host`.
+/// The names of a certificate that does not cover `host`.
 fn other_hosts(certificate: &CertificateDer<'_>, host: &str) -> Option<Vec<String>> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let name = ServerName::try_from(bare).ok()?;
@@ -138,7 +138,7 @@ fn other_hosts(certificate: &CertificateDer<'_>, host: &str) -> Option<Vec<Strin
     match verify_server_name(&parsed, &name) {
         Ok(()) => None,
         Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. })) => {
-            // As `DnsName("iot.example.com")`.
+            // Printed as `DnsName("iot.example.com")`.
             let plain = |name: String| {
                 let inside = name.split_once('(').map_or(&*name, |(_, inside)| inside.trim_end_matches(')'));
                 inside.trim_matches('"').to_owned()
@@ -149,7 +149,7 @@ fn other_hosts(certificate: &CertificateDer<'_>, host: &str) -> Option<Vec<Strin
     }
 }
 
-/// What the frame of one certificate says.
+/// The outer fields of one certificate.
 struct Facts<'a> {
     issuer: &'a [u8],
     subject: &'a [u8],

@@ -1,4 +1,4 @@
-//! All certificates of a gateway: which of them each host is shown, and how they are.
+//! All certificates of a gateway: which one each host gets, and their condition.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use rustls::{
 use super::{Certificate, Fault, Pair};
 use crate::clock::Timestamp;
 
-/// Pairs that fit, and whom they are for.
+/// Key pairs, and the hosts that they serve.
 #[derive(Clone, Debug)]
 pub struct Certificates {
     pairs: Vec<Pair>,
@@ -18,12 +18,12 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// `pairs` are at least one.
+    /// `pairs` must not be empty.
     pub(super) fn new(pairs: Vec<Pair>, hosts: &[String]) -> Self {
         Self { pairs, hosts: hosts.to_vec() }
     }
 
-    /// The same with another pair in the place of one.
+    /// A copy with one pair replaced.
     pub(super) fn with(&self, index: usize, pair: Pair) -> Self {
         let mut changed = self.clone();
         if let Some(place) = changed.pairs.get_mut(index) {
@@ -32,7 +32,7 @@ impl Certificates {
         changed
     }
 
-    /// Shows each host the first that is for it.
+    /// Gives each host the first certificate that covers it.
     pub(super) fn resolver(&self) -> BySite {
         let key_for = |host: &String| {
             let pair = self.pairs.iter().find(|pair| pair.certificate.other_hosts(host).is_none())?;
@@ -48,13 +48,13 @@ impl Certificates {
         self.pairs.iter().map(|pair| &pair.certificate)
     }
 
-    /// When clients of one host begin to be refused.
+    /// When clients of some host start to refuse theirs.
     pub fn not_after(&self) -> Timestamp {
         let ends = self.each().map(Certificate::not_after);
         ends.min().unwrap_or(Timestamp::from_unix_millis(0))
     }
 
-    /// Why clients refuse them now.
+    /// Why clients refuse any of them now.
     pub fn faults(&self, now: Timestamp) -> Vec<Fault> {
         let unserved = self.hosts.iter().filter_map(|host| {
             let others: Option<Vec<_>> =
@@ -64,23 +64,23 @@ impl Certificates {
         unserved.chain(self.each().flat_map(|certificate| certificate.faults(now))).collect()
     }
 
-    /// How near the first end is.
+    /// How close the first expiry is.
     pub(super) fn stage(&self, now: Timestamp) -> usize {
         self.each().map(|certificate| certificate.stage(now)).max().unwrap_or_default()
     }
 
-    /// The ends in words that are near.
+    /// Sentences about certificates that expire soon.
     pub fn warnings(&self, now: Timestamp) -> Vec<String> {
         self.each().filter_map(|certificate| certificate.warning(now)).collect()
     }
 
-    /// How they are, in a few words.
+    /// Their condition in a few words.
     pub fn state(&self, now: Timestamp) -> String {
         let fault = self.faults(now).first().map(ToString::to_string);
         fault.or_else(|| self.warnings(now).into_iter().next()).unwrap_or_else(|| "ok".to_owned())
     }
 
-    /// Why clients that know the authorities of this machine would not know who signed them.
+    /// Why a client with this machine's root certificates would not trust their issuers.
     pub fn strangers(&self, now: Timestamp) -> Vec<String> {
         let mut told: Vec<_> = self.each().filter_map(|certificate| certificate.stranger(now)).collect();
         told.dedup();
@@ -88,7 +88,7 @@ impl Certificates {
     }
 }
 
-/// Chooses by the host that a client names in its first message (SNI). Who names none, or one that is not ours, is shown the
+/// Chooses by the host in the client's first message (SNI). A client that names no host, or one that is not ours, gets the
 /// first.
 #[derive(Debug)]
 pub(super) struct BySite {
@@ -173,13 +173,13 @@ mod tests {
             ("b.in.example", &wide, &one),
             ("b.test", &wide, &one),
             ("B.IN.example", &wide, &one),
-            // An address is no name that a client could say.
+            // SNI carries no IP addresses.
             ("10.0.0.1", &one, &wide),
         ] {
             assert!(connects(&config, shown, host), "{host}");
             assert!(!connects(&config, others, host), "{host}");
         }
-        // No host of ours, although one of the certificates is for it.
+        // A certificate covers it, but it is not one of our hosts.
         assert!(!connects(&config, &wide, "c.in.example"));
     }
 

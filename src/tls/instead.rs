@@ -1,10 +1,10 @@
-//! What a file holds that is no certificate, or no key, in PEM form: how to turn it into one.
+//! Recognises a file that is not the PEM certificate or key it should be, and says how to convert it.
 //!
-//! Looks at what files begin with and are labelled with; reads no key.
+//! Goes by the first bytes and the PEM label; no key is parsed.
 
 use std::path::Path;
 
-/// What was wanted of a file.
+/// What the file should hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     Certificate,
@@ -20,7 +20,7 @@ impl Wanted {
     }
 }
 
-/// What is there in place of what was wanted, and what to type.
+/// What the file holds instead, and the command that converts it.
 pub(super) fn explained(bytes: &[u8], wanted: Wanted, path: &Path) -> String {
     let file = path.display();
     let text = String::from_utf8_lossy(bytes);
@@ -77,7 +77,7 @@ pub(super) fn explained(bytes: &[u8], wanted: Wanted, path: &Path) -> String {
     }
 }
 
-/// An outer sequence that begins with the number 3.
+/// PKCS#12: an outer sequence that begins with the number 3.
 fn is_pkcs12(bytes: &[u8]) -> bool {
     let Some((0x30, rest)) = bytes.split_first().map(|(first, rest)| (*first, rest)) else { return false };
     let header = match rest.first() {

@@ -1,4 +1,4 @@
-//! The TLS front: certificates and what protocols are spoken.
+//! TLS towards clients: certificates, versions and ALPN.
 
 mod acceptance;
 mod certificate;
@@ -36,9 +36,9 @@ use crate::{
 /// Where the certificates are.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// At least one. Who names no host of ours is shown the first.
+    /// At least one. A client that names none of our hosts gets the first.
     pub pairs: Vec<PairFiles>,
-    /// What there has to be one for each of: the hosts that users type.
+    /// The hosts that users type. Each needs a certificate.
     pub hosts: Vec<String>,
 }
 
@@ -51,14 +51,14 @@ pub struct PairFiles {
     pub key: PathBuf,
 }
 
-/// A pair that fits.
+/// A certificate and its key, checked to belong together.
 #[derive(Clone, Debug)]
 struct Pair {
     certificate: Certificate,
     key: Arc<CertifiedKey>,
 }
 
-/// Why there is no certificate to serve with.
+/// Why a certificate cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("cannot read {} from {}", what, path.display())]
@@ -72,7 +72,7 @@ pub enum TlsError {
     Malformed {
         what: &'static str,
         path: PathBuf,
-        /// What it holds instead, and what to type.
+        /// What it holds instead, and the command that converts it.
         instead: String,
     },
     #[error(
@@ -90,13 +90,13 @@ pub enum TlsError {
     Unusable(#[source] rustls::Error),
 }
 
-/// Reads all pairs, and says what clients will see.
+/// Reads all pairs, and logs what clients will object to.
 pub fn load(config: &Config) -> Result<Certificates, TlsError> {
     let pairs = config.pairs.iter().map(read_pair).collect::<Result<Vec<_>, _>>()?;
     Ok(Certificates::new(pairs, &config.hosts))
 }
 
-/// Reads a pair, whose halves have to belong together.
+/// Reads a certificate and its key, and checks that they belong together.
 fn read_pair(files: &PairFiles) -> Result<Pair, TlsError> {
     let chain = certificates(&files.certificate)?;
     let key = private_key(&files.key)?;
@@ -121,7 +121,7 @@ fn read_pair(files: &PairFiles) -> Result<Pair, TlsError> {
     }
 }
 
-/// What TLS connections are accepted with.
+/// The TLS settings for accepting connections.
 fn acceptance(
     certificates: &Certificates,
     clients: Option<&Arc<ClientCertificates>>,
@@ -130,7 +130,7 @@ fn acceptance(
     Ok(Acceptance::new(server(certificates, None)?, asking.transpose()?))
 }
 
-/// 1.2 and 1.3, HTTP/2 and HTTP/1.1 by ALPN.
+/// TLS 1.2 and 1.3; HTTP/2 and HTTP/1.1 by ALPN.
 fn server(
     certificates: &Certificates,
     clients: Option<&Arc<ClientCertificates>>,
@@ -144,7 +144,7 @@ fn server(
     };
     let mut server = builder.with_cert_resolver(Arc::new(certificates.resolver()));
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    // Tickets resume without memory here; early data stays off, since it can be replayed (RFC 8470).
+    // Tickets keep no state on the server. Early data stays off, since it can be replayed (RFC 8470).
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Unusable)?;
     server.send_tls13_tickets = 1;
@@ -164,7 +164,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| malformed(&bytes, Wanted::Key, path))
 }
 
-/// What is in a file, without the mark that some editors put in front.
+/// The content of a file, without a byte order mark.
 fn read(path: &Path, wanted: Wanted) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     const MARK: &[u8] = b"\xef\xbb\xbf";
     let mut bytes = std::fs::read(path).map(Zeroizing::new).map_err(|source| {
@@ -222,7 +222,7 @@ mod tests {
         assert!(swapped.contains("are `tls.certificate` and `tls.key` swapped?"), "{swapped}");
         let absent = why(&folder.path().join("none.pem"), &a.key);
         assert!(absent.contains("none.pem"), "{absent}");
-        // The authority's certificate before one's own.
+        // The issuer's certificate before the server's own.
         let both =
             [&b.certificate, &a.certificate].map(|path| std::fs::read_to_string(path).unwrap()).concat();
         std::fs::write(&b.certificate, both).unwrap();
@@ -251,7 +251,7 @@ mod tests {
             let path = |name: String| folder.path().join(name);
             let config = PairFiles { certificate: path(format!("c-{file}")), key: path(file.to_owned()) };
             read_pair(&config).unwrap_or_else(|error| panic!("{make}: {error}"));
-            // As some editors save it.
+            // Some editors save a byte order mark.
             for file in [&config.certificate, &config.key] {
                 let text = std::fs::read_to_string(file).unwrap();
                 std::fs::write(file, format!("\u{feff}{}", text.replace('\n', "\r\n"))).unwrap();

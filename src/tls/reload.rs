@@ -1,5 +1,5 @@
-//! A certificate that changes under a running gateway: the new pair is taken when it is good, else the old one stays. And
-//! one that does not change, although its end comes near.
+//! Reloads certificates while the gateway runs: a good new pair replaces the old one, a bad one does not. Also warns of a
+//! certificate that nobody renews before it expires.
 
 use std::{
     path::Path,
@@ -18,26 +18,26 @@ use crate::{
     errors::Chain,
 };
 
-/// How often the files are looked at. Their renewal is a matter of weeks.
+/// How often the files are checked for changes. Renewals are weeks apart.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// The pairs in force, and how they are kept up to date.
+/// The pairs in force, and the files they come from.
 #[derive(Debug)]
 pub struct Reload {
     watched: Vec<(PairFiles, Fingerprint)>,
     clock: Arc<dyn Clock>,
     current: Arc<ArcSwap<Acceptance>>,
-    /// Absent: nobody is asked for a certificate.
+    /// Absent: no client is asked for a certificate.
     clients: Option<Arc<ClientCertificates>>,
     certificates: Arc<ArcSwap<Certificates>>,
-    /// How near the end was when it was last told.
+    /// How close expiry was at the last warning.
     told: usize,
 }
 
 type Fingerprint = [Option<(SystemTime, u64)>; 2];
 
 impl Reload {
-    /// Loads the pairs for the first time.
+    /// Loads all pairs at the start.
     pub fn new(
         config: &Config,
         clients: Option<Arc<ClientCertificates>>,
@@ -55,17 +55,17 @@ impl Reload {
         })
     }
 
-    /// What is accepted with, always the last good pairs.
+    /// The TLS settings in force: those of the last good pairs.
     pub fn current(&self) -> Arc<ArcSwap<Acceptance>> {
         Arc::clone(&self.current)
     }
 
-    /// The certificates that are accepted with.
+    /// The certificates in force.
     pub fn certificates(&self) -> Arc<ArcSwap<Certificates>> {
         Arc::clone(&self.certificates)
     }
 
-    /// Follows the files until `stop` is cancelled.
+    /// Watches the files until `stop` is cancelled.
     pub async fn watch(mut self, stop: CancellationToken) {
         self.judge();
         let (mut pairs, mut clients) = (regularly(INTERVAL), regularly(BEAT));
@@ -81,7 +81,7 @@ impl Reload {
         }
     }
 
-    /// Takes each pair whose files have changed since the last look.
+    /// Reloads each pair whose files have changed since the last check.
     fn look(&mut self) {
         for index in 0..self.watched.len() {
             let Some((files, seen)) = self.watched.get_mut(index) else { return };
@@ -101,7 +101,7 @@ impl Reload {
         }
     }
 
-    /// What more browsers would refuse does not take the place of what fewer do. Says whether it is in force.
+    /// Puts a pair in force, unless more browsers would refuse it than the one before. Returns whether it is in force.
     fn take(&self, index: usize, files: &PairFiles) -> Result<bool, TlsError> {
         let before = self.certificates.load();
         let after = before.with(index, read_pair(files)?);
@@ -120,8 +120,8 @@ impl Reload {
         Ok(true)
     }
 
-    /// Takes the authorities of clients and what they have revoked. Clients are told of the authorities as they connect; where those
-    /// are the same, tickets stay good.
+    /// Reloads the client authorities and their revocation lists. Handshakes name the authorities; tickets stay valid while these
+    /// do not change.
     fn look_at_clients(&self) {
         let Some(clients) = &self.clients else { return };
         if !clients.look(self.clock.now()) {
@@ -135,7 +135,7 @@ impl Reload {
         }
     }
 
-    /// Says what is wrong with the certificates that came into force.
+    /// Logs what is wrong with the certificates that came into force.
     fn judge(&mut self) {
         let (certificates, now) = (self.certificates.load(), self.clock.now());
         for fault in certificates.faults(now) {
@@ -147,7 +147,7 @@ impl Reload {
         self.told = certificates.stage(now);
     }
 
-    /// Says so each time that the end has come nearer.
+    /// Logs a warning each time expiry has come a step closer.
     fn remind(&mut self) {
         let (certificates, now) = (self.certificates.load(), self.clock.now());
         let stage = certificates.stage(now);
@@ -187,7 +187,7 @@ mod tests {
         write_for(&config.pairs[0], age, "localhost", 2040);
     }
 
-    /// A pair for a host, that ends with this year's first day.
+    /// A pair for a host that expires on the first day of this year.
     fn write_for(config: &PairFiles, age: u64, host: &str, year: i32) {
         let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         params.not_after = date_time_ymd(year, 1, 1);
@@ -244,7 +244,7 @@ mod tests {
         let mut reload = Reload::new(&config, None, clock).unwrap();
         assert_eq!(reload.certificates().load().faults(TODAY), []);
         let before = reload.current().load_full();
-        // One that cannot be used keeps no other from being renewed.
+        // An unusable pair does not keep another from being renewed.
         std::fs::write(&one.key, "half a file").unwrap();
         write_for(two, 2000, "b.example", 2041);
         reload.look();
@@ -273,7 +273,7 @@ mod tests {
             reload.look();
             assert!(Arc::ptr_eq(&good, &reload.current().load_full()), "{host} {year}");
         }
-        // Once the old one has expired, what is wrong in another way is as good as any.
+        // Once the old one has expired, a pair with another fault is no worse.
         clock.advance(5000 * DAY);
         write_for(&config.pairs[0], 4000, "other.example", 2060);
         reload.look();

@@ -1,5 +1,5 @@
-//! Machines that show a certificate in place of a token. What is known of them is remembered, doubted and ended as tokens are;
-//! what a token's row says, the configuration and the certificate say.
+//! Machines with a certificate instead of a token. They share the tokens' cache and endings; the configuration and the
+//! certificate take the place of a token's row.
 
 use std::sync::Arc;
 
@@ -16,17 +16,17 @@ use crate::{
     users::{User, UserId},
 };
 
-/// Which certificates stand for machines.
+/// The certificates that stand for machines.
 #[derive(Clone, Debug)]
 pub struct Certified {
     pub certificates: Arc<ClientCertificates>,
-    /// What each of its clients is good for, in their order.
+    /// The scope of each client, in their order.
     pub scopes: Vec<Scope>,
 }
 
 impl Tokens {
-    /// What a certificate stands for, if this gateway knows for certain that it counts `at` this moment, since which nothing may
-    /// have been waited for.
+    /// The machine of a certificate, if this gateway is certain that it counts `at` this moment. The caller must not have awaited
+    /// anything since then.
     pub fn cached_certificate(&self, shown: &ShownCertificate, at: &Moment) -> Option<Arc<LiveToken>> {
         let generation = self.generation()?;
         if !self.sessions.hears_of_changes_at(at) {
@@ -37,7 +37,7 @@ impl Tokens {
         (is_current && self.sessions.time_at(at) < known.live.session.expires_at).then_some(known)
     }
 
-    /// The same, asked of everybody who could know. None: it stands for no machine.
+    /// The same, verified and looked up in the store. None: it stands for no machine.
     pub async fn load_certificate(
         &self,
         shown: &Arc<ShownCertificate>,
@@ -49,7 +49,7 @@ impl Tokens {
         &self,
         shown: &Arc<ShownCertificate>,
     ) -> Result<Option<Arc<LiveToken>>, TokensError> {
-        // Strangers leave nothing behind.
+        // A certificate that does not count is not cached.
         if self.certified(shown).await?.is_none() {
             return Ok(None);
         }
@@ -58,7 +58,7 @@ impl Tokens {
             held.is_by(shown);
             let Some(found) = self.certified(shown).await? else { return Ok(None) };
             if !held.could_be_of(&found.holder_id()) {
-                // The same name is another user's by now, to whom nothing belongs that is open.
+                // The name belongs to another user by now, who has nothing open.
                 held.over.cancel();
                 continue;
             }
@@ -72,7 +72,7 @@ impl Tokens {
         Err(TokensError::Unsettled)
     }
 
-    /// When what a certificate stands for has to be asked again; none: it stands for nothing, or for somebody else.
+    /// When a certificate has to be checked again; none: it does not count, or stands for somebody else.
     pub(super) async fn certificate_still_good(
         &self,
         shown: &Arc<ShownCertificate>,
