@@ -70,6 +70,11 @@ impl FileEar {
         let is_read = self.read.is_some_and(|read| read > self.written && now < read + NET);
         is_read && now > self.written + SETTLED
     }
+
+    /// When to look at the latest. A writer is noticed before its commit can be seen, and nothing tells of the moment when it can.
+    fn next_look(&self, now: Instant, latest: Instant) -> Instant {
+        if now > self.written + SETTLED { latest } else { latest.min(now + POLL) }
+    }
 }
 
 impl ChangeFeed {
@@ -148,6 +153,7 @@ impl ChangeFeed {
                 }
             }
             Ear::File(ear) => {
+                let latest = ear.next_look(began, latest);
                 match timeout_at(latest, ear.watched.written()).await {
                     Ok(Ok(())) => ear.written = Instant::now(),
                     Ok(Err(error)) => {
@@ -292,6 +298,9 @@ mod tests {
         assert!(!ear.knows_of_nothing(at(15.0)), "nobody has read what was written");
         ear.read = Some(at(10.0));
         assert!(!ear.knows_of_nothing(at(10.0)), "whoever wrote may be about to finish");
+        assert_eq!(ear.next_look(at(11.0), at(20.0)), at(11.0) + POLL, "and tells nobody of the commit");
+        assert_eq!(ear.next_look(at(11.0), at(11.01)), at(11.01));
+        assert_eq!(ear.next_look(at(11.1), at(20.0)), at(20.0));
         assert!(ear.knows_of_nothing(at(11.1)));
     }
 
