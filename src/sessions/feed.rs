@@ -22,6 +22,8 @@ pub(super) const FRESH: Duration = Duration::from_secs(1);
 /// How often a gateway in use reads the database's feed, which announces changes by itself: as a sign of life. An idle
 /// gateway reads it once per lifetime of that sign.
 const BUSY_BEAT: Duration = Duration::from_millis(150);
+/// For how long after a request a gateway counts as in use.
+const IN_USE: Duration = Duration::from_secs(10);
 
 /// An event from a source of changes, in the order of the changes.
 #[derive(Debug)]
@@ -161,7 +163,7 @@ pub(super) fn apply(changes: Vec<Change>, cache: &Cache) {
 /// Passes the events of the database's change feed to `hear`, for ever.
 pub(super) async fn follow_database(database: &Database, freshness: &Freshness, hear: &Hear<'_>) {
     let mut feed = database.change_feed();
-    let mut last: Option<Instant> = None;
+    let (mut last, mut used): (Option<Instant>, Option<Instant>) = (None, None);
     let mut complained = false;
     loop {
         let asked = Instant::now();
@@ -186,6 +188,10 @@ pub(super) async fn follow_database(database: &Database, freshness: &Freshness, 
             }
         }
         // A busy machine must not make a gateway in use doubt its cache.
-        feed.wait_until(next_tick(if freshness.was_used() { BUSY_BEAT } else { BEAT })).await;
+        if freshness.was_used() {
+            used = Some(asked);
+        }
+        let is_in_use = used.is_some_and(|used| asked.duration_since(used) < IN_USE);
+        feed.wait_until(next_tick(if is_in_use { BUSY_BEAT } else { BEAT })).await;
     }
 }
