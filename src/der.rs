@@ -2,6 +2,8 @@
 
 use crate::clock::Timestamp;
 
+pub const SEQUENCE: u8 = 0x30;
+
 /// The first element: its tag, its content, and the bytes after it.
 pub fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = der.split_first()?;
@@ -26,6 +28,36 @@ pub fn elements(mut der: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
         der = rest;
         Some((tag, content))
     })
+}
+
+/// The outer fields of one certificate (RFC 5280, 4.1), as far as the subject.
+pub struct CertificateFields<'a> {
+    pub issuer: &'a [u8],
+    pub subject: &'a [u8],
+    pub not_before: Timestamp,
+    pub not_after: Timestamp,
+    /// The bytes after the subject: the key, then the extensions.
+    pub rest: &'a [u8],
+}
+
+impl<'a> CertificateFields<'a> {
+    pub fn of(certificate: &'a [u8]) -> Option<Self> {
+        const VERSION: u8 = 0xa0;
+        let (SEQUENCE, outer, _) = element(certificate)? else { return None };
+        let (SEQUENCE, mut rest, _) = element(outer)? else { return None };
+        if rest.first() == Some(&VERSION) {
+            (_, _, rest) = element(rest)?;
+        }
+        let (_serial, _, rest) = element(rest)?;
+        let (_algorithm, _, rest) = element(rest)?;
+        let (_, issuer, rest) = element(rest)?;
+        let (_, validity, rest) = element(rest)?;
+        let (_, subject, rest) = element(rest)?;
+        let (from, from_text, validity) = element(validity)?;
+        let (to, to_text, _) = element(validity)?;
+        let (not_before, not_after) = (instant(from, from_text)?, instant(to, to_text)?);
+        Some(Self { issuer, subject, not_before, not_after, rest })
+    }
 }
 
 /// `UTCTime` or `GeneralizedTime`, in the form that RFC 5280 prescribes.

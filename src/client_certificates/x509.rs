@@ -5,15 +5,13 @@ use rustls::pki_types::SignatureVerificationAlgorithm;
 use super::AltName;
 use crate::{
     clock::Timestamp,
-    der::{element, elements, instant},
+    der::{CertificateFields, SEQUENCE, element, elements, instant},
 };
 
-const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
 const OID: u8 = 0x06;
 const OCTET_STRING: u8 = 0x04;
 const BIT_STRING: u8 = 0x03;
-const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
 /// 2.5.29.17
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
@@ -38,18 +36,7 @@ pub(super) struct CertificateFacts<'a> {
 
 impl<'a> CertificateFacts<'a> {
     pub(super) fn of(certificate: &'a [u8]) -> Option<Self> {
-        let (SEQUENCE, outer, _) = element(certificate)? else { return None };
-        let (SEQUENCE, mut rest, _) = element(outer)? else { return None };
-        if rest.first() == Some(&VERSION) {
-            (_, _, rest) = element(rest)?;
-        }
-        let (_serial, _, rest) = element(rest)?;
-        let (_algorithm, _, rest) = element(rest)?;
-        let (_, issuer, rest) = element(rest)?;
-        let (_, validity, rest) = element(rest)?;
-        let (_, subject, rest) = element(rest)?;
-        let (_from, _, until) = element(validity)?;
-        let (tag, text, _) = element(until)?;
+        let CertificateFields { issuer, subject, not_after, rest, .. } = CertificateFields::of(certificate)?;
         let extensions = elements(rest).find(|(tag, _)| *tag == EXTENSIONS);
         let extension = |id| extensions.and_then(|(_, content)| extension(content, id));
         let names = extension(SUBJECT_ALT_NAME).and_then(alternative_names).unwrap_or_default();
@@ -57,7 +44,7 @@ impl<'a> CertificateFacts<'a> {
             Some((BIT_STRING, [_unused, bits, ..], _)) => bits & KEY_CERT_SIGN != 0,
             _ => false,
         });
-        Some(Self { issuer, subject, not_after: instant(tag, text)?, may_sign, names })
+        Some(Self { issuer, subject, not_after, may_sign, names })
     }
 }
 

@@ -12,10 +12,7 @@ use rustls::{
     server::ParsedCertificate,
 };
 
-use crate::{
-    clock::Timestamp,
-    der::{element, instant},
-};
+use crate::{clock::Timestamp, der::CertificateFields};
 
 const DAY: Duration = Duration::from_hours(24);
 /// How many days before expiry a warning is logged.
@@ -51,10 +48,10 @@ fn hosts(names: &[String]) -> String {
 impl Certificate {
     /// Parses a chain. None: it does not begin with an X.509 certificate.
     pub(super) fn of(chain: Vec<CertificateDer<'static>>) -> Option<Self> {
-        let first = Facts::of(chain.first()?)?;
+        let first = CertificateFields::of(chain.first()?)?;
         let mut not_after = first.not_after;
         for further in &chain[1..] {
-            not_after = not_after.min(Facts::of(further)?.not_after);
+            not_after = not_after.min(CertificateFields::of(further)?.not_after);
         }
         Some(Self {
             not_before: first.not_before,
@@ -146,40 +143,6 @@ fn other_hosts(certificate: &CertificateDer<'_>, host: &str) -> Option<Vec<Strin
             Some(presented.into_iter().map(plain).collect())
         }
         Err(_) => Some(Vec::new()),
-    }
-}
-
-/// The outer fields of one certificate.
-struct Facts<'a> {
-    issuer: &'a [u8],
-    subject: &'a [u8],
-    not_before: Timestamp,
-    not_after: Timestamp,
-}
-
-impl<'a> Facts<'a> {
-    /// RFC 5280, 4.1: version, serial number, algorithm, issuer, validity, subject.
-    fn of(certificate: &'a CertificateDer<'_>) -> Option<Self> {
-        const SEQUENCE: u8 = 0x30;
-        const VERSION: u8 = 0xa0;
-        let (SEQUENCE, outer, _) = element(certificate)? else { return None };
-        let (SEQUENCE, mut rest, _) = element(outer)? else { return None };
-        if rest.first() == Some(&VERSION) {
-            (_, _, rest) = element(rest)?;
-        }
-        let (_serial, _, rest) = element(rest)?;
-        let (_algorithm, _, rest) = element(rest)?;
-        let (_, issuer, rest) = element(rest)?;
-        let (_, validity, rest) = element(rest)?;
-        let (_, subject, _) = element(rest)?;
-        let (from, from_text, validity) = element(validity)?;
-        let (to, to_text, _) = element(validity)?;
-        Some(Self {
-            issuer,
-            subject,
-            not_before: instant(from, from_text)?,
-            not_after: instant(to, to_text)?,
-        })
     }
 }
 
