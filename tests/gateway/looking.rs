@@ -6,25 +6,11 @@ use std::{collections::BTreeMap, time::Duration};
 use http::{Request, StatusCode};
 
 use crate::support::{
-    ADA, BOB, Browser, EVE, HOST, PASSWORD, TestGateway, body, empty, now, test_gateway::Builder,
+    ADA, BOB, Browser, EVE, HOST, OWN_PAGES, PASSWORD, TestGateway, body, empty, now, test_gateway::Builder,
 };
 
 const DORA: &str = "dora@example.com";
 const FORMS: &str = "__Host-portcullis-forms";
-const PAGES: [&str; 11] = [
-    "login",
-    "code",
-    "recovery",
-    "enrol",
-    "recovery-codes",
-    "account",
-    "logout",
-    "whoami",
-    "session",
-    "stay",
-    "signed-in",
-];
-
 /// Has a form of Ada's kept, and says where and for which browser.
 async fn kept(gateway: &TestGateway) -> (String, String) {
     let browser = gateway.browser();
@@ -125,7 +111,7 @@ fn look(method: &str, path: &str) -> Request<crate::support::Body> {
 
 /// Asks for every page in every way that is to change nothing.
 async fn look_at_all(states: &[(&str, Browser)], kept: &str, theirs: &str) -> usize {
-    let mut paths: Vec<String> = PAGES.iter().map(|page| format!("/.portcullis/{page}")).collect();
+    let mut paths: Vec<String> = OWN_PAGES.iter().map(|page| format!("/.portcullis/{page}")).collect();
     paths.push(kept.to_owned());
     paths.push(format!("/.portcullis/kept/{}", "x".repeat(22)));
     let marked = format!("/sims/new?.portcullis-form={}", kept.rsplit('/').next().unwrap());

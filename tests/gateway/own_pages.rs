@@ -3,21 +3,7 @@
 
 use http::{Method, Request, StatusCode, header};
 
-use crate::support::{ADA, Answer, Browser, TestGateway, body, empty};
-
-const PAGES: [&str; 11] = [
-    "login",
-    "code",
-    "recovery",
-    "enrol",
-    "recovery-codes",
-    "account",
-    "logout",
-    "whoami",
-    "session",
-    "stay",
-    "signed-in",
-];
+use crate::support::{ADA, Answer, Browser, OWN_PAGES, TestGateway, body, empty};
 
 fn request(method: &str, path: &str) -> http::request::Builder {
     Request::builder().method(method).uri(path).header("accept", "text/html")
@@ -104,7 +90,7 @@ fn check(answer: &Answer, what: &str) {
 
 /// Every path of ours, and some that only look like one.
 fn paths() -> Vec<String> {
-    let mut paths: Vec<String> = PAGES.iter().map(|page| format!("/.portcullis/{page}")).collect();
+    let mut paths: Vec<String> = OWN_PAGES.iter().map(|page| format!("/.portcullis/{page}")).collect();
     for odd in [
         "/.portcullis",
         "/.portcullis/",
@@ -161,7 +147,7 @@ async fn no_page_asks_for_anything_but_what_a_login_takes() {
     let (_gateway, states) = in_every_state().await;
     let mut asked = std::collections::BTreeSet::new();
     for (_, browser) in &states {
-        for page in [&PAGES[..], &["code-first", "recovery-codes?new=1"]].concat() {
+        for page in [&OWN_PAGES[..], &["code-first", "recovery-codes?new=1"]].concat() {
             let text = browser.visit(&format!("/.portcullis/{page}")).await.text();
             for tag in text.split("<input ").skip(1) {
                 let tag = tag.split('>').next().unwrap();
@@ -211,7 +197,7 @@ async fn the_assets_of_every_page_are_there_and_may_be_kept() {
     let (_gateway, states) = in_every_state().await;
     let mut seen = std::collections::BTreeSet::new();
     for (_, browser) in &states {
-        for page in PAGES {
+        for page in OWN_PAGES {
             let text = browser.visit(&format!("/.portcullis/{page}")).await.text();
             let text = text.replace("&#x2f;", "/");
             seen.extend(
@@ -245,7 +231,7 @@ async fn the_assets_of_every_page_are_there_and_may_be_kept() {
 async fn each_page_answers_to_its_own_methods_alone() {
     let (_gateway, states) = in_every_state().await;
     for (state, browser) in &states {
-        for page in PAGES {
+        for page in OWN_PAGES {
             let path = format!("/.portcullis/{page}");
             let allowed = match page {
                 "whoami" | "session" | "signed-in" => "GET, HEAD",
@@ -280,7 +266,7 @@ async fn each_page_answers_to_its_own_methods_alone() {
 async fn no_page_of_ours_is_shown_inside_another() {
     let (_gateway, states) = in_every_state().await;
     for (state, browser) in &states {
-        for page in PAGES {
+        for page in OWN_PAGES {
             let path = format!("/.portcullis/{page}");
             for dest in
                 ["image", "iframe", "frame", "script", "style", "object", "embed", "audio", "worker", "x"]
@@ -319,7 +305,7 @@ async fn looking_at_pages_makes_no_session() {
     for (state, browser) in &states {
         let browser = browser.copy();
         let held = browser.cookie("__Host-portcullis");
-        for page in PAGES {
+        for page in OWN_PAGES {
             for method in ["GET", "HEAD"] {
                 for query in [
                     format!("?email={ADA}&password=correct+horse+battery+staple&csrf=x"),

@@ -38,6 +38,21 @@ pub(crate) const ADA: &str = "ada@example.com";
 pub(crate) const BOB: &str = "bob@example.com";
 pub(crate) const EVE: &str = "eve@example.com";
 
+/// Our own pages, below `/.portcullis/`.
+pub(crate) const OWN_PAGES: [&str; 11] = [
+    "login",
+    "code",
+    "recovery",
+    "enrol",
+    "recovery-codes",
+    "account",
+    "logout",
+    "whoami",
+    "session",
+    "stay",
+    "signed-in",
+];
+
 /// A gateway, and the browser of a user who has just got in; the portal has seen nothing yet.
 pub(crate) async fn logged_in(builder: test_gateway::Builder) -> (TestGateway, Browser) {
     let (gateway, browser) = builder.start().await;
