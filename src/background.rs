@@ -25,7 +25,7 @@ pub const BEAT: Duration = Duration::from_millis(900);
 /// From here all periods count: what has the same one is due at the same instants, and one wake-up of a thread serves it all.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Ticks every `period`, of at least a millisecond, the first time at once. A late tick delays those after it.
+/// Ticks every `period`, of at least a millisecond, the first time at once. A tick that is a whole period late is left out.
 pub fn regularly(period: Duration) -> Interval {
     let period = period.max(Duration::from_millis(1));
     let mut ticks = interval_at(next_tick(period) - period, period);

@@ -402,7 +402,7 @@ impl AccessRules {
             Some(closed) if !is_decided => found.and(closed),
             _ => found,
         };
-        // A stranger may be one of the users whom the rule lets in.
+        // Somebody who has yet to sign in may be one of the rule's users.
         let found = match to_sign_in {
             Some(with_session) if found.level == AccessLevel::Deny => with_session,
             _ => found,
