@@ -24,3 +24,18 @@ export function makeCertificate(folder, host = HOST) {
   const pin = crypto.createHash('sha256').update(publicKey.export({ type: 'spki', format: 'der' })).digest('base64');
   return { certificate, key, pin };
 }
+
+/** An authority of clients, and what it has signed for somebody with this e-mail. */
+export function makeClientCertificate(folder, email) {
+  const [authority, authorityKey, certPath, keyPath, request] = ['authority.pem', 'authority.key', 'client.pem', 'client.key', 'client.csr'].map(
+    (name) => path.join(folder, name),
+  );
+  const openssl = (...words) => execFileSync('openssl', words, { stdio: 'ignore' });
+  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
+  openssl('req', '-x509', ...key, '-days', '2', '-subj', '/CN=Clients', '-keyout', authorityKey, '-out', authority);
+  const names = ['-addext', `subjectAltName=email:${email}`, '-addext', 'extendedKeyUsage=clientAuth'];
+  openssl('req', ...key, '-subj', '/CN=client', ...names, '-keyout', keyPath, '-out', request);
+  const by = ['-CA', authority, '-CAkey', authorityKey, '-CAcreateserial', '-copy_extensions', 'copy'];
+  openssl('x509', '-req', '-in', request, ...by, '-days', '2', '-out', certPath);
+  return { authority, certPath, keyPath };
+}

@@ -44,7 +44,7 @@ export const test = base.extend({
         args: [
           ...['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-sync'],
           ...['--disable-background-networking', '--disable-component-update'],
-          `--host-resolver-rules=MAP ${HOST} 127.0.0.1, MAP ${OTHER_HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1`,
+          `--host-resolver-rules=MAP ${HOST} 127.0.0.1, MAP ${OTHER_HOST} 127.0.0.1, MAP localhost 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1`,
           // Only this one certificate is taken on trust. With all errors ignored, nothing would be cached, and what a
           // cache shows to the next person could not be seen.
           `--ignore-certificate-errors-spki-list=${certificate.pin}`,
