@@ -13,12 +13,12 @@ use crate::support::{
     upstream::ordinary, websocket, within,
 };
 
-const SESSION: &str = "__Host-portcullis";
+pub(super) const SESSION: &str = "__Host-portcullis";
 const ASKED: &str = "__Host-portcullis-asked";
 /// Within which what is over is over at every site.
 const BOUND: Duration = Duration::from_secs(1);
 
-fn builders() -> [Builder; 2] {
+pub(super) fn builders() -> [Builder; 2] {
     [TestGateway::builder(), TestGateway::builder().redis()]
 }
 
@@ -42,7 +42,7 @@ fn with_code(walk: &Walk) -> String {
 }
 
 /// The way of somebody who is signed in at the first site, up to the code, which is not shown yet.
-async fn up_to_the_code(person: &super::walk::Person) -> String {
+pub(super) async fn up_to_the_code(person: &super::walk::Person) -> String {
     let asks = person.second.get("/a").await.location();
     let leads = person.second.get(&asks).await.location();
     assert!(leads.starts_with(&format!("https://{HOST}/.portcullis/hand-over?")), "{leads}");
@@ -52,7 +52,7 @@ async fn up_to_the_code(person: &super::walk::Person) -> String {
 }
 
 /// Refused at the site that asked: a page of its own that leads nowhere by itself.
-fn assert_refused(walk: &Walk) {
+pub(super) fn assert_refused(walk: &Walk) {
     assert_eq!(walk.answer.status, StatusCode::UNAUTHORIZED, "{:?}", walk.steps);
     assert_eq!(walk.steps.last().unwrap(), &format!("https://{OTHER_HOST}/.portcullis/login?refused=1"));
     assert_eq!(walk.steps.len(), 2, "{:?}", walk.steps);
@@ -256,7 +256,7 @@ async fn the_first_hands_over_to_its_own_sites_only_and_nobody_hands_over_to_it(
 }
 
 /// A portal that keeps a socket open.
-fn lasting() -> Upstream {
+pub(super) fn lasting() -> Upstream {
     Upstream::scripted(async |exchange: Exchange| {
         if exchange.head.values("upgrade").is_empty() {
             return ordinary(exchange).await;

@@ -1,5 +1,6 @@
 //! Two portals behind one gateway, each at a host of its own.
 
+mod expiry;
 mod hand_over;
 mod routes;
 mod walk;
