@@ -141,7 +141,7 @@ impl ClientCertificates {
 
     /// The names of the authorities, sent to clients so that they offer the right certificate.
     pub fn authorities(&self) -> Vec<DistinguishedName> {
-        self.trust.load().verifier.root_hint_subjects().to_vec()
+        self.trust.load().names().into_iter().cloned().collect()
     }
 
     /// Grows when authorities or revocation lists change, which may change earlier decisions.
@@ -195,20 +195,18 @@ impl ClientCertificates {
         let seconds =
             u64::try_from(now.unix_seconds()).map_err(|_| Uncounted::Invalid("the time is not known"))?;
         let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        trust
-            .verifier
-            .verify_client_cert(first, rest, at)
-            .map_err(|error| Uncounted::Invalid(reason(&error)))?;
+        let authorities =
+            trust.verify(first, rest, at).map_err(|error| Uncounted::Invalid(reason(&error)))?;
         let facts: Option<Vec<_>> =
             shown.chain.iter().map(|certificate| CertificateFacts::of(certificate)).collect();
         let facts = facts.ok_or(Uncounted::Invalid("it cannot be read"))?;
         let (own, beside) = facts.split_first().ok_or(Uncounted::Stranger)?;
-        let mut ends = trust.ends(own);
+        let mut ends = authorities.ends(own);
         for above in beside.iter().filter(|one| facts.iter().any(|other| other.issuer == one.subject)) {
             if !above.may_sign {
                 return Err(Uncounted::Invalid("one that was sent with it may not sign certificates"));
             }
-            ends = ends.min(trust.ends(above));
+            ends = ends.min(authorities.ends(above));
         }
         if ends <= now {
             return Err(Uncounted::Invalid("one that was sent with it, or its revocation list, has expired"));
@@ -234,7 +232,7 @@ impl ClientCertificates {
             watched.seen = current;
             match Trust::read(&self.files, before.generation + 1) {
                 Ok(trust) => {
-                    has_others = trust.authorities() != before.authorities();
+                    has_others = trust.has_other_names(&before);
                     self.trust.store(Arc::new(trust));
                     self.changed.notify_one();
                     tracing::info!("the authorities of clients and their revocation lists were reloaded");

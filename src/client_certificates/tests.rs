@@ -20,6 +20,16 @@ fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
 }
 
 fn list(authority: &CertifiedIssuer<'_, KeyPair>, serials: &[u64], until: i32) -> String {
+    list_of(authority, serials, (2026, 1), until)
+}
+
+/// One made on the first day of a year, with this number.
+fn list_of(
+    authority: &CertifiedIssuer<'_, KeyPair>,
+    serials: &[u64],
+    (year, number): (i32, u64),
+    until: i32,
+) -> String {
     let revoked = |serial: &u64| RevokedCertParams {
         serial_number: SerialNumber::from(*serial),
         revocation_time: date_time_ymd(2026, 1, 1),
@@ -27,9 +37,9 @@ fn list(authority: &CertifiedIssuer<'_, KeyPair>, serials: &[u64], until: i32) -
         invalidity_date: None,
     };
     let list = CertificateRevocationListParams {
-        this_update: date_time_ymd(2026, 1, 1),
+        this_update: date_time_ymd(year, 1, 1),
         next_update: date_time_ymd(until, 1, 1),
-        crl_number: SerialNumber::from(1),
+        crl_number: SerialNumber::from(number),
         issuing_distribution_point: None,
         revoked_certs: serials.iter().map(revoked).collect(),
         key_identifier_method: KeyIdMethod::Sha256,
@@ -154,6 +164,73 @@ fn an_authority_without_a_list_that_holds_has_no_certificate_that_counts() {
     let certificates = of(folder.path(), true);
     let ends = certificates.judge(&shown[0], TODAY).unwrap().ends;
     assert_eq!(ends.to_string(), "2030-01-01T00:00:00Z");
+}
+
+#[test]
+fn of_several_lists_of_one_authority_the_last_counts_wherever_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, other) = (authority("A"), authority("B"));
+    let between = below(&root, "Between", |_| {});
+    std::fs::write(folder.path().join("ca.pem"), root.as_ref().pem()).unwrap();
+    let judged = |shown: &ShownCertificate, lists: &[&str]| {
+        std::fs::write(folder.path().join("crl.pem"), lists.concat()).unwrap();
+        told(of(folder.path(), true).judge(shown, TODAY))
+    };
+    let (direct, beside) = (signed(&root, 7), signed_beside(&between, 7, &[&between]));
+    let strangers = list_of(&other, &[7], (2027, 9), 2040);
+    for (old, new) in [((2026, 9), (2027, 1)), ((2026, 1), (2026, 2)), ((2026, 2), (2026, 256))] {
+        for (by_old, by_new, expected) in [(&[][..], &[7][..], "it has been revoked"), (&[7], &[], "")] {
+            let at_root = [list_of(&root, by_old, old, 2035), list_of(&root, by_new, new, 2040)];
+            let at_between = [list_of(&between, by_old, old, 2035), list_of(&between, by_new, new, 2040)];
+            let above = list(&root, &[], 2040);
+            for [first, second] in [[0, 1], [1, 0]] {
+                let lists = [at_root[first].as_str(), &strangers, &at_root[second]];
+                assert_eq!(judged(&direct, &lists), expected, "{old:?} {new:?}");
+                let lists = [at_between[first].as_str(), &above, &at_between[second]];
+                assert_eq!(judged(&beside, &lists), expected, "{old:?} {new:?}");
+            }
+        }
+    }
+    // What has expired and was replaced is in nobody's way.
+    let lists = [list_of(&root, &[], (2025, 1), 2026), list_of(&root, &[], (2027, 2), 2040)];
+    assert_eq!(judged(&direct, &[&lists[0], &lists[1]]), "");
+    let certificates = of(folder.path(), true);
+    assert_eq!(certificates.warnings(TODAY), Vec::<String>::new());
+    assert_eq!(certificates.judge(&direct, TODAY).unwrap().ends.to_string(), "2040-01-01T00:00:00Z");
+}
+
+#[test]
+fn two_authorities_of_one_name_each_have_a_list() {
+    let folder = tempfile::tempdir().unwrap();
+    // As after a change of the key.
+    let (old, new) = (authority("A"), authority("A"));
+    let authorities = [&old, &new].map(|one| one.as_ref().pem());
+    let shown = [signed(&old, 1), signed(&old, 2), signed(&new, 1), signed(&new, 2)];
+    let lists = [list_of(&old, &[1], (2026, 1), 2035), list_of(&new, &[2], (2027, 1), 2040)];
+    let judged = |lists: &[&str]| {
+        std::fs::write(folder.path().join("crl.pem"), lists.concat()).unwrap();
+        let certificates = of(folder.path(), true);
+        let warnings = certificates.warnings(TODAY).len();
+        (shown.each_ref().map(|shown| told(certificates.judge(shown, TODAY))), warnings)
+    };
+    for [first, second] in [[0, 1], [1, 0]] {
+        let both = [authorities[first].as_str(), &authorities[second]].concat();
+        std::fs::write(folder.path().join("ca.pem"), both).unwrap();
+        assert_eq!(of(folder.path(), false).authorities().len(), 1);
+        for [first, second] in [[0, 1], [1, 0]] {
+            let revoked = "it has been revoked";
+            let expected = [revoked, "", "", revoked].map(str::to_owned);
+            assert_eq!(judged(&[&lists[first], &lists[second]]), (expected, 0));
+        }
+        let unlisted = "the revocation list of its authority is not valid";
+        let expected = ["it has been revoked", "", unlisted, unlisted].map(str::to_owned);
+        assert_eq!(judged(&[&lists[0]]), (expected, 1));
+        let ends = |shown: &ShownCertificate| {
+            std::fs::write(folder.path().join("crl.pem"), lists.concat()).unwrap();
+            of(folder.path(), true).judge(shown, TODAY).unwrap().ends.to_string()
+        };
+        assert_eq!([&shown[1], &shown[2]].map(ends), ["2035-01-01T00:00:00Z", "2040-01-01T00:00:00Z"]);
+    }
 }
 
 /// An authority that another one has signed.

@@ -8,10 +8,10 @@ use std::{
 };
 
 use rustls::{
-    RootCertStore,
+    CertificateError, DistinguishedName, RootCertStore,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, pem::PemObject},
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor, UnixTime, pem::PemObject},
+    server::{VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
 use super::x509::{CertificateFacts, ListFacts};
@@ -51,7 +51,7 @@ pub enum TrustError {
     NoList {
         path: PathBuf,
         #[source]
-        source: rustls::server::VerifierBuilderError,
+        source: VerifierBuilderError,
     },
     #[error("{} holds a revocation list that its authority has not signed", path.display())]
     Forged { path: PathBuf },
@@ -60,56 +60,120 @@ pub enum TrustError {
 /// Both files, parsed.
 #[derive(Debug)]
 pub(super) struct Trust {
-    pub(super) verifier: Arc<dyn ClientCertVerifier>,
-    /// The issuer of each list, and when it expires.
-    lists: Vec<(Vec<u8>, Timestamp)>,
+    authorities: Vec<Authorities>,
     /// The number of authorities without a list, if there are lists at all.
     pub(super) unlisted: usize,
     /// Grows with each change.
     pub(super) generation: u64,
 }
 
+/// Authorities of which no two have the same name, and their revocation lists. An authority that has changed its key has the name
+/// of the one before, and the library tells lists apart by names alone.
+#[derive(Debug)]
+pub(super) struct Authorities {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// The issuer of each list in force, and when it expires.
+    lists: Vec<(Vec<u8>, Timestamp)>,
+    /// The number of those without one.
+    unlisted: usize,
+}
+
 impl Trust {
     pub(super) fn read(files: &Files, generation: u64) -> Result<Self, TrustError> {
         const LIST: &str = "revocation list";
-        let mut roots = RootCertStore::empty();
-        for authority in read::<CertificateDer<'static>>(&files.authorities, CERTIFICATE)? {
-            let path = || files.authorities.clone();
-            roots.add(authority).map_err(|source| TrustError::NoAuthority { path: path(), source })?;
-        }
+        let groups = grouped(read(&files.authorities, CERTIFICATE)?)
+            .map_err(|source| TrustError::NoAuthority { path: files.authorities.clone(), source })?;
         let lists = match &files.revoked {
             Some(path) => read::<CertificateRevocationListDer<'static>>(path, LIST)?,
             None => Vec::new(),
         };
         let path = || files.revoked.clone().unwrap_or_default();
-        let facts: Option<Vec<_>> = lists.iter().map(|list| ListFacts::of(list)).collect();
+        let facts: Option<Vec<_>> = lists.iter().map(|list| Some((ListFacts::of(list)?, list))).collect();
         let facts = facts.ok_or_else(|| TrustError::Malformed { what: LIST, path: path() })?;
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let known = provider.signature_verification_algorithms.all;
         // Lists of intermediates, which are not in the file, are checked when a certificate of theirs is.
-        for list in &facts {
-            let mut theirs = roots.roots.iter().filter(|root| *root.subject == *list.issuer).peekable();
-            if theirs.peek().is_some()
-                && !theirs.any(|root| list.is_signed_by(&root.subject_public_key_info, known))
-            {
+        for (list, _) in &facts {
+            let mut named = groups.iter().flat_map(|group| &group.roots).filter(|root| has_name(root, list));
+            if named.clone().next().is_some() && !named.any(|root| has_signed(root, list)) {
                 return Err(TrustError::Forged { path: path() });
             }
         }
-        let is_unlisted = |root: &&TrustAnchor<'_>| facts.iter().all(|list| *root.subject != *list.issuer);
-        let unlisted = roots.roots.iter().filter(|_| files.revoked.is_some()).filter(is_unlisted).count();
-        let facts = facts.iter().map(|list| (list.issuer.to_owned(), list.ends)).collect();
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        let authorities = groups.into_iter().map(|group| Authorities::new(group, &facts));
+        let authorities = authorities
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| TrustError::NoList { path: path(), source })?;
+        let unlisted = authorities.iter().map(|some| some.unlisted).sum();
+        let unlisted = if files.revoked.is_some() { unlisted } else { 0 };
+        Ok(Self { authorities, unlisted, generation })
+    }
+
+    /// Those by which a certificate counts, with what it came with.
+    pub(super) fn verify(
+        &self,
+        certificate: &CertificateDer<'_>,
+        beside: &[CertificateDer<'_>],
+        at: UnixTime,
+    ) -> Result<&Authorities, rustls::Error> {
+        let mut error = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        for authorities in &self.authorities {
+            match authorities.verifier.verify_client_cert(certificate, beside, at) {
+                Ok(_) => return Ok(authorities),
+                // One that has only the name of its authority has nothing to say.
+                Err(other) if is_by_others(&error) => error = other,
+                Err(_) => {}
+            }
+        }
+        Err(error)
+    }
+
+    /// Their names, as sent to clients: each once.
+    pub(super) fn names(&self) -> Vec<&DistinguishedName> {
+        let mut names: Vec<&DistinguishedName> = Vec::new();
+        for name in self.authorities.iter().flat_map(|some| some.verifier.root_hint_subjects()) {
+            if names.iter().all(|other| other.as_ref() != name.as_ref()) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    pub(super) fn has_other_names(&self, before: &Self) -> bool {
+        !self.names().iter().map(AsRef::as_ref).eq(before.names().iter().map(AsRef::as_ref))
+    }
+
+    /// When lists expired that have.
+    pub(super) fn over(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
+        let lists = self.authorities.iter().flat_map(|some| &some.lists);
+        lists.map(|(_, end)| *end).filter(move |end| *end <= now)
+    }
+}
+
+impl Authorities {
+    /// The library takes the first list that has the name: theirs come first, the last that was made before the others. None is
+    /// left out, since without any list it takes every certificate for one that is not revoked.
+    fn new(
+        group: RootCertStore,
+        lists: &[(ListFacts<'_>, &CertificateRevocationListDer<'static>)],
+    ) -> Result<Self, VerifierBuilderError> {
+        let is_theirs = |list: &ListFacts<'_>| {
+            group.roots.iter().filter(|root| has_name(root, list)).all(|root| has_signed(root, list))
+        };
+        let mut ordered: Vec<_> =
+            lists.iter().map(|(facts, list)| (is_theirs(facts), facts, *list)).collect();
+        ordered.sort_by(|(theirs, list, _), (others, other, _)| {
+            others.cmp(theirs).then_with(|| other.made.cmp(&list.made))
+        });
+        let theirs = || ordered.iter().filter(|(theirs, ..)| *theirs).map(|(_, list, _)| *list);
+        let in_force = || theirs().filter(|list| !theirs().any(|other| other.replaces(list)));
+        let unlisted = group.roots.iter().filter(|root| !in_force().any(|list| has_name(root, list))).count();
+        let in_force = in_force().map(|list| (list.issuer.to_owned(), list.ends)).collect();
+        let lists = ordered.iter().map(|(_, _, list)| (*list).clone());
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(group), provider)
             .with_crls(lists)
             // An attacker who can withhold the next list would keep a revoked certificate alive.
             .enforce_revocation_expiration()
-            .build()
-            .map_err(|source| TrustError::NoList { path: path(), source })?;
-        Ok(Self { verifier, lists: facts, unlisted, generation })
-    }
-
-    /// Their names, as sent to clients.
-    pub(super) fn authorities(&self) -> Vec<&[u8]> {
-        self.verifier.root_hint_subjects().iter().map(AsRef::as_ref).collect()
+            .build()?;
+        Ok(Self { verifier, lists: in_force, unlisted })
     }
 
     /// When a certificate has to be checked again: at its expiry, or at that of a revocation list on its chain.
@@ -117,11 +181,39 @@ impl Trust {
         let lists = self.lists.iter().filter(|(whose, _)| whose == facts.issuer).map(|(_, end)| *end);
         lists.fold(facts.not_after, Timestamp::min)
     }
+}
 
-    /// When lists expired that have.
-    pub(super) fn over(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
-        self.lists.iter().map(|(_, end)| *end).filter(move |end| *end <= now)
+/// The authorities, in groups in which no two have one name: one group, unless some do.
+fn grouped(authorities: Vec<CertificateDer<'static>>) -> Result<Vec<RootCertStore>, rustls::Error> {
+    let mut groups: Vec<RootCertStore> = Vec::new();
+    for authority in authorities {
+        let mut alone = RootCertStore::empty();
+        alone.add(authority)?;
+        let is_free = |group: &&mut RootCertStore| {
+            let names = || group.roots.iter().map(|root| &root.subject);
+            alone.roots.iter().all(|root| names().all(|name| *name != root.subject))
+        };
+        match groups.iter_mut().find(is_free) {
+            Some(group) => group.extend(alone.roots),
+            None => groups.push(alone),
+        }
     }
+    Ok(groups)
+}
+
+fn has_name(root: &TrustAnchor<'_>, list: &ListFacts<'_>) -> bool {
+    *root.subject == *list.issuer
+}
+
+fn has_signed(root: &TrustAnchor<'_>, list: &ListFacts<'_>) -> bool {
+    let known = aws_lc_rs::default_provider().signature_verification_algorithms.all;
+    list.is_signed_by(&root.subject_public_key_info, known)
+}
+
+/// Whether it is said of a certificate that no authority here has signed.
+fn is_by_others(error: &rustls::Error) -> bool {
+    use CertificateError::{BadSignature, UnknownIssuer};
+    matches!(error, rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature))
 }
 
 pub(super) const CERTIFICATE: &str = "certificate";

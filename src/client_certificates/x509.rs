@@ -17,6 +17,11 @@ const EXTENSIONS: u8 = 0xa3;
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 /// 2.5.29.15
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
+const LIST_EXTENSIONS: u8 = 0xa0;
+/// 2.5.29.20
+const LIST_NUMBER: &[u8] = &[0x55, 0x1d, 0x14];
+/// 2.5.29.28
+const LIST_SCOPE: &[u8] = &[0x55, 0x1d, 0x1c];
 /// In the first byte of its bits.
 const KEY_CERT_SIGN: u8 = 0x04;
 const RFC822_NAME: u8 = 0x81;
@@ -75,12 +80,24 @@ fn alternative_names(value: &[u8]) -> Option<Vec<AltName>> {
     Some(elements(names).filter_map(name).collect())
 }
 
+/// When a list was made: the later one is the greater. Lists of one second are told apart by their number.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Made<'a> {
+    at: Timestamp,
+    /// A number is greater than one of fewer digits; it has no leading zeros.
+    digits: usize,
+    number: &'a [u8],
+}
+
 /// Of one revocation list (RFC 5280, 5.1).
 #[derive(Debug)]
 pub(super) struct ListFacts<'a> {
     pub(super) issuer: &'a [u8],
     /// When it expires.
     pub(super) ends: Timestamp,
+    pub(super) made: Made<'a>,
+    /// Which of its authority's certificates it is about; empty: all.
+    scope: &'a [u8],
     signed: &'a [u8],
     algorithm: &'a [u8],
     signature: &'a [u8],
@@ -98,9 +115,22 @@ impl<'a> ListFacts<'a> {
         }
         let (_algorithm, _, rest) = element(rest)?;
         let (_, issuer, rest) = element(rest)?;
-        let (_this_update, _, rest) = element(rest)?;
-        let (tag, text, _) = element(rest)?;
-        Some(Self { issuer, ends: instant(tag, text)?, signed, algorithm, signature })
+        let (tag, text, rest) = element(rest)?;
+        let at = instant(tag, text)?;
+        let (tag, text, rest) = element(rest)?;
+        let ends = instant(tag, text)?;
+        let extensions = elements(rest).find(|(tag, _)| *tag == LIST_EXTENSIONS);
+        let extension = |id| extensions.and_then(|(_, content)| extension(content, id)).unwrap_or_default();
+        let number = element(extension(LIST_NUMBER)).map_or(&[][..], |(_, number, _)| number);
+        let number = number.get(number.iter().take_while(|byte| **byte == 0).count()..)?;
+        let made = Made { at, digits: number.len(), number };
+        let scope = extension(LIST_SCOPE);
+        Some(Self { issuer, ends, made, scope, signed, algorithm, signature })
+    }
+
+    /// Whether it is a later one of the same authority, about the same certificates.
+    pub(super) fn replaces(&self, other: &Self) -> bool {
+        self.issuer == other.issuer && self.scope == other.scope && self.made > other.made
     }
 
     /// Whether this key, the content of a `SubjectPublicKeyInfo`, has signed it.
