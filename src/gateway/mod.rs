@@ -149,7 +149,7 @@ impl Gateway {
                 .await;
         }
         // Where a session is shown, good or not, that is what the request is from.
-        if let Some(shown) = context.certificate().filter(|_| cookies.session.is_none() && !request.is_ours())
+        if let Some(shown) = context.certificate().filter(|_| !cookies.shows_session && !request.is_ours())
             && let Some(machine) = Box::pin(self.certified(site, &request, shown, record)).await?
         {
             let by = (machine, cookies.others.as_ref());

@@ -162,6 +162,8 @@ fn is_ours(name: &[u8]) -> bool {
 pub struct Cookies {
     /// The key of the browser's session, not verified.
     pub session: Option<TokenHash>,
+    /// Whether there is a cookie of that name at all, even one that cannot be a session's, or two.
+    pub shows_session: bool,
     /// The one `Cookie` field that the portal gets: every pair that is not ours, crumbs of HTTP/2 joined
     /// (RFC 9113 §8.2.3).
     pub others: Option<HeaderValue>,
@@ -170,7 +172,8 @@ pub struct Cookies {
 impl Cookies {
     pub fn of(headers: &HeaderMap, names: &CookieNames) -> Self {
         let session = names.session_token(headers).map(|token| token.hash());
-        Self { session, others: without_ours(headers) }
+        let shows_session = pairs(headers).any(|(name, _)| name == names.session.as_bytes());
+        Self { session, shows_session, others: without_ours(headers) }
     }
 }
 

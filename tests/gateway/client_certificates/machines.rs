@@ -202,8 +202,22 @@ async fn where_a_session_or_a_token_is_shown_that_is_what_counts() {
     let cookie = |session: &str| format!("Cookie: __Host-portcullis={session}");
     let got = curl(&gateway, Some(&ci), "/api", &["-H", &cookie(&browser.session())]).await;
     assert_eq!((got.status, user(&gateway).as_deref()), (200, Some(ADA)));
-    let got = curl(&gateway, Some(&ci), "/api", &["-H", &cookie(&"A".repeat(43))]).await;
-    assert_eq!((got.status, user(&gateway)), (401, None), "a session that is over is not made up for");
+    let (over, here) = ("A".repeat(43), browser.session());
+    let twice = format!("{here}; __Host-portcullis={here}");
+    for shown in [&over, "AAAA", "", &format!("{here}="), &twice, &format!("{over}; __Host-portcullis=")] {
+        for version in ["--http1.1", "--http2"] {
+            let got = curl(&gateway, Some(&ci), "/api", &[version, "-H", &cookie(shown)]).await;
+            assert_eq!(
+                (got.status, user(&gateway)),
+                (401, None),
+                "what is no session is not made up for: {shown}"
+            );
+        }
+    }
+    for other in ["Cookie: a=b", "Cookie: __Host-portcullis-login=x", "Cookie: __Host-portcullis"] {
+        let got = curl(&gateway, Some(&ci), "/api", &["-H", other]).await;
+        assert_eq!((got.status, user(&gateway).as_deref()), (200, Some("service:ci")), "{other}");
+    }
     let got = curl(&gateway, Some(&ci), "/api", &["-H", "X-Portcullis-Token: pcl_bad"]).await;
     assert_eq!((got.status, user(&gateway)), (401, None), "nor is a bad token");
 }
