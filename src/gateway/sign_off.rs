@@ -39,6 +39,7 @@ pub(super) fn end(live: Arc<Live>, site: &Site, shared: &SharedGateway, client_i
             replaces: None,
             user: None,
             known: None,
+            certificate: None,
         },
     );
     shared.control.spawn(async move { pages.log_out(&live.session, &source).await });

@@ -3,9 +3,10 @@
 use super::{Login, LoginError, PasswordOutcome, Source, Step, pending::Arrival};
 use crate::{
     audit::AuditEvent,
-    client_certificates::{ShownCertificate, VerifiedCertificate},
+    client_certificates::{Role, ShownCertificate, VerifiedCertificate},
     secret::TokenHash,
     sessions::FirstFactor,
+    users::User,
 };
 
 impl Login {
@@ -18,6 +19,13 @@ impl Login {
     ) -> Option<VerifiedCertificate> {
         let verified = self.certificates.as_ref()?.judge(shown?, self.clock.now()).ok()?;
         verified.first_factor_at(authority).is_some().then_some(verified)
+    }
+
+    /// Whether a certificate counts in place of a user's password now.
+    pub(super) fn is_first_factor_of(&self, shown: Option<&ShownCertificate>, user: &User) -> bool {
+        let verified = self.certificates.as_ref().zip(shown);
+        let verified = verified.and_then(|(known, shown)| known.judge(shown, self.clock.now()).ok());
+        verified.is_some_and(|verified| verified.client().role == Role::FirstFactor(user.name.clone()))
     }
 
     /// The first factor by a certificate. Nothing can be guessed, so nothing is throttled. A user who does not exist and one who is

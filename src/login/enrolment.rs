@@ -87,7 +87,9 @@ impl Login {
         device: NewDevice<'_>,
         source: &Source,
     ) -> Result<BindOutcome, LoginError> {
-        let Some((pending, user)) = self.progress(id).await? else { return Ok(BindOutcome::Over) };
+        let Some((pending, user)) = self.progress(id, source.certificate.as_deref()).await? else {
+            return Ok(BindOutcome::Over);
+        };
         let Some(secret) = pending.secret().filter(|_| pending.step == Step::Enrol) else {
             return Ok(BindOutcome::Over);
         };
@@ -187,7 +189,9 @@ impl Login {
 
     /// Skips the first device, as long as the roll-out allows it.
     pub async fn skip(&self, id: &TokenHash, source: &Source) -> Result<BindOutcome, LoginError> {
-        let Some((pending, user)) = self.progress(id).await? else { return Ok(BindOutcome::Over) };
+        let Some((pending, user)) = self.progress(id, source.certificate.as_deref()).await? else {
+            return Ok(BindOutcome::Over);
+        };
         if pending.step != Step::Enrol {
             return Ok(BindOutcome::Over);
         }

@@ -22,7 +22,7 @@ pub use pending::{Pending, PendingLogins, ShownBefore, Step};
 
 use crate::{
     audit::{Audit, AuditEvent, Context},
-    client_certificates::ClientCertificates,
+    client_certificates::{ClientCertificates, ShownCertificate},
     clock::Clock,
     credentials::{
         By, Claim, CodeCheck, Devices, FirstCode, LoginQueue, Passwords, RecoveryCodes, SecondFactor, Tries,
@@ -52,6 +52,8 @@ pub struct Source {
     pub user: Option<String>,
     /// The cookie with the accounts that the browser is known to.
     pub known: Option<String>,
+    /// What the browser has shown with its connection.
+    pub certificate: Option<Arc<ShownCertificate>>,
 }
 
 /// The input of the login page.
@@ -249,12 +251,20 @@ impl Login {
         Ok((user, verified))
     }
 
-    /// The current step of a login; `None` if it is over, or if the user may no longer log in.
-    pub async fn progress(&self, id: &TokenHash) -> Result<Option<(Pending, User)>, LoginError> {
+    /// The current step of a login; `None` if it is over, or if the user may no longer log in. One that began with a certificate
+    /// takes it at each step.
+    pub async fn progress(
+        &self,
+        id: &TokenHash,
+        shown: Option<&ShownCertificate>,
+    ) -> Result<Option<(Pending, User)>, LoginError> {
         let Some(mut pending) = self.pending.load(id).await? else { return Ok(None) };
         let Some(user) = self.users.by_id(pending.user()).await?.filter(|user| !user.disabled) else {
             return Ok(None);
         };
+        if pending.first.method() == Method::Certificate && !self.is_first_factor_of(shown, &user) {
+            return Ok(None);
+        }
         // A device was bound meanwhile, in another browser or just before a crash: now its code is required.
         if pending.step == Step::Enrol && self.devices.count(&user.id).await? > 0 {
             pending.step = Step::Code;
@@ -283,7 +293,9 @@ impl Login {
         source: &Source,
         step: SecondStep<'_>,
     ) -> Result<CodeOutcome, LoginError> {
-        let Some((pending, user)) = self.progress(id).await? else { return Ok(CodeOutcome::Over) };
+        let Some((pending, user)) = self.progress(id, source.certificate.as_deref()).await? else {
+            return Ok(CodeOutcome::Over);
+        };
         if pending.step != Step::Code {
             return Ok(CodeOutcome::Over);
         }

@@ -45,7 +45,8 @@ impl Pages {
     pub(super) async fn show_enrol(&self, visit: &Visit) -> Result<Answer, PageError> {
         let return_to = visit.return_to();
         if let Some(token) = visit.login_token()
-            && let Some((pending, user)) = self.login.progress(&token.hash()).await?
+            && let Some((pending, user)) =
+                self.login.progress(&token.hash(), visit.certificate.as_deref()).await?
         {
             let way = Way::Login { id: token.hash(), pending: Box::new(pending), user: Box::new(user) };
             return self.enrol_page(&way, visit, EnrolForm::default()).await;
@@ -96,7 +97,7 @@ impl Pages {
         }
         let Some(token) = visit.login_token() else { return Ok(Err(self.stale_form(visit, csrf))) };
         let id = token.hash();
-        let Some((pending, user)) = self.login.progress(&id).await? else {
+        let Some((pending, user)) = self.login.progress(&id, visit.certificate.as_deref()).await? else {
             return Ok(Err(self.stale_form(visit, csrf)));
         };
         let verdict = self.step_form(visit, csrf, &pending);
@@ -175,7 +176,7 @@ impl Pages {
     /// The form belongs to an earlier step: on to the current step, or to the start.
     async fn bind_is_over(&self, way: &Way, visit: &Visit) -> Result<Answer, PageError> {
         let Way::Login { id, .. } = way else { return Ok(answer::see_other(paths::ACCOUNT)) };
-        Ok(match self.login.progress(id).await? {
+        Ok(match self.login.progress(id, visit.certificate.as_deref()).await? {
             Some((pending, _)) => answer::see_other(&visit.return_to().append_to(page_of(pending.step))),
             None => start_over(visit),
         })

@@ -155,7 +155,7 @@ impl Pages {
                 None => Ok(start_over(visit)),
             };
         };
-        match self.login.progress(&token.hash()).await? {
+        match self.login.progress(&token.hash(), visit.certificate.as_deref()).await? {
             Some((pending, user)) if pending.step == Step::Code => {
                 Ok(self.factor_page(&pending, &visit.return_to(), FactorPage::new(factor, &user.email)))
             }
@@ -176,7 +176,7 @@ impl Pages {
         let csrf = form.value("csrf");
         let Some(token) = visit.login_token() else { return Ok(self.stale_form(&visit, csrf)) };
         let id = token.hash();
-        let Some((pending, user)) = self.login.progress(&id).await? else {
+        let Some((pending, user)) = self.login.progress(&id, visit.certificate.as_deref()).await? else {
             return Ok(self.stale_form(&visit, csrf));
         };
         let return_to = visit.return_to();

@@ -83,6 +83,7 @@ impl Visit {
             replaces: self.session.as_ref().map(|live| live.session.id),
             user: self.session.as_ref().map(|live| live.session.name.clone()),
             known: self.known.clone(),
+            certificate: self.certificate.clone(),
         }
     }
 

@@ -154,6 +154,55 @@ async fn the_button_needs_the_page_that_has_it() {
 }
 
 #[tokio::test]
+async fn a_login_goes_on_only_with_the_certificate_that_it_began_with() {
+    let authority = Authority::new("Clients");
+    authority.revoke(&[], 2040);
+    let clients = CLIENTS.replace(
+        ']',
+        r#", { san = "email:eve@example.com", user = "eve@example.com", as = "first_factor" }]"#,
+    );
+    let later = now().plus(std::time::Duration::from_hours(48));
+    let builder = builder(&authority, &clients).set("tls.client_crl", &text(&authority.list()));
+    let (gateway, browser) = builder.mandatory_from(later).start().await;
+    gateway.add_user(ADA).await;
+    gateway.add_user(EVE).await;
+    let (certificate, eves) = (authority.sign(1, vec![email(ADA)]), authority.sign(2, vec![email(EVE)]));
+    for (jar, has_device) in [("skips", false), ("gives a code", true)] {
+        if has_device {
+            browser.log_in(ADA).await;
+        }
+        let with = |identity| Person::new(&gateway, identity, jar);
+        let ada = with(Some(&certificate));
+        let step = ada.press().await.field("location");
+        let csrf = csrf(&ada.get(&step).await);
+        let go_on = async |identity| {
+            let proof = if has_device {
+                format!("code={}", gateway.phone(ADA).fresh_code())
+            } else {
+                "skip=1".to_owned()
+            };
+            let got = with(identity).post(&step, &format!("csrf={csrf}&{proof}")).await;
+            assert_eq!(got.status, 303, "{got:?}");
+            (got.field("location").starts_with("/.portcullis/login?"), ada.who_am_i().await["email"] == ADA)
+        };
+        let over = (true, false);
+        assert_eq!([go_on(None).await, go_on(Some(&eves)).await], [over, over]);
+        assert!(with(None).get(&step).await.field("location").starts_with("/.portcullis/login?"));
+        let counts = async |expected: bool| {
+            let stranger = Person::new(&gateway, Some(&certificate), "stranger");
+            let has_button = async || stranger.get("/.portcullis/login").await.body.contains(BUTTON);
+            soon(PATIENCE, "the list is read", async || has_button().await == expected).await;
+        };
+        authority.revoke(&[certificate.serial], 2040);
+        counts(false).await;
+        assert_eq!(go_on(Some(&certificate)).await, over);
+        authority.revoke(&[], 2040);
+        counts(true).await;
+        assert_eq!(go_on(Some(&certificate)).await, (false, true));
+    }
+}
+
+#[tokio::test]
 async fn a_session_outlives_the_certificate_that_it_began_with() {
     let authority = Authority::new("Clients");
     authority.revoke(&[], 2040);
