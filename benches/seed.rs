@@ -53,6 +53,7 @@ async fn main() -> anyhow::Result<()> {
                     email: email.clone(),
                     display_name: String::new(),
                     groups: Vec::new(),
+                    first_login_at: None,
                     has_device: false,
                 };
                 let new = NewSession::unproved(&id, profile);

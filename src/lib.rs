@@ -28,7 +28,7 @@
 //!    a token instead of a session   > tokens.cached, else .load, and its scope (`gateway::token`); the rest is the same
 //!    neither, but a certificate     > the same with the certificate of the connection (`gateway::certificate`)
 //!  4 sessions.cached, else .load     a store that is down is an error, never "no session"
-//!  5 access.of, gate.decide          pure: what the rules require, what the request can show > Allow(Identity) | Challenge(Missing) | Deny
+//!  5 access.of, gate::decide         pure: what the rules require, what the request can show > Allow(Identity) | Challenge(Missing) | Deny
 //!  6 Allow > proxy.forward           the head rebuilt, with the signed assertion; the body streamed, or a tunnel
 //!          > web::portal_answers     what the response may tell a browser
 //!          > gateway::notice         a page gets the script that announces the session's end, if configured
@@ -72,8 +72,8 @@
 //!
 //! - No global state: time, randomness, stores and metrics come in as arguments; only [`app`] names a concrete store.
 //! - No timer per request on the way in: connections note their progress, and each worker sweeps them (`server::monitor`).
-//! - Facts and judgement never see a hyper type. [`gate::Gate::decide`] and [`rollout`] do no IO.
-//! - Nobody but [`gate::Gate`] makes the [`gate::Identity`] that [`proxy::Proxy::forward`] demands; nobody but the
+//! - Facts and judgement never see a hyper type. [`gate::decide`] and [`rollout`] do no IO.
+//! - Nobody but [`gate::decide`] makes the [`gate::Identity`] that [`proxy::Proxy::forward`] demands; nobody but the
 //!   request gate makes the [`web::gate::CanonicalRequest`] behind it; only proofs make a [`sessions::NewSession`]: one with two
 //!   factors takes a [`sessions::FirstFactor`] and a [`credentials::VerifiedCode`] of one user.
 //! - No portal is built in: what differs between two of them is in the [`gateway::Site`] that the request gate finds. What a

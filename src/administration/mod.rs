@@ -10,12 +10,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     audit::{Audit, AuditEvent, Context},
+    clock::{Clock, Timestamp},
     credentials::{
         self, CredentialsError, Device, Devices, PasswordError, Passwords, RecoveryCodes,
         password_policy::{self, Weakness},
     },
     database::{Database, DatabaseError},
     login::PendingLogins,
+    rollout::{self, Standing},
     saved_forms::SavedForms,
     secret::TokenHash,
     sessions::{SessionError, SessionSummary, Sessions},
@@ -71,6 +73,8 @@ pub struct Administration {
     pub tokens: TokenStore,
     pub audit: Arc<Audit>,
     pub policy: credentials::Config,
+    pub rollout: rollout::Config,
+    pub clock: Arc<dyn Clock>,
     /// Words that no password may be made of: the portal's name and host.
     pub context_words: Vec<String>,
 }
@@ -182,12 +186,29 @@ impl Administration {
 
     /// All users by name, with their number of devices.
     pub async fn roster(&self) -> Result<Vec<(User, u32)>, AdministrationError> {
-        let (users, devices) = (self.users.list().await?, self.devices.counts().await?);
-        let with_devices = |user: User| {
-            let devices = devices.get(&user.id).copied().unwrap_or(0);
-            (user, devices)
+        let mut roster = Vec::new();
+        self.users.each(|user, devices| roster.push((user, devices))).await?;
+        Ok(roster)
+    }
+
+    /// Takes each user who may log in, by name, with where they stand at an instant.
+    pub async fn standings(
+        &self,
+        at: Timestamp,
+        take: &mut dyn FnMut(User, Standing),
+    ) -> Result<(), AdministrationError> {
+        let take = |user: User, devices| {
+            if !user.disabled {
+                let standing = Standing::of(&user, devices, &self.rollout, at);
+                take(user, standing);
+            }
         };
-        Ok(users.into_iter().map(with_devices).collect())
+        Ok(self.users.each(take).await?)
+    }
+
+    /// The time that everything here goes by.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     pub async fn users(&self) -> Result<Vec<User>, AdministrationError> {

@@ -131,5 +131,8 @@ pub fn service_as_user(service: &str, scope: &Scope, created_at: Timestamp) -> R
         disabled: false,
         created_at,
         last_login_at: None,
+        first_login_at: None,
+        qr_seen_at: None,
+        skips: 0,
     })
 }

@@ -23,9 +23,8 @@ use crate::{
     background::Background,
     client_certificates::ClientCertificates,
     config::Config,
-    gate::Gate,
     gateway::{Gateway, SharedGateway},
-    monitoring::{self, Logins, Monitoring},
+    monitoring::{self, Enrolments, Logins, Monitoring},
     server::{Bound, ListenAddress},
     telemetry::{access_log::AccessLog, metrics::Metrics, writer::LogWriter},
     tls,
@@ -76,7 +75,6 @@ impl App {
         let bound = Bound::new(&config.server)?;
         let shared = SharedGateway {
             loop_mark,
-            gate: Gate::new(config.rollout.clone()),
             sessions: Arc::clone(&stores.administration.sessions),
             tokens,
             certificates: clients,
@@ -169,6 +167,11 @@ impl App {
                 database: self.stores.database.clone(),
                 agreement: Arc::clone(&self.stores.agreement),
                 logins: Logins::new(self.stores.database.clone(), Arc::clone(&sessions)),
+                enrolments: Enrolments::new(
+                    self.stores.administration.users.clone(),
+                    self.stores.administration.rollout.clone(),
+                    Arc::clone(&self.environment.clock),
+                ),
                 sessions,
                 metrics: Arc::clone(&self.environment.metrics),
                 health: self.bound.health(),

@@ -148,6 +148,8 @@ impl Stores {
             tokens: TokenStore::new(d.clone(), Arc::clone(&c), Arc::clone(&r)),
             audit: Arc::new(Audit::new(Box::new(move |event| counted.audit_event(event)))),
             policy: config.credentials.clone(),
+            rollout: config.rollout.clone(),
+            clock: Arc::clone(&c),
             context_words: context_words(config),
         };
         let signing_keys = SigningKeys::new(d.clone(), Arc::clone(&s), Arc::clone(&administration.audit));
@@ -344,6 +346,7 @@ impl AccountStatus for StatusOfUsers {
                 email: user.email,
                 display_name: user.display_name,
                 groups: user.groups,
+                first_login_at: user.first_login_at,
             }))
         })
     }

@@ -11,6 +11,7 @@ mod hash;
 mod healthcheck;
 mod output;
 mod password;
+mod rollout;
 mod sealing_key;
 mod serve;
 mod session;
@@ -67,6 +68,9 @@ enum Command {
     /// List and remove users' authenticator devices
     #[command(subcommand)]
     Device(device::Command),
+    /// Report how far everybody is with their first device, and who would be blocked when
+    #[command(subcommand)]
+    Rollout(rollout::Command),
     /// List and end sessions
     #[command(subcommand)]
     Session(session::Command),
@@ -148,6 +152,10 @@ async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
         Command::Device(command) => {
             let (stores, _log) = open(&load(&files)?).await?;
             device::run(command, &stores, output).await
+        }
+        Command::Rollout(command) => {
+            let (stores, _log) = open(&load(&files)?).await?;
+            rollout::run(command, &stores, output).await
         }
         Command::Session(command) => {
             let (stores, _log) = open(&load(&files)?).await?;

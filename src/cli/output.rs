@@ -76,6 +76,26 @@ pub(super) fn is_colourful() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
+/// Prints comma-separated values (RFC 4180). A cell that a spreadsheet would take for a formula gets an apostrophe before it.
+pub(super) fn print_csv<const N: usize>(
+    heads: &[&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let line = |cells: &mut dyn Iterator<Item = &str>| cells.map(csv_cell).collect::<Vec<_>>().join(",");
+    write!(out, "{}\r\n", line(&mut heads.iter().copied()))?;
+    for row in rows {
+        write!(out, "{}\r\n", line(&mut row.iter().map(String::as_str)))?;
+    }
+    out.flush()
+}
+
+fn csv_cell(text: &str) -> String {
+    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let text = if is_formula { format!("'{text}") } else { text.to_owned() };
+    if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+}
+
 /// Columns as wide as their widest cell.
 pub(super) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = heads.map(|head| head.chars().count());

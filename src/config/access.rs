@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{
     layers::Layers,
-    values::{ConfigValue, List, OneOrMore, Parsed},
+    values::{ConfigValue, GroupName, List, OneOrMore, Parsed},
 };
 use crate::{
     access::{self, AccessLevel, AccessPath, AccessRule, AccessRules, ClientKind, Preset},
@@ -38,7 +38,7 @@ struct RuleSection {
     methods: Option<OneOrMore<Method>>,
     /// The client's networks.
     networks: Option<OneOrMore<IpNet>>,
-    groups: Option<OneOrMore<Group>>,
+    groups: Option<OneOrMore<GroupName>>,
     users: Option<OneOrMore<CanonicalName>>,
     /// Hosts, as in the addresses that users type.
     sites: Option<OneOrMore<SiteName>>,
@@ -129,7 +129,7 @@ impl RuleSection {
             regexes: rule.list("regex", self.regex).into_iter().map(|PathRegex(regex)| regex).collect(),
             methods: rule.list("methods", self.methods),
             networks: rule.list("networks", self.networks),
-            groups: rule.list("groups", self.groups).into_iter().map(|Group(group)| group).collect(),
+            groups: rule.list("groups", self.groups).into_iter().map(|GroupName(group)| group).collect(),
             users: rule.list("users", self.users),
             client: self.clients.map(|Parsed(client)| client),
             preflight: false,
@@ -272,18 +272,6 @@ impl ConfigValue for PathRegex {
     fn read(text: &str) -> Result<Self, String> {
         access::check_regex(text).map_err(|reason| format!("`{text}` {reason}"))?;
         Ok(Self(text.to_owned()))
-    }
-}
-
-/// The name of a group.
-struct Group(String);
-
-impl ConfigValue for Group {
-    const EXPECTED: &'static str = "the name of a group";
-
-    fn read(text: &str) -> Result<Self, String> {
-        let name = text.trim();
-        if name.is_empty() { Err("is empty".into()) } else { Ok(Self(name.to_owned())) }
     }
 }
 

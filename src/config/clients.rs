@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{
     layers::Layers,
-    values::{ConfigValue, OneOrMore, Parsed},
+    values::{ConfigValue, GroupName, OneOrMore, Parsed},
 };
 use crate::{
     access::AccessPath,
@@ -196,17 +196,6 @@ impl ConfigValue for PathText {
 
     fn read(text: &str) -> Result<Self, String> {
         AccessPath::read(text).map(|_| Self(text.to_owned()))
-    }
-}
-
-struct GroupName(String);
-
-impl ConfigValue for GroupName {
-    const EXPECTED: &'static str = "the name of a group";
-
-    fn read(text: &str) -> Result<Self, String> {
-        let name = text.trim();
-        if name.is_empty() { Err("is empty".into()) } else { Ok(Self(name.to_owned())) }
     }
 }
 

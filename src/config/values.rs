@@ -193,6 +193,18 @@ impl ConfigValue for PathBuf {
     }
 }
 
+/// The name of a group.
+pub(super) struct GroupName(pub(super) String);
+
+impl ConfigValue for GroupName {
+    const EXPECTED: &'static str = "the name of a group";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let name = text.trim();
+        if name.is_empty() { Err("is empty".into()) } else { Ok(Self(name.to_owned())) }
+    }
+}
+
 impl ConfigValue for Duration {
     const EXPECTED: &'static str = "a duration such as `250ms`, `30s`, `5m` or `1h 30m`";
 

@@ -2,7 +2,7 @@
 //!
 //! A device is stored once a correct code has been given for it, never before; its secret is sealed for its own row.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{Row as _, any::AnyRow};
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Timestamp, Watermark},
-    database::{Change, Connection, Database, DatabaseError, Transaction},
+    database::{Change, Connection, Database, Transaction},
     random::Random,
     sealing::Sealer,
     secret::constant_time_eq,
@@ -96,19 +96,6 @@ impl Devices {
         .fetch_all(&self.database)
         .await?;
         rows.iter().map(read).collect()
-    }
-
-    /// The number of each user's devices; users without any are missing.
-    pub async fn counts(&self) -> Result<HashMap<UserId, u32>, CredentialsError> {
-        let rows = sqlx::query("SELECT user_id, COUNT(*) AS devices FROM devices GROUP BY user_id")
-            .fetch_all(&self.database)
-            .await?;
-        let count = |row: &AnyRow| {
-            let id: String = row.try_get("user_id")?;
-            let id = UserId::parse(&id).ok_or(DatabaseError::Corrupt("a user's id"))?;
-            Ok((id, u32::try_from(row.try_get::<i64, _>("devices")?).unwrap_or(u32::MAX)))
-        };
-        rows.iter().map(count).collect()
     }
 
     pub async fn count(&self, user: &UserId) -> Result<u32, CredentialsError> {

@@ -25,6 +25,7 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (20, "guessing", include_str!("migrations/0020_guessing.sql")),
     (24, "tokens", include_str!("migrations/0024_tokens.sql")),
     (28, "hand-overs", include_str!("migrations/0028_hand_overs.sql")),
+    (30, "the roll-out", include_str!("migrations/0030_rollout.sql")),
 ];
 
 /// The advisory lock of PostgreSQL that a migration holds.

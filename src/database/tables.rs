@@ -43,6 +43,9 @@ pub(super) const TABLES: &[Table] = &[
             Number("disabled"),
             Number("created_at"),
             Number("last_login_at"),
+            Number("first_login_at"),
+            Number("qr_seen_at"),
+            Number("skips"),
         ],
     },
     Table {

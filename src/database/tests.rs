@@ -403,7 +403,7 @@ async fn every_column_of_the_schema_is_known_to_the_copy() {
 /// More rows than one batch, with every kind of value, also NULL.
 async fn filled(database: &Database) {
     for number in 0..450_i64 {
-        let statement = "INSERT INTO users VALUES ($1, $1, $1, 'Ä', 'a,b', 0, $2, $2)";
+        let statement = "INSERT INTO users VALUES ($1, $1, $1, 'Ä', 'a,b', 0, $2, $2, $2, NULL, 3)";
         sqlx::query(statement).bind(format!("u{number}")).bind(number).execute(database).await.unwrap();
         let statement = "INSERT INTO second_factors VALUES ($1, 3, $2, NULL, NULL, 0)";
         sqlx::query(statement).bind(format!("u{number}")).bind(number).execute(database).await.unwrap();

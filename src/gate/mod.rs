@@ -15,11 +15,10 @@ use crate::{
     clock::Timestamp,
     http1::fields::Block,
     identity::{IdentityHeaders, Unrepresentable},
-    rollout::{self, Requirement},
-    sessions::{Level, Live, Session},
+    sessions::{Level, Live},
 };
 
-/// Proof that a request passed the gate, and as whom. Only [`Gate`] makes one, so its kinds are private.
+/// Proof that a request passed the gate, and as whom. Only [`decide`] makes one, so its kinds are private.
 #[derive(Clone, Debug)]
 pub struct Identity(Kind);
 
@@ -115,66 +114,45 @@ pub enum Missing {
     FreshCode,
 }
 
-/// Compares what a target and the roll-out require with what a request can show.
-#[derive(Clone, Debug)]
-pub struct Gate {
-    rollout: rollout::Config,
+/// Compares what a target requires with what a request can show.
+///
+/// `now` is the time that sessions go by. A store failure is for the caller to report: it must never arrive here as
+/// "no session". A credential that does not suffice for the portal is not named to it either.
+pub fn decide(ruling: &Ruling, credential: Credential, now: Timestamp) -> Decision {
+    match (ruling.level, credential) {
+        (AccessLevel::Deny, _) => Decision::Deny,
+        (AccessLevel::Bypass, Credential::Session(live)) if !ruling.anonymous && live.suffices(now) => {
+            Decision::Allow(Identity(Kind::Session(live)))
+        }
+        (AccessLevel::Bypass, Credential::Token(live)) if !ruling.anonymous => {
+            Decision::Allow(Identity(Kind::Token(live)))
+        }
+        (AccessLevel::Bypass, _) => Decision::Allow(Identity(Kind::Anonymous)),
+        // Only a person can have a fresh code.
+        (_, Credential::Token(_)) if !ruling.takes_tokens() => Decision::Deny,
+        (_, Credential::Token(live)) => Decision::Allow(Identity(Kind::Token(live))),
+        (AccessLevel::OneFactor | AccessLevel::TwoFactor, Credential::Nothing) => {
+            Decision::Challenge(Missing::Session)
+        }
+        (AccessLevel::OneFactor, Credential::Session(live)) => {
+            Decision::Allow(Identity(Kind::OneFactor(live)))
+        }
+        (AccessLevel::TwoFactor, Credential::Session(live)) => match missing(ruling, &live, now) {
+            Some(missing) => Decision::Challenge(missing),
+            None => Decision::Allow(Identity(Kind::Session(live))),
+        },
+    }
 }
 
-impl Gate {
-    pub fn new(rollout: rollout::Config) -> Self {
-        Self { rollout }
+fn missing(ruling: &Ruling, live: &Live, now: Timestamp) -> Option<Missing> {
+    if !live.suffices(now) {
+        return Some(Missing::Device);
     }
-
-    /// `now` is the time that sessions go by. A store failure is for the caller to report: it must never arrive here as
-    /// "no session". A credential that does not suffice for the portal is not named to it either.
-    pub fn decide(&self, ruling: &Ruling, credential: Credential, now: Timestamp) -> Decision {
-        match (ruling.level, credential) {
-            (AccessLevel::Deny, _) => Decision::Deny,
-            (AccessLevel::Bypass, Credential::Session(live))
-                if !ruling.anonymous && self.suffices(&live.session, now) =>
-            {
-                Decision::Allow(Identity(Kind::Session(live)))
-            }
-            (AccessLevel::Bypass, Credential::Token(live)) if !ruling.anonymous => {
-                Decision::Allow(Identity(Kind::Token(live)))
-            }
-            (AccessLevel::Bypass, _) => Decision::Allow(Identity(Kind::Anonymous)),
-            // Only a person can have a fresh code.
-            (_, Credential::Token(_)) if !ruling.takes_tokens() => Decision::Deny,
-            (_, Credential::Token(live)) => Decision::Allow(Identity(Kind::Token(live))),
-            (AccessLevel::OneFactor | AccessLevel::TwoFactor, Credential::Nothing) => {
-                Decision::Challenge(Missing::Session)
-            }
-            (AccessLevel::OneFactor, Credential::Session(live)) => {
-                Decision::Allow(Identity(Kind::OneFactor(live)))
-            }
-            (AccessLevel::TwoFactor, Credential::Session(live)) => {
-                match self.missing(ruling, &live.session, now) {
-                    Some(missing) => Decision::Challenge(missing),
-                    None => Decision::Allow(Identity(Kind::Session(live))),
-                }
-            }
-        }
-    }
-
-    fn missing(&self, ruling: &Ruling, session: &Session, now: Timestamp) -> Option<Missing> {
-        if !self.suffices(session, now) {
-            return Some(Missing::Device);
-        }
-        let max_age = ruling.max_age?;
-        match session.level() {
-            Level::One => Some(Missing::Device),
-            // With two factors the last proof is a code.
-            Level::Two => (now.since(session.proved_at()) > max_age).then_some(Missing::FreshCode),
-        }
-    }
-
-    fn suffices(&self, session: &Session, now: Timestamp) -> bool {
-        match (session.level(), self.rollout.requirement(now)) {
-            (Level::Two, _) | (Level::One, Requirement::Invite { .. }) => true,
-            (Level::One, Requirement::Demand) => false,
-        }
+    let max_age = ruling.max_age?;
+    match live.session.level() {
+        Level::One => Some(Missing::Device),
+        // With two factors the last proof is a code.
+        Level::Two => (now.since(live.session.proved_at()) > max_age).then_some(Missing::FreshCode),
     }
 }
 
@@ -183,7 +161,6 @@ mod tests {
     use std::time::Duration;
 
     use futures_util::FutureExt as _;
-    use jiff::tz::Offset;
 
     use super::*;
     use crate::{
@@ -191,8 +168,12 @@ mod tests {
         sessions::{Method, having_proved},
     };
 
-    fn shown(methods: &[Method]) -> Credential {
-        if methods.is_empty() { Credential::Nothing } else { Credential::Session(having_proved(methods)) }
+    fn shown(methods: &[Method], until: Timestamp) -> Credential {
+        if methods.is_empty() {
+            Credential::Nothing
+        } else {
+            Credential::Session(having_proved(methods, until))
+        }
     }
 
     /// The ruling of one rule for everything.
@@ -206,7 +187,6 @@ mod tests {
     #[test]
     fn what_suffices_is_allowed_as_its_user_and_all_else_as_the_target_asks() {
         let date = Timestamp::from_unix_seconds(1000);
-        let gate = Gate::new(rollout::Config { mandatory_from: Some(date), offset: Offset::UTC });
         let before = date.minus(Duration::from_millis(1));
         let (nothing, one, two) = (&[][..], &[Method::Password][..], &[Method::Password, Method::Totp][..]);
         for (methods, now, two_factor, fresh, one_factor, public) in [
@@ -217,7 +197,7 @@ mod tests {
             (nothing, before, "log in", "log in", "log in", "anonymous"),
             (nothing, date, "log in", "log in", "log in", "anonymous"),
         ] {
-            let decide = |ruling| match gate.decide(&ruling, shown(methods), now) {
+            let decide = |ruling| match decide(&ruling, shown(methods, date), now) {
                 Decision::Allow(identity) if identity.session().is_some() => "session",
                 Decision::Allow(_) => "anonymous",
                 Decision::Challenge(Missing::Session) => "log in",
@@ -239,11 +219,10 @@ mod tests {
     #[test]
     fn a_token_stands_for_all_factors_at_any_date_and_for_no_fresh_code() {
         let date = Timestamp::from_unix_seconds(1000);
-        let gate = Gate::new(rollout::Config { mandatory_from: Some(date), offset: Offset::UTC });
         for now in [date.minus(Duration::from_millis(1)), date] {
             let decide = |ruling| {
-                let token = having_proved(&[Method::Token]);
-                match gate.decide(&ruling, Credential::Token(token), now) {
+                let token = having_proved(&[Method::Token], date);
+                match decide(&ruling, Credential::Token(token), now) {
                     Decision::Allow(identity) if identity.subject().is_some() => {
                         assert!(identity.session().is_none());
                         "token"
@@ -269,21 +248,19 @@ mod tests {
 
     #[test]
     fn a_code_is_fresh_up_to_its_age() {
-        let gate = Gate::new(rollout::Config::default());
         let minute = Duration::from_mins(1);
         let ruling = ruling(AccessLevel::TwoFactor, Some(minute), false);
-        let proved = having_proved(&[Method::Password, Method::Totp]);
+        let proved = having_proved(&[Method::Password, Method::Totp], Timestamp::from_unix_seconds(0));
         let at = |age| {
             let now = proved.session.proved_at().plus(age);
-            matches!(gate.decide(&ruling, Credential::Session(proved.clone()), now), Decision::Allow(_))
+            matches!(decide(&ruling, Credential::Session(proved.clone()), now), Decision::Allow(_))
         };
         assert!(at(Duration::ZERO) && at(minute) && !at(minute + Duration::from_millis(1)));
     }
 
     #[test]
     fn an_identity_lasts_as_long_as_its_session_and_for_ever_without_one() {
-        let gate = Gate::new(rollout::Config::default());
-        let pass = |level, credential| match gate.decide(
+        let pass = |level, credential| match decide(
             &ruling(level, None, false),
             credential,
             Timestamp::from_unix_seconds(1),
@@ -291,7 +268,7 @@ mod tests {
             Decision::Allow(identity) => identity,
             other => panic!("{other:?}"),
         };
-        let live = having_proved(&[Method::Password, Method::Totp]);
+        let live = having_proved(&[Method::Password, Method::Totp], Timestamp::from_unix_seconds(0));
         let session = || Credential::Session(live.clone());
         let (user, one_factor) =
             (pass(AccessLevel::Bypass, session()), pass(AccessLevel::OneFactor, session()));

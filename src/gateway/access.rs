@@ -7,7 +7,7 @@ use super::{Gateway, Lookup, Site, body::RequestRecord, failure::Failure};
 use crate::{
     access::{AccessLevel, AccessRequest, Ruling, SignedIn},
     clock::{Moment, Timestamp},
-    gate::{Credential, Decision, Identity, Missing},
+    gate::{self, Credential, Decision, Identity, Missing},
     secret::TokenHash,
     server::ConnectionHandle,
     sessions::{Live, Use},
@@ -115,7 +115,7 @@ impl Gateway {
         now: Timestamp,
         record: &mut RequestRecord,
     ) -> Result<Result<Identity, Missing>, Failure> {
-        match self.shared.gate.decide(ruling, credential, now) {
+        match gate::decide(ruling, credential, now) {
             Decision::Allow(identity) => {
                 let is_public = ruling.level == AccessLevel::Bypass;
                 record.outcome = if is_public { Outcome::Bypass } else { Outcome::Allow };

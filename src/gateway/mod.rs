@@ -52,7 +52,7 @@ pub use self::{
 use crate::{
     client_certificates::{ClientCertificates, ShownCertificate},
     clock::{Clock, Moment, Timestamp},
-    gate::{Gate, Identity},
+    gate::Identity,
     identity::Unsigned,
     proxy::{Additions, Client, Forwarded, ForwardedFields},
     random::Random,
@@ -78,7 +78,6 @@ use crate::{
 /// What all workers and sites share.
 pub struct SharedGateway {
     pub loop_mark: LoopMark,
-    pub gate: Gate,
     pub sessions: Arc<Sessions>,
     pub tokens: Arc<Tokens>,
     /// Absent: nobody is asked for a certificate.

@@ -1,6 +1,6 @@
 //! A certificate in place of a password. From there on the login is the same.
 
-use super::{Login, LoginError, PasswordOutcome, Source, Step, pending::Arrival};
+use super::{Login, LoginError, PasswordOutcome, Source, pending::Arrival};
 use crate::{
     audit::AuditEvent,
     client_certificates::{Role, ShownCertificate, VerifiedCertificate},
@@ -45,10 +45,7 @@ impl Login {
             return Ok(PasswordOutcome::Refused);
         };
         self.audit.record(AuditEvent::LoginCertificateAccepted, &context);
-        let has_device = self.devices.count(&user.id).await? > 0;
-        let step = if has_device { Step::Code } else { Step::Enrol };
         let arrival = Arrival { cookie: previous.copied(), client_ip: source.client_ip };
-        let token = self.pending.begin(&first, step, false, arrival).await?;
-        Ok(PasswordOutcome::Continue { token, step })
+        self.begin(user, &first, false, arrival).await
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     errors::Chain,
     rollout::Requirement,
     secret::TokenHash,
-    sessions::{Level, NewSession, Session},
+    sessions::{Level, Live, NewSession, Session},
     throttle::{Kind, Throttled},
     users::User,
 };
@@ -51,10 +51,10 @@ pub struct NewDevice<'a> {
 
 impl Login {
     /// The device being bound in a login; `None` if this step binds none.
-    pub fn enrolment(&self, pending: &Pending, user: User, source: &Source) -> Option<Enrolment> {
+    pub async fn enrolment(&self, pending: &Pending, user: User, source: &Source) -> Option<Enrolment> {
         let secret = pending.secret().filter(|_| pending.step == Step::Enrol)?;
-        self.audit.record(AuditEvent::EnrolmentStarted, &source.context(user.name.as_str()));
-        let requirement = Some(self.requirement());
+        self.started(&user, source).await;
+        let requirement = Some(self.requirement(&user));
         Some(Enrolment { user, secret, requirement, shown_before: pending.shown_before })
     }
 
@@ -70,8 +70,8 @@ impl Login {
             return Ok(None);
         };
         let Some(secret) = self.secret_in(session) else { return Ok(None) };
-        self.audit.record(AuditEvent::EnrolmentStarted, &source.context(user.name.as_str()));
-        let requirement = (session.level() == Level::One).then(|| self.requirement());
+        self.started(&user, source).await;
+        let requirement = (session.level() == Level::One).then(|| self.requirement(&user));
         Ok(Some(Enrolment { user, secret, requirement, shown_before: None }))
     }
 
@@ -195,11 +195,14 @@ impl Login {
         if pending.step != Step::Enrol {
             return Ok(BindOutcome::Over);
         }
-        match self.requirement() {
+        match self.requirement(&user) {
             Requirement::Demand => Ok(BindOutcome::Mandatory),
             Requirement::Invite { .. } => {
                 // This step has no one-time code, so the login itself must be usable only once.
                 if !self.pending.remove(id).await? {
+                    return Ok(BindOutcome::Over);
+                }
+                if !self.users.put_off(&user.id, self.rollout.skips).await? {
                     return Ok(BindOutcome::Over);
                 }
                 self.audit.record(AuditEvent::EnrolmentSkipped, &source.context(user.name.as_str()));
@@ -209,20 +212,31 @@ impl Login {
         }
     }
 
-    /// The same in a session, which does not change.
-    pub fn skip_in(&self, session: &Session, source: &Source) -> BindOutcome {
-        match (session.level(), self.requirement()) {
-            (Level::Two, _) => BindOutcome::Over,
-            (Level::One, Requirement::Demand) => BindOutcome::Mandatory,
-            (Level::One, Requirement::Invite { .. }) => {
+    /// The same in a session, which does not change, nor does how often it was put off.
+    pub fn skip_in(&self, live: &Live, source: &Source) -> BindOutcome {
+        let session = &live.session;
+        match session.level() {
+            Level::Two => BindOutcome::Over,
+            Level::One if live.suffices(self.sessions.now()) => {
                 self.audit.record(AuditEvent::EnrolmentSkipped, &source.of_session(session));
                 BindOutcome::PutOff
             }
+            Level::One => BindOutcome::Mandatory,
         }
     }
 
-    fn requirement(&self) -> Requirement {
-        self.rollout.requirement(self.sessions.now())
+    async fn started(&self, user: &User, source: &Source) {
+        self.audit.record(AuditEvent::EnrolmentStarted, &source.context(user.name.as_str()));
+        if user.qr_seen_at.is_none()
+            && let Err(error) = self.users.note_qr_seen(&user.id).await
+        {
+            // It is only for the report, so the enrolment goes on.
+            tracing::warn!(user.id = %user.id, error = %Chain(&error), "the roll-out report will miss a QR code that was shown");
+        }
+    }
+
+    fn requirement(&self, user: &User) -> Requirement {
+        self.rollout.requirement(user, self.sessions.now())
     }
 
     /// The secret of a device that is bound in a session: the same each time, so that nobody has to scan twice.

@@ -132,12 +132,25 @@ impl Login {
         self.queue.was_right(&claim);
         drop(turn);
         self.audit.record(AuditEvent::LoginPasswordAccepted, &context);
-        let password = FirstFactor::from(verified);
-        // A code of a device, or else the first device.
+        let arrival = Arrival { cookie: previous.copied(), client_ip: source.client_ip };
+        self.begin(user, &FirstFactor::from(verified), remember, arrival).await
+    }
+
+    /// Begins a login with its first factor. What comes next is a code of a device, or else the first device.
+    async fn begin(
+        &self,
+        user: &User,
+        first: &FirstFactor,
+        remember: bool,
+        arrival: Arrival,
+    ) -> Result<PasswordOutcome, LoginError> {
+        if user.first_login_at.is_none() {
+            // The grace of the roll-out runs from here: where that cannot be recorded, the login goes no further.
+            self.users.note_first_login(&user.id).await?;
+        }
         let has_device = self.devices.count(&user.id).await? > 0;
         let step = if has_device { Step::Code } else { Step::Enrol };
-        let arrival = Arrival { cookie: previous.copied(), client_ip: source.client_ip };
-        let token = self.pending.begin(&password, step, remember, arrival).await?;
+        let token = self.pending.begin(first, step, remember, arrival).await?;
         Ok(PasswordOutcome::Continue { token, step })
     }
 

@@ -1,6 +1,7 @@
 //! The admin listener: `/live`, `/ready`, `/metrics`. Plain HTTP, on loopback unless configured otherwise; none of it
 //! is on the public port.
 
+mod enrolments;
 mod logins;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -15,7 +16,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::logins::Logins;
+pub use self::{enrolments::Enrolments, logins::Logins};
 
 use crate::{
     agreement::Agreement,
@@ -23,6 +24,7 @@ use crate::{
     clock::Clock,
     credentials,
     database::Database,
+    rollout::Stage,
     server::{Health, Hung, Load},
     sessions::Sessions,
     telemetry::metrics::{self, Metrics},
@@ -41,6 +43,7 @@ pub struct Monitoring {
     pub database: Database,
     pub sessions: Arc<Sessions>,
     pub logins: Logins,
+    pub enrolments: Enrolments,
     pub agreement: Arc<Agreement>,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
@@ -120,6 +123,10 @@ impl Monitoring {
                 let up = [("database", database), ("sessions", sessions)];
                 self.metrics.stores(&up, self.sessions.on_grace());
                 self.metrics.logins_up(self.logins.state().await == "ok");
+                if let Some(counts) = self.enrolments.counts().await {
+                    let stages = Stage::ALL.map(|stage| (stage.name(), counts.at(stage)));
+                    self.metrics.rollout(&stages, counts.blocked);
+                }
                 self.metrics.clock_behind(self.sessions.clock_behind());
                 self.metrics.clocks(self.agreement.differences());
                 self.metrics.threads_hung(self.health.hung().len());

@@ -79,7 +79,7 @@ impl Pages {
         let outcome = match &way {
             Way::Login { id, .. } if skip => self.login.skip(id, &source).await?,
             Way::Login { id, .. } => self.login.bind(id, device, &source).await?,
-            Way::Session(live) if skip => self.login.skip_in(&live.session, &source),
+            Way::Session(live) if skip => self.login.skip_in(live, &source),
             Way::Session(live) if self.was_shown_in_time(&live.session, form.value("csrf")) => {
                 self.login.bind_in(&live.session, device, &source).await?
             }
@@ -187,7 +187,8 @@ impl Pages {
         let (return_to, source) = (visit.return_to(), visit.source());
         let (enrolment, csrf) = match way {
             Way::Login { pending, user, .. } => {
-                (self.login.enrolment(pending, User::clone(user), &source), self.csrf.step_token(pending))
+                let enrolment = self.login.enrolment(pending, User::clone(user), &source).await;
+                (enrolment, self.csrf.step_token(pending))
             }
             Way::Session(live) => {
                 let enrolment = self.login.enrolment_in(&live.session, &source).await?;
@@ -233,9 +234,11 @@ impl Pages {
             rd: return_to.unless_start(),
             device_name: page.device_name,
             invite: match enrolment.requirement {
-                Some(Requirement::Invite { mandatory_from, offset, days_left }) => {
-                    Some(Invite { date: texts::date_as_written(mandatory_from, offset), days_left })
-                }
+                Some(Requirement::Invite { mandatory_from, offset, days_left, skips_left }) => Some(Invite {
+                    date: texts::date_as_written(mandatory_from, offset),
+                    days_left,
+                    skips_left,
+                }),
                 _ => None,
             },
             signing_in: matches!(way, Way::Login { .. }),

@@ -132,7 +132,7 @@ impl Filling {
                 csrf: text,
                 rd: some,
                 device_name: text,
-                invite: Some(Invite { date: text.into(), days_left: 3 }),
+                invite: Some(Invite { date: text.into(), days_left: 3, skips_left: None }),
                 signing_in: true,
             }),
             View::RecoveryCodes(RecoveryCodesPage { codes: &self.list, error: some, csrf: text, rd: some }),
@@ -355,7 +355,8 @@ fn enrolment_puts_each_error_at_its_field_and_keeps_the_name() {
 fn not_now_is_offered_only_with_an_invitation() {
     let (qr, groups) = (QrSvg::draw(URI, "QR code").unwrap(), key_groups());
     let page = |days_left: Option<u32>| {
-        let invite = days_left.map(|days_left| Invite { date: "2 March 2026".into(), days_left });
+        let invite =
+            days_left.map(|days_left| Invite { date: "2 March 2026".into(), days_left, skips_left: None });
         templates("Portal", None).render(&View::Enrol(EnrolPage { invite, ..enrol(&qr, &groups) }))
     };
     assert!(!page(None).contains(r#"name="skip""#) && !page(None).contains("Not now"));
@@ -440,7 +441,7 @@ fn samples<'a>(qr: &'a QrSvg, filling: &'a Samples) -> Vec<(&'static str, View<'
     };
     let code = |error| View::Code(CodePage { email, error, csrf, rd });
     let recovery = |error| View::Recovery(RecoveryPage { email, error, csrf, rd });
-    let invite = || Some(Invite { date: "2 March 2026".into(), days_left: 12 });
+    let invite = || Some(Invite { date: "2 March 2026".into(), days_left: 12, skips_left: None });
     let wrong_tries = |rows, codes| {
         View::WrongTries(WrongTriesPage { email, rows, codes, until: 0, error: None, csrf, rd })
     };

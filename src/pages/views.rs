@@ -124,6 +124,8 @@ pub struct Invite {
     pub date: String,
     /// Zero on that day.
     pub days_left: u32,
+    /// `None`: any number of times until then.
+    pub skips_left: Option<u32>,
 }
 
 /// The codes, shown only this once.

@@ -1,28 +1,83 @@
 //! The roll-out: from "nobody has a device" to "nobody gets in without one". Pure: takes the instant as an argument.
 
+mod report;
+
+use std::time::Duration;
+
+use aws_lc_rs::digest;
 use jiff::tz::Offset;
 
-use crate::clock::Timestamp;
+pub use self::report::{Stage, StageCounts, Standing};
+use crate::{
+    clock::Timestamp,
+    users::{User, UserId},
+};
 
-/// From when a second factor is mandatory.
+/// From when a second factor is mandatory, and for whom.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `None`: it already is.
+    /// For everybody; `None`: it already is, unless there is a grace.
     pub mandatory_from: Option<Timestamp>,
     /// The UTC offset that the operator wrote. It decides which day the instant is on, for every reader.
     pub offset: Offset,
+    /// For some earlier than for everybody.
+    pub waves: Vec<Wave>,
+    /// How long a user may do without a device after the first login, at most until the date. It never starts again.
+    pub grace: Option<Duration>,
+    /// How often a user may put off the first device; `None`: any number of times.
+    pub skips: Option<u32>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { mandatory_from: None, offset: Offset::UTC }
+        Self { mandatory_from: None, offset: Offset::UTC, waves: Vec::new(), grace: None, skips: None }
     }
+}
+
+/// Some users for whom a second factor is mandatory earlier.
+#[derive(Clone, Debug)]
+pub struct Wave {
+    pub of: WaveUsers,
+    pub from: Timestamp,
+    /// As [`Config::offset`].
+    pub offset: Offset,
+}
+
+/// The users of a wave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WaveUsers {
+    /// The members of any of these groups.
+    Groups(Vec<String>),
+    /// This share of all users, chosen by their ids: those of 10 are among those of 30.
+    Percent(u8),
+}
+
+impl WaveUsers {
+    fn has(&self, user: &UserId, groups: &[String]) -> bool {
+        match self {
+            Self::Groups(named) => named.iter().any(|group| groups.contains(group)),
+            Self::Percent(share) => place_in_a_hundred(user) < u32::from(*share),
+        }
+    }
+}
+
+/// From 0 to 99, the same for a user whenever and wherever it is asked.
+fn place_in_a_hundred(user: &UserId) -> u32 {
+    let digest = digest::digest(&digest::SHA256, user.as_str().as_bytes());
+    digest.as_ref().iter().take(4).fold(0, |sum: u32, byte| (sum << 8) | u32::from(*byte)) % 100
+}
+
+/// An instant from which a user needs a device, and the UTC offset that it was written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueDate {
+    pub at: Timestamp,
+    pub offset: Offset,
 }
 
 /// What the roll-out requires of a user at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requirement {
-    /// Nobody gets in without a device.
+    /// Not without a device.
     Demand,
     /// A user without a device is invited to enrol one, and may skip that until the date.
     Invite {
@@ -30,76 +85,49 @@ pub enum Requirement {
         offset: Offset,
         /// Midnights until then, in that UTC offset. Zero on the day itself.
         days_left: u32,
+        /// How often, from now on; `None`: any number of times.
+        skips_left: Option<u32>,
     },
 }
 
 impl Config {
-    /// The requirement at `now`. From the instant on, a device is demanded.
-    pub fn requirement(&self, now: Timestamp) -> Requirement {
-        match self.mandatory_from {
-            Some(mandatory_from) if now < mandatory_from => Requirement::Invite {
-                mandatory_from,
-                offset: self.offset,
-                days_left: self.day(mandatory_from).abs_diff(self.day(now)),
+    /// From when a user needs a device, who first logged in at `first_login`. `None`: from the beginning on.
+    pub fn due(&self, user: &UserId, groups: &[String], first_login: Timestamp) -> Option<DueDate> {
+        let everybody = self.mandatory_from.map(|at| DueDate { at, offset: self.offset });
+        let waves = self.waves.iter().filter(|wave| wave.of.has(user, groups));
+        let waves = waves.map(|wave| DueDate { at: wave.from, offset: wave.offset });
+        let grace = self.grace.map(|grace| DueDate { at: first_login.plus(grace), offset: self.offset });
+        everybody.into_iter().chain(waves).chain(grace).min_by_key(|due| due.at)
+    }
+
+    /// What a user without a device meets at a login at `now`. From the instant on, a device is demanded.
+    pub fn requirement(&self, user: &User, now: Timestamp) -> Requirement {
+        let due = self.due(&user.id, &user.groups, user.first_login_at.unwrap_or(now));
+        let skips_left = self.skips.map(|most| most.saturating_sub(user.skips));
+        match due {
+            Some(DueDate { at, offset }) if now < at && skips_left != Some(0) => Requirement::Invite {
+                mandatory_from: at,
+                offset,
+                days_left: day(at, offset).abs_diff(day(now, offset)),
+                skips_left,
             },
             Some(_) | None => Requirement::Demand,
         }
     }
 
-    /// The instant as written, in RFC 3339.
+    /// The instant for everybody as written, in RFC 3339.
     pub fn written(&self) -> Option<String> {
         let instant = jiff::Timestamp::from_millisecond(self.mandatory_from?.unix_millis()).ok()?;
         Some(instant.display_with_offset(self.offset).to_string())
     }
+}
 
-    /// The day of an instant, counted from the epoch.
-    fn day(&self, instant: Timestamp) -> i32 {
-        const DAY: i64 = 24 * 3600;
-        let local = instant.unix_seconds().saturating_add(i64::from(self.offset.seconds()));
-        i32::try_from(local.div_euclid(DAY)).unwrap_or(i32::MAX)
-    }
+/// The day of an instant, counted from the epoch.
+fn day(instant: Timestamp, offset: Offset) -> i32 {
+    const DAY: i64 = 24 * 3600;
+    let local = instant.unix_seconds().saturating_add(i64::from(offset.seconds()));
+    i32::try_from(local.div_euclid(DAY)).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn the_instant_itself_is_already_mandatory() {
-        let from = Timestamp::from_unix_seconds(1000);
-        let rollout = Config { mandatory_from: Some(from), offset: Offset::UTC };
-        let before = from.minus(Duration::from_millis(1));
-        let invite = Requirement::Invite { mandatory_from: from, offset: Offset::UTC, days_left: 0 };
-        assert_eq!(rollout.requirement(before), invite);
-        assert_eq!(rollout.requirement(from), Requirement::Demand);
-        assert_eq!(Config::default().requirement(before), Requirement::Demand);
-    }
-
-    #[test]
-    fn days_are_those_of_the_calendar_where_the_date_was_written() {
-        let at = |text: &str| {
-            Timestamp::from_unix_millis(text.parse::<jiff::Timestamp>().unwrap().as_millisecond())
-        };
-        for (hours, from, now, days) in [
-            (1, "2027-03-02T00:00:00+01:00", "2026-12-01T00:00:00+01:00", 91),
-            (1, "2027-03-02T00:00:00+01:00", "2026-12-01T23:59:59+01:00", 91),
-            // In UTC it is still the day before.
-            (1, "2027-03-02T00:00:00+01:00", "2026-11-30T23:30:00Z", 91),
-            (1, "2027-03-02T00:00:00+01:00", "2027-03-01T22:59:59Z", 1),
-            (-10, "2027-03-02T00:00:00-10:00", "2027-03-01T23:00:00Z", 1),
-            (-10, "2027-03-02T00:00:00-10:00", "2027-03-02T09:59:59Z", 1),
-            (14, "2027-03-02T00:00:00+14:00", "2027-02-28T09:59:59Z", 2),
-            (0, "2027-03-02T09:00:00Z", "2027-03-02T00:00:00Z", 0),
-            (0, "2027-03-02T09:00:00Z", "2027-03-01T23:59:59Z", 1),
-            (0, "2028-03-01T00:00:00Z", "2028-02-28T12:00:00Z", 2),
-        ] {
-            let rollout = Config { mandatory_from: Some(at(from)), offset: jiff::tz::offset(hours) };
-            let Requirement::Invite { days_left, .. } = rollout.requirement(at(now)) else {
-                panic!("{from} {now}")
-            };
-            assert_eq!(days_left, days, "{from} {now}");
-        }
-    }
-}
+mod tests;

@@ -227,7 +227,7 @@ impl Cache {
         self.doubts.notify_one();
     }
 
-    /// Ends expired sessions, doubts those that are idle here but may be in use elsewhere, and drops entries that
+    /// Ends expired sessions, closes what one factor no longer opens, doubts those that are idle here but may be in use elsewhere, and drops entries that
     /// nobody uses.
     pub(super) fn sweep(&self, now: Timestamp) {
         let mut register = self.register();
@@ -241,6 +241,10 @@ impl Cache {
                 known.state.ended.cancel();
                 return known.in_use();
             }
+            // What is open with one factor closes once that no longer suffices; the session goes on.
+            if facts.level == Level::One && known.state.one_factor_until().is_some_and(|until| now >= until) {
+                known.state.passing.cancel();
+            }
             if idle(known.state.last_seen(), facts.inactivity, now) {
                 self.entries.remove(id);
                 if known.in_use() && !known.state.ended.is_cancelled() {
@@ -252,16 +256,6 @@ impl Cache {
         drop(register);
         if doubts {
             self.doubts.notify_one();
-        }
-    }
-
-    /// Closes open connections of sessions with one factor. The sessions go on.
-    pub(super) fn cut_one_factor(&self) {
-        let register = self.register();
-        for known in register.known.values() {
-            if known.facts.as_ref().is_some_and(|facts| facts.level == Level::One) {
-                known.state.passing.cancel();
-            }
         }
     }
 

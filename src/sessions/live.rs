@@ -13,7 +13,7 @@ use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Session,
+    Level, Session,
     ongoing::{Ongoing, PagesAsked, TooOften},
 };
 use crate::clock::Timestamp;
@@ -80,6 +80,11 @@ impl Live {
         self.state.last_seen()
     }
 
+    /// Whether it opens what needs two factors, where the roll-out does not yet demand the second one of its user.
+    pub fn suffices(&self, now: Timestamp) -> bool {
+        self.session.level() == Level::Two || self.state.one_factor_until().is_some_and(|until| now < until)
+    }
+
     /// Cancelled when the session ends, but not when it no longer suffices for most paths.
     pub fn over(&self) -> &CancellationToken {
         &self.state.ended
@@ -106,6 +111,8 @@ pub(super) struct SessionState {
     pub(super) ended: CancellationToken,
     /// Cancelled with the session or before it: what is open with a password alone ends when that no longer suffices.
     pub(super) passing: CancellationToken,
+    /// Until when one factor suffices, in milliseconds of Unix time; the smallest number: not known.
+    one_factor_until: AtomicI64,
     pages: PagesAsked,
 }
 
@@ -120,6 +127,7 @@ impl SessionState {
             stored: AtomicI64::new(i64::MIN),
             passing: ended.child_token(),
             ended,
+            one_factor_until: AtomicI64::new(i64::MIN),
             pages: PagesAsked::default(),
         }
     }
@@ -136,6 +144,15 @@ impl SessionState {
         self.stored.fetch_max(at.unix_millis(), Ordering::Relaxed);
     }
 
+    pub(super) fn set_one_factor_until(&self, until: Timestamp) {
+        self.one_factor_until.store(until.unix_millis(), Ordering::Relaxed);
+    }
+
+    pub(super) fn one_factor_until(&self) -> Option<Timestamp> {
+        let until = self.one_factor_until.load(Ordering::Relaxed);
+        (until != i64::MIN).then(|| Timestamp::from_unix_millis(until))
+    }
+
     /// The last use, if the store does not know of it.
     pub(super) fn unstored(&self) -> Option<Timestamp> {
         let seen = self.last_seen.load(Ordering::Relaxed);
@@ -143,11 +160,13 @@ impl SessionState {
     }
 }
 
-/// A session with these proofs, for tests.
+/// A session with these proofs, one of which suffices until `until`, for tests.
 #[cfg(test)]
-pub(crate) fn having_proved(amr: &[super::Method]) -> Arc<Live> {
+pub(crate) fn having_proved(amr: &[super::Method], until: Timestamp) -> Arc<Live> {
     let session = Session { amr: amr.to_vec(), ..super::session::nobody() };
-    Arc::new(Live::new(session, Arc::new(SessionState::new()), Arc::default()))
+    let state = SessionState::new();
+    state.set_one_factor_until(until);
+    Arc::new(Live::new(session, Arc::new(state), Arc::default()))
 }
 
 /// The limits of sessions.

@@ -471,6 +471,13 @@ impl Sessions {
         Ok(status.is_none_or(|profile| !profile.admits(facts.level)))
     }
 
+    /// Until when the roll-out lets the user do without a second factor.
+    fn one_factor_until(&self, session: &Session, profile: &Profile) -> Timestamp {
+        let first_login = profile.first_login_at.unwrap_or(session.created_at);
+        let due = self.rollout.due(&session.user, &profile.groups, first_login);
+        due.map_or(Timestamp::from_unix_millis(0), |due| due.at)
+    }
+
     async fn ask_in_time(&self, id: &TokenHash) -> Result<Option<Arc<Live>>, SessionError> {
         timeout(PATIENCE, self.ask(id)).await.unwrap_or(Err(SessionError::Slow))
     }
@@ -524,6 +531,9 @@ impl Sessions {
         let now = self.clock.now();
         if state.ended.is_cancelled() || self.limits.over(&session, state.last_seen(), now) {
             return Ok(None);
+        }
+        if session.level() == Level::One {
+            state.set_one_factor_until(self.one_factor_until(&session, &profile));
         }
         session.adopt(profile);
         let ongoing = self.cache.ongoing(&session.user);

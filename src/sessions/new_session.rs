@@ -58,6 +58,7 @@ impl NewSession {
                 email: user.email.clone(),
                 display_name: user.display_name.clone(),
                 groups: user.groups.clone(),
+                first_login_at: user.first_login_at,
                 has_device: code.is_some(),
             },
             amr: [Some(first.method()), second].into_iter().flatten().collect(),
@@ -106,7 +107,7 @@ impl Session {
     /// Makes the session at the end of a login.
     pub(super) fn begin(id: TokenHash, new: NewSession, beginning: Beginning) -> Self {
         let NewSession { user, profile, amr, since, proved_by, remembered } = new;
-        let Profile { name, email, display_name, groups, has_device: _ } = profile;
+        let Profile { name, email, display_name, groups, first_login_at: _, has_device: _ } = profile;
         let Beginning { now, lifetime, origin, csrf } = beginning;
         let created_at = since.map_or(now, |since| since.min(now));
         Self {
@@ -130,28 +131,11 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        random::SeededRandom,
-        sessions::session::nobody,
-        users::{CanonicalName, UserId},
-    };
+    use crate::sessions::session::nobody;
 
     #[test]
     fn proofs_of_two_users_make_no_session() {
-        let user = |seed| {
-            let name = format!("user{seed}@example.com");
-            User {
-                id: UserId::generate(&SeededRandom::new(seed)),
-                name: CanonicalName::parse(&name).unwrap(),
-                email: name,
-                display_name: String::new(),
-                groups: vec![],
-                disabled: false,
-                created_at: Timestamp::from_unix_seconds(1),
-                last_login_at: None,
-            }
-        };
-        let users = [user(1), user(2)];
+        let users = [User::named("ada"), User::named("bob")];
         let passwords = users.each_ref().map(|user| {
             let session = Session { user: user.id.clone(), amr: vec![Method::Password], ..nobody() };
             session.first_factor().unwrap()

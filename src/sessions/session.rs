@@ -69,6 +69,8 @@ pub struct Profile {
     pub email: String,
     pub display_name: String,
     pub groups: Vec<String>,
+    /// When a first factor of theirs was first accepted, if that is known.
+    pub first_login_at: Option<Timestamp>,
     /// Whether the user has a device, so that a password alone does not suffice.
     pub has_device: bool,
 }
@@ -137,7 +139,7 @@ impl Session {
     }
 
     pub(super) fn adopt(&mut self, profile: Profile) {
-        let Profile { name, email, display_name, groups, has_device: _ } = profile;
+        let Profile { name, email, display_name, groups, first_login_at: _, has_device: _ } = profile;
         (self.name, self.email, self.display_name, self.groups) = (name, email, display_name, groups);
     }
 }

@@ -3,14 +3,14 @@
 use std::{collections::HashSet, future::pending, sync::Arc, time::Duration};
 
 use futures_util::stream::{self, StreamExt as _};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::{
     Sessions,
     feed::{FRESH, FeedEvent, FeedSource, apply, follow_database},
 };
 use crate::{
-    background::{BEAT, Background, next_tick, regularly},
+    background::{BEAT, Background, regularly},
     errors::Chain,
 };
 
@@ -42,9 +42,6 @@ impl Sessions {
         background.run("checking sessions that may have ended", async move { mine.resolve_doubts().await });
         let mine = sessions();
         background.run("ending sessions whose time is up", async move { mine.sweep_regularly().await });
-        let mine = sessions();
-        background
-            .run("ending what one factor has open at the date", async move { mine.cut_at_the_date().await });
         let mine = sessions();
         background.run("purging old sessions", async move { mine.purge_regularly().await });
         let mine = sessions();
@@ -136,22 +133,6 @@ impl Sessions {
             }
             complained = set_back >= STEP;
         }
-    }
-
-    /// At the instant from which one factor no longer suffices, closes what is open with it.
-    async fn cut_at_the_date(&self) {
-        if let Some(date) = self.rollout.mandatory_from {
-            loop {
-                let left = date.since(self.clock.now());
-                if left.is_zero() {
-                    break;
-                }
-                // Checked repeatedly: the clock may be set.
-                sleep_until(next_tick(BEAT).min(Instant::now() + left)).await;
-            }
-            self.cache.cut_one_factor();
-        }
-        pending::<()>().await;
     }
 
     async fn flush_regularly(&self) {

@@ -60,6 +60,8 @@ pub struct Metrics {
     load: Gauge,
     memory: Gauge,
     max_memory: Gauge,
+    rollout_users: Family<Labels, Gauge>,
+    rollout_blocked: Gauge,
     panics: Counter,
 }
 
@@ -123,6 +125,8 @@ impl Metrics {
             load: Gauge::default(),
             memory: Gauge::default(),
             max_memory: Gauge::default(),
+            rollout_users: Family::default(),
+            rollout_blocked: Gauge::default(),
             panics: Counter::default(),
         };
         metrics.register();
@@ -176,6 +180,11 @@ impl Metrics {
         registry.register(name, help, self.memory.clone());
         let (name, help) = ("portcullis_max_memory_bytes", "The memory that the gateway may take");
         registry.register(name, help, self.max_memory.clone());
+        let (name, help) = ("portcullis_rollout_users", "Users, by how far they are with their first device");
+        registry.register(name, help, self.rollout_users.clone());
+        let (name, help) =
+            ("portcullis_rollout_blocked_users", "Users who get no further than setting up a device");
+        registry.register(name, help, self.rollout_blocked.clone());
         let (name, help) = ("portcullis_panics", "Requests and tasks that ended in a fault of ours");
         registry.register(name, help, self.panics.clone());
     }
@@ -282,9 +291,16 @@ impl Metrics {
         self.certificate_expiry.set(at);
     }
 
+    /// How many users are at each stage of the roll-out, and how many of them are blocked.
+    pub fn rollout(&self, stages: &[(&'static str, u64)], blocked: u64) {
+        for &(stage, users) in stages {
+            self.rollout_users.get_or_create(&[("stage", stage)]).set(clip(users));
+        }
+        self.rollout_blocked.set(clip(blocked));
+    }
+
     /// The load level, and the memory in use and allowed, in bytes.
     pub fn load(&self, level: u8, memory: u64, max_memory: u64) {
-        let clip = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.load.set(level.into());
         self.memory.set(clip(memory));
         self.max_memory.set(clip(max_memory));
@@ -393,6 +409,10 @@ impl Collector for Hot {
 
 fn seconds(micros: u64) -> f64 {
     Duration::from_micros(micros).as_secs_f64()
+}
+
+fn clip(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

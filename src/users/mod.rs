@@ -7,6 +7,7 @@ mod name;
 
 use std::sync::Arc;
 
+use futures_util::TryStreamExt as _;
 pub use id::{SERVICE, UserId};
 pub use name::{CanonicalName, is_invisible};
 use sqlx::{Row as _, any::AnyRow};
@@ -38,6 +39,32 @@ pub struct User {
     pub created_at: Timestamp,
     /// When a login was last finished.
     pub last_login_at: Option<Timestamp>,
+    /// When a first factor was accepted for the first time.
+    pub first_login_at: Option<Timestamp>,
+    /// When the QR code of a first device was shown for the first time.
+    pub qr_seen_at: Option<Timestamp>,
+    /// How often the first device was put off.
+    pub skips: u32,
+}
+
+#[cfg(test)]
+impl User {
+    /// A user for tests, by a name of at most 21 letters.
+    pub(crate) fn named(name: &str) -> Self {
+        Self {
+            id: UserId::of(name),
+            name: CanonicalName::parse(name).expect("a name"),
+            email: name.to_owned(),
+            display_name: String::new(),
+            groups: Vec::new(),
+            disabled: false,
+            created_at: Timestamp::from_unix_seconds(0),
+            last_login_at: None,
+            first_login_at: None,
+            qr_seen_at: None,
+            skips: 0,
+        }
+    }
 }
 
 /// The properties of a new user. The canonical name is derived from the e-mail.
@@ -95,6 +122,9 @@ impl Users {
             disabled: false,
             created_at: now,
             last_login_at: None,
+            first_login_at: None,
+            qr_seen_at: None,
+            skips: 0,
         };
         let mut transaction = self.database.write().await?;
         sqlx::query(
@@ -143,6 +173,20 @@ impl Users {
         row.map(|row| Ok((read(&row)?, row.try_get("devices")?))).transpose()
     }
 
+    /// Takes each user, by name, with the number of their devices, and holds none of them.
+    pub async fn each(&self, mut take: impl FnMut(User, u32)) -> Result<(), UsersError> {
+        let mut rows = sqlx::query(
+            "SELECT users.*, (SELECT COUNT(*) FROM devices WHERE user_id = users.id) AS devices \
+             FROM users ORDER BY name",
+        )
+        .fetch(&self.database);
+        while let Some(row) = rows.try_next().await? {
+            let devices: i64 = row.try_get("devices")?;
+            take(read(&row)?, u32::try_from(devices).unwrap_or(u32::MAX));
+        }
+        Ok(())
+    }
+
     /// All users, by name.
     pub async fn list(&self) -> Result<Vec<User>, UsersError> {
         let rows = sqlx::query("SELECT * FROM users ORDER BY name").fetch_all(&self.database).await?;
@@ -151,12 +195,38 @@ impl Users {
 
     /// Records that a login has been finished. Not announced.
     pub async fn note_login(&self, id: &UserId) -> Result<(), UsersError> {
-        sqlx::query("UPDATE users SET last_login_at = $1 WHERE id = $2")
+        self.note(id, "UPDATE users SET last_login_at = $1 WHERE id = $2").await
+    }
+
+    /// Records the first login, with a first factor at least. Not announced.
+    pub async fn note_first_login(&self, id: &UserId) -> Result<(), UsersError> {
+        let statement = "UPDATE users SET first_login_at = $1 WHERE id = $2 AND first_login_at IS NULL";
+        self.note(id, statement).await
+    }
+
+    /// Records that the QR code of a first device was shown. Not announced.
+    pub async fn note_qr_seen(&self, id: &UserId) -> Result<(), UsersError> {
+        let statement = "UPDATE users SET qr_seen_at = $1 WHERE id = $2 AND qr_seen_at IS NULL";
+        self.note(id, statement).await
+    }
+
+    async fn note(&self, id: &UserId, statement: &'static str) -> Result<(), UsersError> {
+        sqlx::query(statement)
             .bind(self.clock.now().unix_millis())
             .bind(id.as_str())
             .execute(&self.database)
             .await?;
         Ok(())
+    }
+
+    /// Counts that the first device was put off. False if that has been done `most` times already. Not announced.
+    pub async fn put_off(&self, id: &UserId, most: Option<u32>) -> Result<bool, UsersError> {
+        let counted = sqlx::query("UPDATE users SET skips = skips + 1 WHERE id = $1 AND skips < $2")
+            .bind(id.as_str())
+            .bind(i64::from(most.unwrap_or(u32::MAX)))
+            .execute(&self.database)
+            .await?;
+        Ok(counted.rows_affected() == 1)
     }
 
     pub async fn count(&self) -> Result<i64, UsersError> {
@@ -278,6 +348,7 @@ fn joins(c: char) -> bool {
 fn read(row: &AnyRow) -> Result<User, UsersError> {
     let id: String = row.try_get("id")?;
     let groups: String = row.try_get("group_names")?;
+    let time = |column| row.try_get::<Option<i64>, _>(column).map(|at| at.map(Timestamp::from_unix_millis));
     Ok(User {
         id: UserId::parse(&id).ok_or(DatabaseError::Corrupt("a user's id"))?,
         name: CanonicalName::from_stored(row.try_get("name")?),
@@ -286,7 +357,10 @@ fn read(row: &AnyRow) -> Result<User, UsersError> {
         groups: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
         disabled: row.try_get::<i64, _>("disabled")? != 0,
         created_at: Timestamp::from_unix_millis(row.try_get("created_at")?),
-        last_login_at: row.try_get::<Option<i64>, _>("last_login_at")?.map(Timestamp::from_unix_millis),
+        last_login_at: time("last_login_at")?,
+        first_login_at: time("first_login_at")?,
+        qr_seen_at: time("qr_seen_at")?,
+        skips: u32::try_from(row.try_get::<i64, _>("skips")?).unwrap_or(u32::MAX),
     })
 }
 

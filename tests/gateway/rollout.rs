@@ -3,9 +3,15 @@
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
-use portcullis::clock::Timestamp;
+use portcullis::{
+    clock::{Clock as _, Timestamp},
+    rollout::{Stage, StageCounts},
+};
 
-use crate::support::{ADA, Answer, Browser, TestGateway, empty, now, test_gateway::Builder};
+use crate::{
+    cli::{json, portcullis},
+    support::{ADA, Answer, Browser, PATIENCE, TestGateway, empty, now, soon, test_gateway::Builder},
+};
 
 const DAY: Duration = Duration::from_hours(24);
 const INSTANT: Duration = Duration::from_millis(1);
@@ -259,4 +265,128 @@ async fn the_instant_reaches_every_gateway_and_store() {
     let page = elsewhere.visit("/.portcullis/enrol?rd=/x").await;
     let page = browser.bind(&page, ADA, "Phone").await;
     assert_eq!(browser.submit(&page, &[]).await.text(), "the portal: GET /x\n");
+}
+
+/// How many users are at each stage now, in their order, and how many are blocked.
+async fn counts(gateway: &TestGateway) -> ([u64; 5], u64) {
+    let mut counts = StageCounts::default();
+    let take = &mut |_, standing| counts.add(standing);
+    gateway.administration().standings(gateway.clock.now(), take).await.unwrap();
+    (Stage::ALL.map(|stage| counts.at(stage)), counts.blocked)
+}
+
+const STAGES: [&str; 5] = ["not_started", "password_known", "qr_seen", "put_off", "device_saved"];
+const BOB: &str = "bob@example.com";
+const CYD: &str = "cyd@example.com";
+
+#[tokio::test]
+async fn a_wave_needs_a_device_earlier_and_a_session_in_the_middle_is_asked_for_it() {
+    let (wave, date) = (in_days(2), in_days(9));
+    let builder = TestGateway::builder()
+        .set("second_factor.waves", &format!("[{{groups=[\"ops\"], from=\"{wave}\"}}]"));
+    let (gateway, browser) = before_with(builder, date).await;
+    gateway.administration().set_groups(ADA, vec!["sales".into()]).await.unwrap();
+    gateway.add_user(BOB).await;
+    // Bob is in the wave, Ada is not.
+    gateway.clock.set(wave.minus(Duration::from_mins(5)));
+    put_off(&browser, "/sims").await;
+    let bob = gateway.browser();
+    let page = bob.visit("/sims").await;
+    let page = bob.sign_in(&page, BOB).await;
+    bob.submit(&page, &[("skip", "1")]).await;
+    gateway.clock.set(wave);
+    assert_eq!(bob.get("/sims").await.location(), "/.portcullis/enrol?rd=/sims");
+    assert_eq!(browser.get("/sims").await.status, StatusCode::OK);
+    assert_eq!(counts(&gateway).await, ([0, 0, 0, 2, 0], 1));
+    // Whoever joins the group joins its wave, with a session that is open.
+    gateway.administration().set_groups(ADA, vec!["ops".into()]).await.unwrap();
+    let is_asked = async || browser.get("/sims").await.location() == "/.portcullis/enrol?rd=/sims";
+    soon(PATIENCE, "a session follows its user into another wave", is_asked).await;
+    gateway.clock.set(date);
+    assert!(!gateway.browser().log_in_to("/sims", BOB).await.has_form("skip"));
+}
+
+#[tokio::test]
+async fn the_grace_is_counted_from_the_first_login_and_never_again() {
+    let builder = TestGateway::builder().set("second_factor.grace", "3d");
+    let (gateway, browser) = before_with(builder, in_days(30)).await;
+    put_off(&browser, "/sims").await;
+    let before_its_end = Duration::from_mins(5);
+    gateway.clock.advance((3 * DAY).saturating_sub(before_its_end));
+    let again = gateway.browser();
+    put_off(&again, "/sims").await;
+    gateway.clock.advance(before_its_end);
+    assert_eq!(again.get("/sims").await.location(), "/.portcullis/enrol?rd=/sims");
+    let page = invited(&gateway.browser(), "/").await;
+    assert!(!page.has_form("skip"), "{}", page.text());
+    // Others have not begun.
+    gateway.add_user(BOB).await;
+    assert_eq!(counts(&gateway).await, ([1, 0, 0, 1, 0], 1));
+    let page = gateway.browser().submit_password(BOB, crate::support::PASSWORD).await;
+    assert_eq!(page.status, StatusCode::SEE_OTHER);
+    assert_eq!(counts(&gateway).await, ([0, 1, 0, 1, 0], 1));
+}
+
+#[tokio::test]
+async fn a_device_is_put_off_as_often_as_allowed() {
+    let builder = TestGateway::builder().set("second_factor.skips", "2");
+    let (gateway, browser) = before_with(builder, in_days(30)).await;
+    let page = invited(&browser, "/").await;
+    assert!(page.text().contains("You can put it off 2 more times."), "{}", page.text());
+    // Of two tabs, each login counts once.
+    browser.submit(&page, &[("skip", "1")]).await;
+    let page = invited(&gateway.browser(), "/").await;
+    assert!(page.text().contains("This is the last time that you can put it off."), "{}", page.text());
+    let (last, late) = (gateway.browser(), gateway.browser());
+    let (first, second) = (invited(&last, "/").await, invited(&late, "/").await);
+    last.submit(&first, &[("skip", "1")]).await;
+    let refused = late.submit(&second, &[("skip", "1")]).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text());
+    assert!(late.whoami().await.is_none(), "a login that may not be put off opens nothing");
+    // The session that there is goes on, and its page asks no more.
+    assert_eq!(last.get("/").await.status, StatusCode::OK);
+    assert!(!invited(&gateway.browser(), "/").await.has_form("skip"));
+    assert_eq!(counts(&gateway).await, ([0, 0, 0, 1, 0], 1));
+}
+
+#[tokio::test]
+async fn report_metrics_and_preview_agree_and_name_who_is_where() {
+    let date = in_days(30);
+    let (gateway, browser) = before(date).await;
+    for email in [BOB, CYD, "dan@example.com", "eve@example.com"] {
+        gateway.add_user(email).await;
+    }
+    gateway.administration().set_disabled("eve@example.com", true).await.unwrap();
+    browser.log_in(ADA).await;
+    let page = gateway.browser();
+    let shown = page.visit("/").await;
+    page.sign_in(&shown, BOB).await;
+    gateway.browser().submit_password(CYD, crate::support::PASSWORD).await;
+    let now = [1, 1, 1, 0, 1];
+    assert_eq!(counts(&gateway).await, (now, 0));
+    let file = gateway.folder().join("rollout.toml");
+    std::fs::write(&file, format!("[second_factor]\nmandatory_from = \"{date}\"\n")).unwrap();
+    let (file, just_before, at) = (file.to_str().unwrap(), date.minus(INSTANT).to_string(), date.to_string());
+    for (instant, blocked) in [(&just_before, 0), (&at, 3)] {
+        let report = json(&gateway, &["rollout", "preview", "--at", instant, "--config", file]).await;
+        for group in [0, 1] {
+            let counts = &report["counts"][group];
+            assert_eq!(STAGES.map(|stage| counts[stage].as_u64().unwrap()), now, "{report}");
+            assert_eq!((&counts["users"], &counts["blocked"]), (&4.into(), &blocked.into()), "{report}");
+        }
+        assert_eq!(report["counts"][1]["group"], "ops");
+    }
+    let metrics = gateway.admin("/metrics").await;
+    for (stage, users) in STAGES.iter().zip(now) {
+        let line = format!("portcullis_rollout_users{{stage=\"{stage}\"}} {users}\n");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
+    assert!(metrics.contains("portcullis_rollout_blocked_users 0\n"));
+    let listed = portcullis(
+        &gateway,
+        &["rollout", "preview", "--at", &at, "--list", "blocked", "--csv", "--config", file],
+    )
+    .await;
+    let emails: Vec<_> = listed.out.lines().skip(1).filter_map(|line| line.split(',').next()).collect();
+    assert_eq!(emails, [BOB, CYD, "dan@example.com"], "{listed:?}");
 }

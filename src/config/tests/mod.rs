@@ -9,6 +9,7 @@ mod server;
 mod sessions;
 mod shipped;
 mod sites;
+mod waves;
 
 use std::{
     ffi::OsString,
@@ -182,11 +183,6 @@ fn every_impossible_rule_of_login_is_refused_where_it_stands() {
             "`Z` for UTC",
         ),
         ("[second_factor]\nmandatory_from = 2026-03-02", "second_factor.mandatory_from", "time zone"),
-        (
-            "[second_factor]\nmandatory_from = \"soon\"",
-            "second_factor.mandatory_from",
-            "2026-03-02T00:00:00Z",
-        ),
         ("[identity]\npreset = \"remot\"", "identity.preset", "did you mean `remote`?"),
         ("[identity]\nheaders = { user = \"Host\" }", "identity.headers.user", "meaning of its own"),
         ("[identity]\nheaders = { email = \"Remote_Email\" }", "identity.headers.email", "underscore"),

@@ -231,6 +231,7 @@ fn profile(user: &str, groups: &[&str]) -> Profile {
         email: format!("{user}@example.com"),
         display_name: user.to_owned(),
         groups: groups.iter().map(|&group| group.to_owned()).collect(),
+        first_login_at: None,
         has_device: false,
     }
 }

@@ -23,7 +23,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const NEW_PASSWORD: &str = "another horse, another battery";
 
 /// Runs a command on the gateway's files.
-async fn portcullis(gateway: &TestGateway, arguments: &[&str]) -> Outcome {
+pub(crate) async fn portcullis(gateway: &TestGateway, arguments: &[&str]) -> Outcome {
     portcullis_with(gateway, arguments, "").await
 }
 
@@ -36,7 +36,7 @@ async fn portcullis_with(gateway: &TestGateway, arguments: &[&str], input: &str)
 }
 
 /// Runs a command that has to succeed, and reads the JSON that it prints.
-async fn json(gateway: &TestGateway, arguments: &[&str]) -> serde_json::Value {
+pub(crate) async fn json(gateway: &TestGateway, arguments: &[&str]) -> serde_json::Value {
     let outcome = portcullis(gateway, &[arguments, &["--json"]].concat()).await;
     assert_eq!(outcome.code, 0, "{outcome:?}");
     // Beside the answer there is nothing but what goes into the audit trail.
