@@ -161,7 +161,7 @@ impl Gateway {
             content_type,
             referer: referer.map(str::to_owned),
         };
-        let browser = forms.browser(&session);
+        let browser = forms.browser(&session, site.authority());
         let (saved, holder) = (forms.clone(), browser.hash());
         let saved =
             self.on_control(async move { saved.save(&owner, &holder, &SavedForm { head, body }).await });
@@ -170,7 +170,7 @@ impl Gateway {
             Err(full) => return Ok(not_saved(NotSaved::TooMany(full), record)),
         };
         let mut answer = site.shared.challenger.to_saved_form(id.as_str(), missing);
-        cookies::set(&mut answer, &site.shared.cookies.forms, &browser);
+        cookies::set(&mut answer, &site.shared.cookies.forms, &site.shared.cookies.given(&browser));
         Ok(answer)
     }
 
@@ -246,7 +246,7 @@ impl Gateway {
         };
         let target = unmarked(request.target()).unwrap_or_default().to_owned();
         let (forms, name, user) = (self.shared.saved_forms.clone(), id.clone(), session.user.clone());
-        let browser = cookies::token(request.headers(), &site.cookies.forms).map(|token| token.hash());
+        let browser = site.cookies.forms_token(request.headers()).map(|token| token.hash());
         let taken = self.on_control(async move {
             let claim = FormClaim { id: &name, user: &user, browser: browser.as_ref() };
             match forms.take(claim, &target).await? {

@@ -46,7 +46,7 @@ impl Gateway {
             return_to: asked.map_or_else(ReturnTo::default, |asked| returns.to(&asked)),
             session_ended: claimed.is_some() && session.is_none() && wants_session,
             login: held(&names.login),
-            forms: held(&names.forms).map(|token| token.hash()),
+            forms: names.forms_token(&parts.headers).map(|token| token.hash()),
             known: cookies::text(&parts.headers, &names.known).map(str::to_owned),
             certificate: context.certificate().cloned(),
             method: parts.method,

@@ -138,10 +138,11 @@ impl SavedForms {
         self.of_strangers.room(shares).await
     }
 
-    /// The token by which the browser is recognised later. The same for all tabs of the session, whichever comes first.
-    pub fn browser(&self, session: &TokenHash) -> Token {
+    /// The token by which the browser is recognised later at this site. The same for all tabs of the session, whichever comes first.
+    pub fn browser(&self, session: &TokenHash, site: &str) -> Token {
         let mut bytes = [0; 32];
-        bytes.copy_from_slice(hmac::sign(&self.browsers, session.as_bytes()).as_ref());
+        let of_session = [session.as_bytes().as_slice(), site.as_bytes()].concat();
+        bytes.copy_from_slice(hmac::sign(&self.browsers, &of_session).as_ref());
         Token::from_bytes(bytes)
     }
 

@@ -224,9 +224,11 @@ async fn forms_on_their_way_have_places_by_user_and_by_network(on: On) {
 async fn all_tabs_of_a_browser_are_one_browser_and_another_session_is_none_of_it(on: On) {
     let Fixture { forms, _store, .. } = fixture(on).await;
     let session = TokenHash::from_bytes([9; 32]);
-    assert_eq!(forms.browser(&session), forms.browser(&session));
-    assert_ne!(forms.browser(&session), forms.browser(&OTHER));
-    assert_ne!(forms.browser(&session).expose(), crate::secret::Token::from_bytes([9; 32]).expose());
+    let here = |session| forms.browser(session, "iot.example.com");
+    assert_eq!(here(&session), here(&session));
+    assert_ne!(here(&session), here(&OTHER));
+    assert_ne!(here(&session), forms.browser(&session, "crm.example.com"));
+    assert_ne!(here(&session).expose(), crate::secret::Token::from_bytes([9; 32]).expose());
 }
 
 async fn a_user_who_is_put_out_leaves_no_form(on: On) {

@@ -52,14 +52,19 @@ impl CookieNames {
         Self { site, tokens, ..self }
     }
 
-    /// What a browser is given at this site of a session.
-    pub fn given(&self, session: &Token) -> Token {
-        self.tokens.given(session)
+    /// What a browser is given at this site of a session, or of the token by which it is recognised when it sends a saved form.
+    pub fn given(&self, token: &Token) -> Token {
+        self.tokens.given(token)
     }
 
     /// The token of the session that a browser shows, which may be none of ours.
     pub fn session_token(&self, headers: &HeaderMap) -> Option<Token> {
-        token(headers, &self.session).map(|given| self.tokens.of_session(&given))
+        token(headers, &self.session).map(|given| self.tokens.taken(&given))
+    }
+
+    /// The token of the browser that saved forms, which may be none of ours.
+    pub fn forms_token(&self, headers: &HeaderMap) -> Option<Token> {
+        token(headers, &self.forms).map(|given| self.tokens.taken(&given))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The token of a session as the cookies of one site have it.
+//! The token of a session, or of the browser that saved its forms, as the cookies of one site have it.
 //!
 //! One session is used at several sites, and each has a cookie of its own: what a browser, a log or a thief has of one site
 //! opens no other. Nothing is stored for that. At the first site it is the token itself; at each other a permutation of it,
@@ -39,8 +39,8 @@ impl SiteTokens {
         joined(left, right)
     }
 
-    /// The session's token, of which the browser has shown this.
-    pub fn of_session(&self, given: &Token) -> Token {
+    /// The token of which the browser has shown this.
+    pub fn taken(&self, given: &Token) -> Token {
         let Some(key) = &self.0 else { return given.clone() };
         let (left, right) = halves(given);
         let (left, right) = ROUNDS
@@ -88,20 +88,20 @@ mod tests {
         for _ in 0..100 {
             let token = Token::generate(&random);
             let (at_a, at_b) = (a.given(&token), b.given(&token));
-            assert_eq!((a.of_session(&at_a), b.of_session(&at_b)), (token.clone(), token.clone()));
+            assert_eq!((a.taken(&at_a), b.taken(&at_b)), (token.clone(), token.clone()));
             let others = [
                 at_a.clone(),
                 at_b.clone(),
-                b.of_session(&at_a),
-                a.of_session(&at_b),
-                a.of_session(&token),
-                other_key.of_session(&at_a),
+                b.taken(&at_a),
+                a.taken(&at_b),
+                a.taken(&token),
+                other_key.taken(&at_a),
             ];
             for other in others {
                 assert!(other != token);
             }
             assert!(at_a != at_b);
-            assert_eq!(SiteTokens::of_first().of_session(&token), token);
+            assert_eq!(SiteTokens::of_first().taken(&token), token);
         }
     }
 
@@ -112,7 +112,7 @@ mod tests {
         for place in 0..32 {
             let mut bytes = *site.given(&token).as_bytes();
             bytes[place] ^= 1;
-            let read = site.of_session(&Token::from_bytes(bytes));
+            let read = site.taken(&Token::from_bytes(bytes));
             let same = read.as_bytes().iter().zip(token.as_bytes()).filter(|(a, b)| a == b).count();
             assert!(same < 8, "{place}: {same} bytes are the same");
         }

@@ -10,10 +10,13 @@ use super::{
     hand_over::{SESSION, assert_refused, builders, lasting, up_to_the_code},
     walk::Person,
 };
-use crate::support::{ADA, Browser, HOST, OTHER_HOST, PATIENCE, test_gateway::Builder, within};
+use crate::support::{
+    ADA, Browser, HOST, OTHER_HOST, PATIENCE, TestGateway, Upstream, test_gateway::Builder, within,
+};
 
 const IDLE: Duration = Duration::from_mins(5);
 const LONGEST: Duration = Duration::from_mins(16);
+const FORMS: &str = "__Host-portcullis-forms";
 const INSTANT: Duration = Duration::from_millis(1);
 
 /// Ada, who has just signed in at both.
@@ -116,4 +119,43 @@ async fn a_code_opens_no_session_that_has_run_out_since() {
         assert_refused(&person.visit_url(&code).await);
         assert_eq!(person.second.cookie(SESSION), None);
     }
+}
+
+/// Submits a form of the portal's when the session has run out; the page on which it is kept.
+async fn submit_late(browser: &Browser) -> String {
+    let mut form = browser.form_request("/save", &[("name", "SIM 1")]);
+    for (name, value) in [
+        ("origin", format!("https://{}", browser.host()).as_str()),
+        ("sec-fetch-site", "same-origin"),
+        ("sec-fetch-mode", "navigate"),
+        ("sec-fetch-dest", "document"),
+        ("accept", "text/html"),
+    ] {
+        form.headers_mut().insert(name, value.parse().unwrap());
+    }
+    let led = browser.send(form).await.location();
+    let kept = led.strip_prefix("/.portcullis/login?rd=").unwrap_or_else(|| panic!("{led}"));
+    assert!(kept.starts_with("/.portcullis/kept/"), "{kept}");
+    kept.to_owned()
+}
+
+#[tokio::test]
+async fn a_form_that_comes_too_late_is_sent_after_the_login_at_its_own_site_and_no_other() {
+    let (sites, person) = in_at_both(TestGateway::builder()).await;
+    sites.gateway.clock.advance(IDLE);
+    let kept = [submit_late(&person.first).await, submit_late(&person.second).await];
+    let walk = person.visit(OTHER_HOST, &format!("/.portcullis/login?rd={}", kept[1])).await;
+    let page = person.log_in(walk, ADA).await;
+    assert_eq!(page.steps.last().unwrap(), &format!("https://{OTHER_HOST}{}", kept[1]));
+    let nowhere = async |browser: &Browser, kept: &str| browser.get(kept).await.location() == "/";
+    assert!(nowhere(&person.first, &kept[1]).await && nowhere(&person.second, &kept[0]).await);
+    let cookies = [&person.first, &person.second].map(|browser| browser.cookie(FORMS).unwrap());
+    person.first.set_cookie(FORMS, &cookies[1]);
+    assert!(nowhere(&person.first, &kept[1]).await, "the cookie of one site is none of the other's");
+    person.first.set_cookie(FORMS, &cookies[0]);
+    assert_eq!(person.first.get(&kept[0]).await.status, StatusCode::OK);
+    sites.portals.iter().for_each(Upstream::forget);
+    person.submit(&page, &[]).await;
+    assert_eq!(sites.portals[1].only_request().first_line(), "POST /save HTTP/1.1");
+    assert!(sites.portals[0].requests().is_empty());
 }
