@@ -244,6 +244,11 @@ async fn headers_about_certificates_are_not_for_clients_to_send() {
         "X-Amzn-Mtls-Clientcert",
         "X-ARR-ClientCert",
         "X-Client-Dn",
+        "X-Client-S-DN",
+        "X-Client-Subject-DN",
+        "X-Client-Issuer",
+        "X-Client-CN",
+        "X-Client-Verified",
         "X-Client-Verify",
     ];
     let forged: Vec<String> = names.iter().map(|name| format!("{name}: forged")).collect();
