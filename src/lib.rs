@@ -9,8 +9,8 @@
 //! |---|---|---|
 //! | base | [`background`] [`clock`] [`agreement`] [`errors`] [`permission`] [`random`] [`secret`] [`sealing`] [`der`] | supervised background work, injected time, one time for all gateways, chains of errors, why a file may not be opened, randomness, tokens and their hashes, secrets at rest, the frame of certificates |
 //! | plumbing | [`telemetry`] [`http1`] [`web`] [`database`] [`redis_pool`] | logs and metrics; HTTP/1.1, read and written; the strict request gate, bodies, cookies, forms; the two kinds of store |
-//! | facts | [`users`] [`access`] [`rollout`] [`throttle`] [`credentials`] [`client_certificates`] [`sessions`] [`tokens`] [`saved_forms`] [`hand_overs`] [`audit`] | users, what a target requires, what users have proved, the tokens and certificates of machines, how often somebody failed |
-//! | judgement | [`identity`] [`gate`] [`login`] [`account`] [`administration`] | who a request is from, whether it passes, the steps of a login; what users do with their accounts, and operators with everybody's |
+//! | facts | [`users`] [`access`] [`rollout`] [`throttle`] [`credentials`] [`client_certificates`] [`sessions`] [`tokens`] [`saved_forms`] [`hand_overs`] [`audit`] [`mail`] [`links`] [`notices`] | users, what a target requires, what users have proved, the tokens and certificates of machines, how often somebody failed |
+//! | judgement | [`identity`] [`gate`] [`login`] [`account`] [`administration`] [`by_mail`] | who a request is from, whether it passes, the steps of a login; what users do with their accounts, and operators with everybody's |
 //! | surface | [`pages`] [`forward_auth`] [`tls`] [`server`] [`upstream`] [`proxy`] | our own pages; the questions of other proxies; sockets, workers and protocols; connections to the portal |
 //! | whole | [`gateway`] [`config`] [`monitoring`] [`app`] [`demo`] [`cli`] | the straight line; the configuration; everything put together |
 //!
@@ -102,6 +102,9 @@ pub mod audit;
 pub mod client_certificates;
 pub mod credentials;
 pub mod hand_overs;
+pub mod links;
+pub mod mail;
+pub mod notices;
 pub mod rollout;
 pub mod saved_forms;
 pub mod sessions;
@@ -111,6 +114,7 @@ pub mod users;
 
 pub mod account;
 pub mod administration;
+pub mod by_mail;
 pub mod gate;
 pub mod identity;
 pub mod login;

@@ -12,6 +12,7 @@ use crate::{
     credentials::{CredentialsError, Device, Devices, RecoveryCodes, Tries, WrongTries},
     database::DatabaseError,
     login::{Login, PendingLogins, Source},
+    notices::{Event, Notices},
     secret::TokenHash,
     sessions::{Session, SessionError, SessionSummary, Sessions},
     tokens::{TokenStore, TokensError},
@@ -48,6 +49,7 @@ pub struct Accounts {
     pub tries: Tries,
     pub tokens: TokenStore,
     pub audit: Arc<Audit>,
+    pub notices: Notices,
 }
 
 impl Accounts {
@@ -61,6 +63,7 @@ impl Accounts {
             pending: login.pending.clone(),
             tries: login.tries.clone(),
             audit: Arc::clone(&login.audit),
+            notices: login.notices.clone(),
         }
     }
 
@@ -93,7 +96,9 @@ impl Accounts {
 
     /// Replaces all recovery codes; the user then has to save the new ones.
     pub async fn renew_recovery_codes(&self, session: &Session, source: &Source) -> Result<(), AccountError> {
-        if self.recovery_codes.renew(&session.user).await? {
+        let (user, place) = ((&session.user, &*session.email), source.place());
+        let notice = self.notices.of(&Event::RecoveryCodesReplaced, user, &place, self.sessions.now());
+        if self.recovery_codes.clone().carrying(notice).renew(&session.user).await? {
             self.audit.record(AuditEvent::RecoveryCodesReplaced, &source.of_session(session));
         }
         Ok(())

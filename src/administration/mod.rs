@@ -15,8 +15,10 @@ use crate::{
         self, CredentialsError, Device, Devices, PasswordError, Passwords, RecoveryCodes,
         password_policy::{self, Weakness},
     },
-    database::{Database, DatabaseError},
+    database::{Alongside, Database, DatabaseError},
+    errors::Chain,
     login::PendingLogins,
+    notices::{Event, Notices, Place},
     rollout::{self, Standing},
     saved_forms::SavedForms,
     secret::TokenHash,
@@ -61,6 +63,7 @@ pub enum AdministrationError {
 }
 
 /// The stores that administration works on.
+#[derive(Clone)]
 pub struct Administration {
     pub database: Database,
     pub users: Users,
@@ -72,6 +75,7 @@ pub struct Administration {
     pub saved_forms: SavedForms,
     pub tokens: TokenStore,
     pub audit: Arc<Audit>,
+    pub notices: Notices,
     pub policy: credentials::Config,
     pub rollout: rollout::Config,
     pub clock: Arc<dyn Clock>,
@@ -113,7 +117,8 @@ impl Administration {
         self.check_password(&password, &user.email).map_err(AdministrationError::Weak)?;
         // Once before as well: if this is interrupted, no session made with the old password is left under the new one.
         self.end_everything(&user).await?;
-        self.passwords.set(&user.id, password).await?;
+        let notice = self.notice(&Event::PasswordChanged, &user, &Place::default());
+        self.passwords.set_with(&user.id, password, &notice).await?;
         self.end_everything(&user).await?;
         self.note(AuditEvent::UserPasswordSet, &user);
         Ok(())
@@ -125,6 +130,9 @@ impl Administration {
         let changed = self.users.set_disabled(&user.id, disabled).await?;
         if disabled {
             self.end_everything(&user).await?;
+        } else {
+            // An old "this was not me" is not to freeze the account again.
+            self.notices.links.void(&user.id).await?;
         }
         self.note(if disabled { AuditEvent::UserDisabled } else { AuditEvent::UserEnabled }, &user);
         Ok(changed)
@@ -150,7 +158,9 @@ impl Administration {
     /// devices stay.
     pub async fn set_email(&self, email: &str, new: &str) -> Result<User, AdministrationError> {
         let before = self.user(email).await?;
-        self.users.set_email(&before.id, new).await?;
+        let event = Event::EmailChanged { old: &before.email, new: new.trim() };
+        let users = self.users.clone().carrying(self.notice(&event, &before, &Place::default()));
+        users.set_email(&before.id, new).await?;
         let user = self.changed(before.clone()).await?;
         self.audit.record(
             AuditEvent::UserEmailSet,
@@ -234,7 +244,8 @@ impl Administration {
             user: user.email.clone(),
             device: device.to_owned(),
         })?;
-        self.devices.remove(&user.id, &found.id).await?;
+        let notice = self.notice(&Event::DeviceRemoved(&found.name), &user, &Place::default());
+        self.devices.clone().carrying(notice).remove(&user.id, &found.id).await?;
         self.end_everything(&user).await?;
         self.note(AuditEvent::DeviceRemoved, &user);
         Ok(found)
@@ -260,6 +271,9 @@ impl Administration {
             _ => return Err(AdministrationError::ManySessions(digits)),
         };
         self.sessions.revoke(&id).await?;
+        if let Some(user) = name.and_then(CanonicalName::parse) {
+            self.tell_of_ended_sessions(self.users.find(&user).await?.as_ref()).await;
+        }
         self.audit.record(
             AuditEvent::SessionRevoked,
             &Context { user: name, session: Some(id), ..Context::default() },
@@ -271,6 +285,9 @@ impl Administration {
     pub async fn revoke_user(&self, email: &str) -> Result<usize, AdministrationError> {
         let user = self.user(email).await?;
         let ended = self.end_everything(&user).await?;
+        if ended > 0 {
+            self.tell_of_ended_sessions(Some(&user)).await;
+        }
         self.note(AuditEvent::SessionRevoked, &user);
         Ok(ended)
     }
@@ -299,7 +316,28 @@ impl Administration {
         self.find(email).await?.ok_or_else(|| AdministrationError::NoUser(email.to_owned()))
     }
 
-    async fn end_everything(&self, user: &User) -> Result<usize, AdministrationError> {
+    /// Sends a user a link to set a first password.
+    pub async fn invite(&self, user: &User) -> Result<(), AdministrationError> {
+        self.notices.outbox.write(&self.notices.invitation(user)).await?;
+        self.note(AuditEvent::UserInvited, user);
+        Ok(())
+    }
+
+    /// What tells a user of a change, in its transaction.
+    pub(crate) fn notice(&self, event: &Event<'_>, user: &User, place: &Place) -> Alongside {
+        self.notices.of(event, (&user.id, &user.email), place, self.now())
+    }
+
+    /// The sessions have ended, whether or not the user hears of it.
+    async fn tell_of_ended_sessions(&self, user: Option<&User>) {
+        let Some(user) = user else { return };
+        let notice = self.notice(&Event::SessionsEnded, user, &Place::default());
+        if let Err(error) = self.notices.outbox.write(&notice).await {
+            tracing::warn!(user.id = %user.id, error = %Chain(&error), "a notice could not be written");
+        }
+    }
+
+    pub(crate) async fn end_everything(&self, user: &User) -> Result<usize, AdministrationError> {
         self.pending.remove_user(&user.id).await?;
         self.saved_forms.remove_user(&user.id).await?;
         Ok(self.sessions.revoke_user(&user.id).await?)

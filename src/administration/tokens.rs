@@ -129,6 +129,7 @@ pub fn service_as_user(service: &str, scope: &Scope, created_at: Timestamp) -> R
         display_name: service.to_owned(),
         groups: scope.groups.clone(),
         disabled: false,
+        frozen: false,
         created_at,
         last_login_at: None,
         first_login_at: None,

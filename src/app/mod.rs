@@ -24,6 +24,7 @@ use crate::{
     client_certificates::ClientCertificates,
     config::Config,
     gateway::{Gateway, SharedGateway},
+    mail::{self, MailTransport},
     monitoring::{self, Enrolments, Logins, Monitoring},
     server::{Bound, ListenAddress},
     telemetry::{access_log::AccessLog, metrics::Metrics, writer::LogWriter},
@@ -44,6 +45,8 @@ pub struct App {
     bound: Bound,
     admin: Option<(TcpListener, SocketAddr)>,
     certificates: tls::Reload,
+    /// The way to the mail server, if there is one.
+    mail: Option<MailTransport>,
     workers: usize,
     /// How long one key signs; `None`: no assertions.
     rotation: Option<Duration>,
@@ -68,6 +71,7 @@ impl App {
         let clients = config.client_certificates.as_ref().map(ClientCertificates::new);
         let clients = clients.transpose()?.map(Arc::new);
         let certificates = tls::Reload::new(&config.tls, clients.clone(), Arc::clone(&environment.clock))?;
+        let mail = config.mail.as_ref().map(MailTransport::new).transpose()?;
         let stores = Stores::open_in(&config, &environment).await?;
         let sites = Box::pin(sites::open(&config, &stores, clients.as_ref(), &environment)).await?;
         let tokens = stores.tokens(&config, clients.clone(), &environment);
@@ -102,6 +106,7 @@ impl App {
             bound,
             admin,
             certificates,
+            mail,
             workers: config.server.workers,
             environment,
         })
@@ -159,6 +164,16 @@ impl App {
         }
         let sealer = Arc::clone(&self.stores.sealer);
         background.run_until("watching the sealing key", |stop| async move { sealer.watch(stop).await });
+        if let Some(transport) = self.mail {
+            let sender = mail::MailSender {
+                outbox: self.stores.administration.notices.outbox.clone(),
+                transport,
+                audit: Arc::clone(&self.stores.administration.audit),
+                metrics: Arc::clone(&self.environment.metrics),
+            };
+            background.run_until("sending mail", |stop| sender.run(stop));
+            background.run("purging links", self.stores.administration.notices.links.clone().maintain());
+        }
         let (tls, certificates) = (self.certificates.current(), self.certificates.certificates());
         let watched = self.certificates;
         background.run_until("watching the certificate", |stop| watched.watch(stop));
@@ -177,6 +192,7 @@ impl App {
                 health: self.bound.health(),
                 load: self.bound.load(),
                 lost: background.losses(),
+                outbox: self.stores.administration.notices.outbox.clone(),
                 certificates,
                 clock: Arc::clone(&self.environment.clock),
                 drain: drain.clone(),

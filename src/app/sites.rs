@@ -173,6 +173,7 @@ async fn shared(
     let login = stores.login(config, certificates.cloned(), environment);
     let dependencies = pages::PageDependencies {
         accounts: Accounts::new(&login, stores.administration.tokens.clone()),
+        by_mail: stores.by_mail(config, environment),
         own_tokens: config.tokens,
         login,
         challenger: challenger.clone(),

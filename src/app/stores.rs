@@ -10,6 +10,7 @@ use crate::{
     administration::Administration,
     agreement::{Agreement, Asked},
     audit::Audit,
+    by_mail::ByMail,
     client_certificates::ClientCertificates,
     clock::{Clock, SharedClock, Watermark},
     config::Config,
@@ -18,7 +19,10 @@ use crate::{
     errors::Chain,
     hand_overs::HandOvers,
     identity::SigningKeys,
+    links::Links,
     login::{KnownBrowsers, Login, PendingLogins},
+    mail::Outbox,
+    notices::Notices,
     random::{OsRandom, Random},
     redis_pool::RedisPool,
     saved_forms::SavedForms,
@@ -103,11 +107,7 @@ impl Stores {
         let dependencies = Dependencies {
             store,
             database: database.for_sessions(),
-            status: Arc::new(StatusOfUsers(Users::new(
-                database.for_sessions(),
-                Arc::clone(clock),
-                Arc::clone(random),
-            ))),
+            status: status_of_users(&database, environment),
             rollout: config.rollout.clone(),
             sealer: Arc::clone(&sealer),
             clock: Arc::clone(clock),
@@ -147,6 +147,7 @@ impl Stores {
             ),
             tokens: TokenStore::new(d.clone(), Arc::clone(&c), Arc::clone(&r)),
             audit: Arc::new(Audit::new(Box::new(move |event| counted.audit_event(event)))),
+            notices: notices(config, &database, &sealer, environment),
             policy: config.credentials.clone(),
             rollout: config.rollout.clone(),
             clock: Arc::clone(&c),
@@ -190,6 +191,11 @@ impl Stores {
         Throttle::new(&config.throttle, Arc::clone(&self.failures), Arc::clone(&environment.clock))
     }
 
+    /// What users do by mail.
+    pub(super) fn by_mail(&self, config: &Config, environment: &Environment) -> ByMail {
+        ByMail { administration: self.administration.clone(), throttle: self.throttle(config, environment) }
+    }
+
     /// `certificates` do in place of a password; absent: nothing does.
     pub(super) fn login(
         &self,
@@ -213,11 +219,25 @@ impl Stores {
             known: KnownBrowsers::new(&self.sealer),
             names: hmac::Key::new(hmac::HMAC_SHA256, self.sealer.derive("names in the log").as_slice()),
             audit: Arc::clone(&administration.audit),
+            notices: administration.notices.clone(),
             rollout: config.rollout.clone(),
             seeds: hmac::Key::new(hmac::HMAC_SHA256, self.sealer.derive("devices of sessions").as_slice()),
             clock: Arc::clone(&environment.clock),
             random: Arc::clone(&environment.random),
         }
+    }
+}
+
+fn notices(config: &Config, database: &Database, sealer: &Arc<Sealer>, environment: &Environment) -> Notices {
+    let Environment { clock, random, .. } = environment;
+    let (c, r) = (|| Arc::clone(clock), || Arc::clone(random));
+    let mail = config.mail.as_ref();
+    Notices {
+        outbox: Outbox::new(database.clone(), Arc::clone(sealer), c(), r(), mail.is_some()),
+        links: Links::new(database.clone(), c(), r()),
+        portal_name: config.pages.portal_name.clone(),
+        origin: config.web.public_url.origin().ascii_serialization(),
+        operator: mail.and_then(|mail| mail.operator.clone()),
     }
 }
 
@@ -328,6 +348,12 @@ fn longest(limit: Duration, config: &Config) -> Duration {
 fn context_words(config: &Config) -> Vec<String> {
     let host = config.web.public_url.host_str().unwrap_or_default();
     vec!["portcullis".to_owned(), host.to_owned(), config.pages.portal_name.clone()]
+}
+
+fn status_of_users(database: &Database, environment: &Environment) -> Arc<dyn AccountStatus> {
+    let Environment { clock, random, .. } = environment;
+    let users = Users::new(database.for_sessions(), Arc::clone(clock), Arc::clone(random));
+    Arc::new(StatusOfUsers(users))
 }
 
 /// A session is valid only as long as its user is.

@@ -75,6 +75,12 @@ events! {
     UserEnabled = "user.enabled", "user enabled";
     UserRemoved = "user.removed", "user removed";
     UserPasswordSet = "user.password_set", "password set";
+    /// By a link from a mail.
+    PasswordLinkRequested = "password.link_requested", "link for a forgotten password requested";
+    PasswordSetByLink = "password.set_by_link", "password set by a link";
+    /// "This was not me", in a notice.
+    UserFrozen = "user.frozen", "user disabled by a link from a notice";
+    UserInvited = "user.invited", "user invited";
     UserNameSet = "user.name_set", "display name changed";
     UserGroupsSet = "user.groups_set", "groups changed";
     /// The e-mail, by which the user logs in.
@@ -83,6 +89,8 @@ events! {
     /// Its name goes to another token; it may stay valid for a while.
     TokenRotated = "token.rotated", "token replaced";
     TokenRevoked = "token.revoked", "token revoked";
+    /// After a day of attempts, or refused for good.
+    MailGivenUp = "mail.given_up", "mail given up";
     SigningKeyMade = "signing_key.made", "signing key made";
     /// All keys before the new one are compromised.
     SigningKeysRetired = "signing_key.retired", "all signing keys replaced";

@@ -9,6 +9,7 @@ mod confirm;
 mod device;
 mod hash;
 mod healthcheck;
+mod mail;
 mod output;
 mod password;
 mod rollout;
@@ -77,6 +78,9 @@ enum Command {
     /// Create, list, rotate and revoke tokens for scripts and other machines
     #[command(subcommand)]
     Token(token::Command),
+    /// Send a test mail, or list what became of mail
+    #[command(subcommand)]
+    Mail(mail::Command),
     /// Manage the keys that sign the assertion for the portal
     #[command(subcommand)]
     SigningKey(signing_key::Command),
@@ -166,6 +170,7 @@ async fn dispatch(arguments: Arguments, output: Output) -> anyhow::Result<()> {
             let (stores, _log) = open(&config).await?;
             token::run(command, &config, &stores, output).await
         }
+        Command::Mail(command) => mail::run(command, &load(&files)?, output).await,
         Command::SigningKey(command) => {
             let config = load(&files)?;
             if config.identity.assertion.is_none() {

@@ -1,6 +1,7 @@
 //! `portcullis user …`: who may log in.
 
-use clap::{Args, Subcommand};
+use anyhow::{Context as _, bail};
+use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 
 use super::{
@@ -12,6 +13,7 @@ use super::{
 };
 use crate::{
     app::Stores,
+    mail::is_address,
     users::{NewUser, User},
 };
 
@@ -27,6 +29,8 @@ pub(super) enum Command {
     },
     /// Show a user with devices and sessions
     Show { email: String },
+    /// Send users a link by mail to set their password
+    Invite(InviteArgs),
     /// Block a user; sessions end at once
     Disable { email: String },
     /// Unblock a disabled user
@@ -83,9 +87,37 @@ pub(super) struct Add {
     /// Make the database and the sealing key if there are none yet
     #[arg(long)]
     init: bool,
+    #[command(flatten)]
+    password: FirstPassword,
+}
+
+/// Where the first password comes from; asked for if neither is given.
+#[derive(Debug, Args)]
+struct FirstPassword {
     /// Read the password from standard input instead of asking
     #[arg(long)]
     password_stdin: bool,
+    /// Set no password, and send the user a link by mail to set one
+    #[arg(long, conflicts_with = "password_stdin")]
+    invite: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("who").required(true).args(["emails", "all_without_password"])))]
+pub(super) struct InviteArgs {
+    /// The users' e-mails
+    #[arg(value_name = "EMAIL")]
+    emails: Vec<String>,
+    /// Everybody who has no password yet and isn't disabled
+    #[arg(long)]
+    all_without_password: bool,
+}
+
+#[derive(Serialize)]
+struct Invited {
+    invited: Vec<String>,
+    /// Those whose name is no mail address.
+    without_address: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -95,6 +127,8 @@ struct UserFact {
     name: String,
     groups: Vec<String>,
     disabled: bool,
+    /// Disabled by the user, with "this was not me" in a notice.
+    frozen: bool,
     created_at: String,
     /// `None` before the first login.
     last_login_at: Option<String>,
@@ -143,6 +177,7 @@ pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> an
             output.print(&users, |users| list(users));
         }
         Command::Show { email } => show(stores, &email, output).await?,
+        Command::Invite(who) => invite(who, stores, output).await?,
         Command::Disable { email } => {
             administration.set_disabled(&email, true).await?;
             done(output, email, "disabled");
@@ -189,9 +224,18 @@ async fn add(add: Add, stores: &Stores, output: Output) -> anyhow::Result<()> {
     let user = match known {
         Some(user) => user,
         None => {
-            let password = password::read(add.password_stdin, &format!("Password for {}", add.email))?;
+            let password = if add.password.invite {
+                can_invite(stores)?;
+                None
+            } else {
+                Some(password::read(add.password.password_stdin, &format!("Password for {}", add.email))?)
+            };
             let new = NewUser { email: add.email, display_name: add.name, groups: add.groups };
-            administration.add_user(new, Some(password)).await?
+            let user = administration.add_user(new, password).await?;
+            if add.password.invite {
+                administration.invite(&user).await?;
+            }
+            user
         }
     };
     output.print(&AddedFact { user: fact(&user), added }, |fact| {
@@ -200,6 +244,45 @@ async fn add(add: Add, stores: &Stores, output: Output) -> anyhow::Result<()> {
             format!("Added {email}.")
         } else {
             format!("{email} already exists: nothing changed.")
+        }
+    });
+    Ok(())
+}
+
+fn can_invite(stores: &Stores) -> anyhow::Result<()> {
+    if !stores.administration.notices.outbox.is_on() {
+        bail!("cannot invite anybody: no mail is sent, because mail.url is not set");
+    }
+    Ok(())
+}
+
+async fn invite(who: InviteArgs, stores: &Stores, output: Output) -> anyhow::Result<()> {
+    can_invite(stores)?;
+    let administration = &stores.administration;
+    let mut users = Vec::new();
+    if who.all_without_password {
+        users = administration.users.without_password().await?;
+    }
+    for email in &who.emails {
+        let user = administration.find(email).await?;
+        users.push(user.with_context(|| format!("there is no user {email}: nobody was invited"))?);
+    }
+    let (mail, none): (Vec<_>, Vec<_>) = users.into_iter().partition(|user| is_address(&user.email));
+    for user in &mail {
+        administration.invite(user).await?;
+    }
+    let names = |users: Vec<User>| users.into_iter().map(|user| user.email).collect();
+    let invited = Invited { invited: names(mail), without_address: names(none) };
+    output.print(&invited, |invited| {
+        let without = match invited.without_address.as_slice() {
+            [] => String::new(),
+            names => {
+                format!("\nNot invited, because their names aren't mail addresses: {}.", names.join(", "))
+            }
+        };
+        match invited.invited.as_slice() {
+            [one] => format!("Invited {one}.{without}"),
+            all => format!("Invited {} users.{without}", all.len()),
         }
     });
     Ok(())
@@ -238,6 +321,7 @@ fn fact(user: &User) -> UserFact {
         name: user.display_name.clone(),
         groups: user.groups.clone(),
         disabled: user.disabled,
+        frozen: user.frozen,
         created_at: user.created_at.to_string(),
         last_login_at: user.last_login_at.map(|at| at.to_string()),
     }
@@ -262,7 +346,11 @@ fn last_login(user: &UserFact) -> String {
 }
 
 fn state(user: &UserFact) -> &'static str {
-    if user.disabled { "disabled" } else { "enabled" }
+    match (user.disabled, user.frozen) {
+        (true, true) => "blocked by its user",
+        (true, false) => "disabled",
+        (false, _) => "enabled",
+    }
 }
 
 fn done(output: Output, email: String, done: &'static str) {

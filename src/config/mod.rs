@@ -12,6 +12,7 @@ mod known;
 mod layers;
 mod log;
 mod login;
+mod mail;
 mod masking;
 mod portal;
 mod problems;
@@ -75,6 +76,8 @@ pub struct Config {
     pub identity: crate::identity::Config,
     /// The access rules of the first site.
     pub access: crate::access::Config,
+    /// How mail is sent; absent: none is.
+    pub mail: Option<crate::mail::Config>,
     pub log: crate::telemetry::log::Config,
     /// Whether each request is logged.
     pub access_log: bool,
@@ -133,6 +136,7 @@ struct Document {
     second_factor: second_factor::Section,
     identity: identity::Section,
     access: access::Section,
+    mail: mail::Section,
     log: log::Section,
     /// Further portals, each with its differences. Read one by one.
     #[serde(rename = "sites")]
@@ -194,6 +198,7 @@ impl Config {
         let workers = server.server.workers;
         let others = others.into_iter().map(|other| other.validate(&urls, workers, inactivity, &mut layers));
         let others: Option<Vec<_>> = others.collect();
+        let mail = document.mail.validate(site, portal_name, &mut layers);
         let log = document.log.validate();
 
         let (faults, warnings) = layers.finish();
@@ -230,6 +235,7 @@ impl Config {
             rollout: second_factor.rollout,
             identity,
             access,
+            mail,
             log: log.log,
             access_log: log.access_log,
             admin_listen: server.admin_listen,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Timestamp, Watermark},
-    database::{Change, Connection, Database, Transaction},
+    database::{Alongside, Change, Connection, Database, Transaction},
     random::Random,
     sealing::Sealer,
     secret::constant_time_eq,
@@ -72,6 +72,7 @@ pub struct Devices {
     watermark: Arc<Watermark>,
     random: Arc<dyn Random>,
     recovery_codes: RecoveryCodes,
+    alongside: Alongside,
 }
 
 impl Devices {
@@ -84,7 +85,14 @@ impl Devices {
     ) -> Self {
         let recovery_codes =
             RecoveryCodes::new(database.clone(), sealer.clone(), clock.clone(), random.clone());
-        Self { database, sealer, clock, watermark, random, recovery_codes }
+        Self { database, sealer, clock, watermark, random, recovery_codes, alongside: Alongside::nothing() }
+    }
+
+    /// The same; what is changed through it brings `alongside` with it, in the same transaction.
+    #[must_use]
+    pub fn carrying(mut self, alongside: Alongside) -> Self {
+        self.alongside = alongside;
+        self
     }
 
     /// The user's devices, oldest first.
@@ -145,9 +153,16 @@ impl Devices {
         .execute(&mut *transaction)
         .await?;
         self.recovery_codes.issue_if_none(&mut transaction, user).await?;
-        self.database.announce(&mut transaction, &Change::User(user.to_string()), self.clock.now()).await?;
+        self.announce(&mut transaction, user).await?;
         transaction.commit().await?;
         Ok(Ok(VerifiedCode::new(user.clone(), CodeKind::Totp)))
+    }
+
+    /// Makes what comes alongside, and announces both.
+    async fn announce(&self, transaction: &mut Transaction, user: &UserId) -> Result<(), CredentialsError> {
+        self.database.make_alongside(transaction, &self.alongside).await?;
+        let change = Change::User(user.to_string());
+        Ok(self.database.announce_with(transaction, &change, &self.alongside, self.clock.now()).await?)
     }
 
     /// Removes a device; with the last one go the recovery codes and the count of failures. False if the user has no
@@ -172,7 +187,7 @@ impl Devices {
                 sqlx::query(statement).bind(user.as_str()).execute(&mut *transaction).await?;
             }
         }
-        self.database.announce(&mut transaction, &Change::User(user.to_string()), self.clock.now()).await?;
+        self.announce(&mut transaction, user).await?;
         transaction.commit().await?;
         Ok(true)
     }

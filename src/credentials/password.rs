@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{Config, HashRefusal, Hashing, HashingError, MAX_FAILURES, StoredHash};
 use crate::{
     clock::Clock,
-    database::{Change, Database, DatabaseError},
+    database::{Alongside, Change, Database, DatabaseError},
     users::UserId,
 };
 
@@ -114,8 +114,18 @@ impl Passwords {
 
     /// Sets the user's password, which must have passed the policy.
     pub async fn set(&self, user: &UserId, password: SecretString) -> Result<(), PasswordError> {
+        self.set_with(user, password, &Alongside::nothing()).await
+    }
+
+    /// The same, with what comes alongside in the same transaction, before the password.
+    pub async fn set_with(
+        &self,
+        user: &UserId,
+        password: SecretString,
+        alongside: &Alongside,
+    ) -> Result<(), PasswordError> {
         let phc = self.hash(password).await?;
-        self.store(user, &phc).await
+        self.store(user, &phc, alongside).await
     }
 
     /// The PHC string that [`Self::set`] would store.
@@ -124,9 +134,10 @@ impl Passwords {
         Ok(self.hashing.hash(password).await?.to_phc())
     }
 
-    async fn store(&self, user: &UserId, phc: &str) -> Result<(), PasswordError> {
+    async fn store(&self, user: &UserId, phc: &str, alongside: &Alongside) -> Result<(), PasswordError> {
         let now = self.clock.now();
         let mut transaction = self.database.write().await?;
+        self.database.make_alongside(&mut transaction, alongside).await?;
         sqlx::query(
             "INSERT INTO passwords (user_id, hash, set_at) VALUES ($1, $2, $3) \
              ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, set_at = excluded.set_at, \
@@ -137,7 +148,8 @@ impl Passwords {
         .bind(now.unix_millis())
         .execute(&mut *transaction)
         .await?;
-        self.database.announce(&mut transaction, &Change::User(user.to_string()), now).await?;
+        let change = Change::User(user.to_string());
+        self.database.announce_with(&mut transaction, &change, alongside, now).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -312,7 +324,7 @@ mod tests {
     async fn a_weak_hash_is_renewed_by_the_right_password_alone(on: On) {
         let fixture = Fixture::new(on).await;
         let passwords = passwords(&fixture);
-        passwords.store(&fixture.ada, WEAK).await.unwrap();
+        passwords.store(&fixture.ada, WEAK, &Alongside::nothing()).await.unwrap();
         assert_eq!(passwords.verify(Some(&fixture.ada), "wrong".into(), By::Known).await.unwrap(), None);
         assert_eq!(stored(&fixture).await, WEAK);
         assert!(

@@ -14,7 +14,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::{CredentialsError, typed::symbols};
 use crate::{
     clock::Clock,
-    database::{Connection, Database, DatabaseError, Transaction},
+    database::{Alongside, Connection, Database, DatabaseError, Transaction},
     random::Random,
     sealing::Sealer,
     secret::hex,
@@ -37,6 +37,7 @@ pub struct RecoveryCodes {
     sealer: Arc<Sealer>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    alongside: Alongside,
 }
 
 impl RecoveryCodes {
@@ -46,7 +47,14 @@ impl RecoveryCodes {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Self {
-        Self { database, sealer, clock, random }
+        Self { database, sealer, clock, random, alongside: Alongside::nothing() }
+    }
+
+    /// The same; what is changed through it brings `alongside` with it, in the same transaction.
+    #[must_use]
+    pub fn carrying(mut self, alongside: Alongside) -> Self {
+        self.alongside = alongside;
+        self
     }
 
     /// The batch, as long as the user has not confirmed saving it.
@@ -78,6 +86,8 @@ impl RecoveryCodes {
         let has_row = lock(&mut transaction, user).await?;
         if has_row {
             self.issue(&mut transaction, user).await?;
+            self.database.make_alongside(&mut transaction, &self.alongside).await?;
+            self.database.announce_alongside(&mut transaction, &self.alongside, self.clock.now()).await?;
         }
         transaction.commit().await?;
         Ok(has_row)

@@ -117,6 +117,9 @@ impl ChangeFeed {
         if changes.iter().any(|change| matches!(change, Change::SigningKeys | Change::All)) {
             self.database.signing_keys.notify_one();
         }
+        if changes.iter().any(|change| matches!(change, Change::Mail | Change::All)) {
+            self.database.mail.notify_one();
+        }
         Ok(changes)
     }
 

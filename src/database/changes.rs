@@ -16,6 +16,7 @@ pub(super) const LATEST: &str = "SELECT COALESCE(MAX(id), 0) FROM changes";
 pub(super) const SINCE: &str = "SELECT id, subject FROM changes WHERE id >= $1 ORDER BY id";
 
 const SIGNING_KEYS: &str = "signing-keys";
+const MAIL: &str = "mail";
 
 /// A change that may make cached data stale.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum Change {
     Token(String),
     /// The keys that sign assertions.
     SigningKeys,
+    /// Mail that waits to be sent.
+    Mail,
     /// Everything.
     All,
 }
@@ -39,6 +42,7 @@ impl Change {
             Self::Session(hash) => format!("session:{}", hash.to_hex()),
             Self::Token(id) => format!("token:{id}"),
             Self::SigningKeys => SIGNING_KEYS.to_owned(),
+            Self::Mail => MAIL.to_owned(),
             Self::All => "all".to_owned(),
         }
     }
@@ -53,6 +57,9 @@ impl Change {
         }
         if text == SIGNING_KEYS {
             return Self::SigningKeys;
+        }
+        if text == MAIL {
+            return Self::Mail;
         }
         text.strip_prefix("session:").and_then(TokenHash::from_hex).map_or(Self::All, Self::Session)
     }

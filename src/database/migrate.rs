@@ -26,6 +26,8 @@ const HISTORY: &[(i64, &str, &str)] = &[
     (24, "tokens", include_str!("migrations/0024_tokens.sql")),
     (28, "hand-overs", include_str!("migrations/0028_hand_overs.sql")),
     (30, "the roll-out", include_str!("migrations/0030_rollout.sql")),
+    (31, "outbox", include_str!("migrations/0031_outbox.sql")),
+    (32, "links", include_str!("migrations/0032_links.sql")),
 ];
 
 /// The advisory lock of PostgreSQL that a migration holds.

@@ -3,6 +3,7 @@
 //! Knows only its own tables; each module that stores facts here writes its own SQL, in a form that both SQLite and
 //! PostgreSQL run.
 
+mod alongside;
 mod change_feed;
 mod changes;
 mod connection;
@@ -30,6 +31,7 @@ use std::{
     time::Duration,
 };
 
+pub use alongside::{Alongside, BoundValue};
 pub use change_feed::ChangeFeed;
 pub use changes::Change;
 pub use connection::{Connection, Transaction};
@@ -117,6 +119,8 @@ pub enum DatabaseError {
     Query(#[from] sqlx::Error),
     #[error("the database rejected part of a change and rolled it back")]
     Aborted,
+    #[error("somebody else has just made this change, or it is no longer possible")]
+    Overtaken,
     #[error("the database contains unreadable data: {0}")]
     Corrupt(&'static str),
 }
@@ -153,6 +157,7 @@ pub struct Database {
     servers: Option<Arc<Servers>>,
     /// Notified of changes by the feed, as long as this process reads it.
     signing_keys: Arc<Notify>,
+    mail: Arc<Notify>,
 }
 
 impl Database {
@@ -235,6 +240,7 @@ impl Database {
                     patience,
                     servers: Some(servers),
                     signing_keys: Arc::default(),
+                    mail: Arc::default(),
                 })
             }
         }
@@ -251,12 +257,18 @@ impl Database {
             patience: EMBEDDED_PATIENCE,
             servers: None,
             signing_keys: Arc::default(),
+            mail: Arc::default(),
         })
     }
 
     /// Waits until a change of the signing keys is announced; works as long as this process reads the feed.
     pub async fn signing_keys_changed(&self) {
         self.signing_keys.notified().await;
+    }
+
+    /// Waits until new mail is announced; works as long as this process reads the feed.
+    pub async fn mail_announced(&self) {
+        self.mail.notified().await;
     }
 
     /// A leased connection.

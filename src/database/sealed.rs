@@ -67,6 +67,14 @@ pub(super) const SEALED: &[Sealed] = &[
         beside: Some("user_id"),
     },
     Sealed {
+        table: "outbox",
+        column: "letter",
+        key: Text("id"),
+        only: " AND state = 'waiting'",
+        place: &["outbox", "{key}", "letter"],
+        beside: None,
+    },
+    Sealed {
         table: "signing_keys",
         column: "secret",
         key: Text("kid"),

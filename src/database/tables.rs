@@ -180,4 +180,33 @@ pub(super) const TABLES: &[Table] = &[
         key: 2,
         columns: &[Text("session_id"), Text("site"), Number("since"), Number("expires_at")],
     },
+    Table {
+        name: "outbox",
+        key: 1,
+        columns: &[
+            Text("id"),
+            Text("kind"),
+            Text("subject_id"),
+            Text("recipient"),
+            Bytes("letter"),
+            Text("state"),
+            Number("made_at"),
+            Number("due_at"),
+            Number("until"),
+            Number("attempts"),
+            Text("last_error"),
+        ],
+    },
+    Table {
+        name: "links",
+        key: 1,
+        columns: &[
+            Text("id"),
+            Text("user_id"),
+            Text("purpose"),
+            Text("user_name"),
+            Number("password_set_at"),
+            Number("expires_at"),
+        ],
+    },
 ];

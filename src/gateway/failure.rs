@@ -200,7 +200,8 @@ impl FailureProfile {
                 | LoginError::Proofs(_)
                 | LoginError::Password(_),
             )
-            | PageError::Account(_) => Self::of_store().told(Trouble::NoSignIns),
+            | PageError::Account(_)
+            | PageError::ByMail(_) => Self::of_store().told(Trouble::NoSignIns),
             PageError::SavedForm(_) | PageError::HandOver(_) => Self::of_store(),
             PageError::TooOften(wait) => Self::too_much(Limit::Pages, *wait),
             PageError::Qr(_) => Self::of_gateway(StatusCode::INTERNAL_SERVER_ERROR),

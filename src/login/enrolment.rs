@@ -7,6 +7,7 @@ use crate::{
     audit::{AuditEvent, Context},
     credentials::{self, EnrolRefusal, TotpSecret, VerifiedCode},
     errors::Chain,
+    notices::Event,
     rollout::Requirement,
     secret::TokenHash,
     sessions::{Level, Live, NewSession, Session},
@@ -152,7 +153,9 @@ impl Login {
                 Ok(admission) => admission,
                 Err(Throttled { retry_after }) => return Ok(Err(BindOutcome::Throttled { retry_after })),
             };
-        let enrolled = self.devices.enrol(&user.id, secret, code, name, enrolment).await;
+        let notice = self.notice(&Event::DeviceAdded(name.trim()), user, source);
+        let devices = self.devices.clone().carrying(notice);
+        let enrolled = devices.enrol(&user.id, secret, code, name, enrolment).await;
         let (admission, enrolled) = withdraw_if_unknown(admission, enrolled).await?;
         match enrolled {
             Ok(verified) => {

@@ -28,7 +28,9 @@ use crate::{
         By, Claim, CodeCheck, Devices, FirstCode, LoginQueue, Passwords, RecoveryCodes, SecondFactor, Tries,
         VerifiedPassword, Wrong,
     },
+    database::Alongside,
     errors::Chain,
+    notices::{Event, Notices, Place},
     random::Random,
     rollout,
     secret::{TokenHash, hex},
@@ -84,6 +86,7 @@ pub struct Login {
     /// Masks names in the log that no user has.
     pub names: hmac::Key,
     pub audit: Arc<Audit>,
+    pub notices: Notices,
     pub rollout: rollout::Config,
     /// Derives the secrets of devices that are bound in a session.
     pub seeds: hmac::Key,
@@ -329,7 +332,11 @@ impl Login {
                 AuditEvent::LoginCodeRefused,
             ),
             SecondStep::Recovery(code) => (
-                self.second_factor.redeem_recovery(&user.id, code).await,
+                self.second_factor
+                    .clone()
+                    .carrying(self.notice(&Event::RecoveryCodeUsed, &user, source))
+                    .redeem_recovery(&user.id, code)
+                    .await,
                 AuditEvent::LoginRecoveryAccepted,
                 AuditEvent::LoginRecoveryRefused,
             ),
@@ -419,8 +426,25 @@ impl Login {
         if let Err(error) = self.tries.forgive(&user.id).await {
             tracing::warn!(user.id = %user.id, error = %Chain(&error), "wrong passwords stay counted");
         }
+        self.tell_of_new_browser(user, source).await;
         let known = self.known_from_now_on(user.name.as_str(), source);
         Ok(Finish::In(NewLogin { token, next, kept_for, known }))
+    }
+
+    /// What tells the user of something from here, in its transaction.
+    fn notice(&self, event: &Event<'_>, user: &User, source: &Source) -> Alongside {
+        self.notices.of(event, (&user.id, &user.email), &source.place(), self.sessions.now())
+    }
+
+    /// The first login is told of as that of a new device.
+    async fn tell_of_new_browser(&self, user: &User, source: &Source) {
+        if user.last_login_at.is_none() || self.browser(user.name.as_str(), source).is_some() {
+            return;
+        }
+        let notice = self.notice(&Event::NewBrowser, user, source);
+        if let Err(error) = self.notices.outbox.write(&notice).await {
+            tracing::warn!(user.id = %user.id, error = %Chain(&error), "a notice could not be written");
+        }
     }
 
     /// Ends sessions beyond the maximum, perhaps the `new` one. If they cannot be counted, the new one ends.
@@ -453,7 +477,15 @@ enum SecondStep<'a> {
 }
 
 impl Source {
-    fn context<'a>(&'a self, user: &'a str) -> Context<'a> {
+    /// The same for a notice.
+    pub fn place(&self) -> Place {
+        Place {
+            network: Some(Networks::of(self.client_ip).name()),
+            browser: Origin::new(self.client_ip, &self.user_agent).known_device(),
+        }
+    }
+
+    pub(crate) fn context<'a>(&'a self, user: &'a str) -> Context<'a> {
         Context {
             user: Some(user).filter(|user| !user.is_empty()),
             client_ip: Some(self.client_ip),

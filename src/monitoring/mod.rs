@@ -24,6 +24,7 @@ use crate::{
     clock::Clock,
     credentials,
     database::Database,
+    mail::Outbox,
     rollout::Stage,
     server::{Health, Hung, Load},
     sessions::Sessions,
@@ -38,6 +39,9 @@ const HOPELESS: Duration = Duration::from_secs(30);
 /// The longest that a scraper may take to send its request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Mail that has waited for this long has not just been written.
+const MAIL_BACKLOG: Duration = Duration::from_mins(5);
+
 /// The sources of the responses.
 pub struct Monitoring {
     pub database: Database,
@@ -51,6 +55,7 @@ pub struct Monitoring {
     pub certificates: Arc<ArcSwap<Certificates>>,
     pub clock: Arc<dyn Clock>,
     pub lost: Losses,
+    pub outbox: Outbox,
     /// Cancelled while the gateway stops: it is alive, but no longer ready.
     pub drain: CancellationToken,
 }
@@ -77,6 +82,8 @@ struct Readiness {
     lost: Vec<&'static str>,
     /// An overloaded gateway is ready: requests with a session are served, and other instances would be no better off.
     load: String,
+    /// Whether mail gets out. A gateway whose mail waits is ready: other instances have the same server.
+    mail: String,
 }
 
 impl Monitoring {
@@ -127,6 +134,11 @@ impl Monitoring {
                     let stages = Stage::ALL.map(|stage| (stage.name(), counts.at(stage)));
                     self.metrics.rollout(&stages, counts.blocked);
                 }
+                if self.outbox.is_on()
+                    && let Ok(Ok(backlog)) = tokio::time::timeout(PATIENCE, self.outbox.backlog()).await
+                {
+                    self.metrics.mail_waiting(backlog.waiting);
+                }
                 self.metrics.clock_behind(self.sessions.clock_behind());
                 self.metrics.clocks(self.agreement.differences());
                 self.metrics.threads_hung(self.health.hung().len());
@@ -166,7 +178,28 @@ impl Monitoring {
             hung: self.health.hung().iter().map(ToString::to_string).collect(),
             lost: self.lost.names(),
             load: self.load.level().to_string(),
+            mail: self.mail().await,
         })
+    }
+
+    /// `off`, `ok`, or what waits and why.
+    async fn mail(&self) -> String {
+        if !self.outbox.is_on() {
+            return "off".to_owned();
+        }
+        let Ok(Ok(backlog)) = tokio::time::timeout(PATIENCE, self.outbox.backlog()).await else {
+            return "unknown: the database did not answer".to_owned();
+        };
+        let waited = backlog.since.map_or(Duration::ZERO, |since| self.clock.now().since(since));
+        if waited < MAIL_BACKLOG {
+            return "ok".to_owned();
+        }
+        format!(
+            "{} waiting, the oldest for {} min: {}",
+            backlog.waiting,
+            waited.as_secs() / 60,
+            backlog.last_error.as_deref().unwrap_or("not tried yet")
+        )
     }
 }
 
@@ -227,6 +260,7 @@ mod tests {
             hung,
             lost: vec![],
             load: "strained".into(),
+            mail: "off".into(),
         };
         assert_eq!(said(readiness(facts(vec![]))).await.0, 200);
         let (status, text) = said(readiness(facts(vec!["worker-1 has not turned for 6 s".into()]))).await;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::qr::QrError;
-use crate::{account::AccountError, database::DatabaseError, login::LoginError, web::form};
+use crate::{
+    account::AccountError, by_mail::ByMailError, database::DatabaseError, login::LoginError, web::form,
+};
 
 /// Why a page cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +18,8 @@ pub enum PageError {
     Form(#[source] form::Malformed),
     #[error(transparent)]
     Login(#[from] LoginError),
+    #[error(transparent)]
+    ByMail(#[from] ByMailError),
     #[error(transparent)]
     Account(#[from] AccountError),
     #[error("cannot look up the saved form")]

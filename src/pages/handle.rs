@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     account::Accounts,
+    by_mail::ByMail,
     clock::Clock,
     gate::{Challenger, Missing},
     hand_overs::HandOvers,
@@ -52,6 +53,7 @@ pub struct Pages {
     /// The pages for strangers when there are too many of them.
     prepared: [(Trouble, Prepared); 2],
     pub(super) login: Login,
+    pub(super) by_mail: ByMail,
     pub(super) accounts: Accounts,
     pub(super) own_tokens: tokens::Config,
     pub(super) csrf: Csrf,
@@ -75,6 +77,7 @@ pub struct Pages {
 /// The dependencies of the pages.
 pub struct PageDependencies {
     pub login: Login,
+    pub by_mail: ByMail,
     pub accounts: Accounts,
     pub own_tokens: tokens::Config,
     pub challenger: Challenger,
@@ -113,6 +116,7 @@ impl Pages {
             assets,
             csrf: Csrf::new(sealer, Arc::clone(&dependencies.clock)),
             login: dependencies.login,
+            by_mail: dependencies.by_mail,
             accounts: dependencies.accounts,
             own_tokens: dependencies.own_tokens,
             challenger: dependencies.challenger,
@@ -220,11 +224,13 @@ impl Pages {
             Route::Account => self.show_account(visit).await,
             Route::NewToken => Ok(self.show_new_token(visit)),
             Route::Logout => Ok(self.show_logout(visit)),
+            Route::Forgot if self.by_mail.is_on() => Ok(self.show_forgot(visit)),
+            Route::Link(token) => self.show_link(token, visit).await,
             Route::SavedForm(name) => self.show_saved(name, visit).await,
             Route::WhoAmI => Ok(self.who_am_i(visit)),
             Route::Session => self.standing(visit).await,
             Route::SignedIn => Ok(self.show_signed_in(visit)),
-            Route::Stay | Route::Jwks | Route::Asset(_) | Route::HandOver | Route::Arrive => {
+            Route::Stay | Route::Jwks | Route::Asset(_) | Route::HandOver | Route::Arrive | Route::Forgot => {
                 Ok(self.message_page(StatusCode::NOT_FOUND, &visit.request_id))
             }
         }
@@ -244,6 +250,8 @@ impl Pages {
             Route::Enrol => self.post_enrol(visit, form).await,
             Route::RecoveryCodes => self.post_recovery_codes(visit, form).await,
             Route::Logout => self.post_logout(visit, form).await,
+            Route::Forgot if self.by_mail.is_on() => self.post_forgot(visit, form).await,
+            Route::Link(token) => self.post_link(token, visit, form).await,
             Route::SavedForm(name) => self.discard_saved(name, &visit, form).await,
             Route::Account => self.post_account(visit, form).await,
             Route::NewToken => self.post_new_token(visit, form).await,
@@ -254,6 +262,7 @@ impl Pages {
             | Route::Jwks
             | Route::Asset(_)
             | Route::HandOver
+            | Route::Forgot
             | Route::Arrive => Ok(self.message_page(StatusCode::METHOD_NOT_ALLOWED, &visit.request_id)),
         }
     }

@@ -2,6 +2,7 @@
 
 mod account;
 pub mod assets;
+mod by_mail;
 mod csrf;
 mod enrolment;
 mod error;

@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::assets;
-use crate::web::return_to::SAVED_FORM;
+use crate::web::return_to::{LINK, SAVED_FORM};
 
 /// A page or resource of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,10 @@ pub enum Route<'a> {
     Session,
     /// A use of it.
     Stay,
+    /// A forgotten password.
+    Forgot,
+    /// What a link in a mail opens, by its token.
+    Link(&'a str),
     /// The end of a login beside such a page.
     SignedIn,
     Jwks,
@@ -51,6 +55,9 @@ impl<'a> Route<'a> {
         if let Some(name) = path.strip_prefix(SAVED_FORM) {
             return Some(Self::SavedForm(name));
         }
+        if let Some(token) = path.strip_prefix(LINK) {
+            return Some(Self::Link(token));
+        }
         if path == "/.well-known/portcullis/jwks.json" {
             return Some(Self::Jwks);
         }
@@ -65,6 +72,7 @@ impl<'a> Route<'a> {
             "account" => Self::Account,
             "tokens" => Self::NewToken,
             "logout" => Self::Logout,
+            "forgot" => Self::Forgot,
             "hand-over" => Self::HandOver,
             "arrive" => Self::Arrive,
             "whoami" => Self::WhoAmI,
@@ -88,6 +96,8 @@ impl<'a> Route<'a> {
             | Self::Account
             | Self::NewToken
             | Self::Logout
+            | Self::Forgot
+            | Self::Link(_)
             | Self::SavedForm(_) => "GET, HEAD, POST",
             Self::Stay => "POST",
             Self::WhoAmI | Self::Session | Self::SignedIn | Self::Jwks | Self::Asset(_) => "GET, HEAD",
@@ -118,7 +128,11 @@ impl<'a> Route<'a> {
 
     /// Whether a login in progress continues with it. The pages that begin a login are limited by what they check.
     pub(super) fn goes_on(self) -> bool {
-        self.takes_turns() && !matches!(self, Self::Login | Self::FirstCode | Self::HandOver | Self::Arrive)
+        self.takes_turns()
+            && !matches!(
+                self,
+                Self::Login | Self::FirstCode | Self::HandOver | Self::Arrive | Self::Forgot | Self::Link(_)
+            )
     }
 
     /// Whether it belongs to signing in or to the account, which all sites leave to the first.
@@ -134,6 +148,8 @@ impl<'a> Route<'a> {
                 | Self::RecoveryCodes
                 | Self::Account
                 | Self::NewToken
+                | Self::Forgot
+                | Self::Link(_)
         )
     }
 
@@ -160,5 +176,6 @@ pub(super) mod paths {
     pub(in crate::pages) const SIGNED_IN: &str = "/.portcullis/signed-in";
     pub(in crate::pages) const ACCOUNT: &str = "/.portcullis/account";
     pub(in crate::pages) const NEW_TOKEN: &str = "/.portcullis/tokens";
+    pub(in crate::pages) const FORGOT: &str = "/.portcullis/forgot";
     pub(in crate::pages) const ARRIVE: &str = "/.portcullis/arrive";
 }

@@ -33,6 +33,8 @@ impl Pages {
             Some(texts::LOGIN_TIMED_OUT)
         } else if visit.is_again() {
             Some(if return_to.is_saved_form() { texts::FORM_IS_SAFE_AGAIN } else { texts::SIGN_IN_AGAIN })
+        } else if visit.has_flag("password") {
+            Some(texts::PASSWORD_SET)
         } else if visit.has_flag("code") {
             Some(texts::CODE_FIRST_ACCEPTED)
         } else if return_to.is_saved_form() {
@@ -248,6 +250,7 @@ impl Pages {
             csrf: &csrf,
             again: visit.is_again(),
             code_first: page.code_first,
+            forgot: self.by_mail.is_on(),
             remember: self
                 .login
                 .sessions

@@ -14,7 +14,7 @@ use super::{
 use crate::errors::Chain;
 
 /// The names and sources of the built-in templates. The suffix `.html` enables escaping.
-pub(super) const SOURCES: [(&str, &str); 20] = [
+pub(super) const SOURCES: [(&str, &str); 24] = [
     ("base.html", include_str!("templates/base.html")),
     ("parts.html", include_str!("templates/parts.html")),
     ("login.html", include_str!("templates/login.html")),
@@ -23,6 +23,10 @@ pub(super) const SOURCES: [(&str, &str); 20] = [
     ("enrol.html", include_str!("templates/enrol.html")),
     ("new_recovery_codes.html", include_str!("templates/new_recovery_codes.html")),
     ("first_code.html", include_str!("templates/first_code.html")),
+    ("forgot.html", include_str!("templates/forgot.html")),
+    ("set_password.html", include_str!("templates/set_password.html")),
+    ("not_me.html", include_str!("templates/not_me.html")),
+    ("told.html", include_str!("templates/told.html")),
     ("wrong_tries.html", include_str!("templates/wrong_tries.html")),
     ("recovered.html", include_str!("templates/recovered.html")),
     ("recovery_codes.html", include_str!("templates/recovery_codes.html")),
@@ -146,6 +150,7 @@ mod tests {
             csrf: "c",
             again: false,
             code_first: false,
+            forgot: false,
             remember,
             rd,
         });

@@ -148,6 +148,19 @@ pub fn throttled(minutes: u32) -> String {
     }
 }
 
+/// After a request for a link. The same whether or not there is an account.
+pub const LINK_SENT: [&str; 2] = [
+    "If there is an account with this e-mail, we've sent it a link. It works once, for 15 minutes.",
+    "Nothing there? Look in your spam folder and check the spelling, or try again in a few minutes.",
+];
+pub const LINK_GONE: [&str; 1] =
+    ["It has expired, was already used, or your password or e-mail has changed since."];
+pub const ACCOUNT_BLOCKED: [&str; 2] = [
+    "Everybody has been signed out, and nobody can sign in to it any more.",
+    "Contact support to get it back. They've been told.",
+];
+pub const PASSWORD_SET: &str = "Your password is set. Sign in with it now.";
+
 /// The number of wrong passwords and codes, at least one.
 pub fn wrong_tries(passwords: u32, codes: u32) -> String {
     let count = |number: u32, what: &str| match number {

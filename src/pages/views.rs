@@ -30,6 +30,10 @@ pub enum View<'a> {
     OnceMore(OnceMorePage<'a>),
     Leaving(LeavingPage<'a>),
     FirstCode(FirstCodePage<'a>),
+    Forgot(ForgotPage<'a>),
+    SetPassword(SetPasswordPage<'a>),
+    NotMe(NotMePage<'a>),
+    Told(ToldPage<'a>),
     WrongTries(WrongTriesPage<'a>),
     /// The end of a login beside another page.
     SignedIn,
@@ -50,6 +54,8 @@ pub struct LoginPage<'a> {
     pub again: bool,
     /// Whether to offer a code before the password.
     pub code_first: bool,
+    /// Whether to offer a link for a forgotten password.
+    pub forgot: bool,
     /// Whose certificate the browser has shown, which will do in place of a password.
     pub certificate: Option<&'a str>,
     /// `None` if users cannot ask to be kept signed in.
@@ -296,6 +302,46 @@ pub struct FirstCodePage<'a> {
     pub rd: Option<&'a str>,
 }
 
+/// Asks where to send a link.
+#[derive(Serialize)]
+pub struct ForgotPage<'a> {
+    /// The value typed before, or empty.
+    pub email: &'a str,
+    pub error: Option<&'a str>,
+    pub csrf: &'a str,
+}
+
+/// A new password, by a link.
+#[derive(Serialize)]
+pub struct SetPasswordPage<'a> {
+    pub email: &'a str,
+    /// Whether the user has been invited.
+    pub first: bool,
+    pub min_length: usize,
+    pub error: Option<&'a str>,
+    /// The link's.
+    pub token: &'a str,
+    pub csrf: &'a str,
+}
+
+/// Asks whether to block the account, by a link.
+#[derive(Serialize)]
+pub struct NotMePage<'a> {
+    pub email: &'a str,
+    pub error: Option<&'a str>,
+    /// The link's.
+    pub token: &'a str,
+    pub csrf: &'a str,
+}
+
+/// What has happened, or what to do now.
+#[derive(Serialize)]
+pub struct ToldPage<'a> {
+    pub title: &'a str,
+    pub texts: &'a [&'a str],
+    pub action: Option<Action<'a>>,
+}
+
 /// Wrong passwords and codes since the last login.
 #[derive(Serialize)]
 pub struct WrongTriesPage<'a> {
@@ -360,6 +406,10 @@ impl View<'_> {
             Self::OnceMore(_) => "once_more.html",
             Self::Leaving(_) => "leaving.html",
             Self::FirstCode(_) => "first_code.html",
+            Self::Forgot(_) => "forgot.html",
+            Self::SetPassword(_) => "set_password.html",
+            Self::NotMe(_) => "not_me.html",
+            Self::Told(_) => "told.html",
             Self::WrongTries(_) => "wrong_tries.html",
             Self::SignedIn => "signed_in.html",
             Self::SignedOut => "signed_out.html",
@@ -379,6 +429,9 @@ impl View<'_> {
             }
             Self::RecoveryCodes(page) => page.error.is_some(),
             Self::FirstCode(page) => page.error.is_some(),
+            Self::Forgot(page) => page.error.is_some(),
+            Self::SetPassword(page) => page.error.is_some(),
+            Self::NotMe(page) => page.error.is_some(),
             Self::WrongTries(page) => page.error.is_some(),
             Self::NewToken(page) => {
                 let NewTokenErrors { name, paths, lifetime, form } = page.errors;
@@ -391,6 +444,7 @@ impl View<'_> {
             | Self::SavedForm(_)
             | Self::OnceMore(_)
             | Self::Leaving(_)
+            | Self::Told(_)
             | Self::SignedIn
             | Self::SignedOut => false,
             Self::Message(page) => page.status >= 400,
@@ -415,6 +469,10 @@ impl View<'_> {
             | Self::SavedForm(_)
             | Self::OnceMore(_)
             | Self::Leaving(_)
+            | Self::Forgot(_)
+            | Self::SetPassword(_)
+            | Self::NotMe(_)
+            | Self::Told(_)
             | Self::SignedIn
             | Self::SignedOut
             | Self::Message(_) => None,

@@ -5,6 +5,15 @@ use super::Origin;
 impl Origin {
     /// The browser and the system, if they are common ones; else what the client says.
     pub fn device(&self) -> String {
+        match self.known_device() {
+            Some(known) => known,
+            None if self.user_agent.is_empty() => "Unknown program".to_owned(),
+            None => self.user_agent.clone(),
+        }
+    }
+
+    /// The same in words that are all ours; `None` for an uncommon browser.
+    pub fn known_device(&self) -> Option<String> {
         const BROWSERS: [(&str, &str); 6] = [
             ("Edg", "Edge"),
             ("OPR/", "Opera"),
@@ -24,12 +33,8 @@ impl Origin {
         let find = |known: &[(&str, &'static str)]| {
             known.iter().find(|(mark, _)| self.user_agent.contains(mark)).map(|(_, name)| *name)
         };
-        match (find(&BROWSERS), find(&SYSTEMS)) {
-            (Some(browser), Some(system)) => format!("{browser} on {system}"),
-            (Some(browser), None) => browser.to_owned(),
-            (None, _) if self.user_agent.is_empty() => "Unknown program".to_owned(),
-            (None, _) => self.user_agent.clone(),
-        }
+        let browser = find(&BROWSERS)?;
+        Some(find(&SYSTEMS).map_or_else(|| browser.to_owned(), |system| format!("{browser} on {system}")))
     }
 }
 

@@ -150,7 +150,7 @@ pub(super) fn apply(changes: Vec<Change>, cache: &Cache) {
         match change {
             Change::User(user) => users.extend(UserId::parse(&user)),
             Change::Session(id) => sessions.push(id),
-            Change::SigningKeys | Change::Token(_) => {}
+            Change::SigningKeys | Change::Mail | Change::Token(_) => {}
             Change::All => return cache.doubt_all(),
         }
     }

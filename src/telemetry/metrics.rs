@@ -63,6 +63,8 @@ pub struct Metrics {
     rollout_users: Family<Labels, Gauge>,
     rollout_blocked: Gauge,
     panics: Counter,
+    mail: Family<Labels, Counter>,
+    mail_waiting: Gauge,
 }
 
 /// Counts the requests of one site.
@@ -128,6 +130,8 @@ impl Metrics {
             rollout_users: Family::default(),
             rollout_blocked: Gauge::default(),
             panics: Counter::default(),
+            mail: Family::default(),
+            mail_waiting: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -187,6 +191,10 @@ impl Metrics {
         registry.register(name, help, self.rollout_blocked.clone());
         let (name, help) = ("portcullis_panics", "Requests and tasks that ended in a fault of ours");
         registry.register(name, help, self.panics.clone());
+        let (name, help) = ("portcullis_mail", "Attempts to send mail, and mail given up, by outcome");
+        registry.register(name, help, self.mail.clone());
+        let (name, help) = ("portcullis_mail_outbox_waiting", "Mail that waits to be sent");
+        registry.register(name, help, self.mail_waiting.clone());
     }
 
     /// The counter of this site's requests.
@@ -304,6 +312,16 @@ impl Metrics {
         self.load.set(level.into());
         self.memory.set(clip(memory));
         self.max_memory.set(clip(max_memory));
+    }
+
+    /// `outcome`: what became of an attempt to send a mail: `sent`, `failed`; or of the mail: `given_up`.
+    pub fn mail(&self, outcome: &'static str) {
+        self.mail.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// The number of mails in the outbox.
+    pub fn mail_waiting(&self, count: u64) {
+        self.mail_waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Counts a panic.

@@ -148,6 +148,12 @@ impl Throttle {
         self.count(self.of_tokens(from)).await
     }
 
+    /// Counts a request for mail, unless there have been too many from the network, with a budget of its own.
+    pub async fn admit_mail(&self, from: Networks) -> Result<Result<Admission, Throttled>, ThrottleError> {
+        let apart = |meter: Meter| Meter { key: sha256(&[&b"mail"[..], &meter.key].concat()), ..meter };
+        self.count(self.of_networks(from).map(apart).collect()).await
+    }
+
     /// Whether the store has just returned a wait for tokens from the network.
     pub fn told_of_tokens(&self, from: Networks) -> Option<Throttled> {
         let retry_after = self.lately.wait(&self.of_tokens(from), self.clock.now())?;

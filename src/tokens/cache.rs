@@ -167,7 +167,7 @@ impl TokenCache {
                     self.doubt(|_, held| user.as_ref().is_some_and(|user| held.is_of(user)));
                 }
                 Change::All => self.doubt_all(),
-                Change::Session(_) | Change::SigningKeys => {}
+                Change::Session(_) | Change::SigningKeys | Change::Mail => {}
             }
         }
     }

@@ -14,7 +14,7 @@ use sqlx::{Row as _, any::AnyRow};
 
 use crate::{
     clock::{Clock, Timestamp},
-    database::{Change, Database, DatabaseError, Transaction},
+    database::{Alongside, Change, Database, DatabaseError, Transaction},
     random::Random,
 };
 
@@ -23,6 +23,8 @@ const MAX_TEXT_BYTES: usize = 254;
 
 /// Records that all names are in the current form of [`CanonicalName`].
 const NAMES: &str = "names";
+/// Disabled by the user; 1 is by an operator.
+const FROZEN: i64 = 2;
 
 /// A person who may log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub struct User {
     /// Without duplicates, in the order given.
     pub groups: Vec<String>,
     pub disabled: bool,
+    /// Disabled by its own user, with "this was not me".
+    pub frozen: bool,
     pub created_at: Timestamp,
     /// When a login was last finished.
     pub last_login_at: Option<Timestamp>,
@@ -58,6 +62,7 @@ impl User {
             display_name: String::new(),
             groups: Vec::new(),
             disabled: false,
+            frozen: false,
             created_at: Timestamp::from_unix_seconds(0),
             last_login_at: None,
             first_login_at: None,
@@ -104,11 +109,19 @@ pub struct Users {
     database: Database,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    alongside: Alongside,
 }
 
 impl Users {
     pub fn new(database: Database, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
-        Self { database, clock, random }
+        Self { database, clock, random, alongside: Alongside::nothing() }
+    }
+
+    /// The same; what is changed through it brings `alongside` with it, in the same transaction.
+    #[must_use]
+    pub fn carrying(mut self, alongside: Alongside) -> Self {
+        self.alongside = alongside;
+        self
     }
 
     pub async fn add(&self, new: NewUser) -> Result<User, UsersError> {
@@ -120,6 +133,7 @@ impl Users {
             display_name: checked_display_name(&new.display_name)?,
             groups: checked_groups(new.groups)?,
             disabled: false,
+            frozen: false,
             created_at: now,
             last_login_at: None,
             first_login_at: None,
@@ -229,6 +243,17 @@ impl Users {
         Ok(counted.rows_affected() == 1)
     }
 
+    /// The users who have no password yet and are not disabled, by name.
+    pub async fn without_password(&self) -> Result<Vec<User>, UsersError> {
+        let rows = sqlx::query(
+            "SELECT users.* FROM users LEFT JOIN passwords ON passwords.user_id = users.id \
+             WHERE passwords.user_id IS NULL AND users.disabled = 0 ORDER BY users.name",
+        )
+        .fetch_all(&self.database)
+        .await?;
+        rows.iter().map(read).collect()
+    }
+
     pub async fn count(&self) -> Result<i64, UsersError> {
         Ok(sqlx::query("SELECT COUNT(*) FROM users").fetch_one(&self.database).await?.try_get(0)?)
     }
@@ -238,6 +263,13 @@ impl Users {
         let statement = sqlx::query("UPDATE users SET disabled = $1 WHERE id = $2")
             .bind(i64::from(disabled))
             .bind(id.as_str());
+        self.change(id, statement, self.database.write().await?).await
+    }
+
+    /// Disables a user who has said "this was not me". False if there is no such user.
+    pub async fn freeze(&self, id: &UserId) -> Result<bool, UsersError> {
+        let statement =
+            sqlx::query("UPDATE users SET disabled = $1 WHERE id = $2").bind(FROZEN).bind(id.as_str());
         self.change(id, statement, self.database.write().await?).await
     }
 
@@ -315,7 +347,11 @@ impl Users {
     ) -> Result<bool, UsersError> {
         let changed = statement.execute(&mut *transaction).await.map_err(taken)?;
         let found = changed.rows_affected() == 1;
-        self.database.announce(&mut transaction, &Change::User(id.to_string()), self.clock.now()).await?;
+        if found {
+            self.database.make_alongside(&mut transaction, &self.alongside).await?;
+        }
+        let change = Change::User(id.to_string());
+        self.database.announce_with(&mut transaction, &change, &self.alongside, self.clock.now()).await?;
         transaction.commit().await?;
         Ok(found)
     }
@@ -356,6 +392,7 @@ fn read(row: &AnyRow) -> Result<User, UsersError> {
         display_name: row.try_get("display_name")?,
         groups: groups.split(',').filter(|group| !group.is_empty()).map(str::to_owned).collect(),
         disabled: row.try_get::<i64, _>("disabled")? != 0,
+        frozen: row.try_get::<i64, _>("disabled")? == FROZEN,
         created_at: Timestamp::from_unix_millis(row.try_get("created_at")?),
         last_login_at: time("last_login_at")?,
         first_login_at: time("first_login_at")?,

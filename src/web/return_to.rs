@@ -140,6 +140,9 @@ impl Returns {
 /// The page on which a saved form is sent: its name follows.
 pub const SAVED_FORM: &str = "/.portcullis/kept/";
 
+/// What a link in a mail opens: its token follows, which is a secret.
+pub const LINK: &str = "/.portcullis/link/";
+
 fn is_saved_form(text: &str) -> bool {
     text.strip_prefix(SAVED_FORM).is_some_and(|name| {
         name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))

@@ -11,6 +11,8 @@ mod balancers;
 #[cfg(test)]
 mod battlefield;
 #[cfg(test)]
+mod by_mail;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod client_certificates;
@@ -58,6 +60,8 @@ mod login;
 mod logout_paths;
 #[cfg(test)]
 mod looking;
+#[cfg(test)]
+mod mail;
 #[cfg(test)]
 mod one_user;
 #[cfg(test)]

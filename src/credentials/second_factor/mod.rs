@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Watermark},
-    database::{Connection, Database, DatabaseError, Transaction},
+    database::{Alongside, Connection, Database, DatabaseError, Transaction},
     sealing::Sealer,
     users::UserId,
 };
@@ -83,6 +83,7 @@ pub struct SecondFactor {
     sealer: Arc<Sealer>,
     clock: Arc<dyn Clock>,
     watermark: Arc<Watermark>,
+    alongside: Alongside,
 }
 
 impl SecondFactor {
@@ -92,7 +93,14 @@ impl SecondFactor {
         clock: Arc<dyn Clock>,
         watermark: Arc<Watermark>,
     ) -> Self {
-        Self { database, sealer, clock, watermark }
+        Self { database, sealer, clock, watermark, alongside: Alongside::nothing() }
+    }
+
+    /// The same; what is changed through it brings `alongside` with it, in the same transaction.
+    #[must_use]
+    pub fn carrying(mut self, alongside: Alongside) -> Self {
+        self.alongside = alongside;
+        self
     }
 
     /// Checks a one-time code against every device of the user; together that is one attempt. Fails while the clock is
@@ -169,6 +177,8 @@ impl SecondFactor {
                 .bind(user.as_str())
                 .execute(&mut *transaction)
                 .await?;
+            self.database.make_alongside(&mut transaction, &self.alongside).await?;
+            self.database.announce_alongside(&mut transaction, &self.alongside, self.clock.now()).await?;
         }
         transaction.commit().await?;
         Ok(if accepted { proof(user, CodeKind::Recovery) } else { CodeCheck::Wrong })

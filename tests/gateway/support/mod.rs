@@ -17,6 +17,7 @@ pub(crate) mod process;
 pub(crate) mod proxies;
 pub(crate) mod python;
 pub(crate) mod redis;
+pub(crate) mod smtp;
 pub(crate) mod test_gateway;
 pub(crate) mod upstream;
 pub(crate) mod verifier;
