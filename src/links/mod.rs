@@ -156,3 +156,6 @@ impl Links {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

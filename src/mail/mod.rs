@@ -8,6 +8,8 @@ mod letter;
 mod outbox;
 mod sender;
 mod smtp;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, path::PathBuf};
 
