@@ -157,7 +157,7 @@ pub const LINK_GONE: [&str; 1] =
     ["It has expired, was already used, or your password or e-mail has changed since."];
 pub const ACCOUNT_BLOCKED: [&str; 2] = [
     "Everybody has been signed out, and nobody can sign in to it any more.",
-    "Contact support to get it back. They've been told.",
+    "Contact support to get it back.",
 ];
 pub const PASSWORD_SET: &str = "Your password is set. Sign in with it now.";
 
