@@ -2,6 +2,7 @@
 //!
 //! Whatever takes a right away ends the sessions that were made with it.
 
+pub mod import;
 mod tokens;
 
 use std::sync::Arc;

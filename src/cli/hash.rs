@@ -26,6 +26,6 @@ pub(super) async fn run(arguments: &HashArgs, output: Output) -> anyhow::Result<
     let password = password::read(arguments.password_stdin, "Password")?;
     let hashing = Hashing::start(std::num::NonZeroUsize::MIN, Arc::new(OsRandom))?;
     let hash = hashing.hash(Zeroizing::new(password.expose_secret().to_owned())).await?;
-    output.print(&Hashed { hash: hash.to_phc() }, |hashed| hashed.hash.clone());
+    output.print(&Hashed { hash: hash.to_text() }, |hashed| hashed.hash.clone());
     Ok(())
 }

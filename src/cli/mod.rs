@@ -9,6 +9,7 @@ mod confirm;
 mod device;
 mod hash;
 mod healthcheck;
+mod import;
 mod mail;
 mod output;
 mod password;

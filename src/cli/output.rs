@@ -76,24 +76,39 @@ pub(super) fn is_colourful() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
-/// Prints comma-separated values (RFC 4180). A cell that a spreadsheet would take for a formula gets an apostrophe before it.
+/// A line of comma-separated values (RFC 4180).
+pub(super) fn csv_line(cells: &[&str]) -> String {
+    let quoted = |cell: &&str| {
+        let is_plain = cell.trim() == *cell && !cell.contains(['"', ',', '\n', '\r']);
+        if is_plain { (*cell).to_owned() } else { format!("\"{}\"", cell.replace('"', "\"\"")) }
+    };
+    cells.iter().map(quoted).collect::<Vec<_>>().join(",") + "\r\n"
+}
+
+/// Prints comma-separated values for a spreadsheet. A cell that it would take for a formula gets an apostrophe before it.
 pub(super) fn print_csv<const N: usize>(
     heads: &[&str; N],
     rows: impl Iterator<Item = [String; N]>,
 ) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let line = |cells: &mut dyn Iterator<Item = &str>| cells.map(csv_cell).collect::<Vec<_>>().join(",");
-    write!(out, "{}\r\n", line(&mut heads.iter().copied()))?;
+    out.write_all(csv_line(heads).as_bytes())?;
     for row in rows {
-        write!(out, "{}\r\n", line(&mut row.iter().map(String::as_str)))?;
+        let row = row.map(|cell| {
+            if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell }
+        });
+        out.write_all(csv_line(&row.each_ref().map(String::as_str)).as_bytes())?;
     }
     out.flush()
 }
 
-fn csv_cell(text: &str) -> String {
-    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let text = if is_formula { format!("'{text}") } else { text.to_owned() };
-    if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+/// Says on a terminal how much is done.
+pub(super) fn progress(done: usize, all: usize, what: &str) {
+    let mut err = io::stderr().lock();
+    if err.is_terminal() {
+        let end = if done == all { "\n" } else { "" };
+        let _ = write!(err, "\r{done} of {all} {what}{end}");
+        let _ = err.flush();
+    }
 }
 
 /// Columns as wide as their widest cell.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     confirm,
     device::DeviceFact,
+    import,
     output::{self, Output},
     password,
     session::SessionFact,
@@ -21,6 +22,10 @@ use crate::{
 pub(super) enum Command {
     /// Add a user
     Add(Add),
+    /// Add the users of another system, with their passwords and authenticators as they are
+    Import(import::Import),
+    /// Print all users, without passwords and devices
+    Export(import::Export),
     /// List all users, with their devices and last logins
     List {
         /// Only those who have no second factor yet
@@ -168,6 +173,8 @@ pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> an
     let administration = &stores.administration;
     match command {
         Command::Add(add) => self::add(add, stores, output).await?,
+        Command::Import(arguments) => import::run(arguments, stores, output).await?,
+        Command::Export(arguments) => import::export(&arguments, stores).await?,
         Command::List { without_device } => {
             let roster = administration.roster().await?;
             let wanted = roster.iter().filter(|(_, devices)| !without_device || *devices == 0);

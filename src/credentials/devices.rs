@@ -31,8 +31,26 @@ pub struct Device {
     /// The user's name for it; a user's devices have different names.
     pub name: String,
     pub created_at: Timestamp,
-    /// When a code of it was last accepted; the first time is its enrolment.
+    /// When a code of it was last accepted; the first time is its enrolment. `None`: it was imported.
     pub last_used_at: Option<Timestamp>,
+}
+
+/// A device of another system, whose app shows its codes already.
+pub struct ImportedDevice {
+    secret: TotpSecret,
+    name: String,
+}
+
+impl ImportedDevice {
+    /// `None` if the name is empty or too long.
+    pub fn new(secret: TotpSecret, name: &str) -> Option<Self> {
+        Some(Self { secret, name: checked_name(name).ok()? })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn secret(&self) -> &TotpSecret {
+        &self.secret
+    }
 }
 
 /// Which devices an enrolment may add.
@@ -141,7 +159,8 @@ impl Devices {
             transaction.rollback().await?;
             return Ok(Err(refusal));
         }
-        self.insert(&mut transaction, user, secret, &name, step - now).await?;
+        let used_at = Some(self.clock.now());
+        self.insert(&mut transaction, user, secret, &name, (step - now, used_at)).await?;
         // Only a first device starts at zero failures: a further one must not re-enable blocked devices.
         sqlx::query(
             "UPDATE second_factors SET failures = CASE WHEN $1 = 0 THEN 0 ELSE failures END, \
@@ -163,6 +182,17 @@ impl Devices {
         self.database.make_alongside(transaction, &self.alongside).await?;
         let change = Change::User(user.to_string());
         Ok(self.database.announce_with(transaction, &change, &self.alongside, self.clock.now()).await?)
+    }
+
+    /// Stores the device of a new user once `transaction` commits.
+    pub async fn import(
+        &self,
+        transaction: &mut Transaction,
+        user: &UserId,
+        device: &ImportedDevice,
+    ) -> Result<(), CredentialsError> {
+        make_and_lock(transaction, user).await?;
+        self.insert(transaction, user, &device.secret, &device.name, (0, None)).await
     }
 
     /// Removes a device; with the last one go the recovery codes and the count of failures. False if the user has no
@@ -232,13 +262,13 @@ impl Devices {
         user: &UserId,
         secret: &TotpSecret,
         name: &str,
-        drift: i64,
+        (drift, last_used_at): (i64, Option<Timestamp>),
     ) -> Result<(), CredentialsError> {
         // Only digits: an operator types it in a command, where a leading dash would make it an option.
         let id = format!("{:032x}", u128::from_be_bytes(self.random.bytes()));
         sqlx::query(
             "INSERT INTO devices (id, user_id, name, secret, drift, created_at, last_used_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $6)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(id.as_str())
         .bind(user.as_str())
@@ -246,6 +276,7 @@ impl Devices {
         .bind(self.sealer.seal(&secret_place(user, &id), secret.expose()))
         .bind(drift)
         .bind(self.clock.now().unix_millis())
+        .bind(last_used_at.map(Timestamp::unix_millis))
         .execute(&mut **transaction)
         .await?;
         Ok(())

@@ -15,7 +15,7 @@ mod totp;
 mod typed;
 mod wrong_tries;
 
-pub use devices::{Device, Devices, EnrolRefusal, EnrolmentScope};
+pub use devices::{Device, Devices, EnrolRefusal, EnrolmentScope, ImportedDevice};
 pub use hashing::{Hashing, HashingError};
 pub use password::{By, PasswordError, Passwords, VerifiedPassword};
 pub use queue::{Claim, Full, LoginQueue, Turn};

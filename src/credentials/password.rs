@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{Config, HashRefusal, Hashing, HashingError, MAX_FAILURES, StoredHash};
 use crate::{
     clock::Clock,
-    database::{Alongside, Change, Database, DatabaseError},
+    database::{Alongside, Change, Database, DatabaseError, Transaction},
     users::UserId,
 };
 
@@ -83,7 +83,7 @@ impl Passwords {
     pub async fn verify(
         &self,
         user: Option<&UserId>,
-        password: SecretString,
+        typed: SecretString,
         by: By,
     ) -> Result<Option<VerifiedPassword>, PasswordError> {
         let stored: Option<(String, i64)> =
@@ -93,8 +93,7 @@ impl Passwords {
                 .await?
                 .map(|row| Ok::<_, sqlx::Error>((row.try_get("hash")?, row.try_get("failures")?)))
                 .transpose()?;
-        let (Some(user), Some((stored, failures)), Some(password)) =
-            (user, &stored, self.normalised(&password))
+        let (Some(user), Some((stored, failures)), Some(password)) = (user, &stored, self.normalised(&typed))
         else {
             self.hashing.verify(self.dummy.clone(), Zeroizing::default()).await?;
             return Ok(None);
@@ -102,7 +101,7 @@ impl Passwords {
         let is_closed = by == By::Stranger && *failures >= MAX_FAILURES;
         let hash = StoredHash::parse(stored).map_err(|_| DatabaseError::Corrupt("a password hash"))?;
         let weak = hash.is_weaker_than_today();
-        if !self.hashing.verify(hash, password.clone()).await? || is_closed {
+        if !self.matches(hash, &password, typed.expose_secret()).await? || is_closed {
             return Ok(None);
         }
         if weak && let Err(error) = self.rehash(user, stored, password).await {
@@ -110,6 +109,23 @@ impl Passwords {
             tracing::warn!(user.id = %user, %error, "a weak password hash could not be renewed");
         }
         Ok(Some(VerifiedPassword { user: user.clone() }))
+    }
+
+    /// Whether this is the hash of the password, or, if another system made it, of what was typed: not all normalise.
+    async fn matches(
+        &self,
+        hash: StoredHash,
+        password: &Zeroizing<String>,
+        typed: &str,
+    ) -> Result<bool, PasswordError> {
+        let as_typed = (hash.is_foreign() && password.as_str() != typed).then(|| hash.clone());
+        if self.hashing.verify(hash, password.clone()).await? {
+            return Ok(true);
+        }
+        match as_typed {
+            Some(hash) => Ok(self.hashing.verify(hash, Zeroizing::new(typed.to_owned())).await?),
+            None => Ok(false),
+        }
     }
 
     /// Sets the user's password, which must have passed the policy.
@@ -131,7 +147,23 @@ impl Passwords {
     /// The PHC string that [`Self::set`] would store.
     pub async fn hash(&self, password: SecretString) -> Result<String, PasswordError> {
         let password = self.normalised(&password).ok_or(PasswordError::TooLong)?;
-        Ok(self.hashing.hash(password).await?.to_phc())
+        Ok(self.hashing.hash(password).await?.to_text())
+    }
+
+    /// Sets the hash of a new user once `transaction` commits.
+    pub async fn import(
+        &self,
+        transaction: &mut Transaction,
+        user: &UserId,
+        hash: &StoredHash,
+    ) -> Result<(), PasswordError> {
+        sqlx::query("INSERT INTO passwords (user_id, hash, set_at) VALUES ($1, $2, $3)")
+            .bind(user.as_str())
+            .bind(hash.to_text())
+            .bind(self.clock.now().unix_millis())
+            .execute(&mut **transaction)
+            .await?;
+        Ok(())
     }
 
     async fn store(&self, user: &UserId, phc: &str, alongside: &Alongside) -> Result<(), PasswordError> {
@@ -161,7 +193,7 @@ impl Passwords {
         weak: &str,
         password: Zeroizing<String>,
     ) -> Result<(), PasswordError> {
-        let renewed = self.hashing.hash(password).await?.to_phc();
+        let renewed = self.hashing.hash(password).await?.to_text();
         sqlx::query("UPDATE passwords SET hash = $1 WHERE user_id = $2 AND hash = $3")
             .bind(renewed)
             .bind(user.as_str())

@@ -103,6 +103,15 @@ impl From<sqlx::Error> for UsersError {
     }
 }
 
+impl NewUser {
+    /// Whether a user can have these properties, and the canonical name.
+    pub fn check(&self) -> Result<CanonicalName, UsersError> {
+        checked_display_name(&self.display_name)?;
+        checked_groups(self.groups.clone())?;
+        name_of_user(&self.email)
+    }
+}
+
 /// The users of this installation.
 #[derive(Clone, Debug)]
 pub struct Users {
@@ -125,38 +134,48 @@ impl Users {
     }
 
     pub async fn add(&self, new: NewUser) -> Result<User, UsersError> {
-        let now = self.clock.now();
+        let mut transaction = self.database.write().await?;
+        let user = self.add_if_absent(&mut transaction, new, false).await?.ok_or(UsersError::Exists)?;
+        self.database.announce(&mut transaction, &Change::User(user.id.to_string()), user.created_at).await?;
+        transaction.commit().await?;
+        Ok(user)
+    }
+
+    /// Adds a user once `transaction` commits. `None`: there is one of this name. Not announced.
+    pub async fn add_if_absent(
+        &self,
+        transaction: &mut Transaction,
+        new: NewUser,
+        disabled: bool,
+    ) -> Result<Option<User>, UsersError> {
         let user = User {
             id: UserId::generate(&*self.random),
             name: name_of_user(&new.email)?,
             email: seen(&new.email),
             display_name: checked_display_name(&new.display_name)?,
             groups: checked_groups(new.groups)?,
-            disabled: false,
+            disabled,
             frozen: false,
-            created_at: now,
+            created_at: self.clock.now(),
             last_login_at: None,
             first_login_at: None,
             qr_seen_at: None,
             skips: 0,
         };
-        let mut transaction = self.database.write().await?;
-        sqlx::query(
+        let added = sqlx::query(
             "INSERT INTO users (id, name, email, display_name, group_names, disabled, created_at) \
-             VALUES ($1, $2, $3, $4, $5, 0, $6)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (name) DO NOTHING",
         )
         .bind(user.id.as_str())
         .bind(user.name.as_str())
         .bind(user.email.as_str())
         .bind(user.display_name.as_str())
         .bind(user.groups.join(","))
-        .bind(now.unix_millis())
-        .execute(&mut *transaction)
-        .await
-        .map_err(taken)?;
-        self.database.announce(&mut transaction, &Change::User(user.id.to_string()), now).await?;
-        transaction.commit().await?;
-        Ok(user)
+        .bind(i64::from(disabled))
+        .bind(user.created_at.unix_millis())
+        .execute(&mut **transaction)
+        .await?;
+        Ok((added.rows_affected() == 1).then_some(user))
     }
 
     pub async fn find(&self, name: &CanonicalName) -> Result<Option<User>, UsersError> {

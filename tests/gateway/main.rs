@@ -47,6 +47,7 @@ mod full_disk;
 #[cfg(test)]
 mod grpc;
 #[cfg(test)]
+mod imports;
 mod intermediary;
 #[cfg(test)]
 mod kill;

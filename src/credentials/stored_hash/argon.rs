@@ -1,14 +1,11 @@
-//! A password hash as stored: an argon2id PHC string with costs that this gateway accepts.
-//!
-//! Hashes in memory that it is given; [`super::hashing`] decides on which thread.
-
-use std::fmt;
+//! argon2id, with which this gateway hashes, and argon2i of other systems: PHC strings.
 
 use argon2::{
-    ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, PasswordHash, Version,
+    Algorithm, Argon2, Block, Params, PasswordHash, Version,
     password_hash::phc::{Output, ParamsString, Salt},
 };
 
+use super::HashRefusal;
 use crate::{random::Random, secret::constant_time_eq};
 
 /// The maximum costs of an imported hash: whoever can store a hash must not be able to stop logins with it.
@@ -21,20 +18,9 @@ const COSTS: Params = Params::DEFAULT;
 const VERSION: Version = Version::V0x13;
 const OUTPUT_BYTES: usize = Params::DEFAULT_OUTPUT_LEN;
 
-/// Why a text is not a hash that passwords can be checked against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HashRefusal {
-    #[error("this is not a PHC string with a salt and a hash")]
-    Malformed,
-    #[error("this is not a hash of argon2id")]
-    Algorithm,
-    #[error("this hash costs more than 256 MiB, 16 passes or 16 lanes, or has invalid parameters")]
-    Costs,
-}
-
 /// The working memory of one thread, kept between hashes: freeing 19 MiB after each fragments the heap.
 #[derive(Default)]
-pub(super) struct Scratch(Vec<Block>);
+pub(in crate::credentials) struct Scratch(Vec<Block>);
 
 impl Scratch {
     fn with_blocks<R>(&mut self, count: usize, compute: impl FnOnce(&mut [Block]) -> R) -> R {
@@ -49,31 +35,39 @@ impl Scratch {
     }
 }
 
-/// A checked argon2id hash.
+/// A checked hash.
 #[derive(Clone)]
-pub struct StoredHash {
+pub(super) struct Argon {
+    algorithm: Algorithm,
     version: Version,
     params: Params,
     salt: Salt,
     output: Output,
 }
 
-impl StoredHash {
+impl Argon {
     /// Parses `$argon2id$v=19$m=…,t=…,p=…$salt$hash`.
-    pub fn parse(text: &str) -> Result<Self, HashRefusal> {
-        let hash = PasswordHash::new(text).map_err(|_| HashRefusal::Malformed)?;
-        if hash.algorithm != ARGON2ID_IDENT {
-            return Err(HashRefusal::Algorithm);
+    pub(super) fn parse(text: &str) -> Result<Self, HashRefusal> {
+        const NAME: &str = "argon2";
+        let (malformed, costs) = (HashRefusal::Malformed(NAME), HashRefusal::Costs(NAME));
+        let hash = PasswordHash::new(text).map_err(|_| malformed)?;
+        let algorithm = Algorithm::try_from(hash.algorithm.as_str()).map_err(|_| malformed)?;
+        if algorithm == Algorithm::Argon2d {
+            return Err(HashRefusal::Unsupported("argon2d"));
         }
-        let params = Params::try_from(&hash).map_err(|_| HashRefusal::Costs)?;
-        let version = hash.version.map_or(Ok(VERSION), Version::try_from).map_err(|_| HashRefusal::Costs)?;
+        let params = Params::try_from(&hash).map_err(|_| costs)?;
+        let version = hash.version.map_or(Ok(VERSION), Version::try_from).map_err(|_| malformed)?;
         if params.m_cost() > MAX_MEMORY_KIB || params.t_cost() > MAX_PASSES || params.p_cost() > MAX_LANES {
-            return Err(HashRefusal::Costs);
+            return Err(costs);
         }
         match (hash.salt, hash.hash) {
-            (Some(salt), Some(output)) => Ok(Self { version, params, salt, output }),
-            _ => Err(HashRefusal::Malformed),
+            (Some(salt), Some(output)) => Ok(Self { algorithm, version, params, salt, output }),
+            _ => Err(malformed),
         }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.algorithm.as_str()
     }
 
     /// Hashes `password` at the current costs.
@@ -83,7 +77,7 @@ impl StoredHash {
         scratch: &mut Scratch,
     ) -> Result<Self, argon2::Error> {
         let mut output = [0; OUTPUT_BYTES];
-        digest((&COSTS, VERSION), password, &salt, &mut output, scratch)?;
+        digest((Algorithm::Argon2id, &COSTS, VERSION), password, &salt, &mut output, scratch)?;
         Ok(Self::today(salt, output))
     }
 
@@ -98,6 +92,7 @@ impl StoredHash {
     )]
     fn today(salt: [u8; 16], output: [u8; OUTPUT_BYTES]) -> Self {
         Self {
+            algorithm: Algorithm::Argon2id,
             version: VERSION,
             params: COSTS,
             salt: Salt::new(&salt).unwrap(),
@@ -109,26 +104,27 @@ impl StoredHash {
     pub(super) fn matches(&self, password: &[u8], scratch: &mut Scratch) -> Result<bool, argon2::Error> {
         let mut output = [0; Output::MAX_LENGTH];
         let output = &mut output[..self.output.len()];
-        digest((&self.params, self.version), password, self.salt.as_ref(), output, scratch)?;
+        digest((self.algorithm, &self.params, self.version), password, self.salt.as_ref(), output, scratch)?;
         Ok(constant_time_eq(output, self.output.as_bytes()))
     }
 
     /// Whether a new hash would be harder to guess from.
-    pub fn is_weaker_than_today(&self) -> bool {
+    pub(super) fn is_weaker_than_today(&self) -> bool {
         let work = |params: &Params| u64::from(params.m_cost()) * u64::from(params.t_cost());
         self.params.m_cost() < COSTS.m_cost()
             || work(&self.params) < work(&COSTS)
+            || self.algorithm != Algorithm::Argon2id
             || self.version != VERSION
             || self.output.len() < OUTPUT_BYTES
     }
 
     /// The PHC string.
-    pub fn to_phc(&self) -> String {
+    pub(super) fn to_phc(&self) -> String {
         // Fails only for parameters that do not fit a PHC string; these came from one.
         #[expect(clippy::unwrap_used, reason = "the parameters are today's or were parsed from a PHC string")]
         let params = ParamsString::try_from(&self.params).unwrap();
         PasswordHash {
-            algorithm: ARGON2ID_IDENT,
+            algorithm: self.algorithm.ident(),
             version: Some(self.version.into()),
             params,
             salt: Some(self.salt),
@@ -138,21 +134,15 @@ impl StoredHash {
     }
 }
 
-impl fmt::Debug for StoredHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("StoredHash(…)")
-    }
-}
-
 fn digest(
-    (params, version): (&Params, Version),
+    (algorithm, params, version): (Algorithm, &Params, Version),
     password: &[u8],
     salt: &[u8],
     output: &mut [u8],
     scratch: &mut Scratch,
 ) -> Result<(), argon2::Error> {
     scratch.with_blocks(params.block_count(), |blocks| {
-        Argon2::new(Algorithm::Argon2id, version, params.clone())
+        Argon2::new(algorithm, version, params.clone())
             .hash_password_into_with_memory(password, salt, output, blocks)
     })
 }
@@ -163,7 +153,7 @@ mod tests {
     use crate::random::OsRandom;
 
     fn matches(phc: &str, password: &str) -> bool {
-        StoredHash::parse(phc).unwrap().matches(password.as_bytes(), &mut Scratch::default()).unwrap()
+        Argon::parse(phc).unwrap().matches(password.as_bytes(), &mut Scratch::default()).unwrap()
     }
 
     /// The first comes from the tests of the reference implementation, the others from its Python binding.
@@ -182,26 +172,26 @@ mod tests {
         ] {
             assert!(matches(phc, password), "{phc}");
             assert!(!matches(phc, &format!("{password} ")));
-            assert_eq!(StoredHash::parse(phc).unwrap().to_phc(), phc);
+            assert_eq!(Argon::parse(phc).unwrap().to_phc(), phc);
         }
     }
 
     #[test]
     fn a_new_hash_is_read_back_and_checks() {
         let mut scratch = Scratch::default();
-        let hash = StoredHash::compute(b"a password", [7; 16], &mut scratch).unwrap();
+        let hash = Argon::compute(b"a password", [7; 16], &mut scratch).unwrap();
         assert!(hash.to_phc().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-        let read = StoredHash::parse(&hash.to_phc()).unwrap();
+        let read = Argon::parse(&hash.to_phc()).unwrap();
         assert!(read.matches(b"a password", &mut scratch).unwrap());
         assert!(!read.matches(b"another password", &mut scratch).unwrap());
         assert!(!read.is_weaker_than_today());
-        assert!(!StoredHash::dummy(&OsRandom).matches(b"", &mut scratch).unwrap());
+        assert!(!Argon::dummy(&OsRandom).matches(b"", &mut scratch).unwrap());
     }
 
     #[test]
     fn every_byte_of_a_long_password_matters() {
         let mut scratch = Scratch::default();
-        let hash = StoredHash::compute("x".repeat(73).as_bytes(), [7; 16], &mut scratch).unwrap();
+        let hash = Argon::compute("x".repeat(73).as_bytes(), [7; 16], &mut scratch).unwrap();
         assert!(!hash.matches(format!("{}y", "x".repeat(72)).as_bytes(), &mut scratch).unwrap());
     }
 
@@ -220,26 +210,20 @@ mod tests {
             ("m=7,t=1,p=1", false),
             ("m=8,t=1,p=0", false),
         ] {
-            assert_eq!(
-                StoredHash::parse(&format!("$argon2id$v=19${costs}{end}")).is_ok(),
-                verdict,
-                "{costs}"
-            );
+            assert_eq!(Argon::parse(&format!("$argon2id$v=19${costs}{end}")).is_ok(), verdict, "{costs}");
         }
         for (text, refusal) in [
-            ("", HashRefusal::Malformed),
-            ("plain text", HashRefusal::Malformed),
-            ("$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ", HashRefusal::Malformed),
+            ("$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ", HashRefusal::Malformed("argon2")),
             (
-                "$argon2i$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
-                HashRefusal::Algorithm,
+                "$argon2d$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
+                HashRefusal::Unsupported("argon2d"),
             ),
             (
                 "$argon2id$v=18$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
-                HashRefusal::Costs,
+                HashRefusal::Malformed("argon2"),
             ),
         ] {
-            assert_eq!(StoredHash::parse(text).unwrap_err(), refusal, "{text}");
+            assert_eq!(Argon::parse(text).err().unwrap(), refusal, "{text}");
         }
     }
 
@@ -253,19 +237,19 @@ mod tests {
             ("v=19$m=19456,t=1,p=1", true),
             ("v=19$m=19455,t=16,p=1", true),
         ] {
-            let hash = StoredHash::parse(&format!("$argon2id${costs}{end}")).unwrap();
+            let hash = Argon::parse(&format!("$argon2id${costs}{end}")).unwrap();
             assert_eq!(hash.is_weaker_than_today(), weaker, "{costs}");
         }
         let short = "$argon2id$v=19$m=65536,t=3,p=1$MDEyMzQ1Njc4OWFiY2RlZg$MSMeYUoWKXU3677Ta3V3Qw";
-        assert!(StoredHash::parse(short).unwrap().is_weaker_than_today());
+        assert!(Argon::parse(short).unwrap().is_weaker_than_today());
     }
 
     #[test]
     fn an_expensive_hash_leaves_no_memory_behind() {
         let mut scratch = Scratch::default();
         let phc = "$argon2id$v=19$m=65536,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$XlIARiBE0nDF7PsfubnEl7+kj2YcIpRpFBydLDuxDgI";
-        assert!(StoredHash::parse(phc).unwrap().matches(b"correct horse", &mut scratch).unwrap());
-        StoredHash::compute(b"x", [0; 16], &mut scratch).unwrap();
+        assert!(Argon::parse(phc).unwrap().matches(b"correct horse", &mut scratch).unwrap());
+        Argon::compute(b"x", [0; 16], &mut scratch).unwrap();
         assert_eq!(scratch.0.len(), COSTS.block_count());
     }
 }
