@@ -324,6 +324,16 @@ impl Administration {
         Ok(())
     }
 
+    /// Mails a reminder of the roll-out to a user without a device.
+    pub async fn remind(&self, user: &User) -> Result<(), AdministrationError> {
+        let now = self.now();
+        let due = self.rollout.due(&user.id, &user.groups, user.first_login_at.unwrap_or(now));
+        let ahead = due.filter(|due| now < due.at);
+        self.notices.outbox.write(&self.notices.reminder(user, ahead)).await?;
+        self.note(AuditEvent::UserReminded, user);
+        Ok(())
+    }
+
     /// What tells a user of a change, in its transaction.
     pub(crate) fn notice(&self, event: &Event<'_>, user: &User, place: &Place) -> Alongside {
         self.notices.of(event, (&user.id, &user.email), place, self.now())

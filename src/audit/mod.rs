@@ -81,6 +81,7 @@ events! {
     /// "This was not me", in a notice.
     UserFrozen = "user.frozen", "user disabled by a link from a notice";
     UserInvited = "user.invited", "user invited";
+    UserReminded = "user.reminded", "user reminded of the roll-out";
     UserNameSet = "user.name_set", "display name changed";
     UserGroupsSet = "user.groups_set", "groups changed";
     /// The e-mail, by which the user logs in.

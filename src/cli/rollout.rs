@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
@@ -9,6 +10,7 @@ use super::output::{self, Output};
 use crate::{
     app::Stores,
     clock::Timestamp,
+    mail::is_address,
     rollout::{Stage, StageCounts, Standing},
     users::User,
 };
@@ -24,6 +26,15 @@ pub(super) enum Command {
         at: jiff::Timestamp,
         #[command(flatten)]
         selection: Selection,
+    },
+    /// Mail a reminder with their date to users who have no device
+    Remind {
+        /// Only members of this group; may be repeated
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+        /// Only say who would be reminded
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -99,8 +110,54 @@ struct UserFact {
     first_login_at: Option<String>,
 }
 
+#[derive(Serialize)]
+struct RemindedFact {
+    reminded: Vec<String>,
+    /// Those whose name is no mail address.
+    without_address: Vec<String>,
+    dry_run: bool,
+}
+
+async fn remind(groups: &[String], dry_run: bool, stores: &Stores, output: Output) -> anyhow::Result<()> {
+    let administration = &stores.administration;
+    if !dry_run && !administration.notices.outbox.is_on() {
+        bail!("there is no mail server: set `mail.url` (docs/mail.md)");
+    }
+    let mut users = Vec::new();
+    let take = &mut |user: User, standing: Standing| {
+        let is_meant = groups.is_empty() || groups.iter().any(|group| user.groups.contains(group));
+        if is_meant && standing.stage != Stage::DeviceSaved {
+            users.push(user);
+        }
+    };
+    administration.standings(administration.now(), take).await?;
+    let (mail, none): (Vec<_>, Vec<_>) = users.into_iter().partition(|user| is_address(&user.email));
+    if !dry_run {
+        for (done, user) in mail.iter().enumerate() {
+            administration.remind(user).await?;
+            output::progress(done + 1, mail.len(), "reminders");
+        }
+    }
+    let names = |users: Vec<User>| users.into_iter().map(|user| user.email).collect();
+    let fact = RemindedFact { reminded: names(mail), without_address: names(none), dry_run };
+    output.print(&fact, |fact| {
+        let would = if fact.dry_run { "Would remind" } else { "Reminded" };
+        let mut lines = vec![format!("{would} {} users.", fact.reminded.len())];
+        if fact.dry_run {
+            lines.extend(fact.reminded.iter().cloned());
+        }
+        if !fact.without_address.is_empty() {
+            let names = fact.without_address.join(", ");
+            lines.push(format!("Not those whose names aren't mail addresses: {names}."));
+        }
+        lines.join("\n")
+    });
+    Ok(())
+}
+
 pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> anyhow::Result<()> {
     let (at, selection) = match command {
+        Command::Remind { groups, dry_run } => return remind(&groups, dry_run, stores, output).await,
         Command::Report(selection) => (stores.administration.now(), selection),
         Command::Preview { at, selection } => (Timestamp::from_unix_millis(at.as_millisecond()), selection),
     };

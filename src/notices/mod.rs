@@ -10,6 +10,7 @@ use crate::{
     database::Alongside,
     links::{LinkPurpose, Links},
     mail::{Draft, Letter, Outbox, date},
+    rollout::DueDate,
     secret::Token,
     users::{User, UserId},
 };
@@ -82,6 +83,32 @@ impl Notices {
                  Microsoft Authenticator or Google Authenticator, so have your phone at hand.",
             );
         self.linked("invitation", user, &letter, LinkPurpose::Invitation, link)
+    }
+
+    /// Reminds a user without a device of the roll-out, at most once an hour. Its link signs nobody in and is no secret.
+    pub fn reminder(&self, user: &User, due: Option<DueDate>) -> Alongside {
+        let portal = &self.portal_name;
+        let when = match due {
+            Some(due) => {
+                format!("From {}, you'll need a code from your phone to sign in to {portal}.", due.in_words())
+            }
+            None => format!("You need a code from your phone to sign in to {portal}."),
+        };
+        let letter = Letter::new(format!("Set up your phone for {portal}"))
+            .paragraph(when)
+            .paragraph(
+                "Setting it up takes about a minute: have your phone at hand, sign in, and scan the QR code with an authenticator app, such as \
+                 Microsoft Authenticator or Google Authenticator.",
+            )
+            .link("Sign in", format!("{}/.portcullis/enrol", self.origin));
+        self.outbox.draft(&Draft {
+            kind: "reminder",
+            subject: user.id.as_str(),
+            to: &user.email,
+            letter: &letter,
+            lasts: DAY,
+            most_an_hour: 1,
+        })
     }
 
     fn linked(

@@ -234,11 +234,9 @@ impl Pages {
             rd: return_to.unless_start(),
             device_name: page.device_name,
             invite: match enrolment.requirement {
-                Some(Requirement::Invite { mandatory_from, offset, days_left, skips_left }) => Some(Invite {
-                    date: texts::date_as_written(mandatory_from, offset),
-                    days_left,
-                    skips_left,
-                }),
+                Some(Requirement::Invite { due, days_left, skips_left }) => {
+                    Some(Invite { date: due.in_words(), days_left, skips_left })
+                }
                 _ => None,
             },
             signing_in: matches!(way, Way::Login { .. }),

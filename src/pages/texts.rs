@@ -2,13 +2,11 @@
 //!
 //! Handlers choose among these and write no text of their own. A page's fixed text is in its template.
 
-use jiff::{civil::Time, tz::Offset};
-
 use super::{
     route::paths,
     views::{Action, Message},
 };
-use crate::{clock::Timestamp, gate::Missing, saved_forms::NoRoom};
+use crate::{gate::Missing, saved_forms::NoRoom};
 
 /// Why a form is not saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,25 +177,6 @@ pub fn days_or_hours(duration: std::time::Duration) -> String {
         hours => (hours, "hour"),
     };
     format!("{amount} {unit}{}", if amount == 1 { "" } else { "s" })
-}
-
-/// An instant in the UTC offset that it was written with: only the day if it begins at midnight.
-pub fn date_as_written(instant: Timestamp, offset: Offset) -> String {
-    let Ok(utc) = jiff::Timestamp::from_millisecond(instant.unix_millis()) else {
-        return instant.to_string();
-    };
-    let there = offset.to_datetime(utc);
-    if there.time() == Time::midnight() {
-        return there.strftime("%-d %B %Y").to_string();
-    }
-    let minutes = offset.seconds() / 60;
-    let sign = if minutes < 0 { '−' } else { '+' };
-    let zone = match (minutes.abs() / 60, minutes.abs() % 60) {
-        (0, 0) => "UTC".to_owned(),
-        (hours, 0) => format!("UTC{sign}{hours}"),
-        (hours, minutes) => format!("UTC{sign}{hours}:{minutes:02}"),
-    };
-    format!("{} ({zone})", there.strftime("%-d %B %Y at %H:%M"))
 }
 
 /// How long ago a form was sent.
@@ -514,24 +493,6 @@ mod tests {
     fn days_are_told_in_days() {
         let words = |hours| days_or_hours(std::time::Duration::from_hours(hours));
         assert_eq!([1, 12, 24, 36, 720].map(words), ["1 hour", "12 hours", "1 day", "36 hours", "30 days"]);
-    }
-
-    #[test]
-    fn a_date_is_said_as_it_was_written() {
-        for (written, said) in [
-            ("2027-03-02T00:00:00+01:00", "2 March 2027"),
-            ("2027-03-02T00:00:00Z", "2 March 2027"),
-            ("2027-01-01T00:00:00-11:00", "1 January 2027"),
-            ("2027-03-02T09:00:00+01:00", "2 March 2027 at 09:00 (UTC+1)"),
-            ("2027-03-01T23:59:59Z", "1 March 2027 at 23:59 (UTC)"),
-            ("2027-03-02T00:30:00-03:30", "2 March 2027 at 00:30 (UTC−3:30)"),
-            ("2027-03-02T12:00:00+05:45", "2 March 2027 at 12:00 (UTC+5:45)"),
-        ] {
-            let instant: jiff::Timestamp = written.parse().unwrap();
-            let offset = jiff::fmt::temporal::Pieces::parse(written).unwrap().to_numeric_offset().unwrap();
-            let instant = Timestamp::from_unix_millis(instant.as_millisecond());
-            assert_eq!(date_as_written(instant, offset), said, "{written}");
-        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod report;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use jiff::tz::Offset;
+use jiff::{civil::Time, tz::Offset};
 
 pub use self::report::{Stage, StageCounts, Standing};
 use crate::{
@@ -74,6 +74,27 @@ pub struct DueDate {
     pub offset: Offset,
 }
 
+impl DueDate {
+    /// For people, where it was written: only the day if it begins at midnight.
+    pub fn in_words(self) -> String {
+        let Ok(utc) = jiff::Timestamp::from_millisecond(self.at.unix_millis()) else {
+            return self.at.to_string();
+        };
+        let there = self.offset.to_datetime(utc);
+        if there.time() == Time::midnight() {
+            return there.strftime("%-d %B %Y").to_string();
+        }
+        let minutes = self.offset.seconds() / 60;
+        let sign = if minutes < 0 { '−' } else { '+' };
+        let zone = match (minutes.abs() / 60, minutes.abs() % 60) {
+            (0, 0) => "UTC".to_owned(),
+            (hours, 0) => format!("UTC{sign}{hours}"),
+            (hours, minutes) => format!("UTC{sign}{hours}:{minutes:02}"),
+        };
+        format!("{} ({zone})", there.strftime("%-d %B %Y at %H:%M"))
+    }
+}
+
 /// What the roll-out requires of a user at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requirement {
@@ -81,9 +102,8 @@ pub enum Requirement {
     Demand,
     /// A user without a device is invited to enrol one, and may skip that until the date.
     Invite {
-        mandatory_from: Timestamp,
-        offset: Offset,
-        /// Midnights until then, in that UTC offset. Zero on the day itself.
+        due: DueDate,
+        /// Midnights until then, where the date was written. Zero on the day itself.
         days_left: u32,
         /// How often, from now on; `None`: any number of times.
         skips_left: Option<u32>,
@@ -105,10 +125,9 @@ impl Config {
         let due = self.due(&user.id, &user.groups, user.first_login_at.unwrap_or(now));
         let skips_left = self.skips.map(|most| most.saturating_sub(user.skips));
         match due {
-            Some(DueDate { at, offset }) if now < at && skips_left != Some(0) => Requirement::Invite {
-                mandatory_from: at,
-                offset,
-                days_left: day(at, offset).abs_diff(day(now, offset)),
+            Some(due) if now < due.at && skips_left != Some(0) => Requirement::Invite {
+                due,
+                days_left: day(due.at, due.offset).abs_diff(day(now, due.offset)),
                 skips_left,
             },
             Some(_) | None => Requirement::Demand,

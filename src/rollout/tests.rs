@@ -17,8 +17,11 @@ fn the_instant_itself_is_already_mandatory() {
     let rollout = Config { mandatory_from: Some(from), ..Config::default() };
     let ada = user("ada", &[], None, 0);
     let before = from.minus(Duration::from_millis(1));
-    let invite =
-        Requirement::Invite { mandatory_from: from, offset: Offset::UTC, days_left: 0, skips_left: None };
+    let invite = Requirement::Invite {
+        due: DueDate { at: from, offset: Offset::UTC },
+        days_left: 0,
+        skips_left: None,
+    };
     assert_eq!(rollout.requirement(&ada, before), invite);
     assert_eq!(rollout.requirement(&ada, from), Requirement::Demand);
     assert_eq!(Config::default().requirement(&ada, before), Requirement::Demand);
@@ -151,4 +154,22 @@ fn stages_are_told_apart_and_their_sum_is_everybody() {
     assert_eq!((counts.users(), counts.blocked, counts.at(Stage::PutOff)), (7, 1, 2));
     let later = Standing::of(&user("a", &["ops"], None, 0), 0, &rollout, start().plus(240 * HOUR));
     assert!(later.is_blocked, "whoever has not started needs a device from the date on as well");
+}
+
+#[test]
+fn a_date_is_said_as_it_was_written() {
+    for (written, said) in [
+        ("2027-03-02T00:00:00+01:00", "2 March 2027"),
+        ("2027-03-02T00:00:00Z", "2 March 2027"),
+        ("2027-01-01T00:00:00-11:00", "1 January 2027"),
+        ("2027-03-02T09:00:00+01:00", "2 March 2027 at 09:00 (UTC+1)"),
+        ("2027-03-01T23:59:59Z", "1 March 2027 at 23:59 (UTC)"),
+        ("2027-03-02T00:30:00-03:30", "2 March 2027 at 00:30 (UTC−3:30)"),
+        ("2027-03-02T12:00:00+05:45", "2 March 2027 at 12:00 (UTC+5:45)"),
+    ] {
+        let instant: jiff::Timestamp = written.parse().unwrap();
+        let offset = jiff::fmt::temporal::Pieces::parse(written).unwrap().to_numeric_offset().unwrap();
+        let due = DueDate { at: Timestamp::from_unix_millis(instant.as_millisecond()), offset };
+        assert_eq!(due.in_words(), said, "{written}");
+    }
 }

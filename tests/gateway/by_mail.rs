@@ -379,3 +379,26 @@ async fn without_a_mail_server_nothing_of_it_is_there() {
     browser.log_in(ADA).await;
     assert!(gateway.administration().notices.outbox.list(None).await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn whoever_has_no_device_is_reminded_of_their_own_date() {
+    let mut server = SmtpServer::start("plain").await;
+    let builder = server.used_by(TestGateway::builder());
+    let (gateway, _) = builder.set("second_factor.mandatory_from", "2090-03-02T00:00:00+01:00").start().await;
+    gateway.add_user(ADA).await;
+    let done = command(&gateway, &["rollout", "remind", "--dry-run", "--json"]).await;
+    assert_eq!(done.json()["reminded"], serde_json::json!([ADA]), "{done:?}");
+    let ada = gateway.administration().find(ADA).await.unwrap().unwrap();
+    // Twice within an hour is one mail too many.
+    for _ in 0..2 {
+        gateway.administration().remind(&ada).await.unwrap();
+    }
+    let mail = server.mail().await;
+    assert_eq!((mail.to(), mail.subject()), (ADA, "Set up your phone for IoT Connectivity"));
+    assert!(mail.text().contains("From 2 March 2090, you'll need a code"), "{}", mail.text());
+    assert_eq!(mail.links(), ["/.portcullis/enrol"], "{}", mail.text());
+    gateway.browser().log_in(ADA).await;
+    assert_eq!(server.mail().await.subject(), "A new device for IoT Connectivity");
+    let done = command(&gateway, &["rollout", "remind", "--dry-run", "--json"]).await;
+    assert_eq!(done.json()["reminded"], serde_json::json!([]), "who has a device is left in peace: {done:?}");
+}

@@ -25,7 +25,7 @@ const BATCH: usize = 500;
 /// The forms of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImportFormat {
-    /// A header line with any of the names in [`table::NAMES`], and a line for each user.
+    /// A header line with any of `email,name,groups,password_hash,totp_seed,device_name,disabled`, and a line for each user.
     Csv,
     /// A JSON object with the same names on each line.
     Jsonl,
