@@ -209,8 +209,7 @@ impl Administration {
         take: &mut dyn FnMut(User, Standing),
     ) -> Result<(), AdministrationError> {
         let take = |user: User, devices| {
-            if !user.disabled {
-                let standing = Standing::of(&user, devices, &self.rollout, at);
+            if let Some(standing) = Standing::of(&user, devices, &self.rollout, at) {
                 take(user, standing);
             }
         };

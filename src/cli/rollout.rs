@@ -118,6 +118,11 @@ struct RemindedFact {
     dry_run: bool,
 }
 
+/// Whether a user is in any of these groups, or none is named.
+fn is_of(groups: &[String], user: &User) -> bool {
+    groups.is_empty() || groups.iter().any(|group| user.groups.contains(group))
+}
+
 async fn remind(groups: &[String], dry_run: bool, stores: &Stores, output: Output) -> anyhow::Result<()> {
     let administration = &stores.administration;
     if !dry_run && !administration.notices.outbox.is_on() {
@@ -125,8 +130,7 @@ async fn remind(groups: &[String], dry_run: bool, stores: &Stores, output: Outpu
     }
     let mut users = Vec::new();
     let take = &mut |user: User, standing: Standing| {
-        let is_meant = groups.is_empty() || groups.iter().any(|group| user.groups.contains(group));
-        if is_meant && standing.stage != Stage::DeviceSaved {
+        if is_of(groups, &user) && standing.stage != Stage::DeviceSaved {
             users.push(user);
         }
     };
@@ -164,7 +168,7 @@ pub(super) async fn run(command: Command, stores: &Stores, output: Output) -> an
     let (mut all, mut by_group, mut listed) =
         (StageCounts::default(), BTreeMap::<String, StageCounts>::new(), Vec::new());
     let mut take = |user: User, standing: Standing| {
-        if !selection.groups.is_empty() && !selection.groups.iter().any(|group| user.groups.contains(group)) {
+        if !is_of(&selection.groups, &user) {
             return;
         }
         all.add(standing);

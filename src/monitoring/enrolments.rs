@@ -50,8 +50,8 @@ impl Enrolments {
     async fn count(&self) -> Result<StageCounts, UsersError> {
         let (now, mut counts) = (self.clock.now(), StageCounts::default());
         let take = |user: User, devices| {
-            if !user.disabled {
-                counts.add(Standing::of(&user, devices, &self.rollout, now));
+            if let Some(standing) = Standing::of(&user, devices, &self.rollout, now) {
+                counts.add(standing);
             }
         };
         self.users.each(take).await?;

@@ -4,12 +4,12 @@ mod report;
 
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use jiff::{civil::Time, tz::Offset};
 
 pub use self::report::{Stage, StageCounts, Standing};
 use crate::{
     clock::Timestamp,
+    secret::sha256,
     users::{User, UserId},
 };
 
@@ -63,8 +63,8 @@ impl WaveUsers {
 
 /// From 0 to 99, the same for a user whenever and wherever it is asked.
 fn place_in_a_hundred(user: &UserId) -> u32 {
-    let digest = digest::digest(&digest::SHA256, user.as_str().as_bytes());
-    digest.as_ref().iter().take(4).fold(0, |sum: u32, byte| (sum << 8) | u32::from(*byte)) % 100
+    let [a, b, c, d, ..] = sha256(user.as_str().as_bytes());
+    u32::from_be_bytes([a, b, c, d]) % 100
 }
 
 /// An instant from which a user needs a device, and the UTC offset that it was written in.

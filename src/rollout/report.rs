@@ -57,10 +57,14 @@ pub struct Standing {
 }
 
 impl Standing {
-    pub fn of(user: &User, devices: u32, rollout: &Config, now: Timestamp) -> Self {
+    /// `None` for a user who is disabled, and counts nowhere.
+    pub fn of(user: &User, devices: u32, rollout: &Config, now: Timestamp) -> Option<Self> {
+        if user.disabled {
+            return None;
+        }
         let stage = Stage::of(user, devices);
         let is_blocked = stage != Stage::DeviceSaved && rollout.requirement(user, now) == Requirement::Demand;
-        Self { stage, is_blocked }
+        Some(Self { stage, is_blocked })
     }
 }
 

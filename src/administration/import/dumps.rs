@@ -98,8 +98,7 @@ pub(super) fn django(text: &str) -> Result<Vec<Entry>, String> {
         let user = made();
         Entry { at, email, user }
     };
-    let mut entry = entry;
-    Ok(users.map(&mut entry).collect())
+    Ok(users.map(entry).collect())
 }
 
 fn django_device(device: &DjangoDevice) -> Result<ImportedDevice, ImportFault> {

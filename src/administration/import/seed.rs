@@ -2,10 +2,14 @@
 
 use base64::Engine as _;
 use percent_encoding::percent_decode_str;
+use totp_rs::Secret;
 use url::Url;
 
 use super::ImportFault;
-use crate::credentials::{ImportedDevice, TotpSecret};
+use crate::{
+    credentials::{ImportedDevice, TotpSecret},
+    secret::unhex,
+};
 
 /// The name of a device that had none.
 const UNNAMED: &str = "Authenticator app";
@@ -64,29 +68,15 @@ pub(super) fn of_bytes(secret: &[u8], name: &str) -> Result<ImportedDevice, Impo
 fn base32(text: &str) -> Result<Vec<u8>, ImportFault> {
     let letters: String =
         text.chars().filter(|c| !matches!(c, ' ' | '-' | '=')).map(|c| c.to_ascii_uppercase()).collect();
-    let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
-    for letter in letters.bytes() {
-        let value = match letter {
-            b'A'..=b'Z' => letter - b'A',
-            b'2'..=b'7' => letter - b'2' + 26,
-            _ => return Err(fault("the secret is not base32")),
-        };
-        bits = (bits << 5) | u32::from(value);
-        count += 5;
-        if count >= 8 {
-            count -= 8;
-            bytes.extend(u8::try_from((bits >> count) & 0xff));
-        }
-    }
-    Ok(bytes)
+    let secret = Secret::try_from_base32(letters).map_err(|_| fault("the secret is not base32"))?;
+    Ok(secret.to_vec())
 }
 
 /// Hexadecimal digits.
 pub(super) fn hexadecimal(text: &str) -> Result<Vec<u8>, ImportFault> {
-    let pair =
-        |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok());
-    let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(pair).collect();
-    bytes.filter(|_| text.len().is_multiple_of(2)).ok_or_else(|| fault("the key is not hexadecimal"))
+    let mut bytes = vec![0; text.len() / 2];
+    unhex(text, &mut bytes).ok_or_else(|| fault("the key is not hexadecimal"))?;
+    Ok(bytes)
 }
 
 /// Keycloak's Base64.

@@ -13,7 +13,7 @@ use base64::{
 use sha_crypt::PasswordVerifier as _;
 
 use super::HashRefusal;
-use crate::secret::{constant_time_eq, hex};
+use crate::secret::{constant_time_eq, hex, sha256};
 
 /// About a second each, on a machine of 2024.
 const MAX_PBKDF2_ROUNDS: u32 = 4_000_000;
@@ -104,7 +104,7 @@ impl Foreign {
         match &self.scheme {
             Scheme::Bcrypt => bcrypt::verify(password, &self.text).unwrap_or(false),
             Scheme::BcryptSha256(inner) => {
-                let digits = hex(digest::digest(&digest::SHA256, password).as_ref());
+                let digits = hex(&sha256(password));
                 bcrypt::verify(digits, inner).unwrap_or(false)
             }
             Scheme::Pbkdf2 { prf, rounds, salt, output } => {
